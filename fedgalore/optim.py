@@ -1,0 +1,202 @@
+"""GaLoreAdamW: AdamW inside gradient subspaces that keeps its own change as exact low-rank factors.
+
+Each target matrix has a hook that projects its gradient the moment it is complete and frees it, so that at most one
+full-size gradient is alive. Everything else (moments, factors) has `r` rows. Weights that are not targets are trained
+by `torch.optim.AdamW`. Formulas: ALGORITHM, "Client, one round"; GaLore https://arxiv.org/abs/2403.03507.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf, sqrt
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+from fedgalore.projector import orient, project, project_back, range_basis
+from fedgalore.second_moment import SecondMomentSketch, carry, residual_of, transfer
+from fedgalore.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class SubspaceConfig:
+    """Hyperparameters of the target matrices; the defaults are those of `JobSpec`."""
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    scale: float = 1.0
+    update_proj_gap: int = 200
+    prior_steps: float | None = 2.0
+    update_clip: float | None = 1.0
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One stretch of training inside one basis: the weight moved by `basis @ factor`, `(d, r)` and `(r, k)`."""
+
+    basis: Tensor
+    factor: Tensor
+
+
+class _Subspace:
+    """Optimizer state of one target matrix."""
+
+    def __init__(self, parameter: nn.Parameter, rank: int, carried: SecondMomentSketch | None, seed: int) -> None:
+        self.parameter = parameter
+        self.rank = rank
+        self.carried = carried
+        self.generator = torch.Generator().manual_seed(seed)
+        d, k = orient(parameter).shape
+        device = parameter.device
+        self.basis = torch.eye(d, rank, device=device)  # stands in until the first gradient, and where none ever comes
+        self.first = torch.zeros(rank, k, device=device)
+        self.second = torch.zeros(rank, k, device=device)  # not bias-corrected
+        self.factor = torch.zeros(rank, k, device=device)
+        self.finished: list[Factor] = []
+        self.prior = 0.0  # steps that the carried second moment counts for
+        self.residual_sum = torch.zeros(1, k, device=device)
+        self.steps = 0
+        self.projected: Tensor | None = None
+
+    def second_correction(self, beta2: float, steps: int) -> float:
+        return 1.0 if self.prior == inf else 1 - beta2 ** (self.prior + steps)
+
+    def residual(self) -> Tensor:
+        """`rho (1, k)`, averaged over the steps taken; before the first, what was carried in."""
+        if self.steps == 0:
+            return self.carried.residual if self.carried is not None else self.residual_sum
+        return self.residual_sum / self.steps
+
+
+class GaLoreAdamW:
+    """AdamW over `targets` inside rank-`r` subspaces and over `dense` in full.
+
+    Args:
+        targets: name -> (weight matrix, rank).
+        dense: weights for plain AdamW.
+        config: of the targets.
+        dense_learning_rate: of the dense weights.
+        carried: name -> aligned second moment to start from; names may be missing.
+        seed: of the range finders, with each target's name mixed in.
+
+    Use as a context manager: the hooks are removed at its end. Call `step()` after each `backward()`.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[str, tuple[nn.Parameter, int]],
+        dense: Iterable[nn.Parameter],
+        config: SubspaceConfig,
+        dense_learning_rate: float,
+        carried: Mapping[str, SecondMomentSketch] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.config = config
+        self.decay = 1.0
+        self._steps = 0
+        self._subspaces = {
+            name: _Subspace(parameter, rank, (carried or {}).get(name), derive_seed(seed, "basis", name))
+            for name, (parameter, rank) in targets.items()
+        }
+        self._handles = [
+            space.parameter.register_post_accumulate_grad_hook(self._hook(space)) for space in self._subspaces.values()
+        ]
+        weights = list(dense)
+        self._dense = (
+            torch.optim.AdamW(
+                weights, lr=dense_learning_rate, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
+            )
+            if weights
+            else None
+        )
+
+    def __enter__(self) -> GaLoreAdamW:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, space: _Subspace):  # type: ignore[no-untyped-def]  # torch types hooks as Callable[[Tensor], None]
+        def project_and_free(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            gradient = orient(parameter.grad.float())
+            if space.steps % self.config.update_proj_gap == 0:
+                self._change_basis(space, range_basis(gradient, space.rank, space.generator))
+            space.projected = project(space.basis, gradient)
+            space.residual_sum += residual_of(gradient, space.projected)
+            parameter.grad = None
+
+        return project_and_free
+
+    def _change_basis(self, space: _Subspace, basis: Tensor) -> None:
+        """Moves the state by the transfer formula; the factor of the old basis is finished."""
+        beta2 = self.config.betas[1]
+        if space.steps == 0:
+            if space.carried is not None:
+                space.prior = inf if self.config.prior_steps is None else self.config.prior_steps
+                # n_0 steps' worth of the carried state: bias correction then gives it back exactly
+                space.second = space.second_correction(beta2, 0) * carry(space.carried, basis)
+        else:
+            correction = space.second_correction(beta2, space.steps)
+            overlap = project(basis, space.basis)
+            space.second = correction * transfer(space.second / correction, space.residual(), overlap)
+            space.first = overlap @ space.first
+            space.finished.append(Factor(space.basis, space.factor))
+            space.factor = torch.zeros_like(space.factor)
+        space.basis = basis
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step from the gradients of the last `backward()`; a target that saw none only decays."""
+        config = self.config
+        self._steps += 1
+        keep = 1 - config.learning_rate * config.weight_decay
+        self.decay *= keep
+        for space in self._subspaces.values():
+            if keep != 1:
+                space.parameter.mul_(keep)
+                space.factor.mul_(keep)
+                for done in space.finished:
+                    done.factor.mul_(keep)
+            if space.projected is not None:
+                move = (-config.learning_rate * config.scale) * self._direction(space, space.projected)
+                orient(space.parameter).add_(project_back(space.basis, move))
+                space.factor += move
+                space.projected = None
+        if self._dense is not None:
+            self._dense.step()
+            self._dense.zero_grad()
+
+    def _direction(self, space: _Subspace, projected: Tensor) -> Tensor:
+        """`N (r, k)`: Adam's normalised step, clipped to an RMS of `update_clip` (Adafactor, arXiv 1804.04235)."""
+        beta1, beta2 = self.config.betas
+        space.steps += 1
+        space.first.lerp_(projected, 1 - beta1)
+        space.second.mul_(beta2).addcmul_(projected, projected, value=1 - beta2)
+        first = space.first / (1 - beta1**space.steps)
+        # trusted for ever, the carried state needs no bias correction
+        second = space.second / space.second_correction(beta2, space.steps)
+        direction = first / (second.sqrt() + self.config.eps)
+        if self.config.update_clip is not None:
+            rms = float(direction.norm()) / sqrt(direction.numel())
+            direction = direction / max(1.0, rms / self.config.update_clip)
+        return direction
+
+    def factors(self, name: str) -> list[Factor]:
+        """What moved the target since the start: `W_K = decay W_0 + sum_j basis_j @ factor_j`, oriented."""
+        space = self._subspaces[name]
+        return [*space.finished, Factor(space.basis, space.factor)]
+
+    def sketch(self, name: str) -> SecondMomentSketch:
+        """The target's bias-corrected second moment in its last basis."""
+        space = self._subspaces[name]
+        correction = space.second_correction(self.config.betas[1], space.steps)
+        second = space.second / correction if correction > 0 else space.second
+        return SecondMomentSketch(space.basis, second, space.residual())
