@@ -1,0 +1,97 @@
+"""Who is enrolled, who is there: registration and signs of life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+
+from pydantic import TypeAdapter, ValidationError
+
+from coordinator.errors import AgentNotFound, InvalidAgent, ProtocolMismatch, UnknownClient
+from coordinator.job import Job
+from coordinator.records import Agent, AgentRecord, OpenTask
+from coordinator.state_store import StateStore
+from fedgalore import PROTOCOL_VERSION
+from fedgalore.job_spec import Identifier
+
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+
+
+class AgentRegistry:
+    """The enrolled clients. One counts as present for `presence_s` after its last sign of life."""
+
+    def __init__(self, store: StateStore, clock: Callable[[], float], presence_s: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._presence_s = presence_s
+
+    async def register(
+        self, client: str, protocol_version: int, software_version: str, datasets: dict[str, int]
+    ) -> None:
+        """Makes a client known, or known again; what it says now replaces what it said before.
+
+        Raises:
+            ProtocolMismatch: telling both versions and which side to upgrade.
+            InvalidAgent: a name that can not be used, or a data set without examples.
+        """
+        if protocol_version != PROTOCOL_VERSION:
+            older = "the agent" if protocol_version < PROTOCOL_VERSION else "the coordinator"
+            raise ProtocolMismatch(
+                f"protocol_version: agent {client!r} speaks {protocol_version} and the coordinator speaks "
+                f"{PROTOCOL_VERSION}; upgrade {older}"
+            )
+        _check_name("client", client)
+        for name, examples in datasets.items():
+            _check_name("datasets", name)
+            if examples < 1:
+                raise InvalidAgent(f"datasets.{name}: has no training examples; add some or leave the data set out")
+        now = self._clock()
+        await self._store.register(AgentRecord(client, dict(datasets), software_version, now), now)
+
+    async def touch(self, client: str) -> list[str]:
+        """Notes a sign of life; the ids of the jobs that wait for the client, oldest first.
+
+        Raises:
+            UnknownClient: it has to register first.
+        """
+        job_ids = await self._store.touch(client, self._clock())
+        if job_ids is None:
+            raise UnknownClient(f"client {client!r} is not registered with this coordinator; register first")
+        return job_ids
+
+    async def present_with(self, dataset: str) -> tuple[str, ...]:
+        """Present clients that offer this data set, by name."""
+        found = await self._store.agents(seen_since=self._clock() - self._presence_s)
+        return tuple(record.name for record, _ in found if dataset in record.datasets)
+
+    async def all(self, active: Iterable[Job]) -> list[Agent]:
+        """Every enrolled client, by name, with the task that it holds in one of the active jobs."""
+        tasks: dict[str, OpenTask] = {}
+        for job in active:
+            for client in job.open_clients:
+                if job.round is not None:
+                    tasks.setdefault(client, OpenTask(job.id, job.round.number))
+        oldest = self._clock() - self._presence_s
+        return [
+            Agent(**asdict(record), last_seen=seen, present=seen >= oldest, task=tasks.get(record.name))
+            for record, seen in await self._store.agents()
+        ]
+
+    async def forget(self, client: str) -> None:
+        """Strikes a client from the list.
+
+        Raises:
+            AgentNotFound: nobody of that name is enrolled.
+        """
+        if not await self._store.forget(client):
+            raise AgentNotFound(f"agent {client!r} is not registered; GET /api/v1/agents lists those that are")
+
+
+def _check_name(field: str, name: str) -> None:
+    try:
+        _IDENTIFIER.validate_python(name)
+    except ValidationError:
+        raise InvalidAgent(
+            f"{field}: {name!r} can not be a name; use up to 63 letters, digits, dots, dashes and underscores, "
+            "a letter or digit first"
+        ) from None

@@ -1,0 +1,191 @@
+"""Model folders into version 0, and a round's updates into the next version: from blobs to blobs.
+
+Memory: one group of equal matrices of all clients at a time, read from memory maps and written straight to disk. The
+same updates give the same bits, in whatever order they arrived.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from coordinator.blob_store import BlobStore
+from coordinator.job import Job, Prepared
+from coordinator.round_state import BlobRef, ModelVersion
+from fedgalore import plan as layout
+from fedgalore.job_spec import JobSpec
+from fedgalore.methods.fedgalore import ClientTensors, GroupResult, Reader, aggregate_group, groups, mean_decay
+from fedgalore.plan import TensorSpec, TrainingPlan
+from fedgalore.tasks import TaskError, TaskModel
+from protos.codec import SafetensorsWriter, TensorFile, open_update
+
+MODEL_FILES = (".json", ".txt", ".model", ".safetensors", ".jinja")  # what a model folder is made of; never pickle
+
+
+class PreparationError(ValueError):
+    """The job's model can not be used; the message names the field and the remedy."""
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """What a round became. `timings` in seconds; `statistics` are means over the target matrices."""
+
+    model: ModelVersion
+    timings: dict[str, float]
+    statistics: dict[str, float]
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepare(spec: JobSpec, blobs: BlobStore) -> Prepared:
+    """Reads `model.source`, draws its new weights and stores what agents and downloads need.
+
+    Raises:
+        PreparationError: the source is missing, is no model of this task, or does not fit the method.
+    """
+    source = _source_folder(spec.model.source)
+    try:
+        task = TaskModel.load(spec, source)
+    except TaskError as error:
+        raise PreparationError(str(error)) from error
+    with blobs.scratch_folder() as folder:
+        export = folder / "export"
+        task.save(export)
+        _check_export(export, task.plan)
+        weights = folder / "weights.safetensors"
+        with SafetensorsWriter(
+            weights, task.plan.weights(), {"format": layout.WEIGHTS_FORMAT, "version": "0"}
+        ) as writer:
+            for name, tensor in task.weights().items():
+                writer.write(name, tensor.numpy())
+        return Prepared(
+            plan=task.plan.to_dict(),
+            base_model=_store_folder(source, blobs),
+            export=_store_folder(export, blobs),
+            model=ModelVersion(version=0, weights=blobs.put_file(weights, move=True)),
+        )
+
+
+def _source_folder(source: str) -> Path:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise PreparationError(
+                f"model.source: {source} has no config.json; name a folder that save_pretrained wrote"
+            )
+        return folder
+    if source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise PreparationError(
+            f"model.source: the coordinator sees no folder {source}; give the path as the coordinator sees it"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        patterns = [f"*{suffix}" for suffix in MODEL_FILES]
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise PreparationError(
+            f"model.source: {source} is no folder here and could not be fetched from the hub ({type(error).__name__}); "
+            "place the model on the coordinator and give its folder"
+        ) from error
+
+
+def _store_folder(folder: Path, blobs: BlobStore) -> tuple[tuple[str, BlobRef], ...]:
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in MODEL_FILES)
+    return tuple((path.name, blobs.put_file(path)) for path in files)
+
+
+def _check_export(export: Path, plan: TrainingPlan) -> None:
+    """The trained weights must stand in the saved model under their own names, or a download could not hold them."""
+    saved: dict[str, tuple[int, ...]] = {}
+    for path in export.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            names = file.keys()  # no mapping, whatever it looks like
+            saved.update({name: tuple(file.get_slice(name).get_shape()) for name in names})
+    for name, spec in plan.weights().items():
+        if saved.get(name) != spec.shape:
+            raise PreparationError(
+                f"model.source: transformers saves {name} under another name or shape; "
+                "this architecture is not supported"
+            )
+
+
+def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
+    """The next model version from the reports of the job's round, which is in AGGREGATION.
+
+    Raises:
+        CodecError, OSError: a blob is damaged or missing, or the disk is full.
+    """
+    started = time.perf_counter()
+    spec = JobSpec.model_validate(job.spec)
+    assert job.prepared is not None
+    assert job.model is not None
+    assert job.round is not None
+    plan = TrainingPlan.from_dict(job.prepared.plan)
+    version = job.model.version + 1
+    receipts = {name: one.receipt for name, one in sorted(job.round.participants.items()) if one.receipt is not None}
+    clients = []
+    for name, receipt in receipts.items():
+        update = open_update(blobs.path(receipt.blob.sha256))
+        clients.append(ClientTensors(name, receipt.num_examples, float(update.metadata["decay"]), _reader(update)))
+    weights = _reader(open_update(blobs.path(job.model.weights.sha256)))
+    residue = _reader(open_update(blobs.path(job.model.residue.sha256))) if job.model.residue else None
+    decay = mean_decay(clients, spec)
+
+    outputs: dict[str, tuple[str, Mapping[str, TensorSpec]]] = {
+        "weights": (layout.WEIGHTS_FORMAT, plan.weights()),
+        "aggregate": (layout.AGGREGATE_FORMAT, layout.aggregate_tensors(spec, plan, len(clients))),
+        "state": (layout.STATE_FORMAT, layout.state_tensors(spec, plan)),
+        "residue": (layout.RESIDUE_FORMAT, layout.residue_tensors(spec, plan)),
+    }
+    statistics: dict[str, list[float]] = {}
+    with blobs.scratch_folder() as folder:
+        with ExitStack() as files:
+            writers = {
+                part: files.enter_context(
+                    SafetensorsWriter(
+                        folder / part, tensors, {"format": form, "version": str(version), "decay": repr(decay)}
+                    )
+                )
+                for part, (form, tensors) in outputs.items()
+                if tensors
+            }
+            for group in groups(plan, len(clients), spec):
+                result = aggregate_group(group, clients, weights, residue, spec, job.round.number, device)
+                _write(result, writers)
+                for key, values in result.statistics.items():
+                    statistics.setdefault(key, []).extend(values)
+        computed = time.perf_counter()
+        refs = {part: blobs.put_file(folder / part, move=True) for part in writers}
+    model = ModelVersion(version, refs["weights"], refs["aggregate"], refs.get("state"), refs.get("residue"))
+    timings = {"compute_s": computed - started, "store_s": time.perf_counter() - computed}
+    return Aggregated(model, timings, {key: sum(values) / len(values) for key, values in statistics.items()})
+
+
+def _reader(file: TensorFile) -> Reader:
+    def read(name: str) -> Tensor:
+        # a copy: products of differently aligned memory may round differently, and a map is aligned to 8 bytes only
+        return torch.from_numpy(file.tensor(name)).clone()
+
+    return read
+
+
+def _write(result: GroupResult, writers: Mapping[str, SafetensorsWriter]) -> None:
+    for part, tensors in (
+        ("weights", result.weights),
+        ("aggregate", result.aggregate),
+        ("state", result.state),
+        ("residue", result.residue),
+    ):
+        for name, tensor in tensors.items():
+            writers[part].write(name, tensor.numpy())

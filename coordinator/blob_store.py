@@ -1,0 +1,186 @@
+"""Weights, updates and model files, outside Redis: a folder in which each file is named by its content.
+
+    root/sha256/ab/abcdef...   finished blobs: complete, synced, never changed
+    root/partial/<key>         files being received
+    root/scratch/              work in progress of whoever fills the store, on the same disk
+
+All calls block on the disk; asyncio code runs them in threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from coordinator.errors import BlobNotFound
+from coordinator.round_state import BlobRef
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
+_COPY_BYTES = 2**20
+
+
+class BlobStore(Protocol):
+    """What the coordinator asks of a place for blobs."""
+
+    def put_file(self, path: Path, *, move: bool = False) -> BlobRef:
+        """Stores a file's content; safe on disk when this returns, and the same whether it was there already or not.
+
+        Args:
+            move: the file itself becomes the blob and is gone from `path`; otherwise it is copied and left alone.
+        """
+
+    def put_bytes(self, data: bytes) -> BlobRef:
+        """Stores bytes, as `put_file`."""
+
+    def adopt(self, path: Path, blob: BlobRef) -> None:
+        """Makes a blob of a file below this store's root whose hash the caller has computed; it is gone from `path`."""
+
+    def path(self, sha256: str) -> Path:
+        """Where the blob lies; read only.
+
+        Raises:
+            BlobNotFound: not in this store, or not a hash.
+        """
+
+    def read(self, sha256: str, offset: int, length: int) -> bytes:
+        """Up to `length` bytes from `offset` on; none at the end.
+
+        Raises:
+            BlobNotFound: not in this store, or not a hash.
+        """
+
+    def exists(self, sha256: str) -> bool: ...
+
+    def delete(self, sha256: str) -> None:
+        """Removes a blob; no error when there is none."""
+
+    def partial_path(self, key: str) -> Path:
+        """Where the file of this key is to be received.
+
+        Raises:
+            ValueError: the key does not start with a letter or digit, or has characters outside `A-Za-z0-9._+-`.
+        """
+
+    def partial_keys(self) -> list[str]:
+        """Keys of the partial files that exist, sorted."""
+
+    def scratch_folder(self) -> AbstractContextManager[Path]:
+        """An empty folder on the store's own disk, for files that `put_file(move=True)` then takes; gone at the end."""
+
+    def check(self) -> None:
+        """Writes, syncs and removes a byte.
+
+        Raises:
+            OSError: the store can not be written.
+        """
+
+
+class DirectoryBlobStore:
+    """The blob store in a directory; several processes may share one."""
+
+    def __init__(self, root: Path) -> None:
+        """Makes the folders.
+
+        Raises:
+            OSError: the root can not be made.
+        """
+        self._blobs = root / "sha256"
+        self._partial = root / "partial"
+        self._scratch = root / "scratch"
+        for folder in (self._blobs, self._partial, self._scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def put_file(self, path: Path, *, move: bool = False) -> BlobRef:
+        if move:
+            with path.open("rb") as file:
+                blob = BlobRef(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+            with self.scratch_folder() as folder:
+                # A rename, or a copy where `path` is on another disk.
+                self.adopt(Path(shutil.move(path, folder / "blob")), blob)
+            return blob
+        digest, size = hashlib.sha256(), 0
+        with self.scratch_folder() as folder:
+            with path.open("rb") as source, (folder / "blob").open("wb") as copy:
+                while block := source.read(_COPY_BYTES):
+                    digest.update(block)
+                    size += copy.write(block)
+            blob = BlobRef(digest.hexdigest(), size)
+            self.adopt(folder / "blob", blob)
+        return blob
+
+    def put_bytes(self, data: bytes) -> BlobRef:
+        blob = BlobRef(hashlib.sha256(data).hexdigest(), len(data))
+        with self.scratch_folder() as folder:
+            (folder / "blob").write_bytes(data)
+            self.adopt(folder / "blob", blob)
+        return blob
+
+    def adopt(self, path: Path, blob: BlobRef) -> None:
+        target = self._target(blob.sha256)
+        if target.exists():
+            path.unlink()
+        else:
+            _sync(path)
+            target.parent.mkdir(exist_ok=True)
+            _sync(self._blobs)
+            path.replace(target)
+        _sync(target.parent)  # of a blob that was there, too: who put it may not have come so far
+
+    def path(self, sha256: str) -> Path:
+        if SHA256.fullmatch(sha256):
+            path = self._target(sha256)
+            if path.is_file():
+                return path
+        raise BlobNotFound(f"no blob {sha256[:64]!r} is held here; ask for one that your task names")
+
+    def read(self, sha256: str, offset: int, length: int) -> bytes:
+        with self.path(sha256).open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def exists(self, sha256: str) -> bool:
+        return SHA256.fullmatch(sha256) is not None and self._target(sha256).is_file()
+
+    def delete(self, sha256: str) -> None:
+        if SHA256.fullmatch(sha256):
+            self._target(sha256).unlink(missing_ok=True)
+
+    def partial_path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"not a key for a partial file: {key!r}")
+        return self._partial / key
+
+    def partial_keys(self) -> list[str]:
+        return sorted(entry.name for entry in self._partial.iterdir())
+
+    @contextmanager
+    def scratch_folder(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            yield Path(folder)
+
+    def check(self) -> None:
+        with self.scratch_folder() as folder:
+            (folder / "byte").write_bytes(b"\0")
+            _sync(folder / "byte")
+
+    def _target(self, sha256: str) -> Path:
+        return self._blobs / sha256[:2] / sha256
+
+
+def _sync(path: Path) -> None:
+    """Puts a file's bytes, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

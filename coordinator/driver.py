@@ -1,0 +1,103 @@
+"""What keeps a coordinator going beside its doors: ticks, cleaning, and the aggregator process.
+
+All of it is level-triggered: each step looks at the state and does what is missing, so nothing is lost by stopping
+anywhere, and several coordinators on one Redis do no harm to each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping
+
+import structlog
+
+from coordinator.blob_store import BlobStore
+from coordinator.engine import Engine
+from coordinator.errors import StateUnavailable
+from coordinator.uploads import clean_partials
+
+TICK_S = 0.3
+LEAST_TICK_S = 0.02  # a burst of changes is worth one look
+CLEAN_S = 60.0
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 30.0
+STEADY_S = 60.0  # a child that lived this long starts afresh with the first delay
+STOP_S = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+async def tick(engine: Engine) -> None:
+    """Ticks every active job whenever something changed, and every `TICK_S` seconds for the sake of deadlines."""
+    answering = True
+    while True:
+        mark = engine.mark()
+        try:
+            await engine.tick_all()
+            answering = True
+        except StateUnavailable as error:
+            if answering:  # once an outage
+                log.warning("state_unavailable", reason=str(error))
+            answering = False
+        except Exception:  # one broken job must not stop the others' clock
+            log.exception("tick_failed")
+        await asyncio.sleep(LEAST_TICK_S)
+        await engine.wait_for_change(TICK_S, mark)
+
+
+async def clean(engine: Engine, blobs: BlobStore) -> None:
+    """Removes what broken uploads of closed rounds left behind, now and then."""
+    while True:
+        try:
+            if removed := await clean_partials(blobs, engine):
+                log.info("uploads_cleaned", removed=removed)
+        except (StateUnavailable, OSError) as error:
+            log.warning("uploads_not_cleaned", reason=str(error))
+        await asyncio.sleep(CLEAN_S)
+
+
+async def keep_aggregator(environment: Mapping[str, str]) -> None:
+    """Runs the aggregator as a child process and starts it again when it ends; cancelled, it ends the child.
+
+    Args:
+        environment: settings of the child, on top of this process' own variables.
+    """
+    variables = {**os.environ, **environment}
+    # `environment` has the secret itself; the child refuses both.
+    variables.pop("FEDGALORE_REDIS_URL_FILE", None)
+    delay_s = FIRST_DELAY_S
+    while True:
+        started = time.monotonic()
+        # The child ends when its stdin does, so it does not outlive even a killed coordinator.
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "coordinator.aggregator", "--until-stdin-closes"),
+            stdin=asyncio.subprocess.PIPE,
+            env=variables,
+            start_new_session=True,  # Ctrl-C at the terminal reaches us, and we end the child in order
+        )
+        log.info("aggregator_started", pid=child.pid)
+        try:
+            status = await child.wait()
+        except asyncio.CancelledError:
+            await _end(child)
+            raise
+        if time.monotonic() - started >= STEADY_S:
+            delay_s = FIRST_DELAY_S
+        log.error("aggregator_ended", status=status, again_in_s=delay_s)
+        await asyncio.sleep(delay_s)
+        delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    if child.returncode is None:
+        child.terminate()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await child.wait()
+    except TimeoutError:
+        log.warning("aggregator_killed", pid=child.pid)
+        child.kill()
+        await child.wait()

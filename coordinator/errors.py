@@ -1,0 +1,119 @@
+"""What can go wrong in words of the domain: one table for both doors.
+
+Every error carries a stable `code`, the HTTP status of REST and the status name of gRPC. Its message names the field
+and the remedy, because it is shown to people as it is.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    """An answer a caller can act on; never raised itself, only its subclasses."""
+
+    code: ClassVar[str]
+    http_status: ClassVar[int]
+    grpc_status: ClassVar[str]  # a name of grpc.StatusCode
+
+
+class JobNotFound(DomainError):
+    code, http_status, grpc_status = "job_not_found", 404, "NOT_FOUND"
+
+
+class RoundNotFound(DomainError):
+    code, http_status, grpc_status = "round_not_found", 404, "NOT_FOUND"
+
+
+class VersionNotFound(DomainError):
+    code, http_status, grpc_status = "version_not_found", 404, "NOT_FOUND"
+
+
+class AgentNotFound(DomainError):
+    code, http_status, grpc_status = "agent_not_found", 404, "NOT_FOUND"
+
+
+class BlobNotFound(DomainError):
+    code, http_status, grpc_status = "blob_not_found", 404, "NOT_FOUND"
+
+
+class IllegalTransition(DomainError):
+    """An event that the state it meets has no row for; the state is unchanged."""
+
+    code, http_status, grpc_status = "illegal_transition", 409, "FAILED_PRECONDITION"
+
+
+class RoundClosed(DomainError):
+    """The round takes nothing more from this client."""
+
+    code, http_status, grpc_status = "round_closed", 409, "FAILED_PRECONDITION"
+
+
+class NotReady(DomainError):
+    """Asked for too early, such as the model of a job that is still being prepared."""
+
+    code, http_status, grpc_status = "not_ready", 409, "FAILED_PRECONDITION"
+
+
+class IdempotencyConflict(DomainError):
+    code, http_status, grpc_status = "idempotency_conflict", 409, "ALREADY_EXISTS"
+
+
+class NotParticipant(DomainError):
+    code, http_status, grpc_status = "not_participant", 403, "PERMISSION_DENIED"
+
+
+class UnknownClient(DomainError):
+    code, http_status, grpc_status = "unknown_client", 401, "UNAUTHENTICATED"
+
+
+class ProtocolMismatch(DomainError):
+    code, http_status, grpc_status = "protocol_mismatch", 409, "FAILED_PRECONDITION"
+
+
+class InvalidJob(DomainError):
+    """A posted document that is no valid job; `errors` has one `{field, problem}` row for each finding."""
+
+    code, http_status, grpc_status = "invalid_job", 422, "INVALID_ARGUMENT"
+
+    def __init__(self, errors: list[dict[str, str]]) -> None:
+        super().__init__("; ".join(f"{row['field']}: {row['problem']}" for row in errors))
+        self.errors = errors
+
+
+class InvalidAgent(DomainError):
+    """A registration with a name or a data set that can not be used."""
+
+    code, http_status, grpc_status = "invalid_agent", 422, "INVALID_ARGUMENT"
+
+
+class InvalidUpdate(DomainError):
+    code, http_status, grpc_status = "invalid_update", 422, "INVALID_ARGUMENT"
+
+
+class WrongOffset(DomainError):
+    """An upload that goes on elsewhere than where it stopped; `expected` is the byte to go on from."""
+
+    code, http_status, grpc_status = "wrong_offset", 409, "OUT_OF_RANGE"
+
+    def __init__(self, message: str, expected: int) -> None:
+        super().__init__(message)
+        self.expected = expected
+
+
+class StateUnavailable(DomainError):
+    """The state store does not answer; nothing is known to have changed, so try again."""
+
+    code, http_status, grpc_status = "state_unavailable", 503, "UNAVAILABLE"
+
+
+class InvalidRequest(DomainError):
+    """A field of a request is missing or has a value that no request may have."""
+
+    code, http_status, grpc_status = "invalid_request", 422, "INVALID_ARGUMENT"
+
+
+class UploadInProgress(DomainError):
+    """The same update is being received over another connection."""
+
+    code, http_status, grpc_status = "upload_in_progress", 409, "ABORTED"

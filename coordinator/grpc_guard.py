@@ -1,0 +1,141 @@
+"""What every call of the agents' door has in common: fields that must be there, errors told, threads waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import uuid
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import grpc
+import structlog
+
+from coordinator.blob_store import SHA256
+from coordinator.errors import DomainError, InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import NoReturn
+
+    from protos import federation_pb2 as pb
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_NAME = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+)  # fedgalore.job_spec.Identifier; names become parts of file names
+_DETAILS = 1000  # characters: details travel as a header, and a peer's own names may stand in them
+_log = structlog.get_logger(__name__)
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Status and details of an error; of one that is no domain error only an id is told, under which the log has it."""
+    if isinstance(error, DomainError):
+        return grpc.StatusCode[error.grpc_status], str(error)[:_DETAILS]
+    reference = uuid.uuid4().hex[:8]
+    _log.error("unexpected error in a call", reference=reference, exc_info=error)
+    return grpc.StatusCode.INTERNAL, f"internal error {reference}; the coordinator's log tells more under this id"
+
+
+async def fail(context: Context, error: Exception) -> NoReturn:
+    """Ends the call with the error's status."""
+    code, details = status_of(error)
+    await context.abort(code, details)
+    raise AssertionError("abort returned")
+
+
+def answers(handler: Callable[[Any, Any, Context], Awaitable[R]]) -> Callable[[Any, Any, Context], Awaitable[R]]:
+    """Wraps a handler so that what it raises reaches the agent as a status."""
+
+    @wraps(handler)
+    async def call(self: Any, request: Any, context: Context) -> R:
+        try:
+            return await handler(self, request, context)
+        except Exception as error:
+            await fail(context, error)
+
+    return call
+
+
+async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Runs blocking work in a thread and, even when cancelled, waits for its end: no thread touches a file that was
+    given up."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # looked at, or asyncio complains of it
+        raise
+
+
+def name(field: str, value: str) -> str:
+    """A client's name.
+
+    Raises:
+        InvalidRequest: missing, or no name.
+    """
+    text(field, value)
+    if not _NAME.fullmatch(value):
+        raise InvalidRequest(
+            f"{field}: {value[:64]!r} is no name; use up to 63 letters, digits and ._- after a letter or digit"
+        )
+    return value
+
+
+def text(field: str, value: str) -> str:
+    """A text that is not blank.
+
+    Raises:
+        InvalidRequest: it is.
+    """
+    if not value.strip():
+        raise InvalidRequest(f"{field}: missing; set it")
+    return value
+
+
+def positive(field: str, value: int) -> int:
+    """A count or number that starts at 1.
+
+    Raises:
+        InvalidRequest: it is 0, which in this protocol is the same as not set.
+    """
+    if value < 1:
+        raise InvalidRequest(f"{field}: missing; set it to 1 or more")
+    return value
+
+
+def finite(field: str, value: float) -> float:
+    """A number that is neither NaN nor infinite.
+
+    Raises:
+        InvalidRequest: it is.
+    """
+    if not math.isfinite(value):
+        raise InvalidRequest(f"{field}: {value} is not a finite number")
+    return value
+
+
+def sha256(field: str, value: str) -> str:
+    """64 lower-case hexadecimal digits.
+
+    Raises:
+        InvalidRequest: something else.
+    """
+    if not SHA256.fullmatch(text(field, value)):
+        raise InvalidRequest(f"{field}: {value[:64]!r} is no SHA-256; send 64 lower-case hexadecimal digits")
+    return value
+
+
+def in_round(message: pb.UpdateHeader | pb.QueryUploadRequest | pb.ReportProgressRequest) -> tuple[str, int, str]:
+    """Job, round and client of a message that speaks of a task.
+
+    Raises:
+        InvalidRequest: one of them is missing.
+    """
+    return text("job_id", message.job_id), positive("round", message.round), name("client", message.client)

@@ -1,0 +1,209 @@
+"""The agents' door: translates messages for the engine, streams files in and out, decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+import fedgalore
+from coordinator import messages
+from coordinator.errors import (
+    BlobNotFound,
+    DomainError,
+    InvalidRequest,
+    JobNotFound,
+    NotParticipant,
+    RoundClosed,
+    RoundNotFound,
+    WrongOffset,
+)
+from coordinator.grpc_guard import answers, finite, in_round, in_thread, name, positive, sha256, text
+from coordinator.uploads import PartialKey, Upload, received_bytes
+from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, federation_pb2_grpc
+from protos import federation_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import Literal
+
+    from coordinator.blob_store import BlobStore
+    from coordinator.engine import Engine
+    from coordinator.grpc_guard import Context
+
+LONGEST_POLL_S = 60.0
+SERVICE = pb.DESCRIPTOR.services_by_name["Federation"].full_name
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
+    ("grpc.so_reuseport", 0),  # a second coordinator on this port must fail, not share it
+    # A vanished agent is noticed, so that its half-open upload does not keep the next one out.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+_TASK_GONE = (JobNotFound, RoundNotFound, RoundClosed, NotParticipant)
+_log = structlog.get_logger(__name__)
+
+
+class Federation(federation_pb2_grpc.FederationServicer):
+    """The service of `federation.proto`; each method's behaviour stands there."""
+
+    def __init__(self, engine: Engine, blobs: BlobStore) -> None:
+        self._engine = engine
+        self._blobs = blobs
+        self.stopping = asyncio.Event()
+
+    @answers
+    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
+        client = name("client", request.client)
+        version = positive("protocol_version", request.protocol_version)
+        software = text("software_version", request.software_version)
+        await self._engine.register(client, version, software, dict(request.datasets))
+        return pb.RegisterResponse(software_version=fedgalore.__version__, presence_s=self._engine.presence_s)
+
+    @answers
+    async def NextTask(self, request: pb.NextTaskRequest, context: Context) -> pb.NextTaskResponse:
+        client = name("client", request.client)
+        wait_s = min(max(finite("wait_s", request.wait_s), 0.0), LONGEST_POLL_S)
+        asked = asyncio.ensure_future(self._engine.next_task(client, wait_s))
+        stopping = asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait([asked, stopping], return_when=asyncio.FIRST_COMPLETED)
+            assignment = asked.result() if asked.done() else None
+        finally:
+            asked.cancel()
+            stopping.cancel()
+            await asyncio.gather(asked, stopping, return_exceptions=True)
+        return pb.NextTaskResponse(task=messages.task(assignment) if assignment else None)
+
+    @answers
+    async def DownloadBlob(self, request: pb.DownloadBlobRequest, context: Context) -> None:
+        client = name("client", request.client)
+        wanted = sha256("sha256", request.sha256)
+        if request.job_id:
+            jobs = [await self._engine.open_round(request.job_id, positive("round", request.round), client)]
+        else:
+            await self._engine.touch(client)
+            jobs = [job for job in await self._engine.active_jobs() if client in job.open_clients]
+        size = next((named[wanted] for named in map(messages.named_blobs, jobs) if wanted in named), None)
+        if size is None:
+            raise BlobNotFound(f"no task of {client} names blob {wanted}; fetch what your next task names")
+        if request.offset > size:
+            raise WrongOffset(f"offset: {request.offset}; the blob has {size} bytes", size)
+        offset = request.offset
+        try:
+            while data := await in_thread(self._blobs.read, wanted, offset, CHUNK_BYTES):
+                await context.write(pb.DownloadBlobResponse(data=data))
+                offset += len(data)
+        finally:
+            if request.job_id:
+                await self._count(request.job_id, request.round, client, "down", offset - request.offset)
+
+    @answers
+    async def SubmitUpdate(
+        self, requests: AsyncIterator[pb.SubmitUpdateRequest], context: Context
+    ) -> pb.SubmitUpdateResponse:
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("part") != "header":
+            raise InvalidRequest("header: missing; it is the first message of an update")
+        header = first.header
+        job_id, number, client = in_round(header)
+        blob = messages.blob_of(header)
+        if await self._engine.receipt(job_id, number, client):
+            return messages.duplicate(client, number)
+        job = await self._engine.open_round(job_id, number, client)
+        upload = Upload(self._blobs, messages.manifest(job, number, client), blob)
+        arrived = 0
+        try:
+            await in_thread(upload.open, header.offset)
+            async for message in requests:
+                if message.WhichOneof("part") != "chunk":
+                    raise InvalidRequest("chunk: missing; after the header every message holds one")
+                arrived += len(message.chunk)
+                await in_thread(upload.write, message.chunk)
+            receipt = await in_thread(upload.finish, time.time())
+        finally:
+            await in_thread(upload.close)
+            await self._count(job_id, number, client, "up", arrived)
+        if await self._engine.report(job_id, number, client, receipt) == "duplicate":
+            return messages.duplicate(client, number)
+        reason = f"update of {client} is in round {number}: {blob.size_bytes} bytes"
+        return pb.SubmitUpdateResponse(outcome=pb.SubmitUpdateResponse.OUTCOME_ACCEPTED, reason=reason)
+
+    @answers
+    async def QueryUpload(self, request: pb.QueryUploadRequest, context: Context) -> pb.QueryUploadResponse:
+        job_id, number, client = in_round(request)
+        blob = messages.blob_of(request)
+        if await self._engine.receipt(job_id, number, client):
+            return pb.QueryUploadResponse(accepted=True, received_bytes=blob.size_bytes)
+        await self._engine.open_round(job_id, number, client)
+        key = PartialKey(job_id, number, client, blob.sha256)
+        return pb.QueryUploadResponse(received_bytes=await in_thread(received_bytes, self._blobs, key))
+
+    @answers
+    async def ReportProgress(self, request: pb.ReportProgressRequest, context: Context) -> pb.ReportProgressResponse:
+        job_id, number, client = in_round(request)
+        try:
+            if request.HasField("failure"):
+                await self._engine.client_failed(job_id, number, client, text("failure", request.failure))
+                return pb.ReportProgressResponse(go_on=False, reason="the failure is noted; ask for the next task")
+            if request.HasField("evaluation"):
+                await self._engine.evaluated(job_id, number, client, messages.evaluation(request.evaluation))
+            stage = text("stage", request.stage)
+            go_on, reason = await self._engine.progress(job_id, number, client, stage, request.step, request.train_loss)
+        except _TASK_GONE as error:
+            go_on, reason = False, str(error)
+        return pb.ReportProgressResponse(go_on=go_on, reason=reason)
+
+    async def _count(self, job_id: str, number: int, client: str, direction: Literal["up", "down"], size: int) -> None:
+        """Counts bytes; a counter that can not be kept must not fail the transfer."""
+        try:
+            await self._engine.count_traffic(job_id, number, client, direction, size)
+        except DomainError as error:
+            _log.warning("traffic not counted", job=job_id, round=number, client=client, reason=str(error))
+
+
+@dataclass
+class RunningServer:
+    """A started server; `port` is the one it listens on."""
+
+    port: int
+    _server: grpc.aio.Server = field(repr=False)
+    _federation: Federation = field(repr=False)
+    _health: Any = field(repr=False)
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """Answers waiting polls, lets transfers go on for `grace_s` seconds, then ends them; they can be resumed."""
+        self._federation.stopping.set()
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+
+async def serve(engine: Engine, blobs: BlobStore, host: str, port: int) -> RunningServer:
+    """Opens the agents' door with the standard health and reflection services; port 0 takes a free one.
+
+    Raises:
+        OSError: the address can not be bound.
+    """
+    server = grpc.aio.server(options=_OPTIONS)
+    federation = Federation(engine, blobs)
+    federation_pb2_grpc.add_FederationServicer_to_server(federation, server)  # type: ignore[no-untyped-call]
+    checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError as error:
+        raise OSError(f"the agents' door can not listen on {host}:{port}: {error}") from error
+    await server.start()
+    for service in ("", SERVICE):
+        await checks.set(service, health_pb2.HealthCheckResponse.SERVING)
+    return RunningServer(bound, server, federation, checks)

@@ -1,0 +1,93 @@
+"""Between the wire's messages and the coordinator's own values."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from coordinator.errors import InvalidRequest, InvalidUpdate
+from coordinator.grpc_guard import finite, positive, sha256
+from coordinator.round_state import BlobRef, EvaluationResult
+from coordinator.update_check import Manifest
+from fedgalore.plan import TrainingPlan, update_tensors
+from protos import federation_pb2 as pb
+
+if TYPE_CHECKING:
+    from coordinator.job import Job
+    from coordinator.records import Assignment
+
+
+def task(assignment: Assignment) -> pb.Task:
+    """What the client is told to do."""
+    job = assignment.job
+    if job.prepared is None or job.model is None:
+        raise RuntimeError(f"job {job.id} has a round but no model")
+    model = job.model
+    kinds = {"train": pb.Task.KIND_TRAIN, "evaluate": pb.Task.KIND_EVALUATE}
+    return pb.Task(
+        job_id=job.id,
+        round=assignment.round.number,
+        kind=kinds[assignment.kind],
+        evaluate=assignment.evaluate,
+        spec_json=json.dumps(job.spec),
+        plan_json=json.dumps(job.prepared.plan),
+        base_model=[pb.ModelFile(name=file, blob=_ref(blob)) for file, blob in job.prepared.base_model],
+        model_version=assignment.round.model_version,
+        weights=_ref(model.weights),
+        aggregate=_ref(model.aggregate) if model.aggregate else None,
+        state=_ref(model.state) if model.state else None,
+        remaining_s=assignment.remaining_s,
+    )
+
+
+def _ref(blob: BlobRef) -> pb.BlobRef:
+    return pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
+
+
+def named_blobs(job: Job) -> dict[str, int]:
+    """Hash -> bytes of everything that a task of this job tells its client to fetch."""
+    blobs = [blob for _, blob in job.prepared.base_model] if job.prepared else []
+    if job.model:
+        blobs += [blob for blob in (job.model.weights, job.model.aggregate, job.model.state) if blob]
+    return {blob.sha256: blob.size_bytes for blob in blobs}
+
+
+def manifest(job: Job, number: int, client: str) -> Manifest:
+    """What this client's update must be.
+
+    Raises:
+        InvalidUpdate: the round takes no updates.
+    """
+    if job.prepared is None or job.round is None or job.round.kind != "train":
+        raise InvalidUpdate(f"round: {number} only evaluates; send its result with ReportProgress")
+    plan = TrainingPlan.from_dict(job.prepared.plan)
+    return Manifest(job.id, number, client, update_tensors(job.parsed, plan))
+
+
+def blob_of(message: pb.UpdateHeader | pb.QueryUploadRequest) -> BlobRef:
+    """The blob that an upload announces.
+
+    Raises:
+        InvalidRequest: hash or size is missing.
+    """
+    blob = message.blob
+    return BlobRef(sha256("blob.sha256", blob.sha256), positive("blob.size_bytes", blob.size_bytes))
+
+
+def duplicate(client: str, number: int) -> pb.SubmitUpdateResponse:
+    """The answer to an update that was sent twice."""
+    reason = f"round {number} holds an update of {client} already; nothing changed"
+    return pb.SubmitUpdateResponse(outcome=pb.SubmitUpdateResponse.OUTCOME_DUPLICATE, reason=reason)
+
+
+def evaluation(message: pb.Evaluation) -> EvaluationResult:
+    """What a client found the model to be worth.
+
+    Raises:
+        InvalidRequest: no examples, no loss, or a metric that is not finite.
+    """
+    examples = positive("evaluation.examples", message.examples)
+    metrics = {key: finite(f"evaluation.metrics.{key}", value) for key, value in message.metrics.items()}
+    if "loss" not in metrics:
+        raise InvalidRequest("evaluation.metrics.loss: missing; set it")
+    return EvaluationResult(message.model_version, examples, metrics)

@@ -1,0 +1,49 @@
+"""What the engine hands to the doors beside jobs and rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from coordinator.job import Job
+from coordinator.round import Round
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """What a client said of itself when it registered. `datasets`: number of training examples by name."""
+
+    name: str
+    datasets: dict[str, int]
+    software_version: str
+    registered_at: float
+
+
+@dataclass(frozen=True)
+class OpenTask:
+    job_id: str
+    round: int
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A registered client as it stands. `task`: the one it holds now, the oldest job's first."""
+
+    name: str
+    datasets: dict[str, int]
+    software_version: str
+    registered_at: float
+    last_seen: float
+    present: bool
+    task: OpenTask | None
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One round's work for one client."""
+
+    job: Job
+    round: Round
+    kind: Literal["train", "evaluate"]
+    evaluate: bool
+    remaining_s: float

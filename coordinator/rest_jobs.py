@@ -1,0 +1,218 @@
+"""Routes of jobs, rounds, events and models. Handlers translate; the engine decides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
+from fastapi import Path as PathParameter
+from pydantic import ValidationError
+from starlette.responses import StreamingResponse
+
+from coordinator import events, views
+from coordinator.blob_store import BlobStore
+from coordinator.engine import Engine
+from coordinator.errors import InvalidJob, NotReady, VersionNotFound
+from coordinator.job import Job, ModelVersion, Status
+from coordinator.model_archive import ModelArchive
+from fedgalore.job_spec import JobSpec, explain
+
+MAX_DOCUMENT_BYTES = 2**20
+YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+JOB_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            kind: {"schema": {"$ref": "#/components/schemas/JobSpec"}} for kind in ("application/json", YAML_TYPES[0])
+        },
+    }
+}
+MODEL_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
+}
+EVENTS_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What these routes work with. `sees_models`: model folders lie on this machine, so they can be looked at."""
+
+    engine: Engine
+    blobs: BlobStore
+    stopping: asyncio.Event
+    sees_models: bool
+
+
+def router(door: Jobs) -> APIRouter:
+    routes = APIRouter(prefix="/api/v1", tags=["jobs"])
+    engine = door.engine
+
+    async def view(job: Job) -> views.JobView:
+        rounds, live, traffic = await asyncio.gather(
+            engine.rounds(job.id), engine.live_progress(job.id), engine.traffic(job.id)
+        )
+        return views.job_view(job, rounds, live, traffic)
+
+    @routes.post(
+        "/jobs",
+        status_code=201,
+        openapi_extra=JOB_BODY,
+        responses={200: {"model": views.JobView, "description": "The job that this key has made before"}},
+    )
+    async def submit(
+        request: Request,
+        response: Response,
+        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[!-~]+$")] = None,
+    ) -> views.JobView:
+        """Posts a job, as JSON or YAML. With an Idempotency-Key it can be repeated without making a second job."""
+        spec = await asyncio.to_thread(read_job, await _body(request), request.headers.get("content-type", ""))
+        if door.sees_models:
+            check_source(spec.model.source)
+        job, created = await engine.create(spec, idempotency_key)
+        response.status_code = 201 if created else 200
+        response.headers["Location"] = f"/api/v1/jobs/{job.id}"
+        return await view(job)
+
+    @routes.get("/jobs")
+    async def jobs(
+        status: Status | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50, after: str | None = None
+    ) -> views.JobList:
+        """Jobs, newest first. `after`: the `next` of the page before."""
+        page = await engine.list(status, limit, after)
+        return views.JobList(
+            jobs=[views.job_summary(job) for job in page], next=page[-1].id if len(page) == limit else None
+        )
+
+    @routes.get("/jobs/{job_id}")
+    async def job(job_id: str) -> views.JobView:
+        return await view(await engine.get(job_id))
+
+    @routes.post("/jobs/{job_id}/pause")
+    async def pause(job_id: str) -> views.JobView:
+        """The round in flight goes on to its end; no new one opens."""
+        return await view(await engine.pause(job_id))
+
+    @routes.post("/jobs/{job_id}/resume")
+    async def resume(job_id: str) -> views.JobView:
+        return await view(await engine.resume(job_id))
+
+    @routes.post("/jobs/{job_id}/cancel")
+    async def cancel(job_id: str) -> views.JobView:
+        """Ends the job and abandons its round in flight; committed versions stay downloadable."""
+        return await view(await engine.cancel(job_id))
+
+    @routes.get("/jobs/{job_id}/rounds")
+    async def rounds(job_id: str) -> views.RoundList:
+        found, traffic, all_rounds = await asyncio.gather(
+            engine.get(job_id), engine.traffic(job_id), engine.rounds(job_id)
+        )
+        return views.RoundList(rounds=[views.round_view(found, one, traffic) for one in all_rounds])
+
+    @routes.get("/jobs/{job_id}/rounds/{number}")
+    async def round_(job_id: str, number: Annotated[int, PathParameter(ge=1, lt=2**31)]) -> views.RoundView:
+        found, traffic, one = await asyncio.gather(
+            engine.get(job_id), engine.traffic(job_id), engine.round(job_id, number)
+        )
+        return views.round_view(found, one, traffic)
+
+    @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=EVENTS_ANSWER)
+    async def job_events(
+        job_id: str, last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,18}(-\d{1,18})?$")] = None
+    ) -> StreamingResponse:
+        """Server-sent events from the job's start, or after Last-Event-ID; ends with `end` when the job is final."""
+        await engine.get(job_id)
+        return StreamingResponse(
+            events.stream(engine, job_id, last_event_id or events.FROM_THE_START, door.stopping),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    @routes.get("/jobs/{job_id}/model", response_class=StreamingResponse, responses=MODEL_ANSWER)
+    async def model(job_id: str, version: Annotated[int | None, Query(ge=0, lt=2**31)] = None) -> StreamingResponse:
+        """A tar of a folder that `from_pretrained` loads: of this version, or of the newest."""
+        found, all_rounds = await asyncio.gather(engine.get(job_id), engine.rounds(job_id))
+        chosen = _version(found, [one.result for one in all_rounds], version)
+        quality = views.evaluation(all_rounds, chosen.version)
+        archive = await asyncio.to_thread(
+            ModelArchive, found, chosen, quality.model_dump(mode="json") if quality else None, door.blobs
+        )
+        return StreamingResponse(
+            iter(archive),
+            media_type="application/x-tar",
+            headers={
+                "Content-Length": str(archive.size_bytes),
+                "Content-Disposition": f'attachment; filename="{archive.file_name}"',
+            },
+        )
+
+    return routes
+
+
+def read_job(body: bytes, content_type: str) -> JobSpec:
+    """A posted document as a job.
+
+    Raises:
+        InvalidJob: with one row for each bad field.
+        HTTPException: 415 for another type than JSON or YAML.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != "application/json" and kind not in YAML_TYPES:
+        raise HTTPException(415, "send the job with Content-Type: application/json or application/yaml")
+    name = "JSON" if kind == "application/json" else "YAML"
+    try:
+        document = json.loads(body) if name == "JSON" else yaml.safe_load(body)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidJob([{"field": "document", "problem": f"not valid {name}: {reason}"}]) from None
+    if not isinstance(document, dict):
+        problem = "a job is a mapping with the keys name, model, data, ..."
+        raise InvalidJob([{"field": "document", "problem": problem}])
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        raise InvalidJob(explain(error)) from None
+
+
+def check_source(source: str) -> None:
+    """Refuses at once a model folder that the aggregator beside this process could not read either.
+
+    Raises:
+        InvalidJob: for a path that is no model folder. What may be a hub id is left to the aggregator.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if (folder / "config.json").is_file():
+            return
+        problem = f"{source} has no config.json; name a folder that save_pretrained wrote"
+    elif source.startswith((".", "/", "~")) or source.count("/") > 1:
+        problem = f"the coordinator sees no folder {source}; give the path as the coordinator sees it"
+    else:
+        return
+    raise InvalidJob([{"field": "model.source", "problem": problem}])
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_DOCUMENT_BYTES:
+            raise HTTPException(413, f"a job document has at most {MAX_DOCUMENT_BYTES} bytes")
+    return bytes(body)
+
+
+def _version(job: Job, results: list[ModelVersion | None], wanted: int | None) -> ModelVersion:
+    if job.prepared is None or job.model is None:
+        raise NotReady(f"job {job.id} is {job.status}: it has no model yet; ask again once it runs")
+    if wanted is None:
+        return job.model
+    known = {one.version: one for one in (job.prepared.model, *results, job.model) if one is not None}
+    if wanted not in known:
+        raise VersionNotFound(f"version: {wanted} is not made yet; job {job.id} has 0 to {job.model.version}")
+    return known[wanted]

@@ -1,0 +1,183 @@
+"""Wiring: settings -> Redis, blobs, engine -> both doors and the driver, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from coordinator import driver, grpc_server, logs
+from coordinator.blob_store import DirectoryBlobStore
+from coordinator.engine import Engine
+from coordinator.readiness import Probe
+from coordinator.rest import create_app
+from coordinator.settings import CoordinatorSettings
+from coordinator.state_store import RedisStateStore
+from fedgalore import __version__
+
+GRACE_S = 5  # for answers and transfers under way when the process is told to stop
+
+log = structlog.get_logger(__name__)
+
+
+class StartError(RuntimeError):
+    """The coordinator can not start; the message says why and what to do."""
+
+
+def run(settings: CoordinatorSettings) -> None:
+    """Serves until SIGTERM or SIGINT, then ends in order.
+
+    Raises:
+        StartError: an address is taken, or the blob directory can not be used.
+    """
+    logs.configure(settings.log_format, settings.log_level)
+    asyncio.run(_until_signal(settings))
+
+
+async def _until_signal(settings: CoordinatorSettings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopping.set)
+    async with serving(settings, stopping):
+        await stopping.wait()
+        log.info("stopping")
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> AsyncIterator[dict[str, int]]:
+    """Runs a coordinator as long as the block; yields its ports as `{"rest": .., "grpc": ..}`.
+
+    Redis may come later: until it does, the doors answer that the state is unavailable.
+
+    Args:
+        stopping: ends event streams when set; leaving the block sets it.
+
+    Raises:
+        StartError: an address is taken, or the blob directory can not be used.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            blobs = DirectoryBlobStore(settings.blob_dir)
+            blobs.check()
+        except OSError as error:
+            raise StartError(f"FEDGALORE_BLOB_DIR: {settings.blob_dir} can not be used ({error})") from error
+        listener = stack.enter_context(_listen(settings.rest_host, settings.rest_port))
+        engine = Engine(RedisStateStore(settings.redis_url), presence_s=settings.presence_s)
+        stack.push_async_callback(engine.close)
+        probe = Probe(settings.redis_url, blobs)
+        stack.push_async_callback(probe.close)
+
+        tasks = [driver.tick(engine), driver.clean(engine, blobs)]
+        if settings.aggregator:
+            tasks.append(driver.keep_aggregator(settings.environment()))
+        await stack.enter_async_context(_background(tasks))
+        try:
+            door = await grpc_server.serve(engine, blobs, settings.grpc_host, settings.grpc_port)
+        except OSError as error:
+            raise StartError(f"FEDGALORE_GRPC_PORT: {error}; choose another port, 0 for any") from error
+        stack.push_async_callback(door.stop, GRACE_S)
+        app = create_app(engine, blobs, probe, stopping, sees_models=settings.aggregator)
+        await stack.enter_async_context(_rest(app, listener))
+        stack.callback(stopping.set)
+
+        ports = {"rest": listener.getsockname()[1], "grpc": door.port}
+        log.info("ready", version=__version__, redis=settings.redis_address, blobs=str(settings.blob_dir), **ports)
+        await _warn(probe)
+        if settings.port_file is not None:
+            _write_whole(settings.port_file, json.dumps(ports))
+            stack.callback(settings.port_file.unlink, missing_ok=True)
+        yield ports
+
+
+@contextlib.contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise StartError(f"FEDGALORE_REST_HOST: {host} is no address of this machine ({error})") from error
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise StartError(
+                f"FEDGALORE_REST_PORT: can not listen on {host}:{port} ({error}); choose another port, 0 for any"
+            ) from error
+        yield listener
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process that it is a part of, and tells when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _rest(app: object, listener: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]), name="rest")
+    try:
+        await server.listening.wait()
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@contextlib.asynccontextmanager
+async def _background(coroutines: list[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.error("background_task_failed", exc_info=outcome)
+
+
+async def _warn(probe: Probe) -> None:
+    readiness = await probe.readiness()
+    for name, check in readiness.checks.items():
+        if not check.ok:
+            log.warning("not_ready", what=name, detail=check.detail)
+    for warning in readiness.warnings:
+        log.warning("durability", detail=warning)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Whoever waits for the file never reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

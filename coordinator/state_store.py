@@ -1,0 +1,265 @@
+"""Where jobs, rounds and agents are kept: one Protocol, one Redis implementation (Redis >= 7 or Valkey).
+
+Layout, every key under `<prefix>:`
+
+| key                  | type   | what                                                                            |
+|----------------------|--------|---------------------------------------------------------------------------------|
+| `jobs`               | zset   | job id by `created_at`                                                          |
+| `active`             | set    | ids of jobs that are not final                                                  |
+| `idempotency`        | hash   | idempotency key -> job id                                                       |
+| `job:<id>`           | hash   | `document`: the job as JSON, round in flight inside; `version`: counts its saves |
+| `job:<id>:rounds`    | hash   | number -> closed round as JSON                                                  |
+| `job:<id>:events`    | stream | `type`, `data` (JSON), see `coordinator.changes`                                |
+| `job:<id>:progress`  | hash   | client -> what it last said, as JSON; gone when the round closes                |
+| `job:<id>:traffic`   | hash   | `<round>/<client>/<up or down>` -> bytes                                        |
+| `agents`             | hash   | client -> what it registered, as JSON                                           |
+| `seen`               | zset   | client by its last sign of life                                                 |
+| `tasks:<client>`     | set    | ids of jobs whose round in flight waits for this client                         |
+| `wake`               | pubsub | one message a save: names of effects, parted by spaces                          |
+
+Writes to several keys are one Lua script each (`coordinator/lua`), with named outcomes. A job's document moves by
+compare-and-set on its version. Progress and traffic are told beside it, without one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+
+from coordinator.errors import StateUnavailable
+from coordinator.job import Job
+from coordinator.records import AgentRecord
+from coordinator.round import Effect, Round
+from coordinator.watcher import Watcher
+
+_ROUND = TypeAdapter(Round)
+TIMEOUT_S = 5.0
+
+Event = tuple[str, dict[str, Any]]
+
+
+class Stored(NamedTuple):
+    """A job and the version its next save has to name."""
+
+    job: Job
+    version: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """All that one step of a job writes, at once or not at all."""
+
+    before: Stored
+    after: Job
+    events: Sequence[Event]
+    effects: Sequence[Effect]
+    closed: Round | None
+
+
+class StateStore(Protocol):
+    """Every method raises `StateUnavailable` when the store does not answer."""
+
+    async def check(self) -> None: ...
+    async def create(self, job: Job, events: Sequence[Event]) -> tuple[Literal["created", "exists"], str]: ...
+    async def load(self, job_id: str) -> Stored | None: ...
+    async def save(self, change: Change) -> Literal["saved", "stale"]: ...
+    async def job_ids(self, after: str | None, limit: int) -> list[str]: ...
+    async def active_ids(self) -> list[str]: ...
+    async def load_many(self, job_ids: Sequence[str]) -> list[Job]: ...
+    async def closed_rounds(self, job_id: str) -> list[Round]: ...
+    async def closed_round(self, job_id: str, number: int) -> Round | None: ...
+    async def events(self, job_id: str, after: str, limit: int) -> list[tuple[str, str, dict[str, Any]]]: ...
+    async def register(self, agent: AgentRecord, now: float) -> None: ...
+    async def forget(self, client: str) -> bool: ...
+    async def touch(self, client: str, now: float) -> list[str] | None: ...
+    async def agents(self, seen_since: float | None = None) -> list[tuple[AgentRecord, float]]: ...
+    async def set_progress(self, job_id: str, client: str, progress: dict[str, Any]) -> None: ...
+    async def progress(self, job_id: str) -> dict[str, dict[str, Any]]: ...
+    async def add_traffic(self, job_id: str, round: int, client: str, direction: str, n_bytes: int) -> None: ...
+    async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]: ...
+    def mark(self, topic: str = "") -> int: ...
+    async def wait(self, timeout_s: float, since: int | None = None, topic: str = "") -> bool: ...
+    async def close(self) -> None: ...
+
+
+class RedisStateStore:
+    """The `StateStore` on Redis. Belongs to one event loop; any number of processes may share the prefix."""
+
+    def __init__(self, url: str, prefix: str = "fedgalore") -> None:
+        self._redis = Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            health_check_interval=10,
+            # Short: a caller can wait better than we can, and every script may safely run twice.
+            retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=3),
+        )
+        self._prefix = prefix
+        self._create = self._redis.register_script(_script("create"))
+        self._save = self._redis.register_script(_script("save"))
+        self._touch = self._redis.register_script(_script("touch"))
+        self._watcher = Watcher(self._redis, self._key("wake"))
+
+    async def check(self) -> None:
+        await self._ask(self._redis.ping())
+
+    async def create(self, job: Job, events: Sequence[Event]) -> tuple[Literal["created", "exists"], str]:
+        """Writes a new job, or names the one that its idempotency key made before."""
+        keys = [self._key("idempotency"), self._job(job.id), self._job(job.id, "events")]
+        keys += [self._key("jobs"), self._key("active")]
+        args = [job.idempotency_key or "", job.id, job.to_json(), repr(job.created_at)]
+        args += [json.dumps([(kind, json.dumps(data)) for kind, data in events]), self._key("wake")]
+        outcome, job_id = await self._ask(self._create(keys=keys, args=args))
+        return outcome, job_id
+
+    async def load(self, job_id: str) -> Stored | None:
+        document, version = await self._ask(self._redis.hmget(self._job(job_id), ["document", "version"]))
+        return Stored(Job.from_json(document), int(version)) if document else None
+
+    async def save(self, change: Change) -> Literal["saved", "stale"]:
+        """Writes a step: the document, its events, the closed round, who has a task, and wakes whom it concerns."""
+        job, before = change.after, change.before.job
+        gained = sorted(job.open_clients - before.open_clients)
+        lost = sorted(before.open_clients - job.open_clients)
+        keys = [self._job(job.id), *(self._job(job.id, part) for part in ("events", "rounds"))]
+        keys += [self._key("active"), self._job(job.id, "progress"), *map(self._tasks, [*gained, *lost])]
+        rest: dict[str, Any] = {
+            "final": job.status.is_final,
+            "events": [(kind, json.dumps(data)) for kind, data in change.events],
+            "gained": len(gained),
+        }
+        if change.closed:
+            document = _ROUND.dump_json(change.closed).decode()
+            rest["closed"] = {"number": str(change.closed.number), "document": document}
+        args = [str(change.before.version), job.to_json(), job.id, self._key("wake"), " ".join(change.effects)]
+        outcome: Literal["saved", "stale"] = await self._ask(self._save(keys=keys, args=[*args, json.dumps(rest)]))
+        return outcome
+
+    async def job_ids(self, after: str | None, limit: int) -> list[str]:
+        """Newest first, from the one after `after` on; empty when `after` is not known."""
+        start = 0
+        if after is not None:
+            rank = await self._ask(self._redis.zrevrank(self._key("jobs"), after))
+            if rank is None:
+                return []
+            start = rank + 1
+        return list(await self._ask(self._redis.zrange(self._key("jobs"), start, start + limit - 1, desc=True)))
+
+    async def active_ids(self) -> list[str]:
+        return sorted(await self._ask(self._redis.smembers(self._key("active"))))
+
+    async def load_many(self, job_ids: Sequence[str]) -> list[Job]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hget(self._job(job_id), "document")
+            documents = await self._ask(pipeline.execute())
+        return [Job.from_json(document) for document in documents if document]
+
+    async def closed_rounds(self, job_id: str) -> list[Round]:
+        documents = await self._ask(self._redis.hvals(self._job(job_id, "rounds")))
+        return sorted(map(_ROUND.validate_json, documents), key=attrgetter("number"))
+
+    async def closed_round(self, job_id: str, number: int) -> Round | None:
+        document = await self._ask(self._redis.hget(self._job(job_id, "rounds"), str(number)))
+        return _ROUND.validate_json(document) if document else None
+
+    async def events(self, job_id: str, after: str, limit: int) -> list[tuple[str, str, dict[str, Any]]]:
+        """Rows (id, type, data) after the id `after`, oldest first."""
+        found = await self._ask(self._redis.xrange(self._job(job_id, "events"), f"({after}", "+", count=limit))
+        return [(event_id, fields["type"], json.loads(fields["data"])) for event_id, fields in found]
+
+    async def register(self, agent: AgentRecord, now: float) -> None:
+        """Two keys, in an order that needs no script: a client that was seen has a record."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hset(self._key("agents"), agent.name, json.dumps(asdict(agent)))
+            pipeline.zadd(self._key("seen"), {agent.name: now})
+            await self._ask(pipeline.execute())
+
+    async def forget(self, client: str) -> bool:
+        """False when nobody of that name was registered."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.zrem(self._key("seen"), client)
+            pipeline.hdel(self._key("agents"), client)
+            return bool((await self._ask(pipeline.execute()))[1])
+
+    async def touch(self, client: str, now: float) -> list[str] | None:
+        """Notes a sign of life; ids of the jobs that wait for the client, oldest first, or None: not registered."""
+        outcome, *job_ids = await self._ask(
+            self._touch(keys=[self._key("seen"), self._tasks(client)], args=[client, repr(now)])
+        )
+        return sorted(job_ids) if outcome == "known" else None
+
+    async def agents(self, seen_since: float | None = None) -> list[tuple[AgentRecord, float]]:
+        """Registered clients, by name, with when they were last seen; only those seen since then."""
+        low = "-inf" if seen_since is None else repr(seen_since)
+        seen = await self._ask(self._redis.zrange(self._key("seen"), low, "+inf", byscore=True, withscores=True))
+        if not seen:
+            return []
+        times = {client: float(score) for client, score in seen}
+        documents = await self._ask(self._redis.hmget(self._key("agents"), sorted(times)))
+        records = [AgentRecord(**json.loads(document)) for document in documents if document]
+        return [(record, times[record.name]) for record in records]
+
+    async def set_progress(self, job_id: str, client: str, progress: dict[str, Any]) -> None:
+        await self._ask(self._redis.hset(self._job(job_id, "progress"), client, json.dumps(progress)))
+
+    async def progress(self, job_id: str) -> dict[str, dict[str, Any]]:
+        found = await self._ask(self._redis.hgetall(self._job(job_id, "progress")))
+        return {client: json.loads(progress) for client, progress in sorted(found.items())}
+
+    async def add_traffic(self, job_id: str, round: int, client: str, direction: str, n_bytes: int) -> None:
+        field = f"{round}/{client}/{direction}"
+        await self._ask(self._redis.hincrby(self._job(job_id, "traffic"), field, n_bytes))
+
+    async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]:
+        """Bytes by round, client and direction ("up", "down")."""
+        table: dict[int, dict[str, dict[str, int]]] = {}
+        for field, n_bytes in (await self._ask(self._redis.hgetall(self._job(job_id, "traffic")))).items():
+            number, client, direction = field.split("/")
+            row = table.setdefault(int(number), {}).setdefault(client, {"up": 0, "down": 0})
+            row[direction] = int(n_bytes)
+        return table
+
+    def mark(self, topic: str = "") -> int:
+        return self._watcher.mark(topic)
+
+    async def wait(self, timeout_s: float, since: int | None = None, topic: str = "") -> bool:
+        """Waits for a change made by any process; see `Watcher`."""
+        return await self._watcher.wait(timeout_s, since, topic)
+
+    async def close(self) -> None:
+        await self._watcher.close()
+        await self._redis.aclose()
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}:{name}"
+
+    def _job(self, job_id: str, part: str = "") -> str:
+        return self._key(f"job:{job_id}:{part}" if part else f"job:{job_id}")
+
+    def _tasks(self, client: str) -> str:
+        return self._key(f"tasks:{client}")
+
+    async def _ask(self, command: Awaitable[Any] | Any) -> Any:
+        """The only way to Redis: its errors do not leave this module."""
+        try:
+            return await command
+        except (RedisError, OSError) as error:
+            raise StateUnavailable(
+                f"the state store does not answer ({error}); check redis_url and the Redis server, then try again"
+            ) from error
+
+
+def _script(name: str) -> str:
+    return files("coordinator").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")

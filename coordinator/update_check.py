@@ -1,0 +1,158 @@
+"""What makes an update valid: its size, header, metadata and values, each checked as early as it is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from coordinator.errors import InvalidUpdate
+from fedgalore.plan import UPDATE_FORMAT, TensorSpec
+from protos.codec import LENGTH_BYTES, CodecError, Header, TensorFile, encode_header, header_length, read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HEADER_SLACK_BYTES = 2**16  # for metadata, padding and another order of keys
+_SLICE = 2**20  # values looked at at a time
+_COUNT = re.compile(r"[0-9]{1,15}")
+_NOT_NEGATIVE = ("/second_moment", "/residual")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an update's metadata tells the round."""
+
+    num_examples: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the update of one client in one round must be; `tensors` is `fedgalore.plan.update_tensors`."""
+
+    job_id: str
+    round: int
+    client: str
+    tensors: dict[str, TensorSpec]
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of all tensors, without the file's header."""
+        return sum(spec.size_bytes for spec in self.tensors.values())
+
+    def check_size(self, size_bytes: int) -> None:
+        """Before any byte: a file of this round can have this size.
+
+        Raises:
+            InvalidUpdate: too small or too large.
+        """
+        least = self.data_bytes + LENGTH_BYTES
+        most = self.data_bytes + len(encode_header(self.tensors, {})) + HEADER_SLACK_BYTES
+        if not least < size_bytes <= most:
+            raise InvalidUpdate(
+                f"blob.size_bytes: {size_bytes}; an update of this round has {least + 1} to {most} bytes: "
+                "build it from the plan of this task"
+            )
+
+    def header_bytes(self, prefix: bytes, size_bytes: int) -> int:
+        """Bytes before the data of a file of `size_bytes` that starts with `prefix`, of at least 8 bytes.
+
+        Raises:
+            InvalidUpdate: header and tensors would not make up the announced size.
+        """
+        try:
+            total = LENGTH_BYTES + header_length(prefix)
+        except CodecError as error:
+            raise InvalidUpdate(f"{error}; send an update as a safetensors file") from error
+        if total + self.data_bytes != size_bytes:
+            raise InvalidUpdate(
+                f"a header of {total} bytes and tensors of {self.data_bytes} bytes do not make the announced "
+                f"{size_bytes}: send exactly the tensors of this task's plan"
+            )
+        return total
+
+    def check_header(self, data: bytes) -> Contents:
+        """The file's first bytes name exactly this round's tensors, and its metadata fit.
+
+        Raises:
+            InvalidUpdate: names the tensor or the metadata field, and what it should be.
+        """
+        try:
+            header = read_header(data)
+        except CodecError as error:
+            raise InvalidUpdate(str(error)) from error
+        self._check_tensors(header)
+        return self._check_metadata(header.metadata)
+
+    def _check_tensors(self, header: Header) -> None:
+        for name, spec in self.tensors.items():
+            entry = header.tensors.get(name)
+            if entry is None:
+                raise InvalidUpdate(f"tensor {name!r} is missing; send one of shape {list(spec.shape)}")
+            if entry.spec != spec:
+                raise InvalidUpdate(
+                    f"tensor {name!r} is {entry.spec.dtype} {list(entry.spec.shape)}; "
+                    f"this job's plan asks for {spec.dtype} {list(spec.shape)}"
+                )
+        extra = sorted(header.tensors.keys() - self.tensors.keys())
+        if extra:
+            raise InvalidUpdate(f"tensor {extra[0]!r} is not in this job's plan; leave it out")
+
+    def _check_metadata(self, metadata: Mapping[str, str]) -> Contents:
+        expected = {"format": UPDATE_FORMAT, "job": self.job_id, "round": str(self.round), "client": self.client}
+        needed = {*expected, "num_examples", "decay", "metrics"}
+        if metadata.keys() != needed:
+            name = min(metadata.keys() ^ needed)
+            raise InvalidUpdate(f"metadata.{name[:64]}: {'missing' if name in needed else 'unknown; leave it out'}")
+        for name, value in expected.items():
+            if metadata[name] != value:
+                raise InvalidUpdate(f"metadata.{name}: {metadata[name][:64]!r}; this upload is for {value!r}")
+        if not _COUNT.fullmatch(metadata["num_examples"]) or int(metadata["num_examples"]) < 1:
+            raise InvalidUpdate(f"metadata.num_examples: {metadata['num_examples'][:64]!r}; at least 1 is needed")
+        if not 0 < _number(metadata["decay"]) <= 1:
+            raise InvalidUpdate(f"metadata.decay: {metadata['decay'][:64]!r}; a number above 0, at most 1, is needed")
+        return Contents(int(metadata["num_examples"]), _metrics(metadata["metrics"]))
+
+    def check_values(self, file: TensorFile) -> None:
+        """All values are finite, and second moments are not negative; reads the file slice by slice.
+
+        Raises:
+            InvalidUpdate: names the first tensor for which this is not so.
+        """
+        for name in self.tensors:
+            flat = file.tensor(name).reshape(-1)
+            for start in range(0, flat.size, _SLICE):
+                part = flat[start : start + _SLICE]
+                if not np.isfinite(part).all():
+                    raise InvalidUpdate(
+                        f"tensor {name!r} holds NaN or infinite values: training diverged; lower local.learning_rate"
+                    )
+                if name.endswith(_NOT_NEGATIVE) and (part < 0).any():
+                    raise InvalidUpdate(f"tensor {name!r} holds negative values; second moments are at least 0")
+
+
+def _number(text: str) -> float:
+    """The text as a float; NaN when it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _metrics(text: str) -> dict[str, float]:
+    try:
+        metrics = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidUpdate("metadata.metrics: not JSON; send an object of numbers") from error
+    if not isinstance(metrics, dict):
+        raise InvalidUpdate("metadata.metrics: send a JSON object of numbers")
+    for name, value in metrics.items():
+        # Beyond 1e300 are infinities, and whole numbers that no float holds.
+        if type(value) not in (int, float) or not -1e300 < value < 1e300:
+            raise InvalidUpdate(f"metadata.metrics.{name[:64]}: a finite number is needed")
+    return {name: float(value) for name, value in metrics.items()}

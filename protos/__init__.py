@@ -1,0 +1,9 @@
+"""The agents' door: the protocol's messages (`federation_pb2`), its service, and the files that travel over it.
+
+`federation_pb2*` are generated from `federation.proto` by `python -m protos.generate`; nobody edits them.
+"""
+
+# Both ends set these; gRPC's own defaults differ between directions.
+CHUNK_BYTES = 2**20  # of a file, in one message of a stream
+MAX_REQUEST_BYTES = 4 * 2**20
+MAX_RESPONSE_BYTES = 16 * 2**20  # a task holds a job's document and its plan

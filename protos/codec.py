@@ -1,0 +1,259 @@
+"""Tensors on disk: safetensors files read and written without ever holding one whole.
+
+A file is 8 bytes of little-endian header length `n`, `n` bytes of JSON, then the tensors' bytes. This reader is
+stricter than the format: tensors must cover the data without gap, overlap or rest, so a file has one meaning only;
+dtypes are those of `fedgalore.plan.DTYPE_BYTES`; data starts at a multiple of 8 so that arrays map aligned.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from fedgalore.plan import DTYPE_BYTES, TensorSpec
+
+LENGTH_BYTES = 8  # of the field in front of the header
+MAX_HEADER_BYTES = 16 * 2**20
+ALIGNMENT = 8
+_NUMPY = {"F32": np.dtype("<f4")}
+
+Float32 = npt.NDArray[np.float32]
+
+
+class CodecError(ValueError):
+    """A file, or bytes of one, that this codec refuses; the message says what is wrong with which tensor."""
+
+
+class Entry(NamedTuple):
+    """Where a tensor lies: bytes `start` to `stop` of the file's data section."""
+
+    spec: TensorSpec
+    start: int
+    stop: int
+
+
+class Header(NamedTuple):
+    tensors: dict[str, Entry]  # in the order of their bytes
+    metadata: dict[str, str]
+    data_start: int  # offset of the data section in the file
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that the whole file must have."""
+        return self.data_start + max((entry.stop for entry in self.tensors.values()), default=0)
+
+
+def header_length(prefix: bytes) -> int:
+    """Bytes of JSON that the first 8 bytes of a file announce.
+
+    Raises:
+        CodecError: the length can not be that of a header.
+    """
+    length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
+    if len(prefix) < LENGTH_BYTES or not 2 <= length <= MAX_HEADER_BYTES:
+        raise CodecError(
+            f"not a safetensors file: its header would have {length} bytes (2 to {MAX_HEADER_BYTES} are allowed)"
+        )
+    if (LENGTH_BYTES + length) % ALIGNMENT:
+        raise CodecError(f"header of {length} bytes: pad it with spaces to a multiple of {ALIGNMENT}")
+    return length
+
+
+def read_header(source: Path | bytes) -> Header:
+    """The header of a file on disk, or of a file's first bytes (at least the whole header).
+
+    Of a path, the file's size is checked too; of bytes, the caller compares `Header.size_bytes`.
+
+    Raises:
+        CodecError: not a file that this codec reads.
+        OSError: the path can not be read.
+    """
+    if isinstance(source, bytes):
+        return _parse(source)
+    with source.open("rb") as file:
+        prefix = file.read(LENGTH_BYTES)
+        header = _parse(prefix + file.read(header_length(prefix)))
+    size = source.stat().st_size
+    if size != header.size_bytes:
+        raise CodecError(f"the file has {size} bytes but its header describes {header.size_bytes}")
+    return header
+
+
+def _parse(data: bytes) -> Header:
+    length = header_length(data)
+    text = data[LENGTH_BYTES : LENGTH_BYTES + length]
+    if len(text) < length:
+        raise CodecError(f"header cut off: {len(text)} of {length} bytes")
+    try:
+        document = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except CodecError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise CodecError(f"header is not valid JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise CodecError("header is not a JSON object")
+    metadata = document.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CodecError("__metadata__ must map names to strings")
+    entries = sorted(((name, _entry(name, item)) for name, item in document.items()), key=lambda pair: pair[1].start)
+    position = 0
+    for name, entry in entries:
+        if entry.start != position:
+            raise CodecError(
+                f"tensor {name!r} starts at byte {entry.start} of the data instead of {position}: gap or overlap"
+            )
+        position = entry.stop
+    return Header(dict(entries), metadata, LENGTH_BYTES + length)
+
+
+def _entry(name: str, item: Any) -> Entry:
+    if not isinstance(item, dict) or set(item) != {"dtype", "shape", "data_offsets"}:
+        raise CodecError(f"tensor {name!r} must have exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = item["dtype"], item["shape"], item["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise CodecError(f"tensor {name!r} has dtype {dtype!r}; send one of {', '.join(DTYPE_BYTES)}")
+    if not _whole_numbers(shape) or not all(shape):
+        raise CodecError(f"tensor {name!r}: shape must be a list of positive whole numbers")
+    if not _whole_numbers(offsets) or len(offsets) != 2:
+        raise CodecError(f"tensor {name!r}: data_offsets must be two whole numbers")
+    spec = TensorSpec(dtype, tuple(shape))
+    if offsets[1] - offsets[0] != spec.size_bytes:
+        raise CodecError(
+            f"tensor {name!r}: data_offsets span {offsets[1] - offsets[0]} bytes, its shape {spec.size_bytes}"
+        )
+    return Entry(spec, offsets[0], offsets[1])
+
+
+def _whole_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise CodecError("header names a key twice")
+    return result
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise CodecError(f"header holds {name}, which is not JSON")
+
+
+def encode_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> bytes:
+    """Length field and JSON of a file whose tensors lie in the order of `specs`; canonical: same input, same bytes."""
+    document: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    for name, spec in specs.items():
+        stop = position + spec.size_bytes
+        document[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [position, stop]}
+        position = stop
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-(LENGTH_BYTES + len(text)) % ALIGNMENT)
+    if len(text) > MAX_HEADER_BYTES:
+        raise CodecError(f"header of {len(text)} bytes; at most {MAX_HEADER_BYTES} are allowed")
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+class SafetensorsWriter:
+    """Writes one file tensor by tensor, in any order; a context manager.
+
+    On leaving, every tensor must have been written exactly once; otherwise, or when the block raises, the file is
+    removed. Plain writes, not a map: a full disk is then an `OSError` here and not a signal that ends the process.
+    """
+
+    def __init__(self, path: Path, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> None:
+        """Nothing is written yet.
+
+        Raises:
+            CodecError: the header these tensors need is one that the reader would refuse.
+        """
+        self._path = path
+        encoded = encode_header(specs, metadata)
+        self._header = _parse(encoded)
+        self._encoded = encoded
+        self._missing = set(specs)
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> SafetensorsWriter:
+        self._file = self._path.open("wb")
+        self._file.write(self._encoded)
+        return self
+
+    def write(self, name: str, array: Float32) -> None:
+        """Puts one tensor at its place.
+
+        Raises:
+            CodecError: unknown or written already, or not of the dtype and shape announced.
+            OSError: the disk refuses.
+        """
+        if self._file is None:
+            raise RuntimeError("write() outside of the writer's with block")
+        if name not in self._missing:
+            raise CodecError(
+                f"tensor {name!r} is {'written already' if name in self._header.tensors else 'not in the header'}"
+            )
+        entry = self._header.tensors[name]
+        if array.shape != entry.spec.shape or array.dtype != _NUMPY[entry.spec.dtype]:
+            raise CodecError(
+                f"tensor {name!r} is {array.dtype} {array.shape}; announced {entry.spec.dtype} {entry.spec.shape}"
+            )
+        self._file.seek(self._header.data_start + entry.start)
+        self._file.write(np.ascontiguousarray(array).reshape(-1).data)
+        self._missing.remove(name)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file is not None
+        self._file.close()
+        if kind is None and not self._missing:
+            return
+        self._path.unlink()
+        if kind is None:
+            raise CodecError(f"tensors never written: {', '.join(sorted(self._missing))}")
+
+
+class TensorFile:
+    """A file's tensors as views into one memory map: pages are read when an array is."""
+
+    def __init__(self, path: Path) -> None:
+        self.header = read_header(path)
+        # Copy-on-write: torch.from_numpy takes such an array without complaint, and the file still never changes.
+        self._map = np.memmap(path, dtype=np.uint8, mode="c")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return self.header.metadata
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.header.tensors)
+
+    def tensor(self, name: str) -> Float32:
+        """A view into the map; it keeps the map alive.
+
+        Raises:
+            CodecError: the file has no such tensor.
+        """
+        entry = self.header.tensors.get(name)
+        if entry is None:
+            raise CodecError(f"no tensor {name!r} in this file")
+        first = self.header.data_start
+        view: Float32 = self._map[first + entry.start : first + entry.stop].view(_NUMPY[entry.spec.dtype])
+        return view.reshape(entry.spec.shape)
+
+
+def open_update(path: Path) -> TensorFile:
+    """Opens an update, or any other file of this codec: weights, aggregate, state.
+
+    Raises:
+        CodecError: not a file that this codec reads.
+        OSError: the path can not be read.
+    """
+    return TensorFile(path)

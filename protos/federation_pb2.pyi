@@ -1,0 +1,224 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RegisterRequest(_message.Message):
+    __slots__ = ("client", "protocol_version", "software_version", "datasets")
+    class DatasetsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    protocol_version: int
+    software_version: str
+    datasets: _containers.ScalarMap[str, int]
+    def __init__(self, client: _Optional[str] = ..., protocol_version: _Optional[int] = ..., software_version: _Optional[str] = ..., datasets: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class RegisterResponse(_message.Message):
+    __slots__ = ("software_version", "presence_s")
+    SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_S_FIELD_NUMBER: _ClassVar[int]
+    software_version: str
+    presence_s: float
+    def __init__(self, software_version: _Optional[str] = ..., presence_s: _Optional[float] = ...) -> None: ...
+
+class NextTaskRequest(_message.Message):
+    __slots__ = ("client", "wait_s")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    wait_s: float
+    def __init__(self, client: _Optional[str] = ..., wait_s: _Optional[float] = ...) -> None: ...
+
+class NextTaskResponse(_message.Message):
+    __slots__ = ("task",)
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    task: Task
+    def __init__(self, task: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
+
+class BlobRef(_message.Message):
+    __slots__ = ("sha256", "size_bytes")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    size_bytes: int
+    def __init__(self, sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class ModelFile(_message.Message):
+    __slots__ = ("name", "blob")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    blob: BlobRef
+    def __init__(self, name: _Optional[str] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
+
+class Task(_message.Message):
+    __slots__ = ("job_id", "round", "kind", "evaluate", "spec_json", "plan_json", "base_model", "model_version", "weights", "aggregate", "state", "remaining_s")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[Task.Kind]
+        KIND_TRAIN: _ClassVar[Task.Kind]
+        KIND_EVALUATE: _ClassVar[Task.Kind]
+    KIND_UNSPECIFIED: Task.Kind
+    KIND_TRAIN: Task.Kind
+    KIND_EVALUATE: Task.Kind
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    SPEC_JSON_FIELD_NUMBER: _ClassVar[int]
+    PLAN_JSON_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_S_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    round: int
+    kind: Task.Kind
+    evaluate: bool
+    spec_json: str
+    plan_json: str
+    base_model: _containers.RepeatedCompositeFieldContainer[ModelFile]
+    model_version: int
+    weights: BlobRef
+    aggregate: BlobRef
+    state: BlobRef
+    remaining_s: float
+    def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., evaluate: bool = ..., spec_json: _Optional[str] = ..., plan_json: _Optional[str] = ..., base_model: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., model_version: _Optional[int] = ..., weights: _Optional[_Union[BlobRef, _Mapping]] = ..., aggregate: _Optional[_Union[BlobRef, _Mapping]] = ..., state: _Optional[_Union[BlobRef, _Mapping]] = ..., remaining_s: _Optional[float] = ...) -> None: ...
+
+class DownloadBlobRequest(_message.Message):
+    __slots__ = ("client", "sha256", "offset", "job_id", "round")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    sha256: str
+    offset: int
+    job_id: str
+    round: int
+    def __init__(self, client: _Optional[str] = ..., sha256: _Optional[str] = ..., offset: _Optional[int] = ..., job_id: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
+
+class DownloadBlobResponse(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class SubmitUpdateRequest(_message.Message):
+    __slots__ = ("header", "chunk")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    header: UpdateHeader
+    chunk: bytes
+    def __init__(self, header: _Optional[_Union[UpdateHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class UpdateHeader(_message.Message):
+    __slots__ = ("client", "job_id", "round", "blob", "offset")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    job_id: str
+    round: int
+    blob: BlobRef
+    offset: int
+    def __init__(self, client: _Optional[str] = ..., job_id: _Optional[str] = ..., round: _Optional[int] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class SubmitUpdateResponse(_message.Message):
+    __slots__ = ("outcome", "reason")
+    class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        OUTCOME_UNSPECIFIED: _ClassVar[SubmitUpdateResponse.Outcome]
+        OUTCOME_ACCEPTED: _ClassVar[SubmitUpdateResponse.Outcome]
+        OUTCOME_DUPLICATE: _ClassVar[SubmitUpdateResponse.Outcome]
+    OUTCOME_UNSPECIFIED: SubmitUpdateResponse.Outcome
+    OUTCOME_ACCEPTED: SubmitUpdateResponse.Outcome
+    OUTCOME_DUPLICATE: SubmitUpdateResponse.Outcome
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    outcome: SubmitUpdateResponse.Outcome
+    reason: str
+    def __init__(self, outcome: _Optional[_Union[SubmitUpdateResponse.Outcome, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class QueryUploadRequest(_message.Message):
+    __slots__ = ("client", "job_id", "round", "blob")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    job_id: str
+    round: int
+    blob: BlobRef
+    def __init__(self, client: _Optional[str] = ..., job_id: _Optional[str] = ..., round: _Optional[int] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
+
+class QueryUploadResponse(_message.Message):
+    __slots__ = ("accepted", "received_bytes")
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    accepted: bool
+    received_bytes: int
+    def __init__(self, accepted: bool = ..., received_bytes: _Optional[int] = ...) -> None: ...
+
+class Evaluation(_message.Message):
+    __slots__ = ("model_version", "examples", "metrics")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    model_version: int
+    examples: int
+    metrics: _containers.ScalarMap[str, float]
+    def __init__(self, model_version: _Optional[int] = ..., examples: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class ReportProgressRequest(_message.Message):
+    __slots__ = ("client", "job_id", "round", "stage", "step", "train_loss", "evaluation", "failure")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    job_id: str
+    round: int
+    stage: str
+    step: int
+    train_loss: float
+    evaluation: Evaluation
+    failure: str
+    def __init__(self, client: _Optional[str] = ..., job_id: _Optional[str] = ..., round: _Optional[int] = ..., stage: _Optional[str] = ..., step: _Optional[int] = ..., train_loss: _Optional[float] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class ReportProgressResponse(_message.Message):
+    __slots__ = ("go_on", "reason")
+    GO_ON_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    go_on: bool
+    reason: str
+    def __init__(self, go_on: bool = ..., reason: _Optional[str] = ...) -> None: ...
