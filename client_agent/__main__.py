@@ -1,0 +1,68 @@
+"""`python -m client_agent --config agent.yaml`; `fedgalore agent` is the same command.
+
+Exit codes: 0 stopped on request, 2 settings or data that can not be used, 3 refused by the coordinator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client_agent import logs, settings
+from client_agent.agent import Agent
+from client_agent.data import LocalData, read_all
+from client_agent.settings import AgentSettings, SettingsError
+from fedgalore.data import DataError
+
+
+def agent(
+    config: Annotated[Path | None, typer.Option(help="YAML file with the agent's settings.")] = None,
+    name: Annotated[str | None, typer.Option(help="The client's name; unique in the federation.")] = None,
+    coordinator: Annotated[str | None, typer.Option(help="host:port of the coordinator's gRPC door.")] = None,
+    work_dir: Annotated[Path | None, typer.Option(help="Folder of this agent alone.", resolve_path=True)] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, json or text.")] = None,
+) -> None:
+    """Run one client's agent: train on this site's data whenever the coordinator asks.
+
+    Settings come from flags, then FEDGALORE_AGENT_* variables, then the config file.
+    """
+    flags = {
+        "name": name,
+        "coordinator": coordinator,
+        "work_dir": work_dir,
+        "threads": threads,
+        "device": device,
+        "log_format": log_format,
+    }
+    try:
+        chosen = settings.load(config, flags)
+        logs.configure(chosen.name, chosen.log_format, chosen.log_level)
+        data = read_all(chosen.data)
+    except (SettingsError, DataError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    raise typer.Exit(asyncio.run(_serve(chosen, data)))
+
+
+async def _serve(chosen: AgentSettings, data: Mapping[str, LocalData]) -> int:
+    served = Agent(chosen, data)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, served.stop)
+    return await served.run()
+
+
+def main() -> None:
+    """Entry point of `python -m client_agent`."""
+    typer.run(agent)
+
+
+if __name__ == "__main__":
+    main()

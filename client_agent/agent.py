@@ -1,0 +1,152 @@
+"""The agent's loop: performs what the session says, and tells the session what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+
+import grpc
+import structlog
+
+from client_agent import session as on
+from client_agent.assignment import Assignment, Site
+from client_agent.cache import Cache
+from client_agent.data import LocalData
+from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, RoundOver
+from client_agent.session import Session, State, advance
+from client_agent.settings import AgentSettings
+from client_agent.training_thread import TrainingThread
+from client_agent.transport import Transport
+
+POLL_S = 30.0
+HEARTBEAT_S = 2.0
+_STAGES = {
+    State.PREPARING: "download",
+    State.EVALUATING: "evaluate",
+    State.TRAINING: "train",
+    State.UPLOADING: "upload",
+}
+
+
+class Agent:
+    """One client's process. `run` serves until `stop`, or until the coordinator refuses the client."""
+
+    def __init__(self, settings: AgentSettings, data: Mapping[str, LocalData]) -> None:
+        self._site = Site(
+            settings,
+            data,
+            Cache(settings.work_dir),
+            Transport(settings.coordinator, settings.name),
+            TrainingThread(settings.device, settings.threads),
+        )
+        self._session = Session()
+        self._assignment: Assignment | None = None
+        self._stop = asyncio.Event()
+        self._log = structlog.get_logger(__name__)
+
+    def stop(self) -> None:
+        """Makes `run` return soon: training ends at its next step, a transfer at once; a restart goes on with both."""
+        self._stop.set()
+
+    async def run(self) -> int:
+        """Serves; returns the exit code."""
+        try:
+            while self._session.exit_code is None:
+                event = await self._perform()
+                self._move(event)
+                if isinstance(event, on.Dropped | on.Forgotten):  # should the same task come back at once: no frenzy
+                    await asyncio.sleep(random.uniform(0.2, 1.0))
+        finally:
+            await self._site.transport.close()
+            self._site.thread.close()
+        return self._session.exit_code
+
+    def _move(self, event: on.Event) -> None:
+        before, self._session = self._session, advance(self._session, event)
+        work, state = self._session.work, self._session.state
+        log = self._log.bind(job=work.job_id, round=work.round) if work else self._log
+        if state is State.FAILING or isinstance(event, on.Dropped | on.Refused):
+            log.warning(self._session.reason, state=state.value)
+        elif state is not before.state:
+            log.info(self._session.reason, state=state.value)
+
+    async def _perform(self) -> on.Event:
+        """What ends the session's state: the outcome of its action, a round that closed, or the wish to stop."""
+        if self._stop.is_set():
+            return on.Stop()
+        state = self._session.state
+        tasks = [asyncio.create_task(self._guarded(state)), asyncio.create_task(self._stopped())]
+        if state in _STAGES:
+            tasks.append(asyncio.create_task(self._heartbeats(state)))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return next(task for task in tasks if task in done).result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _stopped(self) -> on.Event:
+        await self._stop.wait()
+        return on.Stop()
+
+    async def _heartbeats(self, state: State) -> on.Event:
+        """Tells where the task stands; returns when the coordinator says that its round is over."""
+        assert self._assignment is not None
+        while True:
+            try:
+                answer = await self._site.transport.heartbeat(self._assignment.report(_STAGES[state]))
+                if not answer.go_on and state is not State.UPLOADING:  # an upload gets an answer of its own
+                    self._site.cache.forget_updates()
+                    return on.Dropped(answer.reason)
+            except grpc.aio.AioRpcError as error:  # what must arrive is sent elsewhere, with retries
+                self._log.debug("heartbeat failed", status=error.code().name)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _guarded(self, state: State) -> on.Event:
+        """The outcome of the state's action, with its errors as events."""
+        try:
+            return await self._action(state)
+        except Refused as error:
+            return on.Refused(str(error))
+        except Forgotten as error:
+            return on.Forgotten(str(error))
+        except CoordinatorAway as error:
+            return on.Dropped(str(error))
+        except RoundOver as error:
+            self._site.cache.forget_updates()
+            return on.Dropped(str(error))
+        except AgentError as error:
+            self._site.cache.forget_updates()
+            return on.Failed(str(error)) if state in _STAGES else on.Dropped(str(error))
+        except Exception as error:
+            if state not in _STAGES:
+                raise
+            # Whatever went wrong in this job, the site goes on serving others.
+            self._log.exception("the task failed", state=state.value)
+            return on.Failed(f"{type(error).__name__}: {error}")
+
+    async def _action(self, state: State) -> on.Event:
+        site = self._site
+        if state is State.REGISTERING:
+            await site.transport.register({name: len(data.train.examples) for name, data in site.data.items()})
+            return on.Registered()
+        if state is State.IDLE:
+            task = await site.transport.next_task(POLL_S)
+            if task is None:
+                return on.NoTask()
+            self._assignment = Assignment(task, site)
+            return on.Offered(self._assignment.work())
+        assert self._assignment is not None
+        if state is State.FAILING:
+            await self._assignment.fail(self._session.reason)
+            return on.Done()
+        actions: dict[State, Callable[[], Awaitable[None]]] = {
+            State.PREPARING: self._assignment.prepare,
+            State.EVALUATING: self._assignment.evaluate,
+            State.TRAINING: self._assignment.train,
+            State.UPLOADING: self._assignment.upload,
+        }
+        await actions[state]()
+        return on.Done()

@@ -1,0 +1,174 @@
+"""One task of the coordinator, from the offer to the delivered update."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from pydantic import ValidationError
+
+from client_agent.cache import Blob, Cache, find_local, hash_file
+from client_agent.data import LocalData
+from client_agent.errors import CannotTrain, RoundOver
+from client_agent.session import Work
+from client_agent.settings import AgentSettings
+from client_agent.training_thread import TrainingThread
+from client_agent.transport import Transport
+from fedgalore.job_spec import JobSpec
+from fedgalore.plan import TrainingPlan
+from protos import federation_pb2 as pb
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all tasks of an agent share."""
+
+    settings: AgentSettings
+    data: Mapping[str, LocalData]
+    cache: Cache
+    transport: Transport
+    thread: TrainingThread
+
+
+class Assignment:
+    """A task at this site. Its coroutines are the session's states; each may be cancelled and run again."""
+
+    def __init__(self, task: pb.Task, site: Site) -> None:
+        self._task = task
+        self._site = site
+        self._trains = task.kind == pb.Task.KIND_TRAIN
+        self._update = site.cache.update(site.settings.name, task.job_id, task.round)
+        self._state: Path | None = None  # the round's aligned optimizer state
+        self._progress = (0, 0.0)  # steps done, last loss
+
+    def work(self) -> Work:
+        """The task as the session sees it. Updates of other rounds are deleted: nobody will ask for them."""
+        self._site.cache.forget_updates(but=self._update)
+        evaluates = self._task.evaluate or not self._trains
+        return Work(self._task.job_id, self._task.round, self._trains, evaluates, self._update.is_file())
+
+    async def prepare(self) -> None:
+        """Makes the trainer hold exactly the weights of the task's model version, and fetches the round's state."""
+        task, site, spec = self._task, self._site, self._spec()
+        self._local_data(spec)
+        opened = await site.thread.run(lambda trainer: trainer.job_id == task.job_id)
+        if not opened:
+            plan = TrainingPlan.from_dict(json.loads(task.plan_json))
+            folder = await self._base_model()
+            await site.thread.run(lambda trainer: trainer.open(task.job_id, spec, plan, folder))
+        await self._bring_weights()
+        await site.thread.run(lambda trainer: trainer.reset())
+        self._state = await self._download(task.state) if task.HasField("state") else None
+
+    async def evaluate(self) -> None:
+        """Measures the received model on this site's data and reports it."""
+        spec = self._spec()
+        data = self._local_data(spec)
+        split = data.train if spec.evaluation.split == "train" else data.test
+        if split is None:
+            if self._trains:  # training without measuring beats not training
+                return
+            raise CannotTrain(f"data.{spec.data.name}.test: this site has no test split; add it to the agent's config")
+        held_out = split
+        examples, metrics = await self._site.thread.run(lambda trainer: trainer.evaluate(spec, held_out))
+        evaluation = pb.Evaluation(model_version=self._task.model_version, examples=examples, metrics=metrics)
+        answer = await self._site.transport.report(self.report(stage="evaluate", evaluation=evaluation))
+        if self._trains and not answer.go_on:
+            raise RoundOver(answer.reason)
+
+    async def train(self) -> None:
+        """Trains on this site's data; the update's file lies on disk afterwards."""
+        spec, site = self._spec(), self._site
+        split, client, number = self._local_data(spec).train, site.settings.name, self._task.round
+        await site.thread.run(
+            lambda trainer: trainer.train(spec, split, client, number, self._state, self._on_step, self._update)
+        )
+
+    async def upload(self) -> None:
+        """Delivers the update, then tidies up."""
+        blob = Blob(await asyncio.to_thread(hash_file, self._update), self._update.stat().st_size)
+        outcome = await self._site.transport.submit(self._update, blob, self._task.job_id, self._task.round)
+        _log.info("update delivered", outcome=outcome, size_bytes=blob.size_bytes)
+        self._site.cache.forget_updates()
+        keep = (self._task.weights, self._task.aggregate, self._task.state)
+        self._site.cache.prune([reference.sha256 for reference in keep], self._site.settings.cache_bytes)
+
+    async def fail(self, reason: str) -> None:
+        """Tells the coordinator that this site can not do the task."""
+        await self._site.transport.report(self.report(failure=reason))
+
+    def report(
+        self, stage: str = "", evaluation: pb.Evaluation | None = None, failure: str | None = None
+    ) -> pb.ReportProgressRequest:
+        """A progress report of this task as it stands."""
+        step, loss = self._progress
+        return pb.ReportProgressRequest(
+            client=self._site.settings.name,
+            job_id=self._task.job_id,
+            round=self._task.round,
+            stage=stage,
+            step=step,
+            train_loss=loss,
+            evaluation=evaluation,
+            failure=failure,
+        )
+
+    def _spec(self) -> JobSpec:
+        try:
+            return JobSpec.model_validate_json(self._task.spec_json)
+        except ValidationError as error:
+            raise CannotTrain(f"this version of the agent does not know such a job; upgrade it ({error})") from error
+
+    def _local_data(self, spec: JobSpec) -> LocalData:
+        data = self._site.data.get(spec.data.name)
+        if data is None:
+            raise CannotTrain(f"data: this site has no data set {spec.data.name}; add it to the agent's config")
+        return data
+
+    async def _base_model(self) -> Path:
+        """The base model's folder, fetching only those files that no folder of the site holds."""
+        cache = self._site.cache
+        files = {file.name: _blob(file.blob) for file in self._task.base_model}
+        if await asyncio.to_thread(cache.has_model, files):
+            return cache.model_folder(files)
+        sources = await asyncio.to_thread(find_local, self._site.settings.models, files.values())
+        for file in self._task.base_model:
+            if file.blob.sha256 not in sources:
+                sources[file.blob.sha256] = await self._download(file.blob)
+        return await asyncio.to_thread(cache.assemble_model, files, sources)
+
+    async def _bring_weights(self) -> None:
+        """By the smaller of step and whole, when the trainer holds the version before."""
+        task, thread = self._task, self._site.thread
+        version, exact = await thread.run(lambda trainer: (trainer.version, trainer.exact))
+        if version == task.model_version:
+            return
+        follows = version is not None and version + 1 == task.model_version and task.HasField("aggregate")
+        if exact and follows and task.aggregate.size_bytes < task.weights.size_bytes:
+            aggregate = await self._download(task.aggregate)
+            if await thread.run(lambda trainer: trainer.step(aggregate, task.weights.sha256)):
+                return
+            _log.warning(
+                "this machine rounds differently than the coordinator's; from now on the whole weights are fetched"
+            )
+        weights = await self._download(task.weights)
+        await thread.run(lambda trainer: trainer.load(task.model_version, weights))
+
+    async def _download(self, reference: pb.BlobRef) -> Path:
+        return await self._site.transport.download(
+            _blob(reference), self._site.cache, self._task.job_id, self._task.round
+        )
+
+    def _on_step(self, step: int, loss: float) -> bool:
+        self._progress = step, loss
+        return self._site.thread.goes_on()
+
+
+def _blob(reference: pb.BlobRef) -> Blob:
+    return Blob(reference.sha256, reference.size_bytes)

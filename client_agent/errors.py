@@ -1,0 +1,31 @@
+"""What can go wrong between an agent and its coordinator, by what the agent does about it."""
+
+from __future__ import annotations
+
+
+class AgentError(Exception):
+    """The message is for a person."""
+
+
+class Refused(AgentError):
+    """The coordinator will never work with this agent as it is; ends the process."""
+
+
+class Forgotten(AgentError):
+    """The coordinator does not know this agent; it registers again."""
+
+
+class RoundOver(AgentError):
+    """The round takes nothing more from this agent; it drops the task."""
+
+
+class CoordinatorAway(AgentError):
+    """No answer for longer than the patience of the call; it drops the task and waits for the coordinator."""
+
+
+class Rejected(AgentError):
+    """The coordinator found what was sent wrong, or sent something wrong itself; the task has failed."""
+
+
+class CannotTrain(AgentError):
+    """This site can not do the task: its data or the job's model or numbers do not allow it."""

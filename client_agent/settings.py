@@ -1,0 +1,140 @@
+"""What an agent is told: flags, then the environment (`FEDGALORE_AGENT_*`), then a YAML file, then defaults.
+
+This module is the only one of the agent that reads the environment. Relative paths, wherever they are given, are
+relative to the folder of the config file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as SourceError
+
+from fedgalore.data import SplitFile
+from fedgalore.job_spec import Identifier, explain
+
+PREFIX = "FEDGALORE_AGENT_"
+
+
+class SettingsError(ValueError):
+    """Settings that can not be used; the message names each key and its remedy, one a line."""
+
+
+class DataSet(BaseModel):
+    """One data set of the site: its files and the columns that matter in them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    train: Path
+    test: Path | None = None
+    text: Annotated[tuple[str, ...], Field(max_length=2)] = Field(
+        default=(), description="One column, or two for pairs"
+    )
+    label: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    quoting: bool = Field(default=True, description="Whether quotes in CSV/TSV files enclose fields")
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_column_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _columns_make_examples(self) -> DataSet:
+        self.columns(self.train)  # raises what is wrong with them
+        return self
+
+    def columns(self, path: Path) -> SplitFile:
+        """How to read one of the files."""
+        return SplitFile(path, self.text, self.label, self.prompt, self.completion, self.quoting)
+
+
+class AgentSettings(BaseSettings):
+    """Settings of one agent. Build them with `load`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    name: Identifier = Field(description="The client's name; unique in the federation")
+    coordinator: str = Field(default="127.0.0.1:50051", pattern=r"^\S+:\d+$", description="host:port of its gRPC door")
+    work_dir: Path = Field(description="Folder of this agent alone: downloads, base models, updates")
+    threads: int | None = Field(default=None, ge=1, le=1024, description="torch's CPU threads; default: torch's choice")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda when there is one")
+    models: tuple[Path, ...] = Field(default=(), description="Folders of base models that are already here")
+    data: dict[Identifier, DataSet] = Field(min_length=1, description="Data sets by the name that jobs use")
+    cache_bytes: int = Field(default=4 * 2**30, ge=0, description="Downloads kept beyond the round at hand")
+    log_format: Literal["auto", "json", "text"] = Field(default="auto", description="auto: JSON unless at a terminal")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller passes: `load` has merged the sources in their order."""
+        return (init_settings,)
+
+
+def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> AgentSettings:
+    """Merges the sources; flags that are None count as not given.
+
+    Raises:
+        SettingsError: one line a finding, with the key and what it should hold.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        merged = {**_from_file(config), **EnvSettingsSource(AgentSettings)(), **given}
+        settings = AgentSettings(**merged)
+    except ValidationError as error:
+        rows = [f"{row['field']}: {row['problem']}" for row in explain(error)]
+        raise SettingsError("\n".join(rows)) from None
+    except SourceError as error:
+        raise SettingsError(f"{PREFIX}*: {error}; give lists and mappings as JSON") from None
+    return _anchored(settings, (config.parent if config else Path()).absolute())
+
+
+def _anchored(settings: AgentSettings, base: Path) -> AgentSettings:
+    """The settings with every path absolute, seen from `base`."""
+
+    def path(value: Path) -> Path:
+        return base / value.expanduser()
+
+    data = {
+        name: item.model_copy(update={"train": path(item.train), "test": path(item.test) if item.test else None})
+        for name, item in settings.data.items()
+    }
+    models = tuple(path(folder) for folder in settings.models)
+    for folder in models:
+        if not folder.is_dir():
+            raise SettingsError(f"models: {folder} is not a folder; remove it or correct the path")
+    return settings.model_copy(update={"work_dir": path(settings.work_dir), "models": models, "data": data})
+
+
+def _from_file(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        document = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config: {config} can not be read ({error}); name a readable YAML file") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--config: {config} is not valid YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise SettingsError(
+            f"--config: {config} must be a mapping with the keys name, coordinator, work_dir, data, ..."
+        )
+    return {str(key): value for key, value in document.items()}

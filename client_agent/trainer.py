@@ -1,0 +1,154 @@
+"""The job's model on this machine, kept between rounds. The agent's only module that imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from client_agent.data import Split
+from client_agent.errors import CannotTrain
+from fedgalore.job_spec import JobSpec
+from fedgalore.plan import UPDATE_FORMAT, WEIGHTS_FORMAT, TrainingPlan, update_tensors
+from fedgalore.tasks import TaskError, TaskModel
+from fedgalore.training import TrainingError, Update, apply_aggregate, evaluate, local_update
+from protos.codec import CodecError, SafetensorsWriter, TensorFile, encode_header, open_update
+
+
+class Trainer:
+    """Holds the model of one job and the global weights of one version; its methods block and belong in one thread.
+
+    Methods raise `CannotTrain` with words for a person; the trainer then stays usable.
+    """
+
+    def __init__(self, device: Literal["auto", "cpu", "cuda"], threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        cuda = torch.cuda.is_available()
+        if device == "cuda" and not cuda:
+            raise CannotTrain("device: cuda is set, but torch sees none here; set device: auto or cpu")
+        self._device = torch.device("cuda" if cuda and device != "cpu" else "cpu")
+        self._task: TaskModel | None = None
+        self._weights: dict[str, Tensor] = {}
+        self.job_id: str | None = None
+        self.version: int | None = None  # of the global weights; None before the first
+        self.exact = True  # whether steps on this machine have given the server's bits so far
+
+    def open(self, job_id: str, spec: JobSpec, plan: TrainingPlan, folder: Path) -> None:
+        """Builds the job's model from its base model's folder; lets go of the last job's."""
+        self._task, self._weights, self.job_id, self.version, self.exact = None, {}, None, None, True
+        with _in_words():
+            task = TaskModel.load(spec, folder, self._device)
+        if task.plan != plan:
+            raise CannotTrain(
+                "the model built here trains other weights than the coordinator's plan says; "
+                "install the coordinator's versions of fedgalore and transformers"
+            )
+        self._task, self.job_id = task, job_id
+
+    def load(self, version: int, weights: Path) -> None:
+        """Takes all global weights of a version from their file."""
+        with _in_words():
+            self._weights, self.version = _tensors(open_update(weights)), version
+
+    def step(self, aggregate: Path, weights_sha256: str) -> bool:
+        """Goes on to the next version by an aggregate; False, and nothing changed, when the bits are not the server's.
+
+        Another kind of processor may round differently, and such differences would add up over the rounds. The weights
+        file is canonical, so hashing what it would be tells.
+        """
+        task = self._open_task()
+        assert self.version is not None
+        with _in_words():
+            file = open_update(aggregate)
+            weights = apply_aggregate(self._weights, _tensors(file), float(file.metadata["decay"]), task.plan)
+        if _sha256(task.plan, weights, {**file.metadata, "format": WEIGHTS_FORMAT}) != weights_sha256:
+            self.exact = False
+            return False
+        self._weights, self.version = weights, self.version + 1
+        return True
+
+    def reset(self) -> None:
+        """Puts the global weights into the model, whatever training made of it."""
+        with _in_words():
+            self._open_task().load_weights(self._weights)
+
+    def evaluate(self, spec: JobSpec, split: Split) -> tuple[int, dict[str, float]]:
+        """Number of examples and metrics of the model as it is."""
+        with _in_words(split):
+            metrics = evaluate(self._open_task(), spec, split.examples)
+        return len(split.examples[: spec.evaluation.max_examples]), metrics
+
+    def train(
+        self,
+        spec: JobSpec,
+        split: Split,
+        client: str,
+        round_number: int,
+        state: Path | None,
+        on_step: Callable[[int, float], bool],
+        output: Path,
+    ) -> None:
+        """One round of local training; the update's file appears at `output` whole or not at all.
+
+        Raises:
+            TrainingStopped: `on_step` answered False.
+        """
+        task = self._open_task()
+        with _in_words(split):
+            carried = _tensors(open_update(state)) if state else None
+            update = local_update(task, spec, split.examples, client, round_number, carried, on_step)
+        with _in_words():
+            self._write(update, spec, client, round_number, output)
+
+    def _write(self, update: Update, spec: JobSpec, client: str, round_number: int, output: Path) -> None:
+        metadata = {
+            "format": UPDATE_FORMAT,
+            "job": str(self.job_id),
+            "round": str(round_number),
+            "client": client,
+            "num_examples": str(update.num_examples),
+            "decay": repr(update.decay),
+            "metrics": json.dumps(update.metrics, sort_keys=True),
+        }
+        draft = output.with_suffix(".draft")
+        with SafetensorsWriter(draft, update_tensors(spec, self._open_task().plan), metadata) as writer:
+            for name, tensor in update.tensors.items():
+                writer.write(name, tensor.numpy())
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        draft.replace(output)
+
+    def _open_task(self) -> TaskModel:
+        assert self._task is not None, "open() comes first"
+        return self._task
+
+
+def _tensors(file: TensorFile) -> dict[str, Tensor]:
+    """Copies, not views: the file may be pruned, and products of differently aligned memory may round differently."""
+    return {name: torch.from_numpy(file.tensor(name)).clone() for name in file.names}
+
+
+def _sha256(plan: TrainingPlan, weights: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256(encode_header(plan.weights(), metadata))
+    for name in plan.weights():
+        digest.update(weights[name].contiguous().view(-1).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _in_words(split: Split | None = None) -> Iterator[None]:
+    """Turns what the site, its files or the job cause into `CannotTrain`, with the data's file in front."""
+    try:
+        yield
+    except TaskError as error:
+        raise CannotTrain(f"{split.path}: {error}" if split else str(error)) from error
+    except (TrainingError, CodecError, OSError, torch.OutOfMemoryError) as error:
+        raise CannotTrain(str(error)) from error

@@ -1,0 +1,52 @@
+"""The one thread in which models are loaded and trained, so that the agent's loop stays free for heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from client_agent.trainer import Trainer  # with torch: imported when the first task comes
+
+T = TypeVar("T")
+
+
+class TrainingThread:
+    """Runs work on the agent's `Trainer`, one piece after the other."""
+
+    def __init__(self, device: Literal["auto", "cpu", "cuda"], threads: int | None) -> None:
+        self._device: Literal["auto", "cpu", "cuda"] = device
+        self._threads = threads
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trainer")
+        self._halt = threading.Event()
+        self._trainer: Trainer | None = None
+
+    def goes_on(self) -> bool:
+        """Whether the work at hand is still wanted; the work asks this wherever it can stop."""
+        return not self._halt.is_set()
+
+    async def run(self, work: Callable[[Trainer], T]) -> T:
+        """The work's result. When cancelled, makes the work halt and returns only when it has."""
+        self._halt.clear()
+        future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(self._start()))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self._halt.set()
+            await asyncio.wait({future})
+            future.exception()  # seen: asyncio would complain about an error that nobody looked at
+            raise
+
+    def close(self) -> None:
+        """Ends the thread; nothing may be running."""
+        self._executor.shutdown()
+
+    def _start(self) -> Trainer:
+        if self._trainer is None:
+            from client_agent.trainer import Trainer
+
+            self._trainer = Trainer(self._device, self._threads)
+        return self._trainer

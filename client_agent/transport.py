@@ -1,0 +1,268 @@
+"""The agent's side of the gRPC door: calls outlast a coordinator that is away, transfers go on where they broke."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never, wait_random_exponential
+from tenacity.stop import stop_base
+
+from client_agent.cache import Blob, Cache
+from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
+from fedgalore import PROTOCOL_VERSION, __version__
+from protos import CHUNK_BYTES, MAX_RESPONSE_BYTES
+from protos import federation_pb2 as pb
+from protos.federation_pb2_grpc import FederationStub
+
+CALL_TIMEOUT_S = 20.0
+STALL_S = 60.0  # a download without a byte for this long is broken
+UPLOAD_TIMEOUT_S = 600.0  # of one attempt; a longer upload goes on where it was cut
+PATIENCE_S = 120.0
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),  # the default of two minutes would outlast a restart by far
+]
+_Status = grpc.StatusCode
+# INTERNAL, UNKNOWN: a broken stream or a crash in a handler. CANCELLED: the server shuts down. OUT_OF_RANGE: an upload
+# goes on elsewhere by now. ABORTED: the connection that broke still holds the upload.
+_TRANSIENT = {
+    _Status.UNAVAILABLE,
+    _Status.DEADLINE_EXCEEDED,
+    _Status.INTERNAL,
+    _Status.UNKNOWN,
+    _Status.CANCELLED,
+    _Status.OUT_OF_RANGE,
+    _Status.ABORTED,
+}
+_ROUND_OVER = {_Status.NOT_FOUND, _Status.FAILED_PRECONDITION, _Status.PERMISSION_DENIED}
+
+T = TypeVar("T")
+
+
+class BrokenTransfer(Exception):
+    """A stream ended early or delivered other bytes; worth another attempt."""
+
+
+class _Patience(stop_base):
+    """Ends the retries when nothing has moved for `limit_s` seconds."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._furthest = -1
+        self._since = time.monotonic()
+
+    def reached(self, position: int) -> None:
+        """Notes bytes that were never reached before as a sign of life."""
+        if position > self._furthest:
+            self._furthest, self._since = position, time.monotonic()
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return time.monotonic() - self._since >= self._limit_s
+
+
+class Transport:
+    """One client's connection to its coordinator. Every method may be cancelled at any time.
+
+    Calls raise `Forgotten`, `RoundOver` and `Rejected` for what the coordinator answers, and `CoordinatorAway` when it
+    did not answer for `patience_s`; `register` and `next_task` wait for it as long as it takes.
+    """
+
+    def __init__(self, address: str, client: str, patience_s: float = PATIENCE_S) -> None:
+        self._address = address
+        self._client = client
+        self._patience_s = patience_s
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._stub: Any = FederationStub(self._channel)  # type: ignore[no-untyped-call]
+        self._away = False
+        self._log = structlog.get_logger(__name__)
+
+    async def close(self) -> None:
+        """Ends the connection and whatever still runs on it."""
+        await self._channel.close(None)
+
+    async def register(self, datasets: Mapping[str, int]) -> pb.RegisterResponse:
+        """Makes this client known with its data sets and their numbers of training examples.
+
+        Raises:
+            Refused: another protocol version, a name it does not take, or no coordinator at that address.
+        """
+        request = pb.RegisterRequest(
+            client=self._client,
+            protocol_version=PROTOCOL_VERSION,
+            software_version=__version__,
+            datasets=dict(datasets),
+        )
+        try:
+            answer: pb.RegisterResponse = await self._for_ever(
+                lambda: self._stub.Register(request, timeout=CALL_TIMEOUT_S)
+            )
+        except (RoundOver, Rejected, Forgotten) as error:
+            raise Refused(str(error)) from error
+        return answer
+
+    async def next_task(self, wait_s: float) -> pb.Task | None:
+        """The next task, or None when there was none for `wait_s` seconds.
+
+        Raises:
+            Refused: the coordinator will not give this client any.
+        """
+        request = pb.NextTaskRequest(client=self._client, wait_s=wait_s)
+        try:
+            answer: pb.NextTaskResponse = await self._for_ever(
+                lambda: self._stub.NextTask(request, timeout=wait_s + CALL_TIMEOUT_S)
+            )
+        except (RoundOver, Rejected) as error:
+            raise Refused(str(error)) from error
+        return answer.task if answer.HasField("task") else None
+
+    async def download(self, blob: Blob, cache: Cache, job_id: str, round_number: int) -> Path:
+        """The blob's file in the cache, fetched if it is not there; goes on where an earlier attempt ended."""
+        if (path := cache.find(blob)) is not None:
+            return path
+        patience = _Patience(self._patience_s)
+        corrupt = 0
+
+        async def attempt() -> Path:
+            nonlocal corrupt
+            await self._fill(cache.partial(blob), blob, job_id, round_number, patience)
+            try:
+                return await asyncio.to_thread(cache.adopt, blob)
+            except Rejected as error:
+                corrupt += 1
+                if corrupt > 1:  # twice the same is no accident of the line
+                    raise
+                raise BrokenTransfer(str(error)) from error
+
+        return await self._persist(attempt, patience)
+
+    async def _fill(self, partial: Path, blob: Blob, job_id: str, round_number: int, patience: _Patience) -> None:
+        with partial.open("ab") as file:
+            offset = file.tell()
+            if offset >= blob.size_bytes:
+                return
+            request = pb.DownloadBlobRequest(
+                client=self._client, sha256=blob.sha256, offset=offset, job_id=job_id, round=round_number
+            )
+            call = self._stub.DownloadBlob(request)
+            try:
+                while part := await asyncio.wait_for(call.read(), STALL_S):  # its end is false
+                    file.write(part.data)
+                    patience.reached(file.tell())
+                    if file.tell() > blob.size_bytes:
+                        return
+            finally:
+                call.cancel()
+            if file.tell() < blob.size_bytes:
+                raise BrokenTransfer("the download ended early")
+
+    async def submit(self, path: Path, blob: Blob, job_id: str, round_number: int) -> str:
+        """Sends an update from where the coordinator's copy ends; returns its words on what became of it.
+
+        Raises:
+            RoundOver: the round closed without it.
+            Rejected: the coordinator found it wrong.
+        """
+        reference = pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
+        patience = _Patience(self._patience_s)
+
+        async def parts(offset: int) -> AsyncIterator[pb.SubmitUpdateRequest]:
+            header = pb.UpdateHeader(
+                client=self._client, job_id=job_id, round=round_number, blob=reference, offset=offset
+            )
+            yield pb.SubmitUpdateRequest(header=header)
+            with path.open("rb") as file:
+                file.seek(offset)
+                while chunk := file.read(CHUNK_BYTES):
+                    yield pb.SubmitUpdateRequest(chunk=chunk)
+                    patience.reached(file.tell())
+
+        async def attempt() -> str:
+            query = pb.QueryUploadRequest(client=self._client, job_id=job_id, round=round_number, blob=reference)
+            held: pb.QueryUploadResponse = await self._stub.QueryUpload(query, timeout=CALL_TIMEOUT_S)
+            if held.accepted:
+                return "accepted before"
+            answer: pb.SubmitUpdateResponse = await self._stub.SubmitUpdate(
+                parts(held.received_bytes), timeout=UPLOAD_TIMEOUT_S
+            )
+            return answer.reason
+
+        return await self._persist(attempt, patience)
+
+    async def report(self, request: pb.ReportProgressRequest) -> pb.ReportProgressResponse:
+        """Delivers an evaluation or a failure."""
+        return await self._persist(lambda: self.heartbeat(request), _Patience(self._patience_s))
+
+    async def heartbeat(self, request: pb.ReportProgressRequest) -> pb.ReportProgressResponse:
+        """One attempt at `ReportProgress`.
+
+        Raises:
+            grpc.aio.AioRpcError: whatever went wrong.
+        """
+        answer: pb.ReportProgressResponse = await self._stub.ReportProgress(request, timeout=CALL_TIMEOUT_S)
+        return answer
+
+    async def _for_ever(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        return await self._persist(attempt, stop_never)
+
+    async def _persist(self, attempt: Callable[[], Awaitable[T]], stop: Callable[[RetryCallState], bool]) -> T:
+        """The attempt's result, trying again after errors that pass by themselves."""
+
+        async def once() -> T:
+            return await attempt()
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_passes),
+            wait=wait_random_exponential(multiplier=0.25, max=15),
+            stop=stop,
+            before_sleep=self._note_away,
+            reraise=True,
+        )
+        try:
+            result: T = await retrying(once)
+        except (grpc.aio.AioRpcError, TimeoutError, BrokenTransfer) as error:
+            raise self._translate(error) from error
+        if self._away:
+            self._away = False
+            self._log.info("the coordinator answers again", coordinator=self._address)
+        return result
+
+    def _note_away(self, state: RetryCallState) -> None:
+        if self._away:
+            return  # said once
+        self._away = True
+        error = state.outcome.exception() if state.outcome else None
+        self._log.warning(
+            "the coordinator does not answer; trying again", coordinator=self._address, error=words(error)
+        )
+
+    def _translate(self, error: Exception) -> AgentError:
+        if _passes(error):
+            return CoordinatorAway(f"no answer from {self._address} for {self._patience_s:.0f} s ({words(error)})")
+        assert isinstance(error, grpc.aio.AioRpcError)
+        if error.code() is _Status.UNAUTHENTICATED:
+            return Forgotten(words(error))
+        if error.code() is _Status.UNIMPLEMENTED:
+            return Rejected(f"what listens at {self._address} does not speak this protocol ({words(error)})")
+        return RoundOver(words(error)) if error.code() in _ROUND_OVER else Rejected(words(error))
+
+
+def words(error: BaseException | None) -> str:
+    """An error for people: the coordinator's own words where it has some."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.details() or error.code().name
+    return str(error) or type(error).__name__
+
+
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.code() in _TRANSIENT
+    return isinstance(error, TimeoutError | BrokenTransfer)
