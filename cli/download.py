@@ -1,0 +1,80 @@
+"""A model's tar from the coordinator into a folder, trusting nothing in it."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+
+class UnsafeArchive(ValueError):
+    """A tar with something else in it than plain files of one folder."""
+
+
+def unpack(chunks: Iterator[bytes], to: Path) -> None:
+    """Writes the files of a streamed tar into the folder `to`; its one top folder is left out.
+
+    `to` appears complete or not at all.
+
+    Raises:
+        FileExistsError: `to` exists and is not an empty folder.
+        UnsafeArchive: a link, a device, or a path that leaves the folder; or the tar is cut off.
+        OSError: the disk refuses.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise FileExistsError(f"{to} exists and is not an empty folder")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
+    try:
+        _unpack(chunks, draft)
+        draft.chmod(0o755)
+        if to.exists():
+            to.rmdir()
+        draft.rename(to)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _unpack(chunks: Iterator[bytes], folder: Path) -> None:
+    try:
+        with tarfile.open(fileobj=cast("IO[bytes]", _Reader(chunks)), mode="r|") as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
+                    raise UnsafeArchive(f"the archive holds {member.name!r}, which is no plain file inside one folder")
+                target = folder.joinpath(*path.parts[1:])
+                if member.isdir():
+                    target.mkdir(parents=True, exist_ok=True)
+                    continue
+                if target == folder:
+                    raise UnsafeArchive(f"the archive holds {member.name!r} outside of its folder")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source = tar.extractfile(member)
+                assert source is not None  # a regular file always has one
+                with target.open("xb") as file:
+                    shutil.copyfileobj(source, file, 2**20)
+    except tarfile.TarError as error:
+        raise UnsafeArchive(f"the download is no whole tar ({error})") from error
+
+
+class _Reader:
+    """What tarfile needs of a file, on top of chunks."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        parts, missing = [], size
+        while missing:
+            if not self._rest:
+                self._rest = next(self._chunks, b"")
+                if not self._rest:
+                    break
+            part, self._rest = self._rest[:missing], self._rest[missing:]
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)

@@ -1,0 +1,39 @@
+"""The `fedgalore` command. Whatever takes long to import (torch, servers, HTTP) is imported by the command that needs it,
+so that `fedgalore --help` answers at once."""
+
+from __future__ import annotations
+
+import typer
+
+from cli import agents, jobs, serve
+
+app = typer.Typer(
+    name="fedgalore",
+    help="Federated fine-tuning of transformers: run the parts of a federation, and its jobs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(agents.app, name="agents")
+serve.add_to(app)
+
+# simulate, partition and demo are added here.
+
+
+@app.command()
+def version() -> None:
+    """Print the version of this software and of the protocol between coordinator and agents."""
+    from fedgalore import PROTOCOL_VERSION, __version__
+
+    typer.echo(f"fedgalore {__version__} (protocol {PROTOCOL_VERSION})")
+
+
+def main() -> None:
+    """Entry point of the `fedgalore` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Tables and texts of the commands, drawn with rich."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+COLOURS = {
+    "PENDING": "yellow",
+    "RUNNING": "cyan",
+    "PAUSED": "yellow",
+    "COMPLETED": "green",
+    "FAILED": "red",
+    "CANCELLED": "red",
+}
+
+
+def as_json(document: Any) -> None:
+    """Prints what the coordinator answered."""
+    typer.echo(json.dumps(document, indent=2))
+
+
+def jobs(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table of jobs."""
+    table = _table("job", "name", "status", "version", "method", "updated", "reason")
+    for job in rows:
+        version = f"{job['model_version'] if job['model_version'] is not None else '-'} / {job['rounds_total']}"
+        cells = [job["id"], job["name"], status(job["status"]), version, job["method"], ago(job["updated"])]
+        table.add_row(*cells, escape(job["reason"]))
+    Console().print(table)
+
+
+def agents(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table of agents."""
+    table = _table("agent", "present", "data (train examples)", "version", "last seen", "task")
+    for agent in rows:
+        data = ", ".join(f"{name} ({count})" for name, count in sorted(agent["datasets"].items()))
+        task = f"{agent['task']['job']} round {agent['task']['round']}" if agent["task"] else "-"
+        present = "[green]yes[/]" if agent["present"] else "[red]no[/]"
+        table.add_row(agent["name"], present, data, agent["software_version"], ago(agent["last_seen"]), task)
+    Console().print(table)
+
+
+def job(found: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> None:
+    """Prints one job: where it stands, its clients and its rounds."""
+    console = Console()
+    console.print(headline(found))
+    if found["evaluation"] or found["round"]:
+        console.print(clients(found, rounds))
+    if rounds:
+        console.print(round_table(rounds))
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """Where a job stands, as rich markup."""
+    version = found["model_version"] if found["model_version"] is not None else "-"
+    lines = [
+        f"[bold]{found['name']}[/] ({found['id']})  {status(found['status'])}  "
+        f"version {version} of {found['rounds_total']}",
+        escape(found["reason"]),
+    ]
+    if found["evaluation"]:
+        measured = found["evaluation"]
+        mean = ", ".join(f"{name} {value:.4f}" for name, value in measured["mean"].items())
+        lines.append(f"version {measured['model_version']} on {measured['examples']} examples: {mean}")
+    lines.append(f"received {size(found['up_bytes'])}, sent {size(found['down_bytes'])}")
+    return "\n".join(lines)
+
+
+def clients(found: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> Table:
+    """Each client's stage, loss and accuracy, and the bytes it has moved in all rounds."""
+    live = found["round"]["participants"] if found["round"] else {}
+    measured = found["evaluation"]["clients"] if found["evaluation"] else {}
+    up: dict[str, int] = {}
+    down: dict[str, int] = {}
+    for one in rounds:
+        for name, part in one["participants"].items():
+            up[name] = up.get(name, 0) + part["up_bytes"]
+            down[name] = down.get(name, 0) + part["down_bytes"]
+    table = _table("client", "does", "train loss", "accuracy", "test loss", "up", "down")
+    for name in sorted({*live, *measured, *up}):
+        now, metrics = live.get(name, {}), measured.get(name, {}).get("metrics", {})
+        table.add_row(
+            name,
+            _doing(now),
+            number(now.get("train_loss")),
+            percent(metrics.get("accuracy")),
+            number(metrics.get("loss")),
+            size(up.get(name, 0)),
+            size(down.get(name, 0)),
+        )
+    return table
+
+
+def round_table(rounds: Sequence[Mapping[str, Any]]) -> Table:
+    """One line a round. Accuracy and loss are those of the version that the round started from."""
+    table = _table("round", "kind", "phase", "reports", "accuracy", "loss", "up", "down", "of dense", "time", "reason")
+    for one in rounds:
+        parts = one["participants"].values()
+        reported = sum(part["reported"] for part in parts)
+        dense = one["dense_bytes"] * reported
+        share = one["up_bytes"] / dense if dense and one["kind"] == "train" else None
+        table.add_row(
+            str(one["number"]),
+            one["kind"],
+            one["phase"],
+            f"{reported} / {len(parts)}",
+            percent(mean(one, "accuracy")),
+            number(mean(one, "loss")),
+            size(one["up_bytes"]),
+            size(one["down_bytes"]),
+            percent(share),
+            f"{sum(one['phase_s'].values()):.1f} s",
+            escape(one["reason"]),
+        )
+    return table
+
+
+def mean(one: Mapping[str, Any], metric: str) -> float | None:
+    """A metric over the clients that evaluated in this round, weighted by their examples."""
+    found = [part["evaluation"] for part in one["participants"].values() if part["evaluation"]]
+    found = [result for result in found if metric in result["metrics"]]
+    total = sum(result["examples"] for result in found)
+    return sum(result["metrics"][metric] * result["examples"] for result in found) / total if total else None
+
+
+def status(name: str) -> str:
+    return f"[{COLOURS.get(name, 'white')}]{name}[/]"
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def size(n_bytes: int) -> str:
+    """Bytes for people, in powers of ten."""
+    value, unit = float(n_bytes), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def ago(moment: str) -> str:
+    seconds = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def _doing(now: Mapping[str, Any]) -> str:
+    if not now:
+        return "-"
+    if now["failure"]:
+        return f"[red]failed: {escape(now['failure'])}[/]"
+    if now["reported"]:
+        return "[green]reported[/]"
+    step = f" {now['step']}" if now["step"] else ""
+    return f"{now['stage'] or 'waiting'}{step}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
