@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import quote
 
 import typer
 
@@ -20,6 +21,11 @@ Url = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the coordinator answers, as JSON.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, as `fedgalore jobs list` shows it.")]
 DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def job_path(job_id: str) -> str:
+    """Path of a job, whatever the id holds."""
+    return f"/api/v1/jobs/{quote(job_id, safe='')}"
 
 
 def fail(message: str) -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.client import DEFAULT_URL, AsJson, Coordinator, JobId, Url, fail
+from cli.client import DEFAULT_URL, AsJson, Coordinator, JobId, Url, fail, job_path
 
 app = typer.Typer(help="Post jobs, watch and steer them, fetch their models.", no_args_is_help=True)
 ROOT = "/api/v1/jobs"
@@ -71,11 +71,11 @@ def get(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     from cli import show
 
     with Coordinator(url) as coordinator:
-        found = coordinator.ask("GET", f"{ROOT}/{job}")
+        found = coordinator.ask("GET", job_path(job))
         if as_json:
             show.as_json(found)
         else:
-            show.job(found, coordinator.ask("GET", f"{ROOT}/{job}/rounds")["rounds"])
+            show.job(found, coordinator.ask("GET", f"{job_path(job)}/rounds")["rounds"])
 
 
 @app.command()
@@ -86,7 +86,7 @@ def rounds(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     from cli import show
 
     with Coordinator(url) as coordinator:
-        answer = coordinator.ask("GET", f"{ROOT}/{job}/rounds")
+        answer = coordinator.ask("GET", f"{job_path(job)}/rounds")
     if as_json:
         show.as_json(answer)
     else:
@@ -132,7 +132,7 @@ def download(
 
     query = {} if version is None else {"version": version}
     try:
-        with Coordinator(url) as coordinator, coordinator.stream(f"{ROOT}/{job}/model", params=query) as chunks:
+        with Coordinator(url) as coordinator, coordinator.stream(f"{job_path(job)}/model", params=query) as chunks:
             unpack(chunks, to)
     except FileExistsError as error:
         fail(f"--to: {error}; choose another")
@@ -143,5 +143,5 @@ def download(
 
 def _steer(url: str, job: str, verb: str) -> None:
     with Coordinator(url) as coordinator:
-        found = coordinator.ask("POST", f"{ROOT}/{job}/{verb}")
+        found = coordinator.ask("POST", f"{job_path(job)}/{verb}")
     typer.echo(f"{found['id']} is {found['status']}: {found['reason']}")

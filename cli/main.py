@@ -1,11 +1,14 @@
-"""The `fedgalore` command. Whatever takes long to import (torch, servers, HTTP) is imported by the command that needs it,
-so that `fedgalore --help` answers at once."""
+"""The `fedgalore` command.
+
+Whatever takes long to import (torch, servers, HTTP) is imported by the command that needs it, so that
+`fedgalore --help` answers at once.
+"""
 
 from __future__ import annotations
 
 import typer
 
-from cli import agents, jobs, serve
+from cli import agents, demo, jobs, serve, simulate
 
 app = typer.Typer(
     name="fedgalore",
@@ -19,7 +22,10 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(agents.app, name="agents")
 serve.add_to(app)
 
-# simulate, partition and demo are added here.
+TRY = "Try it out on one machine"
+app.command(rich_help_panel=TRY)(demo.demo)
+app.command(rich_help_panel=TRY)(simulate.simulate)
+app.command(rich_help_panel=TRY)(simulate.partition)
 
 
 @app.command()

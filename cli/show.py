@@ -61,11 +61,8 @@ def job(found: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> None:
 def headline(found: Mapping[str, Any]) -> str:
     """Where a job stands, as rich markup."""
     version = found["model_version"] if found["model_version"] is not None else "-"
-    lines = [
-        f"[bold]{found['name']}[/] ({found['id']})  {status(found['status'])}  "
-        f"version {version} of {found['rounds_total']}",
-        escape(found["reason"]),
-    ]
+    title = f"[bold]{found['name']}[/] ({found['id']})  {status(found['status'])}"
+    lines = [f"{title}  version {version} of {found['rounds_total']}", escape(found["reason"])]
     if found["evaluation"]:
         measured = found["evaluation"]
         mean = ", ".join(f"{name} {value:.4f}" for name, value in measured["mean"].items())

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from cli.output import fail
+from cli.client import fail
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job document, YAML or JSON", show_default=False)]
 Clients = Annotated[int, typer.Option("--clients", min=1, help="How many clients to split the data over")]

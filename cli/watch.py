@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from cli import show
-from cli.client import Coordinator, Refused, Unreachable, fail
+from cli.client import Coordinator, Refused, Unreachable, fail, job_path
 
 POLL_S = 1.0
 PATIENCE_S = 60.0  # a coordinator that restarts comes back well before
@@ -39,7 +39,8 @@ def _live(coordinator: Coordinator, job_id: str, console: Console) -> dict[str, 
 
 
 def _lines(coordinator: Coordinator, job_id: str) -> dict[str, Any]:
-    status, seen = "", {}
+    status = ""
+    seen: dict[int, str] = {}
     while True:
         job, rounds = _look(coordinator, job_id)
         for one in rounds:
@@ -70,7 +71,7 @@ def _line(one: dict[str, Any]) -> str:
 
 def _look(coordinator: Coordinator, job_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The job and its rounds; waits while the coordinator is away."""
-    path = f"/api/v1/jobs/{job_id}"
+    path = job_path(job_id)
     end = time.monotonic() + PATIENCE_S
     while True:
         try:

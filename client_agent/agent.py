@@ -118,8 +118,12 @@ class Agent:
             self._site.cache.forget_updates()
             return on.Dropped(str(error))
         except AgentError as error:
+            if state is State.FAILING:
+                return on.Dropped(str(error))
+            if state not in _STAGES:  # what comes from there makes no sense
+                return on.Refused(str(error))
             self._site.cache.forget_updates()
-            return on.Failed(str(error)) if state in _STAGES else on.Dropped(str(error))
+            return on.Failed(str(error))
         except Exception as error:
             if state not in _STAGES:
                 raise

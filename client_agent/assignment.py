@@ -54,7 +54,7 @@ class Assignment:
         return Work(self._task.job_id, self._task.round, self._trains, evaluates, self._update.is_file())
 
     async def prepare(self) -> None:
-        """Makes the trainer hold exactly the weights of the task's model version, and fetches the round's state."""
+        """Makes the trainer hold exactly the weights of the task's model version; fetches the state to train from."""
         task, site, spec = self._task, self._site, self._spec()
         self._local_data(spec)
         opened = await site.thread.run(lambda trainer: trainer.job_id == task.job_id)
@@ -64,7 +64,8 @@ class Assignment:
             await site.thread.run(lambda trainer: trainer.open(task.job_id, spec, plan, folder))
         await self._bring_weights()
         await site.thread.run(lambda trainer: trainer.reset())
-        self._state = await self._download(task.state) if task.HasField("state") else None
+        if self._trains and task.HasField("state"):
+            self._state = await self._download(task.state)
 
     async def evaluate(self) -> None:
         """Measures the received model on this site's data and reports it."""

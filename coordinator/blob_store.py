@@ -3,18 +3,20 @@
     root/sha256/ab/abcdef...   finished blobs: complete, synced, never changed
     root/partial/<key>         files being received
     root/scratch/              work in progress of whoever fills the store, on the same disk
+    root/lock                  taken by who puts (shared) and who sweeps (exclusive)
 
 All calls block on the disk; asyncio code runs them in threads.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,7 +24,7 @@ from coordinator.errors import BlobNotFound
 from coordinator.round_state import BlobRef
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
@@ -61,9 +63,6 @@ class BlobStore(Protocol):
 
     def exists(self, sha256: str) -> bool: ...
 
-    def delete(self, sha256: str) -> None:
-        """Removes a blob; no error when there is none."""
-
     def partial_path(self, key: str) -> Path:
         """Where the file of this key is to be received.
 
@@ -76,6 +75,14 @@ class BlobStore(Protocol):
 
     def scratch_folder(self) -> AbstractContextManager[Path]:
         """An empty folder on the store's own disk, for files that `put_file(move=True)` then takes; gone at the end."""
+
+    def sweep(self, keep: Container[str], older_than_s: float, now: float) -> int:
+        """Deletes blobs whose hash is not in `keep`, and scratch left by killed processes; bytes freed.
+
+        Args:
+            older_than_s: what was put or put again since then stays, whoever names it: its reference may be on its way.
+            now: seconds since the epoch.
+        """
 
     def check(self) -> None:
         """Writes, syncs and removes a byte.
@@ -97,6 +104,7 @@ class DirectoryBlobStore:
         self._blobs = root / "sha256"
         self._partial = root / "partial"
         self._scratch = root / "scratch"
+        self._lock = root / "lock"
         for folder in (self._blobs, self._partial, self._scratch):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -127,13 +135,16 @@ class DirectoryBlobStore:
 
     def adopt(self, path: Path, blob: BlobRef) -> None:
         target = self._target(blob.sha256)
-        if target.exists():
-            path.unlink()
-        else:
-            _sync(path)
-            target.parent.mkdir(exist_ok=True)
-            _sync(self._blobs)
-            path.replace(target)
+        with self._locked(fcntl.LOCK_SH):
+            if target.exists():
+                os.utime(target)  # young again: the sweep leaves it to the reference that is about to be written
+                path.unlink()
+            else:
+                _sync(path)
+                target.parent.mkdir(exist_ok=True)
+                _sync(self._blobs)
+                path.replace(target)
+                os.utime(target)
         _sync(target.parent)  # of a blob that was there, too: who put it may not have come so far
 
     def path(self, sha256: str) -> Path:
@@ -151,10 +162,6 @@ class DirectoryBlobStore:
     def exists(self, sha256: str) -> bool:
         return SHA256.fullmatch(sha256) is not None and self._target(sha256).is_file()
 
-    def delete(self, sha256: str) -> None:
-        if SHA256.fullmatch(sha256):
-            self._target(sha256).unlink(missing_ok=True)
-
     def partial_path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
             raise ValueError(f"not a key for a partial file: {key!r}")
@@ -168,6 +175,22 @@ class DirectoryBlobStore:
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             yield Path(folder)
 
+    def sweep(self, keep: Container[str], older_than_s: float, now: float) -> int:
+        freed = 0
+        for blob in self._blobs.glob("??/*"):
+            if blob.name in keep:
+                continue
+            with self._locked(fcntl.LOCK_EX):
+                status = blob.stat()
+                if now - status.st_mtime > older_than_s:
+                    blob.unlink()
+                    freed += status.st_size
+        for left in self._scratch.iterdir():
+            with suppress(FileNotFoundError):  # its owner may be alive and just done with it
+                if now - left.stat().st_mtime > older_than_s:
+                    shutil.rmtree(left)
+        return freed
+
     def check(self) -> None:
         with self.scratch_folder() as folder:
             (folder / "byte").write_bytes(b"\0")
@@ -175,6 +198,13 @@ class DirectoryBlobStore:
 
     def _target(self, sha256: str) -> Path:
         return self._blobs / sha256[:2] / sha256
+
+    @contextmanager
+    def _locked(self, mode: int) -> Iterator[None]:
+        """Keeps a sweep from deleting what another process just finds to be there; the lock ends with its holder."""
+        with self._lock.open("ab") as file:
+            fcntl.flock(file, mode)
+            yield
 
 
 def _sync(path: Path) -> None:

@@ -17,6 +17,7 @@ import structlog
 from coordinator.blob_store import BlobStore
 from coordinator.engine import Engine
 from coordinator.errors import StateUnavailable
+from coordinator.garbage import collect
 from coordinator.uploads import clean_partials
 
 TICK_S = 0.3
@@ -49,13 +50,15 @@ async def tick(engine: Engine) -> None:
 
 
 async def clean(engine: Engine, blobs: BlobStore) -> None:
-    """Removes what broken uploads of closed rounds left behind, now and then."""
+    """Removes what broken uploads of closed rounds left behind and blobs that no job needs, now and then."""
     while True:
         try:
             if removed := await clean_partials(blobs, engine):
                 log.info("uploads_cleaned", removed=removed)
+            if freed := await collect(engine, blobs, time.time()):
+                log.info("blobs_collected", freed_bytes=freed)
         except (StateUnavailable, OSError) as error:
-            log.warning("uploads_not_cleaned", reason=str(error))
+            log.warning("not_cleaned", reason=str(error))
         await asyncio.sleep(CLEAN_S)
 
 

@@ -36,7 +36,11 @@ class Metrics:
             "fedgalore_http_requests", "Requests answered", ["method", "route", "status"], registry=self._registry
         )
         self._seconds = Histogram(
-            "fedgalore_http_request_seconds", "Time to answer, streams included", ["route"], registry=self._registry, buckets=BUCKETS_S
+            "fedgalore_http_request_seconds",
+            "Time to answer, streams included",
+            ["route"],
+            registry=self._registry,
+            buckets=BUCKETS_S,
         )
         self._finished: dict[str, _Totals] = {}  # jobs that are final: they do not change any more
 

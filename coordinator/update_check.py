@@ -45,39 +45,40 @@ class Manifest:
         """Bytes of all tensors, without the file's header."""
         return sum(spec.size_bytes for spec in self.tensors.values())
 
+    @property
+    def most_header_bytes(self) -> int:
+        """Bytes before the data that a valid file can have."""
+        return len(encode_header(self.tensors, {})) + HEADER_SLACK_BYTES
+
     def check_size(self, size_bytes: int) -> None:
         """Before any byte: a file of this round can have this size.
 
         Raises:
             InvalidUpdate: too small or too large.
         """
-        least = self.data_bytes + LENGTH_BYTES
-        most = self.data_bytes + len(encode_header(self.tensors, {})) + HEADER_SLACK_BYTES
-        if not least < size_bytes <= most:
+        least, most = self.data_bytes + LENGTH_BYTES + 1, self.data_bytes + self.most_header_bytes
+        if not least <= size_bytes <= most:
             raise InvalidUpdate(
-                f"blob.size_bytes: {size_bytes}; an update of this round has {least + 1} to {most} bytes: "
+                f"blob.size_bytes: {size_bytes}; an update of this round has {least} to {most} bytes: "
                 "build it from the plan of this task"
             )
 
-    def header_bytes(self, prefix: bytes, size_bytes: int) -> int:
-        """Bytes before the data of a file of `size_bytes` that starts with `prefix`, of at least 8 bytes.
+    def header_bytes(self, prefix: bytes) -> int:
+        """Bytes before the data of a file that starts with `prefix`, of at least 8 bytes.
 
         Raises:
-            InvalidUpdate: header and tensors would not make up the announced size.
+            InvalidUpdate: not a header, or a longer one than an update of this round can have.
         """
         try:
             total = LENGTH_BYTES + header_length(prefix)
         except CodecError as error:
             raise InvalidUpdate(f"{error}; send an update as a safetensors file") from error
-        if total + self.data_bytes != size_bytes:
-            raise InvalidUpdate(
-                f"a header of {total} bytes and tensors of {self.data_bytes} bytes do not make the announced "
-                f"{size_bytes}: send exactly the tensors of this task's plan"
-            )
+        if total > self.most_header_bytes:
+            raise InvalidUpdate(f"header of {total} bytes; at most {self.most_header_bytes}: shorten the metrics")
         return total
 
-    def check_header(self, data: bytes) -> Contents:
-        """The file's first bytes name exactly this round's tensors, and its metadata fit.
+    def check_header(self, data: bytes, size_bytes: int) -> Contents:
+        """The file's first bytes, up to its data, name exactly this round's tensors, and its metadata and size fit.
 
         Raises:
             InvalidUpdate: names the tensor or the metadata field, and what it should be.
@@ -87,7 +88,12 @@ class Manifest:
         except CodecError as error:
             raise InvalidUpdate(str(error)) from error
         self._check_tensors(header)
-        return self._check_metadata(header.metadata)
+        contents = self._check_metadata(header.metadata)
+        if header.size_bytes != size_bytes:
+            raise InvalidUpdate(
+                f"blob.size_bytes: {size_bytes}; by its own header the file has {header.size_bytes} bytes"
+            )
+        return contents
 
     def _check_tensors(self, header: Header) -> None:
         for name, spec in self.tensors.items():

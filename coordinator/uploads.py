@@ -154,10 +154,10 @@ class Upload:
         self._head += chunk
         if len(self._head) < LENGTH_BYTES:
             return
-        needed = self._manifest.header_bytes(bytes(self._head[:LENGTH_BYTES]), self._blob.size_bytes)
+        needed = self._manifest.header_bytes(bytes(self._head[:LENGTH_BYTES]))
         if len(self._head) < needed:
             return
-        self._contents = self._manifest.check_header(bytes(self._head[:needed]))
+        self._contents = self._manifest.check_header(bytes(self._head[:needed]), self._blob.size_bytes)
         self._head.clear()
 
     def _discard(self) -> None:

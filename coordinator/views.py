@@ -197,7 +197,7 @@ def agent_view(agent: Agent) -> AgentView:
 
 
 def evaluation(rounds: Iterable[Round], version: int | None = None) -> ModelEvaluation | None:
-    """Of this version, or of the newest evaluated one; a client that evaluated it twice counts with its later result."""
+    """Of this version, or of the newest evaluated one; a client that did it twice counts with its later result."""
     by_version: dict[int, dict[str, EvaluationResult]] = {}
     for each in rounds:
         for client, one in each.participants.items():

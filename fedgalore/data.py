@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any, Literal
 
 Example = dict[str, Any]
 
-_INTEGER = re.compile(r"[+-]?\d+")
 _FIELD_LIMIT = 2**31 - 1  # csv refuses fields past 128 KiB by default; documents may be longer
 
 
@@ -133,14 +131,13 @@ def _example(split: SplitFile, row: int, record: dict[str, Any]) -> Example:
 
 
 def _label(split: SplitFile, row: int, value: Any) -> int | str:
-    """The index as an int, whatever the file spells it as (`3`, `"3"`, `3.0`), or a class name."""
+    """An index as an int (`3.0` too), text as it stands: `"3"` may be an index or the name of another class."""
     if isinstance(value, float) and value.is_integer():  # a Parquet column with gaps holds its integers as floats
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and value.strip():
-        name = value.strip()
-        return int(name) if _INTEGER.fullmatch(name) else name
+        return value.strip()
     raise DataError(
         f"label {value!r} is neither an integer nor a name",
         path=split.path,

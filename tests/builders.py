@@ -1,0 +1,85 @@
+"""Small valid values for tests; each takes what the test is about and fills in the rest."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from coordinator import job as jobs
+from coordinator.job import Job, Prepared
+from coordinator.redis_server import free_port
+from coordinator.round import BlobRef, EvaluationResult, ModelVersion, Policy, UpdateReceipt
+from fedgalore.job_spec import JobSpec, parse
+from fedgalore.plan import Dense, Target, TrainingPlan
+
+__all__ = [
+    "a_blob",
+    "a_job",
+    "a_plan",
+    "a_policy",
+    "a_prepared",
+    "a_receipt",
+    "a_result",
+    "a_spec",
+    "a_version",
+    "free_port",
+    "job_document",
+]
+
+
+def job_document(**sections: Any) -> dict[str, Any]:
+    """A job as a user would post it; sections given here are merged over the small defaults."""
+    document: dict[str, Any] = {
+        "name": "tiny",
+        "model": {"source": "models/tiny", "num_labels": 2},
+        "data": {"name": "reviews"},
+        "method": {"kind": "fedgalore", "rank": 2},
+        "rounds": {"count": 2, "min_clients": 2, "deadline_s": 60, "selection_wait_s": 5},
+        "local": {"steps": 2, "batch_size": 2},
+    }
+    for name, value in sections.items():
+        merge = isinstance(value, dict) and isinstance(document.get(name), dict)
+        document[name] = {**document[name], **value} if merge else value
+    return document
+
+
+def a_spec(**sections: Any) -> JobSpec:
+    return parse(job_document(**sections))
+
+
+def a_blob(text: str = "blob") -> BlobRef:
+    return BlobRef(hashlib.sha256(text.encode()).hexdigest(), len(text))
+
+
+def a_version(version: int = 0) -> ModelVersion:
+    """As the aggregator makes them: an aggregate and a state from version 1 on."""
+    aggregate, state = (a_blob(f"{part} {version}") if version else None for part in ("aggregate", "state"))
+    return ModelVersion(version, a_blob(f"weights {version}"), aggregate, state)
+
+
+def a_plan() -> TrainingPlan:
+    return TrainingPlan((Target("layer.weight", (6, 4), 2),), (Dense("head.weight", (2, 4)),))
+
+
+def a_prepared() -> Prepared:
+    files = (("config.json", a_blob("config")), ("model.safetensors", a_blob("base")))
+    return Prepared(a_plan().to_dict(), files, files, a_version(0))
+
+
+def a_receipt(text: str = "update", examples: int = 10, at: float = 0.0) -> UpdateReceipt:
+    return UpdateReceipt(a_blob(text), examples, {"train_loss": 0.5}, at)
+
+
+def a_result(model_version: int = 0) -> EvaluationResult:
+    return EvaluationResult(model_version, 20, {"loss": 0.7, "accuracy": 0.5})
+
+
+def a_policy(**changes: Any) -> Policy:
+    """Three clients of four wanted, two needed."""
+    values = {"min_clients": 2, "goal": 3, "cohort_size": 4, "deadline_s": 60.0, "selection_wait_s": 5.0, "seed": 0}
+    return Policy(**{**values, **changes})
+
+
+def a_job(now: float = 0.0, **sections: Any) -> Job:
+    """A pending job."""
+    return jobs.create("job-1", a_spec(**sections), now)

@@ -1,0 +1,109 @@
+"""A coordinator for agents to talk to: real Redis, real engine and ticks, the real gRPC door on a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import structlog
+
+from coordinator import driver, grpc_server
+from coordinator.blob_store import DirectoryBlobStore
+from coordinator.engine import Engine
+from coordinator.state_store import RedisStateStore
+from tests.builders import free_port
+
+
+@dataclass
+class Coordinator:
+    """Without the REST door and the aggregator. `stop` and `start` restart its door on the same port."""
+
+    engine: Engine
+    blobs: DirectoryBlobStore
+    port: int
+    server: grpc_server.RunningServer | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self.server = await grpc_server.serve(self.engine, self.blobs, "127.0.0.1", self.port)
+
+    async def stop(self) -> None:
+        if self.server is not None:
+            await self.server.stop(0)
+            self.server = None
+
+
+@pytest.fixture
+async def away(redis_url: str, tmp_path: Path) -> AsyncIterator[Coordinator]:
+    """A coordinator whose door is not open yet."""
+    engine = Engine(RedisStateStore(redis_url), presence_s=3)
+    coordinator = Coordinator(engine, DirectoryBlobStore(tmp_path / "blobs"), free_port())
+    ticks = asyncio.create_task(driver.tick(engine))
+    try:
+        yield coordinator
+    finally:
+        ticks.cancel()
+        await asyncio.gather(ticks, return_exceptions=True)
+        await coordinator.stop()
+        await engine.close()
+
+
+@pytest.fixture
+async def coordinator(away: Coordinator) -> Coordinator:
+    await away.start()
+    return away
+
+
+@pytest.fixture
+def logged() -> Iterator[list[dict[str, object]]]:
+    """What is logged during the test."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a BERT of one layer with random weights and a vocabulary of words, as `save_pretrained` writes it."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "fine", "poor", "film", "food", "the", "was", "very"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=96,
+        max_position_embeddings=32,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def write_reviews(path: Path, count: int = 16, labels: tuple[int | str, int | str] = (0, 1)) -> Path:
+    """A JSONL file of reviews, the bad ones with the first label, the good ones with the second."""
+    rows = []
+    for i in range(count):
+        word = ("bad", "good", "poor", "fine")[i % 4]
+        text = f"the {('film', 'food')[i // 4 % 2]} was {'very ' * (i // 8 % 2)}{word}"
+        rows.append(json.dumps({"text": text, "label": labels[i % 2]}))
+    path.write_text("\n".join(rows) + "\n")
+    return path

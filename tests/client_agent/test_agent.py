@@ -1,0 +1,276 @@
+"""Whole agents on a tiny real model, against the real door and the real aggregator."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from client_agent import session, settings
+from client_agent import transport as door
+from client_agent.agent import Agent
+from client_agent.cache import hash_file
+from client_agent.data import read_all
+from coordinator.aggregator import Aggregator
+from coordinator.job import Job, Status
+from tests.builders import a_spec
+from tests.client_agent.conftest import Coordinator, write_reviews
+
+LONG = 10_000  # steps that no test waits for
+
+
+def configure(folder: Path, address: str, name: str = "a", **changes) -> Path:
+    """An agent's config file; its reviews are readable, its `broken` set has a label outside any range."""
+    site = folder / name
+    site.mkdir(exist_ok=True)
+    write_reviews(site / "train.jsonl")
+    write_reviews(site / "test.jsonl", count=8)
+    write_reviews(site / "broken.jsonl", labels=(0, 77))
+    columns = {"text": "text", "label": "label"}
+    document = {
+        "name": name,
+        "coordinator": address,
+        "work_dir": "work",
+        "threads": 1,
+        "device": "cpu",
+        "data": {
+            "reviews": {"train": "train.jsonl", "test": "test.jsonl", **columns},
+            "broken": {"train": "broken.jsonl", **columns},
+        },
+    }
+    path = site / "agent.yaml"
+    path.write_text(yaml.safe_dump({**document, **changes}))
+    return path
+
+
+@asynccontextmanager
+async def serving(config: Path) -> AsyncIterator[asyncio.Task[int]]:
+    """An agent in this process; at the end it is asked to stop and must do so in order and in time."""
+    chosen = settings.load(config)
+    agent = Agent(chosen, read_all(chosen.data))
+    running = asyncio.create_task(agent.run())
+    try:
+        yield running
+    finally:
+        agent.stop()
+        code = await asyncio.wait_for(running, 10)
+    assert code == session.STOPPED_ON_REQUEST
+
+
+@asynccontextmanager
+async def aggregating(coordinator: Coordinator) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    running = asyncio.create_task(Aggregator(coordinator.engine, coordinator.blobs).run(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await running
+
+
+async def post(coordinator: Coordinator, model: Path, **sections) -> str:
+    """A job that one agent can do."""
+    rounds = {"count": 2, "min_clients": 1, "selection_wait_s": 0, **sections.pop("rounds", {})}
+    source = {"source": str(model), "num_labels": 2}
+    spec = a_spec(model=source, rounds=rounds, method={"kind": "fedgalore", "rank": 1}, **sections)
+    job, _ = await coordinator.engine.create(spec)
+    return job.id
+
+
+async def eventually(look: Callable[[], Awaitable[object]], timeout_s: float = 60) -> None:
+    """Returns when `look` finds something."""
+    end = time.monotonic() + timeout_s
+    while not await look():
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.05)
+
+
+async def until(coordinator: Coordinator, job_id: str, wanted: Callable[[Job], bool], timeout_s: float = 60) -> Job:
+    """The job once it is as wanted."""
+
+    async def look() -> bool:
+        return wanted(await coordinator.engine.get(job_id))
+
+    await eventually(look, timeout_s)
+    return await coordinator.engine.get(job_id)
+
+
+def final(job: Job) -> bool:
+    return job.status.is_final
+
+
+async def training(coordinator: Coordinator, job_id: str, client: str = "a") -> None:
+    """Returns when the client has told that it trains."""
+
+    async def look() -> bool:
+        return (await coordinator.engine.live_progress(job_id)).get(client, {}).get("stage") == "train"
+
+    await eventually(look)
+
+
+async def test_a_job_from_the_first_poll_to_the_final_evaluation(coordinator, tiny_model, tmp_path):
+    config = configure(tmp_path, coordinator.address)
+    async with aggregating(coordinator), serving(config):
+        job_id = await post(coordinator, tiny_model)
+        job = await until(coordinator, job_id, final)
+    assert (job.status, job.model.version) == (Status.COMPLETED, 2)
+    rounds = await coordinator.engine.rounds(job_id)
+    assert [(r.kind, r.participants["a"].evaluation.model_version) for r in rounds] == [
+        ("train", 0),
+        ("train", 1),
+        ("evaluate", 2),
+    ]
+    assert all(r.participants["a"].evaluation.examples == 8 for r in rounds)
+    assert rounds[0].participants["a"].receipt.num_examples == 16
+
+    traffic = await coordinator.engine.traffic(job_id)
+    base = sum(blob.size_bytes for _, blob in job.prepared.base_model)
+    assert traffic[1]["a"]["down"] == base + job.prepared.model.weights.size_bytes
+    first, second = rounds[0].result, rounds[1].result
+    assert first.aggregate.size_bytes < first.weights.size_bytes
+    assert traffic[2]["a"]["down"] == first.aggregate.size_bytes + first.state.size_bytes
+    assert traffic[3]["a"]["down"] == second.aggregate.size_bytes  # who only evaluates needs no state
+    assert list((tmp_path / "a" / "work" / "updates").iterdir()) == []
+
+
+async def test_a_base_model_that_lies_at_the_site_is_not_fetched(coordinator, tiny_model, tmp_path):
+    config = configure(tmp_path, coordinator.address, models=[str(tiny_model)])
+    async with aggregating(coordinator), serving(config):
+        job_id = await post(coordinator, tiny_model, rounds={"count": 1})
+        job = await until(coordinator, job_id, final)
+    assert job.status is Status.COMPLETED
+    assert (await coordinator.engine.traffic(job_id))[1]["a"]["down"] == job.prepared.model.weights.size_bytes
+
+
+async def test_bad_labels_fail_the_task_with_the_row_and_the_agent_goes_on_serving(coordinator, tiny_model, tmp_path):
+    config = configure(tmp_path, coordinator.address)
+    async with aggregating(coordinator), serving(config):
+        broken = await post(coordinator, tiny_model, data={"name": "broken"}, evaluation={"every": 0})
+        await until(coordinator, broken, lambda job: job.abandoned_in_a_row > 0)
+        failure = (await coordinator.engine.round(broken, 1)).participants["a"].failure
+        for word in ("broken.jsonl", "row 2", "77", "0 to 1"):
+            assert word in failure
+        await coordinator.engine.cancel(broken)
+        good = await post(coordinator, tiny_model, rounds={"count": 1})
+        assert (await until(coordinator, good, final)).status is Status.COMPLETED
+
+
+async def test_a_cancelled_job_ends_training_and_the_next_one_is_taken(coordinator, tiny_model, tmp_path):
+    config = configure(tmp_path, coordinator.address)
+    async with aggregating(coordinator), serving(config):
+        endless = await post(coordinator, tiny_model, local={"steps": LONG, "batch_size": 2})
+        await training(coordinator, endless)
+        await coordinator.engine.cancel(endless)
+        good = await post(coordinator, tiny_model, rounds={"count": 1})
+        assert (await until(coordinator, good, final)).status is Status.COMPLETED
+
+
+async def test_a_stopped_agent_takes_its_task_again(coordinator, tiny_model, tmp_path):
+    config = configure(tmp_path, coordinator.address)
+    async with aggregating(coordinator):
+        job_id = await post(coordinator, tiny_model, local={"steps": 400, "batch_size": 2}, rounds={"count": 1})
+        async with serving(config):
+            await training(coordinator, job_id)
+        assert (await coordinator.engine.get(job_id)).round.participants["a"].receipt is None
+        async with serving(config):
+            job = await until(coordinator, job_id, final)
+    assert job.status is Status.COMPLETED
+    assert [r.number for r in await coordinator.engine.rounds(job_id)] == [1, 2]  # training, final evaluation
+
+
+async def test_an_update_that_was_not_delivered_is_sent_after_a_restart(coordinator, tiny_model, tmp_path, logged):
+    config = configure(tmp_path, coordinator.address)
+    updates = tmp_path / "a" / "work" / "updates"
+    async with aggregating(coordinator):
+        job_id = await post(coordinator, tiny_model, local={"steps": 300, "batch_size": 2}, rounds={"count": 1})
+        async with serving(config):
+            await training(coordinator, job_id)
+            await coordinator.stop()  # so the update has nowhere to go
+            await eventually(lambda: asyncio.to_thread(lambda: list(updates.glob("*.safetensors"))))
+        (update,) = updates.iterdir()
+        written = hash_file(update)
+        trained = sum(entry.get("state") == "training" for entry in logged)
+        await coordinator.start()
+        async with serving(config):
+            assert (await until(coordinator, job_id, final)).status is Status.COMPLETED
+    round_ = await coordinator.engine.round(job_id, 1)
+    assert round_.participants["a"].receipt.blob.sha256 == written
+    assert sum(entry.get("state") == "training" for entry in logged) == trained == 1
+
+
+async def test_a_forgotten_agent_registers_again(coordinator, tmp_path):
+    async with serving(configure(tmp_path, coordinator.address)):
+        await eventually(coordinator.engine.agents)
+        await coordinator.engine.forget_agent("a")
+        await eventually(coordinator.engine.agents)
+
+
+async def test_a_missing_test_split_fails_only_the_evaluation(coordinator, tiny_model, tmp_path):
+    columns = {"text": "text", "label": "label"}
+    config = configure(tmp_path, coordinator.address, data={"reviews": {"train": "train.jsonl", **columns}})
+    async with aggregating(coordinator), serving(config):
+        job_id = await post(coordinator, tiny_model, rounds={"count": 1})
+        job = await until(coordinator, job_id, final)
+    first, last = await coordinator.engine.rounds(job_id)
+    assert (job.status, job.model.version) == (Status.COMPLETED, 1)
+    assert first.participants["a"].evaluation is None
+    assert "data.reviews.test: this site has no test split" in last.participants["a"].failure
+
+
+async def test_another_protocol_version_ends_the_agent(coordinator, tmp_path, monkeypatch, logged):
+    monkeypatch.setattr(door, "PROTOCOL_VERSION", 7)
+    chosen = settings.load(configure(tmp_path, coordinator.address))
+    assert await asyncio.wait_for(Agent(chosen, read_all(chosen.data)).run(), 10) == session.REFUSED_BY_COORDINATOR
+    assert any("7" in str(entry["event"]) and entry["log_level"] == "warning" for entry in logged)
+
+
+# --- as a process ----------------------------------------------------------------------------------------------------
+
+
+def test_neither_torch_nor_transformers_is_imported_before_the_first_task():
+    heavy = "{'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", f"import sys, client_agent.__main__; assert not {heavy}"], check=True)
+
+
+async def start(config: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "client_agent", "--config", str(config)),
+        stderr=asyncio.subprocess.PIPE,
+        env={"OMP_NUM_THREADS": "1", "FEDGALORE_AGENT_LOG_FORMAT": "json"},
+    )
+
+
+@pytest.mark.slow
+async def test_two_processes_train_one_model_and_stop_on_sigterm(coordinator, tiny_model, tmp_path):
+    agents = [await start(configure(tmp_path, coordinator.address, name)) for name in ("a", "b")]
+    async with aggregating(coordinator):
+        job_id = await post(coordinator, tiny_model, rounds={"min_clients": 2, "selection_wait_s": 60})
+        job = await until(coordinator, job_id, final, timeout_s=100)
+    assert job.status is Status.COMPLETED
+    for agent in agents:
+        agent.send_signal(signal.SIGTERM)
+    for agent in agents:
+        _, log = await asyncio.wait_for(agent.communicate(), 20)
+        assert agent.returncode == 0, log.decode()
+        assert '"event": "asked to stop"' in log.decode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"nmae": "x"}, "nmae: unknown key"),
+        ({"data": {"d": {"train": "none.jsonl", "text": "text", "label": "label"}}}, "none.jsonl: cannot be read"),
+    ],
+)
+async def test_what_can_not_be_used_ends_the_process_with_the_reason(tmp_path, changes, word):
+    agent = await start(configure(tmp_path, "127.0.0.1:1", **changes))
+    _, log = await asyncio.wait_for(agent.communicate(), 20)
+    assert (agent.returncode, word in log.decode()) == (2, True), log.decode()

@@ -1,0 +1,108 @@
+"""The agent's states: each way through a task, every illegal event."""
+
+import itertools
+
+import pytest
+
+from client_agent.session import (
+    Done,
+    Dropped,
+    Failed,
+    Forgotten,
+    IllegalEvent,
+    NoTask,
+    Offered,
+    Refused,
+    Registered,
+    Session,
+    State,
+    Stop,
+    Work,
+    advance,
+)
+
+TRAIN = Work("job", 3, trains=True, evaluates=False)
+EVENTS = [
+    Registered(),
+    Refused("no"),
+    NoTask(),
+    Offered(TRAIN),
+    Done(),
+    Failed("f"),
+    Dropped("d"),
+    Forgotten("u"),
+    Stop(),
+]
+LEGAL = {
+    State.REGISTERING: {Registered, Refused, Stop},
+    State.IDLE: {NoTask, Offered, Forgotten, Refused, Stop},
+    State.PREPARING: {Done, Failed, Dropped, Forgotten, Stop},
+    State.EVALUATING: {Done, Failed, Dropped, Forgotten, Stop},
+    State.TRAINING: {Done, Failed, Dropped, Forgotten, Stop},
+    State.UPLOADING: {Done, Failed, Dropped, Forgotten, Stop},
+    State.FAILING: {Done, Dropped, Forgotten, Stop},
+    State.STOPPED: set(),
+}
+
+
+def states(work: Work, *events) -> list[State]:
+    """The states from the offer of `work` on."""
+    session = advance(Session(State.IDLE), Offered(work))
+    seen = [session.state]
+    for event in events:
+        session = advance(session, event)
+        seen.append(session.state)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("work", "path"),
+    [
+        (TRAIN, [State.PREPARING, State.TRAINING, State.UPLOADING]),
+        (
+            Work("j", 1, trains=True, evaluates=True),
+            [State.PREPARING, State.EVALUATING, State.TRAINING, State.UPLOADING],
+        ),
+        (Work("j", 1, trains=False, evaluates=True), [State.PREPARING, State.EVALUATING]),
+        (Work("j", 1, trains=True, evaluates=True, update_ready=True), [State.UPLOADING]),
+    ],
+)
+def test_a_task_takes_the_states_it_asks_for_and_ends_idle(work, path):
+    assert states(work, *[Done()] * len(path)) == [*path, State.IDLE]
+
+
+def test_registers_first():
+    session = Session()
+    assert session.state is State.REGISTERING
+    assert advance(session, Registered()).state is State.IDLE
+
+
+def test_a_failure_is_reported_with_its_reason_before_the_next_task():
+    session = advance(advance(Session(State.IDLE), Offered(TRAIN)), Failed("label 9 is outside"))
+    assert (session.state, session.reason, session.work) == (State.FAILING, "label 9 is outside", TRAIN)
+    session = advance(session, Done())
+    assert (session.state, session.work) == (State.IDLE, None)
+    assert "round 3 of job job: failure reported" in session.reason
+
+
+def test_a_closed_round_is_dropped_and_an_unknown_agent_registers_again():
+    assert states(TRAIN, Done(), Dropped("round is closed"))[-1] is State.IDLE
+    assert states(TRAIN, Done(), Done(), Forgotten("register first"))[-1] is State.REGISTERING
+
+
+def test_exit_codes():
+    assert advance(Session(), Refused("speak version 2")).exit_code == 3
+    assert advance(advance(Session(State.IDLE), Offered(TRAIN)), Stop()).exit_code == 0
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, EVENTS)))
+def test_the_table_allows_exactly_these_events(state, event):
+    work = TRAIN if state not in (State.REGISTERING, State.IDLE, State.STOPPED) else None
+    session = Session(state, work=work)
+    if type(event) in LEGAL[state]:
+        after = advance(session, event)
+        assert after.reason
+        assert (after.exit_code is not None) == (after.state is State.STOPPED)
+    else:
+        with pytest.raises(IllegalEvent, match=f"can not happen while {state}"):
+            advance(session, event)

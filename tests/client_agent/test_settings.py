@@ -1,0 +1,104 @@
+"""Agent settings: sources in order, paths from the config's folder, every mistake named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from client_agent.data import read_all
+from client_agent.settings import SettingsError, load
+
+GOOD = {
+    "name": "hospital-a",
+    "work_dir": "./work",
+    "data": {"intents": {"train": "train.jsonl", "test": "sub/test.jsonl", "text": "text", "label": "label"}},
+}
+
+
+def write(folder: Path, **changes) -> Path:
+    path = folder / "agent.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, **changes}))
+    return path
+
+
+def test_paths_are_relative_to_the_config_file(tmp_path):
+    (tmp_path / "model").mkdir()
+    settings = load(write(tmp_path, models=["model"]))
+    assert settings.work_dir == tmp_path / "work"
+    assert settings.models == (tmp_path / "model",)
+    assert settings.data["intents"].train == tmp_path / "train.jsonl"
+    assert settings.data["intents"].test == tmp_path / "sub" / "test.jsonl"
+    assert settings.data["intents"].text == ("text",)
+    assert (settings.coordinator, settings.device, settings.threads) == ("127.0.0.1:50051", "auto", None)
+
+
+def test_flags_come_before_the_environment_before_the_file(tmp_path, monkeypatch):
+    config = write(tmp_path, coordinator="file:1", threads=1)
+    monkeypatch.setenv("FEDGALORE_AGENT_COORDINATOR", "env:2")
+    monkeypatch.setenv("FEDGALORE_AGENT_THREADS", "2")
+    settings = load(config, {"coordinator": "flag:3", "threads": None})
+    assert (settings.coordinator, settings.threads) == ("flag:3", 2)
+
+
+def test_everything_can_come_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDGALORE_AGENT_NAME", "env-site")
+    monkeypatch.setenv("FEDGALORE_AGENT_WORK_DIR", "work")
+    monkeypatch.setenv("FEDGALORE_AGENT_DATA", '{"qa": {"train": "a.csv", "prompt": "q", "completion": "a"}}')
+    settings = load()
+    assert settings.work_dir == tmp_path / "work"
+    assert settings.data["qa"].train == tmp_path / "a.csv"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"nmae": "x"}, ["nmae: unknown key"]),
+        ({"name": "a b"}, ["name: "]),
+        ({"threads": 0}, ["threads: "]),
+        ({"device": "tpu"}, ["device: ", "'cuda'"]),
+        ({"coordinator": "nowhere"}, ["coordinator: "]),
+        ({"data": {}}, ["data: "]),
+        ({"data": {"d": {"train": "a.csv", "text": "t", "label": "y", "tset": "b"}}}, ["data.d.tset: unknown key"]),
+        ({"data": {"d": {"train": "a.csv", "text": "t"}}}, ["data.d: ", "and label"]),
+        ({"data": {"d": {"train": "a.csv", "text": ["a", "b", "c"], "label": "y"}}}, ["data.d.text: "]),
+        ({"models": ["nothing-here"]}, ["models: ", "not a folder"]),
+    ],
+)
+def test_mistakes_are_named_by_key(tmp_path, changes, words):
+    with pytest.raises(SettingsError) as caught:
+        load(write(tmp_path, **changes))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    with pytest.raises(SettingsError) as caught:
+        load(write(tmp_path, name="", threads=-1))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "word"), [("a: [", "not valid YAML"), ("- 1", "must be a mapping"), (None, "can not be read")]
+)
+def test_a_config_that_is_no_mapping(tmp_path, content, word):
+    path = tmp_path / "agent.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SettingsError, match=word):
+        load(path)
+
+
+def test_a_variable_that_is_no_json(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDGALORE_AGENT_MODELS", "[")
+    with pytest.raises(SettingsError, match="give lists and mappings as JSON"):
+        load(write(tmp_path))
+
+
+def test_every_split_is_read_with_its_file(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "a", "label": 0}\n{"text": "b", "label": 1}\n')
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "test.jsonl").write_text('{"text": "c", "label": 1}\n')
+    data = read_all(load(write(tmp_path)).data)["intents"]
+    assert (len(data.train.examples), len(data.test.examples)) == (2, 1)
+    assert data.test.path == tmp_path / "sub" / "test.jsonl"

@@ -1,0 +1,153 @@
+"""The trainer on a tiny real model: exact steps between versions, updates that come out the same twice."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from client_agent.cache import hash_file
+from client_agent.data import Split
+from client_agent.errors import CannotTrain
+from client_agent.trainer import Trainer
+from fedgalore.data import SplitFile, read_examples
+from fedgalore.plan import (
+    AGGREGATE_FORMAT,
+    WEIGHTS_FORMAT,
+    Dense,
+    TrainingPlan,
+    aggregate_tensors,
+    update_tensors,
+)
+from fedgalore.tasks import TaskModel
+from fedgalore.training import TrainingStopped, apply_aggregate
+from protos.codec import SafetensorsWriter, open_update
+from tests.builders import a_spec
+from tests.client_agent.conftest import write_reviews
+
+
+@pytest.fixture(scope="module")
+def task(tiny_model) -> TaskModel:
+    return TaskModel.load(a_spec(), tiny_model)
+
+
+@pytest.fixture
+def trainer(task, tiny_model, tmp_path) -> Trainer:
+    """Holding version 0."""
+    trainer = Trainer("cpu", 1)
+    trainer.open("job", a_spec(), task.plan, tiny_model)
+    trainer.load(
+        0, write(tmp_path / "weights", task.plan.weights(), task.weights(), format=WEIGHTS_FORMAT, version="0")
+    )
+    trainer.reset()
+    return trainer
+
+
+def write(path, specs, tensors, **metadata):
+    with SafetensorsWriter(path, specs, metadata) as writer:
+        for name in specs:
+            writer.write(name, tensors[name].numpy())
+    return path
+
+
+def reviews(folder, **options) -> Split:
+    path = write_reviews(folder / "reviews.jsonl", **options)
+    return Split(path, read_examples(SplitFile(path, text=("text",), label="label")))
+
+
+def train(trainer, split, output, on_step=lambda step, loss: True):
+    trainer.train(a_spec(), split, "a", 1, None, on_step, output)
+
+
+def test_an_update_holds_what_the_plan_asks_for_and_comes_out_the_same_twice(trainer, task, tmp_path):
+    split = reviews(tmp_path)
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    train(trainer, split, first)
+    trainer.reset()
+    train(trainer, split, second)
+    assert hash_file(first) == hash_file(second)  # so a restarted agent's update counts as the same
+    update = open_update(first)
+    assert set(update.names) == set(update_tensors(a_spec(), task.plan))
+    assert {key: update.metadata[key] for key in ("format", "job", "round", "client", "num_examples", "decay")} == {
+        "format": "fedgalore.update.v1",
+        "job": "job",
+        "round": "1",
+        "client": "a",
+        "num_examples": "16",
+        "decay": "1.0",
+    }
+    assert sorted(path.name for path in tmp_path.glob("*.draft")) == []
+
+
+def test_a_step_gives_the_servers_bits_or_nothing(trainer, task, tmp_path):
+    specs = aggregate_tensors(a_spec(), task.plan, clients=1)
+    generator = torch.Generator().manual_seed(0)
+    change = {name: torch.randn(spec.shape, generator=generator) / 100 for name, spec in specs.items()}
+    weights = apply_aggregate(task.weights(), change, 0.99, task.plan)
+    metadata = {"version": "1", "decay": "0.99"}
+    aggregate = write(tmp_path / "aggregate", specs, change, format=AGGREGATE_FORMAT, **metadata)
+    whole = write(tmp_path / "weights1", task.plan.weights(), weights, format=WEIGHTS_FORMAT, **metadata)
+
+    split = reviews(tmp_path)
+    before = trainer.evaluate(a_spec(), split)
+    assert not trainer.step(aggregate, "0" * 64)
+    assert (trainer.version, trainer.exact) == (0, False)
+    trainer.reset()
+    assert trainer.evaluate(a_spec(), split) == before
+
+    assert trainer.step(aggregate, hash_file(whole))
+    assert trainer.version == 1
+    trainer.reset()
+    stepped = trainer.evaluate(a_spec(), split)
+    trainer.load(1, whole)
+    trainer.reset()
+    assert trainer.evaluate(a_spec(), split) == stepped != before
+
+
+def test_a_label_outside_the_range_is_told_with_file_row_value_and_range(trainer, tmp_path):
+    split = reviews(tmp_path, labels=(0, 77))
+    with pytest.raises(CannotTrain) as caught:
+        train(trainer, split, tmp_path / "update.safetensors")
+    for word in ("reviews.jsonl", "row 2", "77", "0 to 1"):
+        assert word in str(caught.value)
+
+
+def test_numbers_that_explode_are_told(task, tiny_model, tmp_path):
+    broken = {name: weight * float("inf") for name, weight in task.weights().items()}
+    trainer = Trainer("cpu", 1)
+    trainer.open("job", a_spec(), task.plan, tiny_model)
+    trainer.load(0, write(tmp_path / "weights", task.plan.weights(), broken, format=WEIGHTS_FORMAT, version="0"))
+    trainer.reset()
+    with pytest.raises(CannotTrain, match="loss became .* lower local.learning_rate"):
+        train(trainer, reviews(tmp_path), tmp_path / "update.safetensors")
+
+
+def test_training_stops_at_the_step_that_says_so(trainer, tmp_path):
+    steps = []
+
+    def on_step(step: int, loss: float) -> bool:
+        steps.append(step)
+        return False
+
+    with pytest.raises(TrainingStopped):
+        train(trainer, reviews(tmp_path), tmp_path / "update.safetensors", on_step)
+    assert steps == [1]
+    assert not (tmp_path / "update.safetensors").exists()
+
+
+def test_another_plan_than_the_coordinators_is_told(tiny_model):
+    with pytest.raises(CannotTrain, match="trains other weights than the coordinator's plan"):
+        Trainer("cpu", 1).open("job", a_spec(), TrainingPlan((), (Dense("head", (2,)),)), tiny_model)
+
+
+def test_a_folder_without_a_model_and_a_missing_device_are_told(task, tmp_path):
+    with pytest.raises(CannotTrain, match="model"):
+        Trainer("cpu", 1).open("job", a_spec(), task.plan, tmp_path)
+    if not torch.cuda.is_available():
+        with pytest.raises(CannotTrain, match="device: cuda is set"):
+            Trainer("cuda", 1)
+
+
+def test_a_damaged_weights_file_is_told(trainer, tmp_path):
+    (tmp_path / "damaged").write_bytes(b"\0" * 100)
+    with pytest.raises(CannotTrain, match="safetensors"):
+        trainer.load(1, tmp_path / "damaged")

@@ -1,0 +1,296 @@
+"""The transport against the real door: every call, broken connections, a coordinator that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client_agent import transport as door
+from client_agent.cache import Blob, Cache, hash_file
+from client_agent.errors import CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
+from client_agent.transport import Transport
+from coordinator.job import Prepared
+from coordinator.round import BlobRef, ModelVersion
+from fedgalore.job_spec import JobSpec
+from fedgalore.plan import UPDATE_FORMAT, Dense, TrainingPlan, update_tensors
+from protos import federation_pb2 as pb
+from protos.codec import SafetensorsWriter
+from tests.builders import a_spec
+
+MB = 2**20
+PLAN = TrainingPlan((), (Dense("head.weight", (MB,)),))  # an update of 4 MiB
+
+
+@asynccontextmanager
+async def connected(address: str, client: str = "a", patience_s: float = 20.0) -> AsyncIterator[Transport]:
+    transport = Transport(address, client, patience_s)
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+@asynccontextmanager
+async def cutting(port: int, after_bytes: int, times: int = 1) -> AsyncIterator[str]:
+    """Address of a line to `port` that breaks whenever `after_bytes` went over it, `times` times; then it holds."""
+    left = times
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal left
+        upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
+        moved = 0
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            nonlocal left, moved
+            while data := await source.read(65536):
+                moved += len(data)
+                if left and moved > after_bytes:
+                    left -= 1
+                    writer.transport.abort()
+                    downstream.transport.abort()
+                    return
+                sink.write(data)
+                await sink.drain()
+            sink.close()
+
+        await asyncio.gather(pump(reader, downstream), pump(upstream, writer), return_exceptions=True)
+        writer.close()
+        downstream.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+    assert left == 0, "the line was never cut"
+
+
+async def running_job(coordinator, plan: TrainingPlan = PLAN, **rounds) -> tuple[str, JobSpec, bytes]:
+    """A job that needs one client, with 5 MiB of random weights."""
+    content = os.urandom(5 * MB)
+    weights = coordinator.blobs.put_bytes(content)
+    spec = a_spec(rounds={"count": 1, "min_clients": 1, "selection_wait_s": 0, **rounds})
+    job, _ = await coordinator.engine.create(spec)
+    files = (("config.json", BlobRef(weights.sha256, weights.size_bytes)),)
+    await coordinator.engine.prepared(job.id, Prepared(plan.to_dict(), files, files, ModelVersion(0, weights)))
+    return job.id, spec, content
+
+
+async def take_task(transport: Transport) -> pb.Task:
+    await transport.register({"reviews": 12})
+    task = await transport.next_task(10)
+    assert task is not None
+    return task
+
+
+def write_update(folder: Path, task: pb.Task, client: str = "a", **metadata: str) -> tuple[Path, Blob]:
+    fields = {
+        "format": UPDATE_FORMAT,
+        "job": task.job_id,
+        "round": str(task.round),
+        "client": client,
+        "num_examples": "12",
+        "decay": "1.0",
+        "metrics": '{"train_loss": 0.5}',
+    }
+    path = folder / "update.safetensors"
+    with SafetensorsWriter(path, update_tensors(a_spec(), PLAN), {**fields, **metadata}) as writer:
+        writer.write("head.weight/delta", np.full(MB, 0.25, dtype=np.float32))
+    return path, Blob(hash_file(path), path.stat().st_size)
+
+
+async def test_registers_and_polls(coordinator):
+    async with connected(coordinator.address) as transport:
+        answer = await transport.register({"reviews": 12})
+        assert answer.presence_s == 3
+        assert await transport.next_task(0.1) is None
+        job_id, _, _ = await running_job(coordinator)
+        task = await transport.next_task(10)
+        assert (task.job_id, task.round, task.kind, task.model_version) == (job_id, 1, pb.Task.KIND_TRAIN, 0)
+        assert [agent.datasets for agent in await coordinator.engine.agents()] == [{"reviews": 12}]
+
+
+async def test_another_protocol_version_is_refused_with_both_versions(coordinator, monkeypatch):
+    monkeypatch.setattr(door, "PROTOCOL_VERSION", 7)
+    async with connected(coordinator.address) as transport:
+        with pytest.raises(Refused, match="7") as caught:
+            await transport.register({"reviews": 12})
+        assert "1" in str(caught.value)
+    assert await coordinator.engine.agents() == []
+
+
+async def test_an_unknown_agent_is_told_to_register(coordinator):
+    async with connected(coordinator.address) as transport:
+        with pytest.raises(Forgotten, match="register"):
+            await transport.next_task(0)
+
+
+async def test_downloads_once_and_checks_the_content(coordinator, tmp_path):
+    _, _, content = await running_job(coordinator)
+    cache = Cache(tmp_path / "work")
+    async with connected(coordinator.address) as transport:
+        task = await take_task(transport)
+        blob = Blob(task.weights.sha256, task.weights.size_bytes)
+        path = await transport.download(blob, cache, task.job_id, task.round)
+        assert path.read_bytes() == content
+        await coordinator.stop()
+        assert await transport.download(blob, cache, task.job_id, task.round) == path
+
+
+async def test_a_cut_download_goes_on_where_it_broke(coordinator, tmp_path):
+    _, _, content = await running_job(coordinator)
+    async with cutting(coordinator.port, 2 * MB) as address, connected(address) as transport:
+        task = await take_task(transport)
+        cache = Cache(tmp_path / "work")
+        blob = Blob(task.weights.sha256, task.weights.size_bytes)
+        path = await transport.download(blob, cache, task.job_id, task.round)
+        assert path.read_bytes() == content
+
+
+async def test_a_download_goes_on_from_the_part_of_an_earlier_process(coordinator, tmp_path):
+    _, _, content = await running_job(coordinator)
+    cache = Cache(tmp_path / "work")
+    async with connected(coordinator.address) as transport:
+        task = await take_task(transport)
+        blob = Blob(task.weights.sha256, task.weights.size_bytes)
+        cache.partial(blob).write_bytes(content[: 4 * MB])
+        await transport.download(blob, cache, task.job_id, task.round)
+    traffic = await coordinator.engine.traffic(task.job_id)
+    assert traffic[task.round]["a"]["down"] == MB
+
+
+async def test_a_damaged_part_is_thrown_away_and_fetched_anew(coordinator, tmp_path):
+    _, _, content = await running_job(coordinator)
+    cache = Cache(tmp_path / "work")
+    async with connected(coordinator.address) as transport:
+        task = await take_task(transport)
+        blob = Blob(task.weights.sha256, task.weights.size_bytes)
+        for damage in (b"x" * MB, b"x" * blob.size_bytes, b"x" * (blob.size_bytes + 1)):
+            cache.partial(blob).write_bytes(damage)
+            path = await transport.download(blob, cache, task.job_id, task.round)
+            assert path.read_bytes() == content
+            path.unlink()
+
+
+async def test_content_that_never_fits_its_hash_is_rejected(coordinator, tmp_path):
+    await running_job(coordinator)
+    async with connected(coordinator.address) as transport:
+        task = await take_task(transport)
+        blob = Blob(task.weights.sha256, task.weights.size_bytes)
+        coordinator.blobs.path(blob.sha256).write_bytes(b"y" * blob.size_bytes)
+        with pytest.raises(Rejected, match="another content"):
+            await transport.download(blob, Cache(tmp_path / "work"), task.job_id, task.round)
+
+
+async def test_an_update_is_accepted_once(coordinator, tmp_path):
+    job_id, _, _ = await running_job(coordinator)
+    async with connected(coordinator.address) as transport:
+        task = await take_task(transport)
+        path, blob = write_update(tmp_path, task)
+        assert "update of a is in round 1" in await transport.submit(path, blob, job_id, 1)
+        assert await transport.submit(path, blob, job_id, 1) == "accepted before"
+    receipt = (await coordinator.engine.round(job_id, 1)).participants["a"].receipt
+    assert (receipt.blob.sha256, receipt.num_examples, receipt.metrics) == (blob.sha256, 12, {"train_loss": 0.5})
+
+
+async def test_a_cut_upload_goes_on_where_the_coordinator_has_it(coordinator, tmp_path):
+    job_id, _, _ = await running_job(coordinator)
+    async with cutting(coordinator.port, 2 * MB, times=2) as address, connected(address) as transport:
+        task = await take_task(transport)
+        path, blob = write_update(tmp_path, task)
+        await transport.submit(path, blob, job_id, 1)
+    round_ = await coordinator.engine.round(job_id, 1)
+    assert round_.participants["a"].receipt.blob.sha256 == blob.sha256
+    assert coordinator.blobs.path(blob.sha256).read_bytes() == path.read_bytes()
+    traffic = await coordinator.engine.traffic(job_id)
+    assert traffic[1]["a"]["up"] <= blob.size_bytes + 2 * MB  # no byte that the coordinator held came twice
+
+
+async def test_a_wrong_update_is_rejected_with_the_reason(coordinator, tmp_path):
+    job_id, _, _ = await running_job(coordinator)
+    async with connected(coordinator.address) as transport:
+        task = await take_task(transport)
+        path, blob = write_update(tmp_path, task, round="9")
+        with pytest.raises(Rejected, match="round"):
+            await transport.submit(path, blob, job_id, 1)
+
+
+async def test_a_closed_round_is_over(coordinator, tmp_path):
+    job_id, _, _ = await running_job(coordinator)
+    async with connected(coordinator.address) as transport:
+        task = await take_task(transport)
+        path, blob = write_update(tmp_path, task)
+        await coordinator.engine.cancel(job_id)
+        with pytest.raises(RoundOver):
+            await transport.submit(path, blob, job_id, 1)
+        with pytest.raises(RoundOver):
+            await transport.download(
+                Blob(task.weights.sha256, task.weights.size_bytes), Cache(tmp_path / "work"), job_id, 1
+            )
+        request = pb.ReportProgressRequest(client="a", job_id=job_id, round=1, stage="train", step=1, train_loss=0.5)
+        answer = await transport.heartbeat(request)
+        assert not answer.go_on
+        assert answer.reason
+
+
+async def test_registering_waits_for_the_coordinator_and_says_so_once(away, logged):
+    async with connected(away.address) as transport:
+        waiting = asyncio.create_task(transport.register({"reviews": 12}))
+        await asyncio.sleep(1.5)
+        assert not waiting.done()
+        await away.start()
+        await asyncio.wait_for(waiting, 20)
+        await transport.next_task(0)
+    events = [entry["event"] for entry in logged if "the coordinator" in str(entry["event"])]
+    assert events == ["the coordinator does not answer; trying again", "the coordinator answers again"]
+
+
+async def test_a_poll_outlives_a_restart_of_the_coordinator(coordinator):
+    async with connected(coordinator.address) as transport:
+        await transport.register({"reviews": 12})
+        waiting = asyncio.create_task(transport.next_task(30))
+        await asyncio.sleep(0.2)
+        await coordinator.stop()
+        await asyncio.sleep(0.5)
+        await coordinator.start()
+        await running_job(coordinator)
+        task = await asyncio.wait_for(waiting, 20)
+        if task is None:  # the old door answered the poll as it closed
+            task = await transport.next_task(10)
+        assert task.round == 1
+
+
+async def test_other_calls_give_up_when_patience_ends(coordinator, tmp_path):
+    job_id, _, _ = await running_job(coordinator)
+    async with connected(coordinator.address, patience_s=1.0) as transport:
+        task = await take_task(transport)
+        path, blob = write_update(tmp_path, task)
+        await coordinator.stop()
+        with pytest.raises(CoordinatorAway, match="no answer from 127.0.0.1"):
+            await asyncio.wait_for(transport.submit(path, blob, job_id, 1), 20)
+
+
+async def test_what_is_no_coordinator_is_refused(tmp_path):
+    import grpc
+
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with connected(f"127.0.0.1:{port}") as transport:
+            with pytest.raises(Refused, match="does not speak this protocol"):
+                await transport.register({})
+    finally:
+        await server.stop(0)
+
+
+def test_blob_hashes_are_those_of_hashlib(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    assert hash_file(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()

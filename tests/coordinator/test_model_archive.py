@@ -1,0 +1,105 @@
+"""Model archives: a real model's files, with the weights of a later version, as `from_pretrained` reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+
+from coordinator.blob_store import DirectoryBlobStore
+from coordinator.errors import NotReady
+from coordinator.job import Job, ModelVersion, Prepared, Status
+from coordinator.model_archive import ArchiveError, ModelArchive
+from tests.builders import a_job, a_plan
+
+TRAINED = ("bert.encoder.layer.0.attention.self.query.weight", "classifier.weight", "classifier.bias")
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> DirectoryBlobStore:
+    return DirectoryBlobStore(tmp_path / "blobs")
+
+
+def tiny_model() -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    return BertForSequenceClassification(BertConfig(vocab_size=40, max_position_embeddings=16, **shape))
+
+
+def prepared_job(folder: Path, blobs: DirectoryBlobStore, model: BertForSequenceClassification, shard: str) -> Job:
+    """As the aggregator leaves it, with the model's own weights as version 0."""
+    model.save_pretrained(folder, max_shard_size=shard)
+    export = tuple((path.name, blobs.put_file(path)) for path in sorted(folder.iterdir()))
+    weights = {name: model.state_dict()[name].contiguous() for name in TRAINED}
+    version = store_version(folder, blobs, weights, 0)
+    prepared = Prepared(a_plan().to_dict(), export, export, version)
+    return replace(a_job(), status=Status.RUNNING, prepared=prepared, model=version)
+
+
+def store_version(
+    folder: Path, blobs: DirectoryBlobStore, weights: dict[str, torch.Tensor], version: int
+) -> ModelVersion:
+    path = folder.parent / "weights.safetensors"
+    save_file(weights, path)
+    return ModelVersion(version, blobs.put_file(path))
+
+
+@pytest.mark.parametrize("shard", ["1GB", "8KB"])
+def test_the_archive_is_the_model_with_the_versions_weights(
+    shard: str, tmp_path: Path, blobs: DirectoryBlobStore
+) -> None:
+    model = tiny_model()
+    job = prepared_job(tmp_path / "export", blobs, model, shard)
+    assert job.prepared is not None
+    shards = [name for name, _ in job.prepared.export if name.endswith(".safetensors")]
+    assert (len(shards) > 1) == (shard == "8KB")
+
+    torch.manual_seed(1)
+    weights = {name: torch.randn_like(model.state_dict()[name]) for name in TRAINED}
+    version = store_version(tmp_path / "export", blobs, weights, 3)
+    archive = ModelArchive(job, version, {"mean": {"accuracy": 0.5}}, blobs)
+    data = b"".join(archive)
+    assert len(data) == archive.size_bytes
+
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert {name.split("/")[0] for name in tar.getnames()} == {"tiny"}
+        tar.extractall(tmp_path / "out", filter="data")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "tiny")
+    for name, tensor in loaded.state_dict().items():
+        expected = weights[name] if name in weights else model.state_dict()[name]
+        assert torch.equal(tensor, expected), name
+    card = json.loads((tmp_path / "out" / "tiny" / "fedgalore.json").read_text())
+    assert (card["job"], card["model_version"], card["method"]["kind"]) == (job.id, 3, "fedgalore")
+    assert card["evaluation"]["mean"]["accuracy"] == 0.5
+
+
+def test_version_0_is_the_model_bit_for_bit(tmp_path: Path, blobs: DirectoryBlobStore) -> None:
+    job = prepared_job(tmp_path / "export", blobs, tiny_model(), "1GB")
+    assert job.model is not None
+    with tarfile.open(fileobj=io.BytesIO(b"".join(ModelArchive(job, job.model, None, blobs)))) as tar:
+        member = tar.extractfile("tiny/model.safetensors")
+        assert member is not None
+        assert member.read() == (tmp_path / "export" / "model.safetensors").read_bytes()
+
+
+def test_weights_without_a_place_in_the_model_are_refused(tmp_path: Path, blobs: DirectoryBlobStore) -> None:
+    job = prepared_job(tmp_path / "export", blobs, tiny_model(), "1GB")
+    stray = store_version(tmp_path / "export", blobs, {"elsewhere.weight": torch.zeros(2, 2)}, 1)
+    with pytest.raises(ArchiveError, match=r"no place for: elsewhere\.weight"):
+        ModelArchive(job, stray, None, blobs)
+    bent = store_version(tmp_path / "export", blobs, {"classifier.bias": torch.zeros(7)}, 1)
+    with pytest.raises(ArchiveError, match=r"classifier\.bias is F32 \[2\]"):
+        ModelArchive(job, bent, None, blobs)
+
+
+def test_a_pending_job_has_no_model(blobs: DirectoryBlobStore) -> None:
+    job = a_job()
+    with pytest.raises(NotReady, match="not prepared yet"):
+        ModelArchive(job, ModelVersion(0, blobs.put_bytes(b"")), None, blobs)

@@ -1,0 +1,142 @@
+"""What is deployed can be deployed: schemas of the Kubernetes base, house rules of both ways to run containers."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from client_agent import settings
+from fedgalore.job_spec import JobSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+K8S = ROOT / "deploy" / "k8s"
+WORKLOADS = {"Deployment", "StatefulSet"}
+
+
+def rendered() -> Iterator[dict[str, Any]]:
+    """The base as kustomize renders it; where there is no kubectl, its resource files as they are."""
+    if shutil.which("kubectl"):
+        result = subprocess.run(["kubectl", "kustomize", str(K8S)], capture_output=True, text=True, check=True)
+        texts = [result.stdout]
+    else:
+        listed = yaml.safe_load((K8S / "kustomization.yaml").read_text())["resources"]
+        texts = [(K8S / name).read_text() for name in listed]
+    for text in texts:
+        yield from yaml.safe_load_all(text)
+
+
+RESOURCES = list(rendered())
+PODS = {item["metadata"]["name"]: item["spec"]["template"]["spec"] for item in RESOURCES if item["kind"] in WORKLOADS}
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda item: f"{item['kind']}-{item['metadata']['name']}")
+def test_a_resource_matches_the_schema_of_its_kind(resource: dict[str, Any]) -> None:
+    kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_an_unknown_field_would_be_noticed() -> None:
+    broken = next(item for item in RESOURCES if item["kind"] == "Deployment") | {"replica": 1}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_runs_with_few_rights_and_known_limits(name: str) -> None:
+    pod = PODS[name]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["automountServiceAccountToken"] is False
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        rights = container["securityContext"]
+        assert rights["readOnlyRootFilesystem"] is True
+        assert rights["allowPrivilegeEscalation"] is False
+        assert rights["capabilities"] == {"drop": ["ALL"]}
+        assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+    for container in pod["containers"]:
+        assert "readinessProbe" in container
+
+
+def test_the_coordinator_is_probed_at_both_doors() -> None:
+    (container,) = PODS["coordinator"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "rest"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "rest"}
+    assert container["startupProbe"]["grpc"]["port"] == ports["grpc"]
+
+
+def test_every_mount_of_a_pod_has_its_volume() -> None:
+    claims = {
+        item["metadata"]["name"]: {claim["metadata"]["name"] for claim in item["spec"].get("volumeClaimTemplates", [])}
+        for item in RESOURCES
+        if item["kind"] in WORKLOADS
+    }
+    for name, pod in PODS.items():
+        volumes = {volume["name"] for volume in pod.get("volumes", [])} | claims[name]
+        mounts = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+        assert mounts <= volumes, name
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_a_compose_service_is_watched_and_locked_down(service: str) -> None:
+    options = COMPOSE["services"][service]
+    if "build" in options:
+        target = options["build"]["target"]
+        stage = DOCKERFILE.split(f" AS {target}\n")[1].split("\nFROM ")[0]
+        assert "HEALTHCHECK" in stage
+        assert DOCKERFILE.split(f"\nFROM base AS {target}\n")[0].rpartition("\nUSER ")[2].startswith("10001")
+        assert options["cap_drop"] == ["ALL"]
+    else:
+        assert options["healthcheck"]["test"]
+    assert options["read_only"] is True
+    assert "no-new-privileges:true" in options["security_opt"]
+
+
+def test_compose_publishes_on_loopback_only() -> None:
+    published = [port for options in COMPOSE["services"].values() for port in options.get("ports", [])]
+    assert published
+    assert all(port.startswith(("127.0.0.1:", "${GRPC_ADDRESS:-127.0.0.1}:")) for port in published)
+
+
+def test_compose_mounts_what_is_there() -> None:
+    for options in COMPOSE["services"].values():
+        for mount in options.get("volumes", []):
+            source = mount.split(":")[0]
+            if source.startswith("."):
+                assert (ROOT / source).exists(), source
+                assert mount.endswith(":ro"), source
+            else:
+                assert source in COMPOSE["volumes"], source
+
+
+def test_redis_confirms_a_write_only_when_it_is_on_disk() -> None:
+    words = " ".join(COMPOSE["services"]["redis"]["command"])
+    assert "--appendonly yes" in words
+    assert "--appendfsync always" in words
+    config = (K8S / "config" / "redis.conf").read_text().splitlines()
+    assert {"appendonly yes", "appendfsync always"} <= set(config)
+
+
+def test_the_example_job_fits_the_example_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = JobSpec.model_validate(json.loads((ROOT / "deploy" / "compose" / "job.json").read_text()))
+    monkeypatch.setenv("FEDGALORE_AGENT_NAME", "agent-1")
+    for config in (ROOT / "deploy" / "compose" / "agent.yaml", K8S / "config" / "agent.yaml"):
+        assert job.data.name in settings.load(config).data
+    agents = [name for name in COMPOSE["services"] if name.startswith("agent-")]
+    assert len(agents) >= job.rounds.cohort_size
+    assert re.search(rf"copytree\([^)]*\(\), '{job.model.source}'", DOCKERFILE)
+    for name in agents:
+        for split in ("train", "test"):
+            rows = (ROOT / "deploy" / "compose" / "data" / name / f"{split}.jsonl").read_text().splitlines()
+            labels = [json.loads(row)["label"] for row in rows]
+            assert labels.count(0) == labels.count(1) > 0

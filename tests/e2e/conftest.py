@@ -1,0 +1,100 @@
+"""A federation of separate processes around a tiny model: Redis, coordinator, aggregator, three agents."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from client_agent.data import read_all
+from client_agent.settings import load
+from deploy.local import LocalFederation
+from fedgalore.job_spec import JobSpec, parse
+from fedgalore.simulation import SimulationResult, Site, simulate
+from tests.fedgalore.conftest import sentences, tiny_bert  # noqa: F401  # a fixture
+
+NAMES = ("north", "south", "west")
+WAIT_S = 90.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A federation with what a test wants of it."""
+
+    federation: LocalFederation
+    model: Path
+
+    def document(self, **sections: Any) -> dict[str, Any]:
+        """A job with everything in it that could make two runs differ: refreshed bases, weight decay, dropout."""
+        document: dict[str, Any] = {
+            "name": "e2e",
+            "model": {"source": str(self.model), "num_labels": 3},
+            "data": {"name": "topics", "max_length": 16},
+            "method": {"rank": 4, "update_proj_gap": 3},
+            "rounds": {"count": 3, "min_clients": 3, "deadline_s": 60},
+            "local": {"steps": 4, "batch_size": 8, "learning_rate": 0.01, "weight_decay": 0.1},
+            "seed": 7,
+        }
+        for name, value in sections.items():
+            document[name] = {**document[name], **value} if isinstance(value, dict) else value
+        return document
+
+    def post(self, **sections: Any) -> str:
+        """Posts a job; its id."""
+        answer = httpx.post(self.url("jobs"), json=self.document(**sections))
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def url(self, path: str) -> str:
+        return f"{self.federation.rest_url}/api/v1/{path}"
+
+    def get(self, path: str) -> Any:
+        answer = httpx.get(self.url(path))
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def wait(self, job_id: str, until: Callable[[Any], bool]) -> Any:
+        """The job once `until` holds for it."""
+        end = time.monotonic() + WAIT_S
+        while not until(job := self.get(f"jobs/{job_id}")):
+            assert time.monotonic() < end, f"still {job['status']}: {job['reason']}"
+            time.sleep(0.1)
+        return job
+
+    def simulated(self, **sections: Any) -> tuple[JobSpec, SimulationResult]:
+        """The same job over the same agents' data in this process."""
+        spec = parse(self.document(**sections))
+        sites = []
+        for config in sorted((self.federation.root / "agents").glob("*/agent.yaml")):
+            settings = load(config)
+            local = read_all(settings.data)[spec.data.name]
+            assert local.test is not None
+            sites.append(Site(settings.name, local.train.examples, local.test.examples))
+        return spec, simulate(spec, self.model, sites)
+
+
+def ended(job: Any) -> bool:
+    return job["status"] in ("COMPLETED", "FAILED", "CANCELLED", "PAUSED")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Running]:  # noqa: F811
+    folder = tmp_path_factory.mktemp("federation")
+    agents = []
+    for seed, name in enumerate(NAMES):
+        files = {}
+        for split, count in (("train", 40 + 10 * seed), ("test", 20)):
+            files[split] = folder / f"{name}-{split}.jsonl"
+            # each site knows two of the three classes
+            rows = [row for row in sentences(2 * count, 10 * seed + len(split)) if row["label"] != seed][:count]
+            files[split].write_text("".join(json.dumps(row) + "\n" for row in rows))
+        columns = {"train": str(files["train"]), "test": str(files["test"]), "text": "text", "label": "label"}
+        agents.append({"name": name, "threads": 1, "data": {"topics": columns}})
+    with LocalFederation(folder / "run", agents) as federation:
+        yield Running(federation, tiny_bert)

@@ -1,0 +1,114 @@
+"""The main job across real processes: train, resume after a restart, refuse what does not fit."""
+
+from __future__ import annotations
+
+import io
+import signal
+import tarfile
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from fedgalore.plan import TrainingPlan
+from tests.e2e.conftest import NAMES, Running, ended
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # as the agents: another number of threads may round differently
+
+
+def downloaded(running: Running, job_id: str, folder: Path) -> dict[str, torch.Tensor]:
+    answer = httpx.get(running.url(f"jobs/{job_id}/model"))
+    assert answer.status_code == 200
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+        tar.extractall(folder, filter="data")
+    (model,) = folder.iterdir()
+    return dict(AutoModelForSequenceClassification.from_pretrained(model).state_dict())
+
+
+def assert_same_bits(running: Running, job_id: str, folder: Path, **sections: object) -> None:
+    weights = downloaded(running, job_id, folder)
+    _, result = running.simulated(**sections)
+    assert result.weights.keys() <= weights.keys()
+    different = [name for name, tensor in result.weights.items() if not torch.equal(weights[name], tensor)]
+    assert different == []
+
+
+def test_a_job_runs_to_its_end_with_the_bits_of_the_simulation(running: Running, tmp_path: Path) -> None:
+    job_id = running.post()
+    job = running.wait(job_id, ended)
+    assert (job["status"], job["model_version"]) == ("COMPLETED", 3), job["reason"]
+
+    assert_same_bits(running, job_id, tmp_path)
+
+    rounds = running.get(f"jobs/{job_id}/rounds")["rounds"]
+    assert [(r["kind"], r["phase"]) for r in rounds] == [("train", "COMMITTED")] * 3 + [("evaluate", "COMMITTED")]
+    _, simulated = running.simulated()
+    for entry, record in zip(rounds, simulated.rounds, strict=True):
+        accuracy = {name: one["evaluation"]["metrics"]["accuracy"] for name, one in entry["participants"].items()}
+        assert accuracy == {name: metrics["accuracy"] for name, metrics in record.evaluation.items()}
+    plan: TrainingPlan = simulated.task.plan
+    for entry in rounds[:3]:
+        assert set(entry["participants"]) == set(NAMES)
+        assert entry["dense_bytes"] == plan.dense_bytes()
+        assert all(one["up_bytes"] > 0 and one["down_bytes"] > 0 for one in entry["participants"].values())
+
+
+def test_a_restart_between_rounds_loses_nothing(running: Running, tmp_path: Path) -> None:
+    job_id = running.post(rounds={"count": 4})
+    running.wait(job_id, lambda job: job["model_version"] == 1)
+    assert httpx.post(running.url(f"jobs/{job_id}/pause")).status_code == 200
+    paused = running.wait(job_id, lambda job: job["round"] is None)
+    assert paused["status"] == "PAUSED"
+
+    running.federation.stop_coordinator(signal.SIGKILL)
+    running.federation.start_coordinator()
+    again = running.get(f"jobs/{job_id}")
+    assert (again["status"], again["model_version"]) == ("PAUSED", paused["model_version"])
+    assert httpx.post(running.url(f"jobs/{job_id}/resume")).status_code == 200
+    job = running.wait(job_id, ended)
+    assert (job["status"], job["model_version"]) == ("COMPLETED", 4), job["reason"]
+    rounds = running.get(f"jobs/{job_id}/rounds")["rounds"]
+    assert [entry["phase"] for entry in rounds] == ["COMMITTED"] * 5
+
+    assert_same_bits(running, job_id, tmp_path, rounds={"count": 4})
+
+
+def test_a_truncated_downlink_and_partial_participation_have_the_same_bits_too(
+    running: Running, tmp_path: Path
+) -> None:
+    sections = {"method": {"downlink_rank": 5}, "rounds": {"count": 3, "min_clients": 2}}
+    job_id = running.post(**sections)
+    assert running.wait(job_id, ended)["status"] == "COMPLETED"
+    assert_same_bits(running, job_id, tmp_path, **sections)
+
+
+def test_labels_outside_the_range_pause_the_job_and_name_file_row_and_remedy(running: Running) -> None:
+    job_id = running.post(model={"num_labels": 2})
+    job = running.wait(job_id, ended)
+    assert job["status"] == "PAUSED"
+    assert "label 2 is outside the range 0 to 1" in job["reason"]
+    assert "north-t" in job["reason"]
+    assert "row " in job["reason"]
+    assert "model.num_labels" in job["reason"]
+    assert httpx.post(running.url(f"jobs/{job_id}/cancel")).status_code == 200
+
+
+def test_a_model_folder_that_does_not_exist_fails_the_job_with_the_field(running: Running, tmp_path: Path) -> None:
+    # a door that sees the folder is missing may refuse the job at once; one that does not lets the aggregator find out
+    answer = httpx.post(running.url("jobs"), json=running.document(model={"source": str(tmp_path / "nowhere")}))
+    if answer.status_code == 201:
+        job = running.wait(answer.json()["id"], ended)
+        assert job["status"] == "FAILED"
+        text = job["reason"]
+    else:
+        assert answer.status_code == 422
+        text = answer.text
+    assert "model.source" in text
+    assert "nowhere" in text

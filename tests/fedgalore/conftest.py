@@ -1,0 +1,94 @@
+"""Tiny seeded models with tokenizers of their own, saved as a user's folder would be, and text that is easy to learn."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+CLASSES = ("weather", "music", "food")
+WORDS = {
+    "weather": ["rain", "sun", "wind", "snow"],
+    "music": ["song", "drum", "choir", "tune"],
+    "food": ["bread", "soup", "rice", "plum"],
+}
+FILLERS = ["the", "a", "some", "more", "today", "please"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet_transformers() -> None:
+    transformers.utils.logging.disable_progress_bar()
+
+
+def sentences(count: int, seed: int, classes: tuple[str, ...] = CLASSES) -> list[dict[str, Any]]:
+    """Examples whose class shows in two of six words; labels count along `CLASSES`."""
+    chance = random.Random(seed)
+    examples = []
+    for row in range(1, count + 1):
+        name = chance.choice(classes)
+        words = chance.choices(WORDS[name], k=2) + chance.choices(FILLERS, k=4)
+        chance.shuffle(words)
+        examples.append({"row": row, "text": " ".join(words), "text_pair": None, "label": CLASSES.index(name)})
+    return examples
+
+
+def questions(count: int, seed: int) -> list[dict[str, Any]]:
+    """The same as prompts, with the class's name as their completion."""
+    return [
+        {"row": e["row"], "prompt": e["text"], "completion": CLASSES[e["label"]]} for e in sentences(count, seed)
+    ]
+
+
+def _tokenizer(template: bool) -> transformers.PreTrainedTokenizerFast:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    words = [*special, *CLASSES, *FILLERS, *(word for group in WORDS.values() for word in group)]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    if template:
+        core.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+        )
+    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"} if template else {"eos_token": "[SEP]"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", **names)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT encoder without head: hidden 32, 2 layers, square, tall and wide matrices."""
+    folder = tmp_path_factory.mktemp("models") / "bert"
+    tokenizer = _tokenizer(template=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=32,
+        )
+        transformers.BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 language model, whose matrices are `Conv1D` and stored `(in, out)`; its tokenizer has no padding token."""
+    folder = tmp_path_factory.mktemp("models") / "gpt2"
+    tokenizer = _tokenizer(template=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.GPT2Config(
+            vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=32, bos_token_id=3, eos_token_id=3
+        )
+        transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

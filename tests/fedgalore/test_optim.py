@@ -1,0 +1,374 @@
+"""GaLoreAdamW against torch's AdamW, galore-torch, the papers' formulas written out, and its own promises."""
+
+import importlib.util
+import sys
+import types
+from itertools import pairwise
+from math import inf
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fedgalore.optim import GaLoreAdamW, SubspaceConfig
+from fedgalore.projector import orient
+from fedgalore.second_moment import SecondMomentSketch, carry
+
+SHAPES = [(6, 10), (10, 6)]
+PLAIN = {"prior_steps": 0.0, "update_clip": None}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gradients_of(shape: tuple[int, int], steps: int, seed: int = 0) -> list[Tensor]:
+    generator = seeded(seed)
+    return [torch.randn(shape, generator=generator) * (0.1 + 3 * step / steps) for step in range(steps)]
+
+
+def carried_sketch(shape: tuple[int, int], rank: int, seed: int = 3) -> SecondMomentSketch:
+    d, k = min(shape), max(shape)
+    generator = seeded(seed)
+    basis, _ = torch.linalg.qr(torch.randn(d, rank, generator=generator))
+    return SecondMomentSketch(
+        basis, torch.rand(rank, k, generator=generator) + 0.1, torch.rand(1, k, generator=generator) * 0.1
+    )
+
+
+class Trained:
+    """One matrix after some steps along given gradients."""
+
+    def __init__(self, gradients, rank, carried=None, start=None, seed=0, **config):
+        shape = tuple(gradients[0].shape)
+        self.start = torch.randn(shape, generator=seeded(99)) if start is None else start
+        weight = nn.Parameter(self.start.clone())
+        sketches = {} if carried is None else {"w": carried}
+        self.path = [self.start.clone()]
+        with GaLoreAdamW({"w": (weight, rank)}, [], SubspaceConfig(**config), 1e-3, sketches, seed) as self.optimizer:
+            for gradient in gradients:
+                (weight * gradient).sum().backward()
+                self.optimizer.step()
+                self.path.append(weight.detach().clone())
+        self.weight = self.path[-1]
+        self.factors = self.optimizer.factors("w")
+        self.sketch = self.optimizer.sketch("w")
+
+    def from_factors(self) -> Tensor:
+        total = self.optimizer.decay * orient(self.start).double()
+        for factor in self.factors:
+            total = total + factor.basis.double() @ factor.factor.double()
+        return total
+
+
+# --- oracles -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("gap", [200, 7])
+def test_at_full_rank_without_carried_state_it_is_torch_adamw(shape, gap):
+    generator = seeded(1)
+    inputs, wanted = torch.randn(30, shape[1], generator=generator), torch.randn(30, shape[0], generator=generator)
+    start = torch.randn(shape, generator=generator)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    config = SubspaceConfig(learning_rate=0.02, weight_decay=0.1, update_proj_gap=gap, prior_steps=2, update_clip=None)
+    reference = torch.optim.AdamW([theirs], lr=0.02, weight_decay=0.1)
+    with GaLoreAdamW({"w": (ours, min(shape))}, [], config, 1e-3) as optimizer:
+        for _ in range(20):
+            for weight, stepper in ((ours, optimizer), (theirs, reference)):
+                (torch.tanh(inputs @ weight.T) - wanted).square().mean().backward()
+                stepper.step()
+            reference.zero_grad()
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert (ours - start).abs().max() > 0.1
+
+
+def galore_by_the_paper(start: Tensor, gradients: list[Tensor], basis: Tensor, rate: float, scale: float) -> np.ndarray:
+    """GaLore, algorithm 2 (arXiv 2403.03507), Adam inside a fixed basis `(d, r)`; `start` oriented, float64."""
+    weight, P = start.numpy().astype(np.float64), basis.numpy().astype(np.float64)
+    M = V = np.zeros((P.shape[1], weight.shape[1]))
+    for t, gradient in enumerate(gradients, start=1):
+        R = P.T @ gradient.numpy().astype(np.float64)
+        M, V = 0.9 * M + 0.1 * R, 0.999 * V + 0.001 * R**2
+        N = (M / (1 - 0.9**t)) / (np.sqrt(V / (1 - 0.999**t)) + 1e-12)
+        weight = weight - rate * scale * (P @ N)
+    return weight
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_with_a_state_of_zeros_it_takes_the_steps_of_the_galore_paper(shape):
+    gradients = gradients_of(shape, 12)
+    run = Trained(gradients, 3, learning_rate=0.01, scale=0.25, eps=1e-12, **PLAIN)
+    oriented = [orient(g) for g in gradients]
+    expected = galore_by_the_paper(orient(run.start), oriented, run.factors[0].basis, 0.01, 0.25)
+    np.testing.assert_allclose(orient(run.weight).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def galore_torch_adamw() -> types.ModuleType:
+    """The module with `GaLoreAdamW`, without the package's own start, which needs bitsandbytes for its 8-bit variant."""
+    found = importlib.util.find_spec("galore_torch")
+    if found is None:
+        pytest.skip("galore-torch is not installed")
+    package = types.ModuleType("galore_torch")
+    package.__path__ = list(found.submodule_search_locations or [])
+    sys.modules.setdefault("galore_torch", package)
+    return importlib.import_module("galore_torch.adamw")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_with_a_state_of_zeros_it_takes_the_steps_of_galore_torch(shape):
+    module = galore_torch_adamw()
+    gradients = gradients_of(shape, 12)
+    run = Trained(gradients, 3, learning_rate=0.01, scale=0.25, eps=1e-12, **PLAIN)
+    basis = run.factors[0].basis
+    weight = nn.Parameter(run.start.clone())
+    group = {"params": [weight], "rank": 3, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}
+    theirs = module.AdamW([group], lr=0.01, eps=1e-12, no_deprecation_warning=True)
+    projector = sys.modules["galore_torch.galore_projector"].GaLoreProjector(3, scale=0.25)
+    projector.get_orthogonal_matrix = lambda *_, **__: basis if shape[0] < shape[1] else basis.T
+    theirs.state[weight]["projector"] = projector
+    for gradient, expected in zip(gradients, run.path[1:], strict=True):
+        weight.grad = gradient.clone()
+        theirs.step()
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+def client_round_by_the_page(start, gradients, bases, gap, config: SubspaceConfig, carried):
+    """ALGORITHM, "Client, one round", in float64 with the bases given: the weights after each step, the last `V`, `rho`."""
+    weight = start.numpy().astype(np.float64)
+    d, r = bases[0].shape
+    beta1, beta2 = config.betas
+    n0 = inf if config.prior_steps is None else config.prior_steps
+    n0 = 0.0 if carried is None else n0
+
+    def bias(t):
+        return 1.0 if n0 == inf else 1 - beta2 ** (n0 + t)
+
+    m = V = np.zeros((r, weight.shape[1]))
+    rhos, path = [], []
+
+    def moved(V, rho, C):
+        return np.maximum(C**2 @ V + (1 - (C**2).sum(1, keepdims=True)) * rho, 0)
+
+    for t, gradient in enumerate(gradients):
+        G = gradient.numpy().astype(np.float64)
+        P = bases[t // gap]
+        if t == 0 and carried is not None:
+            V = bias(0) * moved(carried[1], carried[2], P.T @ carried[0])
+        elif t > 0 and t % gap == 0:
+            C = P.T @ bases[t // gap - 1]
+            V, m = bias(t) * moved(V / bias(t), np.mean(rhos, axis=0), C), C @ m
+        R = P.T @ G
+        rhos.append(((G**2).sum(0, keepdims=True) - (R**2).sum(0, keepdims=True)) / (d - r))
+        m, V = beta1 * m + (1 - beta1) * R, beta2 * V + (1 - beta2) * R**2
+        N = (m / (1 - beta1 ** (t + 1))) / (np.sqrt(V / bias(t + 1)) + config.eps)
+        if config.update_clip is not None:
+            N = N / max(1, np.sqrt(np.mean(N**2)) / config.update_clip)
+        weight = (1 - config.learning_rate * config.weight_decay) * weight - config.learning_rate * config.scale * P @ N
+        path.append(weight)
+    return path, V / bias(len(gradients)), np.mean(rhos, axis=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("prior", [0.0, 2.0, None])
+@pytest.mark.parametrize(("clip", "gap"), [(None, 4), (1.0, 100), (0.3, 4)])
+def test_a_round_is_the_one_that_the_algorithm_describes(shape, with_state, prior, clip, gap):
+    gradients = gradients_of(shape, 10, seed=5)
+    carried = carried_sketch(shape, 3) if with_state else None
+    choices = {"learning_rate": 0.03, "weight_decay": 0.5, "scale": 0.7, "eps": 1e-6, "betas": (0.8, 0.95)}
+    choices |= {"prior_steps": prior, "update_clip": clip, "update_proj_gap": gap}
+    run = Trained(gradients, 3, carried, **choices)
+    bases = [f.basis.numpy().astype(np.float64) for f in run.factors]
+    assert len(bases) == -(-10 // gap)
+    state = None
+    if carried is not None:
+        state = [t.numpy().astype(np.float64) for t in (carried.basis, carried.second_moment, carried.residual)]
+    path, second, residual = client_round_by_the_page(
+        orient(run.start), [orient(g) for g in gradients], bases, gap, SubspaceConfig(**choices), state
+    )
+    for got, expected in zip(run.path[1:], path, strict=True):
+        np.testing.assert_allclose(orient(got).numpy(), expected, rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(run.sketch.second_moment.numpy(), second, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(run.sketch.residual.numpy(), residual, rtol=1e-3, atol=1e-5)
+    assert run.sketch.basis is run.factors[-1].basis
+
+
+# --- factors -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(2, 12),
+    columns=st.integers(2, 12),
+    share=st.floats(0.01, 1),
+    steps=st.integers(1, 9),
+    gap=st.integers(1, 10),
+    decay=st.sampled_from([0.0, 0.3, 5.0]),
+    carried=st.booleans(),
+)
+def test_factors_and_decay_give_back_the_weights(rows, columns, share, steps, gap, decay, carried):
+    shape = (rows, columns)
+    rank = max(1, round(share * min(shape)))
+    run = Trained(
+        gradients_of(shape, steps),
+        rank,
+        carried_sketch(shape, rank) if carried else None,
+        learning_rate=0.05,
+        weight_decay=decay,
+        update_proj_gap=gap,
+    )
+    assert run.optimizer.decay == pytest.approx((1 - 0.05 * decay) ** steps)
+    assert len(run.factors) == -(-steps // gap)
+    torch.testing.assert_close(orient(run.weight).double(), run.from_factors(), rtol=1e-5, atol=1e-5)
+
+
+def test_rank_limits_the_change_to_the_basis():
+    run = Trained(gradients_of((8, 20), 5), 2, learning_rate=0.1)
+    assert torch.linalg.matrix_rank(run.weight - run.start, tol=1e-4) == 2
+
+
+def test_a_target_without_gradients_only_decays():
+    seen, unseen = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.randn(4, 6))
+    before = unseen.detach().clone()
+    config = SubspaceConfig(learning_rate=0.1, weight_decay=0.5)
+    carried = carried_sketch((4, 6), 2)
+    targets = {"seen": (seen, 2), "unseen": (unseen, 2)}
+    with GaLoreAdamW(targets, [], config, 1e-3, {"unseen": carried}) as optimizer:
+        for _ in range(3):
+            seen.square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(unseen.detach(), optimizer.decay * before)
+    (factor,) = optimizer.factors("unseen")
+    assert factor.factor.abs().max() == 0
+    sketch = optimizer.sketch("unseen")
+    assert torch.isfinite(sketch.second_moment).all()
+    assert torch.equal(sketch.residual, carried.residual)
+
+
+def test_a_gradient_of_zeros_moves_nothing():
+    run = Trained([torch.zeros(4, 6)] * 2, 2)
+    assert torch.equal(run.weight, run.start)
+    assert torch.isfinite(run.sketch.second_moment).all()
+
+
+# --- carried state -------------------------------------------------------------------------------------------
+
+
+def test_no_prior_steps_is_a_reset():
+    gradients = gradients_of((6, 10), 5)
+    reset = Trained(gradients, 3, None, update_clip=None)
+    without_trust = Trained(gradients, 3, carried_sketch((6, 10), 3), prior_steps=0.0, update_clip=None)
+    assert torch.equal(reset.weight, without_trust.weight)
+
+
+@pytest.mark.parametrize("prior", [0.5, 2.0, None])
+def test_before_any_step_the_carried_state_counts_in_full(prior):
+    """The first gradient is tiny beside the state, so the first `V` is the carried one, scaled by the weight it keeps."""
+    carried = carried_sketch((6, 10), 3)
+    run = Trained([1e-6 * g for g in gradients_of((6, 10), 1)], 3, carried, prior_steps=prior, update_clip=None)
+    kept = 0.999 if prior is None else 0.999 * (1 - 0.999**prior) / (1 - 0.999 ** (prior + 1))
+    torch.testing.assert_close(run.sketch.second_moment, kept * carry(carried, run.sketch.basis), rtol=1e-4, atol=0)
+
+
+def test_more_prior_steps_keep_more_of_the_carried_state():
+    gradients = gradients_of((6, 10), 6)
+    carried = SecondMomentSketch(torch.eye(6, 3), torch.full((3, 10), 1e4), torch.full((1, 10), 1e4))
+    left = [Trained(gradients, 3, carried, prior_steps=p).sketch.second_moment for p in (0.0, 1.0, 5.0, None)]
+    for less, more in pairwise(left):
+        assert (more > less).all()
+
+
+# --- clip ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip", [1.0, 0.25])
+def test_a_step_is_clipped_to_the_root_mean_square_asked_for(clip):
+    tiny = SecondMomentSketch(torch.eye(6, 3), torch.full((3, 10), 1e-8), torch.full((1, 10), 1e-8))
+    gradients = [1e3 * g for g in gradients_of((6, 10), 1)]
+    clipped = Trained(gradients, 3, tiny, learning_rate=0.1, prior_steps=None, update_clip=clip)
+    rms = clipped.factors[0].factor.square().mean().sqrt()
+    assert float(rms) == pytest.approx(0.1 * clip, rel=1e-4)
+    giant = Trained(gradients, 3, tiny, learning_rate=0.1, prior_steps=None, update_clip=None)
+    assert giant.factors[0].factor.square().mean().sqrt() > 10 * rms
+    ratio = giant.factors[0].factor / clipped.factors[0].factor
+    torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio), rtol=1e-3, atol=0)  # same direction
+
+
+def test_the_clip_leaves_small_steps_alone():
+    gradients = gradients_of((6, 10), 4)
+    assert torch.equal(Trained(gradients, 3, update_clip=1e6).weight, Trained(gradients, 3, update_clip=None).weight)
+
+
+# --- hooks ---------------------------------------------------------------------------------------------------
+
+
+def test_hooks_free_each_gradient_before_the_next_one_and_go_at_the_end():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2))
+    targets = {str(i): (model[i].weight, 2) for i in (0, 1)}
+    alive: list[int] = []
+    watches = [  # run before the optimizer's hooks: as many gradients as ever are alive
+        weight.register_post_accumulate_grad_hook(
+            lambda _: alive.append(sum(w.grad is not None for w, _ in targets.values()))
+        )
+        for weight, _ in targets.values()
+    ]
+    head = list(model[2].parameters())
+    optimizer = GaLoreAdamW(targets, head, SubspaceConfig(), 1e-3)
+    with optimizer:
+        for weight, _ in targets.values():
+            assert len(weight._post_accumulate_grad_hooks) == 2  # the watch and the optimizer's one
+        before = [p.detach().clone() for p in (model[0].weight, *head)]
+        model(torch.ones(3, 6)).sum().backward()
+        assert model[0].weight.grad is None
+        assert model[1].weight.grad is None
+        assert all(parameter.grad is not None for parameter in head)
+        optimizer.step()
+        assert all(parameter.grad is None for parameter in head)
+        for old, new in zip(before, (model[0].weight, *head), strict=True):
+            assert not torch.equal(old, new)
+    assert alive == [1, 1]
+    for watch in watches:
+        watch.remove()
+    for weight, _ in targets.values():
+        assert not weight._post_accumulate_grad_hooks
+    model(torch.ones(3, 6)).sum().backward()
+    assert model[0].weight.grad is not None
+
+
+def test_hooks_go_when_training_fails():
+    weight = nn.Parameter(torch.randn(4, 6))
+
+    def fail() -> None:
+        with GaLoreAdamW({"w": (weight, 2)}, [], SubspaceConfig(), 1e-3):
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    assert not weight._post_accumulate_grad_hooks
+
+
+def test_dense_weights_are_trained_by_plain_adamw_at_their_own_rate():
+    generator = seeded(4)
+    start = torch.randn(5, generator=generator)
+    ours, theirs, target = nn.Parameter(start.clone()), nn.Parameter(start.clone()), nn.Parameter(torch.randn(3, 5))
+    reference = torch.optim.AdamW([theirs], lr=0.3, weight_decay=0.2, betas=(0.5, 0.6), eps=1e-4)
+    config = SubspaceConfig(learning_rate=1e-3, weight_decay=0.2, betas=(0.5, 0.6), eps=1e-4)
+    with GaLoreAdamW({"w": (target, 2)}, [ours], config, 0.3) as optimizer:
+        for _ in range(4):
+            ((target.sum() * 0 + ours) ** 3).sum().backward()
+            optimizer.step()
+            reference.zero_grad()
+            (theirs**3).sum().backward()
+            reference.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_bases_hang_on_seed_and_name_alone():
+    gradients = gradients_of((20, 30), 1)
+    first = Trained(gradients, 3, seed=1).factors[0].basis
+    assert torch.equal(first, Trained(gradients, 3, seed=1).factors[0].basis)
+    assert not torch.equal(first, Trained(gradients, 3, seed=2).factors[0].basis)
