@@ -81,8 +81,6 @@ def get(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 @app.command()
 def rounds(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show a job's rounds: reports, accuracy, bytes against whole matrices, time."""
-    from rich.console import Console
-
     from cli import show
 
     with Coordinator(url) as coordinator:
@@ -90,7 +88,7 @@ def rounds(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     if as_json:
         show.as_json(answer)
     else:
-        Console().print(show.round_table(answer["rounds"]))
+        show.console().print(show.rounds(answer["rounds"]))
 
 
 @app.command()

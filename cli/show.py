@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 COLOURS = {
     "PENDING": "yellow",
@@ -19,7 +21,14 @@ COLOURS = {
     "COMPLETED": "green",
     "FAILED": "red",
     "CANCELLED": "red",
+    "COMMITTED": "green",
+    "ABANDONED": "red",
 }
+
+
+def console() -> Console:
+    """Standard output; a pipe is given lines as long as they need."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 250)
 
 
 def as_json(document: Any) -> None:
@@ -34,7 +43,7 @@ def jobs(rows: Sequence[Mapping[str, Any]]) -> None:
         version = f"{job['model_version'] if job['model_version'] is not None else '-'} / {job['rounds_total']}"
         cells = [job["id"], job["name"], status(job["status"]), version, job["method"], ago(job["updated"])]
         table.add_row(*cells, escape(job["reason"]))
-    Console().print(table)
+    console().print(table)
 
 
 def agents(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -45,17 +54,17 @@ def agents(rows: Sequence[Mapping[str, Any]]) -> None:
         task = f"{agent['task']['job']} round {agent['task']['round']}" if agent["task"] else "-"
         present = "[green]yes[/]" if agent["present"] else "[red]no[/]"
         table.add_row(agent["name"], present, data, agent["software_version"], ago(agent["last_seen"]), task)
-    Console().print(table)
+    console().print(table)
 
 
-def job(found: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> None:
+def job(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints one job: where it stands, its clients and its rounds."""
-    console = Console()
-    console.print(headline(found))
+    out = console()
+    out.print(headline(found))
     if found["evaluation"] or found["round"]:
-        console.print(clients(found, rounds))
-    if rounds:
-        console.print(round_table(rounds))
+        out.print("", clients(found, rows), sep="\n")
+    if rows:
+        out.print("", rounds(rows), sep="\n")
 
 
 def headline(found: Mapping[str, Any]) -> str:
@@ -71,13 +80,13 @@ def headline(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def clients(found: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> Table:
+def clients(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
     """Each client's stage, loss and accuracy, and the bytes it has moved in all rounds."""
     live = found["round"]["participants"] if found["round"] else {}
     measured = found["evaluation"]["clients"] if found["evaluation"] else {}
     up: dict[str, int] = {}
     down: dict[str, int] = {}
-    for one in rounds:
+    for one in rows:
         for name, part in one["participants"].items():
             up[name] = up.get(name, 0) + part["up_bytes"]
             down[name] = down.get(name, 0) + part["down_bytes"]
@@ -96,18 +105,17 @@ def clients(found: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> Ta
     return table
 
 
-def round_table(rounds: Sequence[Mapping[str, Any]]) -> Table:
-    """One line a round. Accuracy and loss are those of the version that the round started from."""
-    table = _table("round", "kind", "phase", "reports", "accuracy", "loss", "up", "down", "of dense", "time", "reason")
-    for one in rounds:
+def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
+    """One line a round, and why some were abandoned. Accuracy and loss: of the version that a round started from."""
+    table = _table("round", "phase", "reports", "accuracy", "loss", "up", "down", "up / dense", "time")
+    for one in rows:
         parts = one["participants"].values()
         reported = sum(part["reported"] for part in parts)
         dense = one["dense_bytes"] * reported
         share = one["up_bytes"] / dense if dense and one["kind"] == "train" else None
         table.add_row(
-            str(one["number"]),
-            one["kind"],
-            one["phase"],
+            str(one["number"]) if one["kind"] == "train" else f"{one['number']} (test)",
+            status(one["phase"]),
             f"{reported} / {len(parts)}",
             percent(mean(one, "accuracy")),
             number(mean(one, "loss")),
@@ -115,9 +123,9 @@ def round_table(rounds: Sequence[Mapping[str, Any]]) -> Table:
             size(one["down_bytes"]),
             percent(share),
             f"{sum(one['phase_s'].values()):.1f} s",
-            escape(one["reason"]),
         )
-    return table
+    lost = [f"round {one['number']} was abandoned: {one['reason']}" for one in rows if one["phase"] == "ABANDONED"]
+    return Group(table, *(Text(line, style="red") for line in lost))
 
 
 def mean(one: Mapping[str, Any], metric: str) -> float | None:
@@ -129,7 +137,7 @@ def mean(one: Mapping[str, Any], metric: str) -> float | None:
 
 
 def status(name: str) -> str:
-    return f"[{COLOURS.get(name, 'white')}]{name}[/]"
+    return f"[{COLOURS.get(name, 'default')}]{name}[/]"
 
 
 def percent(value: float | None) -> str:
@@ -172,5 +180,5 @@ def _doing(now: Mapping[str, Any]) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=column != "reason", overflow="ellipsis")
     return table

@@ -15,12 +15,13 @@ from cli.client import Coordinator, Refused, Unreachable, fail, job_path
 POLL_S = 1.0
 PATIENCE_S = 60.0  # a coordinator that restarts comes back well before
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")
-ROUNDS_SHOWN = 12
+LEAST_ROUNDS = 3
+FRAME_LINES = 12  # of the screen around clients and rounds: headings, reasons
 
 
 def watch(coordinator: Coordinator, job_id: str) -> None:
     """Follows a job to its end; the command fails when the job did."""
-    console = Console()
+    console = show.console()
     job = _live(coordinator, job_id, console) if console.is_terminal else _lines(coordinator, job_id)
     if job["status"] != "COMPLETED":
         fail(f"job {job_id} is {job['status']}: {job['reason']}")
@@ -30,9 +31,9 @@ def _live(coordinator: Coordinator, job_id: str, console: Console) -> dict[str, 
     with Live(console=console, refresh_per_second=4) as live:
         while True:
             job, rounds = _look(coordinator, job_id)
-            live.update(
-                Group(show.headline(job), "", show.clients(job, rounds), "", show.round_table(rounds[-ROUNDS_SHOWN:]))
-            )
+            clients = show.clients(job, rounds)
+            newest = rounds[-max(LEAST_ROUNDS, console.height - clients.row_count - FRAME_LINES) :]
+            live.update(Group(show.headline(job), "", clients, "", show.rounds(newest)))
             if job["status"] in FINAL:
                 return job
             time.sleep(POLL_S)

@@ -39,11 +39,11 @@ class Trainer:
         self._weights: dict[str, Tensor] = {}
         self.job_id: str | None = None
         self.version: int | None = None  # of the global weights; None before the first
-        self.exact = True  # whether steps on this machine have given the server's bits so far
+        self.drift = 0  # steps since the last whole weights whose bits were not the server's
 
     def open(self, job_id: str, spec: JobSpec, plan: TrainingPlan, folder: Path) -> None:
         """Builds the job's model from its base model's folder; lets go of the last job's."""
-        self._task, self._weights, self.job_id, self.version, self.exact = None, {}, None, None, True
+        self._task, self._weights, self.job_id, self.version, self.drift = None, {}, None, None, 0
         with _in_words():
             task = TaskModel.load(spec, folder, self._device)
         if task.plan != plan:
@@ -56,13 +56,13 @@ class Trainer:
     def load(self, version: int, weights: Path) -> None:
         """Takes all global weights of a version from their file."""
         with _in_words():
-            self._weights, self.version = _tensors(open_update(weights)), version
+            self._weights, self.version, self.drift = _tensors(open_update(weights)), version, 0
 
-    def step(self, aggregate: Path, weights_sha256: str) -> bool:
-        """Goes on to the next version by an aggregate; False, and nothing changed, when the bits are not the server's.
+    def step(self, aggregate: Path, weights_sha256: str) -> None:
+        """Goes on to the next version by an aggregate.
 
-        Another kind of processor may round differently, and such differences would add up over the rounds. The weights
-        file is canonical, so hashing what it would be tells.
+        Another kind of processor may round differently than the server's. The weights file is canonical, so hashing
+        what it would be tells; such steps are counted in `drift`, and the caller fetches whole weights now and then.
         """
         task = self._open_task()
         assert self.version is not None
@@ -70,10 +70,8 @@ class Trainer:
             file = open_update(aggregate)
             weights = apply_aggregate(self._weights, _tensors(file), float(file.metadata["decay"]), task.plan)
         if _sha256(task.plan, weights, {**file.metadata, "format": WEIGHTS_FORMAT}) != weights_sha256:
-            self.exact = False
-            return False
+            self.drift += 1
         self._weights, self.version = weights, self.version + 1
-        return True
 
     def reset(self) -> None:
         """Puts the global weights into the model, whatever training made of it."""

@@ -7,7 +7,6 @@ anywhere, and several coordinators on one Redis do no harm to each other.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -66,11 +65,8 @@ async def keep_aggregator(environment: Mapping[str, str]) -> None:
     """Runs the aggregator as a child process and starts it again when it ends; cancelled, it ends the child.
 
     Args:
-        environment: settings of the child, on top of this process' own variables.
+        environment: all variables of the child.
     """
-    variables = {**os.environ, **environment}
-    # `environment` has the secret itself; the child refuses both.
-    variables.pop("FEDGALORE_REDIS_URL_FILE", None)
     delay_s = FIRST_DELAY_S
     while True:
         started = time.monotonic()
@@ -78,7 +74,7 @@ async def keep_aggregator(environment: Mapping[str, str]) -> None:
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "coordinator.aggregator", "--until-stdin-closes"),
             stdin=asyncio.subprocess.PIPE,
-            env=variables,
+            env=environment,
             start_new_session=True,  # Ctrl-C at the terminal reaches us, and we end the child in order
         )
         log.info("aggregator_started", pid=child.pid)

@@ -158,7 +158,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
             if request.HasField("evaluation"):
                 await self._engine.evaluated(job_id, number, client, messages.evaluation(request.evaluation))
             stage = text("stage", request.stage)
-            go_on, reason = await self._engine.progress(job_id, number, client, stage, request.step, request.train_loss)
+            loss = request.train_loss if request.step else None  # before the first step there is none
+            go_on, reason = await self._engine.progress(job_id, number, client, stage, request.step, loss)
         except _TASK_GONE as error:
             go_on, reason = False, str(error)
         return pb.ReportProgressResponse(go_on=go_on, reason=reason)

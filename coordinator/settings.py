@@ -71,7 +71,7 @@ class CoordinatorSettings(BaseSettings):
         return (init_settings,)
 
     def environment(self) -> dict[str, str]:
-        """The same settings as variables, for a child process that shares the state and the blobs."""
+        """This process' variables with these settings in them, for a child that shares the state and the blobs."""
         values = {
             "redis_url": self.redis_url,
             "blob_dir": str(self.blob_dir.absolute()),
@@ -79,7 +79,10 @@ class CoordinatorSettings(BaseSettings):
             "log_format": self.log_format,
             "log_level": self.log_level,
         }
-        return {PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}
+        own = {PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}
+        # A secret's value is among them, so the file that it came from must not be named a second time.
+        files = {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS}
+        return {name: value for name, value in os.environ.items() if name not in files} | own
 
     @property
     def redis_address(self) -> str:

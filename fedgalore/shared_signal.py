@@ -166,18 +166,19 @@ def wedin_bounds(spaces: RowSpaces, k: int, seed: int) -> Tensor:
     batch, count, rank = spaces.values.shape
     device = spaces.values.device
     sines = torch.zeros(DRAWS, batch, count, dtype=torch.float64, device=device)
-    for signal in sorted({int(s) for s in spaces.ranks.unique()}):
-        noise = rank - signal
-        if signal == 0 or noise == 0:  # no signal to perturb, or no noise to perturb it
-            continue
-        here = spaces.ranks == signal
-        loud = spaces.values[here][:, signal:]  # (n, noise)
-        sigma = spaces.values[here][:, signal - 1]
-        generator = torch.Generator().manual_seed(derive_seed(seed, "wedin", rank, k, signal))
-        right = random_orthonormal_rows(DRAWS, k - signal, noise, min(signal, k - signal), generator).to(device)
-        inner = random_orthonormal_rows(DRAWS, noise, noise, min(signal, noise), generator).to(device)
-        worst = torch.maximum(_spectral_norms(loud, right), _spectral_norms(loud, inner))  # (n, DRAWS)
-        sines[:, here] = (worst / sigma[:, None]).clamp_max(1).T
+    for client in range(count):  # a draw of its own for each block: their disturbances are independent
+        for signal in sorted(set(spaces.ranks[:, client].tolist())):
+            noise = rank - signal
+            if signal == 0 or noise == 0:  # no signal to perturb, or no noise to perturb it
+                continue
+            here = spaces.ranks[:, client] == signal
+            loud = spaces.values[here, client, signal:]  # (n, noise)
+            sigma = spaces.values[here, client, signal - 1]
+            generator = torch.Generator().manual_seed(derive_seed(seed, "wedin", rank, k, signal, client))
+            right = random_orthonormal_rows(DRAWS, k - signal, noise, min(signal, k - signal), generator).to(device)
+            inner = random_orthonormal_rows(DRAWS, noise, noise, min(signal, noise), generator).to(device)
+            worst = torch.maximum(_spectral_norms(loud, right), _spectral_norms(loud, inner))  # (n, DRAWS)
+            sines[:, here, client] = (worst / sigma[:, None]).clamp_max(1).T
     totals = count - sines.square().sum(-1)
     return totals.quantile(QUANTILE, dim=0)
 

@@ -15,6 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would fi
 import torch
 import torch.nn.functional as F
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -46,6 +47,8 @@ class TaskModel:
         self.tokenizer = tokenizer
         self.device = device
         self.plan = training_plan(model, spec)
+        positions = getattr(getattr(model, "config", None), "max_position_embeddings", None) or spec.data.max_length
+        self.max_length = min(spec.data.max_length, tokenizer.model_max_length, positions)
         self._parameters = dict(model.named_parameters())
         trained = self.plan.weights()
         for name, parameter in self._parameters.items():
@@ -83,18 +86,22 @@ class TaskModel:
                 output_loading_info=True,
                 **options,
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise TaskError(
                 f"model.source: not a folder that transformers loads for {spec.model.task}: {error}"
             ) from error
-        missing = len(loaded["missing_keys"])
+        missing = len(loaded["missing_keys"]) + len(loaded["mismatched_keys"])
         if missing > MISSING_SHARE * len(list(model.parameters())):
             raise TaskError(
-                f"model.source: {missing} weights of {type(model).__name__} are not in the folder; "
+                f"model.source: {missing} weights of {type(model).__name__} are not in the folder, or of another shape; "
                 "is it the right model?"
             )
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise TaskError("model.source: the folder's tokenizer knows no words; add the tokenizer's files to it")
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token_id is None or (spec.model.task == "causal-lm" and tokenizer.eos_token_id is None):
+            raise TaskError("model.source: the folder's tokenizer has no eos_token; name one in its tokenizer_config.json")
         model.config.pad_token_id = tokenizer.pad_token_id
         return cls(spec, model, tokenizer, device or torch.device("cpu"))
 
@@ -148,14 +155,14 @@ class TaskModel:
     def _tokens(self, texts: list[str], pairs: list[str | None]) -> Batch:
         second = None if pairs[0] is None else pairs
         encoded = self.tokenizer(
-            texts, second, truncation=True, max_length=self.spec.data.max_length, padding=True, return_tensors="pt"
+            texts, second, truncation=True, max_length=self.max_length, padding=True, return_tensors="pt"
         )
         return dict(encoded)
 
     def _answers(self, examples: Sequence[Example]) -> Batch:
         """Prompt and completion as one sequence; only the completion and the end token count in the loss."""
         sequences, labels = [], []
-        limit = self.spec.data.max_length
+        limit = self.max_length
         for example in examples:
             answer = self.tokenizer(example["completion"], add_special_tokens=False)["input_ids"]
             answer = (answer + [self.tokenizer.eos_token_id])[:limit]
@@ -219,6 +226,8 @@ def check_examples(examples: Sequence[Example], spec: JobSpec) -> None:
     Raises:
         TaskError: the examples are of another task, or a label is outside the job's classes.
     """
+    if not examples:
+        raise TaskError("data: there are no examples; check the file that the agent's config names")
     wanted = "label" if spec.model.task == "sequence-classification" else "completion"
     for example in examples:
         if wanted not in example:

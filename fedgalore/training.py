@@ -80,7 +80,13 @@ def local_update(
                 raise TrainingError(
                     f"the loss became {loss.item()} at step {step} of round {round_number}; lower local.learning_rate"
                 )
-            loss.backward()
+            try:
+                loss.backward()
+            except torch.linalg.LinAlgError as error:  # no basis can be found for such a gradient
+                raise TrainingError(
+                    f"a gradient became infinite or NaN at step {step} of round {round_number}; "
+                    "lower local.learning_rate"
+                ) from error
             optimizer.step()
             losses.append(loss.item())
             right, predictions = right + hits, predictions + count

@@ -137,23 +137,10 @@ def plot(rounds: Sequence[RoundJson], sites: Sequence[DemoSite], path: Path) -> 
         count = len([one for one in entry["participants"].values() if one["reported"]])
         sent.append(sent[-1] + entry["up_bytes"] / 1e6)
         dense.append(dense[-1] + count * entry["dense_bytes"] / 1e6)
-    by_bytes.plot(
-        [sent[v] for v in versions],
-        means,
-        color="black",
-        linewidth=2.2,
-        marker="o",
-        markersize=3,
-        label="FedGaLore, as sent",
-    )
-    by_bytes.plot(
-        [dense[v] for v in versions],
-        means,
-        color="tab:red",
-        linewidth=1.2,
-        linestyle="--",
-        label="the same, had matrices been sent whole",
-    )
+    moved = [version for version in versions if version > 0]  # before the first round nothing was sent
+    reached = [mean_of(accuracy[version]) for version in moved]
+    by_bytes.plot([sent[v] for v in moved], reached, "k-o", linewidth=2.2, markersize=3, label="FedGaLore, as sent")
+    by_bytes.plot([dense[v] for v in moved], reached, "r--", linewidth=1.2, label="had matrices been sent whole")
     by_bytes.axhline(majority, color="grey", linestyle=":", linewidth=1.2)
     by_bytes.set(xlabel="MB sent up, all sites together", xscale="log", title="Mean accuracy by bytes sent")
     by_bytes.legend(loc="lower right", fontsize=8)

@@ -78,7 +78,7 @@ def test_an_update_holds_what_the_plan_asks_for_and_comes_out_the_same_twice(tra
     assert sorted(path.name for path in tmp_path.glob("*.draft")) == []
 
 
-def test_a_step_gives_the_servers_bits_or_nothing(trainer, task, tmp_path):
+def test_a_step_gives_the_servers_bits_and_counts_when_it_does_not(trainer, task, tmp_path):
     specs = aggregate_tensors(a_spec(), task.plan, clients=1)
     generator = torch.Generator().manual_seed(0)
     change = {name: torch.randn(spec.shape, generator=generator) / 100 for name, spec in specs.items()}
@@ -89,16 +89,14 @@ def test_a_step_gives_the_servers_bits_or_nothing(trainer, task, tmp_path):
 
     split = reviews(tmp_path)
     before = trainer.evaluate(a_spec(), split)
-    assert not trainer.step(aggregate, "0" * 64)
-    assert (trainer.version, trainer.exact) == (0, False)
-    trainer.reset()
-    assert trainer.evaluate(a_spec(), split) == before
-
-    assert trainer.step(aggregate, hash_file(whole))
-    assert trainer.version == 1
+    trainer.step(aggregate, hash_file(whole))
+    assert (trainer.version, trainer.drift) == (1, 0)
     trainer.reset()
     stepped = trainer.evaluate(a_spec(), split)
+    trainer.step(aggregate, "0" * 64)
+    assert (trainer.version, trainer.drift) == (2, 1)
     trainer.load(1, whole)
+    assert (trainer.version, trainer.drift) == (1, 0)
     trainer.reset()
     assert trainer.evaluate(a_spec(), split) == stepped != before
 

@@ -99,6 +99,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_child_sees_the_same_state_and_blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDGALORE_REDIS_URL_FILE", "")
     parent = load(flags={"redis_url": "redis://db", "blob_dir": tmp_path / "blobs", "threads": 2, "rest_port": 5})
     for name, value in parent.environment().items():
         monkeypatch.setenv(name, value)

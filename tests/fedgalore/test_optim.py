@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import types
+from collections.abc import Iterator
 from itertools import pairwise
 from math import inf
 
@@ -107,27 +108,31 @@ def test_with_a_state_of_zeros_it_takes_the_steps_of_the_galore_paper(shape):
     np.testing.assert_allclose(orient(run.weight).numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-def galore_torch_adamw() -> types.ModuleType:
-    """The module with `GaLoreAdamW`, without the package's own start, which needs bitsandbytes for its 8-bit variant."""
+@pytest.fixture(scope="module")
+def galore_torch() -> Iterator[types.SimpleNamespace]:
+    """The two modules that matter, without the package's own start, which needs bitsandbytes for an 8-bit variant."""
     found = importlib.util.find_spec("galore_torch")
     if found is None:
-        pytest.skip("galore-torch is not installed")
+        pytest.skip("galore-torch is not installed (pip install --no-deps galore-torch)")
     package = types.ModuleType("galore_torch")
     package.__path__ = list(found.submodule_search_locations or [])
-    sys.modules.setdefault("galore_torch", package)
-    return importlib.import_module("galore_torch.adamw")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "galore_torch", package)
+        yield types.SimpleNamespace(
+            adamw=importlib.import_module("galore_torch.adamw").AdamW,
+            projector=importlib.import_module("galore_torch.galore_projector").GaLoreProjector,
+        )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_with_a_state_of_zeros_it_takes_the_steps_of_galore_torch(shape):
-    module = galore_torch_adamw()
+def test_with_a_state_of_zeros_it_takes_the_steps_of_galore_torch(galore_torch, shape):
     gradients = gradients_of(shape, 12)
     run = Trained(gradients, 3, learning_rate=0.01, scale=0.25, eps=1e-12, **PLAIN)
     basis = run.factors[0].basis
     weight = nn.Parameter(run.start.clone())
     group = {"params": [weight], "rank": 3, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}
-    theirs = module.AdamW([group], lr=0.01, eps=1e-12, no_deprecation_warning=True)
-    projector = sys.modules["galore_torch.galore_projector"].GaLoreProjector(3, scale=0.25)
+    theirs = galore_torch.adamw([group], lr=0.01, eps=1e-12, no_deprecation_warning=True)
+    projector = galore_torch.projector(3, scale=0.25)
     projector.get_orthogonal_matrix = lambda *_, **__: basis if shape[0] < shape[1] else basis.T
     theirs.state[weight]["projector"] = projector
     for gradient, expected in zip(gradients, run.path[1:], strict=True):
