@@ -21,7 +21,7 @@ MARK = "result.json"
 def demo(
     to: Annotated[Path, typer.Option("--to", help="Folder for model, plot, tables and logs")] = Path("demo-run"),
     clients: Annotated[int, typer.Option("--clients", min=2, max=16, help="Sites, each with an agent of its own")] = 4,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds to train")] = 16,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds to train")] = 20,
     rank: Annotated[int, typer.Option("--rank", min=1, max=384, help="Columns of each gradient subspace")] = 8,
     alpha: Annotated[float, typer.Option("--alpha", min=0.01, help="Dirichlet skew: 0.1 severe, 100 none")] = 0.1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the split and of the job")] = 0,

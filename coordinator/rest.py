@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.responses import HTMLResponse
@@ -41,7 +42,7 @@ def create_app(
         stopping: set when the process is about to end, so that event streams end too.
         sees_models: whether model folders of posted jobs can be looked at from this process.
     """
-    app = FastAPI(
+    app = FastAPIOffline(  # /docs without a CDN: many sites have no way out
         title="FedGaLore coordinator",
         version=__version__,
         summary="Federated fine-tuning of transformers along low-rank gradient subspaces",

@@ -1,0 +1,388 @@
+"""The server's half: exact means held as factors, what goes down, aligned states, error feedback, order and bits."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedgalore.aggregate import apply_factors, mean_of_dense, mean_of_factors, truncate
+from fedgalore.methods import fedgalore as method
+from fedgalore.methods.fedgalore import ClientTensors, aggregate_group, groups, mean_decay, mixing_weights, orient_back
+from fedgalore.plan import Dense, Target, TrainingPlan, aggregate_tensors, bases_per_round, state_tensors, update_tensors
+from fedgalore.projector import orient
+from fedgalore.second_moment import SecondMomentSketch, carry
+from fedgalore.shared_signal import extract
+from fedgalore.training import apply_aggregate
+from tests.builders import a_spec
+from tests.fedgalore.ajive_reference import ajive
+
+PLAN = TrainingPlan(
+    targets=(
+        Target("wide.a", (12, 40), 3),
+        Target("tall", (40, 12), 3),
+        Target("wide.b", (12, 40), 3),
+        Target("square", (10, 10), 3),
+    ),
+    dense=(Dense("head", (2, 10)), Dense("bias", (2,))),
+)
+CPU = torch.device("cpu")
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def global_weights(seed: int = 100) -> dict[str, torch.Tensor]:
+    generator = seeded(seed)
+    return {name: torch.randn(spec.shape, generator=generator) for name, spec in PLAN.weights().items()}
+
+
+def a_client(name: str, spec, num_examples: int = 10, decay: float = 1.0, seed: int | None = None) -> ClientTensors:
+    """An update of random but valid tensors."""
+    generator = seeded(sum(name.encode()) if seed is None else seed)
+    tensors = {}
+    for key, tensor in update_tensors(spec, PLAN).items():
+        drawn = torch.randn(tensor.shape, generator=generator)
+        kind = key.rsplit("/", 1)[1].split(".")[0]
+        if kind == "basis":
+            tensors[key] = torch.linalg.qr(drawn)[0]
+        else:
+            tensors[key] = 0.1 * drawn if kind in ("factor", "delta") else drawn.square()
+    return ClientTensors(name, num_examples, decay, tensors.__getitem__)
+
+
+def moved(client: ClientTensors, target: Target, count: int) -> torch.Tensor:
+    """`sum_j P_j S_j` of one client, oriented, float64."""
+    return sum(
+        client.read(f"{target.name}/basis.{j}").double() @ client.read(f"{target.name}/factor.{j}").double()
+        for j in range(count)
+    )
+
+
+def aggregate(clients, spec, weights=None, residue=None, round_number=0, plan=PLAN):
+    """All groups of a round: weights, what goes down, state and residue by tensor name, statistics."""
+    weights = global_weights() if weights is None else weights
+    merged = method.GroupResult()
+    for group in groups(plan, len(clients), spec):
+        part = aggregate_group(
+            group,
+            clients,
+            weights.__getitem__,
+            residue.__getitem__ if residue else None,
+            spec,
+            round_number,
+            CPU,
+        )
+        for mine, its in (
+            (merged.weights, part.weights),
+            (merged.aggregate, part.aggregate),
+            (merged.state, part.state),
+            (merged.residue, part.residue),
+        ):
+            assert not mine.keys() & its.keys()
+            mine.update(its)
+        for key, values in part.statistics.items():
+            merged.statistics.setdefault(key, []).extend(values)
+    return merged
+
+
+def a_spec_of(**method_choices):
+    local = {"steps": method_choices.pop("steps", 4), "batch_size": 2}
+    server = {"learning_rate": method_choices.pop("server_rate", 1.0)}
+    return a_spec(method={"rank": 3, "update_proj_gap": 2, **method_choices}, local=local, server=server)
+
+
+# --- factors -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    clients=st.integers(1, 4),
+    stretches=st.integers(1, 3),
+    batch=st.integers(1, 2),
+    d=st.integers(1, 9),
+    more=st.integers(0, 9),
+    share=st.floats(0.1, 1),
+    seed=st.integers(0, 2**31),
+)
+def test_mean_of_factors_is_the_mean_in_the_full_space(clients, stretches, batch, d, more, share, seed):
+    generator, rank = seeded(seed), max(1, int(share * d))
+    bases = torch.linalg.qr(torch.randn(clients, stretches, batch, d, rank, generator=generator))[0]
+    factors = torch.randn(clients, stretches, batch, rank, d + more, generator=generator)
+    weights = torch.rand(clients, generator=generator, dtype=torch.float64) + 0.1
+    weights /= weights.sum()
+    found = mean_of_factors(bases, factors, weights)
+    expected = torch.einsum("m,mjbdr,mjbrk->bdk", weights, bases.double(), factors.double())
+    torch.testing.assert_close(found.left.double() @ found.right.double(), expected, rtol=1e-5, atol=1e-5)
+    columns = min(d, clients * stretches * rank)
+    assert found.left.shape == (batch, d, columns)
+    identity = torch.eye(columns).expand(batch, columns, columns)
+    torch.testing.assert_close(found.left.mT @ found.left, identity, rtol=0, atol=1e-5)
+    carried = found.right.norm(dim=-1)
+    assert (carried[:, :-1] >= carried[:, 1:] - 1e-4).all()
+
+
+def test_reference_basis_spans_the_leading_singular_vectors_of_the_mean():
+    bases = torch.linalg.qr(torch.randn(5, 2, 1, 20, 3, generator=seeded(1)))[0]
+    factors = torch.randn(5, 2, 1, 3, 50, generator=seeded(2))
+    weights = torch.tensor([0.4, 0.3, 0.1, 0.1, 0.1], dtype=torch.float64)
+    dense = torch.einsum("m,mjbdr,mjbrk->bdk", weights, bases.double(), factors.double())
+    left = torch.linalg.svd(dense)[0][0, :, :3]
+    reference = mean_of_factors(bases, factors, weights).reference_basis(3)[0]
+    assert torch.linalg.svdvals(left.T @ reference.double()).min() > 1 - 1e-6
+
+
+def test_mean_of_dense_is_a_weighted_sum_in_float64():
+    changes = torch.tensor([[1e8, 1.0], [1.0, 2.0], [-1e8, 3.0]])
+    shares = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
+    assert mean_of_dense(changes, shares).tolist() == [0.5, 2.0]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5, 9])
+def test_truncation_is_the_best_of_its_rank_and_its_residue_the_rest(rank):
+    bases = torch.linalg.qr(torch.randn(3, 1, 2, 7, 2, generator=seeded(3)))[0]
+    factors = torch.randn(3, 1, 2, 2, 15, generator=seeded(4))
+    whole = mean_of_factors(bases, factors, torch.full((3,), 1 / 3, dtype=torch.float64))
+    exact = whole.left @ whole.right
+    cut = truncate(whole, rank, None)
+    assert cut.left.shape == (2, 7, min(rank, 7))
+    kept = cut.left @ cut.right
+    torch.testing.assert_close(kept + cut.residue, exact, rtol=1e-5, atol=1e-5)
+    beyond = torch.linalg.svdvals(exact)[:, rank:].square().sum(-1).sqrt()
+    torch.testing.assert_close(torch.linalg.matrix_norm(cut.residue), beyond, rtol=1e-4, atol=1e-5)
+
+
+# --- a round -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_new_weights_are_the_weighted_mean_of_the_clients_weights(steps):
+    spec = a_spec_of(steps=steps)
+    clients = [a_client(name, spec, n, 0.97) for name, n in (("a", 5), ("b", 30), ("c", 15))]
+    old, result = global_weights(), aggregate([*clients], spec)
+    for target in PLAN.targets:
+        each = [0.97 * orient(old[target.name]).double() + moved(c, target, bases_per_round(spec)) for c in clients]
+        expected = orient_back((each[0] * 5 + each[1] * 30 + each[2] * 15) / 50, target)
+        torch.testing.assert_close(result.weights[target.name].double(), expected, rtol=1e-5, atol=1e-5)
+    for item in PLAN.dense:
+        deltas = [c.read(f"{item.name}/delta") for c in clients]
+        expected = old[item.name] + (deltas[0] * 5 + deltas[1] * 30 + deltas[2] * 15) / 50
+        torch.testing.assert_close(result.weights[item.name], expected)
+
+
+def test_server_rate_multiplies_the_mean_change_decay_included():
+    full, half = (
+        aggregate([a_client(n, s, decay=0.9) for n in "ab"], s) for s in (a_spec_of(), a_spec_of(server_rate=0.5))
+    )
+    old = global_weights()
+    for name, new in full.weights.items():
+        torch.testing.assert_close(half.weights[name], (old[name] + new) / 2, rtol=1e-5, atol=1e-5)
+
+
+def test_mixing_weights_are_shares_of_examples_and_decay_is_their_mean():
+    spec = a_spec_of(server_rate=0.5)
+    clients = [a_client("a", spec, 30, 0.9), a_client("b", spec, 10, 0.7)]
+    assert mixing_weights(clients).tolist() == [0.75, 0.25]
+    assert mean_decay(clients, spec) == pytest.approx(1 + 0.5 * (0.75 * -0.1 + 0.25 * -0.3))
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+@pytest.mark.parametrize("downlink_rank", [None, 2, 9])
+@pytest.mark.parametrize("rate", [1.0, 0.7])
+def test_a_client_applies_the_aggregate_to_the_same_bits(steps, downlink_rank, rate):
+    spec = a_spec_of(steps=steps, downlink_rank=downlink_rank, server_rate=rate)
+    clients = [a_client(name, spec, decay=0.93) for name in "abc"]
+    result = aggregate(clients, spec)
+    received = {name: tensor.clone() for name, tensor in result.aggregate.items()}
+    applied = apply_aggregate(global_weights(), received, mean_decay(clients, spec), PLAN)
+    assert applied.keys() == result.weights.keys()
+    for name, tensor in applied.items():
+        assert torch.equal(tensor, result.weights[name]), name
+        assert tensor.is_contiguous()
+        assert tensor.shape == PLAN.weights()[name].shape
+
+
+@pytest.mark.parametrize("offset", [1, 3, 5, 15])
+@pytest.mark.parametrize("shape", [(33, 7, 65), (64, 24, 384)])
+def test_factors_applied_give_the_same_bits_wherever_they_lie_in_memory(offset, shape):
+    """A file maps its tensors at any multiple of four bytes, the server's are slices of a batch."""
+    d, q, k = shape
+    generator = seeded(5)
+    tensors = [torch.randn(*s, generator=generator) for s in ((d, k), (d, q), (q, k))]
+    elsewhere = [torch.empty(t.numel() + offset)[offset:].view(t.shape).copy_(t) for t in tensors]
+    assert torch.equal(
+        apply_factors(tensors[0], 0.99, *tensors[1:]), apply_factors(elsewhere[0], 0.99, *elsewhere[1:])
+    )
+
+
+@pytest.mark.parametrize(("clients", "smaller"), [(1, True), (6, False)])
+def test_the_change_goes_down_as_factors_where_these_are_smaller(clients, smaller):
+    spec = a_spec_of()
+    result = aggregate([a_client(str(i), spec) for i in range(clients)], spec)
+    assert ("wide.a/left" in result.aggregate) is smaller
+    assert ("tall/dense" in result.aggregate) is not smaller
+    expected = aggregate_tensors(spec, PLAN, clients)
+    assert {name: tuple(t.shape) for name, t in result.aggregate.items()} == {n: t.shape for n, t in expected.items()}
+    sizes = sum(t.numel() * 4 for t in result.aggregate.values())
+    assert sizes <= PLAN.dense_bytes()
+
+
+@pytest.mark.parametrize("downlink_rank", [1, 4])
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_what_a_downlink_rank_leaves_out_is_sent_later(downlink_rank, rate):
+    spec = a_spec_of(downlink_rank=downlink_rank, server_rate=rate)
+    exact_spec = a_spec_of(server_rate=rate)
+    start = weights = exact = global_weights()
+    residue: dict[str, torch.Tensor] = {}
+    for number in range(5):
+        clients = [a_client(name, spec, seed=17 * number + i) for i, name in enumerate("abc")]
+        result = aggregate(clients, spec, weights, residue, number)
+        weights, residue = result.weights, result.residue
+        exact = aggregate(clients, exact_spec, exact, None, number).weights
+    for target in PLAN.targets:
+        kept_back = orient_back(rate * residue[target.name], target)
+        assert kept_back.norm() > 1e-3 * (weights[target.name] - start[target.name]).norm()
+        torch.testing.assert_close(weights[target.name] + kept_back, exact[target.name], rtol=1e-4, atol=1e-4)
+    for item in PLAN.dense:
+        assert torch.equal(weights[item.name], exact[item.name])
+
+
+def test_small_groups_give_what_large_ones_give(monkeypatch):
+    spec = a_spec_of()
+    clients = [a_client(name, spec) for name in "abc"]
+    together = aggregate(clients, spec)
+    monkeypatch.setattr(method, "GROUP_BYTES", 1)
+    assert all(len(group) == 1 for group in groups(PLAN, 3, spec))
+    apart = aggregate(clients, spec)
+    for name, tensor in together.weights.items():
+        torch.testing.assert_close(apart.weights[name], tensor)
+    for name, tensor in together.state.items():
+        if not name.endswith("/reference"):
+            torch.testing.assert_close(apart.state[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_groups_cover_each_tensor_once_and_are_alike():
+    spec = a_spec_of()
+    found = list(groups(PLAN, 3, spec))
+    assert sorted(item.name for group in found for item in group) == sorted(PLAN.weights())
+    assert [[t.name for t in group] for group in found if isinstance(group[0], Target)] == [
+        ["square"],
+        ["tall", "wide.a", "wide.b"],
+    ]
+
+
+def test_sorted_lists_give_the_same_bits_however_updates_arrived():
+    spec = a_spec_of()
+    names = ["delta", "alpha", "charlie", "bravo"]
+    results = [
+        aggregate(sorted((a_client(n, spec) for n in order), key=lambda c: c.client), spec)
+        for order in (names, names[::-1])
+    ]
+    for kind in ("weights", "aggregate", "state"):
+        first, second = (getattr(result, kind) for result in results)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# --- aligned states ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sync", ["ajive", "average"])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_one_client_or_equal_clients_keep_their_own_state(sync, count):
+    spec = a_spec_of(state_sync=sync)
+    clients = [a_client(str(i), spec, num_examples=3 + i, seed=8) for i in range(count)]
+    result = aggregate(clients, spec)
+    last = bases_per_round(spec) - 1
+    for target in PLAN.targets:
+        read = clients[0].read
+        sketch = SecondMomentSketch(
+            read(f"{target.name}/basis.{last}"), read(f"{target.name}/second_moment"), read(f"{target.name}/residual")
+        )
+        reference = result.state[f"{target.name}/reference"]
+        own = carry(sketch, reference)
+        torch.testing.assert_close(result.state[f"{target.name}/second_moment"], own, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(result.state[f"{target.name}/residual"], sketch.residual)
+        dense = moved(clients[0], target, bases_per_round(spec))
+        leading = torch.linalg.svd(dense, full_matrices=False)[0][:, : target.rank]
+        assert torch.linalg.svdvals(leading.T @ reference.double()).min() > 1 - 1e-5
+    if sync == "ajive":
+        assert result.statistics["joint_rank"] == [3.0] * 4
+        assert result.statistics["explained_share"] == pytest.approx([1.0] * 4)
+
+
+def test_averaged_states_are_the_weighted_mean_in_the_reference_basis():
+    spec = a_spec_of(state_sync="average")
+    clients = [a_client("a", spec, 10), a_client("b", spec, 30)]
+    state = aggregate(clients, spec).state
+    for target in PLAN.targets:
+        reference = state[f"{target.name}/reference"]
+        each = [
+            carry(
+                SecondMomentSketch(
+                    c.read(f"{target.name}/basis.1"),
+                    c.read(f"{target.name}/second_moment"),
+                    c.read(f"{target.name}/residual"),
+                ),
+                reference,
+            )
+            for c in clients
+        ]
+        expected = 0.25 * each[0] + 0.75 * each[1]
+        torch.testing.assert_close(state[f"{target.name}/second_moment"], expected, rtol=1e-4, atol=1e-5)
+        residual = 0.25 * clients[0].read(f"{target.name}/residual") + 0.75 * clients[1].read(f"{target.name}/residual")
+        torch.testing.assert_close(state[f"{target.name}/residual"], residual)
+
+
+def test_aligned_states_are_the_weighted_joint_parts_above_a_floor(monkeypatch):
+    """The joint part from an independent AJIVE, given the signal ranks that the server estimated."""
+    seen = []
+
+    def spy(families, seed):
+        seen.append((families, extract(families, seed)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(method, "extract", spy)
+    spec = a_spec_of(state_sync="ajive")
+    clients = [a_client(name, spec, n) for name, n in (("a", 10), ("b", 20), ("c", 10))]
+    result = aggregate(clients, spec)
+    names = [t.name for group in groups(PLAN, 3, spec) for t in group if isinstance(t, Target)]
+    pairs = [(family, signal, b) for family, signal in seen for b, family in enumerate(family)]
+    assert len(names) == len(pairs)
+    for name, (family, signal, index) in zip(names, pairs, strict=True):
+        theirs = ajive(list(family.numpy()), [int(r) for r in signal.spaces.ranks[index]])
+        assert theirs.joint_rank == int(signal.joint_rank[index])
+        mean, joint = (np.average(np.stack(x), axis=0, weights=[0.25, 0.5, 0.25]) for x in (family, theirs.joint))
+        expected = np.maximum(np.maximum(joint, 0.1 * mean), 1e-30)
+        np.testing.assert_allclose(result.state[f"{name}/second_moment"].numpy(), expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("sync", ["ajive", "average"])
+@settings(max_examples=10, deadline=None)
+@given(scale=st.sampled_from([0.0, 1e-20, 1.0, 1e6]), zero_for=st.sampled_from(["", "b"]), seed=st.integers(0, 2**16))
+def test_a_state_is_always_a_second_moment(sync, scale, zero_for, seed):
+    spec = a_spec_of(state_sync=sync)
+
+    def scaled(client: ClientTensors) -> ClientTensors:
+        factor = 0.0 if client.client == zero_for else scale
+
+        def read(name: str) -> torch.Tensor:
+            return client.read(name) * (factor if name.endswith(("second_moment", "residual")) else 1)
+
+        return ClientTensors(client.client, client.num_examples, client.decay, read)
+
+    clients = [scaled(a_client(name, spec, seed=seed + i)) for i, name in enumerate("abc")]
+    state = aggregate(clients, spec).state
+    assert {n: tuple(t.shape) for n, t in state.items()} == {n: t.shape for n, t in state_tensors(spec, PLAN).items()}
+    for name, tensor in state.items():
+        assert torch.isfinite(tensor).all()
+        if name.endswith("second_moment"):
+            assert (tensor > 0).all()
+
+
+def test_reset_keeps_no_state():
+    spec = a_spec_of(state_sync="reset")
+    result = aggregate([a_client("a", spec)], spec)
+    assert result.state == {}
+    assert result.statistics == {}

@@ -1,0 +1,160 @@
+"""The job document: what is refused, and that the message names the field and what to do."""
+
+import json
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from fedgalore.job_spec import JobSpec, RoundsSpec, SpecError, explain, load, parse
+from tests.builders import a_spec, job_document
+
+
+def refused(document) -> str:
+    with pytest.raises(SpecError) as caught:
+        parse(document)
+    return str(caught.value)
+
+
+def test_the_smallest_document_gets_the_documented_defaults():
+    spec = parse({"name": "a", "model": {"source": "m", "num_labels": 2}, "data": {"name": "d"}})
+    assert (spec.method.kind, spec.method.rank, spec.method.basis) == ("fedgalore", 8, "local")
+    assert (spec.method.state_sync, spec.method.prior_steps, spec.method.update_clip) == ("ajive", 2.0, 1.0)
+    assert (spec.rounds.goal, spec.rounds.cohort_size, spec.local.head_learning_rate) == (2, 2, None)
+    assert spec.method.target_modules is spec.method.downlink_rank is None
+
+
+def test_a_spec_survives_json_and_yaml():
+    spec = a_spec(
+        model={"source": "m", "num_labels": None, "label_names": ["no", "yes"]},
+        method={"prior_steps": None, "update_clip": None, "target_modules": ["query"], "downlink_rank": 4},
+    )
+    assert parse(json.loads(spec.model_dump_json())) == spec
+    assert parse(yaml.safe_load(yaml.safe_dump(spec.model_dump(mode="json")))) == spec
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"methods": {"rank": 4}}, ["methods", "unknown key", "spelling"]),
+        ({"method": {"ranks": 4}}, ["method.ranks", "unknown key"]),
+        ({"rounds": {"deadline": 4}}, ["rounds.deadline", "unknown key"]),
+        ({"method": {"rank": 0}}, ["method.rank", "greater than or equal to 1"]),
+        ({"method": {"rank": 2.5}}, ["method.rank", "integer"]),
+        ({"method": {"kind": "fedavg"}}, ["method", "'fedavg' is not built yet", "fedgalore"]),
+        ({"method": {"kind": "fedsgd"}}, ["method.kind", "fedgalore"]),
+        ({"method": {"basis": "shared"}}, ["method.basis", "'local'"]),
+        ({"method": {"state_sync": "mean"}}, ["method.state_sync", "'ajive', 'average' or 'reset'"]),
+        ({"method": {"update_clip": 0}}, ["method.update_clip", "greater than 0"]),
+        ({"method": {"prior_steps": -1}}, ["method.prior_steps", "greater than or equal to 0"]),
+        ({"method": {"prior_steps": float("inf")}}, ["method.prior_steps", "finite"]),
+        ({"method": {"downlink_rank": 0}}, ["method.downlink_rank", "greater than or equal to 1"]),
+        ({"rounds": {"min_clients": 3, "goal_clients": 2}}, ["rounds", "goal_clients (2) is below min_clients (3)"]),
+        ({"rounds": {"min_clients": 0}}, ["rounds.min_clients"]),
+        ({"rounds": {"over_selection": 0.5}}, ["rounds.over_selection"]),
+        ({"model": {"num_labels": None}}, ["model", "num_labels is needed"]),
+        ({"model": {"num_labels": 1}}, ["model.num_labels", "greater than or equal to 2"]),
+        ({"model": {"num_labels": 3, "label_names": ["a", "b"]}}, ["model", "num_labels is 3", "has 2 names"]),
+        ({"model": {"label_names": ["a", "a"]}}, ["model", "at least two different names"]),
+        ({"model": {"task": "causal-lm"}}, ["model", "leave them out"]),
+        ({"model": {"task": "translation"}}, ["model.task", "'sequence-classification' or 'causal-lm'"]),
+        ({"model": {"source": ""}}, ["model.source"]),
+        ({"data": {}, "name": "no spaces"}, ["name", "pattern"]),
+        ({"data": None}, ["data"]),
+        ({"local": {"learning_rate": float("nan")}}, ["local.learning_rate", "finite"]),
+        ({"local": {"learning_rate": 0}}, ["local.learning_rate", "greater than 0"]),
+        ({"local": {"learning_rate": 5, "weight_decay": 0.5}}, ["local", "learning_rate x weight_decay"]),
+        ({"local": {"betas": [0.9, 1.0]}}, ["local.betas.1", "less than 1"]),
+        ({"local": {"steps": 0}}, ["local.steps"]),
+        ({"seed": -1}, ["seed"]),
+        ({"seed": 2**63}, ["seed"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_field_and_remedy(sections, words):
+    message = refused(job_document(**sections))
+    for word in words:
+        assert word in message
+
+
+def test_every_field_that_is_wrong_is_named_at_once():
+    message = refused(job_document(method={"rank": 0}, local={"steps": 0}, extra=1))
+    assert len(message.split("; ")) >= 3
+    for field in ("method.rank", "local.steps", "extra"):
+        assert f"{field}: " in message
+
+
+def test_findings_come_as_rows():
+    with pytest.raises(ValidationError) as caught:
+        JobSpec.model_validate(job_document(method={"ranks": 1}))
+    assert explain(caught.value) == [
+        {"field": "method.ranks", "problem": "unknown key; remove it or check its spelling"}
+    ]
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3])
+def test_a_document_that_is_no_mapping_is_refused(document):
+    assert "document: " in refused(document)
+
+
+def test_a_spec_does_not_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        a_spec().seed = 3
+
+
+@pytest.mark.parametrize(
+    ("min_clients", "goal", "over", "cohort"), [(2, None, 1.0, 2), (2, 10, 1.0, 10), (2, 10, 1.1, 11), (3, 5, 1.25, 7)]
+)
+def test_the_cohort_is_the_goal_and_some_more(min_clients, goal, over, cohort):
+    rounds = RoundsSpec(min_clients=min_clients, goal_clients=goal, over_selection=over)
+    assert rounds.goal == (goal or min_clients)
+    assert rounds.cohort_size == cohort
+
+
+def test_label_names_say_how_many_classes_there_are():
+    spec = a_spec(model={"source": "m", "num_labels": None, "label_names": ["a", "b", "c"]})
+    assert spec.model.labels == 3
+    assert a_spec().model.labels == 2
+    assert a_spec(model={"num_labels": None, "task": "causal-lm"}).model.labels == 0
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0, [4]), (1, [0, 1, 2, 3, 4]), (3, [0, 3, 4])])
+def test_the_final_model_is_always_evaluated(every, expected):
+    spec = a_spec(rounds={"count": 4}, evaluation={"every": every})
+    assert [version for version in range(5) if spec.evaluates(version)] == expected
+
+
+# --- files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["job.yaml", "job.yml", "job.json"])
+def test_jobs_are_read_from_yaml_and_json(tmp_path, name):
+    path = tmp_path / name
+    document = job_document()
+    path.write_text(json.dumps(document) if name.endswith("json") else yaml.safe_dump(document), encoding="utf-8")
+    assert load(path) == parse(document)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("job.yaml", b"name: [", ["not valid YAML"]),
+        ("job.json", b"{name: 1}", ["not valid JSON"]),
+        ("job.yaml", b"- a\n- b\n", ["a job is a mapping"]),
+        ("job.yaml", b"", ["a job is a mapping"]),
+        ("job.json", b"null", ["a job is a mapping"]),
+        ("job.yaml", b"\xff\xfe\x00", ["cannot be read"]),
+        ("job.yaml", b"name: a\n", ["model: Field required", "data: Field required"]),
+    ],
+)
+def test_files_that_are_no_jobs_are_refused(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(SpecError) as caught:
+        load(path)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SpecError, match=r"absent\.yaml: cannot be read"):
+        load(tmp_path / "absent.yaml")

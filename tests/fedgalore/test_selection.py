@@ -1,0 +1,52 @@
+"""Cohorts and seeds: functions of names and numbers, not of order."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedgalore.seeding import derive_seed
+from fedgalore.selection import choose_cohort
+
+NAMES = [f"site-{i}" for i in range(12)]
+names = st.sets(st.text("abcde", min_size=1, max_size=4), min_size=1, max_size=15)
+
+
+@settings(max_examples=50, deadline=None)
+@given(names=names, size=st.integers(1, 20), seed=st.integers(0, 2**62), number=st.integers(0, 50), data=st.data())
+def test_a_cohort_is_a_sorted_sample_whatever_the_order_of_names(names, size, seed, number, data):
+    cohort = choose_cohort(names, size, seed, number)
+    assert cohort == tuple(sorted(set(cohort)))
+    assert set(cohort) <= names
+    assert len(cohort) == min(size, len(names))
+    assert choose_cohort(data.draw(st.permutations(sorted(names))), size, seed, number) == cohort
+
+
+@settings(max_examples=50, deadline=None)
+@given(names=names, size=st.integers(1, 10), newcomer=st.text("xyz", min_size=1, max_size=3))
+def test_a_client_that_joins_or_leaves_changes_at_most_one_place(names, size, newcomer):
+    before = set(choose_cohort(names, size, 0, 0))
+    after = set(choose_cohort(names | {newcomer}, size, 0, 0))
+    assert len(before - after) <= 1
+    assert after - before <= {newcomer}
+
+
+def test_rounds_and_seeds_choose_anew_and_treat_clients_alike():
+    cohorts = [choose_cohort(NAMES, 4, 0, number) for number in range(600)]
+    assert len(set(cohorts)) > 200
+    counts = Counter(name for cohort in cohorts for name in cohort)
+    assert all(count == pytest.approx(200, abs=50) for count in counts.values())
+    assert cohorts[:20] != [choose_cohort(NAMES, 4, 1, number) for number in range(20)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**63 - 1), st.lists(st.text(max_size=5) | st.integers(), max_size=3))
+def test_a_derived_seed_is_one_that_generators_take(seed, purpose):
+    assert 0 <= derive_seed(seed, *purpose) < 2**63
+    assert derive_seed(seed, *purpose) == derive_seed(seed, *purpose)
+
+
+def test_each_purpose_has_a_seed_of_its_own():
+    purposes = [(), ("a",), ("a", "b"), ("ab",), ("b", "a"), ("a", 1), ("a", 11), ("a", 1, 1)]
+    assert len({derive_seed(seed, *purpose) for purpose in purposes for seed in (0, 1)}) == 2 * len(purposes)
