@@ -81,7 +81,8 @@ class Assignment:
                 return
             raise CannotTrain(f"data.{spec.data.name}.test: this site has no test split; add it to the agent's config")
         held_out = split
-        examples, metrics = await self._site.thread.run(lambda trainer: trainer.evaluate(spec, held_out))
+        thread = self._site.thread
+        examples, metrics = await thread.run(lambda trainer: trainer.evaluate(spec, held_out, thread.goes_on))
         evaluation = pb.Evaluation(model_version=self._task.model_version, examples=examples, metrics=metrics)
         answer = await self._site.transport.report(self.report(stage="evaluate", evaluation=evaluation))
         if self._trains and not answer.go_on:

@@ -78,10 +78,16 @@ class Trainer:
         with _in_words():
             self._open_task().load_weights(self._weights)
 
-    def evaluate(self, spec: JobSpec, split: Split) -> tuple[int, dict[str, float]]:
-        """Number of examples and metrics of the model as it is."""
+    def evaluate(
+        self, spec: JobSpec, split: Split, goes_on: Callable[[], bool] | None = None
+    ) -> tuple[int, dict[str, float]]:
+        """Number of examples and metrics of the model as it is.
+
+        Raises:
+            TrainingStopped: `goes_on`, asked before each batch, answered False.
+        """
         with _in_words(split):
-            metrics = evaluate(self._open_task(), spec, split.examples)
+            metrics = evaluate(self._open_task(), spec, split.examples, goes_on)
         return len(split.examples[: spec.evaluation.max_examples]), metrics
 
     def train(

@@ -266,6 +266,7 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
     prefix = getattr(model, "base_model_prefix", "")
     backbone = getattr(model, prefix, model) if prefix else model
     in_backbone = {id(parameter) for parameter in backbone.parameters()}
+    layers = {id(module) for module in backbone.modules()}
     rank, wanted = spec.method.rank, spec.method.target_modules
     targets, dense, seen = [], [], set()
     for name, module in model.named_modules():
@@ -273,7 +274,7 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
             continue
         if wanted is not None and not any(name == suffix or name.endswith(f".{suffix}") for suffix in wanted):
             continue
-        if id(module.weight) not in in_backbone:
+        if id(module) not in layers:  # an output layer may share its weight with the backbone's embeddings
             continue
         seen.add(id(module.weight))
         rows, columns = module.weight.shape

@@ -24,7 +24,7 @@ class TrainingError(RuntimeError):
 
 
 class TrainingStopped(Exception):
-    """The caller's `on_step` asked to stop; there is no update."""
+    """The caller asked to stop; there is no update and no result."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def local_update(
                 )
             try:
                 loss.backward()
-            except torch.linalg.LinAlgError as error:  # no basis can be found for such a gradient
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # no basis of such a gradient
                 raise TrainingError(
                     f"a gradient became infinite or NaN at step {step} of round {round_number}; "
                     "lower local.learning_rate"
@@ -109,11 +109,17 @@ def local_update(
 
 
 @torch.no_grad()
-def evaluate(task: TaskModel, spec: JobSpec, examples: Sequence[Example]) -> dict[str, float]:
+def evaluate(
+    task: TaskModel, spec: JobSpec, examples: Sequence[Example], goes_on: Callable[[], bool] | None = None
+) -> dict[str, float]:
     """Mean loss and accuracy of the weights that `task` holds: over examples, or over answer tokens.
+
+    Args:
+        goes_on: asked before each batch; the evaluation stops when it answers False.
 
     Raises:
         TaskError: examples that do not fit the job.
+        TrainingStopped: `goes_on` answered False.
     """
     chosen = examples[: spec.evaluation.max_examples]
     check_examples(chosen, spec)
@@ -122,6 +128,8 @@ def evaluate(task: TaskModel, spec: JobSpec, examples: Sequence[Example]) -> dic
     ordered = sorted(chosen, key=lambda e: len(e.get("text", "") or e.get("prompt", "")))
     total, right, predictions = 0.0, 0, 0
     for start in range(0, len(ordered), spec.evaluation.batch_size):
+        if goes_on is not None and not goes_on():
+            raise TrainingStopped
         loss, count, hits = task.loss(task.collate(ordered[start : start + spec.evaluation.batch_size]))
         total, right, predictions = total + loss.item() * count, right + hits, predictions + count
     return {"loss": total / max(predictions, 1), "accuracy": right / max(predictions, 1)}

@@ -29,11 +29,11 @@ def job_document(clients: int, rounds: int, rank: int, seed: int) -> dict[str, A
         "method": {"kind": "fedgalore", "rank": rank, "state_sync": "ajive"},
         "rounds": {"count": rounds, "min_clients": clients, "deadline_s": 300},
         "local": {
-            "steps": 4,
-            "batch_size": 16,
-            "learning_rate": 1e-3,
+            "steps": 5,
+            "batch_size": 24,
+            "learning_rate": 6e-4,
             # one-sided sites pull a fast head back and forth
-            "head_learning_rate": 2e-4,
+            "head_learning_rate": 1e-4,
             "precision": "bfloat16",
         },
         "seed": seed,

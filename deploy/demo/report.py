@@ -62,28 +62,36 @@ def _accuracy(rounds: Sequence[RoundJson], sites: Sequence[DemoSite]) -> Table:
 
 
 def _bytes(rounds: Sequence[RoundJson]) -> Table:
-    table = Table(title="Bytes by client, mean of a training round", title_justify="left")
-    for column in ("client", "up", "of dense", "down", "of dense"):
+    table = Table(title="Bytes by client and training round, against sending the whole matrices", title_justify="left")
+    columns = ("client", "first round: up", "of whole", "down", "later rounds: up", "of whole", "down", "of whole")
+    for column in columns:
         table.add_column(column, justify="left" if column == "client" else "right")
-    for client, (up, down, dense) in traffic(rounds).items():
-        table.add_row(client, megabytes(up), f"{up / dense:.1%}", megabytes(down), f"{down / dense:.1%}")
-    table.caption = (
-        "dense: all trained weights, sent whole. Down without the first round, which also brings the base model"
-    )
+    for client, one in traffic(rounds).items():
+        whole = one["whole"]
+        first = (megabytes(one["first_up"]), f"{one['first_up'] / whole:.1%}", megabytes(one["first_down"]))
+        later = (megabytes(one["up"]), f"{one['up'] / whole:.1%}", megabytes(one["down"]), f"{one['down'] / whole:.1%}")
+        table.add_row(client, *first, *later)
+    table.caption = "The first round also brings the base model down. Later rounds: their mean; they hardly differ"
     return table
 
 
-def traffic(rounds: Sequence[RoundJson]) -> dict[str, tuple[float, float, int]]:
-    """Mean bytes up, bytes down (without the first round's base model) and dense bytes of a round, by client."""
-    result: dict[str, tuple[float, float, int]] = {}
+def traffic(rounds: Sequence[RoundJson]) -> dict[str, dict[str, float]]:
+    """Bytes by client: `first_up` and `first_down` of its first round, mean `up` and `down` of the later ones.
+
+    `whole`: what the trained matrices take when they are sent whole.
+    """
+    result: dict[str, dict[str, float]] = {}
     trained = [entry for entry in rounds if entry["kind"] == "train" and entry["phase"] == "COMMITTED"]
     for client in sorted({name for entry in trained for name in entry["participants"]}):
-        mine = [
-            (entry["number"], entry["participants"][client]) for entry in trained if client in entry["participants"]
-        ]
-        up = [one["up_bytes"] for _, one in mine]
-        down = [one["down_bytes"] for number, one in mine if number > trained[0]["number"]] or [0]
-        result[client] = (sum(up) / len(up), sum(down) / len(down), trained[0]["dense_bytes"])
+        mine = [one["participants"][client] for one in trained if client in one["participants"]]
+        first, later = mine[0], mine[1:] or mine
+        result[client] = {
+            "first_up": first["up_bytes"],
+            "first_down": first["down_bytes"],
+            "up": sum(one["up_bytes"] for one in later) / len(later),
+            "down": sum(one["down_bytes"] for one in later) / len(later),
+            "whole": trained[0]["dense_bytes"],
+        }
     return result
 
 

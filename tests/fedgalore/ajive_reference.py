@@ -83,9 +83,7 @@ def ajive(blocks: list[Matrix], ranks: list[int], seed: int = 0, draws: int = 20
     chance = float(np.quantile(random_direction_samples(ranks, k, draws, generator), 0.95))
     count = int(np.sum(values**2 > max(wedin, chance) - 1e-9))
     candidates = right[: min(count, *ranks)]
-    kept = [
-        v for v in candidates if all(np.linalg.norm(x @ v) >= t for x, t in zip(blocks, thresholds, strict=True))
-    ]
+    kept = [v for v in candidates if all(np.linalg.norm(x @ v) >= t for x, t in zip(blocks, thresholds, strict=True))]
     basis = np.array(kept).reshape(-1, k)
 
     # 3. what each block shows inside the joint space, and what stands out of the rest

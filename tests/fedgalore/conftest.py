@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,13 @@ def sentences(count: int, seed: int, classes: tuple[str, ...] = CLASSES) -> list
 
 def questions(count: int, seed: int) -> list[dict[str, Any]]:
     """The same as prompts, with the class's name as their completion."""
-    return [
-        {"row": e["row"], "prompt": e["text"], "completion": CLASSES[e["label"]]} for e in sentences(count, seed)
-    ]
+    return [{"row": e["row"], "prompt": e["text"], "completion": CLASSES[e["label"]]} for e in sentences(count, seed)]
+
+
+def configure(folder: Path, **changes: Any) -> None:
+    """Overwrites keys of a model's configuration."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def _tokenizer(template: bool) -> transformers.PreTrainedTokenizerFast:
@@ -56,7 +62,10 @@ def _tokenizer(template: bool) -> transformers.PreTrainedTokenizerFast:
             special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
         )
     names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"} if template else {"eos_token": "[SEP]"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", **names)
+    inputs = ["input_ids", "token_type_ids", "attention_mask"] if template else ["input_ids", "attention_mask"]
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="[UNK]", model_input_names=inputs, **names
+    )
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +86,12 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         transformers.BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def own_bert(tiny_bert: Path, tmp_path: Path) -> Path:
+    """A copy to change or to break."""
+    return Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
 
 
 @pytest.fixture(scope="session")

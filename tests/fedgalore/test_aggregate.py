@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from fedgalore.aggregate import apply_factors, mean_of_dense, mean_of_factors, truncate
 from fedgalore.methods import fedgalore as method
 from fedgalore.methods.fedgalore import ClientTensors, aggregate_group, groups, mean_decay, mixing_weights, orient_back
-from fedgalore.plan import Dense, Target, TrainingPlan, aggregate_tensors, bases_per_round, state_tensors, update_tensors
+from fedgalore.plan import (
+    Dense,
+    Target,
+    TrainingPlan,
+    aggregate_tensors,
+    bases_per_round,
+    state_tensors,
+    update_tensors,
+)
 from fedgalore.projector import orient
 from fedgalore.second_moment import SecondMomentSketch, carry
 from fedgalore.shared_signal import extract
@@ -211,9 +219,7 @@ def test_factors_applied_give_the_same_bits_wherever_they_lie_in_memory(offset, 
     generator = seeded(5)
     tensors = [torch.randn(*s, generator=generator) for s in ((d, k), (d, q), (q, k))]
     elsewhere = [torch.empty(t.numel() + offset)[offset:].view(t.shape).copy_(t) for t in tensors]
-    assert torch.equal(
-        apply_factors(tensors[0], 0.99, *tensors[1:]), apply_factors(elsewhere[0], 0.99, *elsewhere[1:])
-    )
+    assert torch.equal(apply_factors(tensors[0], 0.99, *tensors[1:]), apply_factors(elsewhere[0], 0.99, *elsewhere[1:]))
 
 
 @pytest.mark.parametrize(("clients", "smaller"), [(1, True), (6, False)])

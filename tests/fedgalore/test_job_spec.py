@@ -134,6 +134,13 @@ def test_jobs_are_read_from_yaml_and_json(tmp_path, name):
     assert load(path) == parse(document)
 
 
+def test_numbers_in_yaml_may_be_written_with_an_exponent_alone(tmp_path):
+    """YAML 1.1 reads `1e-3` as text."""
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(job_document()).replace("steps: 2", "steps: 2\n  learning_rate: 1e-3"))
+    assert load(path).local.learning_rate == 0.001
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -184,9 +184,7 @@ def test_the_order_of_blocks_and_the_scale_of_one_of_them_do_not_matter():
 def test_the_draws_are_seeded():
     family = planted(4, 2, 1, 0.2)[0][None]
     assert torch.equal(extract(family, 5).wedin_bound, extract(family, 5).wedin_bound)
-    assert not torch.equal(
-        extract(family, 5, ranks(4, 3)).wedin_bound, extract(family, 6, ranks(4, 3)).wedin_bound
-    )
+    assert not torch.equal(extract(family, 5, ranks(4, 3)).wedin_bound, extract(family, 6, ranks(4, 3)).wedin_bound)
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -1,0 +1,157 @@
+"""Whole federations in one process on tiny models."""
+
+import pytest
+import safetensors.torch
+import torch
+
+from fedgalore.selection import choose_cohort
+from fedgalore.simulation import Site, simulate
+from fedgalore.tasks import TaskError
+from fedgalore.training import TrainingError
+from tests.builders import a_spec
+from tests.fedgalore.conftest import configure, questions, sentences
+
+MODEL = {"source": "m", "num_labels": 3}
+
+
+def classifier(**sections):
+    defaults = {
+        "model": MODEL,
+        "method": {"rank": 4},
+        "rounds": {"count": 2, "min_clients": 3},
+        "local": {"steps": 3, "batch_size": 8, "learning_rate": 5e-3},
+    }
+    merged = {name: {**defaults.get(name, {}), **values} for name, values in sections.items() if name != "seed"}
+    seed = {"seed": sections["seed"]} if "seed" in sections else {}
+    return a_spec(**{**defaults, **merged}, **seed)
+
+
+def three_sites(examples: int = 40) -> list[Site]:
+    """Each lacks a class."""
+    pairs = {"north": ("weather", "music"), "south": ("music", "food"), "west": ("food", "weather")}
+    return [
+        Site(name, sentences(examples, i, classes), sentences(20, 50 + i))
+        for i, (name, classes) in enumerate(pairs.items())
+    ]
+
+
+def accuracy(record) -> float:
+    return sum(metrics["accuracy"] for metrics in record.evaluation.values()) / len(record.evaluation)
+
+
+def loss(record) -> float:
+    return sum(metrics["loss"] for metrics in record.evaluation.values()) / len(record.evaluation)
+
+
+def same_bits(first, second) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [{}, {"state_sync": "average", "update_proj_gap": 2}, {"state_sync": "reset"}, {"downlink_rank": 4}],
+    ids=str,
+)
+def test_a_federation_learns_what_no_client_could_alone(tiny_bert, method):
+    spec = classifier(method=method, rounds={"count": 8}, local={"steps": 5})
+    result = simulate(spec, tiny_bert, three_sites())
+    assert [record.number for record in result.rounds] == list(range(1, 10))
+    assert [record.model_version for record in result.rounds] == list(range(9))
+    assert accuracy(result.rounds[0]) < 0.6
+    assert accuracy(result.rounds[-1]) > 0.95
+    assert loss(result.rounds[-1]) < 0.5 * loss(result.rounds[0])
+    assert result.rounds[-1].training == {}
+    if method.get("state_sync", "ajive") == "ajive":
+        for record in result.rounds[:-1]:
+            assert 0 <= record.statistics["joint_rank"] <= 4
+            assert 0 < record.statistics["explained_share"] <= 1 + 1e-9
+
+
+def test_a_language_model_learns_answers_from_prompts(tiny_gpt2):
+    model = {"source": "m", "task": "causal-lm", "num_labels": None}
+    spec = classifier(model=model, rounds={"count": 8, "min_clients": 2}, local={"steps": 6, "learning_rate": 1e-2})
+    sites = [Site(f"site-{i}", questions(40, i), questions(20, 50 + i)) for i in range(2)]
+    result = simulate(spec, tiny_gpt2, sites)
+    assert accuracy(result.rounds[0]) < 0.3
+    assert accuracy(result.rounds[-1]) > 0.9
+
+
+def test_a_run_repeats_bit_for_bit_whatever_the_order_of_sites(tiny_bert):
+    spec = classifier()
+    sites = three_sites()
+    first, again, shuffled = (simulate(spec, tiny_bert, order) for order in (sites, sites, sites[::-1]))
+    for other in (again, shuffled):
+        assert same_bits(first.weights, other.weights)
+        assert first.rounds == other.rounds
+    assert not same_bits(first.weights, simulate(classifier(seed=1), tiny_bert, sites).weights)
+
+
+def test_the_task_ends_with_the_final_weights_and_rounds_are_told_as_they_end(tiny_bert):
+    told = []
+    result = simulate(classifier(), tiny_bert, three_sites(), on_round=told.append)
+    assert same_bits(result.task.weights(), result.weights)
+    assert told == result.rounds
+
+
+def test_cohorts_are_those_that_the_coordinator_would_choose(tiny_bert):
+    spec = classifier(rounds={"count": 3, "min_clients": 2})
+    sites = three_sites()
+    records = simulate(spec, tiny_bert, sites).rounds
+    names = [site.name for site in sites]
+    for record in records[:-1]:
+        chosen = choose_cohort(names, 2, spec.seed, record.number)
+        assert tuple(record.training) == tuple(record.evaluation) == chosen
+    assert sorted(records[-1].evaluation) == sorted(names)
+
+
+def test_models_are_evaluated_when_the_job_says_so(tiny_bert):
+    spec = classifier(rounds={"count": 3}, evaluation={"every": 2, "split": "train"})
+    sites = [Site(site.name, site.train) for site in three_sites()]
+    records = simulate(spec, tiny_bert, sites).rounds
+    assert [bool(record.evaluation) for record in records] == [True, False, True, True]
+
+
+def test_sites_count_by_their_examples(tiny_bert):
+    """Beside a thousand times the data, a client hardly moves the mean."""
+    few, many = sentences(1, 0), sentences(1, 1) * 1000
+    spec = classifier(rounds={"count": 1, "min_clients": 2}, method={"state_sync": "reset"})
+    both = simulate(spec, tiny_bert, [Site("few", few), Site("many", many)]).weights
+    alone = spec.model_copy(update={"rounds": spec.rounds.model_copy(update={"min_clients": 1})})
+    expected = simulate(alone, tiny_bert, [Site("many", many)]).weights
+    for name, tensor in both.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=2e-4)
+
+
+def test_equal_clients_are_one_client(own_bert):
+    """A client's random choices hang on its name: full rank, no dropout and one batch of everything leave none."""
+    configure(own_bert, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    data = sentences(8, 0)
+
+    def run(count: int) -> dict[str, torch.Tensor]:
+        spec = classifier(
+            method={"rank": 32, "state_sync": "average"},
+            rounds={"count": 3, "min_clients": count},
+            local={"steps": 2, "batch_size": 8, "eps": 1e-4},
+        )
+        return simulate(spec, own_bert, [Site(f"site-{i}", data) for i in range(count)]).weights
+
+    one, four = run(1), run(4)
+    for name, tensor in one.items():
+        torch.testing.assert_close(four[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_what_can_not_run_is_refused(tiny_bert):
+    with pytest.raises(ValueError, match=r"rounds.min_clients is 3, but there are 2 clients"):
+        simulate(classifier(), tiny_bert, three_sites()[:2])
+    sites = three_sites()
+    sites[1] = Site("south", [{"row": 8, "text": "rain", "text_pair": None, "label": 5}])
+    with pytest.raises(TaskError, match="row 8: label 5 is outside the range"):
+        simulate(classifier(evaluation={"every": 0}), tiny_bert, sites)
+
+
+def test_a_model_that_is_not_finite_is_told(own_bert):
+    weights = safetensors.torch.load_file(own_bert / "model.safetensors")
+    weights["embeddings.LayerNorm.weight"][3] = torch.nan
+    safetensors.torch.save_file(weights, own_bert / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TrainingError, match=r"the loss became nan at step 1 of round 1; lower local\.learning_rate"):
+        simulate(classifier(), own_bert, three_sites())

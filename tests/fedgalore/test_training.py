@@ -1,0 +1,258 @@
+"""One client's round on real (tiny) models, and the evaluation of what came of it."""
+
+import pytest
+import torch
+
+from fedgalore.plan import state_tensors, update_tensors
+from fedgalore.projector import orient
+from fedgalore.seeding import derive_seed
+from fedgalore.tasks import TaskError, TaskModel, batches
+from fedgalore.training import TrainingError, TrainingStopped, evaluate, local_update
+from tests.builders import a_spec
+from tests.fedgalore.conftest import questions, sentences
+
+
+def classifier(**sections):
+    defaults = {
+        "model": {"source": "m", "num_labels": 3},
+        "method": {"rank": 4},
+        "local": {"steps": 4, "batch_size": 4, "learning_rate": 1e-2},
+    }
+    merged = {name: {**defaults.get(name, {}), **values} for name, values in sections.items()}
+    return a_spec(**{**defaults, **merged})
+
+
+def language_model(**sections):
+    return classifier(**sections, model={"source": "m", "task": "causal-lm", "num_labels": None})
+
+
+@pytest.fixture
+def bert(tiny_bert):
+    return TaskModel.load(classifier(), tiny_bert)
+
+
+def update_from(folder, spec, client="a", number=0, state=None, **options):
+    """The task after one round, its weights before it, and the update."""
+    task = TaskModel.load(spec, folder)
+    before = task.weights()
+    data = sentences(12, 1) if spec.model.task == "sequence-classification" else questions(12, 1)
+    return task, before, local_update(task, spec, data, client, number, state, **options)
+
+
+def a_state(spec, plan, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {name: torch.rand(t.shape, generator=generator) for name, t in state_tensors(spec, plan).items()}
+    return {n: torch.linalg.qr(t)[0] if n.endswith("/reference") else 1e-4 * t for n, t in drawn.items()}
+
+
+@pytest.mark.parametrize("gap", [1, 3, 200])
+@pytest.mark.parametrize("task", [classifier, language_model])
+def test_an_update_gives_back_the_weights_that_the_client_ended_with(tiny_bert, tiny_gpt2, task, gap):
+    spec = task(method={"rank": 4, "update_proj_gap": gap}, local={"steps": 5, "weight_decay": 0.5})
+    folder = tiny_bert if task is classifier else tiny_gpt2
+    trained, before, update = update_from(folder, spec)
+    after = trained.weights()
+    assert {n: tuple(t.shape) for n, t in update.tensors.items()} == {
+        n: t.shape for n, t in update_tensors(spec, trained.plan).items()
+    }
+    assert update.decay == pytest.approx((1 - 1e-2 * 0.5) ** 5)
+    for target in trained.plan.targets:
+        total = update.decay * orient(before[target.name]).double()
+        for j in range(-(-5 // gap)):
+            total = total + (
+                update.tensors[f"{target.name}/basis.{j}"].double()
+                @ update.tensors[f"{target.name}/factor.{j}"].double()
+            )
+        torch.testing.assert_close(orient(after[target.name]).double(), total, rtol=1e-5, atol=1e-6)
+        assert not torch.equal(after[target.name], before[target.name])
+    for item in trained.plan.dense:
+        torch.testing.assert_close(after[item.name], before[item.name] + update.tensors[f"{item.name}/delta"])
+
+
+def test_nothing_but_the_plan_is_trained(tiny_bert):
+    spec = classifier()
+    before = dict(TaskModel.load(spec, tiny_bert).model.state_dict())
+    task, _, _ = update_from(tiny_bert, spec)
+    changed = {name for name, tensor in task.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == set(task.plan.weights())
+
+
+def test_at_full_rank_a_first_round_is_torch_adamw(tiny_bert):
+    """The whole path: same batches, same dropout, every trained weight."""
+    spec = classifier(
+        method={"rank": 32, "update_clip": None},
+        local={"steps": 8, "learning_rate": 2e-3, "head_learning_rate": 1e-2, "weight_decay": 0.1},
+    )
+    task, _, _ = update_from(tiny_bert, spec, "site")
+    other = TaskModel.load(spec, tiny_bert)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [weight for weight, _ in other.targets().values()]},
+            {"params": list(other.dense().values()), "lr": 1e-2},
+        ],
+        lr=2e-3,
+        weight_decay=0.1,
+    )
+    torch.manual_seed(derive_seed(spec.seed, "dropout", "site", 0))
+    other.model.train()
+    for chosen in batches(sentences(12, 1), spec, "site", 0):
+        optimizer.zero_grad()
+        other.loss(other.collate(chosen))[0].backward()
+        optimizer.step()
+    # Adam's first steps are +-lr whatever the gradient's size, so rounding in gradients near 0 shows a little
+    for name, expected in other.weights().items():
+        torch.testing.assert_close(task.weights()[name], expected, rtol=1e-3, atol=5e-5)
+
+
+def test_an_update_hangs_on_seed_client_round_and_state_alone(tiny_bert):
+    spec = classifier()
+    state = a_state(spec, TaskModel.load(spec, tiny_bert).plan)
+
+    def tensors(client="a", number=0, state=None, seed=0):
+        chosen = classifier(seed=seed) if seed else spec
+        torch.manual_seed(number + len(client))  # what the process drew before must not matter
+        return update_from(tiny_bert, chosen, client, number, state)[2].tensors
+
+    first, again = tensors(), tensors()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    others = [tensors("b"), tensors(number=1), tensors(state=state)]
+    for other in others:
+        assert not torch.equal(first["classifier.weight/delta"], other["classifier.weight/delta"])
+
+
+def test_prior_steps_of_none_and_zero_differ_in_what_the_state_counts_for(tiny_bert):
+    plan = TaskModel.load(classifier(), tiny_bert).plan
+    state = a_state(classifier(), plan)
+    name = f"{plan.targets[0].name}/second_moment"
+    reset = update_from(tiny_bert, classifier())[2].tensors
+    ignored = update_from(tiny_bert, classifier(method={"prior_steps": 0}), state=state)[2].tensors
+    assert all(torch.equal(reset[n], ignored[n]) for n in reset)
+    trusted = update_from(tiny_bert, classifier(method={"prior_steps": None}), state=state)[2].tensors
+    assert trusted[name].mean() > 3 * reset[name].mean()
+
+
+def test_metrics_tell_of_the_steps_taken(bert):
+    seen = []
+    update = local_update(bert, bert.spec, sentences(12, 1), "a", 0, None, lambda *step: not seen.append(step))
+    assert [step for step, _ in seen] == [1, 2, 3, 4]
+    losses = [loss for _, loss in seen]
+    assert update.num_examples == 12
+    assert update.metrics["steps"] == 4
+    assert update.metrics["train_loss"] == pytest.approx(sum(losses) / 4)
+    assert update.metrics["last_loss"] == losses[-1]
+    assert update.metrics["train_accuracy"] in [i / 16 for i in range(17)]
+
+
+def test_training_stops_when_asked_to_and_can_start_again(tiny_bert, bert):
+    steps = []
+
+    def stop_after_two(step, loss):
+        steps.append(step)
+        return step < 2
+
+    start = bert.weights()
+    with pytest.raises(TrainingStopped):
+        local_update(bert, bert.spec, sentences(12, 1), "a", 0, None, stop_after_two)
+    assert steps == [1, 2]
+    assert not torch.equal(start["classifier.weight"], bert.weights()["classifier.weight"])
+    bert.loss(bert.collate(sentences(2, 0)))[0].backward()
+    assert all(weight.grad is not None for weight, _ in bert.targets().values())  # no hook is left that frees it
+    bert.model.zero_grad()
+    bert.load_weights(start)
+    again = local_update(bert, bert.spec, sentences(12, 1), "a", 0, None)
+    fresh = update_from(tiny_bert, bert.spec)[2]
+    assert all(torch.equal(again.tensors[name], fresh.tensors[name]) for name in again.tensors)
+
+
+def test_a_loss_that_is_no_number_ends_training(bert):
+    with torch.no_grad():
+        bert.model.classifier.bias[0] = torch.nan
+    with pytest.raises(TrainingError, match=r"the loss became nan at step 1 of round 3; lower local\.learning_rate"):
+        local_update(bert, bert.spec, sentences(12, 1), "a", 3, None)
+
+
+@pytest.mark.parametrize("gap", [1, 200])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("at_step", [1, 4])
+def test_a_gradient_that_is_no_number_ends_training(bert, gap, bad, at_step):
+    """Wherever it shows: while a basis is looked for, in the next loss, or in the update at the end."""
+    spec = classifier(method={"rank": 4, "update_proj_gap": gap})
+    calls = []
+
+    def spoil(gradient):
+        calls.append(0)
+        return gradient * bad if len(calls) == at_step else gradient
+
+    handle = bert.model.bert.encoder.layer[0].intermediate.dense.weight.register_hook(spoil)
+    with pytest.raises(TrainingError, match=r"infinite or NaN|became nan"):
+        local_update(bert, spec, sentences(12, 1), "a", 0, None)
+    handle.remove()
+
+
+def test_data_that_does_not_fit_is_refused_before_any_step(bert):
+    before = bert.weights()
+    for examples in ([], questions(4, 0), [{"row": 9, "text": "rain", "text_pair": None, "label": 3}]):
+        with pytest.raises(TaskError):
+            local_update(bert, bert.spec, examples, "a", 0, None)
+        with pytest.raises(TaskError):
+            evaluate(bert, bert.spec, examples)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in bert.weights().items())
+
+
+def test_half_precision_is_of_the_passes_not_of_the_update(tiny_bert):
+    spec = classifier(local={"precision": "bfloat16"})
+    _, _, update = update_from(tiny_bert, spec)
+    exact = update_from(tiny_bert, classifier())[2]
+    assert all(tensor.dtype == torch.float32 for tensor in update.tensors.values())
+    assert update.metrics["train_loss"] == pytest.approx(exact.metrics["train_loss"], rel=0.02)
+    assert update.metrics["train_loss"] != exact.metrics["train_loss"]
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------
+
+
+def test_evaluation_does_not_hang_on_batches_order_or_chance(bert):
+    bert.model.train()
+    examples = sentences(25, 2)
+    results = [
+        evaluate(bert, classifier(evaluation={"batch_size": size}), chosen)
+        for size, chosen in ((64, examples), (7, examples[::-1]), (1, examples))
+    ]
+    for result in results[1:]:
+        assert result["accuracy"] == results[0]["accuracy"]
+        assert result["loss"] == pytest.approx(results[0]["loss"], rel=1e-5)
+
+
+def test_evaluation_is_the_mean_over_examples(bert):
+    examples = sentences(5, 2)
+    bert.model.eval()
+    one_by_one = [bert.loss(bert.collate([e])) for e in examples]
+    result = evaluate(bert, bert.spec, examples)
+    assert result["loss"] == pytest.approx(float(sum(loss for loss, _, _ in one_by_one)) / 5, rel=1e-5)
+    assert result["accuracy"] == sum(right for _, _, right in one_by_one) / 5
+
+
+def test_evaluation_of_a_language_model_counts_answer_tokens(tiny_gpt2):
+    spec = language_model(evaluation={"batch_size": 3})
+    task = TaskModel.load(spec, tiny_gpt2)
+    examples = [*questions(5, 2), {"prompt": "the", "completion": "music food today"}]
+    task.model.eval()
+    singles = [task.loss(task.collate([e])) for e in examples]
+    tokens = sum(count for _, count, _ in singles)
+    assert tokens == 5 * 2 + 4
+    expected = sum(float(loss) * count for loss, count, _ in singles) / tokens
+    assert evaluate(task, spec, examples)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_takes_at_most_as_many_examples_as_the_job_says(bert):
+    examples = sentences(20, 2)
+    first_six = evaluate(bert, bert.spec, examples[:6])
+    assert evaluate(bert, classifier(evaluation={"max_examples": 6}), examples) == first_six
+    assert evaluate(bert, bert.spec, examples) != first_six
+
+
+def test_evaluation_stops_when_asked_to(bert):
+    answers = iter([True, True, False])
+    with pytest.raises(TrainingStopped):
+        evaluate(bert, classifier(evaluation={"batch_size": 2}), sentences(20, 2), lambda: next(answers))
+    assert next(answers, None) is None
