@@ -21,7 +21,7 @@ MARK = "result.json"
 def demo(
     to: Annotated[Path, typer.Option("--to", help="Folder for model, plot, tables and logs")] = Path("demo-run"),
     clients: Annotated[int, typer.Option("--clients", min=2, max=16, help="Sites, each with an agent of its own")] = 4,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds to train")] = 20,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds to train")] = 16,
     rank: Annotated[int, typer.Option("--rank", min=1, max=384, help="Columns of each gradient subspace")] = 8,
     alpha: Annotated[float, typer.Option("--alpha", min=0.01, help="Dirichlet skew: 0.1 severe, 100 none")] = 0.1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the split and of the job")] = 0,
@@ -94,13 +94,18 @@ def _try_out(model: Path, sites: list[DemoSite], console: Any) -> None:
     import torch
     from rich.markup import escape
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    from deploy.demo.sites import LABELS
+
+    disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(model)
     classifier = AutoModelForSequenceClassification.from_pretrained(model).eval()
     console.print("\nThe downloaded model on held-out texts:")
-    for site in sites:
-        row = site.test[-1]
+    for number, site in enumerate(sites):
+        row = [row for row in site.test if row["label"] == str(number % 2)][-1]
         with torch.no_grad():
             scores = classifier(**tokenizer(row["text"], return_tensors="pt", truncation=True)).logits.softmax(-1)[0]
         name = classifier.config.id2label[int(scores.argmax())]
-        console.print(f"  {name} ({scores.max():.0%})  {escape(row['text'][:90])}")
+        truth = LABELS[int(row["label"])]
+        console.print(f"  {name} ({scores.max():.0%}; people: {truth})  {escape(row['text'][:70])}")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from coordinator.blob_store import BlobStore
 from coordinator.job import Job, Prepared
+from coordinator.model_source import MODEL_FILES, SourceError, fetched_folder
 from coordinator.round_state import BlobRef, ModelVersion
 from fedgalore import plan as layout
 from fedgalore.job_spec import JobSpec
@@ -25,8 +26,6 @@ from fedgalore.methods.fedgalore import ClientTensors, GroupResult, Reader, aggr
 from fedgalore.plan import TensorSpec, TrainingPlan
 from fedgalore.tasks import TaskError, TaskModel
 from protos.codec import SafetensorsWriter, TensorFile, open_update
-
-MODEL_FILES = (".json", ".txt", ".model", ".safetensors", ".jinja")  # what a model folder is made of; never pickle
 
 
 class PreparationError(ValueError):
@@ -52,9 +51,11 @@ def prepare(spec: JobSpec, blobs: BlobStore) -> Prepared:
     Raises:
         PreparationError: the source is missing, is no model of this task, or does not fit the method.
     """
-    source = _source_folder(spec.model.source)
     try:
+        source = fetched_folder(spec.model.source)
         task = TaskModel.load(spec, source)
+    except SourceError as error:
+        raise PreparationError(f"model.source: {error}") from error
     except TaskError as error:
         raise PreparationError(str(error)) from error
     with blobs.scratch_folder() as folder:
@@ -65,39 +66,14 @@ def prepare(spec: JobSpec, blobs: BlobStore) -> Prepared:
         with SafetensorsWriter(
             weights, task.plan.weights(), {"format": layout.WEIGHTS_FORMAT, "version": "0"}
         ) as writer:
-            for name, tensor in task.weights().items():
-                writer.write(name, tensor.numpy())
+            for name in task.plan.weights():
+                writer.write(name, task.weight(name).numpy())
         return Prepared(
             plan=task.plan.to_dict(),
             base_model=_store_folder(source, blobs),
             export=_store_folder(export, blobs),
             model=ModelVersion(version=0, weights=blobs.put_file(weights, move=True)),
         )
-
-
-def _source_folder(source: str) -> Path:
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise PreparationError(
-                f"model.source: {source} has no config.json; name a folder that save_pretrained wrote"
-            )
-        return folder
-    if source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise PreparationError(
-            f"model.source: the coordinator sees no folder {source}; give the path as the coordinator sees it"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        patterns = [f"*{suffix}" for suffix in MODEL_FILES]
-        return Path(snapshot_download(source, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise PreparationError(
-            f"model.source: {source} is no folder here and could not be fetched from the hub ({type(error).__name__}); "
-            "place the model on the coordinator and give its folder"
-        ) from error
 
 
 def _store_folder(folder: Path, blobs: BlobStore) -> tuple[tuple[str, BlobRef], ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
@@ -20,6 +19,7 @@ from coordinator.engine import Engine
 from coordinator.errors import InvalidJob, NotReady, VersionNotFound
 from coordinator.job import Job, ModelVersion, Status
 from coordinator.model_archive import ModelArchive
+from coordinator.model_source import SourceError, local_folder
 from fedgalore.job_spec import JobSpec, explain
 
 MAX_DOCUMENT_BYTES = 2**20
@@ -186,16 +186,10 @@ def check_source(source: str) -> None:
     Raises:
         InvalidJob: for a path that is no model folder. What may be a hub id is left to the aggregator.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        if (folder / "config.json").is_file():
-            return
-        problem = f"{source} has no config.json; name a folder that save_pretrained wrote"
-    elif source.startswith((".", "/", "~")) or source.count("/") > 1:
-        problem = f"the coordinator sees no folder {source}; give the path as the coordinator sees it"
-    else:
-        return
-    raise InvalidJob([{"field": "model.source", "problem": problem}])
+    try:
+        local_folder(source)
+    except SourceError as error:
+        raise InvalidJob([{"field": "model.source", "problem": str(error)}]) from error
 
 
 async def _body(request: Request) -> bytes:

@@ -93,21 +93,25 @@ class TaskModel:
         missing = len(loaded["missing_keys"]) + len(loaded["mismatched_keys"])
         if missing > MISSING_SHARE * len(list(model.parameters())):
             raise TaskError(
-                f"model.source: {missing} weights of {type(model).__name__} are not in the folder, or of another shape; "
-                "is it the right model?"
+                f"model.source: {missing} weights of {type(model).__name__} are not in the folder, "
+                "or of another shape; is it the right model?"
             )
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise TaskError("model.source: the folder's tokenizer knows no words; add the tokenizer's files to it")
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         if tokenizer.pad_token_id is None or (spec.model.task == "causal-lm" and tokenizer.eos_token_id is None):
-            raise TaskError("model.source: the folder's tokenizer has no eos_token; name one in its tokenizer_config.json")
+            raise TaskError("model.source: the folder's tokenizer has no eos_token; add it to tokenizer_config.json")
         model.config.pad_token_id = tokenizer.pad_token_id
         return cls(spec, model, tokenizer, device or torch.device("cpu"))
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the trained weights, on the CPU."""
-        return {name: self._parameters[name].detach().cpu().clone() for name in self.plan.weights()}
+        return {name: self.weight(name).clone() for name in self.plan.weights()}
+
+    def weight(self, name: str) -> Tensor:
+        """One trained weight on the CPU, where it may share memory with the model."""
+        return self._parameters[name].detach().cpu()
 
     def save(self, folder: Path) -> None:
         """Writes model and tokenizer as `from_pretrained` reads them."""

@@ -62,21 +62,19 @@ def _accuracy(rounds: Sequence[RoundJson], sites: Sequence[DemoSite]) -> Table:
 
 
 def _bytes(rounds: Sequence[RoundJson]) -> Table:
-    table = Table(title="Bytes by client and training round, against sending the whole matrices", title_justify="left")
-    columns = ("client", "first round: up", "of whole", "down", "later rounds: up", "of whole", "down", "of whole")
-    for column in columns:
+    table = Table(title="Bytes by client and round, against sending the whole matrices", title_justify="left")
+    for column in ("client", "up", "of whole", "down", "of whole", "first round down"):
         table.add_column(column, justify="left" if column == "client" else "right")
     for client, one in traffic(rounds).items():
-        whole = one["whole"]
-        first = (megabytes(one["first_up"]), f"{one['first_up'] / whole:.1%}", megabytes(one["first_down"]))
-        later = (megabytes(one["up"]), f"{one['up'] / whole:.1%}", megabytes(one["down"]), f"{one['down'] / whole:.1%}")
-        table.add_row(client, *first, *later)
-    table.caption = "The first round also brings the base model down. Later rounds: their mean; they hardly differ"
+        shares = (f"{one['up'] / one['whole']:.1%}", f"{one['down'] / one['whole']:.1%}")
+        up, down, first_down = (megabytes(one[key]) for key in ("up", "down", "first_down"))
+        table.add_row(client, up, shares[0], down, shares[1], first_down)
+    table.caption = "The first round also brings the base model down; it is not in the other columns' means"
     return table
 
 
 def traffic(rounds: Sequence[RoundJson]) -> dict[str, dict[str, float]]:
-    """Bytes by client: `first_up` and `first_down` of its first round, mean `up` and `down` of the later ones.
+    """Bytes by client: `first_down` of its first round, mean `up` and `down` of the later ones.
 
     `whole`: what the trained matrices take when they are sent whole.
     """
@@ -86,7 +84,6 @@ def traffic(rounds: Sequence[RoundJson]) -> dict[str, dict[str, float]]:
         mine = [one["participants"][client] for one in trained if client in one["participants"]]
         first, later = mine[0], mine[1:] or mine
         result[client] = {
-            "first_up": first["up_bytes"],
             "first_down": first["down_bytes"],
             "up": sum(one["up_bytes"] for one in later) / len(later),
             "down": sum(one["down_bytes"] for one in later) / len(later),
@@ -138,6 +135,7 @@ def plot(rounds: Sequence[RoundJson], sites: Sequence[DemoSite], path: Path) -> 
     majority = mean_of({site.name: site.majority for site in sites})
     by_round.axhline(majority, color="grey", linestyle=":", linewidth=1.2, label="majority class")
     by_round.set(xlabel="rounds", ylabel="accuracy", ylim=(0.4, 1), title="Accuracy on each site's own test texts")
+    by_round.xaxis.get_major_locator().set_params(integer=True)
     by_round.legend(loc="lower right", fontsize=8)
 
     sent, dense = [0.0], [0.0]
@@ -148,7 +146,7 @@ def plot(rounds: Sequence[RoundJson], sites: Sequence[DemoSite], path: Path) -> 
     moved = [version for version in versions if version > 0]  # before the first round nothing was sent
     reached = [mean_of(accuracy[version]) for version in moved]
     by_bytes.plot([sent[v] for v in moved], reached, "k-o", linewidth=2.2, markersize=3, label="FedGaLore, as sent")
-    by_bytes.plot([dense[v] for v in moved], reached, "r--", linewidth=1.2, label="had matrices been sent whole")
+    by_bytes.plot([dense[v] for v in moved], reached, "r--", linewidth=1.2, label="the same rounds, matrices sent whole")
     by_bytes.axhline(majority, color="grey", linestyle=":", linewidth=1.2)
     by_bytes.set(xlabel="MB sent up, all sites together", xscale="log", title="Mean accuracy by bytes sent")
     by_bytes.legend(loc="lower right", fontsize=8)

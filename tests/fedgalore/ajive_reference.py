@@ -56,7 +56,7 @@ def wedin_samples(blocks: list[Matrix], ranks: list[int], draws: int, generator:
 
 
 def random_direction_samples(ranks: list[int], k: int, draws: int, generator: np.random.Generator) -> Matrix:
-    """Step 2: draws of the largest squared singular value of stacked row spaces that have nothing to do with each other."""
+    """Step 2: draws of the largest squared singular value of stacked row spaces that are unrelated."""
     largest = np.empty(draws)
     for draw in range(draws):
         stack = np.vstack([orthonormal_columns(generator, k, rank).T for rank in ranks])

@@ -1,4 +1,4 @@
-"""Tiny seeded models with tokenizers of their own, saved as a user's folder would be, and text that is easy to learn."""
+"""Tiny seeded models with tokenizers of their own, saved as a user's would be, and text that is easy to learn."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _quiet_transformers() -> None:
 
 
 def sentences(count: int, seed: int, classes: tuple[str, ...] = CLASSES) -> list[dict[str, Any]]:
-    """Examples whose class shows in two of six words; labels count along `CLASSES`."""
+    """Examples whose class shows in four of six words; labels count along `CLASSES`."""
     chance = random.Random(seed)
     examples = []
     for row in range(1, count + 1):
         name = chance.choice(classes)
-        words = chance.choices(WORDS[name], k=2) + chance.choices(FILLERS, k=4)
+        words = chance.choices(WORDS[name], k=4) + chance.choices(FILLERS, k=2)
         chance.shuffle(words)
         examples.append({"row": row, "text": " ".join(words), "text_pair": None, "label": CLASSES.index(name)})
     return examples
@@ -82,6 +82,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
             num_attention_heads=2,
             intermediate_size=64,
             max_position_embeddings=32,
+            initializer_range=0.1,
         )
         transformers.BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -96,7 +97,7 @@ def own_bert(tiny_bert: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GPT-2 language model, whose matrices are `Conv1D` and stored `(in, out)`; its tokenizer has no padding token."""
+    """A GPT-2 language model: its matrices are `Conv1D`, stored `(in, out)`; its tokenizer has no padding token."""
     folder = tmp_path_factory.mktemp("models") / "gpt2"
     tokenizer = _tokenizer(template=False)
     with torch.random.fork_rng():

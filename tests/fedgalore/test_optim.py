@@ -142,7 +142,7 @@ def test_with_a_state_of_zeros_it_takes_the_steps_of_galore_torch(galore_torch, 
 
 
 def client_round_by_the_page(start, gradients, bases, gap, config: SubspaceConfig, carried):
-    """ALGORITHM, "Client, one round", in float64 with the bases given: the weights after each step, the last `V`, `rho`."""
+    """ALGORITHM, "Client, one round", in float64, bases given: the weights after each step, the last `V` and `rho`."""
     weight = start.numpy().astype(np.float64)
     d, r = bases[0].shape
     beta1, beta2 = config.betas
@@ -272,7 +272,7 @@ def test_no_prior_steps_is_a_reset():
 
 @pytest.mark.parametrize("prior", [0.5, 2.0, None])
 def test_before_any_step_the_carried_state_counts_in_full(prior):
-    """The first gradient is tiny beside the state, so the first `V` is the carried one, scaled by the weight it keeps."""
+    """The first gradient is tiny beside the state, so the first `V` is the carried one times the weight it keeps."""
     carried = carried_sketch((6, 10), 3)
     run = Trained([1e-6 * g for g in gradients_of((6, 10), 1)], 3, carried, prior_steps=prior, update_clip=None)
     kept = 0.999 if prior is None else 0.999 * (1 - 0.999**prior) / (1 - 0.999 ** (prior + 1))

@@ -1,4 +1,4 @@
-"""AJIVE: planted spaces, algebraic identities, an independent implementation, and the laws that its bounds are drawn from."""
+"""AJIVE: planted spaces, algebraic identities, an independent implementation, and the laws of its random draws."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def planted(
     blocks: int, joint: int, individual: int, noise: float, seed: int = 0, rows: int = ROWS, k: int = K
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Blocks `(M, rows, k)` with `joint` common and `individual` own row directions of strength 8 to 12 in Gaussian noise.
+    """Blocks `(M, rows, k)` with `joint` common and `individual` own row directions, strength 8 to 12, and noise.
 
     All row directions are orthogonal to each other. `noise` is the spectral norm of the noise, about, as a share of 10.
 

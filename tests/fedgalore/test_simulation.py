@@ -53,18 +53,19 @@ def same_bits(first, second) -> bool:
     ids=str,
 )
 def test_a_federation_learns_what_no_client_could_alone(tiny_bert, method):
-    spec = classifier(method=method, rounds={"count": 8}, local={"steps": 5})
+    spec = classifier(method=method, rounds={"count": 8}, local={"steps": 5, "learning_rate": 1e-2})
     result = simulate(spec, tiny_bert, three_sites())
     assert [record.number for record in result.rounds] == list(range(1, 10))
     assert [record.model_version for record in result.rounds] == list(range(9))
     assert accuracy(result.rounds[0]) < 0.6
-    assert accuracy(result.rounds[-1]) > 0.95
-    assert loss(result.rounds[-1]) < 0.5 * loss(result.rounds[0])
+    assert accuracy(result.rounds[-1]) > 0.9
+    assert loss(result.rounds[-1]) < 0.3 * loss(result.rounds[0])
     assert result.rounds[-1].training == {}
     if method.get("state_sync", "ajive") == "ajive":
+        assert any(record.statistics["joint_rank"] > 0 for record in result.rounds[:-1])
         for record in result.rounds[:-1]:
             assert 0 <= record.statistics["joint_rank"] <= 4
-            assert 0 < record.statistics["explained_share"] <= 1 + 1e-9
+            assert 0 <= record.statistics["explained_share"] <= 1 + 1e-9
 
 
 def test_a_language_model_learns_answers_from_prompts(tiny_gpt2):
@@ -129,7 +130,7 @@ def test_equal_clients_are_one_client(own_bert):
 
     def run(count: int) -> dict[str, torch.Tensor]:
         spec = classifier(
-            method={"rank": 32, "state_sync": "average"},
+            method={"rank": 32, "state_sync": "reset"},
             rounds={"count": 3, "min_clients": count},
             local={"steps": 2, "batch_size": 8, "eps": 1e-4},
         )

@@ -170,8 +170,8 @@ def test_a_language_model_needs_an_end_token(tiny_gpt2, tmp_path):
 @pytest.mark.parametrize("label", [3, -1, "7"])
 def test_a_label_outside_the_range_is_named_with_its_row(tiny_bert, label):
     examples = [*sentences(3, 0), {"row": 17, "text": "rain", "text_pair": None, "label": label}]
-    for check in (lambda: check_examples(examples, classifier()), lambda: task.collate(examples)):
-        task = TaskModel.load(classifier(), tiny_bert)
+    task = TaskModel.load(classifier(), tiny_bert)
+    for check in (lambda: check_examples(examples, task.spec), lambda: task.collate(examples)):
         with pytest.raises(TaskError, match=rf"row 17: label {label} is outside the range 0 to 2; .*model\.num_labels"):
             check()
 

@@ -226,7 +226,8 @@ def test_evaluation_does_not_hang_on_batches_order_or_chance(bert):
 def test_evaluation_is_the_mean_over_examples(bert):
     examples = sentences(5, 2)
     bert.model.eval()
-    one_by_one = [bert.loss(bert.collate([e])) for e in examples]
+    with torch.no_grad():
+        one_by_one = [bert.loss(bert.collate([e])) for e in examples]
     result = evaluate(bert, bert.spec, examples)
     assert result["loss"] == pytest.approx(float(sum(loss for loss, _, _ in one_by_one)) / 5, rel=1e-5)
     assert result["accuracy"] == sum(right for _, _, right in one_by_one) / 5
@@ -237,7 +238,8 @@ def test_evaluation_of_a_language_model_counts_answer_tokens(tiny_gpt2):
     task = TaskModel.load(spec, tiny_gpt2)
     examples = [*questions(5, 2), {"prompt": "the", "completion": "music food today"}]
     task.model.eval()
-    singles = [task.loss(task.collate([e])) for e in examples]
+    with torch.no_grad():
+        singles = [task.loss(task.collate([e])) for e in examples]
     tokens = sum(count for _, count, _ in singles)
     assert tokens == 5 * 2 + 4
     expected = sum(float(loss) * count for loss, count, _ in singles) / tokens
