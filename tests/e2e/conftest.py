@@ -17,7 +17,7 @@ from client_agent.settings import load
 from deploy.local import LocalFederation
 from fedgalore.job_spec import JobSpec, parse
 from fedgalore.simulation import SimulationResult, Site, simulate
-from tests.fedgalore.conftest import sentences, tiny_bert  # noqa: F401  # a fixture
+from tests.fedgalore.conftest import questions, sentences, tiny_bert, tiny_gpt2  # noqa: F401  # fixtures
 
 NAMES = ("north", "south", "west")
 WAIT_S = 90.0
@@ -70,17 +70,23 @@ class Running:
     def simulated(self, **sections: Any) -> tuple[JobSpec, SimulationResult]:
         """The same job over the same agents' data in this process."""
         spec = parse(self.document(**sections))
+        folder = Path(spec.model.source)
         sites = []
         for config in sorted((self.federation.root / "agents").glob("*/agent.yaml")):
             settings = load(config)
             local = read_all(settings.data)[spec.data.name]
             assert local.test is not None
             sites.append(Site(settings.name, local.train.examples, local.test.examples))
-        return spec, simulate(spec, self.model, sites)
+        return spec, simulate(spec, folder, sites)
 
 
 def ended(job: Any) -> bool:
     return job["status"] in ("COMPLETED", "FAILED", "CANCELLED", "PAUSED")
+
+
+def _written(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +94,13 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterat
     folder = tmp_path_factory.mktemp("federation")
     agents = []
     for seed, name in enumerate(NAMES):
-        files = {}
+        topics: dict[str, Any] = {"text": "text", "label": "label"}
+        answers: dict[str, Any] = {"prompt": "prompt", "completion": "completion"}
         for split, count in (("train", 40 + 10 * seed), ("test", 20)):
-            files[split] = folder / f"{name}-{split}.jsonl"
             # each site knows two of the three classes
             rows = [row for row in sentences(2 * count, 10 * seed + len(split)) if row["label"] != seed][:count]
-            files[split].write_text("".join(json.dumps(row) + "\n" for row in rows))
-        columns = {"train": str(files["train"]), "test": str(files["test"]), "text": "text", "label": "label"}
-        agents.append({"name": name, "threads": 1, "data": {"topics": columns}})
+            topics[split] = _written(folder / f"{name}-{split}.jsonl", rows)
+            answers[split] = _written(folder / f"{name}-{split}-questions.jsonl", questions(count, seed))
+        agents.append({"name": name, "threads": 1, "data": {"topics": topics, "questions": answers}})
     with LocalFederation(folder / "run", agents) as federation:
         yield Running(federation, tiny_bert)

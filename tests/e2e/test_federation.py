@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+import yaml
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from fedgalore.plan import TrainingPlan
 from tests.e2e.conftest import NAMES, Running, ended
@@ -23,17 +28,19 @@ def _one_thread() -> None:
     torch.set_num_threads(1)  # as the agents: another number of threads may round differently
 
 
-def downloaded(running: Running, job_id: str, folder: Path) -> dict[str, torch.Tensor]:
+def downloaded(running: Running, job_id: str, folder: Path, auto: Any) -> dict[str, torch.Tensor]:
     answer = httpx.get(running.url(f"jobs/{job_id}/model"))
     assert answer.status_code == 200
     with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
         tar.extractall(folder, filter="data")
     (model,) = folder.iterdir()
-    return dict(AutoModelForSequenceClassification.from_pretrained(model).state_dict())
+    return dict(auto.from_pretrained(model).state_dict())
 
 
-def assert_same_bits(running: Running, job_id: str, folder: Path, **sections: object) -> None:
-    weights = downloaded(running, job_id, folder)
+def assert_same_bits(
+    running: Running, job_id: str, folder: Path, auto: Any = AutoModelForSequenceClassification, **sections: object
+) -> None:
+    weights = downloaded(running, job_id, folder, auto)
     _, result = running.simulated(**sections)
     assert result.weights.keys() <= weights.keys()
     different = [name for name, tensor in result.weights.items() if not torch.equal(weights[name], tensor)]
@@ -87,6 +94,36 @@ def test_a_truncated_downlink_and_partial_participation_have_the_same_bits_too(
     job_id = running.post(**sections)
     assert running.wait(job_id, ended)["status"] == "COMPLETED"
     assert_same_bits(running, job_id, tmp_path, **sections)
+
+
+def test_a_language_model_is_trained_the_same_way(running: Running, tiny_gpt2: Path, tmp_path: Path) -> None:
+    sections = {
+        "model": {"source": str(tiny_gpt2), "task": "causal-lm", "num_labels": None},
+        "data": {"name": "questions"},
+        "rounds": {"count": 2},
+    }
+    job_id = running.post(**sections)
+    job = running.wait(job_id, ended)
+    assert job["status"] == "COMPLETED", job["reason"]
+    assert_same_bits(running, job_id, tmp_path, AutoModelForCausalLM, **sections)
+
+
+def test_a_job_by_the_command_line(running: Running, tmp_path: Path) -> None:
+    def fedgalore(*words: str) -> str:
+        command = [sys.executable, "-m", "cli.main", *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "FEDGALORE_URL": running.federation.rest_url}
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    document = tmp_path / "job.yaml"
+    document.write_text(yaml.safe_dump(running.document(name="by-hand", rounds={"count": 1})))
+    job_id = fedgalore("jobs", "submit", str(document)).strip()
+    assert "COMPLETED" in fedgalore("jobs", "watch", job_id)
+    assert job_id in fedgalore("jobs", "list")
+    fedgalore("jobs", "download", job_id, "--to", str(tmp_path / "model"))
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
 
 
 def test_labels_outside_the_range_pause_the_job_and_name_file_row_and_remedy(running: Running) -> None:
