@@ -1,8 +1,8 @@
 """What one round of one client costs on the wire, and that nothing is lost: `python benchmarks/uplink.py [--rank 8]`.
 
-Trains MiniLM for a round on the demo's texts, encodes the update as an agent does, decodes it as the aggregator does, and
-prints the bytes against sending the trained matrices whole (federated averaging) and against LoRA factors of equal rank,
-and how far the weights rebuilt from the factors are from the client's own, in units of float32 rounding.
+Trains MiniLM for a round on the demo's texts, encodes the update as an agent does, decodes it as the aggregator does,
+and prints the bytes against sending the trained matrices whole (federated averaging) and against LoRA factors of equal
+rank, and how far the weights rebuilt from the factors are from the client's own, in units of float32 rounding.
 """
 
 from __future__ import annotations

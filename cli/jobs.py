@@ -114,7 +114,7 @@ def resume(job: JobId, url: Url = DEFAULT_URL) -> None:
 
 @app.command()
 def cancel(job: JobId, url: Url = DEFAULT_URL) -> None:
-    """End a job; versions committed so far stay downloadable."""
+    """End a job; its newest model versions can still be downloaded."""
     _steer(url, job, "cancel")
 
 
@@ -122,7 +122,9 @@ def cancel(job: JobId, url: Url = DEFAULT_URL) -> None:
 def download(
     job: JobId,
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to make; must be new or empty.")],
-    version: Annotated[int | None, typer.Option(min=0, help="Model version; default: the newest.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=0, help="Model version; default: the newest, of three kept.")
+    ] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Fetch a job's model as a folder that transformers' `from_pretrained` loads."""

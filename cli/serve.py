@@ -65,7 +65,7 @@ def coordinator(
 
     try:
         server.run(settings)
-    except server.StartError as error:
+    except server.CoordinatorError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 

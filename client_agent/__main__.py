@@ -1,6 +1,6 @@
 """`python -m client_agent --config agent.yaml`; `fedgalore agent` is the same command.
 
-Exit codes: 0 stopped on request, 2 settings or data that can not be used, 3 refused by the coordinator.
+Exit codes: 0 stopped on request, 2 settings, data or a work folder that can not be used, 3 refused by the coordinator.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,9 @@ import typer
 
 from client_agent import logs, settings
 from client_agent.agent import Agent
+from client_agent.cache import claimed
 from client_agent.data import LocalData, read_all
+from client_agent.errors import WorkDirUnusable
 from client_agent.settings import AgentSettings, SettingsError
 from fedgalore.data import DataError
 
@@ -41,14 +44,16 @@ def agent(
         "device": device,
         "log_format": log_format,
     }
-    try:
-        chosen = settings.load(config, flags)
-        logs.configure(chosen.name, chosen.log_format, chosen.log_level)
-        data = read_all(chosen.data)
-    except (SettingsError, DataError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
-    raise typer.Exit(asyncio.run(_serve(chosen, data)))
+    with ExitStack() as stack:
+        try:
+            chosen = settings.load(config, flags)
+            logs.configure(chosen.name, chosen.log_format, chosen.log_level)
+            stack.enter_context(claimed(chosen.work_dir))
+            data = read_all(chosen.data)
+        except (SettingsError, DataError, WorkDirUnusable) as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(2) from None
+        raise typer.Exit(asyncio.run(_serve(chosen, data)))
 
 
 async def _serve(chosen: AgentSettings, data: Mapping[str, LocalData]) -> int:

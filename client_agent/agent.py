@@ -53,8 +53,10 @@ class Agent:
         """Serves; returns the exit code."""
         try:
             while self._session.exit_code is None:
-                event = await self._perform()
+                before, event = self._session.state, await self._perform()
                 self._move(event)
+                if self._session.state is State.IDLE and before is not State.IDLE:
+                    await self._tidy()
                 if isinstance(event, on.Dropped | on.Forgotten):  # should the same task come back at once: no frenzy
                     await asyncio.sleep(random.uniform(0.2, 1.0))
         finally:
@@ -98,7 +100,7 @@ class Agent:
             try:
                 answer = await self._site.transport.heartbeat(self._assignment.report(_STAGES[state]))
                 if not answer.go_on and state is not State.UPLOADING:  # an upload gets an answer of its own
-                    self._site.cache.forget_updates()
+                    self._assignment.forget_updates()
                     return on.Dropped(answer.reason)
             except grpc.aio.AioRpcError as error:  # what must arrive is sent elsewhere, with retries
                 self._log.debug("heartbeat failed", status=error.code().name)
@@ -115,14 +117,14 @@ class Agent:
         except CoordinatorAway as error:
             return on.Dropped(str(error))
         except RoundOver as error:
-            self._site.cache.forget_updates()
+            self._forget_updates()
             return on.Dropped(str(error))
         except AgentError as error:
             if state is State.FAILING:
                 return on.Dropped(str(error))
             if state not in _STAGES:  # what comes from there makes no sense
                 return on.Refused(str(error))
-            self._site.cache.forget_updates()
+            self._forget_updates()
             return on.Failed(str(error))
         except Exception as error:
             if state not in _STAGES:
@@ -130,6 +132,19 @@ class Agent:
             # Whatever went wrong in this job, the site goes on serving others.
             self._log.exception("the task failed", state=state.value)
             return on.Failed(f"{type(error).__name__}: {error}")
+
+    def _forget_updates(self) -> None:
+        if self._assignment is not None:
+            self._assignment.forget_updates()
+
+    async def _tidy(self) -> None:
+        """After each task, however it ended."""
+        if self._assignment is None:
+            return
+        try:
+            await asyncio.to_thread(self._assignment.tidy)
+        except OSError as error:
+            self._log.warning("the work folder can not be tidied", error=str(error))
 
     async def _action(self, state: State) -> on.Event:
         site = self._site

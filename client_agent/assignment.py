@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from client_agent.cache import Blob, Cache, find_local, hash_file
 from client_agent.data import LocalData
-from client_agent.errors import CannotTrain, RoundOver
+from client_agent.errors import CannotTrain, Rejected, RoundOver
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
@@ -52,8 +53,8 @@ class Assignment:
         self._progress = (0, 0.0)  # steps done, last loss
 
     def work(self) -> Work:
-        """The task as the session sees it. Updates of other rounds are deleted: nobody will ask for them."""
-        self._site.cache.forget_updates(but=self._update)
+        """The task as the session sees it. Updates of the job's other rounds are deleted: nobody will ask for them."""
+        self.forget_updates(but=self._update)
         evaluates = self._task.evaluate or not self._trains
         return Work(self._task.job_id, self._task.round, self._trains, evaluates, self._update.is_file())
 
@@ -97,13 +98,23 @@ class Assignment:
         )
 
     async def upload(self) -> None:
-        """Delivers the update, then tidies up."""
+        """Delivers the update."""
         blob = Blob(await asyncio.to_thread(hash_file, self._update), self._update.stat().st_size)
         outcome = await self._site.transport.submit(self._update, blob, self._task.job_id, self._task.round)
         _log.info("update delivered", outcome=outcome, size_bytes=blob.size_bytes)
-        self._site.cache.forget_updates()
-        keep = (self._task.weights, self._task.aggregate, self._task.state)
-        self._site.cache.prune([reference.sha256 for reference in keep], self._site.settings.cache_bytes)
+        self.forget_updates()
+
+    def forget_updates(self, but: Path | None = None) -> None:
+        """Deletes this job's updates, or all but one; other jobs' may still be wanted."""
+        self._site.cache.forget_updates(self._task.job_id, but)
+
+    def tidy(self) -> None:
+        """Prunes the cache down to its limit beyond what this task needed, and its job's next task may need again."""
+        task, cache = self._task, self._site.cache
+        with suppress(Rejected):  # a task with a bad name or hash in it has brought nothing
+            model = cache.model_folder(self._model_files())
+            keep = [task.weights, task.aggregate, task.state, *(file.blob for file in task.base_model)]
+            cache.prune([reference.sha256 for reference in keep], model, self._site.settings.cache_bytes)
 
     async def fail(self, reason: str) -> None:
         """Tells the coordinator that this site can not do the task."""
@@ -140,7 +151,7 @@ class Assignment:
     async def _base_model(self) -> Path:
         """The base model's folder, fetching only those files that no folder of the site holds."""
         cache = self._site.cache
-        files = {file.name: _blob(file.blob) for file in self._task.base_model}
+        files = self._model_files()
         if await asyncio.to_thread(cache.has_model, files):
             return cache.model_folder(files)
         sources = await asyncio.to_thread(find_local, self._site.settings.models, files.values())
@@ -149,11 +160,17 @@ class Assignment:
                 sources[file.blob.sha256] = await self._download(file.blob)
         return await asyncio.to_thread(cache.assemble_model, files, sources)
 
+    def _model_files(self) -> dict[str, Blob]:
+        return {file.name: _blob(file.blob) for file in self._task.base_model}
+
     async def _bring_weights(self) -> None:
-        """By the smaller of step and whole, when the trainer holds the version before."""
+        """By the smaller of step and whole, when the trainer holds the version before; by nothing at the start."""
         task, thread = self._task, self._site.thread
         version, drift = await thread.run(lambda trainer: (trainer.version, trainer.drift))
         if version == task.model_version:
+            return
+        begins = version is None and task.model_version == 0
+        if begins and await thread.run(lambda trainer: trainer.begin(task.weights.sha256)):
             return
         follows = version is not None and version + 1 == task.model_version and task.HasField("aggregate")
         if follows and drift < MOST_DRIFT and task.aggregate.size_bytes < task.weights.size_bytes:

@@ -3,23 +3,29 @@
 work_dir/blobs/sha256/ab/abcdef...           a blob
 work_dir/blobs/partial/abcdef...             one on its way
 work_dir/models/<hash of the file list>/...  a base model's folder
-work_dir/updates/<client>.<job>.<round>.safetensors
+work_dir/updates/<job>+<round>+<client>.safetensors
+work_dir/lock                                taken by the process that works here
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from client_agent.errors import Rejected
+from client_agent.errors import Rejected, WorkDirUnusable
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SEPARATOR = "+"  # no name has one
+_UPDATE_LIFE_S = 7 * 86_400.0  # longer than a round that an update could still be for
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,30 @@ def holds(path: Path, blob: Blob) -> bool:
     return path.is_file() and path.stat().st_size == blob.size_bytes and hash_file(path) == blob.sha256
 
 
+@contextmanager
+def claimed(work_dir: Path) -> Iterator[None]:
+    """Keeps other agents out of the folder; the system drops the lock of a process that is gone.
+
+    Raises:
+        WorkDirUnusable: another process works in this folder, or it can not be made or written.
+    """
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        lock = (work_dir / "lock").open("ab")
+    except OSError as error:
+        raise WorkDirUnusable(f"work_dir: {work_dir} can not be written ({error}); correct the path") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkDirUnusable(
+                f"work_dir: another agent works in {work_dir}; stop it, or give this one a folder of its own"
+            ) from error
+        yield
+
+
 class Cache:
-    """Everything an agent keeps on disk under `work_dir`. One process at a time."""
+    """Everything an agent keeps on disk under `work_dir`. One process at a time: see `claimed`."""
 
     def __init__(self, work_dir: Path) -> None:
         self._blobs = work_dir / "blobs" / "sha256"
@@ -83,22 +111,36 @@ class Cache:
         path.parent.mkdir(exist_ok=True)
         return partial.replace(path)
 
-    def prune(self, keep: Iterable[str], max_bytes: int) -> None:
-        """Deletes blobs (and parts of blobs), longest unused first, until `max_bytes` are left.
+    def prune(self, keep: Iterable[str], model: Path, max_bytes: int) -> None:
+        """Deletes until, beside the blobs in `keep` and the files of `model`, `max_bytes` are left.
 
-        Spares the hashes in `keep`. A blob that a model's folder links to is not counted: deleting it frees nothing.
+        First go blobs and parts of blobs that are in no model, then models, each longest unused first: old versions'
+        weights are never asked for again, a base model may be. Updates that are too old for any round go as well.
         """
         spared = set(keep)
-        files = [path for folder in (self._blobs, self._partial) for path in folder.rglob("*") if path.is_file()]
-        stats = sorted(((path, path.stat()) for path in files), key=lambda item: item[1].st_mtime)
-        own = [(path, stat.st_size) for path, stat in stats if stat.st_nlink == 1]
-        total = sum(size for _, size in own)
-        for path, size in own:
-            if total <= max_bytes:
-                return
-            if path.name not in spared:
+        self._prune_blobs(spared, model, max_bytes)
+        for folder in sorted(self._models.iterdir(), key=_last_used):
+            if folder != model and self._excess(spared, model, max_bytes) > 0:
+                shutil.rmtree(folder)
+                self._prune_blobs(spared, model, max_bytes)  # now those that were linked from there only
+        for path in self._updates.iterdir():
+            if time.time() - _last_used(path) > _UPDATE_LIFE_S:
                 path.unlink()
-                total -= size
+
+    def _prune_blobs(self, spared: set[str], model: Path, max_bytes: int) -> None:
+        excess = self._excess(spared, model, max_bytes)
+        for path in sorted((*_files(self._blobs), *_files(self._partial)), key=_last_used):
+            # A linked one is in a model: deleting it here frees nothing.
+            if excess > 0 and path.name not in spared and path.stat().st_nlink == 1:
+                excess -= path.stat().st_size
+                path.unlink()
+
+    def _excess(self, spared: set[str], model: Path, max_bytes: int) -> int:
+        """Bytes too many; a file that is linked twice takes its room once."""
+        used = {path.stat().st_ino for path in _files(model)}
+        stored = [*_files(self._blobs), *_files(self._partial), *_files(self._models)]
+        sizes = {path.stat().st_ino: path.stat().st_size for path in stored if path.name not in spared}
+        return sum(size for inode, size in sizes.items() if inode not in used) - max_bytes
 
     def model_folder(self, files: Mapping[str, Blob]) -> Path:
         """Where the base model made of these files belongs.
@@ -114,9 +156,12 @@ class Cache:
         return self._models / hashlib.sha256(listing.encode()).hexdigest()
 
     def has_model(self, files: Mapping[str, Blob]) -> bool:
-        """Whether the base model's folder stands complete; reads every file to be sure."""
+        """Whether the base model's folder stands complete; reads every file to be sure, and marks it as used."""
         folder = self.model_folder(files)
-        return folder.is_dir() and all(holds(folder / name, blob) for name, blob in files.items())
+        if not folder.is_dir() or not all(holds(folder / name, blob) for name, blob in files.items()):
+            return False
+        os.utime(folder)
+        return True
 
     def assemble_model(self, files: Mapping[str, Blob], sources: Mapping[str, Path]) -> Path:
         """Puts a base model's folder together from files by hash; appears whole or not at all.
@@ -147,16 +192,25 @@ class Cache:
         """
         if not _NAME.fullmatch(job_id):
             raise Rejected(f"the coordinator named a job {job_id!r}, which is no identifier")
-        return self._updates / f"{client}.{job_id}.{round_number}.safetensors"
+        return self._updates / f"{_SEPARATOR.join((job_id, str(round_number), client))}.safetensors"
 
-    def forget_updates(self, but: Path | None = None) -> None:
-        """Deletes all updates, or all but one."""
-        for path in self._updates.iterdir():
+    def forget_updates(self, job_id: str, but: Path | None = None) -> None:
+        """Deletes all updates of a job, or all but one."""
+        for path in self._updates.glob(f"{job_id}{_SEPARATOR}*"):
             if path != but:
                 path.unlink()
 
     def _path(self, blob: Blob) -> Path:
         return self._blobs / blob.sha256[:2] / blob.sha256
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below a folder that take room there: not those that are only named by a symbolic link."""
+    return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _last_used(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def find_local(folders: Iterable[Path], wanted: Iterable[Blob]) -> dict[str, Path]:

@@ -11,6 +11,10 @@ class Refused(AgentError):
     """The coordinator will never work with this agent as it is; ends the process."""
 
 
+class WorkDirUnusable(AgentError):
+    """The agent's folder can not be written, or another process works in it; ends the process."""
+
+
 class Forgotten(AgentError):
     """The coordinator does not know this agent; it registers again."""
 

@@ -53,6 +53,16 @@ class Trainer:
             )
         self._task, self.job_id = task, job_id
 
+    def begin(self, weights_sha256: str) -> bool:
+        """Right after `open`: takes what that built as version 0 if it is, bit for bit, so that nobody fetches it."""
+        task = self._open_task()
+        assert self.version is None
+        weights = task.weights()
+        if _sha256(task.plan, weights, {"format": WEIGHTS_FORMAT, "version": "0"}) != weights_sha256:
+            return False
+        self._weights, self.version = weights, 0
+        return True
+
     def load(self, version: int, weights: Path) -> None:
         """Takes all global weights of a version from their file."""
         with _in_words():

@@ -154,7 +154,7 @@ class Transport:
             )
             call = self._stub.DownloadBlob(request)
             try:
-                while part := await asyncio.wait_for(call.read(), STALL_S):  # its end is false
+                while part := await _within(STALL_S, call.read()):  # its end is false
                     file.write(part.data)
                     patience.reached(file.tell())
                     if file.tell() > blob.size_bytes:
@@ -253,6 +253,16 @@ class Transport:
         if error.code() is _Status.UNIMPLEMENTED:
             return Rejected(f"what listens at {self._address} does not speak this protocol ({words(error)})")
         return RoundOver(words(error)) if error.code() in _ROUND_OVER else Rejected(words(error))
+
+
+async def _within(limit_s: float, answer: Awaitable[T]) -> T:
+    """`asyncio.wait_for`, which before Python 3.12 may lose a cancellation.
+
+    Raises:
+        TimeoutError: nothing came for `limit_s` seconds.
+    """
+    async with asyncio.timeout(limit_s):
+        return await answer
 
 
 def words(error: BaseException | None) -> str:

@@ -11,7 +11,7 @@ from coordinator.settings import SettingsError, load
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a coordinator; the exit status is 2 for bad settings and 1 when it can not start."""
+    """Runs a coordinator; the exit status is 2 for bad settings and 1 when it can not start or go on."""
     parser = argparse.ArgumentParser(prog="python -m coordinator", description="Runs a FedGaLore coordinator.")
     parser.add_argument("--config", type=Path, help="YAML file of settings; the environment goes before it")
     try:
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         server.run(settings)
-    except server.StartError as error:
+    except server.CoordinatorError as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -10,10 +10,12 @@ from pydantic import TypeAdapter, ValidationError
 from coordinator.errors import AgentNotFound, InvalidAgent, ProtocolMismatch, UnknownClient
 from coordinator.job import Job
 from coordinator.records import Agent, AgentRecord, OpenTask
+from coordinator.round import Candidates
 from coordinator.state_store import StateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.job_spec import Identifier
 
+MOST_DATASETS = 1000
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
@@ -32,7 +34,7 @@ class AgentRegistry:
 
         Raises:
             ProtocolMismatch: telling both versions and which side to upgrade.
-            InvalidAgent: a name that can not be used, or a data set without examples.
+            InvalidAgent: a name that can not be used, a data set without examples, or too many of them.
         """
         if protocol_version != PROTOCOL_VERSION:
             older = "the agent" if protocol_version < PROTOCOL_VERSION else "the coordinator"
@@ -40,29 +42,39 @@ class AgentRegistry:
                 f"protocol_version: agent {client!r} speaks {protocol_version} and the coordinator speaks "
                 f"{PROTOCOL_VERSION}; upgrade {older}"
             )
-        _check_name("client", client)
+        check_name("client", client)
+        if len(datasets) > MOST_DATASETS:
+            raise InvalidAgent(f"datasets: has {len(datasets)} entries; offer at most {MOST_DATASETS}")
         for name, examples in datasets.items():
-            _check_name("datasets", name)
+            check_name("datasets", name)
             if examples < 1:
                 raise InvalidAgent(f"datasets.{name}: has no training examples; add some or leave the data set out")
         now = self._clock()
-        await self._store.register(AgentRecord(client, dict(datasets), software_version, now), now)
+        record = AgentRecord(client, dict(datasets), software_version, now, protocol_version)
+        await self._store.register(record, now)
 
     async def touch(self, client: str) -> list[str]:
         """Notes a sign of life; the ids of the jobs that wait for the client, oldest first.
 
         Raises:
-            UnknownClient: it has to register first.
+            UnknownClient: it has to register first, or anew: it did with a coordinator of another protocol version.
         """
-        job_ids = await self._store.touch(client, self._clock())
+        job_ids = await self._store.touch(client, self._clock(), PROTOCOL_VERSION)
         if job_ids is None:
             raise UnknownClient(f"client {client!r} is not registered with this coordinator; register first")
         return job_ids
 
-    async def present_with(self, dataset: str) -> tuple[str, ...]:
-        """Present clients that offer this data set, by name."""
+    async def candidates(self, dataset: str) -> Candidates:
+        """Present clients that offer this data set, by name, for a round that has no tasks out yet."""
         found = await self._store.agents(seen_since=self._clock() - self._presence_s)
-        return tuple(record.name for record, _ in found if dataset in record.datasets)
+        present = [
+            record.name
+            for record, _ in found
+            if dataset in record.datasets and record.protocol_version == PROTOCOL_VERSION
+        ]
+        # Who works for another job would let the round's deadline run without having begun.
+        busy = await self._store.busy(present)
+        return Candidates(tuple(name for name in present if name not in busy), len(busy))
 
     async def all(self, active: Iterable[Job]) -> list[Agent]:
         """Every enrolled client, by name, with the task that it holds in one of the active jobs."""
@@ -87,11 +99,12 @@ class AgentRegistry:
             raise AgentNotFound(f"agent {client!r} is not registered; GET /api/v1/agents lists those that are")
 
 
-def _check_name(field: str, name: str) -> None:
+def check_name(field: str, name: str) -> None:
+    """Raises `InvalidAgent` for what can not be the name of a client or a data set: names become parts of paths."""
     try:
         _IDENTIFIER.validate_python(name)
     except ValidationError:
         raise InvalidAgent(
-            f"{field}: {name!r} can not be a name; use up to 63 letters, digits, dots, dashes and underscores, "
+            f"{field}: {name[:64]!r} can not be a name; use up to 63 letters, digits, dots, dashes and underscores, "
             "a letter or digit first"
         ) from None

@@ -1,7 +1,8 @@
 """The aggregator: a process of its own that prepares models and aggregates rounds, on a GPU where there is one.
 
 It keeps nothing: what there is to do stands in Redis, what it makes are blobs named by content. Killed anywhere, it
-looks again and makes the same bits; the engine takes the first result of a round and ignores a second.
+looks again and makes the same bits; the engine takes the first result of a round and ignores a second. How often it
+has begun a piece of work is counted in Redis too, so that one which kills the process does not do so for ever.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
 
 from coordinator.errors import DomainError, StateUnavailable
 from coordinator.job import Status
-from coordinator.round_state import Phase
+from coordinator.round_state import Effect, Phase
 from coordinator.settings import CoordinatorSettings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from coordinator.job import Job
 
 IDLE_S = 1.0
-ATTEMPTS = 3  # at one round before it is given up
+ATTEMPTS = 3  # at one piece of work before it is given up
 
 log = structlog.get_logger("aggregator")
 
@@ -35,85 +37,141 @@ class Aggregator:
     """Looks for work and does it, one piece after the other."""
 
     def __init__(self, engine: Engine, blobs: BlobStore) -> None:
-        self._engine = engine
+        self.engine = engine
         self._blobs = blobs
-        self._failures: dict[tuple[str, int], int] = {}
+        self._stop = asyncio.Event()
+        self._in_hand: tuple[str, str] | None = None  # job and piece
 
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            mark, worked = self._engine.mark(), False
+        """Works until told to stop; then it ends the piece in hand first."""
+        self._stop = stop
+        forgiving = asyncio.create_task(self._forgive())
+        try:
+            while not self._stop.is_set():
+                mark, worked = self.engine.mark(Effect.WAKE_AGGREGATOR), False
+                try:
+                    worked = await self._work()
+                except StateUnavailable as error:
+                    log.warning("redis does not answer", reason=str(error))
+                if not worked:
+                    await self.engine.wait_for_change(IDLE_S, mark, Effect.WAKE_AGGREGATOR)
+        finally:
+            forgiving.cancel()
+
+    async def _work(self) -> bool:
+        """Does one piece; whether there was any. Clients wait for a round, so rounds go before new jobs."""
+        waiting = [(job, piece) for job in await self.engine.active_jobs() if (piece := _piece(job))]
+        for job, piece in sorted(waiting, key=lambda item: item[0].status is Status.PENDING):
             try:
-                for job in await self._engine.active_jobs():
-                    worked |= await self._serve(job)
-            except StateUnavailable as error:
-                log.warning("redis does not answer", reason=str(error))
-            if not worked:
-                await self._engine.wait_for_change(IDLE_S, mark)
+                await self._serve(job, piece)
+            except StateUnavailable:
+                raise
+            except Exception:  # this job's, whatever it is: the others go on
+                log.exception("job not served", job=job.id, piece=piece)
+            else:
+                return True
+        return False
 
-    async def _serve(self, job: Job) -> bool:
-        """Does what this job needs; whether there was anything."""
-        if job.status is Status.PENDING:
-            await self._prepare(job)
-        elif job.round is not None and job.round.phase is Phase.AGGREGATION:
-            await self._aggregate(job)
-        else:
-            return False
-        return True
+    async def _serve(self, job: Job, piece: str) -> None:
+        with structlog.contextvars.bound_contextvars(job=job.id, piece=piece):
+            attempt = await self.engine.begin_attempt(job.id, piece)
+            self._in_hand = job.id, piece
+            do = self._prepare if job.status is Status.PENDING else self._aggregate
+            if await do(job, attempt):
+                await self.engine.forget_attempts(job.id, piece)
+            self._in_hand = None
 
-    async def _prepare(self, job: Job) -> None:
+    async def _forgive(self) -> None:
+        """A process that was told to stop may be killed at its piece: that is not the piece's fault."""
+        await self._stop.wait()
+        if self._in_hand is not None:
+            with suppress(StateUnavailable):
+                await self.engine.forget_attempts(*self._in_hand)
+
+    async def _prepare(self, job: Job, attempt: int) -> bool:
+        """Makes version 0; whether the job has heard what became of it."""
+        if attempt > ATTEMPTS:
+            reason = f"the aggregator ended {ATTEMPTS} times while reading model.source: too little memory?"
+            log.error("model given up", reason=reason)
+            return await self._post(self.engine.preparation_failed, job.id, reason)
+
         from coordinator import aggregation
 
-        with structlog.contextvars.bound_contextvars(job=job.id):
-            try:
-                prepared = await asyncio.to_thread(aggregation.prepare, job.parsed, self._blobs)
-            except (aggregation.PreparationError, OSError) as error:
-                log.error("model refused", reason=str(error))
-                await self._post(self._engine.preparation_failed, job.id, str(error))
-                return
-            except Exception as error:  # a checkpoint can break transformers in any way; the job must hear of it
-                log.exception("model failed")
-                reason = f"model.source: transformers could not load it ({type(error).__name__}: {error})"
-                await self._post(self._engine.preparation_failed, job.id, reason)
-                return
-            await self._post(self._engine.prepared, job.id, prepared)
-            log.info("model prepared", targets=len(prepared.plan["targets"]))
+        try:
+            prepared = await asyncio.to_thread(aggregation.prepare, job.parsed, self._blobs)
+        except (aggregation.PreparationError, OSError) as error:
+            log.error("model refused", reason=str(error))
+            return await self._post(self.engine.preparation_failed, job.id, str(error))
+        except Exception as error:  # a checkpoint can break transformers in any way; the job must hear of it
+            log.exception("model failed")
+            reason = f"model.source: transformers could not load it ({type(error).__name__}: {error})"
+            return await self._post(self.engine.preparation_failed, job.id, reason)
+        log.info("model prepared", targets=len(prepared.plan["targets"]))
+        return await self._post(self.engine.prepared, job.id, prepared)
 
-    async def _aggregate(self, job: Job) -> None:
-        from coordinator import aggregation
-
+    async def _aggregate(self, job: Job, attempt: int) -> bool:
+        """Makes the next version; whether the round has heard what became of it."""
         assert job.round is not None
         number = job.round.number
-        with structlog.contextvars.bound_contextvars(job=job.id, round=number):
-            try:
-                done = await asyncio.to_thread(aggregation.aggregate, job, self._blobs, aggregation.best_device())
-            except Exception as error:  # whatever it is, the round must end
-                tried = self._failures.get((job.id, number), 0) + 1
-                self._failures[job.id, number] = tried
-                log.exception("aggregation failed", attempt=tried)
-                if tried < ATTEMPTS:
-                    await asyncio.sleep(IDLE_S)
-                    return
-                await self._post(self._engine.aggregation_failed, job.id, number, f"{type(error).__name__}: {error}")
-                return
-            await self._post(self._engine.aggregated, job.id, number, done.model, done.timings, done.statistics)
-            log.info("round aggregated", version=done.model.version, **done.timings)
+        if attempt > ATTEMPTS:
+            reason = f"the aggregator ended {ATTEMPTS} times while at it: too little memory?"
+            log.error("round given up", reason=reason)
+            return await self._post(self.engine.aggregation_failed, job.id, number, reason)
 
-    async def _post(self, call: Callable, *arguments: object) -> None:  # type: ignore[type-arg]  # any engine method
-        """Tells the engine; a job that was cancelled or a round that closed meanwhile is no error."""
+        from coordinator import aggregation
+
         try:
-            await call(*arguments)
-        except StateUnavailable:
-            raise
-        except DomainError as error:
-            log.info("result not wanted any more", reason=str(error))
+            done = await asyncio.to_thread(aggregation.aggregate, job, self._blobs, aggregation.best_device())
+        except Exception as error:  # whatever it is, the round must end
+            log.exception("aggregation failed", attempt=attempt)
+            if attempt < ATTEMPTS:
+                await asyncio.sleep(IDLE_S)
+                return False
+            reason = f"{type(error).__name__}: {error}"
+            return await self._post(self.engine.aggregation_failed, job.id, number, reason)
+        log.info("round aggregated", version=done.model.version, **done.timings)
+        return await self._post(self.engine.aggregated, job.id, number, done.model, done.timings, done.statistics)
+
+    async def _post(self, call: Callable[..., Awaitable[Job]], *arguments: object) -> bool:
+        """Tells the engine, waiting for a store that is away: the result may have taken minutes. Always True.
+
+        A job that was cancelled or a round that closed meanwhile is no error.
+        """
+        while True:
+            try:
+                await call(*arguments)
+            except StateUnavailable as error:
+                if self._stop.is_set():
+                    raise
+                log.warning("redis does not answer", reason=str(error))
+                await asyncio.sleep(IDLE_S)
+                continue
+            except DomainError as error:
+                log.info("result not wanted any more", reason=str(error))
+            return True
 
 
-async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False) -> None:
-    """Runs until SIGTERM or SIGINT, or until the process that holds the other end of stdin is gone."""
+def _piece(job: Job) -> str | None:
+    """What this job needs of the aggregator, under the name that its attempts are counted by."""
+    if job.status is Status.PENDING:
+        return "prepare"
+    if job.round is not None and job.round.phase is Phase.AGGREGATION:
+        return f"round {job.round.number}"
+    return None
+
+
+def build(settings: CoordinatorSettings) -> Aggregator:
+    """An aggregator on the state and the blobs that the settings name; its engine is to be closed."""
     from coordinator.blob_store import DirectoryBlobStore
     from coordinator.engine import Engine
     from coordinator.state_store import RedisStateStore
 
+    engine = Engine(RedisStateStore(settings.redis_url), presence_s=settings.presence_s)
+    return Aggregator(engine, DirectoryBlobStore(settings.blob_dir))
+
+
+async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False) -> None:
+    """Runs until SIGTERM or SIGINT, or until the process that holds the other end of stdin is gone."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -122,11 +180,11 @@ async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False)
         threading.Thread(target=_wait_for_end_of_input, args=(loop, stop), daemon=True).start()
     # the first import takes seconds: before the first job asks
     await asyncio.to_thread(_import_torch, settings.threads)
-    store = RedisStateStore(settings.redis_url)
+    aggregator = build(settings)
     try:
-        await Aggregator(Engine(store), DirectoryBlobStore(settings.blob_dir)).run(stop)
+        await aggregator.run(stop)
     finally:
-        await store.close()
+        await aggregator.engine.close()
 
 
 def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -2,8 +2,10 @@
 
     root/sha256/ab/abcdef...   finished blobs: complete, synced, never changed
     root/partial/<key>         files being received
-    root/scratch/              work in progress of whoever fills the store, on the same disk
-    root/lock                  taken by who puts (shared) and who sweeps (exclusive)
+    root/scratch/              work in progress of whoever fills the store, on the same disk: a folder each, with `lock`
+                               taken by its owner and his files in `files/`
+    root/lock                  taken by who puts (shared) and who sweeps or binds (exclusive)
+    root/store-id              id of the state store that names these blobs, see `coordinator.binding`
 
 All calls block on the disk; asyncio code runs them in threads.
 """
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
 _COPY_BYTES = 2**20
+GRACE_S = 3600.0  # how long a blob that nobody names may wait for its reference to be written
+SPENT_GRACE_S = 120.0  # the same where its reference is known to be over; another one to equal bytes is quick to come
 
 
 class BlobStore(Protocol):
@@ -76,12 +80,28 @@ class BlobStore(Protocol):
     def scratch_folder(self) -> AbstractContextManager[Path]:
         """An empty folder on the store's own disk, for files that `put_file(move=True)` then takes; gone at the end."""
 
-    def sweep(self, keep: Container[str], older_than_s: float, now: float) -> int:
+    def sweep(self, keep: Container[str], spent: Container[str], now: float) -> int:
         """Deletes blobs whose hash is not in `keep`, and scratch left by killed processes; bytes freed.
 
         Args:
-            older_than_s: what was put or put again since then stays, whoever names it: its reference may be on its way.
+            keep: hashes that are needed, whether spent elsewhere or not.
+            spent: hashes that were named and are over. They stay `SPENT_GRACE_S` after they were put, or put again,
+                all others `GRACE_S`: a reference may be on its way.
             now: seconds since the epoch.
+        """
+
+    def store_id(self) -> str | None:
+        """Id of the state store that these blobs belong to; None: they are bound to none yet.
+
+        Raises:
+            OSError: it can not be read.
+        """
+
+    def bind(self, store_id: str) -> str:
+        """Binds the blobs to this state store unless they are bound already; the id that they are bound to.
+
+        Raises:
+            OSError: the store can not be written.
         """
 
     def check(self) -> None:
@@ -105,6 +125,7 @@ class DirectoryBlobStore:
         self._partial = root / "partial"
         self._scratch = root / "scratch"
         self._lock = root / "lock"
+        self._store_id = root / "store-id"
         for folder in (self._blobs, self._partial, self._scratch):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -172,24 +193,48 @@ class DirectoryBlobStore:
 
     @contextmanager
     def scratch_folder(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as made:
+            files = Path(made) / "files"
+            files.mkdir()
+            # A file is locked, and not the folder: network disks know no locks on folders.
+            with (Path(made) / "lock").open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield files
 
-    def sweep(self, keep: Container[str], older_than_s: float, now: float) -> int:
+    def sweep(self, keep: Container[str], spent: Container[str], now: float) -> int:
         freed = 0
         for blob in self._blobs.glob("??/*"):
             if blob.name in keep:
                 continue
-            with self._locked(fcntl.LOCK_EX):
+            grace_s = SPENT_GRACE_S if blob.name in spent else GRACE_S
+            with suppress(FileNotFoundError), self._locked(fcntl.LOCK_EX):  # another coordinator may sweep as well
                 status = blob.stat()
-                if now - status.st_mtime > older_than_s:
+                if now - status.st_mtime > grace_s:
                     blob.unlink()
                     freed += status.st_size
         for left in self._scratch.iterdir():
             with suppress(FileNotFoundError):  # its owner may be alive and just done with it
-                if now - left.stat().st_mtime > older_than_s:
+                if now - left.stat().st_mtime > GRACE_S and not _has_owner(left):
                     shutil.rmtree(left)
         return freed
+
+    def store_id(self) -> str | None:
+        try:
+            return self._store_id.read_text(encoding="ascii", errors="replace").strip()
+        except FileNotFoundError:
+            return None
+
+    def bind(self, store_id: str) -> str:
+        with self.scratch_folder() as folder, self._locked(fcntl.LOCK_EX):
+            bound = self.store_id()
+            if bound is None:
+                draft = folder / "store-id"
+                draft.write_text(f"{store_id}\n", encoding="ascii")
+                _sync(draft)
+                draft.replace(self._store_id)
+                _sync(self._store_id.parent)
+                bound = store_id
+        return bound
 
     def check(self) -> None:
         with self.scratch_folder() as folder:
@@ -205,6 +250,16 @@ class DirectoryBlobStore:
         with self._lock.open("ab") as file:
             fcntl.flock(file, mode)
             yield
+
+
+def _has_owner(scratch: Path) -> bool:
+    """Whether a process still works in this scratch folder; the system drops the lock of one that is gone."""
+    try:
+        with (scratch / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _sync(path: Path) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 
 import structlog
 
+from coordinator.binding import NotBound
 from coordinator.blob_store import BlobStore
 from coordinator.engine import Engine
 from coordinator.errors import StateUnavailable
-from coordinator.garbage import collect
+from coordinator.garbage import Collector
 from coordinator.uploads import clean_partials
 
 TICK_S = 0.3
@@ -48,16 +49,21 @@ async def tick(engine: Engine) -> None:
         await engine.wait_for_change(TICK_S, mark)
 
 
-async def clean(engine: Engine, blobs: BlobStore) -> None:
-    """Removes what broken uploads of closed rounds left behind and blobs that no job needs, now and then."""
+async def clean(engine: Engine, blobs: BlobStore, collector: Collector) -> None:
+    """Removes blobs that no job needs and what broken uploads of closed rounds left behind, now and then."""
     while True:
         try:
+            if freed := await collector.collect(time.time()):
+                log.info("blobs_collected", freed_bytes=freed)
+            # After the collector, which refuses a Redis that these files do not belong to.
             if removed := await clean_partials(blobs, engine):
                 log.info("uploads_cleaned", removed=removed)
-            if freed := await collect(engine, blobs, time.time()):
-                log.info("blobs_collected", freed_bytes=freed)
         except (StateUnavailable, OSError) as error:
             log.warning("not_cleaned", reason=str(error))
+        except NotBound as error:
+            log.error("not_cleaned", reason=str(error))
+        except Exception:  # the disk must not fill up because of one broken look
+            log.exception("clean_failed")
         await asyncio.sleep(CLEAN_S)
 
 
@@ -70,24 +76,36 @@ async def keep_aggregator(environment: Mapping[str, str]) -> None:
     delay_s = FIRST_DELAY_S
     while True:
         started = time.monotonic()
-        # The child ends when its stdin does, so it does not outlive even a killed coordinator.
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "coordinator.aggregator", "--until-stdin-closes"),
-            stdin=asyncio.subprocess.PIPE,
-            env=environment,
-            start_new_session=True,  # Ctrl-C at the terminal reaches us, and we end the child in order
-        )
-        log.info("aggregator_started", pid=child.pid)
         try:
-            status = await child.wait()
-        except asyncio.CancelledError:
-            await _end(child)
-            raise
+            ended: dict[str, object] = {"status": await _run_aggregator(environment)}
+        except OSError as error:  # no memory, no file descriptors, no such program
+            ended = {"reason": f"can not be started ({error})"}
         if time.monotonic() - started >= STEADY_S:
             delay_s = FIRST_DELAY_S
-        log.error("aggregator_ended", status=status, again_in_s=delay_s)
+        log.error("aggregator_ended", **ended, again_in_s=delay_s)
         await asyncio.sleep(delay_s)
         delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+
+
+async def _run_aggregator(environment: Mapping[str, str]) -> int:
+    """One child to its end; its exit status.
+
+    Raises:
+        OSError: it can not be started.
+    """
+    # The child ends when its stdin does, so it does not outlive even a killed coordinator.
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "coordinator.aggregator", "--until-stdin-closes"),
+        stdin=asyncio.subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # Ctrl-C at the terminal reaches us, and we end the child in order
+    )
+    log.info("aggregator_started", pid=child.pid)
+    try:
+        return await child.wait()
+    except asyncio.CancelledError:
+        await _end(child)
+        raise
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:

@@ -17,6 +17,8 @@ from contextlib import suppress
 from math import isfinite
 from typing import Any, Literal
 
+import structlog
+
 from coordinator import job as jobs
 from coordinator import round as rounds
 from coordinator.agents import AgentRegistry
@@ -25,9 +27,11 @@ from coordinator.errors import (
     IdempotencyConflict,
     InvalidUpdate,
     JobNotFound,
+    JobUnreadable,
     NotParticipant,
     RoundClosed,
     RoundNotFound,
+    StateUnavailable,
 )
 from coordinator.job import Job, Prepared, Status
 from coordinator.records import Agent, Assignment
@@ -37,7 +41,11 @@ from coordinator.stepper import Stepper
 from fedgalore.job_spec import JobSpec
 
 EVENT_BATCH = 500
+MOST_METRICS = 100
+MOST_NAME = 200  # characters of a metric's name
+MOST_REASON = 2000  # characters of what a client says of its failure
 _EVENT_ID = re.compile(r"\d{1,18}(-\d{1,18})?")
+log = structlog.get_logger(__name__)
 
 # Inside the class, `list` is the method.
 _Jobs = list[Job]
@@ -47,7 +55,10 @@ _Events = list[tuple[str, str, dict[str, Any]]]
 
 
 class Engine:
-    """Jobs, rounds and agents as the doors see them. Belongs to one event loop; close it in the end."""
+    """Jobs, rounds and agents as the doors see them. Belongs to one event loop; close it in the end.
+
+    A job whose document can not be read is left out wherever many are looked at, and `JobUnreadable` where it is named.
+    """
 
     def __init__(
         self,
@@ -126,7 +137,7 @@ class Engine:
         """Opens no further round; the one in flight goes on to its end.
 
         Raises:
-            JobNotFound, IllegalTransition: the latter unless the job is RUNNING.
+            JobNotFound, IllegalTransition: the latter unless the job is RUNNING, or PAUSED already.
         """
         return (await self._stepper.send(job_id, jobs.Pause()))[0]
 
@@ -134,7 +145,7 @@ class Engine:
         """Goes on after a pause.
 
         Raises:
-            JobNotFound, IllegalTransition: the latter unless the job is PAUSED.
+            JobNotFound, IllegalTransition: the latter unless the job is PAUSED, or RUNNING already.
         """
         await self._stepper.send(job_id, jobs.Resume())
         return await self.get(job_id)
@@ -143,7 +154,7 @@ class Engine:
         """Ends the job and its round in flight.
 
         Raises:
-            JobNotFound, IllegalTransition: the latter when the job has ended already.
+            JobNotFound, IllegalTransition: the latter when the job has ended otherwise.
         """
         return (await self._stepper.send(job_id, jobs.Cancel()))[0]
 
@@ -193,9 +204,16 @@ class Engine:
         await self._stepper.tick(job_id)
 
     async def tick_all(self) -> None:
-        """Ticks every active job."""
+        """Ticks every active job; one that breaks must not stop the others' clock."""
         for job_id in await self._store.active_ids():
-            await self._stepper.tick(job_id)
+            try:
+                await self._stepper.tick(job_id)
+            except StateUnavailable:
+                raise
+            except JobUnreadable:
+                continue  # the store has told the log
+            except Exception:
+                log.exception("tick_failed", job=job_id)
 
     async def aggregated(
         self,
@@ -230,6 +248,18 @@ class Engine:
         """
         await self._stepper.send(job_id, jobs.AggregationFailed(number, reason))
         return await self.get(job_id)
+
+    async def begin_attempt(self, job_id: str, piece: str) -> int:
+        """Counts that the aggregator begins a piece of a job (`prepare` or `round <number>`), before it does.
+
+        Returns:
+            How often it has begun it, this time included; 1 when nothing is known of earlier ones.
+        """
+        return await self._store.begin_attempt(job_id, piece)
+
+    async def forget_attempts(self, job_id: str, piece: str) -> None:
+        """The piece is done, or was not stopped by what it does."""
+        await self._store.forget_attempts(job_id, piece)
 
     # --- agents -----------------------------------------------------------------------------------------------------
 
@@ -279,8 +309,9 @@ class Engine:
         while True:
             mark = self.mark(Effect.WAKE_AGENTS)
             for job_id in await self._agents.touch(client):
-                if (assignment := await self._stepper.take(job_id, client)) is not None:
-                    return assignment
+                with suppress(JobUnreadable):
+                    if (assignment := await self._stepper.take(job_id, client)) is not None:
+                        return assignment
             left = end - loop.time()
             if left <= 0:
                 return None
@@ -317,22 +348,23 @@ class Engine:
 
         Raises:
             UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
-            InvalidUpdate: a metric is not finite.
+            InvalidUpdate: a metric is not finite, or there are too many.
         """
-        _check_finite("metrics", receipt.metrics)
+        _check_metrics("metrics", receipt.metrics)
         return await self._stepper.tell(job_id, number, rounds.Reported(client, receipt))
 
     async def evaluated(
         self, job_id: str, number: int, client: str, result: EvaluationResult
     ) -> Literal["accepted", "duplicate"]:
         """Notes how the round's model does on a client's data; raises what `report` raises."""
-        _check_finite("metrics", result.metrics)
+        _check_metrics("evaluation.metrics", result.metrics)
         return await self._stepper.tell(job_id, number, rounds.Evaluated(client, result))
 
     async def client_failed(
         self, job_id: str, number: int, client: str, reason: str
     ) -> Literal["accepted", "duplicate"]:
-        """Notes that a client can not do its task; raises what `report` raises."""
+        """Notes that a client can not do its task; raises what `report` raises. A long reason loses its end."""
+        reason = reason if len(reason) <= MOST_REASON else reason[: MOST_REASON - 1] + "…"
         return await self._stepper.tell(job_id, number, rounds.ClientFailed(client, reason))
 
     async def progress(
@@ -343,10 +375,13 @@ class Engine:
         Raises:
             UnknownClient: it has to register first.
         """
-        try:
-            await self.open_round(job_id, number, client)
-        except (JobNotFound, RoundNotFound, RoundClosed, NotParticipant) as error:
-            return False, str(error)
+        waited_for = job_id in await self._agents.touch(client)
+        if not (waited_for and await self._store.round_in_flight(job_id) == number):
+            # Seldom, so the job is read only here: to tell why, or that all is well though the task is done.
+            try:
+                await self.open_round(job_id, number, client)
+            except (JobNotFound, RoundNotFound, RoundClosed, NotParticipant) as error:
+                return False, str(error)
         loss = train_loss if train_loss is not None and isfinite(train_loss) else None
         said = {"round": number, "stage": stage, "step": step, "train_loss": loss, "at": self._clock()}
         await self._store.set_progress(job_id, client, said)
@@ -395,6 +430,15 @@ class Engine:
             if found or left <= 0:
                 return found
             await self.wait_for_change(left, mark)
+
+
+def _check_metrics(field: str, values: Mapping[str, float]) -> None:
+    if len(values) > MOST_METRICS:
+        raise InvalidUpdate(f"{field}: has {len(values)} entries; send at most {MOST_METRICS}")
+    for name in values:
+        if len(name) > MOST_NAME:
+            raise InvalidUpdate(f"{field}.{name[:64]}: the name has {len(name)} characters; use at most {MOST_NAME}")
+    _check_finite(field, values)
 
 
 def _check_finite(field: str, values: Mapping[str, float]) -> None:

@@ -21,6 +21,12 @@ class JobNotFound(DomainError):
     code, http_status, grpc_status = "job_not_found", 404, "NOT_FOUND"
 
 
+class JobUnreadable(DomainError):
+    """A job's document is damaged, or was written by another version of this software."""
+
+    code, http_status, grpc_status = "job_unreadable", 500, "FAILED_PRECONDITION"
+
+
 class RoundNotFound(DomainError):
     code, http_status, grpc_status = "round_not_found", 404, "NOT_FOUND"
 
@@ -35,6 +41,12 @@ class AgentNotFound(DomainError):
 
 class BlobNotFound(DomainError):
     code, http_status, grpc_status = "blob_not_found", 404, "NOT_FOUND"
+
+
+class BlobLost(DomainError):
+    """A blob that the state names is missing or cut short on the coordinator's disk."""
+
+    code, http_status, grpc_status = "blob_lost", 500, "DATA_LOSS"
 
 
 class IllegalTransition(DomainError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import uuid
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import grpc
 import structlog
 
+from coordinator.agents import check_name
 from coordinator.blob_store import SHA256
 from coordinator.errors import DomainError, InvalidRequest
 
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_NAME = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
-)  # fedgalore.job_spec.Identifier; names become parts of file names
+MOST_TEXT = 200  # characters
 _DETAILS = 1000  # characters: details travel as a header, and a peer's own names may stand in them
 _log = structlog.get_logger(__name__)
 
@@ -78,18 +76,26 @@ def name(field: str, value: str) -> str:
     """A client's name.
 
     Raises:
-        InvalidRequest: missing, or no name.
+        InvalidRequest: missing.
+        InvalidAgent: no name.
     """
-    text(field, value)
-    if not _NAME.fullmatch(value):
-        raise InvalidRequest(
-            f"{field}: {value[:64]!r} is no name; use up to 63 letters, digits and ._- after a letter or digit"
-        )
+    check_name(field, text(field, value))
     return value
 
 
 def text(field: str, value: str) -> str:
-    """A text that is not blank.
+    """A short text that is not blank.
+
+    Raises:
+        InvalidRequest: it is, or is long.
+    """
+    if len(value) > MOST_TEXT:
+        raise InvalidRequest(f"{field}: has {len(value)} characters; send at most {MOST_TEXT}")
+    return prose(field, value)
+
+
+def prose(field: str, value: str) -> str:
+    """A text of any length that is not blank; whoever keeps it makes it shorter.
 
     Raises:
         InvalidRequest: it is.

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 import fedgalore
 from coordinator import messages
 from coordinator.errors import (
+    BlobLost,
     BlobNotFound,
     DomainError,
     InvalidRequest,
@@ -24,7 +25,7 @@ from coordinator.errors import (
     RoundNotFound,
     WrongOffset,
 )
-from coordinator.grpc_guard import answers, finite, in_round, in_thread, name, positive, sha256, text
+from coordinator.grpc_guard import answers, finite, in_round, in_thread, name, positive, prose, sha256, text
 from coordinator.uploads import PartialKey, Upload, received_bytes
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
@@ -88,24 +89,22 @@ class Federation(federation_pb2_grpc.FederationServicer):
     async def DownloadBlob(self, request: pb.DownloadBlobRequest, context: Context) -> None:
         client = name("client", request.client)
         wanted = sha256("sha256", request.sha256)
-        if request.job_id:
-            jobs = [await self._engine.open_round(request.job_id, positive("round", request.round), client)]
-        else:
-            await self._engine.touch(client)
-            jobs = [job for job in await self._engine.active_jobs() if client in job.open_clients]
-        size = next((named[wanted] for named in map(messages.named_blobs, jobs) if wanted in named), None)
+        job_id, number = text("job_id", request.job_id), positive("round", request.round)
+        size = messages.named_blobs(await self._engine.open_round(job_id, number, client)).get(wanted)
         if size is None:
-            raise BlobNotFound(f"no task of {client} names blob {wanted}; fetch what your next task names")
+            raise BlobNotFound(f"no task of {client} in job {job_id} names blob {wanted}; fetch what your task names")
         if request.offset > size:
             raise WrongOffset(f"offset: {request.offset}; the blob has {size} bytes", size)
         offset = request.offset
         try:
-            while data := await in_thread(self._blobs.read, wanted, offset, CHUNK_BYTES):
+            while offset < size:
+                data = await in_thread(self._read, wanted, offset)
+                if not data:
+                    raise BlobLost(f"the coordinator has lost blob {wanted} of job {job_id}; ask its operator")
                 await context.write(pb.DownloadBlobResponse(data=data))
                 offset += len(data)
         finally:
-            if request.job_id:
-                await self._count(request.job_id, request.round, client, "down", offset - request.offset)
+            await self._count(job_id, number, client, "down", offset - request.offset)
 
     @answers
     async def SubmitUpdate(
@@ -146,14 +145,14 @@ class Federation(federation_pb2_grpc.FederationServicer):
             return pb.QueryUploadResponse(accepted=True, received_bytes=blob.size_bytes)
         await self._engine.open_round(job_id, number, client)
         key = PartialKey(job_id, number, client, blob.sha256)
-        return pb.QueryUploadResponse(received_bytes=await in_thread(received_bytes, self._blobs, key))
+        return pb.QueryUploadResponse(received_bytes=await in_thread(received_bytes, self._blobs, key, blob))
 
     @answers
     async def ReportProgress(self, request: pb.ReportProgressRequest, context: Context) -> pb.ReportProgressResponse:
         job_id, number, client = in_round(request)
         try:
             if request.HasField("failure"):
-                await self._engine.client_failed(job_id, number, client, text("failure", request.failure))
+                await self._engine.client_failed(job_id, number, client, prose("failure", request.failure))
                 return pb.ReportProgressResponse(go_on=False, reason="the failure is noted; ask for the next task")
             if request.HasField("evaluation"):
                 await self._engine.evaluated(job_id, number, client, messages.evaluation(request.evaluation))
@@ -163,6 +162,13 @@ class Federation(federation_pb2_grpc.FederationServicer):
         except _TASK_GONE as error:
             go_on, reason = False, str(error)
         return pb.ReportProgressResponse(go_on=go_on, reason=reason)
+
+    def _read(self, sha256: str, offset: int) -> bytes:
+        """The next chunk of a blob; none where the file ends, or is missing."""
+        try:
+            return self._blobs.read(sha256, offset, CHUNK_BYTES)
+        except BlobNotFound:
+            return b""
 
     async def _count(self, job_id: str, number: int, client: str, direction: Literal["up", "down"], size: int) -> None:
         """Counts bytes; a counter that can not be kept must not fail the transfer."""

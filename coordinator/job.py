@@ -56,8 +56,6 @@ __all__ = [
 
 ABANDONED_UNTIL_PAUSE = 3
 
-ABANDONED_UNTIL_PAUSE = 3
-
 
 class Step(NamedTuple):
     """`closed` is the round that this step ended: it leaves the job and goes to the archive."""
@@ -95,8 +93,6 @@ def advance(job: Job, event: Event, now: float) -> Step:
     after, effects, closed = handler(job, event, now)
     if after is not job:
         after = replace(after, updated_at=now)
-    if after.status.is_final:
-        effects = (*effects, Effect.JOB_CLOSED)
     return Step(after, effects, explain(after, now).reason, closed)
 
 
@@ -129,6 +125,11 @@ def _pause(job: Job, event: Pause, now: float) -> _Outcome:
         (),
         None,
     )
+
+
+def _already(job: Job, event: Pause | Resume | Cancel, now: float) -> _Outcome:
+    """Told again, by a person who saw no answer or by the client library: what was asked for has happened."""
+    return job, (), None
 
 
 def _resume(job: Job, event: Resume, now: float) -> _Outcome:
@@ -193,8 +194,6 @@ def _refusal(job: Job, event: Event) -> str:
     match event:
         case Pause() if job.status is Status.PENDING:
             return f"{done}: it can be paused once it runs; wait for its preparation, or cancel it"
-        case Pause() if job.status is Status.PAUSED:
-            return f"{done} already"
         case Resume() if not job.status.is_final:
             return f"{done}: only a paused job can be resumed"
         case _:
@@ -209,10 +208,10 @@ _ROUND: _Row = {RoundEvent: _round_event, AggregationFailed: _aggregation_failed
 _FINAL: _Row = {RoundEvent: _round_event, AggregationFailed: _aggregation_failed}
 _ROWS: dict[Status, _Row] = {
     Status.PENDING: {**_ROUND, PreparedModel: _prepared, PreparationFailed: _preparation_failed},
-    Status.RUNNING: {**_ROUND, Pause: _pause},
-    Status.PAUSED: {**_ROUND, Resume: _resume},
+    Status.RUNNING: {**_ROUND, Pause: _pause, Resume: _already},
+    Status.PAUSED: {**_ROUND, Resume: _resume, Pause: _already},
     Status.COMPLETED: _FINAL,
     Status.FAILED: _FINAL,
-    Status.CANCELLED: _FINAL,
+    Status.CANCELLED: {**_FINAL, Cancel: _already},
 }
 _TABLE = {(status, event): handler for status, row in _ROWS.items() for event, handler in row.items()}

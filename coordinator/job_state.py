@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -81,20 +81,19 @@ class Job:
         """Clients with a task of this job still to do."""
         return self.round.open_clients if self.round else frozenset()
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON types."""
-        return cast("dict[str, Any]", _JOB.dump_python(self, mode="json"))
-
     def to_json(self) -> str:
         return _JOB.dump_json(self).decode()
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Job:
-        return _JOB.validate_python(data)
-
-    @classmethod
     def from_json(cls, text: str) -> Job:
-        return _JOB.validate_json(text)
+        """What `to_json` wrote.
+
+        Raises:
+            ValueError: it is something else, such as what another version of this software wrote.
+        """
+        job = _JOB.validate_json(text)
+        _ = job.parsed  # whoever has a job can rely on its spec
+        return job
 
 
 _JOB = TypeAdapter(Job)

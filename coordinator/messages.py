@@ -27,8 +27,8 @@ def task(assignment: Assignment) -> pb.Task:
     return pb.Task(
         job_id=job.id,
         round=assignment.round.number,
-        kind=kinds[assignment.kind],
-        evaluate=assignment.evaluate,
+        kind=kinds[assignment.round.kind],
+        evaluate=assignment.round.evaluate,
         spec_json=json.dumps(job.spec),
         plan_json=json.dumps(job.prepared.plan),
         base_model=[pb.ModelFile(name=file, blob=_ref(blob)) for file, blob in job.prepared.base_model],

@@ -16,6 +16,7 @@ from coordinator.job import Job, Status
 from coordinator.round_state import Phase
 
 PAGE = 200
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))  # others are counted as one
 BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 
 
@@ -46,7 +47,7 @@ class Metrics:
 
     def request(self, method: str, route: str, status: int, duration_s: float) -> None:
         """Counts one request."""
-        self._requests.labels(method, route, str(status)).inc()
+        self._requests.labels(method if method in METHODS else "other", route, str(status)).inc()
         self._seconds.labels(route).observe(duration_s)
 
     async def render(self) -> bytes:

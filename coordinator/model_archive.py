@@ -1,5 +1,7 @@
 """A model version as a tar, streamed: a folder that `from_pretrained` loads, never held in memory.
 
+Its files are opened at the start: a version that is superseded and collected meanwhile is still sent to the end.
+
 The folder is the model as `save_pretrained` wrote it at version 0, with the trained tensors' bytes replaced by those of
 the weights file of the version asked for. Offsets do not change, so the size is known before the first byte is read.
 """
@@ -7,9 +9,12 @@ the weights file of the version asked for. Offsets do not change, so the size is
 from __future__ import annotations
 
 import json
+import os
 import tarfile
+import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,9 +35,9 @@ class ArchiveError(RuntimeError):
 
 @dataclass(frozen=True)
 class Piece:
-    """`size_bytes` bytes of a file from `offset` on."""
+    """`size_bytes` bytes of an open file from `offset` on."""
 
-    path: Path
+    descriptor: int
     offset: int
     size_bytes: int
 
@@ -79,16 +84,20 @@ class ModelArchive:
             "evaluation": evaluation,
         }
         self._members = [Member(CARD, json.dumps(card, indent=2).encode() + b"\n", ())]
+        self._files = ExitStack()
+        # Whoever streams it may go away before the first byte, so the files are closed with the archive.
+        weakref.finalize(self, self._files.close)
         weights_path = blobs.path(version.weights.sha256)
-        weights = read_header(weights_path)
+        weights, trained = read_header(weights_path), self._open(weights_path)
         missing = set(weights.tensors)
         for name, blob in job.prepared.export:
             _check_name(name)
             path = blobs.path(blob.sha256)
+            template = Piece(self._open(path), 0, blob.size_bytes)
             if name.endswith(".safetensors"):
-                pieces = tuple(_patched(path, blob.size_bytes, weights_path, weights, missing))
+                pieces = tuple(_patched(path, template, trained, weights, missing))
             else:
-                pieces = (Piece(path, 0, blob.size_bytes),)
+                pieces = (template,)
             self._members.append(Member(name, b"", pieces))
         if missing:
             raise ArchiveError(f"the model's files have no place for: {', '.join(sorted(missing))}")
@@ -111,6 +120,12 @@ class ModelArchive:
             yield bytes(_padded(size) - size)
         yield bytes(2 * BLOCK)
 
+    def _open(self, path: Path) -> int:
+        """An open file's descriptor, as long as this archive lives."""
+        descriptor = os.open(path, os.O_RDONLY)
+        self._files.callback(os.close, descriptor)
+        return descriptor
+
     def _head(self, name: str, size_bytes: int, kind: bytes, mode: int) -> bytes:
         info = tarfile.TarInfo(name)
         info.size, info.type, info.mode, info.mtime = size_bytes, kind, mode, self._mtime
@@ -118,8 +133,13 @@ class ModelArchive:
         return info.tobuf(format=tarfile.GNU_FORMAT)
 
 
-def _patched(path: Path, size_bytes: int, weights_path: Path, weights: Header, missing: set[str]) -> Iterator[Piece]:
-    """The template's bytes, with the tensors that `weights` holds taken from there; takes their names off `missing`."""
+def _patched(path: Path, template: Piece, trained: int, weights: Header, missing: set[str]) -> Iterator[Piece]:
+    """The template's bytes, with the tensors that `weights` holds taken from there; takes their names off `missing`.
+
+    Args:
+        path: of the template's file.
+        trained: descriptor of the file that `weights` describes.
+    """
     start, tensors = _template(path)
     position = 0
     for offset, name, spec in sorted(
@@ -131,12 +151,12 @@ def _patched(path: Path, size_bytes: int, weights_path: Path, weights: Header, m
                 f"{name} is {spec['dtype']} {spec['shape']} in the model's files, {entry.spec} in the weights"
             )
         if offset > position:
-            yield Piece(path, position, offset - position)
-        yield Piece(weights_path, weights.data_start + entry.start, entry.spec.size_bytes)
+            yield replace(template, offset=position, size_bytes=offset - position)
+        yield Piece(trained, weights.data_start + entry.start, entry.spec.size_bytes)
         position = offset + entry.spec.size_bytes
         missing.discard(name)
-    if size_bytes > position:
-        yield Piece(path, position, size_bytes - position)
+    if template.size_bytes > position:
+        yield replace(template, offset=position, size_bytes=template.size_bytes - position)
 
 
 def _template(path: Path) -> tuple[int, dict[str, Any]]:
@@ -149,15 +169,13 @@ def _template(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def _read(piece: Piece) -> Iterator[bytes]:
-    with piece.path.open("rb") as file:
-        file.seek(piece.offset)
-        left = piece.size_bytes
-        while left:
-            chunk = file.read(min(left, CHUNK_BYTES))
-            if not chunk:
-                raise ArchiveError(f"{piece.path.name[:12]} ended {left} bytes early")
-            left -= len(chunk)
-            yield chunk
+    offset, end = piece.offset, piece.offset + piece.size_bytes
+    while offset < end:
+        chunk = os.pread(piece.descriptor, min(end - offset, CHUNK_BYTES), offset)
+        if not chunk:
+            raise ArchiveError(f"a file of the model ended {end - offset} bytes early")
+        yield chunk
+        offset += len(chunk)
 
 
 def _padded(size_bytes: int) -> int:

@@ -111,7 +111,7 @@ class Guard:
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])
             await send(message)
 
         try:
@@ -132,4 +132,5 @@ class Guard:
 def _route(scope: Scope) -> str:
     """The route's template: paths themselves would make a new time series for every job."""
     route: Any = scope.get("route")
-    return getattr(route, "path", "unmatched")
+    mounted: str = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))  # such as the files of /docs
+    return getattr(route, "path", "") or mounted or "unmatched"

@@ -8,7 +8,9 @@ from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from coordinator.binding import Binding, NotBound
 from coordinator.blob_store import BlobStore
+from coordinator.errors import StateUnavailable
 
 TIMEOUT_S = 3.0
 
@@ -27,15 +29,18 @@ class Readiness(BaseModel):
 class Probe:
     """Asks Redis over a connection of its own, so a busy pool does not look like a dead server."""
 
-    def __init__(self, redis_url: str, blobs: BlobStore) -> None:
+    def __init__(self, redis_url: str, blobs: BlobStore, binding: Binding) -> None:
         self._redis: Redis = Redis.from_url(
             redis_url, decode_responses=True, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
         )
         self._blobs = blobs
+        self._binding = binding
 
     async def readiness(self) -> Readiness:
         warnings: list[str] = []
         checks = {"redis": await self._check_redis(warnings), "blobs": await self._check_blobs()}
+        if all(check.ok for check in checks.values()):  # else there is nothing to compare
+            checks["binding"] = await self._check_binding(warnings)
         return Readiness(ready=all(check.ok for check in checks.values()), checks=checks, warnings=warnings)
 
     async def close(self) -> None:
@@ -67,3 +72,13 @@ class Probe:
         except (OSError, TimeoutError) as error:
             return Check(ok=False, detail=f"can not be written ({error or 'too slow'}): check blob_dir and its disk")
         return Check(ok=True, detail="writable")
+
+    async def _check_binding(self, warnings: list[str]) -> Check:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                bound = await self._binding.check()
+        except (NotBound, StateUnavailable, OSError, TimeoutError) as error:
+            return Check(ok=False, detail=str(error) or "no answer in time")
+        if bound.warning:
+            warnings.append(f"blobs: {bound.warning}")
+        return Check(ok=True, detail="Redis and blob_dir belong together")

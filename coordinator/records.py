@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from coordinator.job import Job
 from coordinator.round import Round
@@ -17,6 +16,7 @@ class AgentRecord:
     datasets: dict[str, int]
     software_version: str
     registered_at: float
+    protocol_version: int = 0  # 0: registered before this was noted
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Agent:
     datasets: dict[str, int]
     software_version: str
     registered_at: float
+    protocol_version: int
     last_seen: float
     present: bool
     task: OpenTask | None
@@ -44,6 +45,4 @@ class Assignment:
 
     job: Job
     round: Round
-    kind: Literal["train", "evaluate"]
-    evaluate: bool
     remaining_s: float

@@ -23,6 +23,7 @@ from coordinator.model_source import SourceError, local_folder
 from fedgalore.job_spec import JobSpec, explain
 
 MAX_DOCUMENT_BYTES = 2**20
+MAX_ROUNDS = 10_000  # of one page
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 JOB_BODY = {
     "requestBody": {
@@ -105,22 +106,32 @@ def router(door: Jobs) -> APIRouter:
 
     @routes.post("/jobs/{job_id}/cancel")
     async def cancel(job_id: str) -> views.JobView:
-        """Ends the job and abandons its round in flight; committed versions stay downloadable."""
+        """Ends the job and abandons its round in flight; its newest versions can still be downloaded."""
         return await view(await engine.cancel(job_id))
 
     @routes.get("/jobs/{job_id}/rounds")
-    async def rounds(job_id: str) -> views.RoundList:
+    async def rounds(
+        job_id: str,
+        limit: Annotated[int | None, Query(ge=1, le=MAX_ROUNDS, description="How many at most; default: all")] = None,
+        after: Annotated[int, Query(ge=0, lt=2**31, description="Only rounds with a greater number")] = 0,
+    ) -> views.RoundList:
+        """Rounds in the order of their numbers, the one in flight last. `after`: the `next` of the page before."""
         found, traffic, all_rounds = await asyncio.gather(
             engine.get(job_id), engine.traffic(job_id), engine.rounds(job_id)
         )
-        return views.RoundList(rounds=[views.round_view(found, one, traffic) for one in all_rounds])
+        left = [one for one in all_rounds if one.number > after]
+        page, dense_bytes = left[:limit], views.dense_bytes(found)
+        return views.RoundList(
+            rounds=[views.round_view(one, traffic, dense_bytes) for one in page],
+            next=page[-1].number if len(page) < len(left) else None,
+        )
 
     @routes.get("/jobs/{job_id}/rounds/{number}")
     async def round_(job_id: str, number: Annotated[int, PathParameter(ge=1, lt=2**31)]) -> views.RoundView:
         found, traffic, one = await asyncio.gather(
             engine.get(job_id), engine.traffic(job_id), engine.round(job_id, number)
         )
-        return views.round_view(found, one, traffic)
+        return views.round_view(one, traffic, views.dense_bytes(found))
 
     @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=EVENTS_ANSWER)
     async def job_events(
@@ -136,9 +147,13 @@ def router(door: Jobs) -> APIRouter:
 
     @routes.get("/jobs/{job_id}/model", response_class=StreamingResponse, responses=MODEL_ANSWER)
     async def model(job_id: str, version: Annotated[int | None, Query(ge=0, lt=2**31)] = None) -> StreamingResponse:
-        """A tar of a folder that `from_pretrained` loads: of this version, or of the newest."""
+        """A tar of a folder that `from_pretrained` loads: of this version, or of the newest.
+
+        The newest three versions are kept; version 0, too, until the job ends.
+        """
         found, all_rounds = await asyncio.gather(engine.get(job_id), engine.rounds(job_id))
-        chosen = _version(found, [one.result for one in all_rounds], version)
+        results = [one.result for one in all_rounds]
+        chosen = await asyncio.to_thread(_version, found, results, version, door.blobs)
         quality = views.evaluation(all_rounds, chosen.version)
         archive = await asyncio.to_thread(
             ModelArchive, found, chosen, quality.model_dump(mode="json") if quality else None, door.blobs
@@ -201,12 +216,14 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _version(job: Job, results: list[ModelVersion | None], wanted: int | None) -> ModelVersion:
+def _version(job: Job, results: list[ModelVersion | None], wanted: int | None, blobs: BlobStore) -> ModelVersion:
     if job.prepared is None or job.model is None:
         raise NotReady(f"job {job.id} is {job.status}: it has no model yet; ask again once it runs")
-    if wanted is None:
+    if wanted in (None, job.model.version):
         return job.model
-    known = {one.version: one for one in (job.prepared.model, *results, job.model) if one is not None}
-    if wanted not in known:
-        raise VersionNotFound(f"version: {wanted} is not made yet; job {job.id} has 0 to {job.model.version}")
-    return known[wanted]
+    made = {one.version: one for one in (job.prepared.model, *results, job.model) if one is not None}
+    if wanted in made and blobs.exists(made[wanted].weights.sha256):
+        return made[wanted]
+    held = ", ".join(str(number) for number, one in sorted(made.items()) if blobs.exists(one.weights.sha256))
+    what = "is not kept any more" if wanted in made else "is not made yet"
+    raise VersionNotFound(f"version: {wanted} {what}; of job {job.id} these are held: {held or 'none'}")

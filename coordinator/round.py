@@ -77,7 +77,7 @@ def open_round(
         kind=kind,
         model_version=model_version,
         phase=Phase.SELECTION,
-        reason=_selection_reason(0, policy),
+        reason=_selection_reason(Candidates(()), policy),
         opened_at=now,
         evaluate=evaluate,
         phase_at={Phase.SELECTION: now},
@@ -126,9 +126,10 @@ def _goal(round: Round, policy: Policy) -> int:
     return size if round.kind == "evaluate" else min(policy.goal, size)
 
 
-def _selection_reason(present: int, policy: Policy) -> str:
-    wait = f"{policy.selection_wait_s:g} s"
-    return f"waiting: {present} of {policy.cohort_size} clients with the data; {policy.min_clients} do after {wait}"
+def _selection_reason(found: Candidates, policy: Policy) -> str:
+    busy = f", {found.busy} more are busy with other jobs" if found.busy else ""
+    present = f"{len(found.names)} of {policy.cohort_size} clients with the data{busy}"
+    return f"waiting: {present}; {policy.min_clients} do after {policy.selection_wait_s:g} s"
 
 
 def _move(round: Round, phase: Phase, now: float, reason: str = "") -> Round:
@@ -185,8 +186,6 @@ def _effects(before: Round, after: Round) -> tuple[Effect, ...]:
             return (Effect.WAKE_AGENTS,)
         case Phase.AGGREGATION:
             return (Effect.WAKE_AGGREGATOR,)
-        case Phase.COMMITTED | Phase.ABANDONED:
-            return (Effect.ROUND_CLOSED, Effect.WAKE_AGENTS)
         case _:
             return ()
 
@@ -208,7 +207,7 @@ def _choose(round: Round, event: Candidates, now: float, policy: Policy) -> Roun
     present = len(event.names)
     waited = now - round.opened_at >= policy.selection_wait_s
     if present < policy.cohort_size and not (waited and present >= policy.min_clients):
-        reason = _selection_reason(present, policy)
+        reason = _selection_reason(event, policy)
         return round if reason == round.reason else replace(round, reason=reason)
     if round.kind == "evaluate":
         cohort = tuple(sorted(event.names))

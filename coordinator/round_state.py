@@ -125,19 +125,21 @@ class Round:
 
 
 class Effect(StrEnum):
-    """What the engine has to do after a step was saved; each can be repeated without harm."""
+    """Who has something to do after a step: the topic that they wait on, published by the very save of the step.
+
+    A word that gets lost delays them until their next look, and does no other harm.
+    """
 
     WAKE_AGENTS = "WAKE_AGENTS"
     WAKE_AGGREGATOR = "WAKE_AGGREGATOR"
-    ROUND_CLOSED = "ROUND_CLOSED"
-    JOB_CLOSED = "JOB_CLOSED"
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Live agents that offer the data set, as seen at this tick."""
+    """Live agents that offer the data set, as seen at this tick; `busy` more have a task of another job to do."""
 
     names: tuple[str, ...]
+    busy: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ import structlog
 import uvicorn
 
 from coordinator import driver, grpc_server, logs
+from coordinator.binding import Binding
 from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
+from coordinator.garbage import Collector
 from coordinator.readiness import Probe
 from coordinator.rest import create_app
 from coordinator.settings import CoordinatorSettings
@@ -29,8 +31,12 @@ GRACE_S = 5  # for answers and transfers under way when the process is told to s
 log = structlog.get_logger(__name__)
 
 
-class StartError(RuntimeError):
-    """The coordinator can not start; the message says why and what to do."""
+class CoordinatorError(RuntimeError):
+    """The coordinator can not run; the message says why and what to do."""
+
+
+class StartError(CoordinatorError):
+    """It can not even start."""
 
 
 def run(settings: CoordinatorSettings) -> None:
@@ -38,6 +44,7 @@ def run(settings: CoordinatorSettings) -> None:
 
     Raises:
         StartError: an address is taken, or the blob directory can not be used.
+        CoordinatorError: a part of it has ended while it ran.
     """
     logs.configure(settings.log_format, settings.log_level)
     asyncio.run(_until_signal(settings))
@@ -60,10 +67,11 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
     Redis may come later: until it does, the doors answer that the state is unavailable.
 
     Args:
-        stopping: ends event streams when set; leaving the block sets it.
+        stopping: ends event streams when set; leaving the block sets it, and so does a part that ends by itself.
 
     Raises:
         StartError: an address is taken, or the blob directory can not be used.
+        CoordinatorError: on leaving, a part had ended by itself.
     """
     async with contextlib.AsyncExitStack() as stack:
         try:
@@ -72,15 +80,17 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         except OSError as error:
             raise StartError(f"FEDGALORE_BLOB_DIR: {settings.blob_dir} can not be used ({error})") from error
         listener = stack.enter_context(_listen(settings.rest_host, settings.rest_port))
-        engine = Engine(RedisStateStore(settings.redis_url), presence_s=settings.presence_s)
+        store = RedisStateStore(settings.redis_url)
+        engine = Engine(store, presence_s=settings.presence_s)
         stack.push_async_callback(engine.close)
-        probe = Probe(settings.redis_url, blobs)
+        binding = Binding(store, blobs)
+        probe = Probe(settings.redis_url, blobs, binding)
         stack.push_async_callback(probe.close)
 
-        tasks = [driver.tick(engine), driver.clean(engine, blobs)]
+        parts = {"tick": driver.tick(engine), "clean": driver.clean(engine, blobs, Collector(store, blobs, binding))}
         if settings.aggregator:
-            tasks.append(driver.keep_aggregator(settings.environment()))
-        await stack.enter_async_context(_background(tasks))
+            parts["keep_aggregator"] = driver.keep_aggregator(settings.environment())
+        await stack.enter_async_context(_background(parts, stopping))
         try:
             door = await grpc_server.serve(engine, blobs, settings.grpc_host, settings.grpc_port)
         except OSError as error:
@@ -154,16 +164,34 @@ async def _rest(app: object, listener: socket.socket) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _background(coroutines: list[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+async def _background(parts: dict[str, Coroutine[Any, Any, None]], stopping: asyncio.Event) -> AsyncIterator[None]:
+    """Runs endless coroutines beside the block. One that ends all the same is told at once and sets `stopping`.
+
+    Raises:
+        CoordinatorError: on leaving, if one had ended.
+    """
+    ended: list[str] = []
+
+    def note(task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        log.critical("background_task_ended", task=task.get_name(), exc_info=error)
+        ended.append(f"{task.get_name()} ({type(error).__name__}: {error})" if error else task.get_name())
+        stopping.set()
+
+    tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+    for task in tasks:
+        task.add_done_callback(note)
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                log.error("background_task_failed", exc_info=outcome)
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if ended:
+        # A coordinator without its clock looks alive and does nothing: whoever watches the process starts it again.
+        raise CoordinatorError(f"ended by itself: {', '.join(ended)}; the log has more. Start the coordinator again")
 
 
 async def _warn(probe: Probe) -> None:
@@ -172,7 +200,7 @@ async def _warn(probe: Probe) -> None:
         if not check.ok:
             log.warning("not_ready", what=name, detail=check.detail)
     for warning in readiness.warnings:
-        log.warning("durability", detail=warning)
+        log.warning("readiness_warning", detail=warning)
 
 
 def _write_whole(path: Path, text: str) -> None:

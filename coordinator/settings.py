@@ -76,6 +76,7 @@ class CoordinatorSettings(BaseSettings):
             "redis_url": self.redis_url,
             "blob_dir": str(self.blob_dir.absolute()),
             "threads": self.threads,
+            "presence_s": self.presence_s,
             "log_format": self.log_format,
             "log_level": self.log_level,
         }

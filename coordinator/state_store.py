@@ -7,36 +7,43 @@ Layout, every key under `<prefix>:`
 | `jobs`               | zset   | job id by `created_at`                                                          |
 | `active`             | set    | ids of jobs that are not final                                                  |
 | `idempotency`        | hash   | idempotency key -> job id                                                       |
-| `job:<id>`           | hash   | `document`: the job as JSON, round in flight inside; `version`: counts its saves |
+| `job:<id>`           | hash   | `document`: the job as JSON, round in flight inside; `version`: counts its saves; |
+|                      |        | `round`: number of the round in flight, or empty                                |
 | `job:<id>:rounds`    | hash   | number -> closed round as JSON                                                  |
 | `job:<id>:events`    | stream | `type`, `data` (JSON), see `coordinator.changes`                                |
 | `job:<id>:progress`  | hash   | client -> what it last said, as JSON; gone when the round closes                |
+| `job:<id>:attempts`  | hash   | `prepare` or `round <number>` -> times that the aggregator began it; gone when  |
+|                      |        | it is done, or the round or the job closes                                      |
 | `job:<id>:traffic`   | hash   | `<round>/<client>/<up or down>` -> bytes                                        |
 | `agents`             | hash   | client -> what it registered, as JSON                                           |
 | `seen`               | zset   | client by its last sign of life                                                 |
 | `tasks:<client>`     | set    | ids of jobs whose round in flight waits for this client                         |
-| `wake`               | pubsub | one message a save: names of effects, parted by spaces                          |
+| `store`              | string | random id, the same as in the blob directory: `coordinator.binding`             |
+| `wake`               | pubsub | one message a save: names of effects, parted by spaces; may be empty            |
 
 Writes to several keys are one Lua script each (`coordinator/lua`), with named outcomes. A job's document moves by
-compare-and-set on its version. Progress and traffic are told beside it, without one.
+compare-and-set on its version. Progress, attempts and traffic are told beside it, without one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple, Protocol
 
+import structlog
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
-from coordinator.errors import StateUnavailable
+from coordinator.errors import JobUnreadable, StateUnavailable
 from coordinator.job import Job
 from coordinator.records import AgentRecord
 from coordinator.round import Effect, Round
@@ -44,6 +51,7 @@ from coordinator.watcher import Watcher
 
 _ROUND = TypeAdapter(Round)
 TIMEOUT_S = 5.0
+log = structlog.get_logger(__name__)
 
 Event = tuple[str, dict[str, Any]]
 
@@ -67,24 +75,29 @@ class Change:
 
 
 class StateStore(Protocol):
-    """Every method raises `StateUnavailable` when the store does not answer."""
+    """Every method raises `StateUnavailable` when the store does not answer. `load` raises `JobUnreadable`."""
 
     async def check(self) -> None: ...
+    async def store_id(self, proposed: str | None = None) -> str | None: ...
     async def create(self, job: Job, events: Sequence[Event]) -> tuple[Literal["created", "exists"], str]: ...
     async def load(self, job_id: str) -> Stored | None: ...
     async def save(self, change: Change) -> Literal["saved", "stale"]: ...
     async def job_ids(self, after: str | None, limit: int) -> list[str]: ...
     async def active_ids(self) -> list[str]: ...
     async def load_many(self, job_ids: Sequence[str]) -> list[Job]: ...
+    async def round_in_flight(self, job_id: str) -> int | None: ...
     async def closed_rounds(self, job_id: str) -> list[Round]: ...
     async def closed_round(self, job_id: str, number: int) -> Round | None: ...
     async def events(self, job_id: str, after: str, limit: int) -> list[tuple[str, str, dict[str, Any]]]: ...
     async def register(self, agent: AgentRecord, now: float) -> None: ...
     async def forget(self, client: str) -> bool: ...
-    async def touch(self, client: str, now: float) -> list[str] | None: ...
+    async def touch(self, client: str, now: float, protocol_version: int) -> list[str] | None: ...
+    async def busy(self, clients: Sequence[str]) -> set[str]: ...
     async def agents(self, seen_since: float | None = None) -> list[tuple[AgentRecord, float]]: ...
     async def set_progress(self, job_id: str, client: str, progress: dict[str, Any]) -> None: ...
     async def progress(self, job_id: str) -> dict[str, dict[str, Any]]: ...
+    async def begin_attempt(self, job_id: str, piece: str) -> int: ...
+    async def forget_attempts(self, job_id: str, piece: str) -> None: ...
     async def add_traffic(self, job_id: str, round: int, client: str, direction: str, n_bytes: int) -> None: ...
     async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]: ...
     def mark(self, topic: str = "") -> int: ...
@@ -102,10 +115,12 @@ class RedisStateStore:
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
             health_check_interval=10,
-            # Short: a caller can wait better than we can, and every script may safely run twice.
+            # Short: a caller can wait better than we can. What was sent again may happen twice: a job's step then finds
+            # itself stale and its event meets what it has done already; a counter may count once too often.
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=3),
         )
         self._prefix = prefix
+        self._unreadable: set[str] = set()
         self._create = self._redis.register_script(_script("create"))
         self._save = self._redis.register_script(_script("save"))
         self._touch = self._redis.register_script(_script("touch"))
@@ -113,6 +128,13 @@ class RedisStateStore:
 
     async def check(self) -> None:
         await self._ask(self._redis.ping())
+
+    async def store_id(self, proposed: str | None = None) -> str | None:
+        """The id of this store; takes the proposed one for good where there is none yet."""
+        if proposed is not None:
+            await self._ask(self._redis.set(self._key("store"), proposed, nx=True))
+        found: str | None = await self._ask(self._redis.get(self._key("store")))
+        return found
 
     async def create(self, job: Job, events: Sequence[Event]) -> tuple[Literal["created", "exists"], str]:
         """Writes a new job, or names the one that its idempotency key made before."""
@@ -125,7 +147,7 @@ class RedisStateStore:
 
     async def load(self, job_id: str) -> Stored | None:
         document, version = await self._ask(self._redis.hmget(self._job(job_id), ["document", "version"]))
-        return Stored(Job.from_json(document), int(version)) if document else None
+        return Stored(self._read(job_id, document), int(version)) if document else None
 
     async def save(self, change: Change) -> Literal["saved", "stale"]:
         """Writes a step: the document, its events, the closed round, who has a task, and wakes whom it concerns."""
@@ -133,9 +155,11 @@ class RedisStateStore:
         gained = sorted(job.open_clients - before.open_clients)
         lost = sorted(before.open_clients - job.open_clients)
         keys = [self._job(job.id), *(self._job(job.id, part) for part in ("events", "rounds"))]
-        keys += [self._key("active"), self._job(job.id, "progress"), *map(self._tasks, [*gained, *lost])]
+        keys += [self._key("active"), *(self._job(job.id, part) for part in ("progress", "attempts"))]
+        keys += map(self._tasks, [*gained, *lost])
         rest: dict[str, Any] = {
             "final": job.status.is_final,
+            "round": str(job.round.number) if job.round else "",
             "events": [(kind, json.dumps(data)) for kind, data in change.events],
             "gained": len(gained),
         }
@@ -160,11 +184,22 @@ class RedisStateStore:
         return sorted(await self._ask(self._redis.smembers(self._key("active"))))
 
     async def load_many(self, job_ids: Sequence[str]) -> list[Job]:
+        """Those that exist and can be read: one damaged document must not hide the others."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
                 pipeline.hget(self._job(job_id), "document")
             documents = await self._ask(pipeline.execute())
-        return [Job.from_json(document) for document in documents if document]
+        found = []
+        for job_id, document in zip(job_ids, documents, strict=True):
+            with suppress(JobUnreadable):
+                if document:
+                    found.append(self._read(job_id, document))
+        return found
+
+    async def round_in_flight(self, job_id: str) -> int | None:
+        """Its number, without reading the job."""
+        number = await self._ask(self._redis.hget(self._job(job_id), "round"))
+        return int(number) if number else None
 
     async def closed_rounds(self, job_id: str) -> list[Round]:
         documents = await self._ask(self._redis.hvals(self._job(job_id, "rounds")))
@@ -193,12 +228,22 @@ class RedisStateStore:
             pipeline.hdel(self._key("agents"), client)
             return bool((await self._ask(pipeline.execute()))[1])
 
-    async def touch(self, client: str, now: float) -> list[str] | None:
-        """Notes a sign of life; ids of the jobs that wait for the client, oldest first, or None: not registered."""
-        outcome, *job_ids = await self._ask(
-            self._touch(keys=[self._key("seen"), self._tasks(client)], args=[client, repr(now)])
-        )
+    async def touch(self, client: str, now: float, protocol_version: int) -> list[str] | None:
+        """Notes a sign of life; ids of the jobs that wait for the client, oldest first.
+
+        None: the client is not registered, or was with another protocol version.
+        """
+        keys = [self._key("seen"), self._key("agents"), self._tasks(client)]
+        outcome, *job_ids = await self._ask(self._touch(keys=keys, args=[client, repr(now), protocol_version]))
         return sorted(job_ids) if outcome == "known" else None
+
+    async def busy(self, clients: Sequence[str]) -> set[str]:
+        """Those of the clients that a round in flight waits for. A job that can not be read keeps nobody."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for client in clients:
+                pipeline.smembers(self._tasks(client))
+            tasks = await self._ask(pipeline.execute())
+        return {client for client, job_ids in zip(clients, tasks, strict=True) if set(job_ids) - self._unreadable}
 
     async def agents(self, seen_since: float | None = None) -> list[tuple[AgentRecord, float]]:
         """Registered clients, by name, with when they were last seen; only those seen since then."""
@@ -217,6 +262,13 @@ class RedisStateStore:
     async def progress(self, job_id: str) -> dict[str, dict[str, Any]]:
         found = await self._ask(self._redis.hgetall(self._job(job_id, "progress")))
         return {client: json.loads(progress) for client, progress in sorted(found.items())}
+
+    async def begin_attempt(self, job_id: str, piece: str) -> int:
+        """Counts that the aggregator begins a piece of work; how often it has, this time included."""
+        return int(await self._ask(self._redis.hincrby(self._job(job_id, "attempts"), piece, 1)))
+
+    async def forget_attempts(self, job_id: str, piece: str) -> None:
+        await self._ask(self._redis.hdel(self._job(job_id, "attempts"), piece))
 
     async def add_traffic(self, job_id: str, round: int, client: str, direction: str, n_bytes: int) -> None:
         field = f"{round}/{client}/{direction}"
@@ -251,10 +303,32 @@ class RedisStateStore:
     def _tasks(self, client: str) -> str:
         return self._key(f"tasks:{client}")
 
+    def _read(self, job_id: str, document: str) -> Job:
+        """Raises `JobUnreadable`, and tells the log of it once."""
+        try:
+            job = Job.from_json(document)
+        except ValueError as error:
+            if job_id not in self._unreadable:
+                self._unreadable.add(job_id)
+                log.error("job_unreadable", job=job_id, reason=str(error))
+            raise JobUnreadable(
+                f"the document of job {job_id} can not be read; run the version of this software that wrote it, or "
+                "restore it from a backup of Redis"
+            ) from error
+        self._unreadable.discard(job_id)
+        return job
+
     async def _ask(self, command: Awaitable[Any] | Any) -> Any:
         """The only way to Redis: its errors do not leave this module."""
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
-            return await command
+            answer = await command
+            # redis-py sends under `asyncio.wait_for`, which before Python 3.12 loses a cancellation that meets the end
+            # of the send: without this a cancelled loop would go on for ever.
+            if task and task.cancelling() > cancelled:
+                raise asyncio.CancelledError
+            return answer
         except (RedisError, OSError) as error:
             raise StateUnavailable(
                 f"the state store does not answer ({error}); check redis_url and the Redis server, then try again"

@@ -79,7 +79,7 @@ class Stepper:
         if job.round is None or job.round.phase is not Phase.SELECTION:
             return
         number, data = job.round.number, job.parsed.data.name
-        candidates = jobs.RoundEvent(number, rounds.Candidates(await self._agents.present_with(data)))
+        candidates = jobs.RoundEvent(number, await self._agents.candidates(data))
 
         def if_still_selecting(job: Job) -> jobs.Event | None:
             current = job.round
@@ -117,4 +117,4 @@ class Stepper:
         if current is None or client not in job.open_clients:
             return None
         remaining_s = current.remaining_s(self._clock())
-        return Assignment(job, current, current.kind, current.evaluate, remaining_s) if remaining_s else None
+        return Assignment(job, current, remaining_s) if remaining_s else None

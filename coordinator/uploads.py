@@ -11,10 +11,11 @@ import asyncio
 import fcntl
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coordinator.errors import InvalidUpdate, RoundClosed, UploadInProgress, WrongOffset
+from coordinator.errors import BlobNotFound, InvalidUpdate, RoundClosed, UploadInProgress, WrongOffset
 from coordinator.round_state import BlobRef, UpdateReceipt
 from protos.codec import LENGTH_BYTES, open_update
 
@@ -44,12 +45,15 @@ class PartialKey:
         return _SEPARATOR.join((_PREFIX, self.job_id, str(self.round), self.client, self.sha256))
 
 
-def received_bytes(blobs: BlobStore, key: PartialKey) -> int:
-    """How much of this upload the server holds; 0 for one it has not seen."""
+def received_bytes(blobs: BlobStore, key: PartialKey, blob: BlobRef) -> int:
+    """How much of this upload the server holds; 0 for one it has not seen.
+
+    All of it when the call that brought it ended between the file's move to the blobs and its report to the round.
+    """
     try:
         return blobs.partial_path(str(key)).stat().st_size
     except FileNotFoundError:
-        return 0
+        return blob.size_bytes if _finished(blobs, blob) else 0
 
 
 class Upload:
@@ -79,11 +83,18 @@ class Upload:
     def open(self, offset: int) -> None:
         """Takes the partial file up where it ends, which must be `offset`; what is there is hashed and checked anew.
 
+        A file that became a blob, but was not reported, is taken up at its end.
+
         Raises:
             InvalidUpdate: what is there is refused; the partial file is gone.
             UploadInProgress: another connection has this update in hand.
             WrongOffset: the file ends elsewhere.
         """
+        if not self._path.exists() and (finished := _finished(self._blobs, self._blob)):
+            # Under two names for a while; it is complete, so nothing more is written to it. Where a disk knows no hard
+            # links, the update is sent again.
+            with suppress(OSError):
+                self._path.hardlink_to(finished)
         self._file = _locked(self._path)
         self._file.seek(0)
         while block := self._file.read(_READ_BYTES):
@@ -162,6 +173,15 @@ class Upload:
 
     def _discard(self) -> None:
         self._path.unlink(missing_ok=True)
+
+
+def _finished(blobs: BlobStore, blob: BlobRef) -> Path | None:
+    """The blob's file if the store has it at this size."""
+    try:
+        path = blobs.path(blob.sha256)
+        return path if path.stat().st_size == blob.size_bytes else None
+    except (BlobNotFound, FileNotFoundError):  # the latter: swept just now
+        return None
 
 
 async def clean_partials(blobs: BlobStore, engine: Engine) -> int:

@@ -115,6 +115,7 @@ class RoundView(BaseModel):
 
 class RoundList(BaseModel):
     rounds: list[RoundView]
+    next: int | None = Field(description="Pass it as `after` for the next page; null: this is the last one")
 
 
 class TaskView(BaseModel):
@@ -159,8 +160,13 @@ def job_view(job: Job, rounds: Iterable[Round], live: Mapping[str, Mapping[str, 
     )
 
 
-def round_view(job: Job, round: Round, traffic: Traffic) -> RoundView:
-    """One round, closed or in flight, with the bytes that it moved."""
+def dense_bytes(job: Job) -> int:
+    """Bytes of all trained weights; 0 while the job is being prepared. Takes a walk through the whole plan."""
+    return TrainingPlan.from_dict(job.prepared.plan).dense_bytes() if job.prepared else 0
+
+
+def round_view(round: Round, traffic: Traffic, dense_bytes: int) -> RoundView:
+    """One round, closed or in flight, with the bytes that it moved; `dense_bytes` as of its job."""
     bytes_of = traffic.get(round.number, {})
     starts = list(round.phase_at.items())
     return RoundView(
@@ -178,7 +184,7 @@ def round_view(job: Job, round: Round, traffic: Traffic) -> RoundView:
         },
         up_bytes=sum(cell.get("up", 0) for cell in bytes_of.values()),
         down_bytes=sum(cell.get("down", 0) for cell in bytes_of.values()),
-        dense_bytes=TrainingPlan.from_dict(job.prepared.plan).dense_bytes() if job.prepared else 0,
+        dense_bytes=dense_bytes,
         statistics=dict(round.statistics),
         timings=dict(round.timings),
     )

@@ -8,7 +8,7 @@ Pub/sub may lose messages while it reconnects, so every new subscription counts 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 
 from redis.asyncio import Redis
@@ -26,7 +26,8 @@ class Watcher:
         self._channel = channel
         self._counts: Counter[str] = Counter()
         self._subscriptions = 0
-        self._changed = asyncio.Condition()
+        # One a topic, for its waiters up to the next change: others sleep on.
+        self._changes: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._listener: asyncio.Task[None] | None = None
 
     def mark(self, topic: str = "") -> int:
@@ -39,8 +40,9 @@ class Watcher:
         if self._listener is None or self._listener.done():
             self._listener = asyncio.create_task(self._listen(), name="wake listener")
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: self.mark(topic) > start)
+            async with asyncio.timeout(timeout_s):
+                while self.mark(topic) <= start:
+                    await self._changes[topic].wait()
         return self.mark(topic) > start
 
     async def close(self) -> None:
@@ -65,12 +67,13 @@ class Watcher:
                 if message is None:
                     continue
                 if message["type"] == "subscribe":
-                    await self._count("", subscription=True)
+                    self._subscriptions += 1
+                    self._wake(set(self._changes))
                 elif message["type"] == "message":
-                    await self._count(message["data"])
+                    topics = {"", *message["data"].split()}
+                    self._counts.update(topics)
+                    self._wake(topics)
 
-    async def _count(self, words: str, subscription: bool = False) -> None:
-        self._subscriptions += subscription
-        self._counts.update({"", *words.split()})
-        async with self._changed:
-            self._changed.notify_all()
+    def _wake(self, topics: set[str]) -> None:
+        for topic in topics & self._changes.keys():
+            self._changes.pop(topic).set()

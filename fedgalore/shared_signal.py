@@ -26,13 +26,15 @@ RANK_TOLERANCE = 1e-7  # singular values below this share of the largest are rou
 class RowSpaces:
     """Thin SVDs of the blocks, `X_i = left_i diag(values_i) rows_i`, of which the first `ranks_i` are signal.
 
-    Shapes: `left (B, M, r, r)`, `values (B, M, r)` descending, `rows (B, M, r, k)`, `ranks (B, M)`.
+    Shapes: `left (B, M, r, r)`, `values (B, M, r)` descending, `rows (B, M, r, k)`, `ranks (B, M)`, `noise (B, M)`: how
+    much of each block's singular values is the blocks' disagreement; 0 where signal ranks were given.
     """
 
     left: Tensor
     values: Tensor
     rows: Tensor
     ranks: Tensor
+    noise: Tensor
 
     @property
     def is_signal(self) -> Tensor:
@@ -86,7 +88,7 @@ def extract(blocks: Tensor, seed: int = 0, signal_ranks: Tensor | None = None) -
     Args:
         blocks: `(B, M, r, k)`: B families of M blocks each.
         seed: of the simulated bounds.
-        signal_ranks: `(B, M)` initial signal ranks; estimated by `estimate_signal_ranks` when not given.
+        signal_ranks: `(B, M)` initial signal ranks; estimated by `noise_levels` when not given.
 
     Raises:
         ValueError: `blocks` is not 4-dimensional or `signal_ranks` does not fit it.
@@ -127,33 +129,33 @@ def row_spaces(blocks: Tensor, signal_ranks: Tensor | None = None) -> RowSpaces:
     values, left = energies.flip(-1).clamp_min(0).sqrt(), left.flip(-1)
     floor = RANK_TOLERANCE * values[..., :1]
     numeric = (values > floor).sum(-1)
+    noise = torch.zeros_like(values[..., 0])
     if signal_ranks is None:
-        signal_ranks = estimate_signal_ranks(wide, values)
+        noise = noise_levels(wide)
+        signal_ranks = (values > noise[..., None]).sum(-1).clamp_min(1)
     elif (
         signal_ranks.shape != numeric.shape or int(signal_ranks.max()) > values.shape[-1] or int(signal_ranks.min()) < 0
     ):
         raise ValueError(f"signal_ranks: expected shape {tuple(numeric.shape)} with values in [0, {values.shape[-1]}]")
     rows = (left.mT @ wide) / torch.where(values > floor, values, torch.inf)[..., None]
-    return RowSpaces(left, values, rows, torch.minimum(signal_ranks.to(numeric.device), numeric))
+    return RowSpaces(left, values, rows, torch.minimum(signal_ranks.to(numeric.device), numeric), noise)
 
 
-def estimate_signal_ranks(blocks: Tensor, values: Tensor) -> Tensor:
-    """How many directions of each block stand out of the clients' disagreement, `(B, M)`, at least 1.
+def noise_levels(blocks: Tensor) -> Tensor:
+    """The singular value below which a direction of each block may be the blocks' disagreement, `(B, M)`.
 
-    The noise level is the median singular value of what is left of a block, scaled to norm 1, without the blocks' mean;
-    the threshold is the optimal one for an unknown noise level (Gavish, Donoho 2014, arXiv 1305.5870). A single block,
-    or blocks that are all equal, disagree in nothing: everything in them is signal.
+    The noise is the median singular value of what is left of a block, scaled to norm 1, without the blocks' mean; the
+    level is the optimal threshold for an unknown noise (Gavish, Donoho 2014, arXiv 1305.5870). A single block, or
+    blocks that are all equal, disagree in nothing: everything in them is signal.
     """
     rank, k = blocks.shape[-2:]
-    norms = torch.linalg.matrix_norm(blocks)[..., None, None].clamp_min(torch.finfo(blocks.dtype).tiny)
-    scaled = blocks / norms
+    norms = torch.linalg.matrix_norm(blocks)
+    scaled = blocks / norms[..., None, None].clamp_min(torch.finfo(blocks.dtype).tiny)
     differing = scaled - scaled.mean(1, keepdim=True)
-    spread = torch.linalg.eigvalsh(differing @ differing.mT).clamp_min(0).sqrt()
+    spread: Tensor = torch.linalg.eigvalsh(differing @ differing.mT).clamp_min(0).sqrt()
     beta = min(rank, k) / max(rank, k)
     omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
-    noise = omega * spread.median(-1, keepdim=True).values
-    ranks: Tensor = (values / norms[..., 0] > noise.clamp_min(RANK_TOLERANCE)).sum(-1).clamp_min(1)
-    return ranks
+    return norms * omega * spread.median(-1).values
 
 
 def wedin_bounds(spaces: RowSpaces, k: int, seed: int) -> Tensor:
@@ -161,11 +163,16 @@ def wedin_bounds(spaces: RowSpaces, k: int, seed: int) -> Tensor:
 
     Wedin's theorem bounds the sine of each block's perturbation by `max(|E V*|, |E^T U*|) / sigma_signal`; as in AJIVE,
     `V*` and `U*` are random orthonormal directions outside the block's signal, and the bound is a low quantile of
-    `M - sum_i sin_i^2` over the draws.
+    `M - sum_i sin_i^2` over the draws. Where the signal ranks were estimated, the estimated noise is a lower bound of
+    each block's perturbation (ours).
     """
-    batch, count, rank = spaces.values.shape
+    count, rank = spaces.values.shape[1:]
     device = spaces.values.device
-    sines = torch.zeros(DRAWS, batch, count, dtype=torch.float64, device=device)
+    # A block that is all signal has no noise of its own to draw from, but differs from the others by this much. Without
+    # it nothing of blocks that agree but for a percent would be joint.
+    weakest = spaces.values.gather(-1, (spaces.ranks[..., None] - 1).clamp_min(0))[..., 0]
+    least = (spaces.noise / weakest.clamp_min(torch.finfo(weakest.dtype).tiny)).clamp_max(1)
+    sines = least.expand(DRAWS, -1, -1).clone()
     for client in range(count):  # a draw of its own for each block: their disturbances are independent
         for signal in sorted(set(spaces.ranks[:, client].tolist())):
             noise = rank - signal
@@ -178,7 +185,8 @@ def wedin_bounds(spaces: RowSpaces, k: int, seed: int) -> Tensor:
             right = random_orthonormal_rows(DRAWS, k - signal, noise, min(signal, k - signal), generator).to(device)
             inner = random_orthonormal_rows(DRAWS, noise, noise, min(signal, noise), generator).to(device)
             worst = torch.maximum(_spectral_norms(loud, right), _spectral_norms(loud, inner))  # (n, DRAWS)
-            sines[:, here, client] = (worst / sigma[:, None]).clamp_max(1).T
+            drawn = (worst / sigma[:, None]).clamp_max(1).T
+            sines[:, here, client] = torch.maximum(sines[:, here, client], drawn)
     totals = count - sines.square().sum(-1)
     return totals.quantile(QUANTILE, dim=0)
 

@@ -84,7 +84,7 @@ class FederationServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DownloadBlob(self, request, context):
-        """A blob by its hash, from a byte offset on.
+        """A blob that the client's task names, by its hash, from a byte offset on. DATA_LOSS: the coordinator itself misses it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

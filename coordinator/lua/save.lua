@@ -1,26 +1,29 @@
 -- A job's next state and all that follows from it, if nobody was faster.
--- KEYS: job, events, rounds, active, progress, then the task sets of clients that gained or lost this job's task
+-- KEYS: job, events, rounds, active, progress, attempts, then the task sets of clients that gained or lost this job's task
 -- ARGV: version the change was made from, document, job id, channel, message, the rest as JSON:
---   {final: bool, events: [[type, data], ...], closed: {number, document} | absent, gained: count of leading task sets}
+--   {final: bool, round: number in flight or '', events: [[type, data], ...], closed: {number, document} | absent,
+--    gained: count of leading task sets}
 -- Outcome: 'saved' | 'stale'
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
   return 'stale'
 end
 local change = cjson.decode(ARGV[6])
-redis.call('HSET', KEYS[1], 'document', ARGV[2])
+redis.call('HSET', KEYS[1], 'document', ARGV[2], 'round', change.round)
 redis.call('HINCRBY', KEYS[1], 'version', 1)
 for _, event in ipairs(change.events) do
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'type', event[1], 'data', event[2])
 end
 if change.closed then
   redis.call('HSET', KEYS[3], change.closed.number, change.closed.document)
-  redis.call('DEL', KEYS[5])
+end
+if change.closed or change.final then
+  redis.call('DEL', KEYS[5], KEYS[6])
 end
 if change.final then
   redis.call('SREM', KEYS[4], ARGV[3])
 end
-for i = 6, #KEYS do
-  if i - 5 <= change.gained then
+for i = 7, #KEYS do
+  if i - 6 <= change.gained then
     redis.call('SADD', KEYS[i], ARGV[3])
   else
     redis.call('SREM', KEYS[i], ARGV[3])

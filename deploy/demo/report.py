@@ -146,7 +146,8 @@ def plot(rounds: Sequence[RoundJson], sites: Sequence[DemoSite], path: Path) -> 
     moved = [version for version in versions if version > 0]  # before the first round nothing was sent
     reached = [mean_of(accuracy[version]) for version in moved]
     by_bytes.plot([sent[v] for v in moved], reached, "k-o", linewidth=2.2, markersize=3, label="FedGaLore, as sent")
-    by_bytes.plot([dense[v] for v in moved], reached, "r--", linewidth=1.2, label="the same rounds, matrices sent whole")
+    label = "the same rounds, matrices sent whole"
+    by_bytes.plot([dense[v] for v in moved], reached, "r--", linewidth=1.2, label=label)
     by_bytes.axhline(majority, color="grey", linestyle=":", linewidth=1.2)
     by_bytes.set(xlabel="MB sent up, all sites together", xscale="log", title="Mean accuracy by bytes sent")
     by_bytes.legend(loc="lower right", fontsize=8)

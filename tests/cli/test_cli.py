@@ -142,7 +142,7 @@ def test_a_job_is_submitted_listed_and_cancelled(coordinator: Coordinator, job_f
     assert "PENDING" in fedgalore("jobs", "list").stdout
     assert json.loads(fedgalore("jobs", "get", job, "--json").stdout)["spec"]["name"] == "tiny"
     assert "waiting for the aggregator" in fedgalore("jobs", "get", job).stdout
-    assert json.loads(fedgalore("jobs", "rounds", job, "--json").stdout) == {"rounds": []}
+    assert json.loads(fedgalore("jobs", "rounds", job, "--json").stdout) == {"rounds": [], "next": None}
     one_line(fedgalore("jobs", "pause", job), "PENDING", "[illegal_transition]")
     assert "CANCELLED" in fedgalore("jobs", "cancel", job).stdout
     assert json.loads(fedgalore("jobs", "list", "--status", "completed", "--json").stdout)["jobs"] == []

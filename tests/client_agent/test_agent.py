@@ -17,7 +17,7 @@ import yaml
 from client_agent import session, settings
 from client_agent import transport as door
 from client_agent.agent import Agent
-from client_agent.cache import hash_file
+from client_agent.cache import claimed, hash_file
 from client_agent.data import read_all
 from coordinator.aggregator import Aggregator
 from coordinator.job import Job, Status
@@ -30,7 +30,7 @@ LONG = 10_000  # steps that no test waits for
 def configure(folder: Path, address: str, name: str = "a", **changes) -> Path:
     """An agent's config file; its reviews are readable, its `broken` set has a label outside any range."""
     site = folder / name
-    site.mkdir(exist_ok=True)
+    site.mkdir(parents=True, exist_ok=True)
     write_reviews(site / "train.jsonl")
     write_reviews(site / "test.jsonl", count=8)
     write_reviews(site / "broken.jsonl", labels=(0, 77))
@@ -133,7 +133,7 @@ async def test_a_job_from_the_first_poll_to_the_final_evaluation(coordinator, ti
 
     traffic = await coordinator.engine.traffic(job_id)
     base = sum(blob.size_bytes for _, blob in job.prepared.base_model)
-    assert traffic[1]["a"]["down"] == base + job.prepared.model.weights.size_bytes
+    assert traffic[1]["a"]["down"] == base  # version 0 is what comes of it here, too
     first, second = rounds[0].result, rounds[1].result
     assert first.aggregate.size_bytes < first.weights.size_bytes
     assert traffic[2]["a"]["down"] == first.aggregate.size_bytes + first.state.size_bytes
@@ -147,7 +147,49 @@ async def test_a_base_model_that_lies_at_the_site_is_not_fetched(coordinator, ti
         job_id = await post(coordinator, tiny_model, rounds={"count": 1})
         job = await until(coordinator, job_id, final)
     assert job.status is Status.COMPLETED
-    assert (await coordinator.engine.traffic(job_id))[1]["a"]["down"] == job.prepared.model.weights.size_bytes
+    assert (await coordinator.engine.traffic(job_id))[1]["a"]["down"] == 0
+
+
+async def test_a_blob_that_the_coordinator_lost_fails_the_task_and_the_job_says_so(coordinator, tiny_model, tmp_path):
+    config = configure(tmp_path, coordinator.address)
+    async with aggregating(coordinator):
+        job_id = await post(coordinator, tiny_model)
+        job = await until(coordinator, job_id, lambda job: job.prepared is not None)
+        (_, lost), *_ = job.prepared.base_model
+        coordinator.blobs.path(lost.sha256).unlink()
+        async with serving(config):
+            job = await until(coordinator, job_id, lambda job: job.status is Status.PAUSED)
+    assert f"the coordinator has lost blob {lost.sha256} of job {job_id}; ask its operator" in job.reason
+
+
+async def test_the_cache_is_pruned_however_a_task_ends(coordinator, tiny_model, tmp_path):
+    config = configure(tmp_path, coordinator.address, cache_bytes=0)
+    models = tmp_path / "a" / "work" / "models"
+    junk = models / "junk"
+    async with aggregating(coordinator), serving(config):
+        for sections in ({}, {"data": {"name": "broken"}, "evaluation": {"every": 0}}):  # done, failed
+            junk.mkdir(parents=True)
+            (junk / "file").write_bytes(b"x")
+            await post(coordinator, tiny_model, rounds={"count": 1}, **sections)
+            await eventually(lambda: asyncio.to_thread(lambda: not junk.exists()))
+        endless = await post(coordinator, tiny_model, local={"steps": LONG, "batch_size": 2})
+        await training(coordinator, endless)
+        junk.mkdir()
+        (junk / "file").write_bytes(b"x")
+        await coordinator.engine.cancel(endless)  # dropped
+        await eventually(lambda: asyncio.to_thread(lambda: not junk.exists()))
+        assert len(list(models.iterdir())) == 1  # the one in use
+
+
+async def test_an_update_of_another_job_is_left_alone(coordinator, tiny_model, tmp_path):
+    other = tmp_path / "a" / "work" / "updates" / "other+1+a.safetensors"
+    config = configure(tmp_path, coordinator.address)
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"x")
+    async with aggregating(coordinator), serving(config):
+        job_id = await post(coordinator, tiny_model, rounds={"count": 1})
+        await until(coordinator, job_id, final)
+    assert list(other.parent.iterdir()) == [other]
 
 
 async def test_bad_labels_fail_the_task_with_the_row_and_the_agent_goes_on_serving(coordinator, tiny_model, tmp_path):
@@ -261,6 +303,13 @@ async def test_two_processes_train_one_model_and_stop_on_sigterm(coordinator, ti
         _, log = await asyncio.wait_for(agent.communicate(), 20)
         assert agent.returncode == 0, log.decode()
         assert '"event": "asked to stop"' in log.decode()
+
+
+async def test_a_work_folder_that_another_agent_works_in_ends_the_process(tmp_path):
+    with claimed(tmp_path / "a" / "work"):
+        agent = await start(configure(tmp_path, "127.0.0.1:1"))
+        _, log = await asyncio.wait_for(agent.communicate(), 60)
+    assert (agent.returncode, "work_dir: another agent works in" in log.decode()) == (2, True), log.decode()
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from client_agent.cache import Blob, Cache, find_local
-from client_agent.errors import Rejected
+from client_agent.cache import Blob, Cache, claimed, find_local
+from client_agent.errors import Rejected, WorkDirUnusable
 
 
 def blob_of(content: bytes) -> Blob:
@@ -55,14 +55,15 @@ def test_a_hash_that_is_none_never_becomes_a_path(sha256):
         Blob(sha256, 1)
 
 
-def test_prune_deletes_the_longest_unused_until_the_cap_holds(cache):
+def test_prune_deletes_the_longest_unused_until_the_cap_holds(cache, tmp_path):
+    nowhere = tmp_path / "no-model"
     old, kept, middle, young = (
         put(cache, text * 100, age) for text, age in ((b"a", 9), (b"b", 8), (b"c", 7), (b"d", 1))
     )
     cache.find(old)  # used again: young now
-    cache.prune([kept.sha256], max_bytes=300)
+    cache.prune([kept.sha256], nowhere, max_bytes=200)  # beside the one that is kept
     assert [cache.find(blob) is not None for blob in (old, kept, middle, young)] == [True, True, False, True]
-    cache.prune([kept.sha256], max_bytes=0)
+    cache.prune([kept.sha256], nowhere, max_bytes=0)
     assert [cache.find(blob) is not None for blob in (old, kept, middle, young)] == [False, True, False, False]
 
 
@@ -82,14 +83,49 @@ def test_a_model_is_assembled_from_blobs_and_local_files(cache, tmp_path):
     assert (folder / "1_Pooling" / "model.safetensors").read_bytes() == b"tensors"
     assert cache.has_model(files)
 
-    cache.prune([], max_bytes=0)  # linked from a model: spared, and nothing to gain
-    assert cache.has_model(files)
-
     local.write_bytes(b"changed")  # same size: only the content tells
     assert not cache.has_model(files)
     local.write_bytes(b"tensors")
     assert cache.assemble_model(files, {**found, own.sha256: cache.find(own)}) == folder  # again: replaced
     assert cache.has_model(files)
+
+
+def a_model(cache: Cache, *contents: bytes, age_s: float = 0) -> dict[str, Blob]:
+    """A model of blobs that was used `age_s` seconds ago."""
+    files = {f"{i}.bin": blob_of(content) for i, content in enumerate(contents)}
+    for content, blob in zip(contents, files.values(), strict=True):
+        if not cache.find(blob):
+            put(cache, content)
+    folder = cache.assemble_model(files, {blob.sha256: cache.find(blob) for blob in files.values()})
+    stamp = folder.stat().st_mtime - age_s
+    os.utime(folder, (stamp, stamp))
+    return files
+
+
+def test_prune_spares_the_model_in_use_and_deletes_the_longest_unused_of_the_others(cache):
+    used = a_model(cache, b"u" * 1000, age_s=90)
+    old, older, young = (a_model(cache, bytes([i]) * 100, b"shared" * 10, age_s=i) for i in (20, 30, 10))
+    assert cache.has_model(older)  # used again: the youngest now
+    loose = put(cache, b"l" * 100)
+
+    def held() -> list[bool]:
+        return [cache.model_folder(files).is_dir() for files in (used, old, older, young)]
+
+    cache.prune([], cache.model_folder(used), max_bytes=460)  # 3 * 100 + 60 shared + 100: all of it, counted once
+    assert held() == [True, True, True, True]
+    assert cache.find(loose)
+    cache.prune([], cache.model_folder(used), max_bytes=360)
+    assert held() == [True, True, True, True]  # what is in no model goes first
+    assert cache.find(loose) is None
+    cache.prune([], cache.model_folder(used), max_bytes=260)
+    assert held() == [True, False, True, True]
+    assert cache.find(old["0.bin"]) is None  # what only that model needed is gone with it
+    assert cache.find(old["1.bin"])
+    cache.prune([], cache.model_folder(used), max_bytes=0)
+    assert held() == [True, False, False, False]
+    assert cache.has_model(used)
+    assert cache.find(used["0.bin"])
+    assert cache.find(young["1.bin"]) is None
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/../../b", "", "a\\b"])
@@ -100,12 +136,37 @@ def test_a_model_file_can_not_leave_its_folder(cache, name):
 
 def test_updates_belong_to_client_job_and_round(cache):
     first, second = cache.update("a", "job-1", 3), cache.update("a", "job-1", 4)
+    others = [cache.update("a", job, 4) for job in ("job-10", "job", "job-1.x")]
     assert first != second != cache.update("b", "job-1", 4)
-    for path in (first, second):
+    for path in (first, second, *others):
         path.write_bytes(b"x")
-    cache.forget_updates(but=second)
+    cache.forget_updates("job-1", but=second)
     assert (first.exists(), second.exists()) == (False, True)
-    cache.forget_updates()
+    cache.forget_updates("job-1")
     assert not second.exists()
+    assert all(path.exists() for path in others)
     with pytest.raises(Rejected, match="no identifier"):
         cache.update("a", "../job", 1)
+
+
+def test_prune_deletes_updates_too_old_for_any_round(cache, tmp_path):
+    stale, fresh = cache.update("a", "job-1", 1), cache.update("a", "job-2", 1)
+    for path, days in ((stale, 8), (fresh, 6)):
+        path.write_bytes(b"x")
+        stamp = path.stat().st_mtime - days * 86_400
+        os.utime(path, (stamp, stamp))
+    cache.prune([], tmp_path / "no-model", max_bytes=0)
+    assert (stale.exists(), fresh.exists()) == (False, True)
+
+
+def test_a_work_folder_is_claimed_by_one_at_a_time(tmp_path):
+    with claimed(tmp_path / "work"):
+        with pytest.raises(WorkDirUnusable, match="another agent works in"), claimed(tmp_path / "work"):
+            pass
+        with claimed(tmp_path / "other"):
+            pass
+    with claimed(tmp_path / "work"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkDirUnusable, match="can not be written"), claimed(tmp_path / "file"):
+        pass

@@ -101,6 +101,26 @@ def test_a_step_gives_the_servers_bits_and_counts_when_it_does_not(trainer, task
     assert trainer.evaluate(a_spec(), split) == stepped != before
 
 
+def test_what_it_built_is_version_0_when_the_bits_are_the_servers(task, tiny_model, tmp_path):
+    metadata = {"format": WEIGHTS_FORMAT, "version": "0"}
+    weights = write(tmp_path / "weights", task.plan.weights(), task.weights(), **metadata)
+    trainer = Trainer("cpu", 1)
+    trainer.open("job", a_spec(), task.plan, tiny_model)
+    assert not trainer.begin("0" * 64)
+    assert trainer.version is None
+    assert trainer.begin(hash_file(weights))
+    assert trainer.version == 0
+
+    split, first, second = reviews(tmp_path), tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    train(trainer, split, first)
+    trainer.reset()  # to what it began with, whatever training made of the model
+    train(trainer, split, second)
+    trainer.load(0, weights)
+    trainer.reset()
+    train(trainer, split, tmp_path / "third.safetensors")
+    assert hash_file(first) == hash_file(second) == hash_file(tmp_path / "third.safetensors")
+
+
 def test_a_label_outside_the_range_is_told_with_file_row_value_and_range(trainer, tmp_path):
     split = reviews(tmp_path, labels=(0, 77))
     with pytest.raises(CannotTrain) as caught:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
@@ -22,6 +24,7 @@ from fedgalore.job_spec import JobSpec
 from fedgalore.plan import UPDATE_FORMAT, Dense, TrainingPlan, update_tensors
 from protos import federation_pb2 as pb
 from protos.codec import SafetensorsWriter
+from protos.federation_pb2_grpc import FederationStub
 from tests.builders import a_spec
 
 MB = 2**20
@@ -70,6 +73,33 @@ async def cutting(port: int, after_bytes: int, times: int = 1) -> AsyncIterator[
     finally:
         server.close()
     assert left == 0, "the line was never cut"
+
+
+@asynccontextmanager
+async def slow(port: int, bytes_per_s: float) -> AsyncIterator[str]:
+    """Address of a line to `port` that carries so much upwards."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
+
+        async def up() -> None:
+            while data := await reader.read(2**14):
+                await asyncio.sleep(len(data) / bytes_per_s)
+                downstream.write(data)
+            downstream.close()
+
+        async def down() -> None:
+            while data := await upstream.read(2**16):
+                writer.write(data)
+            writer.close()
+
+        await asyncio.gather(up(), down(), return_exceptions=True)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
 
 
 async def running_job(coordinator, plan: TrainingPlan = PLAN, **rounds) -> tuple[str, JobSpec, bytes]:
@@ -213,6 +243,62 @@ async def test_a_cut_upload_goes_on_where_the_coordinator_has_it(coordinator, tm
     assert traffic[1]["a"]["up"] <= blob.size_bytes + 2 * MB  # no byte that the coordinator held came twice
 
 
+async def test_an_upload_longer_than_one_attempt_goes_on_where_it_was_cut(coordinator, tmp_path, monkeypatch, logged):
+    monkeypatch.setattr(door, "UPLOAD_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(door, "CHUNK_BYTES", 2**15)  # what is under way when an attempt ends is sent again
+    job_id, _, _ = await running_job(coordinator)
+    async with slow(coordinator.port, bytes_per_s=1.5 * MB) as address, connected(address) as transport:
+        task = await take_task(transport)
+        path, blob = write_update(tmp_path, task)
+        await transport.submit(path, blob, job_id, 1)
+    assert coordinator.blobs.path(blob.sha256).read_bytes() == path.read_bytes()
+    assert any("Deadline" in str(entry.get("error")) for entry in logged), logged  # one attempt was not enough
+    traffic = await coordinator.engine.traffic(job_id)
+    assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
+
+
+async def test_an_upload_waits_until_the_connection_before_lets_go(coordinator, tmp_path):
+    job_id, _, _ = await running_job(coordinator)
+    async with connected(coordinator.address) as transport, grpc.aio.insecure_channel(coordinator.address) as before:
+        task = await take_task(transport)
+        path, blob = write_update(tmp_path, task)
+        content = path.read_bytes()
+        call = FederationStub(before).SubmitUpdate()
+        reference = pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
+        header = pb.UpdateHeader(client="a", job_id=job_id, round=1, blob=reference)
+        await call.write(pb.SubmitUpdateRequest(header=header))
+        await call.write(pb.SubmitUpdateRequest(chunk=content[:MB]))
+        for _ in range(1000):
+            if any(file.stat().st_size == MB for file in (tmp_path / "blobs" / "partial").iterdir()):
+                break
+            await asyncio.sleep(0.02)
+        waiting = asyncio.create_task(transport.submit(path, blob, job_id, 1))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        call.cancel()
+        await asyncio.wait_for(waiting, 60)
+    assert coordinator.blobs.path(blob.sha256).read_bytes() == content
+
+
+async def test_a_task_may_be_larger_than_grpcs_own_limit(coordinator):
+    plan = TrainingPlan((), tuple(Dense(f"{'layer.' * 30}{i}.weight", (1,)) for i in range(20_000)))
+    await running_job(coordinator, plan)
+    async with connected(coordinator.address) as transport:
+        task = await take_task(transport)
+    assert task.ByteSize() > 4 * MB
+    assert TrainingPlan.from_dict(json.loads(task.plan_json)) == plan
+
+
+async def test_a_blob_that_the_coordinator_lost_is_no_round_that_is_over(coordinator, tmp_path):
+    job_id, _, _ = await running_job(coordinator)
+    async with connected(coordinator.address) as transport:
+        task = await take_task(transport)
+        blob = Blob(task.weights.sha256, task.weights.size_bytes)
+        coordinator.blobs.path(blob.sha256).unlink()
+        with pytest.raises(Rejected, match=f"has lost blob {blob.sha256} of job {job_id}; ask its operator"):
+            await transport.download(blob, Cache(tmp_path / "work"), job_id, 1)
+
+
 async def test_a_wrong_update_is_rejected_with_the_reason(coordinator, tmp_path):
     job_id, _, _ = await running_job(coordinator)
     async with connected(coordinator.address) as transport:
@@ -278,8 +364,6 @@ async def test_other_calls_give_up_when_patience_ends(coordinator, tmp_path):
 
 
 async def test_what_is_no_coordinator_is_refused(tmp_path):
-    import grpc
-
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

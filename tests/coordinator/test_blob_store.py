@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from coordinator.blob_store import BlobStore, DirectoryBlobStore
+from coordinator.blob_store import GRACE_S, SPENT_GRACE_S, BlobStore, DirectoryBlobStore
 from coordinator.errors import BlobNotFound
 from coordinator.round_state import BlobRef
 
@@ -67,11 +69,66 @@ def test_what_is_not_there_and_what_is_no_hash_is_not_found(blobs: BlobStore, tm
 
 def test_a_swept_blob_is_gone_and_can_come_back(blobs: BlobStore) -> None:
     blob = blobs.put_bytes(b"x")
-    assert blobs.sweep({blob.sha256}, -1.0, time.time()) == 0
-    assert blobs.sweep((), -1.0, time.time()) == 1
+    old = time.time() + GRACE_S + 1
+    assert blobs.sweep({blob.sha256}, {blob.sha256}, old) == 0
+    assert blobs.sweep((), (), old - GRACE_S) == 0
+    assert blobs.sweep((), (), old) == 1
     assert not blobs.exists(blob.sha256)
     assert blobs.put_bytes(b"x") == blob
     assert blobs.exists(blob.sha256)
+
+
+def test_what_is_known_to_be_over_goes_sooner(blobs: BlobStore) -> None:
+    spent, unknown = blobs.put_bytes(b"spent"), blobs.put_bytes(b"unknown")
+    assert blobs.sweep((), {spent.sha256}, time.time()) == 0
+    assert blobs.sweep((), {spent.sha256}, time.time() + SPENT_GRACE_S + 1) == len(b"spent")
+    assert blobs.exists(unknown.sha256)
+
+
+def test_two_that_sweep_at_once_do_not_stumble(blobs: BlobStore) -> None:
+    for number in range(200):
+        blobs.put_bytes(bytes([number]))
+    with ThreadPoolExecutor(4) as pool:
+        freed = pool.map(lambda _: blobs.sweep((), (), time.time() + GRACE_S + 1), range(4))
+    assert sum(freed) == 200
+
+
+def test_old_scratch_goes_when_its_owner_is_gone(blobs: BlobStore, tmp_path: Path) -> None:
+    left = tmp_path / "store" / "scratch" / "left"
+    left.mkdir()
+    (left / "blob").write_bytes(b"half")
+    with blobs.scratch_folder() as folder:
+        (folder / "export").write_bytes(b"an aggregation that takes hours")
+        blobs.sweep((), (), time.time())
+        assert left.exists()
+        blobs.sweep((), (), time.time() + GRACE_S + 1)
+        assert not left.exists()
+        assert (folder / "export").exists()
+    assert list((tmp_path / "store" / "scratch").iterdir()) == []
+
+
+def test_scratch_of_a_killed_process_goes(blobs: BlobStore, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    script = (
+        "import sys, time; from pathlib import Path; from coordinator.blob_store import DirectoryBlobStore\n"
+        "with DirectoryBlobStore(Path(sys.argv[1])).scratch_folder():\n    print(flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, root], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        owner.stdout.readline()
+        blobs.sweep((), (), time.time() + GRACE_S + 1)
+        assert len(list((root / "scratch").iterdir())) == 1
+        owner.kill()
+    blobs.sweep((), (), time.time() + GRACE_S + 1)
+    assert list((root / "scratch").iterdir()) == []
+
+
+def test_blobs_are_bound_once(blobs: BlobStore, tmp_path: Path) -> None:
+    assert blobs.store_id() is None
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(blobs.bind, "abcdefgh"))
+    assert len(ids) == 1
+    assert ids == {blobs.store_id()} == {DirectoryBlobStore(tmp_path / "store").bind("later")}
 
 
 def test_many_at_once_put_the_same_blob(blobs: BlobStore, tmp_path: Path) -> None:

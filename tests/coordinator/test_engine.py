@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from coordinator.engine import Engine
 from coordinator.errors import (
@@ -17,6 +18,7 @@ from coordinator.errors import (
     InvalidAgent,
     InvalidUpdate,
     JobNotFound,
+    JobUnreadable,
     NotParticipant,
     ProtocolMismatch,
     RoundClosed,
@@ -25,7 +27,8 @@ from coordinator.errors import (
     UnknownClient,
 )
 from coordinator.job import Status
-from coordinator.records import OpenTask
+from coordinator.metrics import Metrics
+from coordinator.records import AgentRecord, OpenTask
 from coordinator.round import EvaluationResult, Phase, UpdateReceipt
 from coordinator.state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
@@ -97,8 +100,8 @@ async def test_a_federation_from_post_to_completed(federation: Federation, engin
         for client in ("a", "b"):
             task = await engine.next_task(client)
             assert task is not None
-            assert (task.kind, task.round.number, task.round.model_version) == ("train", number, number - 1)
-            assert (task.evaluate, task.remaining_s) == (True, 60.0)
+            assert (task.round.kind, task.round.number, task.round.model_version) == ("train", number, number - 1)
+            assert (task.round.evaluate, task.remaining_s) == (True, 60.0)
             assert await engine.evaluated(job.id, number, client, a_result(number - 1)) == "accepted"
             assert await engine.report(job.id, number, client, a_receipt(client)) == "accepted"
         assert (await engine.round(job.id, number)).phase is Phase.AGGREGATION
@@ -106,7 +109,7 @@ async def test_a_federation_from_post_to_completed(federation: Federation, engin
     for client in ("a", "b"):
         task = await engine.next_task(client)
         assert task is not None
-        assert (task.kind, task.round.model_version) == ("evaluate", 2)
+        assert (task.round.kind, task.round.model_version) == ("evaluate", 2)
         assert await engine.evaluated(job.id, 3, client, a_result(2)) == "accepted"
     job = await engine.get(job.id)
     assert (job.status, job.model, job.round) == (Status.COMPLETED, a_version(2), None)
@@ -181,7 +184,93 @@ async def test_registration_refuses_what_can_not_work(engine: Engine) -> None:
         await engine.register("a/b", PROTOCOL_VERSION, "0.1", {})
     with pytest.raises(InvalidAgent, match=r"datasets\.reviews: has no training examples"):
         await engine.register("a", PROTOCOL_VERSION, "0.1", {"reviews": 0})
+    with pytest.raises(InvalidAgent, match="datasets: has 1001 entries"):
+        await engine.register("a", PROTOCOL_VERSION, "0.1", {f"d{number}": 1 for number in range(1001)})
     assert await engine.agents() == []
+
+
+async def test_who_registered_with_another_protocol_version_has_to_do_it_again(
+    federation: Federation, engine: Engine
+) -> None:
+    """As after an upgrade of the coordinator, while the agent runs on."""
+    store = RedisStateStore(federation.url)
+    old = AgentRecord("a", {"reviews": 20}, "0.0", federation.clock.now, PROTOCOL_VERSION - 1)
+    await store.register(old, federation.clock.now)
+    await store.close()
+    with pytest.raises(UnknownClient, match="register first"):
+        await engine.next_task("a")
+    job, _ = await engine.create(a_spec(rounds={"min_clients": 1, "selection_wait_s": 0}))
+    await engine.prepared(job.id, a_prepared())
+    assert (await engine.round(job.id, 1)).phase is Phase.SELECTION
+    await federation.enrol("a")
+    assert await engine.next_task("a") is None
+
+
+async def test_a_client_that_works_for_one_job_is_not_chosen_for_another(
+    federation: Federation, engine: Engine
+) -> None:
+    first = await federation.running()
+    second, _ = await engine.create(a_spec())
+    await engine.prepared(second.id, a_prepared())
+    await federation.enrol("c")
+    federation.clock.now += 10
+    await engine.tick_all()
+    reason = (await engine.round(second.id, 1)).reason
+    assert reason == "waiting: 1 of 2 clients with the data, 2 more are busy with other jobs; 2 do after 5 s"
+    assert await engine.report(first, 1, "a", a_receipt()) == "accepted"
+    await engine.tick_all()
+    assert set((await engine.round(second.id, 1)).participants) == {"a", "c"}
+
+
+async def test_one_unreadable_job_stops_no_other(federation: Federation, engine: Engine) -> None:
+    broken = await federation.running()
+    await federation.enrol("a", "b")
+    async with Redis.from_url(federation.url) as redis:
+        await redis.hset(f"fedgalore:job:{broken}", "document", "{}")
+    job, _ = await engine.create(a_spec())
+    await engine.tick_all()
+    await engine.prepared(job.id, a_prepared())
+    await engine.tick_all()
+    task = await engine.next_task("a")
+    assert task is not None
+    assert task.job.id == job.id
+    assert [one.id for one in await engine.list()] == [one.id for one in await engine.active_jobs()] == [job.id]
+    assert [one.task for one in await engine.agents()] == [OpenTask(job.id, 1)] * 2
+    assert b'fedgalore_jobs{status="RUNNING"} 1.0' in await Metrics(engine).render()
+    with pytest.raises(JobUnreadable, match=broken):
+        await engine.get(broken)
+
+
+async def test_a_heartbeat_reads_the_job_only_where_there_is_something_to_tell(
+    federation: Federation, engine: Engine
+) -> None:
+    job_id = await federation.running()
+    async with Redis.from_url(federation.url) as redis:
+        document = await redis.hget(f"fedgalore:job:{job_id}", "document")
+        await redis.hset(f"fedgalore:job:{job_id}", "document", "{}")
+        assert await engine.progress(job_id, 1, "a", "train", 3, 0.5) == (True, "")
+        await redis.hset(f"fedgalore:job:{job_id}", "document", document)
+    assert (await engine.progress(job_id, 2, "a", "train", 3, 0.5))[0] is False
+    await engine.report(job_id, 1, "a", a_receipt())
+    assert await engine.progress(job_id, 1, "a", "upload", 3, 0.5) == (True, "")  # its report is in, the round goes on
+    await engine.cancel(job_id)
+    assert (await engine.progress(job_id, 1, "b", "train", 3, 0.5))[0] is False
+
+
+async def test_what_clients_say_is_kept_short(federation: Federation, engine: Engine) -> None:
+    job_id = await federation.running()
+    for metrics, words in (
+        ({f"m{number}": 0.0 for number in range(101)}, "metrics: has 101 entries"),
+        ({"m" * 201: 0.0}, "metrics.m+: the name has 201 characters"),
+    ):
+        with pytest.raises(InvalidUpdate, match=words):
+            await engine.report(job_id, 1, "a", UpdateReceipt(a_blob(), 1, metrics, 0.0))
+        with pytest.raises(InvalidUpdate, match=f"evaluation.{words}"):
+            await engine.evaluated(job_id, 1, "a", EvaluationResult(0, 1, metrics))
+    await engine.client_failed(job_id, 1, "a", "no " * 100_000)
+    failure = (await engine.round(job_id, 1)).participants["a"].failure
+    assert failure is not None
+    assert (len(failure), failure[-1]) == (2000, "…")
 
 
 async def test_agents_are_present_while_they_give_signs_of_life(federation: Federation, engine: Engine) -> None:
@@ -322,8 +411,9 @@ async def test_pause_resume_cancel(federation: Federation, engine: Engine) -> No
         await engine.report(job_id, 2, "a", a_receipt())
     with pytest.raises(RoundClosed):
         await engine.aggregated(job_id, 2, a_version(2), {}, {})
+    assert (await engine.cancel(job_id)).status is Status.CANCELLED  # asked again
     with pytest.raises(IllegalTransition):
-        await engine.cancel(job_id)
+        await engine.resume(job_id)
     assert await engine.next_task("a") is None
 
 

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import redis
 
-from coordinator.blob_store import DirectoryBlobStore
+from coordinator.binding import Binding, NotBound
+from coordinator.blob_store import GRACE_S, SPENT_GRACE_S, DirectoryBlobStore
 from coordinator.engine import Engine
-from coordinator.garbage import GRACE_S, KEEP_VERSIONS, collect
-from coordinator.job import Prepared
-from coordinator.round import BlobRef, ModelVersion, UpdateReceipt
+from coordinator.garbage import KEEP_VERSIONS, Collector
+from coordinator.job import Job, Prepared, Status
+from coordinator.round import BlobRef, EvaluationResult, ModelVersion, Round, UpdateReceipt
 from coordinator.state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_plan, a_spec
@@ -21,69 +23,197 @@ from tests.builders import a_plan, a_spec
 ROUNDS = KEEP_VERSIONS + 2
 
 
+class CountingStore(RedisStateStore):
+    """Counts how many jobs and rounds it reads."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.read = 0
+
+    async def load_many(self, job_ids: list[str]) -> list[Job]:  # type: ignore[override]
+        self.read += len(job_ids)
+        return await super().load_many(job_ids)
+
+    async def closed_rounds(self, job_id: str) -> list[Round]:
+        found = await super().closed_rounds(job_id)
+        self.read += len(found)
+        return found
+
+    async def closed_round(self, job_id: str, number: int) -> Round | None:
+        found = await super().closed_round(job_id, number)
+        self.read += found is not None
+        return found
+
+
+class House:
+    """State and blobs that belong together, and one job of `ROUNDS` + 1 rounds that the test plays through."""
+
+    def __init__(self, url: str, root: Path) -> None:
+        self.store = CountingStore(url)
+        self.engine = Engine(self.store)
+        self.blobs = DirectoryBlobStore(root)
+        self.collector = self.another_collector()
+        self.updates: list[BlobRef] = []
+        self.base, self.export, self.first = (
+            self.put("base"),
+            self.put("export"),
+            ModelVersion(0, self.put("weights 0")),
+        )
+        self.versions = [self.first]
+
+    def another_collector(self) -> Collector:
+        """As a restarted coordinator has it."""
+        return Collector(self.store, self.blobs, Binding(self.store, self.blobs))
+
+    def put(self, text: str) -> BlobRef:
+        return self.blobs.put_bytes(text.encode())
+
+    async def start(self, rounds: int) -> str:
+        job, _ = await self.engine.create(a_spec(rounds={"count": rounds, "min_clients": 1}))
+        prepared = Prepared(a_plan().to_dict(), (("a", self.base),), (("a", self.export),), self.first)
+        await self.engine.prepared(job.id, prepared)
+        await self.engine.register("north", PROTOCOL_VERSION, "0", {"reviews": 10})
+        return job.id
+
+    async def report(self, job_id: str, number: int) -> None:
+        await self.engine.tick(job_id)
+        self.updates.append(self.put(f"update {number}"))
+        await self.engine.report(job_id, number, "north", UpdateReceipt(self.updates[-1], 10, {}, 0.0))
+
+    async def train(self, job_id: str, number: int) -> None:
+        await self.report(job_id, number)
+        parts = [self.put(f"{part} {number}") for part in ("weights", "aggregate", "state")]
+        self.versions.append(ModelVersion(number, *parts))
+        await self.engine.aggregated(job_id, number, self.versions[-1], {}, {})
+
+    async def finish(self, job_id: str, number: int) -> None:
+        """The evaluation at the end."""
+        await self.engine.tick(job_id)
+        await self.engine.evaluated(job_id, number, "north", EvaluationResult(number - 1, 10, {"loss": 1.0}))
+        assert (await self.engine.get(job_id)).status is Status.COMPLETED
+
+    def held(self, *blobs: BlobRef | None) -> list[bool]:
+        return [blob is not None and self.blobs.exists(blob.sha256) for blob in blobs]
+
+
 @pytest.fixture
-async def engine(redis_url: str) -> AsyncIterator[Engine]:
-    engine = Engine(RedisStateStore(redis_url))
-    yield engine
-    await engine.close()
+async def house(redis_url: str, tmp_path: Path) -> AsyncIterator[House]:
+    house = House(redis_url, tmp_path / "blobs")
+    yield house
+    await house.engine.close()
 
 
-async def test_what_jobs_need_stays_and_the_rest_goes(engine: Engine, tmp_path: Path) -> None:
-    blobs = DirectoryBlobStore(tmp_path)
+def at(age_s: float) -> float:
+    """A time at which everything that was put just now is a little older than this."""
+    return time.time() + age_s + 1
 
-    def put(text: str) -> BlobRef:
-        return blobs.put_bytes(text.encode())
 
-    def version(number: int) -> ModelVersion:
-        return ModelVersion(number, put(f"weights {number}"), put(f"aggregate {number}"), put(f"state {number}"))
-
-    base, export = put("base"), put("export")
-    first = ModelVersion(0, put("weights 0"))
-    job, _ = await engine.create(a_spec(rounds={"count": ROUNDS + 1, "min_clients": 1}))
-    await engine.prepared(job.id, Prepared(a_plan().to_dict(), (("a", base),), (("a", export),), first))
-    await engine.register("north", PROTOCOL_VERSION, "0", {"reviews": 10})
-    closed, versions = [], [first]
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_a_running_job_needs_stays_and_the_rest_goes(house: House, restarted: bool) -> None:
+    job = await house.start(ROUNDS + 1)
     for number in range(1, ROUNDS + 1):
-        await engine.tick(job.id)
-        update = put(f"update {number}")
-        await engine.report(job.id, number, "north", UpdateReceipt(update, 10, {}, 0.0))
-        versions.append(version(number))
-        await engine.aggregated(job.id, number, versions[-1], {}, {})
-        closed.append(update)
-    await engine.tick(job.id)
-    flying = put("update in flight")
-    await engine.report(job.id, ROUNDS + 1, "north", UpdateReceipt(flying, 10, {}, 0.0))
-    stray = put("stray")
+        await house.train(job, number)
+        if number == 2 and not restarted:
+            assert await house.collector.collect(time.time()) == 0  # all of it is young
+    await house.report(job, ROUNDS + 1)
+    stray = house.put("stray")
 
-    assert await collect(engine, blobs, time.time()) == 0  # all of it is young
-    assert await collect(engine, blobs, time.time() + GRACE_S + 1) > 0
+    assert await house.collector.collect(at(GRACE_S)) > 0
 
-    newest = versions[-1]
-    kept = [base, export, flying, first.weights, *(one.weights for one in versions[-KEEP_VERSIONS:])]
-    kept += [part for part in (newest.aggregate, newest.state) if part]
-    gone = [stray, *closed, versions[1].weights, *(one.state for one in versions[1:-1] if one.state)]
-    assert [blob for blob in kept if not blobs.exists(blob.sha256)] == []
-    assert [blob for blob in gone if blobs.exists(blob.sha256)] == []
+    newest = house.versions[-1]
+    kept = [house.base, house.export, house.updates[-1], house.first.weights, newest.aggregate, newest.state]
+    kept += [one.weights for one in house.versions[-KEEP_VERSIONS:]]
+    gone = [stray, *house.updates[:-1], house.versions[1].weights, *(one.state for one in house.versions[1:-1])]
+    assert all(house.held(*kept))
+    assert not any(house.held(*gone))
 
 
-async def test_a_blob_put_again_is_young_again(engine: Engine, tmp_path: Path) -> None:
-    blobs = DirectoryBlobStore(tmp_path)
-    blob = blobs.put_bytes(b"as before")
-    now = time.time() + GRACE_S + 1
-    path = blobs.path(blob.sha256)
+async def test_what_is_spent_goes_within_minutes_and_what_nobody_named_does_not(house: House) -> None:
+    job = await house.start(ROUNDS + 1)
+    stray = house.put("stray")
+    for number in range(1, ROUNDS + 1):
+        await house.train(job, number)
+        assert await house.collector.collect(time.time()) == 0
+    assert await house.collector.collect(at(SPENT_GRACE_S)) > 0
+    spent = [*house.updates, *(one.aggregate for one in house.versions[1:-1]), house.versions[1].weights]
+    assert not any(house.held(*spent))
+    assert all(house.held(stray, house.base, *(one.weights for one in house.versions[-KEEP_VERSIONS:])))
+
+
+async def test_of_a_job_that_has_ended_the_downloads_stay(house: House) -> None:
+    job = await house.start(KEEP_VERSIONS)
+    for number in range(1, KEEP_VERSIONS + 1):
+        await house.train(job, number)
+    await house.finish(job, KEEP_VERSIONS + 1)
+    await house.collector.collect(at(GRACE_S))
+    newest = house.versions[-1]
+    assert all(house.held(house.export, *(one.weights for one in house.versions[-KEEP_VERSIONS:])))
+    assert not any(house.held(house.base, house.first.weights, newest.aggregate, newest.state, *house.updates))
+
+
+async def test_rounds_and_ended_jobs_are_read_once(house: House) -> None:
+    ended = await house.start(1)
+    await house.train(ended, 1)
+    await house.finish(ended, 2)
+    going = await house.start(ROUNDS + 1)
+    for number in range(1, ROUNDS + 1):
+        await house.train(going, number)
+    await house.collector.collect(time.time())
+    await house.train(going, ROUNDS + 1)
+    house.store.read = 0
+    await house.collector.collect(time.time())
+    assert house.store.read == 2  # the job that goes on, and its new round
+
+
+async def test_a_blob_put_again_is_young_again(house: House) -> None:
+    blob = house.put("as before")
+    now = at(GRACE_S)
+    path = house.blobs.path(blob.sha256)
     os.utime(path, (0, 0))
-    blobs.put_bytes(b"as before")
+    house.put("as before")
     assert path.stat().st_mtime > 0
-    assert await collect(engine, blobs, time.time()) == 0
-    assert await collect(engine, blobs, now) == len(b"as before")
+    assert await house.collector.collect(time.time()) == 0
+    await house.collector.collect(now)
+    assert house.held(blob) == [False]
 
 
-def test_scratch_of_a_killed_process_goes(tmp_path: Path) -> None:
-    blobs = DirectoryBlobStore(tmp_path)
-    left = tmp_path / "scratch" / "left"
-    left.mkdir()
-    (left / "blob").write_bytes(b"half")
-    assert blobs.sweep((), GRACE_S, time.time()) == 0
-    assert left.exists()
-    blobs.sweep((), GRACE_S, time.time() + GRACE_S + 1)
-    assert not left.exists()
+async def test_an_emptied_redis_makes_no_garbage(house: House, redis_url: str) -> None:
+    job = await house.start(2)
+    await house.train(job, 1)
+    assert await house.collector.collect(time.time()) == 0
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    for collector in (house.collector, house.another_collector()):
+        with pytest.raises(NotBound, match="an empty blob_dir"):
+            await collector.collect(at(GRACE_S))
+    assert all(house.held(house.base, house.export, house.versions[1].weights))
+
+
+async def test_another_redis_database_on_the_same_blobs_makes_no_garbage(house: House, redis_url: str) -> None:
+    job = await house.start(2)
+    await house.train(job, 1)
+    await house.collector.collect(time.time())
+    other = RedisStateStore(f"{redis_url}/1" if redis_url.count("/") == 2 else f"{redis_url.rsplit('/', 1)[0]}/1")
+    try:
+        with pytest.raises(NotBound, match="belongs to another Redis"):
+            await Collector(other, house.blobs, Binding(other, house.blobs)).collect(at(GRACE_S))
+        fresh = DirectoryBlobStore(house.blobs.path(house.base.sha256).parents[3] / "of its own")
+        await Collector(other, fresh, Binding(other, fresh)).collect(at(GRACE_S))
+        with pytest.raises(NotBound, match="this Redis has [0-9a-f]{32}"):
+            await Collector(other, house.blobs, Binding(other, house.blobs)).collect(at(GRACE_S))
+    finally:
+        await other.close()
+    assert all(house.held(house.base, house.export, house.versions[1].weights))
+
+
+@pytest.mark.parametrize("document", [None, "{}"])
+async def test_a_job_that_can_not_be_read_stops_the_sweep(house: House, redis_url: str, document: str | None) -> None:
+    job = await house.start(2)
+    await house.collector.collect(time.time())
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(f"fedgalore:job:{job}")
+        if document:
+            client.hset(f"fedgalore:job:{job}", "document", document)
+    with pytest.raises(RuntimeError, match=job):
+        await house.collector.collect(at(GRACE_S))
+    assert all(house.held(house.base, house.export))

@@ -72,11 +72,14 @@ GOOD: dict[str, dict[str, Any]] = {
         ("Register", "client", "site-a\n"),
         ("Register", "protocol_version", 0),
         ("Register", "software_version", " "),
+        ("Register", "software_version", "9" * 201),
+        ("Register", "datasets", {f"d{number}": 1 for number in range(1001)}),
         ("NextTask", "client", ""),
         ("NextTask", "wait_s", float("nan")),
         ("DownloadBlob", "client", ""),
         ("DownloadBlob", "sha256", ""),
         ("DownloadBlob", "sha256", "../../etc/passwd"),
+        ("DownloadBlob", "job_id", ""),
         ("DownloadBlob", "round", 0),
         ("QueryUpload", "client", "a+b"),
         ("QueryUpload", "job_id", ""),
@@ -87,6 +90,13 @@ GOOD: dict[str, dict[str, Any]] = {
         ("ReportProgress", "job_id", ""),
         ("ReportProgress", "round", 0),
         ("ReportProgress", "failure", " "),
+        ("ReportProgress", "job_id", "j" * 201),
+        ("ReportProgress", "stage", "s" * 201),
+        (
+            "ReportProgress",
+            "evaluation.metrics",
+            pb.Evaluation(examples=1, metrics={"loss": 1, **{f"m{number}": 0 for number in range(100)}}),
+        ),
         ("ReportProgress", "evaluation.examples", pb.Evaluation(metrics={"loss": 1})),
         ("ReportProgress", "evaluation.metrics.loss", pb.Evaluation(examples=1)),
         ("ReportProgress", "evaluation.metrics.f1", pb.Evaluation(examples=1, metrics={"f1": float("inf")})),
@@ -104,7 +114,7 @@ async def test_a_missing_or_senseless_field_is_named(house: House, method: str, 
 
 
 async def test_who_is_not_registered_is_told_to(house: House) -> None:
-    for call in (house.poll("site-x"), house.download("site-x", "0" * 64)):
+    for call in (house.poll("site-x"), house.download("site-x", "0" * 64, job_id="job-1", round=1)):
         async with told(Code.UNAUTHENTICATED, "register first"):
             await call
 
@@ -195,6 +205,15 @@ async def test_progress_evaluation_and_failure_reach_the_round(house: House) -> 
     answer = await house.stub.ReportProgress(pb.ReportProgressRequest(client="site-b", failure="disk full", **at))
     assert not answer.go_on
     assert (await house.engine.round(job.id, 1)).participants["site-b"].failure == "disk full"
+
+
+async def test_a_failure_told_at_length_loses_its_end(house: House) -> None:
+    job = await house.round()
+    answer = await house.stub.ReportProgress(
+        pb.ReportProgressRequest(client="site-b", job_id=job.id, round=1, failure="x" * 3_000_000)
+    )
+    assert not answer.go_on
+    assert (await house.engine.round(job.id, 1)).participants["site-b"].failure == "x" * 1999 + "…"
 
 
 async def test_who_works_for_a_closed_round_is_told_to_stop(house: House) -> None:

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from coordinator.grpc_server import serve
+from coordinator.redis_server import RedisServer
 from coordinator.uploads import clean_partials
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
@@ -38,20 +39,24 @@ async def test_a_blob_comes_in_chunks_and_from_an_offset_and_is_counted(house: H
     assert (await house.traffic(job))["site-a"] == {"down": 2 * len(BIG) - CHUNK_BYTES - 7, "up": 0}
 
 
-async def test_a_blob_without_a_job_is_sent_but_on_nobodys_account(house: House) -> None:
+async def test_a_blob_that_the_disk_lacks_or_cut_short_is_told_as_lost(house: House) -> None:
     job = await house.round()
-    assert await house.download("site-a", ref(b"config").sha256) == [b"config"]
-    assert await house.traffic(job) == {}
+    path = house.blobs.path(ref(BIG).sha256)
+    words = f"lost blob {ref(BIG).sha256} of job {job.id}", "ask its operator"
+    path.write_bytes(BIG[: CHUNK_BYTES + 1])
+    async with told(Code.DATA_LOSS, *words):
+        await house.download("site-a", ref(BIG).sha256, job_id=job.id, round=1)
+    assert await house.traffic(job) == {"site-a": {"down": CHUNK_BYTES + 1, "up": 0}}
+    path.unlink()
+    async with told(Code.DATA_LOSS, *words):
+        await house.download("site-a", ref(BIG).sha256, job_id=job.id, round=1)
 
 
 async def test_only_blobs_that_the_clients_own_tasks_name_are_given_out(house: House) -> None:
     job = await house.round()
     secret = house.blobs.put_bytes(b"another client's update").sha256
-    for fields in ({}, {"job_id": job.id, "round": 1}):
-        async with told(Code.NOT_FOUND, "no task of site-a names blob"):
-            await house.download("site-a", secret, **fields)
-    async with told(Code.NOT_FOUND, "no task of site-c names blob"):
-        await house.download("site-c", ref(BIG).sha256)
+    async with told(Code.NOT_FOUND, f"no task of site-a in job {job.id} names blob"):
+        await house.download("site-a", secret, job_id=job.id, round=1)
     async with told(Code.PERMISSION_DENIED, "site-c"):
         await house.download("site-c", ref(BIG).sha256, job_id=job.id, round=1)
     async with told(Code.NOT_FOUND, "round 7"):
@@ -133,6 +138,31 @@ async def test_an_upload_survives_the_server(house: House) -> None:
         assert answer.outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
     finally:
         await second.stop(0)
+
+
+async def test_an_update_whose_report_failed_is_not_sent_again(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    with RedisServer(tmp_path / "redis") as redis_server:
+        async with open_house(redis_server.url, tmp_path) as house:
+            job = await house.round()
+            sample = house.sample(job)
+            content = sample.bytes_in(tmp_path)
+            call = await house.begin(sample, content, 600)
+            redis_server.stop()
+            await call.write(pb.SubmitUpdateRequest(chunk=content[600:]))
+            await call.done_writing()
+            async with told(Code.UNAVAILABLE, "does not answer"):
+                await call
+            redis_server.start()
+            assert await house.engine.receipt(job.id, 1, "site-a") is None
+            assert house.blobs.partial_keys() == []
+            assert (await house.query(sample, ref(content))).received_bytes == len(content)
+            answer = await house.submit(sample, content, offset=len(content))
+            assert answer.outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
+            receipt = await house.engine.receipt(job.id, 1, "site-a")
+            assert receipt is not None
+            assert house.blobs.path(receipt.blob.sha256).read_bytes() == content
+            assert await house.traffic(job) == {"site-a": {"up": 0, "down": 0}}  # sent while Redis could not count it
 
 
 async def test_a_stream_that_ends_early_is_told_to_send_the_rest(house: House) -> None:

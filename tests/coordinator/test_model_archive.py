@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from coordinator.blob_store import DirectoryBlobStore
+from coordinator.blob_store import GRACE_S, DirectoryBlobStore
 from coordinator.errors import NotReady
 from coordinator.job import Job, ModelVersion, Prepared, Status
 from coordinator.model_archive import ArchiveError, ModelArchive
@@ -70,7 +71,8 @@ def test_the_archive_is_the_model_with_the_versions_weights(
 
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert {name.split("/")[0] for name in tar.getnames()} == {"tiny"}
-        tar.extractall(tmp_path / "out", filter="data")
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # early 3.11 has none
+        tar.extractall(tmp_path / "out")
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "tiny")
     for name, tensor in loaded.state_dict().items():
         expected = weights[name] if name in weights else model.state_dict()[name]
@@ -87,6 +89,33 @@ def test_version_0_is_the_model_bit_for_bit(tmp_path: Path, blobs: DirectoryBlob
         member = tar.extractfile("tiny/model.safetensors")
         assert member is not None
         assert member.read() == (tmp_path / "export" / "model.safetensors").read_bytes()
+
+
+def test_a_version_that_is_collected_meanwhile_is_sent_to_the_end(tmp_path: Path, blobs: DirectoryBlobStore) -> None:
+    job = prepared_job(tmp_path / "export", blobs, tiny_model(), "1GB")
+    assert job.model is not None
+    whole = b"".join(ModelArchive(job, job.model, None, blobs))
+    archive = ModelArchive(job, job.model, None, blobs)
+    chunks = iter(archive)
+    started = next(chunks)
+    blobs.sweep((), (), time.time() + GRACE_S + 1)
+    assert not blobs.exists(job.model.weights.sha256)
+    assert started + b"".join(chunks) == whole
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files")
+def test_an_archive_that_nobody_reads_leaves_no_file_open(tmp_path: Path, blobs: DirectoryBlobStore) -> None:
+    job = prepared_job(tmp_path / "export", blobs, tiny_model(), "1GB")
+    assert job.model is not None
+
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    chunks = iter(ModelArchive(job, job.model, None, blobs))
+    assert open_files() > before
+    del chunks
+    assert open_files() == before
 
 
 def test_weights_without_a_place_in_the_model_are_refused(tmp_path: Path, blobs: DirectoryBlobStore) -> None:

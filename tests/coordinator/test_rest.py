@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import redis
 import yaml
 from structlog.testing import capture_logs
 
@@ -62,7 +63,7 @@ class Stack:
         for name in ("a", "b"):
             task = await self.engine.next_task(name, wait_s=10)
             assert task is not None
-            assert task.kind == kind
+            assert task.round.kind == kind
         return task.round.number
 
     async def evaluated(self, job: Job, number: int, version: int) -> None:
@@ -247,6 +248,32 @@ async def test_rounds_and_evaluations_are_told(stack: Stack, tmp_path: Path) -> 
     assert part["evaluation"] == {"model_version": 0, "examples": 30, "metrics": {"loss": 0.25, "accuracy": 0.9}}
 
 
+async def test_rounds_come_in_pages(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = await stack.running(tmp_path, rounds={"count": 4})
+    for version in (1, 2, 3):
+        await stack.trained(job, tmp_path, version)
+    await stack.next_tasks("train")
+
+    read = TrainingPlan.from_dict
+    reads: list[None] = []
+    monkeypatch.setattr(TrainingPlan, "from_dict", lambda plan: reads.append(None) or read(plan))
+    whole = (await stack.http.get(f"{JOBS}/{job.id}/rounds")).json()
+    assert len(reads) == 1  # of a large model it takes long
+    assert [one["number"] for one in whole["rounds"]] == [1, 2, 3, 4]
+    assert whole["next"] is None
+
+    async def page(**query: int) -> tuple[list[int], int | None]:
+        answer = (await stack.http.get(f"{JOBS}/{job.id}/rounds", params=query)).json()
+        return [one["number"] for one in answer["rounds"]], answer["next"]
+
+    assert await page(limit=3) == ([1, 2, 3], 3)
+    assert await page(limit=3, after=3) == ([4], None)
+    assert await page(limit=4) == ([1, 2, 3, 4], None)
+    assert await page(after=9) == ([], None)
+    for query in ("limit=0", "limit=10001", "after=-1", "after=x"):
+        is_problem(await stack.http.get(f"{JOBS}/{job.id}/rounds?{query}"), 422, "invalid_request")
+
+
 async def events_of(http: httpx.AsyncClient, job: str, **headers: str) -> list[dict[str, str]]:
     """All events until the stream ends by itself."""
     rows: list[dict[str, str]] = []
@@ -293,7 +320,19 @@ async def test_models_are_streamed_with_their_size(stack: Stack, tmp_path: Path)
     assert weights in oldest.content
     assert weights not in newest.content
     missing = is_problem(await stack.http.get(f"{JOBS}/{job.id}/model?version=2"), 404, "version_not_found")
-    assert "0 to 1" in missing["detail"]
+    assert "not made yet" in missing["detail"]
+    assert "held: 0, 1" in missing["detail"]
+
+
+async def test_a_version_that_was_collected_names_those_that_are_held(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.running(tmp_path, rounds={"count": 3})
+    for version in (1, 2):
+        await stack.trained(job, tmp_path, version)
+    stack.blobs.path(stack.version(tmp_path, 1).weights.sha256).unlink()
+    gone = is_problem(await stack.http.get(f"{JOBS}/{job.id}/model?version=1"), 404, "version_not_found")
+    assert "not kept any more" in gone["detail"]
+    assert "held: 0, 2" in gone["detail"]
+    assert (await stack.http.get(f"{JOBS}/{job.id}/model?version=2")).status_code == 200
 
 
 async def test_agents_are_listed_and_forgotten(stack: Stack, tmp_path: Path) -> None:
@@ -315,7 +354,8 @@ async def test_operations(stack: Stack, tmp_path: Path) -> None:
     ready = await stack.http.get("/readyz")
     assert ready.status_code == 200
     assert ready.json()["warnings"] == []
-    assert {name: check["ok"] for name, check in ready.json()["checks"].items()} == {"redis": True, "blobs": True}
+    assert all(check["ok"] for check in ready.json()["checks"].values())
+    assert list(ready.json()["checks"]) == ["redis", "blobs", "binding"]
     assert (await stack.http.get("/version")).json()["protocol_version"] == PROTOCOL_VERSION
     metrics = (await stack.http.get("/metrics")).text
     for line in (
@@ -338,10 +378,30 @@ async def test_openapi_tells_the_true_shapes(stack: Stack) -> None:
     body = document["paths"][JOBS]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["$ref"].removeprefix("#/components/schemas/") in document["components"]["schemas"]
     assert "rounds" not in document["components"]["schemas"]["JobSpec"]["required"]
+    paged = document["paths"][f"{JOBS}/{{job_id}}/rounds"]["get"]["parameters"]
+    assert {(one["in"], one["name"]) for one in paged} == {("path", "job_id"), ("query", "limit"), ("query", "after")}
     for operations in document["paths"].values():
         for operation in operations.values():
             assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
             assert "422" not in operation["responses"]
+
+
+async def test_the_page_of_the_api_is_served_from_here(stack: Stack) -> None:
+    page = await stack.http.get("/docs")
+    assert page.status_code == 200
+    assert "https://" not in page.text
+    script = "/static-offline-docs/swagger-ui-bundle.js"
+    assert script in page.text
+    assert (await stack.http.get(script)).status_code == 200
+    for path in ("nothing.js", "%2e%2e/core.py", ""):
+        is_problem(await stack.http.get(f"/static-offline-docs/{path}"), 404, "not_found")
+    is_problem(await stack.http.post(script), 405, "method_not_allowed")
+    routes = {
+        line.partition('route="')[2].partition('"')[0]
+        for line in (await stack.http.get("/metrics")).text.splitlines()
+        if line.startswith("fedgalore_http_requests_total")
+    }
+    assert routes == {"/docs", "/static-offline-docs"}
 
 
 async def test_an_unexpected_error_has_an_id_and_no_traceback(stack: Stack, tmp_path: Path) -> None:
@@ -365,6 +425,32 @@ async def test_a_vanished_blob_store_is_named(stack: Stack, tmp_path: Path) -> N
     assert not ready.json()["checks"]["blobs"]["ok"]
     assert ready.json()["checks"]["redis"]["ok"]
     is_problem(await stack.http.get(f"{JOBS}/{job.id}/model"), 404, "blob_not_found")
+
+
+async def test_blobs_of_another_redis_make_it_not_ready(stack: Stack, redis_url: str) -> None:
+    assert (await stack.http.get("/readyz")).status_code == 200
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    ready = await stack.http.get("/readyz")
+    assert ready.status_code == 503
+    told = ready.json()["checks"]["binding"]
+    assert not told["ok"]
+    assert "give the redis_url of the Redis that this blob_dir was used with, or an empty blob_dir" in told["detail"]
+
+
+async def test_a_new_blob_directory_is_taken_with_a_warning(redis_url: str, tmp_path: Path) -> None:
+    for name, warnings in (("old", 0), ("new", 1)):
+        settings = CoordinatorSettings(
+            redis_url=redis_url, blob_dir=tmp_path / name, rest_port=0, grpc_port=0, aggregator=False
+        )
+        async with (
+            serving(settings, asyncio.Event()) as ports,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}") as http,
+        ):
+            ready = await http.get("/readyz")
+            assert ready.status_code == 200
+            assert len(ready.json()["warnings"]) == warnings
+    assert "blob_dir is new" in ready.json()["warnings"][0]
 
 
 async def test_without_redis_the_process_lives_and_says_what_is_missing(tmp_path: Path) -> None:

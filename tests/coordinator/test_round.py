@@ -138,6 +138,11 @@ def test_selection_waits_for_the_cohort_then_for_the_minimum() -> None:
     assert rounds.advance(one.round, Candidates(("a",)), 2000.0, POLICY).round is one.round  # nothing to save
 
 
+def test_selection_tells_of_clients_that_work_for_other_jobs() -> None:
+    step = rounds.advance(opened(), Candidates(("a",), busy=2), 1.0, POLICY)
+    assert step.reason == ("waiting: 1 of 4 clients with the data, 2 more are busy with other jobs; 2 do after 5 s")
+
+
 def test_the_cohort_is_the_one_that_the_simulation_picks() -> None:
     names = tuple(f"client-{i}" for i in range(20))
     chosen = play(opened(), Candidates(names))
@@ -177,7 +182,7 @@ def test_the_deadline_takes_the_minimum_or_abandons(clients: str, phase: Phase) 
     assert step.round.phase == phase
     if step.round.phase.is_final:
         assert "rounds.min_clients" in step.reason
-        assert step.effects == (Effect.ROUND_CLOSED, Effect.WAKE_AGENTS)
+        assert step.effects == ()  # nobody waits for the end of a round
 
 
 def test_the_round_ends_early_when_all_have_spoken() -> None:
@@ -278,7 +283,9 @@ def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[round
             continue
         assert ORDER.index(state.phase) >= ORDER.index(before.phase)  # never back
         assert reason
-        assert (Effect.ROUND_CLOSED in effects) == (state.phase.is_final and not before.phase.is_final)
+        moved = state.phase is not before.phase
+        assert (Effect.WAKE_AGENTS in effects) == (moved and state.phase is Phase.CONFIGURATION)
+        assert (Effect.WAKE_AGGREGATOR in effects) == (moved and state.phase is Phase.AGGREGATION)
         if before.phase.is_final:
             assert state is before
         for client, one in before.participants.items():  # what was told stays told

@@ -100,11 +100,14 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_the_child_sees_the_same_state_and_blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDGALORE_REDIS_URL_FILE", "")
-    parent = load(flags={"redis_url": "redis://db", "blob_dir": tmp_path / "blobs", "threads": 2, "rest_port": 5})
+    parent = load(
+        flags={"redis_url": "redis://db", "blob_dir": tmp_path / "blobs", "threads": 2, "rest_port": 5, "presence_s": 7}
+    )
     for name, value in parent.environment().items():
         monkeypatch.setenv(name, value)
     child = load()
     assert (child.redis_url, child.blob_dir, child.threads) == (parent.redis_url, parent.blob_dir, 2)
+    assert child.presence_s == 7
     assert child.rest_port == CoordinatorSettings().rest_port
 
 

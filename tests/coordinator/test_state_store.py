@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
+from redis.asyncio import Redis
 
 from coordinator import job as jobs
-from coordinator.errors import StateUnavailable
+from coordinator.errors import JobUnreadable, StateUnavailable
 from coordinator.job import Job, PreparedModel, RoundEvent, Status, Tick
 from coordinator.records import AgentRecord
 from coordinator.redis_server import RedisServer
@@ -60,7 +62,7 @@ async def test_a_job_is_kept_with_its_version(store: RedisStateStore) -> None:
 
 async def test_a_stale_save_writes_nothing_at_all(store: RedisStateStore) -> None:
     await in_configuration(store)
-    await store.register(AgentRecord("a", {}, "1", 0.0), 0.0)
+    await store.register(AgentRecord("a", {}, "1", 0.0, 1), 0.0)
     stored = await store.load("one")
     assert stored is not None
     done = jobs.advance(stored.job, jobs.Cancel(), 1.0)
@@ -71,27 +73,73 @@ async def test_a_stale_save_writes_nothing_at_all(store: RedisStateStore) -> Non
     assert await store.events("one", "0", 10) == told
     assert await store.closed_rounds("one") == []
     assert await store.active_ids() == ["one"]
-    assert await store.touch("a", 1.0) == ["one"]
+    assert await store.touch("a", 1.0, 1) == ["one"]
 
 
 async def test_closing_a_round_archives_it_and_takes_the_tasks_back(store: RedisStateStore) -> None:
     await in_configuration(store)
     for name in "ab":
-        await store.register(AgentRecord(name, {"reviews": 3}, "1", 0.0), 0.0)
-        assert await store.touch(name, 1.0) == ["one"]
+        await store.register(AgentRecord(name, {"reviews": 3}, "1", 0.0, 1), 0.0)
+        assert await store.touch(name, 1.0, 1) == ["one"]
     await store.set_progress("one", "a", {"step": 3})
     await step(store, "one", RoundEvent(1, Reported("a", a_receipt())))
-    assert await store.touch("a", 1.0) == []
-    assert await store.touch("b", 1.0) == ["one"]
+    assert await store.touch("a", 1.0, 1) == []
+    assert await store.touch("b", 1.0, 1) == ["one"]
     change = await step(store, "one", jobs.Cancel())
     assert change.closed is not None
     assert change.closed.phase is Phase.ABANDONED
     assert await store.closed_rounds("one") == [change.closed]
     assert await store.closed_round("one", 1) == change.closed
     assert await store.closed_round("one", 2) is None
-    assert await store.touch("b", 1.0) == []
+    assert await store.touch("b", 1.0, 1) == []
     assert await store.active_ids() == []
     assert await store.progress("one") == {}
+
+
+async def test_the_number_of_the_round_in_flight_is_known_without_the_job(store: RedisStateStore) -> None:
+    await store.create(job("one"), [])
+    assert await store.round_in_flight("one") is None
+    for number in (1, 2):
+        for event in (*[PreparedModel(a_prepared())][number - 1 :], Tick()):
+            await step(store, "one", event)
+        assert await store.round_in_flight("one") == number
+        await step(store, "one", jobs.AggregationFailed(number, "x"))
+        assert await store.round_in_flight("one") is None
+
+
+async def test_attempts_are_counted_until_they_are_done_or_their_round_is_closed(store: RedisStateStore) -> None:
+    await in_configuration(store)
+    assert [await store.begin_attempt("one", piece) for piece in ("round 1", "prepare", "round 1")] == [1, 1, 2]
+    await store.forget_attempts("one", "prepare")
+    assert [await store.begin_attempt("one", piece) for piece in ("round 1", "prepare")] == [3, 1]
+    await step(store, "one", jobs.AggregationFailed(1, "x"))
+    assert await store.begin_attempt("one", "round 1") == 1
+    await step(store, "one", jobs.Cancel())
+    assert await store.begin_attempt("one", "round 1") == 1
+
+
+async def test_a_client_is_busy_while_a_round_waits_for_it(store: RedisStateStore) -> None:
+    assert await store.busy([]) == set()
+    await in_configuration(store)
+    assert await store.busy(["a", "b", "c"]) == {"a", "b"}
+    await step(store, "one", RoundEvent(1, Reported("a", a_receipt())))
+    assert await store.busy(["a", "b", "c"]) == {"b"}
+
+
+async def test_a_document_that_can_not_be_read_hides_no_other_and_keeps_no_client(
+    store: RedisStateStore, redis_url: str
+) -> None:
+    await in_configuration(store)
+    await store.create(job("two", at=1.0), [])
+    async with Redis.from_url(redis_url) as redis:
+        await redis.hset("fedgalore:job:one", "document", '{"half": ')
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            assert [one.id for one in await store.load_many(["one", "two"])] == ["two"]
+            with pytest.raises(JobUnreadable, match="document of job one"):
+                await store.load("one")
+    assert [line["job"] for line in logs] == ["one"]  # told once
+    assert await store.busy(["a", "b"]) == set()
 
 
 async def test_rounds_come_in_order_of_their_number(store: RedisStateStore) -> None:
@@ -133,17 +181,45 @@ async def test_jobs_are_paged_newest_first(store: RedisStateStore) -> None:
 
 
 async def test_agents_and_their_signs_of_life(store: RedisStateStore) -> None:
-    assert await store.touch("a", 1.0) is None
-    records = [AgentRecord(name, {"reviews": 3}, "0.1", 5.0) for name in "ab"]
+    assert await store.touch("a", 1.0, 1) is None
+    records = [AgentRecord(name, {"reviews": 3}, "0.1", 5.0, 1) for name in "ab"]
     for record in reversed(records):
         await store.register(record, 5.0)
-    assert await store.touch("b", 9.0) == []
-    assert await store.touch("b", 8.0) == []  # a clock that lags behind takes nothing back
+    assert await store.touch("b", 9.0, 1) == []
+    assert await store.touch("b", 8.0, 1) == []  # a clock that lags behind takes nothing back
     assert await store.agents() == [(records[0], 5.0), (records[1], 9.0)]
     assert await store.agents(seen_since=9.0) == [(records[1], 9.0)]
     assert await store.forget("a") is True
     assert await store.forget("a") is False
-    assert await store.touch("a", 10.0) is None
+    assert await store.touch("a", 10.0, 1) is None
+
+
+async def test_who_registered_with_another_protocol_version_is_not_known(store: RedisStateStore) -> None:
+    await store.register(AgentRecord("a", {}, "1", 0.0, 1), 0.0)
+    assert await store.touch("a", 9.0, 1) == []
+    assert await store.touch("a", 10.0, 2) is None
+    assert [seen for _, seen in await store.agents()] == [9.0]
+
+
+async def test_a_change_wakes_those_who_wait_for_it_and_nobody_else(store: RedisStateStore) -> None:
+    await in_configuration(store)
+    await store.wait(5.0)  # subscribed
+    topics = (Effect.WAKE_AGGREGATOR, Effect.WAKE_AGENTS)
+    waiting = [asyncio.create_task(store.wait(20.0, topic=topic)) for topic in topics]
+    await asyncio.sleep(0.05)
+    looks, mark = [], store._watcher.mark
+
+    def counted(topic: str = "") -> int:
+        looks.append(topic)
+        return mark(topic)
+
+    store._watcher.mark = counted  # type: ignore[method-assign]
+    await step(store, "one", RoundEvent(1, Reported("a", a_receipt())))
+    await step(store, "one", RoundEvent(1, Reported("b", a_receipt())))
+    assert await waiting[0]
+    assert not waiting[1].done()
+    assert Effect.WAKE_AGENTS not in looks
+    waiting[1].cancel()
 
 
 async def test_traffic_adds_up(store: RedisStateStore) -> None:
@@ -188,7 +264,7 @@ async def test_a_server_that_is_gone_is_named_and_comes_back_with_all_data(tmp_p
         await asyncio.sleep(0.1)
         await store.wait(0.0)
         server.kill()  # as a crash would: no farewell, no last save
-        for call in (store.load("one"), store.check(), store.touch("a", 1.0), store.create(job("two"), [])):
+        for call in (store.load("one"), store.check(), store.touch("a", 1.0, 1), store.create(job("two"), [])):
             with pytest.raises(StateUnavailable, match="redis_url"):
                 await call
         server.start()

@@ -47,7 +47,7 @@ def send(
 
 
 def held(blobs: DirectoryBlobStore, sample: Sample, blob: BlobRef) -> int:
-    return received_bytes(blobs, PartialKey(sample.job_id, sample.round, sample.client, blob.sha256))
+    return received_bytes(blobs, PartialKey(sample.job_id, sample.round, sample.client, blob.sha256), blob)
 
 
 def test_a_valid_update_becomes_a_blob_and_a_receipt(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
@@ -119,6 +119,40 @@ def test_two_connections_do_not_send_the_same_update_at_once(blobs: DirectoryBlo
         first.write(content[300:])
         first.finish(NOW)
     assert blobs.exists(blob.sha256)
+
+
+def test_what_became_a_blob_without_a_report_is_taken_up_at_its_end(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
+    content = SAMPLE.bytes_in(tmp_path)
+    blob = ref(content)
+    receipt = send(blobs, SAMPLE, content)
+    assert held(blobs, SAMPLE, blob) == len(content)
+    assert held(blobs, SAMPLE, replace(blob, size_bytes=len(content) - 1)) == 0
+    stored = blobs.path(blob.sha256)
+    with opened(blobs, SAMPLE, blob, len(content)) as upload:
+        with pytest.raises(InvalidUpdate, match="more than the announced"):
+            upload.write(b"x")
+        assert stored.read_bytes() == content
+    with opened(blobs, SAMPLE, blob, len(content)) as upload:
+        assert upload.finish(NOW) == receipt
+    assert stored.read_bytes() == content
+    assert blobs.partial_keys() == []
+
+    other = replace(SAMPLE, client="site-b")  # nobody takes another's update for his own
+    with pytest.raises(InvalidUpdate, match="this upload is for 'site-b'"), opened(blobs, other, blob, len(content)):
+        pass
+    assert stored.read_bytes() == content
+    assert blobs.partial_keys() == []
+
+
+def test_what_became_a_blob_without_a_report_outlives_a_sweep_while_it_is_taken_up(
+    blobs: DirectoryBlobStore, tmp_path: Path
+) -> None:
+    content = SAMPLE.bytes_in(tmp_path)
+    blob = send(blobs, SAMPLE, content).blob
+    with opened(blobs, SAMPLE, blob, len(content)) as upload:
+        blobs.path(blob.sha256).unlink()
+        upload.finish(NOW)
+    assert blobs.path(blob.sha256).read_bytes() == content
 
 
 def test_bytes_that_do_not_have_the_announced_hash_are_dropped(blobs: DirectoryBlobStore, tmp_path: Path) -> None:

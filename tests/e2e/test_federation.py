@@ -32,7 +32,8 @@ def downloaded(running: Running, job_id: str, folder: Path, auto: Any) -> dict[s
     answer = httpx.get(running.url(f"jobs/{job_id}/model"))
     assert answer.status_code == 200
     with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # early 3.11 has none
+        tar.extractall(folder)
     (model,) = folder.iterdir()
     return dict(auto.from_pretrained(model).state_dict())
 
@@ -131,7 +132,8 @@ def test_labels_outside_the_range_pause_the_job_and_name_file_row_and_remedy(run
     job = running.wait(job_id, ended)
     assert job["status"] == "PAUSED"
     assert "label 2 is outside the range 0 to 1" in job["reason"]
-    assert "north-t" in job["reason"]
+    # north and south hold such labels; whoever says so first ends the round
+    assert any(f"{name}-t" in job["reason"] for name in ("north", "south"))
     assert "row " in job["reason"]
     assert "model.num_labels" in job["reason"]
     assert httpx.post(running.url(f"jobs/{job_id}/cancel")).status_code == 200

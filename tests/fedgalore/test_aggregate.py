@@ -23,7 +23,6 @@ from fedgalore.second_moment import SecondMomentSketch, carry
 from fedgalore.shared_signal import extract
 from fedgalore.training import apply_aggregate
 from tests.builders import a_spec
-from tests.fedgalore.ajive_reference import ajive
 
 PLAN = TrainingPlan(
     targets=(
@@ -341,8 +340,21 @@ def test_averaged_states_are_the_weighted_mean_in_the_reference_basis():
         torch.testing.assert_close(state[f"{target.name}/residual"], residual)
 
 
+def resembling(client: ClientTensors, share: float = 0.1) -> ClientTensors:
+    """The client with second moments in a pattern of columns that all clients have, and a share of its own."""
+
+    def read(name: str) -> torch.Tensor:
+        tensor = client.read(name)
+        if not name.endswith(("second_moment", "residual")):
+            return tensor
+        pattern = torch.rand(1, tensor.shape[1], generator=seeded(tensor.shape[1]))
+        return tensor.mean(1, keepdim=True) * pattern + share * tensor
+
+    return ClientTensors(client.client, client.num_examples, client.decay, read)
+
+
 def test_aligned_states_are_the_weighted_joint_parts_above_a_floor(monkeypatch):
-    """The joint part from an independent AJIVE, given the signal ranks that the server estimated."""
+    """Given the joint rows, which the tests of the shared signal look after."""
     seen = []
 
     def spy(families, seed):
@@ -351,17 +363,36 @@ def test_aligned_states_are_the_weighted_joint_parts_above_a_floor(monkeypatch):
 
     monkeypatch.setattr(method, "extract", spy)
     spec = a_spec_of(state_sync="ajive")
-    clients = [a_client(name, spec, n) for name, n in (("a", 10), ("b", 20), ("c", 10))]
+    clients = [resembling(a_client(name, spec, n)) for name, n in (("a", 10), ("b", 20), ("c", 10))]
     result = aggregate(clients, spec)
+    assert max(result.statistics["joint_rank"]) > 0
     names = [t.name for group in groups(PLAN, 3, spec) for t in group if isinstance(t, Target)]
     pairs = [(family, signal, b) for family, signal in seen for b, family in enumerate(family)]
     assert len(names) == len(pairs)
     for name, (family, signal, index) in zip(names, pairs, strict=True):
-        theirs = ajive(list(family.numpy()), [int(r) for r in signal.spaces.ranks[index]])
-        assert theirs.joint_rank == int(signal.joint_rank[index])
-        mean, joint = (np.average(np.stack(x), axis=0, weights=[0.25, 0.5, 0.25]) for x in (family, theirs.joint))
+        blocks, rows = family.numpy(), signal.basis[index].numpy()
+        mean, joint = (np.average(x, axis=0, weights=[0.25, 0.5, 0.25]) for x in (blocks, blocks @ rows.T @ rows))
         expected = np.maximum(np.maximum(joint, 0.1 * mean), 1e-30)
-        np.testing.assert_allclose(result.state[f"{name}/second_moment"].numpy(), expected, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(result.state[f"{name}/second_moment"].numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_clients_that_agree_to_a_percent_start_near_their_mean():
+    def a_percent_off(client: ClientTensors, seed: int) -> ClientTensors:
+        def read(name: str) -> torch.Tensor:
+            tensor = client.read(name)
+            off = 1 + 0.01 * torch.randn(tensor.shape, generator=seeded(seed))
+            return tensor * off if name.endswith("second_moment") else tensor
+
+        return ClientTensors(client.client, client.num_examples, client.decay, read)
+
+    states = []
+    for sync in ("ajive", "average"):
+        spec = a_spec_of(state_sync=sync)
+        clients = [a_percent_off(a_client(name, spec, seed=8), i) for i, name in enumerate("abc")]
+        states.append(aggregate(clients, spec).state)
+    for target in PLAN.targets:
+        aligned, mean = (state[f"{target.name}/second_moment"] for state in states)
+        assert 0.5 < float((aligned / mean).median()) < 2, target.name
 
 
 @pytest.mark.parametrize("sync", ["ajive", "average"])

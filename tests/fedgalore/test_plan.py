@@ -5,8 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from fedgalore.methods.fedgalore import ClientTensors, aggregate_group, groups, mean_decay
+from fedgalore.methods.fedgalore import (
+    ClientTensors,
+    aggregate_group,
+    groups,
+    mean_decay,
+    subspace_config,
+    update_of,
+)
+from fedgalore.optim import GaLoreAdamW
 from fedgalore.plan import (
     Dense,
     Target,
@@ -79,6 +88,21 @@ def test_lists_are_what_a_round_of_a_real_model_produces(case, tiny_bert):
         assert all(torch.equal(applied[name], new[name]) for name in new)
         assert any(not torch.equal(weights[name], new[name]) for name in new)
         weights, residue = new, kept
+
+
+def test_a_weight_that_saw_no_gradient_still_fills_its_place_in_the_update():
+    plan = TrainingPlan((Target("used", (4, 6), 2), Target("unused", (6, 4), 2)), ())
+    spec = a_spec(local={"steps": 5}, method={"update_proj_gap": 2})
+    weights = {target.name: nn.Parameter(torch.randn(target.shape)) for target in plan.targets}
+    config = subspace_config(spec.method, spec.local)
+    with GaLoreAdamW({name: (weight, 2) for name, weight in weights.items()}, [], config, 1e-3) as optimizer:
+        for _ in range(5):
+            weights["used"].square().sum().backward()
+            optimizer.step()
+    tensors = update_of(optimizer, plan, spec)
+    assert {name: tuple(t.shape) for name, t in tensors.items()} == listed(update_tensors(spec, plan))
+    assert all(not tensors[f"unused/factor.{j}"].any() for j in range(3))
+    assert all(tensors[f"used/factor.{j}"].any() for j in range(3))
 
 
 def test_a_plan_survives_json():

@@ -51,7 +51,7 @@ def test_range_basis_keeps_what_the_best_subspace_keeps(d, more, share, decay, s
     assert_orthonormal(basis)
     kept = torch.linalg.matrix_norm(project(basis, gradient).double())
     best = torch.linalg.matrix_norm(left[:, :rank].T @ gradient.double())
-    assert kept >= (1 - 1e-4) * best
+    assert kept >= (1 - 1e-3) * best  # two power iterations on a slowly falling spectrum
 
 
 @pytest.mark.parametrize("rank", [1, 4, 8])

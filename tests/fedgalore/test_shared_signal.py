@@ -104,6 +104,37 @@ def test_a_direction_that_one_block_lacks_is_not_joint():
     assert cosines(joint_rows(signal), shared[:1]).min() > 0.99
 
 
+def test_directions_that_only_resemble_each_other_are_not_joint():
+    """Without noise nothing but the same direction will do, though chance would never bring them so close."""
+    shared, *own = torch.linalg.qr(torch.randn(K, 5, generator=seeded(6), dtype=torch.float64))[0].T
+    family = torch.stack([torch.outer(torch.arange(1.0, 4.0).double(), shared + 0.3 * other) for other in own])
+    family = family + 1e-3 * torch.randn(family.shape, generator=seeded(7), dtype=torch.float64)
+    signal = extract(family[None], signal_ranks=ranks(4, 1))
+    assert signal.random_bound < signal.squared_values[:, 0] < signal.wedin_bound
+    assert signal.joint_rank.tolist() == [0]
+    assert reference.ajive(list(family.numpy()), [1] * 4).joint_rank == 0
+
+
+def test_random_row_spaces_share_a_direction_no_more_often_than_the_bound_allows():
+    """Planes in five dimensions come close to each other, and in so much noise Wedin's bound would take them all."""
+    draws, generator = 100, seeded(8)
+    left, rows = torch.linalg.qr(torch.randn(2, draws, 3, 5, 2, generator=generator, dtype=torch.float64))[0]
+    noise = torch.randn(draws, 3, 5, 5, generator=generator, dtype=torch.float64) / (2 * 5**0.5)
+    signal = extract(10 * left @ rows.mT + 9 * noise, signal_ranks=torch.full((draws, 3), 2))
+    assert (signal.squared_values[:, 0] > signal.wedin_bound).double().mean() > 0.6
+    assert (signal.joint_rank > 0).double().mean() < 0.12
+
+
+def test_a_direction_that_is_quiet_in_one_of_many_noisy_blocks_is_dropped():
+    """Nine of ten blocks outvote the bounds, and the block's own noise threshold decides."""
+    family, shared, _ = planted(10, 2, 1, 0.6, seed=9)
+    family[7] -= 0.97 * family[7] @ shared[1:].T @ shared[1:]
+    signal = extract(family[None], signal_ranks=torch.tensor([[3] * 7 + [2] + [3] * 2]))
+    assert signal.squared_values[0, 1] > torch.maximum(signal.wedin_bound, signal.random_bound)
+    assert signal.joint_rank.tolist() == [1]
+    assert cosines(joint_rows(signal), shared[:1]).min() > 0.9
+
+
 @pytest.mark.parametrize("noise", [0.02, 0.1])
 def test_signal_ranks_are_estimated_where_blocks_disagree_by_noise_alone(noise):
     clean, shared, _ = planted(1, 3, 0, 0.0, seed=5)

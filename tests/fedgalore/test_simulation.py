@@ -4,10 +4,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from fedgalore.methods.fedgalore import ClientTensors, aggregate_group, groups
 from fedgalore.selection import choose_cohort
 from fedgalore.simulation import Site, simulate
-from fedgalore.tasks import TaskError
-from fedgalore.training import TrainingError
+from fedgalore.tasks import TaskError, TaskModel
+from fedgalore.training import TrainingError, local_update
 from tests.builders import a_spec
 from tests.fedgalore.conftest import configure, questions, sentences
 
@@ -85,6 +86,31 @@ def test_a_run_repeats_bit_for_bit_whatever_the_order_of_sites(tiny_bert):
         assert same_bits(first.weights, other.weights)
         assert first.rounds == other.rounds
     assert not same_bits(first.weights, simulate(classifier(seed=1), tiny_bert, sites).weights)
+
+
+@pytest.mark.parametrize("method", [{"downlink_rank": 2}, {"update_proj_gap": 2}], ids=str)
+def test_rounds_are_the_ones_put_together_by_hand(tiny_bert, method):
+    """Each client starts from the last weights and state, the server from its residue."""
+    spec = classifier(method=method, rounds={"count": 3}, local={"weight_decay": 0.1}, evaluation={"every": 0})
+    sites = three_sites()
+    task = TaskModel.load(spec, tiny_bert)
+    weights, state, residue = task.weights(), {}, {}
+    for number in (1, 2, 3):
+        clients = []
+        for site in sorted(sites, key=lambda site: site.name):
+            task.load_weights(weights)
+            update = local_update(task, spec, site.train, site.name, number, state)
+            clients.append(ClientTensors(site.name, len(site.train), update.decay, update.tensors.__getitem__))
+        reader = residue.__getitem__ if residue else None
+        parts = [
+            aggregate_group(group, clients, weights.__getitem__, reader, spec, number, task.device)
+            for group in groups(task.plan, 3, spec)
+        ]
+        weights, state, residue = (
+            {name: tensor for part in parts for name, tensor in getattr(part, kind).items()}
+            for kind in ("weights", "state", "residue")
+        )
+    assert same_bits(simulate(spec, tiny_bert, sites).weights, weights)
 
 
 def test_the_task_ends_with_the_final_weights_and_rounds_are_told_as_they_end(tiny_bert):

@@ -1,0 +1,128 @@
+"""What runs beside the doors: parts that end are told and end the process, those that can go on do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from coordinator import driver
+from coordinator.binding import Binding
+from coordinator.blob_store import DirectoryBlobStore
+from coordinator.engine import Engine
+from coordinator.garbage import Collector
+from coordinator.server import CoordinatorError, serving
+from coordinator.settings import CoordinatorSettings
+from coordinator.state_store import RedisStateStore
+
+PATIENCE_S = 20
+
+
+async def until(logged: list[dict[str, object]], event: str) -> dict[str, object]:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            if found := [row for row in logged if row["event"] == event]:
+                return found[-1]
+            await asyncio.sleep(0.02)
+
+
+async def test_a_part_that_ends_is_told_at_once_and_ends_the_coordinator(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(engine: Engine) -> None:
+        raise ValueError("no more ticks")
+
+    monkeypatch.setattr(driver, "tick", broken)
+    settings = CoordinatorSettings(
+        redis_url=redis_url, blob_dir=tmp_path / "blobs", rest_port=0, grpc_port=0, aggregator=False
+    )
+    stopping = asyncio.Event()
+
+    async def serve() -> None:
+        async with serving(settings, stopping):
+            await asyncio.wait_for(stopping.wait(), PATIENCE_S)
+            assert [row["task"] for row in logged if row["event"] == "background_task_ended"] == ["tick"]
+
+    with capture_logs() as logged, pytest.raises(CoordinatorError, match=r"tick \(ValueError: no more ticks\)"):
+        await serve()
+
+
+def test_the_process_of_a_coordinator_that_broke_says_why_and_fails(redis_url: str, tmp_path: Path) -> None:
+    script = (
+        "import sys; from coordinator import driver; from cli.main import main\n"
+        "async def broken(engine): raise ValueError('no more ticks')\n"
+        "driver.tick = broken; sys.argv[0] = 'fedgalore'; main()"
+    )
+    flags = ["--redis-url", redis_url, "--blob-dir", tmp_path / "blobs", "--rest-port", "0", "--grpc-port", "0"]
+    command = [sys.executable, "-c", script, "coordinator", *flags, "--no-aggregator"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "error: ended by itself: tick (ValueError: no more ticks)" in ended.stderr
+
+
+async def test_cleaning_survives_whatever_happens(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, blobs = RedisStateStore(redis_url), DirectoryBlobStore(tmp_path)
+    turns = iter(range(3))
+    enough = asyncio.Event()
+
+    class Broken(Collector):
+        async def collect(self, now: float) -> int:
+            if next(turns, None) is None:
+                enough.set()
+            raise ValueError("what nobody thought of")
+
+    monkeypatch.setattr(driver, "CLEAN_S", 0.01)
+    engine = Engine(store)
+    with capture_logs() as logged:
+        task = asyncio.create_task(driver.clean(engine, blobs, Broken(store, blobs, Binding(store, blobs))))
+        await asyncio.wait_for(enough.wait(), PATIENCE_S)
+        assert not task.done()
+        await until(logged, "clean_failed")
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    await engine.close()
+
+
+async def test_partial_uploads_are_left_alone_while_redis_is_a_wrong_one(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, blobs = RedisStateStore(redis_url), DirectoryBlobStore(tmp_path)
+    blobs.bind("another")
+    partial = blobs.partial_path("update+job+1+north+00")
+    partial.write_bytes(b"half")
+    engine = Engine(store)
+    with capture_logs() as logged:
+        task = asyncio.create_task(driver.clean(engine, blobs, Collector(store, blobs, Binding(store, blobs))))
+        told = await until(logged, "not_cleaned")
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert "belongs to another Redis" in str(told["reason"])
+    assert partial.exists()
+    await engine.close()
+
+
+async def test_an_aggregator_that_can_not_be_started_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(driver, "FIRST_DELAY_S", 0.05)
+    with capture_logs() as logged:
+        task = asyncio.create_task(driver.keep_aggregator({}))
+        assert "can not be started" in str((await until(logged, "aggregator_ended"))["reason"])
+        program.write_text("#!/bin/sh\nexec /bin/cat\n")  # lives until its stdin closes
+        program.chmod(0o755)
+        await until(logged, "aggregator_started")
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
