@@ -171,7 +171,7 @@ class TaskModel:
             answer = self.tokenizer(example["completion"], add_special_tokens=False)["input_ids"]
             answer = (answer + [self.tokenizer.eos_token_id])[:limit]
             prompt = self.tokenizer(example["prompt"])["input_ids"]
-            prompt = prompt[: limit - len(answer)]
+            prompt = prompt[max(0, len(prompt) + len(answer) - limit) :]  # its end is nearest to the answer
             sequences.append(prompt + answer)
             labels.append([IGNORED] * len(prompt) + answer)
         length = max(map(len, sequences))
