@@ -53,7 +53,14 @@ def agents(rows: Sequence[Mapping[str, Any]]) -> None:
         data = ", ".join(f"{name} ({count})" for name, count in sorted(agent["datasets"].items()))
         task = f"{agent['task']['job']} round {agent['task']['round']}" if agent["task"] else "-"
         present = "[green]yes[/]" if agent["present"] else "[red]no[/]"
-        table.add_row(agent["name"], present, data, agent["software_version"], ago(agent["last_seen"]), task)
+        table.add_row(
+            agent["name"],
+            present,
+            data,
+            agent["software_version"],
+            ago(agent["last_seen"]) if agent["last_seen"] else "never",
+            task,
+        )
     console().print(table)
 
 

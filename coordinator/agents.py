@@ -53,6 +53,15 @@ class AgentRegistry:
         record = AgentRecord(client, dict(datasets), software_version, now, protocol_version)
         await self._store.register(record, now)
 
+    async def enrol(self, client: str) -> bool:
+        """Enters a client that is expected; False when it is known already.
+
+        Raises:
+            InvalidAgent: a name that can not be used.
+        """
+        check_name("name", client)
+        return await self._store.enrol(AgentRecord(client, {}, "", self._clock()))
+
     async def touch(self, client: str) -> list[str]:
         """Notes a sign of life; the ids of the jobs that wait for the client, oldest first.
 

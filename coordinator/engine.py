@@ -273,6 +273,15 @@ class Engine:
         """
         await self._agents.register(client, protocol_version, software_version, datasets)
 
+    async def enrol(self, client: str) -> tuple[Agent, bool]:
+        """The client of this name, and whether it is new: expected, but not seen yet.
+
+        Raises:
+            InvalidAgent: a name that can not be used.
+        """
+        new = await self._agents.enrol(client)
+        return next(agent for agent in await self.agents() if agent.name == client), new
+
     async def touch(self, client: str) -> None:
         """Notes a sign of life.
 

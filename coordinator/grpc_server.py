@@ -130,8 +130,10 @@ class Federation(federation_pb2_grpc.FederationServicer):
                 await in_thread(upload.write, message.chunk)
             receipt = await in_thread(upload.finish, time.time())
         finally:
-            await in_thread(upload.close)
-            await self._count(job_id, number, client, "up", arrived)
+            try:
+                await in_thread(upload.close)
+            finally:
+                await self._count(job_id, number, client, "up", arrived)
         if await self._engine.report(job_id, number, client, receipt) == "duplicate":
             return messages.duplicate(client, number)
         reason = f"update of {client} is in round {number}: {blob.size_bytes} bytes"
@@ -171,11 +173,20 @@ class Federation(federation_pb2_grpc.FederationServicer):
             return b""
 
     async def _count(self, job_id: str, number: int, client: str, direction: Literal["up", "down"], size: int) -> None:
-        """Counts bytes; a counter that can not be kept must not fail the transfer."""
+        """Counts bytes, also for a call that is being cancelled; a counter that fails must not fail the transfer."""
+
+        async def count() -> None:
+            try:
+                await self._engine.count_traffic(job_id, number, client, direction, size)
+            except DomainError as error:
+                _log.warning("traffic not counted", job=job_id, round=number, client=client, reason=str(error))
+
+        counting = asyncio.ensure_future(count())
         try:
-            await self._engine.count_traffic(job_id, number, client, direction, size)
-        except DomainError as error:
-            _log.warning("traffic not counted", job=job_id, round=number, client=client, reason=str(error))
+            await asyncio.shield(counting)
+        except asyncio.CancelledError:
+            await asyncio.wait([counting])
+            raise
 
 
 @dataclass

@@ -10,13 +10,16 @@ from coordinator.round import Round
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """What a client said of itself when it registered. `datasets`: number of training examples by name."""
+    """What a client said of itself when it registered. `datasets`: number of training examples by name.
+
+    A client that was enrolled and has not registered yet has said nothing.
+    """
 
     name: str
     datasets: dict[str, int]
     software_version: str
     registered_at: float
-    protocol_version: int = 0  # 0: registered before this was noted
+    protocol_version: int = 0  # 0: it has not said so yet
 
 
 @dataclass(frozen=True)

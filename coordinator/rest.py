@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import HTMLResponse
 
 from coordinator import problems, rest_jobs, views
@@ -22,10 +22,17 @@ from coordinator.engine import Engine
 from coordinator.metrics import Metrics
 from coordinator.readiness import Probe, Readiness
 from fedgalore import PROTOCOL_VERSION, __version__
+from fedgalore.job_spec import Identifier
 
 
 class Live(BaseModel):
     live: bool
+
+
+class NewAgent(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Identifier
 
 
 class Version(BaseModel):
@@ -64,6 +71,16 @@ def _agents(engine: Engine) -> APIRouter:
     @routes.get("")
     async def agents() -> views.AgentList:
         return views.AgentList(agents=[views.agent_view(agent) for agent in await engine.agents()])
+
+    @routes.post("", status_code=201, responses={200: {"model": views.AgentView}})
+    async def enrol(agent: NewAgent, response: Response) -> views.AgentView:
+        """Enters a site that is expected, so that it shows before its agent has come; 200 when it is known already.
+
+        There are no credentials yet: an agent that registers needs no entry made beforehand.
+        """
+        found, new = await engine.enrol(agent.name)
+        response.status_code = 201 if new else 200
+        return views.agent_view(found)
 
     @routes.delete("/{name}", status_code=204)
     async def forget(name: str) -> None:

@@ -129,7 +129,7 @@ class AgentView(BaseModel):
     datasets: dict[str, int] = Field(description="Training examples by data set")
     software_version: str
     registered: datetime
-    last_seen: datetime
+    last_seen: datetime | None = Field(description="null: enrolled, but never seen")
     task: TaskView | None
 
 
@@ -197,7 +197,7 @@ def agent_view(agent: Agent) -> AgentView:
         datasets=agent.datasets,
         software_version=agent.software_version,
         registered=_time(agent.registered_at),
-        last_seen=_time(agent.last_seen),
+        last_seen=_time(agent.last_seen) if agent.last_seen else None,
         task=TaskView(job=agent.task.job_id, round=agent.task.round) if agent.task else None,
     )
 

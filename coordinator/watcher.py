@@ -47,9 +47,9 @@ class Watcher:
 
     async def close(self) -> None:
         if self._listener is not None:
-            self._listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listener
+            while not self._listener.done():  # before Python 3.12 redis-py may lose a cancellation while it subscribes
+                self._listener.cancel()
+                await asyncio.wait({self._listener}, timeout=RETRY_S)
             self._listener = None
 
     async def _listen(self) -> None:

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
-from coordinator.errors import InvalidJob
+from coordinator.errors import InvalidJob, UnknownClient
 from coordinator.job import Job, ModelVersion, Prepared
 from coordinator.rest_jobs import check_source
 from coordinator.round import EvaluationResult
@@ -333,6 +333,21 @@ async def test_a_version_that_was_collected_names_those_that_are_held(stack: Sta
     assert "not kept any more" in gone["detail"]
     assert "held: 0, 2" in gone["detail"]
     assert (await stack.http.get(f"{JOBS}/{job.id}/model?version=2")).status_code == 200
+
+
+async def test_an_expected_agent_is_listed_before_it_has_come(stack: Stack) -> None:
+    answer = await stack.http.post("/api/v1/agents", json={"name": "north"})
+    assert answer.status_code == 201
+    assert (answer.json()["present"], answer.json()["last_seen"]) == (False, None)
+    assert (await stack.http.post("/api/v1/agents", json={"name": "north"})).status_code == 200
+    with pytest.raises(UnknownClient):
+        await stack.engine.next_task("north")  # it has to say what it holds first
+
+    await stack.engine.register("north", PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
+    known = await stack.http.post("/api/v1/agents", json={"name": "north"})
+    assert known.status_code == 200
+    assert (known.json()["present"], known.json()["datasets"]) == (True, {"reviews": 20})
+    is_problem(await stack.http.post("/api/v1/agents", json={"name": "../north"}), 422, "invalid_request")
 
 
 async def test_agents_are_listed_and_forgotten(stack: Stack, tmp_path: Path) -> None:
