@@ -17,7 +17,8 @@ from cli.client import fail
 if TYPE_CHECKING:
     from deploy.demo.sites import DemoSite
 
-MARK = "result.json"
+MARK = ".fedgalore-demo"  # in a folder that a demo made
+RESULT = "result.json"
 
 
 def demo(
@@ -75,21 +76,23 @@ def demo(
         shutil.rmtree(root / heavy, ignore_errors=True)
     other_s["in all"] = time.monotonic() - started
     report.plot(entries, sites, to / "accuracy.png")
-    (to / MARK).write_text(json.dumps({"job": document, "rounds": entries, "seconds": other_s}, indent=1))
+    (to / RESULT).write_text(json.dumps({"job": document, "rounds": entries, "seconds": other_s}, indent=1))
     console.print(report.tables(entries, sites, other_s))
     _try_out(to / "model", sites, console)
     console.print(
-        f"\nmodel: [bold]{to / 'model'}[/]  plot: [bold]{to / 'accuracy.png'}[/]  numbers: [bold]{to / MARK}[/]"
+        f"\nmodel: [bold]{to / 'model'}[/]  plot: [bold]{to / 'accuracy.png'}[/]  numbers: [bold]{to / RESULT}[/]"
     )
 
 
 def _make_room(to: Path) -> None:
     """Removes what an earlier demo left, and nothing else."""
     if to.exists() and any(to.iterdir()):
-        if not (to / MARK).is_file() and not (to / "federation").is_dir():
+        if not (to / MARK).is_file():
             fail(f"--to: {to} holds something that is not a demo's; name another folder")
-        shutil.rmtree(to)
+        for folder in ("federation", "model"):
+            shutil.rmtree(to / folder, ignore_errors=True)
     to.mkdir(parents=True, exist_ok=True)
+    (to / MARK).touch()
 
 
 def _try_out(model: Path, sites: list[DemoSite], console: Any) -> None:
