@@ -86,8 +86,8 @@ def aggregator(
     settings = _settings(flags.pop("config"), flags)
     import asyncio
 
-    from coordinator import logs
     from coordinator.aggregator import serve
+    from fedgalore import logs
 
     logs.configure(settings.log_format, settings.log_level)
     asyncio.run(serve(settings))

@@ -14,12 +14,13 @@ from typing import Annotated
 
 import typer
 
-from client_agent import logs, settings
+from client_agent import settings
 from client_agent.agent import Agent
 from client_agent.cache import claimed
 from client_agent.data import LocalData, read_all
 from client_agent.errors import WorkDirUnusable
 from client_agent.settings import AgentSettings, SettingsError
+from fedgalore import logs
 from fedgalore.data import DataError
 
 
@@ -47,7 +48,7 @@ def agent(
     with ExitStack() as stack:
         try:
             chosen = settings.load(config, flags)
-            logs.configure(chosen.name, chosen.log_format, chosen.log_level)
+            logs.configure(chosen.log_format, chosen.log_level, client=chosen.name)
             stack.enter_context(claimed(chosen.work_dir))
             data = read_all(chosen.data)
         except (SettingsError, DataError, WorkDirUnusable) as error:

@@ -203,7 +203,7 @@ def _import_torch(threads: int | None) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """`python -m coordinator.aggregator`; settings come from the environment."""
-    from coordinator.logs import configure
+    from fedgalore.logs import configure
 
     given = sys.argv[1:] if arguments is None else arguments
     try:

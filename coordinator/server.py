@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 import uvicorn
 
-from coordinator import driver, grpc_server, logs
+from coordinator import driver, grpc_server
 from coordinator.binding import Binding
 from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
@@ -24,7 +24,7 @@ from coordinator.readiness import Probe
 from coordinator.rest import create_app
 from coordinator.settings import CoordinatorSettings
 from coordinator.state_store import RedisStateStore
-from fedgalore import __version__
+from fedgalore import __version__, logs
 
 GRACE_S = 5  # for answers and transfers under way when the process is told to stop
 

@@ -9,8 +9,12 @@ from typing import Literal
 import structlog
 
 
-def configure(log_format: Literal["auto", "json", "text"] = "auto", level: str = "info") -> None:
-    """Sends structlog's and the standard library's records to stderr in one format; call once a process."""
+def configure(log_format: Literal["auto", "json", "text"] = "auto", level: str = "info", **bound: str) -> None:
+    """Sends structlog's and the standard library's records to stderr in one format; call once a process.
+
+    Args:
+        bound: what every record of the process carries, such as `client`.
+    """
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -21,7 +25,7 @@ def configure(log_format: Literal["auto", "json", "text"] = "auto", level: str =
     renderer: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
-        # Plain: rich tracebacks show the values of local variables, and so secrets.
+        # Plain: rich tracebacks show the values of local variables, and so secrets and a site's texts.
         else [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
@@ -49,3 +53,4 @@ def configure(log_format: Literal["auto", "json", "text"] = "auto", level: str =
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    structlog.contextvars.bind_contextvars(**bound)

@@ -97,7 +97,6 @@ class GaLoreAdamW:
     ) -> None:
         self.config = config
         self.decay = 1.0
-        self._steps = 0
         self._subspaces = {
             name: _Subspace(parameter, rank, (carried or {}).get(name), derive_seed(seed, "basis", name))
             for name, (parameter, rank) in targets.items()
@@ -156,7 +155,6 @@ class GaLoreAdamW:
     def step(self) -> None:
         """One step from the gradients of the last `backward()`; a target that saw none only decays."""
         config = self.config
-        self._steps += 1
         keep = 1 - config.learning_rate * config.weight_decay
         self.decay *= keep
         for space in self._subspaces.values():

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from coordinator import logs
 from coordinator.settings import CoordinatorSettings, SettingsError, load
+from fedgalore import logs
 
 
 @pytest.fixture(autouse=True)
