@@ -16,7 +16,8 @@ import torch
 from deploy.demo.job import job_document
 from deploy.demo.sites import demo_sites
 from fedgalore.job_spec import parse
-from fedgalore.plan import update_tensors
+from fedgalore.layout import update_tensors
+from fedgalore.methods.base import Start
 from fedgalore.projector import orient
 from fedgalore.tasks import TaskModel
 from fedgalore.training import local_update
@@ -37,12 +38,13 @@ def main() -> None:
     site = demo_sites(4, 0.1, 0)[0]
     examples = [{**row, "text_pair": None, "label": int(row["label"]), "row": 0} for row in site.train]
     before = task.weights()
-    update = local_update(task, spec, examples, site.name, 1, None)
+    update = local_update(task, spec, examples, site.name, 1, Start(before))
     after = task.weights()
+    tensors = update_tensors(spec, task.plan, site.name, 1)
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "update.safetensors"
-        with SafetensorsWriter(path, update_tensors(spec, task.plan), {"decay": repr(update.decay)}) as writer:
+        with SafetensorsWriter(path, tensors, {"decay": repr(update.decay)}) as writer:
             for name, tensor in update.tensors.items():
                 writer.write(name, tensor.numpy())
         sent = path.stat().st_size
@@ -61,7 +63,7 @@ def main() -> None:
             changed = max(changed, float((own - orient(before[target.name])).abs().max() / ulp))
 
     dense = task.plan.dense_bytes()
-    head = sum(spec.size_bytes for name, spec in update_tensors(task.spec, task.plan).items() if "/delta" in name)
+    head = sum(spec.size_bytes for name, spec in tensors.items() if "/delta" in name)
     lora = sum(4 * options.rank * (target.d + target.k) for target in task.plan.targets) + head
     print(f"rank {options.rank}, {options.steps} steps, {len(task.plan.targets)} matrices")
     print(f"update      {sent:>12,} bytes")

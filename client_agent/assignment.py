@@ -93,8 +93,12 @@ class Assignment:
         """Trains on this site's data; the update's file lies on disk afterwards."""
         spec, site = self._spec(), self._site
         split, client, number = self._local_data(spec).train, site.settings.name, self._task.round
+        own = site.cache.last_kept(client, self._task.job_id, number)
+        keep = site.cache.kept(client, self._task.job_id, number)
         await site.thread.run(
-            lambda trainer: trainer.train(spec, split, client, number, self._state, self._on_step, self._update)
+            lambda trainer: trainer.train(
+                spec, split, client, number, self._state, own, self._on_step, self._update, keep
+            )
         )
 
     async def upload(self) -> None:

@@ -4,6 +4,7 @@ work_dir/blobs/sha256/ab/abcdef...           a blob
 work_dir/blobs/partial/abcdef...             one on its way
 work_dir/models/<hash of the file list>/...  a base model's folder
 work_dir/updates/<job>+<round>+<client>.safetensors
+work_dir/kept/<job>+<round>+<client>.safetensors   what a client keeps for its next round
 work_dir/lock                                taken by the process that works here
 """
 
@@ -81,7 +82,8 @@ class Cache:
         self._partial = work_dir / "blobs" / "partial"
         self._models = work_dir / "models"
         self._updates = work_dir / "updates"
-        for folder in (self._blobs, self._partial, self._models, self._updates):
+        self._kept = work_dir / "kept"
+        for folder in (self._blobs, self._partial, self._models, self._updates, self._kept):
             folder.mkdir(parents=True, exist_ok=True)
 
     def find(self, blob: Blob) -> Path | None:
@@ -123,7 +125,7 @@ class Cache:
             if folder != model and self._excess(spared, model, max_bytes) > 0:
                 shutil.rmtree(folder)
                 self._prune_blobs(spared, model, max_bytes)  # now those that were linked from there only
-        for path in self._updates.iterdir():
+        for path in (*self._updates.iterdir(), *self._kept.iterdir()):
             if time.time() - _last_used(path) > _UPDATE_LIFE_S:
                 path.unlink()
 
@@ -190,9 +192,22 @@ class Cache:
         Raises:
             Rejected: the job id can not be part of a file name.
         """
-        if not _NAME.fullmatch(job_id):
-            raise Rejected(f"the coordinator named a job {job_id!r}, which is no identifier")
-        return self._updates / f"{_SEPARATOR.join((job_id, str(round_number), client))}.safetensors"
+        return self._updates / _file_name(client, job_id, round_number)
+
+    def kept(self, client: str, job_id: str, round_number: int) -> Path:
+        """Where this client keeps what it wants to know of a round in its next one."""
+        return self._kept / _file_name(client, job_id, round_number)
+
+    def last_kept(self, client: str, job_id: str, before: int) -> Path | None:
+        """What the client kept of its last round before this one; what is older than that is deleted."""
+        files = {
+            int(path.name.split(_SEPARATOR)[1]): path
+            for path in self._kept.glob(_file_name(client, job_id, "*"))  # no name has a wildcard in it
+        }
+        earlier = sorted(number for number in files if number < before)
+        for number in earlier[:-1]:
+            files[number].unlink()
+        return files[earlier[-1]] if earlier else None
 
     def forget_updates(self, job_id: str, but: Path | None = None) -> None:
         """Deletes all updates of a job, or all but one."""
@@ -202,6 +217,12 @@ class Cache:
 
     def _path(self, blob: Blob) -> Path:
         return self._blobs / blob.sha256[:2] / blob.sha256
+
+
+def _file_name(client: str, job_id: str, round_number: int | str) -> str:
+    if not _NAME.fullmatch(job_id):
+        raise Rejected(f"the coordinator named a job {job_id!r}, which is no identifier")
+    return f"{_SEPARATOR.join((job_id, str(round_number), client))}.safetensors"
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -16,9 +16,13 @@ from torch import Tensor
 from client_agent.data import Split
 from client_agent.errors import CannotTrain
 from fedgalore.job_spec import JobSpec
-from fedgalore.plan import UPDATE_FORMAT, WEIGHTS_FORMAT, TrainingPlan, update_tensors
+from fedgalore.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, update_tensors, weights_tensors
+from fedgalore.methods import method_of
+from fedgalore.methods.base import Start
+from fedgalore.plan import TensorSpec, TrainingPlan
+from fedgalore.server import apply_aggregate
 from fedgalore.tasks import TaskError, TaskModel
-from fedgalore.training import TrainingError, Update, apply_aggregate, evaluate, local_update
+from fedgalore.training import TrainingError, Update, evaluate, local_update
 from protos.codec import CodecError, SafetensorsWriter, TensorFile, encode_header, open_update
 
 
@@ -57,8 +61,11 @@ class Trainer:
         """Right after `open`: takes what that built as version 0 if it is, bit for bit, so that nobody fetches it."""
         task = self._open_task()
         assert self.version is None
-        weights = task.weights()
-        if _sha256(task.plan, weights, {"format": WEIGHTS_FORMAT, "version": "0"}) != weights_sha256:
+        weights = task.weights() | method_of(task.spec).carried(task.spec, task.plan)
+        if (
+            _sha256(weights_tensors(task.spec, task.plan), weights, {"format": WEIGHTS_FORMAT, "version": "0"})
+            != weights_sha256
+        ):
             return False
         self._weights, self.version = weights, 0
         return True
@@ -78,8 +85,13 @@ class Trainer:
         assert self.version is not None
         with _in_words():
             file = open_update(aggregate)
-            weights = apply_aggregate(self._weights, _tensors(file), float(file.metadata["decay"]), task.plan)
-        if _sha256(task.plan, weights, {**file.metadata, "format": WEIGHTS_FORMAT}) != weights_sha256:
+            weights = apply_aggregate(
+                self._weights, _tensors(file), float(file.metadata["decay"]), task.plan, task.spec
+            )
+        if (
+            _sha256(weights_tensors(task.spec, task.plan), weights, {**file.metadata, "format": WEIGHTS_FORMAT})
+            != weights_sha256
+        ):
             self.drift += 1
         self._weights, self.version = weights, self.version + 1
 
@@ -107,19 +119,33 @@ class Trainer:
         client: str,
         round_number: int,
         state: Path | None,
+        own: Path | None,
         on_step: Callable[[int, float], bool],
         output: Path,
+        keep: Path,
     ) -> None:
         """One round of local training; the update's file appears at `output` whole or not at all.
+
+        Args:
+            state: what the round's clients start from beside the weights.
+            own: what this client kept of its last round.
+            keep: where to write what it keeps of this one, if the job's method keeps anything.
 
         Raises:
             TrainingStopped: `on_step` answered False.
         """
         task = self._open_task()
         with _in_words(split):
-            carried = _tensors(open_update(state)) if state else None
-            update = local_update(task, spec, split.examples, client, round_number, carried, on_step)
+            start = Start(
+                self._weights,
+                _tensors(open_update(state)) if state else {},
+                _tensors(open_update(own)) if own else {},
+            )
+            update = local_update(task, spec, split.examples, client, round_number, start, on_step)
         with _in_words():
+            if update.kept:  # before the update, so that a delivered one never lacks it
+                shapes = {name: TensorSpec("F32", tuple(tensor.shape)) for name, tensor in update.kept.items()}
+                _write_synced(keep, shapes, update.kept, {})
             self._write(update, spec, client, round_number, output)
 
     def _write(self, update: Update, spec: JobSpec, client: str, round_number: int, output: Path) -> None:
@@ -132,17 +158,25 @@ class Trainer:
             "decay": repr(update.decay),
             "metrics": json.dumps(update.metrics, sort_keys=True),
         }
-        draft = output.with_suffix(".draft")
-        with SafetensorsWriter(draft, update_tensors(spec, self._open_task().plan), metadata) as writer:
-            for name, tensor in update.tensors.items():
-                writer.write(name, tensor.numpy())
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(output)
+        tensors = update_tensors(spec, self._open_task().plan, client, round_number)
+        _write_synced(output, tensors, update.tensors, metadata)
 
     def _open_task(self) -> TaskModel:
         assert self._task is not None, "open() comes first"
         return self._task
+
+
+def _write_synced(
+    output: Path, shapes: dict[str, TensorSpec], tensors: Mapping[str, Tensor], metadata: dict[str, str]
+) -> None:
+    """A tensor file that appears at `output` whole or not at all."""
+    draft = output.with_suffix(".draft")
+    with SafetensorsWriter(draft, shapes, metadata) as writer:
+        for name, tensor in tensors.items():
+            writer.write(name, tensor.numpy())
+    with draft.open("rb") as file:
+        os.fsync(file.fileno())
+    draft.replace(output)
 
 
 def _tensors(file: TensorFile) -> dict[str, Tensor]:
@@ -150,9 +184,9 @@ def _tensors(file: TensorFile) -> dict[str, Tensor]:
     return {name: torch.from_numpy(file.tensor(name)).clone() for name in file.names}
 
 
-def _sha256(plan: TrainingPlan, weights: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    digest = hashlib.sha256(encode_header(plan.weights(), metadata))
-    for name in plan.weights():
+def _sha256(tensors: dict[str, TensorSpec], weights: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256(encode_header(tensors, metadata))
+    for name in tensors:
         digest.update(weights[name].contiguous().view(-1).numpy().data)
     return digest.hexdigest()
 

@@ -20,10 +20,12 @@ from coordinator.blob_store import BlobStore
 from coordinator.job import Job, Prepared
 from coordinator.model_source import MODEL_FILES, SourceError, fetched_folder
 from coordinator.round_state import BlobRef, ModelVersion
-from fedgalore import plan as layout
+from fedgalore import layout
 from fedgalore.job_spec import JobSpec
-from fedgalore.methods.fedgalore import ClientTensors, GroupResult, Reader, aggregate_group, groups, mean_decay
+from fedgalore.methods import method_of
+from fedgalore.methods.base import ClientTensors, GroupResult, Reader, Round
 from fedgalore.plan import TensorSpec, TrainingPlan
+from fedgalore.server import aggregate_group, groups
 from fedgalore.tasks import TaskError, TaskModel
 from protos.codec import SafetensorsWriter, TensorFile, open_update
 
@@ -63,11 +65,11 @@ def prepare(spec: JobSpec, blobs: BlobStore) -> Prepared:
         task.save(export)
         _check_export(export, task.plan)
         weights = folder / "weights.safetensors"
-        with SafetensorsWriter(
-            weights, task.plan.weights(), {"format": layout.WEIGHTS_FORMAT, "version": "0"}
-        ) as writer:
-            for name in task.plan.weights():
-                writer.write(name, task.weight(name).numpy())
+        tensors = layout.weights_tensors(spec, task.plan)
+        carried = method_of(spec).carried(spec, task.plan)
+        with SafetensorsWriter(weights, tensors, {"format": layout.WEIGHTS_FORMAT, "version": "0"}) as writer:
+            for name in tensors:
+                writer.write(name, (carried[name] if name in carried else task.weight(name)).numpy())
         return Prepared(
             plan=task.plan.to_dict(),
             base_model=_store_folder(source, blobs),
@@ -114,14 +116,21 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
     for name, receipt in receipts.items():
         update = open_update(blobs.path(receipt.blob.sha256))
         clients.append(ClientTensors(name, receipt.num_examples, float(update.metadata["decay"]), _reader(update)))
-    weights = _reader(open_update(blobs.path(job.model.weights.sha256)))
-    residue = _reader(open_update(blobs.path(job.model.residue.sha256))) if job.model.residue else None
-    decay = mean_decay(clients, spec)
+    model = job.model
+    this = Round(
+        spec=spec,
+        number=job.round.number,
+        clients=clients,
+        weights=_reader(open_update(blobs.path(model.weights.sha256))),
+        state=_reader(open_update(blobs.path(model.state.sha256))) if model.state else None,
+        residue=_reader(open_update(blobs.path(model.residue.sha256))) if model.residue else None,
+        device=device,
+    )
 
     outputs: dict[str, tuple[str, Mapping[str, TensorSpec]]] = {
-        "weights": (layout.WEIGHTS_FORMAT, plan.weights()),
-        "aggregate": (layout.AGGREGATE_FORMAT, layout.aggregate_tensors(spec, plan, len(clients))),
-        "state": (layout.STATE_FORMAT, layout.state_tensors(spec, plan)),
+        "weights": (layout.WEIGHTS_FORMAT, layout.weights_tensors(spec, plan)),
+        "aggregate": (layout.AGGREGATE_FORMAT, layout.aggregate_tensors(spec, plan, list(receipts), this.number)),
+        "state": (layout.STATE_FORMAT, layout.state_tensors(spec, plan, this.number)),
         "residue": (layout.RESIDUE_FORMAT, layout.residue_tensors(spec, plan)),
     }
     statistics: dict[str, list[float]] = {}
@@ -130,22 +139,22 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
             writers = {
                 part: files.enter_context(
                     SafetensorsWriter(
-                        folder / part, tensors, {"format": form, "version": str(version), "decay": repr(decay)}
+                        folder / part, tensors, {"format": form, "version": str(version), "decay": repr(this.decay)}
                     )
                 )
                 for part, (form, tensors) in outputs.items()
                 if tensors
             }
-            for group in groups(plan, len(clients), spec):
-                result = aggregate_group(group, clients, weights, residue, spec, job.round.number, device)
+            for group in groups(plan, list(receipts), spec):
+                result = aggregate_group(group, this)
                 _write(result, writers)
                 for key, values in result.statistics.items():
                     statistics.setdefault(key, []).extend(values)
         computed = time.perf_counter()
         refs = {part: blobs.put_file(folder / part, move=True) for part in writers}
-    model = ModelVersion(version, refs["weights"], refs["aggregate"], refs.get("state"), refs.get("residue"))
+    made = ModelVersion(version, refs["weights"], refs["aggregate"], refs.get("state"), refs.get("residue"))
     timings = {"compute_s": computed - started, "store_s": time.perf_counter() - computed}
-    return Aggregated(model, timings, {key: sum(values) / len(values) for key, values in statistics.items()})
+    return Aggregated(made, timings, {key: sum(values) / len(values) for key, values in statistics.items()})
 
 
 def _reader(file: TensorFile) -> Reader:

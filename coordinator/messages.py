@@ -9,7 +9,8 @@ from coordinator.errors import InvalidRequest, InvalidUpdate
 from coordinator.grpc_guard import finite, positive, sha256
 from coordinator.round_state import BlobRef, EvaluationResult
 from coordinator.update_check import Manifest
-from fedgalore.plan import TrainingPlan, update_tensors
+from fedgalore.layout import update_tensors
+from fedgalore.plan import TrainingPlan
 from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def manifest(job: Job, number: int, client: str) -> Manifest:
     if job.prepared is None or job.round is None or job.round.kind != "train":
         raise InvalidUpdate(f"round: {number} only evaluates; send its result with ReportProgress")
     plan = TrainingPlan.from_dict(job.prepared.plan)
-    return Manifest(job.id, number, client, update_tensors(job.parsed, plan))
+    return Manifest(job.id, number, client, update_tensors(job.parsed, plan, client, number))
 
 
 def blob_of(message: pb.UpdateHeader | pb.QueryUploadRequest) -> BlobRef:

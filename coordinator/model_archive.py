@@ -89,7 +89,7 @@ class ModelArchive:
         weakref.finalize(self, self._files.close)
         weights_path = blobs.path(version.weights.sha256)
         weights, trained = read_header(weights_path), self._open(weights_path)
-        missing = set(weights.tensors)
+        missing = {name for name in weights.tensors if "/" not in name}  # others go beside the model's: adapters
         for name, blob in job.prepared.export:
             _check_name(name)
             path = blobs.path(blob.sha256)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coordinator.errors import InvalidUpdate
-from fedgalore.plan import UPDATE_FORMAT, TensorSpec
+from fedgalore.layout import UPDATE_FORMAT
+from fedgalore.plan import TensorSpec
 from protos.codec import LENGTH_BYTES, CodecError, Header, TensorFile, encode_header, header_length, read_header
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ Shapes: `B` matrices of equal shape `(d, k)`, oriented; `left (B, d, q)` orthono
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,24 +29,25 @@ class Aggregate:
         """Top left singular vectors of `dW`, `(B, d, rank)`."""
         return self.left[..., :rank]
 
+    def leading(self, rank: int) -> Aggregate:
+        """Only the columns that carry most."""
+        return Aggregate(self.left[..., :rank], self.right[..., :rank, :], self.residue)
+
     @property
     def is_smaller_than_dense(self) -> bool:
         return factors_are_smaller(self.left.shape[-2], self.right.shape[-1], self.left.shape[-1])
 
 
-def mean_of_factors(bases: Tensor, factors: Tensor, weights: Tensor) -> Aggregate:
-    """`sum_i p_i sum_j P_ij S_ij` exactly, by a thin QR of the stacked bases and an SVD of the small core.
+def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Aggregate:
+    """`sum_i w_i left_i right_i` exactly, by a thin QR of the stacked left factors and an SVD of the small core.
 
     Args:
-        bases: `P_ij`, `(M, J, B, d, r)`.
-        factors: `S_ij`, `(M, J, B, r, k)`.
-        weights: `p_i`, `(M,)` float64, summing to 1.
+        lefts: bases `P_ij` or any left factors, each `(B, d, r_i)`; the ranks may differ.
+        rights: each `(B, r_i, k)`.
+        weights: one for each pair.
     """
-    clients, stretches, batch, d, rank = bases.shape
-    k = factors.shape[-1]
-    stacked = bases.permute(2, 3, 0, 1, 4).reshape(batch, d, clients * stretches * rank).double()
-    weighted = factors.double() * weights.to(factors.device)[:, None, None, None, None]
-    tall = weighted.permute(2, 0, 1, 3, 4).reshape(batch, clients * stretches * rank, k)
+    stacked = torch.cat([left.double() for left in lefts], dim=-1)
+    tall = torch.cat([weight * right.double() for right, weight in zip(rights, weights, strict=True)], dim=-2)
     span, triangle = torch.linalg.qr(stacked)
     return _sorted(span, triangle @ tall)
 
@@ -76,11 +78,3 @@ def apply_factors(weight: Tensor, decay: float, left: Tensor, right: Tensor) -> 
 def apply_dense(weight: Tensor, decay: float, change: Tensor) -> Tensor:
     """`decay W + change`, element by element."""
     return weight * decay + change
-
-
-def mean_of_dense(changes: Tensor, weights: Tensor) -> Tensor:
-    """`sum_i p_i change_i` in float64 and the order given; `changes (M, ...)`, result float32."""
-    total = torch.zeros_like(changes[0], dtype=torch.float64)
-    for change, weight in zip(changes, weights.tolist(), strict=True):
-        total += weight * change.double()
-    return total.float()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
@@ -25,7 +25,7 @@ class Strict(BaseModel):
 
 class ModelSpec(Strict):
     source: str = Field(min_length=1, description="Folder that the coordinator can read, or a hub id")
-    task: Literal["sequence-classification", "causal-lm"] = "sequence-classification"
+    task: Literal["sequence-classification", "causal-lm", "image-classification"] = "sequence-classification"
     num_labels: int | None = Field(default=None, ge=2, le=100_000, description="Classes; needed for classification")
     label_names: tuple[str, ...] | None = Field(
         default=None, description="Class names in order of their index; lets data hold names instead of numbers"
@@ -35,10 +35,10 @@ class ModelSpec(Strict):
     def _labels_fit_the_task(self) -> ModelSpec:
         if self.task == "causal-lm":
             if self.num_labels is not None or self.label_names is not None:
-                raise ValueError("num_labels and label_names belong to task: sequence-classification; leave them out")
+                raise ValueError("num_labels and label_names belong to classification tasks; leave them out")
             return self
         if self.num_labels is None and self.label_names is None:
-            raise ValueError("num_labels is needed for task: sequence-classification")
+            raise ValueError(f"num_labels is needed for task: {self.task}")
         if self.label_names is not None:
             if len(self.label_names) < 2 or len(set(self.label_names)) != len(self.label_names):
                 raise ValueError("label_names needs at least two different names")
@@ -57,13 +57,40 @@ class DataSpec(Strict):
     max_length: int = Field(default=128, ge=2, le=32_768, description="Tokens an example is cut to")
 
 
+Rank = Annotated[int, Field(ge=1, le=4096)]
+TargetModules = Annotated[
+    tuple[str, ...] | None,
+    Field(description="Suffixes of module names to train; default: all linear layers of the backbone"),
+]
+RankPattern = Annotated[
+    dict[str, Rank],
+    Field(description="Ranks of modules in place of `rank`, by suffix of the module's name; the longest suffix wins"),
+]
+ClientRanks = Annotated[
+    dict[Identifier, Rank], Field(description="Ranks of clients in place of `rank`, by the client's name")
+]
+
+
+def _one_kind_of_rank(client_ranks: dict[str, int], rank_pattern: dict[str, int]) -> None:
+    if client_ranks and rank_pattern:
+        raise ValueError("client_ranks and rank_pattern can not be combined; leave one of them out")
+
+
 class FedGaLoreSpec(Strict):
-    """GaLore subspaces with state alignment; ALGORITHM: basis `local`."""
+    """GaLore subspaces with state alignment."""
 
     kind: Literal["fedgalore"] = "fedgalore"
-    rank: int = Field(default=8, ge=1, le=4096, description="Columns of each basis")
-    basis: Literal["local"] = "local"
-    state_sync: Literal["ajive", "average", "reset"] = "ajive"
+    rank: Rank = Field(default=8, description="Columns of each basis")
+    rank_pattern: RankPattern = {}
+    client_ranks: ClientRanks = {}
+    basis: Literal["local", "shared"] = Field(
+        default="local",
+        description="Each client's own gradient subspaces, or one that the mean gradient of all clients spans",
+    )
+    state_sync: Literal["ajive", "average", "reset", "local"] = Field(
+        default="ajive",
+        description="Second moments a round starts from: what all share, their mean, none, or each client's own",
+    )
     scale: float = Field(
         default=1.0, gt=0, le=100, description="GaLore's alpha: multiplies the step of target matrices"
     )
@@ -72,15 +99,71 @@ class FedGaLoreSpec(Strict):
         default=2.0, ge=0, description="Steps the carried second moment counts for; null: trusted for ever"
     )
     update_clip: float | None = Field(default=1.0, gt=0, description="RMS an update is clipped to; null: off")
-    target_modules: tuple[str, ...] | None = Field(
-        default=None,
-        description="Suffixes of module names to train in a subspace; default: linear layers of the blocks",
-    )
+    target_modules: TargetModules = None
     downlink_rank: int | None = Field(
         default=None,
         ge=1,
         description="Rank the aggregate is truncated to on its way down, with error feedback; null: exact",
     )
+
+    @model_validator(mode="after")
+    def _choices_fit(self) -> FedGaLoreSpec:
+        _one_kind_of_rank(self.client_ranks, self.rank_pattern)
+        if self.basis == "shared" and self.client_ranks:
+            raise ValueError("client_ranks needs basis: local; with basis: shared all clients train in one basis")
+        if self.basis == "shared" and self.downlink_rank is not None:
+            raise ValueError("downlink_rank: the aggregate of a shared basis has rank `rank` already; leave it out")
+        return self
+
+
+class FedAvgSpec(Strict):
+    """Full fine-tuning of the target matrices, averaged: McMahan et al. 2017, arXiv 1602.05629."""
+
+    kind: Literal["fedavg"]
+    target_modules: TargetModules = None
+
+
+class LoRASpec(Strict):
+    """Low-rank adapters `W + scale B A`, A `(rank, in)` and B `(out, rank)`; the kinds differ in what is averaged.
+
+    `fedit` averages A and B apart (arXiv 2305.05644), `ffa_lora` trains and averages B only (2403.12313), `flora` folds
+    the exact mean of B A into the weights and starts new adapters (2409.05976), `fedex_lora` averages A and B and folds
+    in what that leaves out (2410.09432).
+    """
+
+    kind: Literal["fedit", "ffa_lora", "flora", "fedex_lora"]
+    rank: Rank = 8
+    rank_pattern: RankPattern = {}
+    client_ranks: ClientRanks = {}
+    scale: float = Field(default=2.0, gt=0, le=1000, description="LoRA's alpha / rank")
+    target_modules: TargetModules = None
+
+    @model_validator(mode="after")
+    def _ranks_can_be_averaged(self) -> LoRASpec:
+        _one_kind_of_rank(self.client_ranks, self.rank_pattern)
+        if self.client_ranks and self.kind != "flora":
+            raise ValueError(
+                f"client_ranks: {self.kind} averages factors, which needs equal ranks; take kind: flora or fedgalore"
+            )
+        return self
+
+
+KINDS = ("fedgalore", "fedavg", "fedit", "ffa_lora", "flora", "fedex_lora")
+
+
+def _method_kind(value: Any) -> str:
+    kind = value.get("kind", "fedgalore") if isinstance(value, dict) else getattr(value, "kind", "")
+    return "lora" if kind in KINDS[2:] else str(kind)
+
+
+MethodSpec = Annotated[
+    Annotated[FedGaLoreSpec, Tag("fedgalore")]
+    | Annotated[FedAvgSpec, Tag("fedavg")]
+    | Annotated[LoRASpec, Tag("lora")],
+    Discriminator(
+        _method_kind, custom_error_type="method_kind", custom_error_message=f"Input should be one of {', '.join(KINDS)}"
+    ),
+]
 
 
 class RoundsSpec(Strict):
@@ -119,6 +202,7 @@ class RoundsSpec(Strict):
 class LocalSpec(Strict):
     steps: int = Field(default=10, ge=1, le=1_000_000, description="Optimizer steps a client takes in a round")
     batch_size: int = Field(default=16, ge=1, le=65_536)
+    group_by_length: bool = Field(default=False, description="Like lengths in one batch: less padding, faster steps")
     learning_rate: float = Field(default=1e-3, gt=0, le=10, description="Of the target matrices")
     head_learning_rate: float | None = Field(
         default=None, gt=0, le=10, description="Of weights sent dense (heads); default: learning_rate"
@@ -146,6 +230,11 @@ class EvaluationSpec(Strict):
     split: Literal["train", "test"] = "test"
     batch_size: int = Field(default=64, ge=1, le=65_536)
     max_examples: int | None = Field(default=None, ge=1, description="Examples a client evaluates at most; null: all")
+    exact_match: Literal["text", "number"] | None = Field(
+        default=None,
+        description="Language models: generate answers and compare the whole text, or the last number in it; null: off",
+    )
+    max_new_tokens: int = Field(default=128, ge=1, le=32_768, description="Longest answer generated for exact_match")
 
 
 class JobSpec(Strict):
@@ -154,20 +243,26 @@ class JobSpec(Strict):
     name: Identifier
     model: ModelSpec
     data: DataSpec
-    method: FedGaLoreSpec = FedGaLoreSpec()
+    method: MethodSpec = FedGaLoreSpec()
     rounds: RoundsSpec = RoundsSpec()
     local: LocalSpec = LocalSpec()
     server: ServerSpec = ServerSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     seed: int = Field(default=0, ge=0, lt=2**63)
 
-    @field_validator("method", mode="before")
-    @classmethod
-    def _known_kind(cls, value: Any) -> Any:
-        kind = value.get("kind", "fedgalore") if isinstance(value, dict) else None
-        if kind in ("fedavg", "fedit", "ffa_lora", "flora", "fedex_lora"):
-            raise ValueError(f"kind {kind!r} is not built yet; this version offers: fedgalore")
-        return value
+    @model_validator(mode="after")
+    def _method_fits(self) -> JobSpec:
+        method = self.method
+        if isinstance(method, FedGaLoreSpec) and method.basis == "shared" and method.update_proj_gap < self.local.steps:
+            raise ValueError(
+                f"method.update_proj_gap ({method.update_proj_gap}) below local.steps ({self.local.steps}) needs "
+                "method.basis: local; a shared basis stays for the whole round"
+            )
+        if method.kind == "fedex_lora" and self.server.learning_rate != 1:
+            raise ValueError("server.learning_rate: fedex_lora folds in the exact mean; leave it at 1")
+        if self.evaluation.exact_match is not None and self.model.task != "causal-lm":
+            raise ValueError("evaluation.exact_match needs model.task: causal-lm; leave it out")
+        return self
 
     def evaluates(self, model_version: int) -> bool:
         """Whether clients evaluate this version of the model; the last one always is."""
@@ -184,7 +279,12 @@ def explain(error: ValidationError) -> list[dict[str, str]]:
     """Pydantic's findings as `{field, problem}` rows that a person can act on."""
     rows = []
     for item in error.errors(include_url=False, include_context=False):
-        field = ".".join(str(part) for part in item["loc"]) or "document"
+        path = [str(part) for part in item["loc"]]
+        if path[0:1] == ["method"] and path[1:2] and path[1] in ("fedgalore", "fedavg", "lora"):
+            del path[1]  # pydantic's name of the union's member
+        if item["type"] == "method_kind":
+            path.append("kind")
+        field = ".".join(path) or "document"
         problem = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             problem = "unknown key; remove it or check its spelling"

@@ -1,13 +1,13 @@
 """GaLoreAdamW: AdamW inside gradient subspaces that keeps its own change as exact low-rank factors.
 
 Each target matrix has a hook that projects its gradient the moment it is complete and frees it, so that at most one
-full-size gradient is alive. Everything else (moments, factors) has `r` rows. Weights that are not targets are trained
-by `torch.optim.AdamW`. Formulas: ALGORITHM, "Client, one round"; GaLore https://arxiv.org/abs/2403.03507.
+full-size gradient is alive. Everything else (moments, factors) has `r` rows. Formulas: ALGORITHM, "Client, one round";
+GaLore https://arxiv.org/abs/2403.03507.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, sqrt
 from types import TracebackType
@@ -42,13 +42,32 @@ class Factor:
     factor: Tensor
 
 
+@dataclass(frozen=True)
+class SharedBasis:
+    """One target's basis that all clients train in, and what the next one is found from.
+
+    `basis (d, r)`, None in the round that only sketches; `test_matrix (k, w)`, equal for all clients.
+    """
+
+    basis: Tensor | None
+    test_matrix: Tensor
+
+
 class _Subspace:
     """Optimizer state of one target matrix."""
 
-    def __init__(self, parameter: nn.Parameter, rank: int, carried: SecondMomentSketch | None, seed: int) -> None:
+    def __init__(
+        self,
+        parameter: nn.Parameter,
+        rank: int,
+        carried: SecondMomentSketch | None,
+        shared: SharedBasis | None,
+        seed: int,
+    ) -> None:
         self.parameter = parameter
         self.rank = rank
         self.carried = carried
+        self.shared = shared
         self.generator = torch.Generator().manual_seed(seed)
         d, k = orient(parameter).shape
         device = parameter.device
@@ -61,6 +80,13 @@ class _Subspace:
         self.residual_sum = torch.zeros(1, k, device=device)
         self.steps = 0
         self.projected: Tensor | None = None
+        self.gradients = 0
+        self.sketch = torch.zeros(d, shared.test_matrix.shape[1], device=device) if shared else None
+
+    def next_basis(self, gradient: Tensor) -> Tensor:
+        if self.shared is not None and self.shared.basis is not None:
+            return self.shared.basis
+        return range_basis(gradient, self.rank, self.generator)
 
     def second_correction(self, beta2: float, steps: int) -> float:
         return 1.0 if self.prior == inf else 1 - beta2 ** (self.prior + steps)
@@ -73,14 +99,12 @@ class _Subspace:
 
 
 class GaLoreAdamW:
-    """AdamW over `targets` inside rank-`r` subspaces and over `dense` in full.
+    """AdamW over `targets` inside rank-`r` subspaces.
 
     Args:
         targets: name -> (weight matrix, rank).
-        dense: weights for plain AdamW.
-        config: of the targets.
-        dense_learning_rate: of the dense weights.
         carried: name -> aligned second moment to start from; names may be missing.
+        shared: name -> basis that all clients train in; names that are missing find bases of their own.
         seed: of the range finders, with each target's name mixed in.
 
     Use as a context manager: the hooks are removed at its end. Call `step()` after each `backward()`.
@@ -89,29 +113,21 @@ class GaLoreAdamW:
     def __init__(
         self,
         targets: Mapping[str, tuple[nn.Parameter, int]],
-        dense: Iterable[nn.Parameter],
         config: SubspaceConfig,
-        dense_learning_rate: float,
         carried: Mapping[str, SecondMomentSketch] | None = None,
         seed: int = 0,
+        shared: Mapping[str, SharedBasis] | None = None,
     ) -> None:
         self.config = config
         self.decay = 1.0
+        carried, shared = carried or {}, shared or {}
         self._subspaces = {
-            name: _Subspace(parameter, rank, (carried or {}).get(name), derive_seed(seed, "basis", name))
+            name: _Subspace(parameter, rank, carried.get(name), shared.get(name), derive_seed(seed, "basis", name))
             for name, (parameter, rank) in targets.items()
         }
         self._handles = [
             space.parameter.register_post_accumulate_grad_hook(self._hook(space)) for space in self._subspaces.values()
         ]
-        weights = list(dense)
-        self._dense = (
-            torch.optim.AdamW(
-                weights, lr=dense_learning_rate, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
-            )
-            if weights
-            else None
-        )
 
     def __enter__(self) -> GaLoreAdamW:
         return self
@@ -126,8 +142,15 @@ class GaLoreAdamW:
         def project_and_free(parameter: Tensor) -> None:
             assert parameter.grad is not None
             gradient = orient(parameter.grad.float())
+            if space.shared is not None:
+                assert space.sketch is not None
+                space.sketch += gradient @ space.shared.test_matrix
+                space.gradients += 1
+                if space.shared.basis is None:
+                    parameter.grad = None
+                    return
             if space.steps % self.config.update_proj_gap == 0:
-                self._change_basis(space, range_basis(gradient, space.rank, space.generator))
+                self._change_basis(space, space.next_basis(gradient))
             space.projected = project(space.basis, gradient)
             space.residual_sum += residual_of(gradient, space.projected)
             parameter.grad = None
@@ -168,9 +191,6 @@ class GaLoreAdamW:
                 orient(space.parameter).add_(project_back(space.basis, move))
                 space.factor += move
                 space.projected = None
-        if self._dense is not None:
-            self._dense.step()
-            self._dense.zero_grad()
 
     def _direction(self, space: _Subspace, projected: Tensor) -> Tensor:
         """`N (r, k)`: Adam's normalised step, clipped to an RMS of `update_clip` (Adafactor, arXiv 1804.04235)."""
@@ -198,3 +218,9 @@ class GaLoreAdamW:
         correction = space.second_correction(self.config.betas[1], space.steps)
         second = space.second / correction if correction > 0 else space.second
         return SecondMomentSketch(space.basis, second, space.residual())
+
+    def range_sketch(self, name: str) -> Tensor:
+        """`Y = G Omega (d, w)` of the mean gradient of the steps taken: what the next shared basis is found from."""
+        space = self._subspaces[name]
+        assert space.sketch is not None
+        return space.sketch / max(space.gradients, 1)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedgalore.layout import OVERSAMPLING
+
 POWER_ITERATIONS = 2
-OVERSAMPLING = 4
 
 
 def orient(weight: Tensor) -> Tensor:

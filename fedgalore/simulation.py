@@ -5,44 +5,59 @@ For the same job, seed, clients and machine the final weights equal the distribu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fedgalore import layout
 from fedgalore.job_spec import JobSpec
-from fedgalore.methods.fedgalore import ClientTensors, aggregate_group, groups
+from fedgalore.methods import method_of
+from fedgalore.methods.base import ClientTensors, Round, Start
 from fedgalore.selection import choose_cohort
+from fedgalore.server import aggregate_group, groups
 from fedgalore.tasks import Example, TaskModel
 from fedgalore.training import Update, evaluate, local_update
 
 
 @dataclass(frozen=True)
 class Site:
-    """One client's name and data, as `fedgalore.data` reads it."""
+    """One client's name and data, as `fedgalore.data` reads it.
+
+    `local_update` is what the client does with a round; a client that misbehaves has one of its own.
+    """
 
     name: str
     train: Sequence[Example]
     test: Sequence[Example] = ()
+    local_update: Callable[..., Update] = local_update
 
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What one round showed: by client, metrics of the model it started from and of training; statistics of states."""
+    """What one round showed.
+
+    By client: metrics of the model it started from (`evaluation`) and of `training`; by name of a held-out set: metrics
+    of that model; `statistics` of states; `up_bytes` and `down_bytes` of all participants together, tensors only. The
+    base model's way down is not counted.
+    """
 
     number: int
     model_version: int
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
     training: dict[str, dict[str, float]] = field(default_factory=dict)
+    held_out: dict[str, dict[str, float]] = field(default_factory=dict)
     statistics: dict[str, float] = field(default_factory=dict)
+    up_bytes: int = 0
+    down_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class SimulationResult:
     task: TaskModel  # holding the final weights
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor]  # as `layout.weights_tensors` lists them: adapters beside the trained weights
     rounds: list[RoundRecord]
 
 
@@ -52,8 +67,13 @@ def simulate(
     sites: Sequence[Site],
     device: torch.device | None = None,
     on_round: Callable[[RoundRecord], None] | None = None,
+    held_out: Mapping[str, Sequence[Example]] | None = None,
 ) -> SimulationResult:
     """Runs a job over `sites`; `folder` holds the base model. The last record is the evaluation of the final model.
+
+    Args:
+        on_round: called with each round's record when it is over.
+        held_out: examples by name that no client holds; the model is evaluated on them as often as on the sites' own.
 
     Raises:
         ValueError: fewer sites than the job's min_clients.
@@ -63,29 +83,38 @@ def simulate(
         raise ValueError(f"rounds.min_clients is {spec.rounds.min_clients}, but there are {len(sites)} clients")
     task = TaskModel.load(spec, folder, device)
     by_name = {site.name: site for site in sites}
-    weights = task.weights()
+    weights = task.weights() | method_of(spec).carried(spec, task.plan)
     state: dict[str, Tensor] = {}
     residue: dict[str, Tensor] = {}
+    own: dict[str, dict[str, Tensor]] = {}
+    before: Collection[str] = by_name  # whoever has the version before; version 0 is drawn at every site
     records: list[RoundRecord] = []
     for version in range(spec.rounds.count + 1):
         number = version + 1  # rounds count from 1, as the coordinator's do
-        record = RoundRecord(number, version)
         final = version == spec.rounds.count
         names = sorted(by_name) if final else choose_cohort(by_name, spec.rounds.cohort_size, spec.seed, number)
+        up, down = (0, 0) if final else _traffic(spec, task, names, before, number)
+        record = RoundRecord(number, version, up_bytes=up, down_bytes=down)
+        if spec.evaluates(version) and held_out:
+            task.load_weights(weights)
+            record.held_out.update({name: evaluate(task, spec, examples) for name, examples in held_out.items()})
         updates: dict[str, Update] = {}
         for name in names:
             site = by_name[name]
-            task.load_weights(weights)
             if spec.evaluates(version):
                 examples = site.train if spec.evaluation.split == "train" else site.test
                 if examples:
+                    task.load_weights(weights)
                     record.evaluation[name] = evaluate(task, spec, examples)
             if not final:
-                updates[name] = local_update(task, spec, site.train, name, number, state)
+                start = Start(weights, state, own.get(name, {}))
+                updates[name] = site.local_update(task, spec, site.train, name, number, start)
+                own[name] = updates[name].kept
                 record.training[name] = updates[name].metrics
         if not final:
-            weights, state, residue, statistics = _aggregate(updates, weights, residue, task, number)
+            weights, state, residue, statistics = _aggregate(updates, weights, state, residue, task, number)
             record.statistics.update(statistics)
+        before = names
         records.append(record)
         if on_round is not None:
             on_round(record)
@@ -93,23 +122,49 @@ def simulate(
     return SimulationResult(task, weights, records)
 
 
+def _traffic(
+    spec: JobSpec, task: TaskModel, names: Collection[str], before: Collection[str], number: int
+) -> tuple[int, int]:
+    """Bytes up and down of a round: who took part in the round before fetches its aggregate, others the weights."""
+    plan = task.plan
+    up = sum(layout.size_bytes(layout.update_tensors(spec, plan, name, number)) for name in names)
+    if number == 1:
+        return up, 0
+    step = layout.size_bytes(layout.aggregate_tensors(spec, plan, sorted(before), number - 1))
+    whole = layout.size_bytes(layout.weights_tensors(spec, plan))
+    state = layout.size_bytes(layout.state_tensors(spec, plan, number - 1))
+    return up, sum(state + (step if name in before else whole) for name in names)
+
+
 def _aggregate(
-    updates: Mapping[str, Update], weights: dict[str, Tensor], residue: dict[str, Tensor], task: TaskModel, number: int
+    updates: Mapping[str, Update],
+    weights: dict[str, Tensor],
+    state: dict[str, Tensor],
+    residue: dict[str, Tensor],
+    task: TaskModel,
+    number: int,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, float]]:
-    clients = [
-        ClientTensors(name, update.num_examples, update.decay, update.tensors.__getitem__)
-        for name, update in sorted(updates.items())
-    ]
+    this = Round(
+        spec=task.spec,
+        number=number,
+        clients=[
+            ClientTensors(name, update.num_examples, update.decay, update.tensors.__getitem__)
+            for name, update in sorted(updates.items())
+        ],
+        weights=weights.__getitem__,
+        state=state.__getitem__ if state else None,
+        residue=residue.__getitem__ if residue else None,
+        device=task.device,
+    )
     new: dict[str, Tensor] = {}
-    state: dict[str, Tensor] = {}
+    next_state: dict[str, Tensor] = {}
     kept: dict[str, Tensor] = {}
     statistics: dict[str, list[float]] = {}
-    reader = residue.__getitem__ if residue else None
-    for group in groups(task.plan, len(clients), task.spec):
-        result = aggregate_group(group, clients, weights.__getitem__, reader, task.spec, number, task.device)
+    for group in groups(task.plan, sorted(updates), task.spec):
+        result = aggregate_group(group, this)
         new.update(result.weights)
-        state.update(result.state)
+        next_state.update(result.state)
         kept.update(result.residue)
         for key, values in result.statistics.items():
             statistics.setdefault(key, []).extend(values)
-    return new, state, kept, {key: sum(values) / len(values) for key, values in statistics.items()}
+    return new, next_state, kept, {key: sum(values) / len(values) for key, values in statistics.items()}

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fedgalore.job_spec import JobSpec
-from fedgalore.plan import Dense, Target, TrainingPlan
+from fedgalore.plan import Dense, Target, TrainingPlan, ends_in, rank_of_module
 from fedgalore.seeding import derive_seed
 
 IGNORED = -100  # label of a token that the loss leaves out
 MISSING_SHARE = 0.1  # of the weights may be new (heads, poolers); with more, the folder holds another model
+
+GROUPED_BATCHES = 8  # among which `group_by_length` sorts
 
 Example = Mapping[str, Any]  # as fedgalore.data reads it
 Batch = dict[str, Tensor]
@@ -249,12 +251,33 @@ def batches(examples: Sequence[Example], spec: JobSpec, client: str, round_numbe
     Depends on the job's seed, the client and the round alone, so a restarted agent draws the same batches.
     """
     generator = torch.Generator().manual_seed(derive_seed(spec.seed, "batches", client, round_number))
+    size = spec.local.batch_size
     order: list[int] = []
+    ready: list[list[int]] = []
     for _ in range(spec.local.steps):
-        while len(order) < spec.local.batch_size:
+        while not ready:
             order += torch.randperm(len(examples), generator=generator).tolist()
-        chosen, order = order[: spec.local.batch_size], order[spec.local.batch_size :]
-        yield [examples[index] for index in chosen]
+            full = len(order) - len(order) % size
+            ready, order = _cut(order[:full], examples, spec, generator), order[full:]
+        yield [examples[index] for index in ready.pop(0)]
+
+
+def _cut(order: list[int], examples: Sequence[Example], spec: JobSpec, generator: torch.Generator) -> list[list[int]]:
+    """A multiple of `batch_size` indices as batches; with `group_by_length` of like lengths, in mixed order."""
+    size = spec.local.batch_size
+    if not spec.local.group_by_length:
+        return [order[start : start + size] for start in range(0, len(order), size)]
+    cut: list[list[int]] = []
+    for start in range(0, len(order), GROUPED_BATCHES * size):
+        window = sorted(order[start : start + GROUPED_BATCHES * size], key=lambda index: text_length(examples[index]))
+        batches = [window[first : first + size] for first in range(0, len(window), size)]
+        cut += [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
+    return cut
+
+
+def text_length(example: Example) -> int:
+    """Characters of an example's texts; 0 for an image. Like lengths in one batch save padding."""
+    return sum(len(example.get(key) or "") for key in ("text", "text_pair", "prompt", "completion"))
 
 
 def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
@@ -265,36 +288,41 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
     not hold.
 
     Raises:
-        TaskError: `target_modules` matches nothing, or `rank` exceeds a target's smaller side.
+        TaskError: `target_modules` or `rank_pattern` matches nothing, or a rank exceeds a target's smaller side.
     """
     prefix = getattr(model, "base_model_prefix", "")
     backbone = getattr(model, prefix, model) if prefix else model
     in_backbone = {id(parameter) for parameter in backbone.parameters()}
     layers = {id(module) for module in backbone.modules()}
-    rank, wanted = spec.method.rank, spec.method.target_modules
+    wanted = spec.method.target_modules
     targets, dense, seen = [], [], set()
     for name, module in model.named_modules():
         if not isinstance(module, nn.Linear | Conv1D) or id(module.weight) in seen:
             continue
-        if wanted is not None and not any(name == suffix or name.endswith(f".{suffix}") for suffix in wanted):
+        if wanted is not None and not any(ends_in(name, suffix) for suffix in wanted):
             continue
         if id(module) not in layers:  # an output layer may share its weight with the backbone's embeddings
             continue
         seen.add(id(module.weight))
         rows, columns = module.weight.shape
-        if rank > min(rows, columns):
+        rank = rank_of_module(spec.method, name)
+        largest = max([rank, *getattr(spec.method, "client_ranks", {}).values()])
+        if largest > min(rows, columns):
             raise TaskError(
-                f"method.rank: {rank} exceeds the smaller side of {name}.weight ({rows} x {columns}); "
+                f"method.rank: {largest} exceeds the smaller side of {name}.weight ({rows} x {columns}); "
                 f"take at most {min(rows, columns)}, or leave that layer out by method.target_modules"
             )
-        targets.append(Target(f"{name}.weight", (rows, columns), rank))
+        targets.append(Target(f"{name}.weight", (rows, columns), rank, isinstance(module, Conv1D)))
     if not targets:
         raise TaskError(
             f"method.target_modules: no linear layer of this model's backbone ends in {', '.join(wanted)}"
             if wanted
             else "model.source: this model has no linear layer that could be trained in a subspace"
         )
-    if spec.model.task == "sequence-classification":
+    for suffix in getattr(spec.method, "rank_pattern", {}):
+        if not any(ends_in(target.name.removesuffix(".weight"), suffix) for target in targets):
+            raise TaskError(f"method.rank_pattern: {suffix!r} is the end of no trained module's name")
+    if spec.model.task != "causal-lm":
         for name, parameter in model.named_parameters():
             if id(parameter) not in in_backbone:
                 dense.append(Dense(name, tuple(parameter.shape)))

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fedgalore.aggregate import apply_dense, apply_factors
 from fedgalore.job_spec import JobSpec
-from fedgalore.methods.fedgalore import carried_state, orient_back, subspace_config, update_of
-from fedgalore.optim import GaLoreAdamW
-from fedgalore.plan import TrainingPlan
-from fedgalore.projector import orient
+from fedgalore.methods import method_of
+from fedgalore.methods.base import Start
 from fedgalore.seeding import derive_seed
 from fedgalore.tasks import Example, TaskModel, batches, check_examples
 
@@ -29,12 +26,16 @@ class TrainingStopped(Exception):
 
 @dataclass(frozen=True)
 class Update:
-    """What a participant reports: `tensors` named as in `fedgalore.plan`, all float32, contiguous, on the CPU."""
+    """What a participant reports: `tensors` named as in `fedgalore.layout`, all float32, contiguous, on the CPU.
+
+    `kept` stays with the client for its next round.
+    """
 
     tensors: dict[str, Tensor]
     num_examples: int
     decay: float
     metrics: dict[str, float]
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 def local_update(
@@ -43,37 +44,28 @@ def local_update(
     examples: Sequence[Example],
     client: str,
     round_number: int,
-    state: Mapping[str, Tensor] | None,
+    start: Start,
     on_step: Callable[[int, float], bool] | None = None,
 ) -> Update:
-    """`local.steps` steps of GaLoreAdamW from the weights that `task` holds; it holds the trained ones afterwards.
+    """`local.steps` steps of the job's method from `start`; `task` holds the trained weights afterwards.
 
     Args:
-        state: the aligned optimizer state of the round, as a state file holds it; None in the first round.
         on_step: called with (steps done, loss) after each step; training stops when it answers False.
 
     Raises:
-        TaskError: examples that do not fit the job.
+        TaskError: examples or weights that do not fit the job.
         TrainingError: the loss or a weight became infinite or NaN.
         TrainingStopped: `on_step` answered False.
     """
     check_examples(examples, spec)
-    dense = task.dense()
-    before = {name: parameter.detach().clone() for name, parameter in dense.items()}
+    task.load_weights(start.weights)
     torch.manual_seed(derive_seed(spec.seed, "dropout", client, round_number))
     task.model.train()
     losses: list[float] = []
     right = predictions = 0
-    on_device = {name: tensor.to(task.device) for name, tensor in (state or {}).items()}
-    optimizer = GaLoreAdamW(
-        task.targets(),
-        dense.values(),
-        subspace_config(spec.method, spec.local),
-        spec.local.head_learning_rate or spec.local.learning_rate,
-        carried_state(task.plan, on_device),
-        derive_seed(spec.seed, "subspaces", client, round_number),
-    )
-    with optimizer:
+    dense = task.dense()
+    head = _dense_optimizer(dense, spec)
+    with method_of(spec).train(task, spec, client, round_number, start) as training:
         for step, chosen in enumerate(batches(examples, spec, client, round_number), start=1):
             loss, count, hits = task.loss(task.collate(chosen))
             if not math.isfinite(loss.item()):
@@ -87,15 +79,18 @@ def local_update(
                     f"a gradient became infinite or NaN at step {step} of round {round_number}; "
                     "lower local.learning_rate"
                 ) from error
-            optimizer.step()
+            training.step()
+            if head is not None:
+                head.step()
+                head.zero_grad()
             losses.append(loss.item())
             right, predictions = right + hits, predictions + count
             if on_step is not None and not on_step(step, losses[-1]):
                 raise TrainingStopped
-    tensors = update_of(optimizer, task.plan, spec)
+        tensors, kept, decay = training.tensors(), training.kept(), training.decay
     for name, parameter in dense.items():
-        tensors[f"{name}/delta"] = parameter.detach() - before[name]
-    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+        tensors[f"{name}/delta"] = parameter.detach().cpu() - start.weights[name]
+    tensors = _settled(tensors)
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise TrainingError(f"{name} became infinite or NaN in round {round_number}; lower local.learning_rate")
@@ -105,7 +100,24 @@ def local_update(
         "train_accuracy": right / max(predictions, 1),
         "steps": float(len(losses)),
     }
-    return Update(tensors, len(examples), optimizer.decay, metrics)
+    return Update(tensors, len(examples), decay, metrics, _settled(kept))
+
+
+def _dense_optimizer(dense: Mapping[str, nn.Parameter], spec: JobSpec) -> torch.optim.AdamW | None:
+    local = spec.local
+    if not dense:
+        return None
+    return torch.optim.AdamW(
+        dense.values(),
+        lr=local.head_learning_rate or local.learning_rate,
+        betas=local.betas,
+        eps=local.eps,
+        weight_decay=local.weight_decay,
+    )
+
+
+def _settled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
@@ -133,26 +145,3 @@ def evaluate(
         loss, count, hits = task.loss(task.collate(ordered[start : start + spec.evaluation.batch_size]))
         total, right, predictions = total + loss.item() * count, right + hits, predictions + count
     return {"loss": total / max(predictions, 1), "accuracy": right / max(predictions, 1)}
-
-
-def apply_aggregate(
-    weights: Mapping[str, Tensor], aggregate: Mapping[str, Tensor], decay: float, plan: TrainingPlan
-) -> dict[str, Tensor]:
-    """The next global weights from the last ones and the aggregate, with the bits that the server has.
-
-    Args:
-        weights: all trained weights of the version before, float32 on the CPU.
-        aggregate: tensors `W/left` and `W/right`, or `W/dense`, and `b/delta`.
-        decay: what the target weights are multiplied by first; the file's metadata has it.
-    """
-    result: dict[str, Tensor] = {}
-    for target in plan.targets:
-        old = weights[target.name]
-        if f"{target.name}/left" in aggregate:
-            left, right = aggregate[f"{target.name}/left"], aggregate[f"{target.name}/right"]
-            result[target.name] = orient_back(apply_factors(orient(old), decay, left, right), target)
-        else:
-            result[target.name] = apply_dense(old, decay, aggregate[f"{target.name}/dense"])
-    for item in plan.dense:
-        result[item.name] = apply_dense(weights[item.name], 1.0, aggregate[f"{item.name}/delta"])
-    return result

@@ -38,7 +38,7 @@ def job_document(**sections: Any) -> dict[str, Any]:
         "local": {"steps": 2, "batch_size": 2},
     }
     for name, value in sections.items():
-        merge = isinstance(value, dict) and isinstance(document.get(name), dict)
+        merge = isinstance(value, dict) and isinstance(document.get(name), dict) and "kind" not in value
         document[name] = {**document[name], **value} if merge else value
     return document
 

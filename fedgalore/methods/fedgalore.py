@@ -1,57 +1,95 @@
-"""FedGaLore: local gradient subspaces, full-space aggregation, aligned optimizer states. arXiv 2602.01746.
-
-Tensors are addressed by the names of `fedgalore.plan`; reading is a callable, so the server half works on
-memory-mapped files in the coordinator and on dictionaries in the simulation, with the same bits.
-"""
+"""FedGaLore: gradient subspaces, full-space aggregation, aligned optimizer states. arXiv 2602.01746."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from fedgalore.aggregate import Aggregate, apply_dense, apply_factors, mean_of_dense, mean_of_factors, truncate
-from fedgalore.job_spec import FedGaLoreSpec, JobSpec, LocalSpec
-from fedgalore.optim import Factor, GaLoreAdamW, SubspaceConfig
-from fedgalore.plan import Dense, Target, TrainingPlan, bases_per_round
-from fedgalore.projector import orient
+from fedgalore.aggregate import mean_of_factors, truncate
+from fedgalore.job_spec import FedGaLoreSpec, JobSpec
+from fedgalore.layout import bases_per_round, sketch_width
+from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round, Start, apply_change, put_change
+from fedgalore.optim import Factor, GaLoreAdamW, SharedBasis, SubspaceConfig
+from fedgalore.plan import Target, TrainingPlan, rank_at
+from fedgalore.projector import leading_left_vectors
 from fedgalore.second_moment import SecondMomentSketch, carry, floored
 from fedgalore.seeding import derive_seed
 from fedgalore.shared_signal import extract
-
-GROUP_BYTES = 64 * 2**20  # of the clients' tensors that are combined at once
-
-Reader = Callable[[str], Tensor]
+from fedgalore.tasks import TaskModel
 
 
-@dataclass(frozen=True)
-class ClientTensors:
-    """One client's update as the server sees it. Lists of these are sorted by client name before anything is summed."""
+class FedGaLore:
+    def carried(self, spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
+        return {}
 
-    client: str
-    num_examples: int
-    decay: float
-    read: Reader
+    @contextmanager
+    def train(
+        self, task: TaskModel, spec: JobSpec, client: str, round_number: int, start: Start
+    ) -> Iterator[LocalTraining]:
+        method = _method(spec)
+        state = {name: tensor.to(task.device) for name, tensor in start.state.items()}
+        own = {name: tensor.to(task.device) for name, tensor in start.own.items()}
+        optimizer = GaLoreAdamW(
+            {t.name: (task.targets()[t.name][0], rank_at(method, t, client)) for t in task.plan.targets},
+            subspace_config(spec),
+            carried_state(task.plan, own if method.state_sync == "local" else state),
+            derive_seed(spec.seed, "subspaces", client, round_number),
+            shared_bases(task.plan, spec, round_number, state) if method.basis == "shared" else None,
+        )
+        with optimizer:
+            yield _SubspaceTraining(optimizer, task.plan, spec, round_number)
+
+    def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
+        method = _method(this.spec)
+        result = GroupResult()
+        bases = _bases(targets, this)
+        reference = None
+        if bases:
+            rights = [
+                _gather(this, client, targets, f"factor.{j}")
+                for client in range(len(this.clients))
+                for j in range(len(bases[client]))
+            ]
+            shares = [p for p, own in zip(this.shares.tolist(), bases, strict=True) for _ in own]
+            change = mean_of_factors([basis for own in bases for basis in own], rights, shares)
+            if method.basis == "shared":  # equal bases: what lies beyond the rank is rounding
+                change = change.leading(targets[0].rank)
+            reference = change.reference_basis(targets[0].rank)
+            if method.downlink_rank is not None:
+                kept = torch.stack([this.residue(t.name) for t in targets]).to(this.device) if this.residue else None
+                change = truncate(change, method.downlink_rank, kept)
+            for index, target in enumerate(targets):
+                put_change(target, change, index, this.spec.server.learning_rate, result)
+                if change.residue is not None:
+                    result.residue[target.name] = change.residue[index].cpu().contiguous()
+        if method.basis == "shared":
+            reference = _next_shared_basis(targets, this)
+            for index, target in enumerate(targets):
+                result.state[f"{target.name}/reference"] = reference[index].cpu().contiguous()
+        if method.state_sync in ("ajive", "average") and bases:
+            assert reference is not None
+            _align(targets, this, bases, reference, result)
+        return result
+
+    def apply(
+        self, target: Target, spec: JobSpec, weights: Reader, aggregate: Mapping[str, Tensor], decay: float
+    ) -> dict[str, Tensor]:
+        return {target.name: apply_change(target, weights(target.name), aggregate, decay)}
 
 
-@dataclass
-class GroupResult:
-    """What a group of tensors becomes, by tensor name: new weights, what goes down, next state, residue kept."""
-
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    aggregate: dict[str, Tensor] = field(default_factory=dict)
-    state: dict[str, Tensor] = field(default_factory=dict)
-    residue: dict[str, Tensor] = field(default_factory=dict)
-    statistics: dict[str, list[float]] = field(default_factory=dict)
+def _method(spec: JobSpec) -> FedGaLoreSpec:
+    assert isinstance(spec.method, FedGaLoreSpec)
+    return spec.method
 
 
 # --- client half ---------------------------------------------------------------------------------------------
 
 
-def subspace_config(method: FedGaLoreSpec, local: LocalSpec) -> SubspaceConfig:
+def subspace_config(spec: JobSpec) -> SubspaceConfig:
+    method, local = _method(spec), spec.local
     return SubspaceConfig(
         learning_rate=local.learning_rate,
         betas=local.betas,
@@ -64,157 +102,141 @@ def subspace_config(method: FedGaLoreSpec, local: LocalSpec) -> SubspaceConfig:
     )
 
 
-def carried_state(plan: TrainingPlan, state: Mapping[str, Tensor] | None) -> dict[str, SecondMomentSketch]:
-    """The aligned second moments of a state file, by target name."""
-    if not state:
-        return {}
+def carried_state(plan: TrainingPlan, state: Mapping[str, Tensor]) -> dict[str, SecondMomentSketch]:
+    """The second moments to start from, by target name; those of a state file or those a client kept itself."""
     return {
         target.name: SecondMomentSketch(
             state[f"{target.name}/reference"], state[f"{target.name}/second_moment"], state[f"{target.name}/residual"]
         )
         for target in plan.targets
+        if f"{target.name}/second_moment" in state
     }
 
 
-def update_of(optimizer: GaLoreAdamW, plan: TrainingPlan, spec: JobSpec) -> dict[str, Tensor]:
-    """The targets' part of an update: exact factors and the second-moment sketch."""
-    tensors: dict[str, Tensor] = {}
+def shared_bases(
+    plan: TrainingPlan, spec: JobSpec, round_number: int, state: Mapping[str, Tensor]
+) -> dict[str, SharedBasis]:
+    """The round's bases, from the state, and the test matrices of the next ones, from the job's seed."""
+    shared = {}
     for target in plan.targets:
-        factors = optimizer.factors(target.name)
+        generator = torch.Generator().manual_seed(derive_seed(spec.seed, "range sketch", round_number, target.name))
+        test_matrix = torch.randn(target.k, sketch_width(target), generator=generator)
+        basis = state.get(f"{target.name}/reference")
+        shared[target.name] = SharedBasis(basis, test_matrix if basis is None else test_matrix.to(basis.device))
+    return shared
+
+
+class _SubspaceTraining:
+    def __init__(self, optimizer: GaLoreAdamW, plan: TrainingPlan, spec: JobSpec, round_number: int) -> None:
+        self._optimizer = optimizer
+        self._plan = plan
+        self._spec = spec
+        self._round_number = round_number
+
+    @property
+    def decay(self) -> float:
+        return self._optimizer.decay
+
+    def step(self) -> None:
+        self._optimizer.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Exact factors, and what the job wants to know of the optimizer's state."""
+        method = _method(self._spec)
+        shared = method.basis == "shared"
+        tensors: dict[str, Tensor] = {}
+        for target in self._plan.targets:
+            if shared:
+                tensors[f"{target.name}/sketch"] = self._optimizer.range_sketch(target.name)
+                if self._round_number == 1:
+                    continue
+            for j, factor in enumerate(self._factors(target)):
+                if not shared:
+                    tensors[f"{target.name}/basis.{j}"] = factor.basis
+                tensors[f"{target.name}/factor.{j}"] = factor.factor
+            if method.state_sync in ("ajive", "average"):
+                sketch = self._optimizer.sketch(target.name)
+                tensors[f"{target.name}/second_moment"] = sketch.second_moment
+                tensors[f"{target.name}/residual"] = sketch.residual
+        return tensors
+
+    def _factors(self, target: Target) -> list[Factor]:
+        factors = self._optimizer.factors(target.name)
         # a weight that saw no gradient has one stand-in basis, whatever the round's number
         empty = Factor(factors[-1].basis, torch.zeros_like(factors[-1].factor))
-        factors += [empty] * (bases_per_round(spec) - len(factors))
-        for j, factor in enumerate(factors):
-            tensors[f"{target.name}/basis.{j}"] = factor.basis
-            tensors[f"{target.name}/factor.{j}"] = factor.factor
-        sketch = optimizer.sketch(target.name)
-        tensors[f"{target.name}/second_moment"] = sketch.second_moment
-        tensors[f"{target.name}/residual"] = sketch.residual
-    return tensors
+        return factors + [empty] * (bases_per_round(self._spec) - len(factors))
+
+    def kept(self) -> dict[str, Tensor]:
+        if _method(self._spec).state_sync != "local":
+            return {}
+        kept: dict[str, Tensor] = {}
+        for target in self._plan.targets:
+            sketch = self._optimizer.sketch(target.name)
+            kept[f"{target.name}/reference"] = sketch.basis
+            kept[f"{target.name}/second_moment"] = sketch.second_moment
+            kept[f"{target.name}/residual"] = sketch.residual
+        return kept
 
 
 # --- server half ---------------------------------------------------------------------------------------------
 
 
-def mixing_weights(clients: Sequence[ClientTensors]) -> Tensor:
-    """`p_i = n_i / sum n`, `(M,)` float64."""
-    counts = torch.tensor([client.num_examples for client in clients], dtype=torch.float64)
-    return counts / counts.sum()
+def _gather(this: Round, client: int, targets: Sequence[Target], suffix: str) -> Tensor:
+    """One client's tensors of a group as a batch `(B, ...)`."""
+    read = this.clients[client].read
+    return torch.stack([read(f"{target.name}/{suffix}") for target in targets]).to(this.device)
 
 
-def mean_decay(clients: Sequence[ClientTensors], spec: JobSpec) -> float:
-    """What the aggregate multiplies the old target weights by: `1 + server_lr sum_i p_i (decay_i - 1)`."""
-    shares: list[float] = mixing_weights(clients).tolist()
-    return 1 + spec.server.learning_rate * sum(p * (c.decay - 1) for p, c in zip(shares, clients, strict=True))
+def _bases(targets: Sequence[Target], this: Round) -> list[list[Tensor]]:
+    """Each client's bases of the round, `(B, d, r_i)`; empty in the round that only sketches."""
+    method = _method(this.spec)
+    clients = range(len(this.clients))
+    if method.basis == "local":
+        stretches = range(bases_per_round(this.spec))
+        return [[_gather(this, client, targets, f"basis.{j}") for j in stretches] for client in clients]
+    if this.number == 1:
+        return []
+    assert this.state is not None
+    shared = torch.stack([this.state(f"{target.name}/reference") for target in targets]).to(this.device)
+    return [[shared] for _ in clients]
 
 
-def groups(plan: TrainingPlan, clients: int, spec: JobSpec) -> Iterator[list[Target] | list[Dense]]:
-    """The plan cut into batches of equal shape, each within `GROUP_BYTES` of client tensors if a matrix allows it."""
-    by_shape = sorted(plan.targets, key=lambda t: (t.d, t.k, t.rank, t.name))
-    for (d, k, rank), same in groupby(by_shape, key=lambda t: (t.d, t.k, t.rank)):
-        matrix_bytes = 8 * (clients * bases_per_round(spec) * rank * (d + 2 * k) + d * k)
-        size = max(1, GROUP_BYTES // matrix_bytes)
-        alike = list(same)
-        yield from (alike[start : start + size] for start in range(0, len(alike), size))
-    for item in plan.dense:
-        yield [item]
-
-
-def aggregate_group(
-    group: Sequence[Target] | Sequence[Dense],
-    clients: Sequence[ClientTensors],
-    weights: Reader,
-    residue: Reader | None,
-    spec: JobSpec,
-    round_number: int,
-    device: torch.device,
-) -> GroupResult:
-    """The server's step for one group; `clients` sorted by name, `weights` reads the global weights before it."""
-    result = GroupResult()
-    shares = mixing_weights(clients)
-    targets = [item for item in group if isinstance(item, Target)]
-    for item in group:
-        if isinstance(item, Dense):
-            changes = torch.stack([client.read(f"{item.name}/delta").to(device) for client in clients])
-            change = (spec.server.learning_rate * mean_of_dense(changes, shares)).cpu()
-            result.aggregate[f"{item.name}/delta"] = change
-            result.weights[item.name] = apply_dense(weights(item.name), 1.0, change)
-    if not targets:
-        return result
-
-    count = bases_per_round(spec)
-
-    def gather(kind: str) -> Tensor:  # (M, B, ...)
-        return torch.stack([torch.stack([c.read(f"{t.name}/{kind}") for t in targets]) for c in clients]).to(device)
-
-    bases = torch.stack([gather(f"basis.{j}") for j in range(count)], dim=1)
-    factors = torch.stack([gather(f"factor.{j}") for j in range(count)], dim=1)
-    aggregate = mean_of_factors(bases, factors, shares)
-    reference = aggregate.reference_basis(targets[0].rank)
-    if spec.method.downlink_rank is not None:
-        kept = None if residue is None else torch.stack([residue(t.name) for t in targets]).to(device)
-        aggregate = truncate(aggregate, spec.method.downlink_rank, kept)
-    _apply(aggregate, targets, weights, mean_decay(clients, spec), spec.server.learning_rate, result)
-
-    if spec.method.state_sync != "reset":
-        sketches = SecondMomentSketch(bases[:, -1], gather("second_moment"), gather("residual"))
-        seed = derive_seed(spec.seed, "shared signal", round_number)
-        _align(sketches, reference, shares, targets, spec.method.state_sync, seed, result)
-    return result
-
-
-def _apply(
-    aggregate: Aggregate, targets: Sequence[Target], weights: Reader, decay: float, rate: float, result: GroupResult
-) -> None:
-    """New weights and what goes down: factors where they are smaller than the matrix, else the matrix's change."""
-    left, right = aggregate.left.cpu(), (rate * aggregate.right).cpu()
-    for index, target in enumerate(targets):
-        old = weights(target.name)
-        if aggregate.is_smaller_than_dense:
-            new = apply_factors(orient(old), decay, left[index], right[index])
-            result.weights[target.name] = orient_back(new, target)
-            result.aggregate[f"{target.name}/left"] = left[index].contiguous()
-            result.aggregate[f"{target.name}/right"] = right[index].contiguous()
-        else:
-            change = orient_back(left[index] @ right[index], target)
-            result.weights[target.name] = apply_dense(old, decay, change)
-            result.aggregate[f"{target.name}/dense"] = change
-        if aggregate.residue is not None:
-            result.residue[target.name] = aggregate.residue[index].cpu().contiguous()
-
-
-def orient_back(matrix: Tensor, target: Target) -> Tensor:
-    """An oriented `(d, k)` matrix in the weight's own shape, contiguous."""
-    return (matrix.mT if target.tall else matrix).contiguous()
+def _next_shared_basis(targets: Sequence[Target], this: Round) -> Tensor:
+    """`(B, d, r)`: top left singular vectors of `sum_i p_i Y_i`, a range finder of the clients' mean gradient."""
+    total = sum(
+        share * _gather(this, client, targets, "sketch").double() for client, share in enumerate(this.shares.tolist())
+    )
+    assert isinstance(total, Tensor)
+    return leading_left_vectors(total, targets[0].rank).float()
 
 
 def _align(
-    sketches: SecondMomentSketch,
-    reference: Tensor,
-    shares: Tensor,
-    targets: Sequence[Target],
-    sync: str,
-    seed: int,
-    result: GroupResult,
+    targets: Sequence[Target], this: Round, bases: Sequence[Sequence[Tensor]], reference: Tensor, result: GroupResult
 ) -> None:
     """Points 3 to 5 of the server's round: states into the reference basis, AJIVE, aligned state with its floor.
 
-    `sketches` are batched `(M, B, ...)`, `reference (B, d, r)`.
+    `reference (B, d, r)`.
     """
-    p = shares.to(reference.device)[:, None, None, None]
-    blocks = carry(sketches, reference).double()  # (M, B, r, k)
+    sketches = [
+        SecondMomentSketch(
+            own[-1], _gather(this, client, targets, "second_moment"), _gather(this, client, targets, "residual")
+        )
+        for client, own in enumerate(bases)
+    ]
+    p = this.shares.to(this.device)[:, None, None, None]
+    blocks = torch.stack([carry(sketch, reference) for sketch in sketches]).double()  # (M, B, r, k)
     mean = (p * blocks).sum(0)
     aligned = mean
-    if sync == "ajive":
+    if _method(this.spec).state_sync == "ajive":
         families = blocks.transpose(0, 1)
-        signal = extract(families, seed)
+        signal = extract(families, derive_seed(this.spec.seed, "shared signal", this.number))
         joint = signal.joint(families)
         aligned = (p.transpose(0, 1) * joint).sum(1)
         explained = joint.square().sum((1, 2, 3)) / families.square().sum((1, 2, 3)).clamp_min(1e-300)
         result.statistics["joint_rank"] = signal.joint_rank.tolist()
         result.statistics["explained_share"] = explained.tolist()
     second = floored(aligned, mean).float().cpu()
-    residual = (p * sketches.residual.double()).sum(0).float().cpu()
+    residual = (p * torch.stack([sketch.residual for sketch in sketches]).double()).sum(0).float().cpu()
     for index, target in enumerate(targets):
         result.state[f"{target.name}/reference"] = reference[index].cpu().contiguous()
         result.state[f"{target.name}/second_moment"] = second[index].contiguous()

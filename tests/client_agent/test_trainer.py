@@ -10,16 +10,11 @@ from client_agent.data import Split
 from client_agent.errors import CannotTrain
 from client_agent.trainer import Trainer
 from fedgalore.data import SplitFile, read_examples
-from fedgalore.plan import (
-    AGGREGATE_FORMAT,
-    WEIGHTS_FORMAT,
-    Dense,
-    TrainingPlan,
-    aggregate_tensors,
-    update_tensors,
-)
+from fedgalore.layout import AGGREGATE_FORMAT, WEIGHTS_FORMAT, aggregate_tensors, update_tensors
+from fedgalore.plan import Dense, TrainingPlan
+from fedgalore.server import apply_aggregate
 from fedgalore.tasks import TaskModel
-from fedgalore.training import TrainingStopped, apply_aggregate
+from fedgalore.training import TrainingStopped
 from protos.codec import SafetensorsWriter, open_update
 from tests.builders import a_spec
 from tests.client_agent.conftest import write_reviews
@@ -55,7 +50,7 @@ def reviews(folder, **options) -> Split:
 
 
 def train(trainer, split, output, on_step=lambda step, loss: True):
-    trainer.train(a_spec(), split, "a", 1, None, on_step, output)
+    trainer.train(a_spec(), split, "a", 1, None, None, on_step, output, output.with_suffix(".kept"))
 
 
 def test_an_update_holds_what_the_plan_asks_for_and_comes_out_the_same_twice(trainer, task, tmp_path):
@@ -66,7 +61,7 @@ def test_an_update_holds_what_the_plan_asks_for_and_comes_out_the_same_twice(tra
     train(trainer, split, second)
     assert hash_file(first) == hash_file(second)  # so a restarted agent's update counts as the same
     update = open_update(first)
-    assert set(update.names) == set(update_tensors(a_spec(), task.plan))
+    assert set(update.names) == set(update_tensors(a_spec(), task.plan, "a", 1))
     assert {key: update.metadata[key] for key in ("format", "job", "round", "client", "num_examples", "decay")} == {
         "format": "fedgalore.update.v1",
         "job": "job",
@@ -79,10 +74,10 @@ def test_an_update_holds_what_the_plan_asks_for_and_comes_out_the_same_twice(tra
 
 
 def test_a_step_gives_the_servers_bits_and_counts_when_it_does_not(trainer, task, tmp_path):
-    specs = aggregate_tensors(a_spec(), task.plan, clients=1)
+    specs = aggregate_tensors(a_spec(), task.plan, ["a"], 1)
     generator = torch.Generator().manual_seed(0)
     change = {name: torch.randn(spec.shape, generator=generator) / 100 for name, spec in specs.items()}
-    weights = apply_aggregate(task.weights(), change, 0.99, task.plan)
+    weights = apply_aggregate(task.weights(), change, 0.99, task.plan, a_spec())
     metadata = {"version": "1", "decay": "0.99"}
     aggregate = write(tmp_path / "aggregate", specs, change, format=AGGREGATE_FORMAT, **metadata)
     whole = write(tmp_path / "weights1", task.plan.weights(), weights, format=WEIGHTS_FORMAT, **metadata)
@@ -169,3 +164,27 @@ def test_a_damaged_weights_file_is_told(trainer, tmp_path):
     (tmp_path / "damaged").write_bytes(b"\0" * 100)
     with pytest.raises(CannotTrain, match="safetensors"):
         trainer.load(1, tmp_path / "damaged")
+
+
+def test_what_a_client_keeps_is_what_its_next_round_starts_from(task, tiny_model, tmp_path):
+    spec = a_spec(method={"state_sync": "local", "prior_steps": None})
+    trainer = Trainer("cpu", 1)
+    trainer.open("job", spec, task.plan, tiny_model)
+    trainer.load(
+        0, write(tmp_path / "weights", task.plan.weights(), task.weights(), format=WEIGHTS_FORMAT, version="0")
+    )
+    split = reviews(tmp_path)
+
+    def update(number: int, own, name: str):
+        output, keep = tmp_path / f"{name}.update", tmp_path / f"{name}.kept"
+        trainer.train(spec, split, "a", number, None, own, lambda *_: True, output, keep)
+        return hash_file(output), keep
+
+    first, kept = update(1, None, "first")
+    assert set(open_update(kept).names) == {
+        f"{target.name}/{part}" for target in task.plan.targets for part in ("reference", "second_moment", "residual")
+    }
+    forgetful, _ = update(2, None, "forgetful")
+    again, same, changed = (update(2, kept, name) for name in ("again", "same", "changed"))
+    assert again[0] == same[0] == changed[0] != forgetful  # a round that is trained twice starts from the same
+    assert first != forgetful

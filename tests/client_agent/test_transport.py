@@ -21,7 +21,8 @@ from client_agent.transport import Transport
 from coordinator.job import Prepared
 from coordinator.round import BlobRef, ModelVersion
 from fedgalore.job_spec import JobSpec
-from fedgalore.plan import UPDATE_FORMAT, Dense, TrainingPlan, update_tensors
+from fedgalore.layout import UPDATE_FORMAT, update_tensors
+from fedgalore.plan import Dense, TrainingPlan
 from protos import federation_pb2 as pb
 from protos.codec import SafetensorsWriter
 from protos.federation_pb2_grpc import FederationStub
@@ -131,7 +132,7 @@ def write_update(folder: Path, task: pb.Task, client: str = "a", **metadata: str
         "metrics": '{"train_loss": 0.5}',
     }
     path = folder / "update.safetensors"
-    with SafetensorsWriter(path, update_tensors(a_spec(), PLAN), {**fields, **metadata}) as writer:
+    with SafetensorsWriter(path, update_tensors(a_spec(), PLAN, "site-a", 1), {**fields, **metadata}) as writer:
         writer.write("head.weight/delta", np.full(MB, 0.25, dtype=np.float32))
     return path, Blob(hash_file(path), path.stat().st_size)
 

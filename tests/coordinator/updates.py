@@ -10,11 +10,12 @@ import numpy as np
 
 from coordinator.round_state import BlobRef
 from coordinator.update_check import Manifest
-from fedgalore.plan import UPDATE_FORMAT, TensorSpec, update_tensors
+from fedgalore.layout import UPDATE_FORMAT, update_tensors
+from fedgalore.plan import TensorSpec
 from protos.codec import SafetensorsWriter
 from tests.builders import a_plan, a_spec
 
-TENSORS = update_tensors(a_spec(), a_plan())
+TENSORS = update_tensors(a_spec(), a_plan(), "site-a", 3)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ class Running:
             "seed": 7,
         }
         for name, value in sections.items():
-            document[name] = {**document[name], **value} if isinstance(value, dict) else value
+            merge = isinstance(value, dict) and "kind" not in value
+            document[name] = {**document[name], **value} if merge else value
         return document
 
     def post(self, **sections: Any) -> str:

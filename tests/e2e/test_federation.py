@@ -43,8 +43,9 @@ def assert_same_bits(
 ) -> None:
     weights = downloaded(running, job_id, folder, auto)
     _, result = running.simulated(**sections)
-    assert result.weights.keys() <= weights.keys()
-    different = [name for name, tensor in result.weights.items() if not torch.equal(weights[name], tensor)]
+    trained = result.task.weights()
+    assert trained.keys() <= weights.keys()
+    different = [name for name, tensor in trained.items() if not torch.equal(weights[name], tensor)]
     assert different == []
 
 
@@ -107,6 +108,43 @@ def test_a_language_model_is_trained_the_same_way(running: Running, tiny_gpt2: P
     job = running.wait(job_id, ended)
     assert job["status"] == "COMPLETED", job["reason"]
     assert_same_bits(running, job_id, tmp_path, AutoModelForCausalLM, **sections)
+
+
+METHODS: dict[str, dict[str, object]] = {
+    "fedavg": {"kind": "fedavg"},
+    "fedit": {"kind": "fedit", "rank": 4},
+    "ffa_lora": {"kind": "ffa_lora", "rank": 4},
+    "flora": {"kind": "flora", "rank": 4, "client_ranks": {"south": 2}},
+    "fedex_lora": {"kind": "fedex_lora", "rank": 2},
+    "fedgalore": {"kind": "fedgalore", "rank": 4, "client_ranks": {"west": 7}},
+    "a shared basis": {"kind": "fedgalore", "rank": 4, "basis": "shared"},
+    "states of their own": {"kind": "fedgalore", "rank": 4, "state_sync": "local"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_makes_no_difference_to_pause_restart_monitoring_and_download(
+    method: str, running: Running, tmp_path: Path
+) -> None:
+    sections: dict[str, Any] = {"method": METHODS[method], "rounds": {"count": 3}}
+    job_id = running.post(**sections)
+    running.wait(job_id, lambda job: (job["model_version"] or 0) >= 1)
+    assert httpx.post(running.url(f"jobs/{job_id}/pause")).status_code == 200
+    paused = running.wait(job_id, lambda job: job["round"] is None)
+    assert paused["status"] == "PAUSED"
+    assert paused["method"] == METHODS[method]["kind"]
+    running.federation.agents["south"].stop(signal.SIGKILL)
+    running.federation.agents["south"].start()
+    assert httpx.post(running.url(f"jobs/{job_id}/resume")).status_code == 200
+    job = running.wait(job_id, ended)
+    assert (job["status"], job["model_version"]) == ("COMPLETED", 3), job["reason"]
+    trained = [r for r in running.get(f"jobs/{job_id}/rounds")["rounds"] if r["kind"] == "train"]
+    for entry in trained:
+        assert all(one["up_bytes"] > 0 and one["reported"] for one in entry["participants"].values())
+        assert ("joint_rank" in entry["statistics"]) is (
+            method == "fedgalore" or ("shared" in method and entry["number"] > 1)
+        )
+    assert_same_bits(running, job_id, tmp_path, **sections)
 
 
 def test_a_job_by_the_command_line(running: Running, tmp_path: Path) -> None:

@@ -6,23 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgalore.aggregate import apply_factors, mean_of_dense, mean_of_factors, truncate
+from fedgalore import server
+from fedgalore.aggregate import apply_factors, mean_of_factors, truncate
+from fedgalore.layout import aggregate_tensors, bases_per_round, state_tensors, update_tensors
 from fedgalore.methods import fedgalore as method
-from fedgalore.methods.fedgalore import ClientTensors, aggregate_group, groups, mean_decay, mixing_weights, orient_back
-from fedgalore.plan import (
-    Dense,
-    Target,
-    TrainingPlan,
-    aggregate_tensors,
-    bases_per_round,
-    state_tensors,
-    update_tensors,
-)
+from fedgalore.methods.base import ClientTensors, orient_back
+from fedgalore.plan import Dense, Target, TrainingPlan
 from fedgalore.projector import orient
 from fedgalore.second_moment import SecondMomentSketch, carry
+from fedgalore.server import apply_aggregate, groups
 from fedgalore.shared_signal import extract
-from fedgalore.training import apply_aggregate
 from tests.builders import a_spec
+from tests.fedgalore.rounds import a_round, aggregated
 
 PLAN = TrainingPlan(
     targets=(
@@ -33,7 +28,13 @@ PLAN = TrainingPlan(
     ),
     dense=(Dense("head", (2, 10)), Dense("bias", (2,))),
 )
-CPU = torch.device("cpu")
+
+
+def mean_of(bases, factors, weights):
+    """`mean_of_factors` of stacked bases `(M, J, B, d, r)` and factors `(M, J, B, r, k)`."""
+    stretches = bases.shape[1]
+    shares = [share for share in weights.tolist() for _ in range(stretches)]
+    return mean_of_factors(list(bases.flatten(0, 1)), list(factors.flatten(0, 1)), shares)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -49,7 +50,7 @@ def a_client(name: str, spec, num_examples: int = 10, decay: float = 1.0, seed: 
     """An update of random but valid tensors."""
     generator = seeded(sum(name.encode()) if seed is None else seed)
     tensors = {}
-    for key, tensor in update_tensors(spec, PLAN).items():
+    for key, tensor in update_tensors(spec, PLAN, name, 1).items():
         drawn = torch.randn(tensor.shape, generator=generator)
         kind = key.rsplit("/", 1)[1].split(".")[0]
         if kind == "basis":
@@ -67,31 +68,9 @@ def moved(client: ClientTensors, target: Target, count: int) -> torch.Tensor:
     )
 
 
-def aggregate(clients, spec, weights=None, residue=None, round_number=0, plan=PLAN):
-    """All groups of a round: weights, what goes down, state and residue by tensor name, statistics."""
+def aggregate(clients, spec, weights=None, residue=None, round_number=1):
     weights = global_weights() if weights is None else weights
-    merged = method.GroupResult()
-    for group in groups(plan, len(clients), spec):
-        part = aggregate_group(
-            group,
-            clients,
-            weights.__getitem__,
-            residue.__getitem__ if residue else None,
-            spec,
-            round_number,
-            CPU,
-        )
-        for mine, its in (
-            (merged.weights, part.weights),
-            (merged.aggregate, part.aggregate),
-            (merged.state, part.state),
-            (merged.residue, part.residue),
-        ):
-            assert not mine.keys() & its.keys()
-            mine.update(its)
-        for key, values in part.statistics.items():
-            merged.statistics.setdefault(key, []).extend(values)
-    return merged
+    return aggregated(PLAN, a_round(spec, clients, weights, None, residue, round_number))
 
 
 def a_spec_of(**method_choices):
@@ -119,7 +98,7 @@ def test_mean_of_factors_is_the_mean_in_the_full_space(clients, stretches, batch
     factors = torch.randn(clients, stretches, batch, rank, d + more, generator=generator)
     weights = torch.rand(clients, generator=generator, dtype=torch.float64) + 0.1
     weights /= weights.sum()
-    found = mean_of_factors(bases, factors, weights)
+    found = mean_of(bases, factors, weights)
     expected = torch.einsum("m,mjbdr,mjbrk->bdk", weights, bases.double(), factors.double())
     torch.testing.assert_close(found.left.double() @ found.right.double(), expected, rtol=1e-5, atol=1e-5)
     columns = min(d, clients * stretches * rank)
@@ -136,21 +115,32 @@ def test_reference_basis_spans_the_leading_singular_vectors_of_the_mean():
     weights = torch.tensor([0.4, 0.3, 0.1, 0.1, 0.1], dtype=torch.float64)
     dense = torch.einsum("m,mjbdr,mjbrk->bdk", weights, bases.double(), factors.double())
     left = torch.linalg.svd(dense)[0][0, :, :3]
-    reference = mean_of_factors(bases, factors, weights).reference_basis(3)[0]
+    reference = mean_of(bases, factors, weights).reference_basis(3)[0]
     assert torch.linalg.svdvals(left.T @ reference.double()).min() > 1 - 1e-6
 
 
-def test_mean_of_dense_is_a_weighted_sum_in_float64():
-    changes = torch.tensor([[1e8, 1.0], [1.0, 2.0], [-1e8, 3.0]])
-    shares = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
-    assert mean_of_dense(changes, shares).tolist() == [0.5, 2.0]
+def test_factors_of_different_ranks_have_the_mean_of_their_products():
+    lefts = [torch.randn(2, 9, rank, generator=seeded(rank)) for rank in (1, 4, 2)]  # no orthonormal columns needed
+    rights = [torch.randn(2, rank, 12, generator=seeded(10 + rank)) for rank in (1, 4, 2)]
+    found = mean_of_factors(lefts, rights, [0.5, -1.0, 0.25])
+    expected = sum(
+        w * left.double() @ right.double() for w, left, right in zip([0.5, -1, 0.25], lefts, rights, strict=True)
+    )
+    torch.testing.assert_close(found.left.double() @ found.right.double(), expected, rtol=1e-5, atol=1e-5)
+    assert found.left.shape == (2, 9, 7)
+
+
+def test_mean_of_tensors_is_a_weighted_sum_in_float64():
+    changes = [torch.tensor([1e8, 1.0]), torch.tensor([1.0, 2.0]), torch.tensor([-1e8, 3.0])]
+    clients = [ClientTensors(name, count, 1.0, {}.__getitem__) for name, count in (("a", 1), ("b", 2), ("c", 1))]
+    assert a_round(a_spec(), clients, {}).mean(changes).tolist() == [0.5, 2.0]
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5, 9])
 def test_truncation_is_the_best_of_its_rank_and_its_residue_the_rest(rank):
     bases = torch.linalg.qr(torch.randn(3, 1, 2, 7, 2, generator=seeded(3)))[0]
     factors = torch.randn(3, 1, 2, 2, 15, generator=seeded(4))
-    whole = mean_of_factors(bases, factors, torch.full((3,), 1 / 3, dtype=torch.float64))
+    whole = mean_of(bases, factors, torch.full((3,), 1 / 3, dtype=torch.float64))
     exact = whole.left @ whole.right
     cut = truncate(whole, rank, None)
     assert cut.left.shape == (2, 7, min(rank, 7))
@@ -190,8 +180,9 @@ def test_server_rate_multiplies_the_mean_change_decay_included():
 def test_mixing_weights_are_shares_of_examples_and_decay_is_their_mean():
     spec = a_spec_of(server_rate=0.5)
     clients = [a_client("a", spec, 30, 0.9), a_client("b", spec, 10, 0.7)]
-    assert mixing_weights(clients).tolist() == [0.75, 0.25]
-    assert mean_decay(clients, spec) == pytest.approx(1 + 0.5 * (0.75 * -0.1 + 0.25 * -0.3))
+    this = a_round(spec, clients, {})
+    assert this.shares.tolist() == [0.75, 0.25]
+    assert this.decay == pytest.approx(1 + 0.5 * (0.75 * -0.1 + 0.25 * -0.3))
 
 
 @pytest.mark.parametrize("steps", [2, 4])
@@ -202,7 +193,8 @@ def test_a_client_applies_the_aggregate_to_the_same_bits(steps, downlink_rank, r
     clients = [a_client(name, spec, decay=0.93) for name in "abc"]
     result = aggregate(clients, spec)
     received = {name: tensor.clone() for name, tensor in result.aggregate.items()}
-    applied = apply_aggregate(global_weights(), received, mean_decay(clients, spec), PLAN)
+    decay = a_round(spec, clients, {}).decay
+    applied = apply_aggregate(global_weights(), received, decay, PLAN, spec)
     assert applied.keys() == result.weights.keys()
     for name, tensor in applied.items():
         assert torch.equal(tensor, result.weights[name]), name
@@ -227,7 +219,7 @@ def test_the_change_goes_down_as_factors_where_these_are_smaller(clients, smalle
     result = aggregate([a_client(str(i), spec) for i in range(clients)], spec)
     assert ("wide.a/left" in result.aggregate) is smaller
     assert ("tall/dense" in result.aggregate) is not smaller
-    expected = aggregate_tensors(spec, PLAN, clients)
+    expected = aggregate_tensors(spec, PLAN, [str(i) for i in range(clients)], 1)
     assert {name: tuple(t.shape) for name, t in result.aggregate.items()} == {n: t.shape for n, t in expected.items()}
     sizes = sum(t.numel() * 4 for t in result.aggregate.values())
     assert sizes <= PLAN.dense_bytes()
@@ -242,9 +234,9 @@ def test_what_a_downlink_rank_leaves_out_is_sent_later(downlink_rank, rate):
     residue: dict[str, torch.Tensor] = {}
     for number in range(5):
         clients = [a_client(name, spec, seed=17 * number + i) for i, name in enumerate("abc")]
-        result = aggregate(clients, spec, weights, residue, number)
+        result = aggregate(clients, spec, weights, residue, number + 1)
         weights, residue = result.weights, result.residue
-        exact = aggregate(clients, exact_spec, exact, None, number).weights
+        exact = aggregate(clients, exact_spec, exact, None, number + 1).weights
     for target in PLAN.targets:
         kept_back = orient_back(rate * residue[target.name], target)
         assert kept_back.norm() > 1e-3 * (weights[target.name] - start[target.name]).norm()
@@ -257,8 +249,8 @@ def test_small_groups_give_what_large_ones_give(monkeypatch):
     spec = a_spec_of()
     clients = [a_client(name, spec) for name in "abc"]
     together = aggregate(clients, spec)
-    monkeypatch.setattr(method, "GROUP_BYTES", 1)
-    assert all(len(group) == 1 for group in groups(PLAN, 3, spec))
+    monkeypatch.setattr(server, "GROUP_BYTES", 1)
+    assert all(len(group) == 1 for group in groups(PLAN, list("abc"), spec))
     apart = aggregate(clients, spec)
     for name, tensor in together.weights.items():
         torch.testing.assert_close(apart.weights[name], tensor)
@@ -269,7 +261,7 @@ def test_small_groups_give_what_large_ones_give(monkeypatch):
 
 def test_groups_cover_each_tensor_once_and_are_alike():
     spec = a_spec_of()
-    found = list(groups(PLAN, 3, spec))
+    found = list(groups(PLAN, list("abc"), spec))
     assert sorted(item.name for group in found for item in group) == sorted(PLAN.weights())
     assert [[t.name for t in group] for group in found if isinstance(group[0], Target)] == [
         ["square"],
@@ -366,7 +358,7 @@ def test_aligned_states_are_the_weighted_joint_parts_above_a_floor(monkeypatch):
     clients = [resembling(a_client(name, spec, n)) for name, n in (("a", 10), ("b", 20), ("c", 10))]
     result = aggregate(clients, spec)
     assert max(result.statistics["joint_rank"]) > 0
-    names = [t.name for group in groups(PLAN, 3, spec) for t in group if isinstance(t, Target)]
+    names = [t.name for group in groups(PLAN, list("abc"), spec) for t in group if isinstance(t, Target)]
     pairs = [(family, signal, b) for family, signal in seen for b, family in enumerate(family)]
     assert len(names) == len(pairs)
     for name, (family, signal, index) in zip(names, pairs, strict=True):
@@ -411,7 +403,9 @@ def test_a_state_is_always_a_second_moment(sync, scale, zero_for, seed):
 
     clients = [scaled(a_client(name, spec, seed=seed + i)) for i, name in enumerate("abc")]
     state = aggregate(clients, spec).state
-    assert {n: tuple(t.shape) for n, t in state.items()} == {n: t.shape for n, t in state_tensors(spec, PLAN).items()}
+    assert {n: tuple(t.shape) for n, t in state.items()} == {
+        n: t.shape for n, t in state_tensors(spec, PLAN, 1).items()
+    }
     for name, tensor in state.items():
         assert torch.isfinite(tensor).all()
         if name.endswith("second_moment"):

@@ -4,13 +4,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from fedgalore.methods.fedgalore import ClientTensors, aggregate_group, groups
+from fedgalore.methods.base import Start
 from fedgalore.selection import choose_cohort
 from fedgalore.simulation import Site, simulate
 from fedgalore.tasks import TaskError, TaskModel
 from fedgalore.training import TrainingError, local_update
 from tests.builders import a_spec
 from tests.fedgalore.conftest import configure, questions, sentences
+from tests.fedgalore.rounds import a_round, aggregated, clients_of
 
 MODEL = {"source": "m", "num_labels": 3}
 
@@ -96,20 +97,11 @@ def test_rounds_are_the_ones_put_together_by_hand(tiny_bert, method):
     task = TaskModel.load(spec, tiny_bert)
     weights, state, residue = task.weights(), {}, {}
     for number in (1, 2, 3):
-        clients = []
-        for site in sorted(sites, key=lambda site: site.name):
-            task.load_weights(weights)
-            update = local_update(task, spec, site.train, site.name, number, state)
-            clients.append(ClientTensors(site.name, len(site.train), update.decay, update.tensors.__getitem__))
-        reader = residue.__getitem__ if residue else None
-        parts = [
-            aggregate_group(group, clients, weights.__getitem__, reader, spec, number, task.device)
-            for group in groups(task.plan, 3, spec)
-        ]
-        weights, state, residue = (
-            {name: tensor for part in parts for name, tensor in getattr(part, kind).items()}
-            for kind in ("weights", "state", "residue")
-        )
+        updates = {
+            site.name: local_update(task, spec, site.train, site.name, number, Start(weights, state)) for site in sites
+        }
+        result = aggregated(task.plan, a_round(spec, clients_of(updates), weights, state, residue, number))
+        weights, state, residue = result.weights, result.state, result.residue
     assert same_bits(simulate(spec, tiny_bert, sites).weights, weights)
 
 

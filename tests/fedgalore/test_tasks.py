@@ -55,7 +55,7 @@ def test_matrices_of_gpt2_are_targets_and_its_head_is_not_trained(tiny_gpt2):
     task = TaskModel.load(language_model(), tiny_gpt2)
     assert task.model.lm_head.weight is task.model.transformer.wte.weight
     assert task.weights().keys() == task.plan.weights().keys()
-    assert Target("transformer.h.0.attn.c_attn.weight", (32, 96), 4) in task.plan.targets
+    assert Target("transformer.h.0.attn.c_attn.weight", (32, 96), 4, fan_in_fan_out=True) in task.plan.targets
     assert len(task.plan.targets) == 2 * 4
     assert task.plan.dense == ()
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from fedgalore.plan import state_tensors, update_tensors
+from fedgalore.layout import state_tensors, update_tensors
+from fedgalore.methods.base import Start
 from fedgalore.projector import orient
 from fedgalore.seeding import derive_seed
 from fedgalore.tasks import TaskError, TaskModel, batches
@@ -31,17 +32,17 @@ def bert(tiny_bert):
     return TaskModel.load(classifier(), tiny_bert)
 
 
-def update_from(folder, spec, client="a", number=0, state=None, **options):
+def update_from(folder, spec, client="a", number=1, state=None, **options):
     """The task after one round, its weights before it, and the update."""
     task = TaskModel.load(spec, folder)
     before = task.weights()
     data = sentences(12, 1) if spec.model.task == "sequence-classification" else questions(12, 1)
-    return task, before, local_update(task, spec, data, client, number, state, **options)
+    return task, before, local_update(task, spec, data, client, number, Start(before, state or {}), **options)
 
 
 def a_state(spec, plan, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    drawn = {name: torch.rand(t.shape, generator=generator) for name, t in state_tensors(spec, plan).items()}
+    drawn = {name: torch.rand(t.shape, generator=generator) for name, t in state_tensors(spec, plan, 1).items()}
     return {n: torch.linalg.qr(t)[0] if n.endswith("/reference") else 1e-4 * t for n, t in drawn.items()}
 
 
@@ -53,7 +54,7 @@ def test_an_update_gives_back_the_weights_that_the_client_ended_with(tiny_bert, 
     trained, before, update = update_from(folder, spec)
     after = trained.weights()
     assert {n: tuple(t.shape) for n, t in update.tensors.items()} == {
-        n: t.shape for n, t in update_tensors(spec, trained.plan).items()
+        n: t.shape for n, t in update_tensors(spec, trained.plan, "a", 1).items()
     }
     assert update.decay == pytest.approx((1 - 1e-2 * 0.5) ** 5)
     for target in trained.plan.targets:
@@ -93,9 +94,9 @@ def test_at_full_rank_a_first_round_is_torch_adamw(tiny_bert):
         lr=2e-3,
         weight_decay=0.1,
     )
-    torch.manual_seed(derive_seed(spec.seed, "dropout", "site", 0))
+    torch.manual_seed(derive_seed(spec.seed, "dropout", "site", 1))
     other.model.train()
-    for chosen in batches(sentences(12, 1), spec, "site", 0):
+    for chosen in batches(sentences(12, 1), spec, "site", 1):
         optimizer.zero_grad()
         other.loss(other.collate(chosen))[0].backward()
         optimizer.step()
@@ -108,14 +109,14 @@ def test_an_update_hangs_on_seed_client_round_and_state_alone(tiny_bert):
     spec = classifier()
     state = a_state(spec, TaskModel.load(spec, tiny_bert).plan)
 
-    def tensors(client="a", number=0, state=None, seed=0):
+    def tensors(client="a", number=1, state=None, seed=0):
         chosen = classifier(seed=seed) if seed else spec
         torch.manual_seed(number + len(client))  # what the process drew before must not matter
         return update_from(tiny_bert, chosen, client, number, state)[2].tensors
 
     first, again = tensors(), tensors()
     assert all(torch.equal(first[name], again[name]) for name in first)
-    others = [tensors("b"), tensors(number=1), tensors(state=state)]
+    others = [tensors("b"), tensors(number=2), tensors(state=state)]
     for other in others:
         assert not torch.equal(first["classifier.weight/delta"], other["classifier.weight/delta"])
 
@@ -133,7 +134,9 @@ def test_prior_steps_of_none_and_zero_differ_in_what_the_state_counts_for(tiny_b
 
 def test_metrics_tell_of_the_steps_taken(bert):
     seen = []
-    update = local_update(bert, bert.spec, sentences(12, 1), "a", 0, None, lambda *step: not seen.append(step))
+    update = local_update(
+        bert, bert.spec, sentences(12, 1), "a", 1, Start(bert.weights()), lambda *step: not seen.append(step)
+    )
     assert [step for step, _ in seen] == [1, 2, 3, 4]
     losses = [loss for _, loss in seen]
     assert update.num_examples == 12
@@ -152,14 +155,13 @@ def test_training_stops_when_asked_to_and_can_start_again(tiny_bert, bert):
 
     start = bert.weights()
     with pytest.raises(TrainingStopped):
-        local_update(bert, bert.spec, sentences(12, 1), "a", 0, None, stop_after_two)
+        local_update(bert, bert.spec, sentences(12, 1), "a", 1, Start(start), stop_after_two)
     assert steps == [1, 2]
     assert not torch.equal(start["classifier.weight"], bert.weights()["classifier.weight"])
     bert.loss(bert.collate(sentences(2, 0)))[0].backward()
     assert all(weight.grad is not None for weight, _ in bert.targets().values())  # no hook is left that frees it
     bert.model.zero_grad()
-    bert.load_weights(start)
-    again = local_update(bert, bert.spec, sentences(12, 1), "a", 0, None)
+    again = local_update(bert, bert.spec, sentences(12, 1), "a", 1, Start(start))
     fresh = update_from(tiny_bert, bert.spec)[2]
     assert all(torch.equal(again.tensors[name], fresh.tensors[name]) for name in again.tensors)
 
@@ -168,7 +170,7 @@ def test_a_loss_that_is_no_number_ends_training(bert):
     with torch.no_grad():
         bert.model.classifier.bias[0] = torch.nan
     with pytest.raises(TrainingError, match=r"the loss became nan at step 1 of round 3; lower local\.learning_rate"):
-        local_update(bert, bert.spec, sentences(12, 1), "a", 3, None)
+        local_update(bert, bert.spec, sentences(12, 1), "a", 3, Start(bert.weights()))
 
 
 @pytest.mark.parametrize("gap", [1, 200])
@@ -185,7 +187,7 @@ def test_a_gradient_that_is_no_number_ends_training(bert, gap, bad, at_step):
 
     handle = bert.model.bert.encoder.layer[0].intermediate.dense.weight.register_hook(spoil)
     with pytest.raises(TrainingError, match=r"infinite or NaN|became nan"):
-        local_update(bert, spec, sentences(12, 1), "a", 0, None)
+        local_update(bert, spec, sentences(12, 1), "a", 1, Start(bert.weights()))
     handle.remove()
 
 
@@ -193,7 +195,7 @@ def test_data_that_does_not_fit_is_refused_before_any_step(bert):
     before = bert.weights()
     for examples in ([], questions(4, 0), [{"row": 9, "text": "rain", "text_pair": None, "label": 3}]):
         with pytest.raises(TaskError):
-            local_update(bert, bert.spec, examples, "a", 0, None)
+            local_update(bert, bert.spec, examples, "a", 1, Start(before))
         with pytest.raises(TaskError):
             evaluate(bert, bert.spec, examples)
     assert all(torch.equal(tensor, before[name]) for name, tensor in bert.weights().items())

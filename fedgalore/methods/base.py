@@ -1,0 +1,156 @@
+"""What every method of a job answers to, and what travels through it.
+
+A method has a client half (`train`), a server half (`aggregate`), and `apply`, which both call so that they hold the
+same bits. Tensors are addressed by the names of `fedgalore.layout`; reading is a callable, so the server half works on
+memory-mapped files in the coordinator and on dictionaries in the simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from fedgalore.aggregate import Aggregate, apply_dense, apply_factors
+from fedgalore.job_spec import JobSpec
+from fedgalore.plan import Target, TrainingPlan
+from fedgalore.projector import orient
+
+if TYPE_CHECKING:
+    from fedgalore.tasks import TaskModel
+
+Reader = Callable[[str], Tensor]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a client starts a round from; float32 on the CPU.
+
+    `weights`: the model version, as `layout.weights_tensors` lists it; `state`: what all clients start from beside it
+    (`layout.state_tensors`), empty in the first round; `own`: what this client kept of its last round.
+    """
+
+    weights: Mapping[str, Tensor]
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    own: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClientTensors:
+    """One client's update as the server sees it. Lists of these are sorted by client name before anything is summed."""
+
+    client: str
+    num_examples: int
+    decay: float
+    read: Reader
+
+
+@dataclass
+class GroupResult:
+    """What a group of tensors becomes, by tensor name: new weights, what goes down, next state, residue kept."""
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    aggregate: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+    residue: dict[str, Tensor] = field(default_factory=dict)
+    statistics: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What the server half knows of the round: `clients` sorted by name, and readers of what the server holds."""
+
+    spec: JobSpec
+    number: int
+    clients: Sequence[ClientTensors]
+    weights: Reader  # of the version before
+    state: Reader | None  # what the clients started from beside the weights; None in the first round
+    residue: Reader | None
+    device: torch.device
+
+    @property
+    def shares(self) -> Tensor:
+        """`p_i = n_i / sum n`, `(M,)` float64."""
+        counts = torch.tensor([client.num_examples for client in self.clients], dtype=torch.float64)
+        return counts / counts.sum()
+
+    @property
+    def decay(self) -> float:
+        """What the aggregate multiplies the old target weights by: `1 + server_lr sum_i p_i (decay_i - 1)`."""
+        shares: list[float] = self.shares.tolist()
+        lost = sum(p * (c.decay - 1) for p, c in zip(shares, self.clients, strict=True))
+        return 1 + self.spec.server.learning_rate * lost
+
+    def gather(self, target: Target, suffix: str) -> list[Tensor]:
+        """One tensor of every client, on the device."""
+        return [client.read(f"{target.name}/{suffix}").to(self.device) for client in self.clients]
+
+    def mean(self, tensors: Sequence[Tensor]) -> Tensor:
+        """`sum_i p_i tensor_i` in float64 and the clients' order; float32."""
+        total = torch.zeros_like(tensors[0], dtype=torch.float64)
+        for tensor, share in zip(tensors, self.shares.tolist(), strict=True):
+            total += share * tensor.double()
+        return total.float()
+
+
+class LocalTraining(Protocol):
+    """The targets' part of one round on one client. Call `step()` after each `backward()`."""
+
+    @property
+    def decay(self) -> float:
+        """What weight decay multiplied the targets by, where the update leaves it out."""
+
+    def step(self) -> None: ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The targets' tensors of the update."""
+
+    def kept(self) -> dict[str, Tensor]:
+        """What this client keeps for its next round."""
+
+
+class Method(Protocol):
+    def carried(self, spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
+        """Tensors of version 0 beside the model's own weights."""
+
+    def train(
+        self, task: TaskModel, spec: JobSpec, client: str, round_number: int, start: Start
+    ) -> AbstractContextManager[LocalTraining]:
+        """Makes `task`, which holds `start.weights`, ready to train; at the exit it holds ordinary weights again."""
+
+    def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
+        """Everything but the weights, for targets of equal oriented shape and rank."""
+
+    def apply(
+        self, target: Target, spec: JobSpec, weights: Reader, aggregate: Mapping[str, Tensor], decay: float
+    ) -> dict[str, Tensor]:
+        """The target's next weights, with what is carried beside them, from the last ones and the aggregate."""
+
+
+def apply_change(target: Target, old: Tensor, aggregate: Mapping[str, Tensor], decay: float) -> Tensor:
+    """`decay W + change`, with the change as factors, as a matrix, or absent."""
+    if f"{target.name}/left" in aggregate:
+        left, right = aggregate[f"{target.name}/left"], aggregate[f"{target.name}/right"]
+        return orient_back(apply_factors(orient(old), decay, left, right), target)
+    if f"{target.name}/dense" in aggregate:
+        return apply_dense(old, decay, aggregate[f"{target.name}/dense"])
+    return old.clone()
+
+
+def put_change(target: Target, change: Aggregate, index: int, rate: float, result: GroupResult) -> None:
+    """Writes `rate` times one matrix of `change` as what goes down: factors where they are smaller, else a matrix."""
+    left, right = change.left[index].cpu(), (rate * change.right[index]).cpu()
+    if change.is_smaller_than_dense:
+        result.aggregate[f"{target.name}/left"] = left.contiguous()
+        result.aggregate[f"{target.name}/right"] = right.contiguous()
+    else:
+        result.aggregate[f"{target.name}/dense"] = orient_back(left @ right, target)
+
+
+def orient_back(matrix: Tensor, target: Target) -> Tensor:
+    """An oriented `(d, k)` matrix in the weight's own shape, contiguous."""
+    return (matrix.mT if target.tall else matrix).contiguous()

@@ -1,0 +1,68 @@
+"""Federated averaging: the target matrices are fine-tuned in full and sent whole. arXiv 1602.05629."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from fedgalore.job_spec import JobSpec
+from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round, Start, apply_change
+from fedgalore.plan import Target, TrainingPlan
+from fedgalore.tasks import TaskModel
+
+
+class FedAvg:
+    def carried(self, spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
+        return {}
+
+    @contextmanager
+    def train(
+        self, task: TaskModel, spec: JobSpec, client: str, round_number: int, start: Start
+    ) -> Iterator[LocalTraining]:
+        yield _FullTraining(task, spec, start)
+
+    def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
+        result = GroupResult()
+        for target in targets:
+            change = this.spec.server.learning_rate * this.mean(this.gather(target, "delta"))
+            result.aggregate[f"{target.name}/dense"] = change.cpu()
+        return result
+
+    def apply(
+        self, target: Target, spec: JobSpec, weights: Reader, aggregate: Mapping[str, Tensor], decay: float
+    ) -> dict[str, Tensor]:
+        return {target.name: apply_change(target, weights(target.name), aggregate, decay)}
+
+
+class _FullTraining:
+    """AdamW on the whole matrices; weight decay is part of the change."""
+
+    decay = 1.0
+
+    def __init__(self, task: TaskModel, spec: JobSpec, start: Start) -> None:
+        self._weights = {name: parameter for name, (parameter, _) in task.targets().items()}
+        self._start = start
+        local = spec.local
+        self._optimizer = torch.optim.AdamW(
+            self._weights.values(),
+            lr=local.learning_rate,
+            betas=local.betas,
+            eps=local.eps,
+            weight_decay=local.weight_decay,
+        )
+
+    def step(self) -> None:
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{name}/delta": parameter.detach().cpu() - self._start.weights[name]
+            for name, parameter in self._weights.items()
+        }
+
+    def kept(self) -> dict[str, Tensor]:
+        return {}

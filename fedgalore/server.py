@@ -1,0 +1,65 @@
+"""A round's updates into the next model version, for any method, group of tensors by group of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+
+from torch import Tensor
+
+from fedgalore.aggregate import apply_dense
+from fedgalore.job_spec import JobSpec
+from fedgalore.layout import size_bytes, update_tensors
+from fedgalore.methods import method_of
+from fedgalore.methods.base import GroupResult, Round
+from fedgalore.plan import Dense, Target, TrainingPlan
+
+GROUP_BYTES = 64 * 2**20  # of the clients' tensors that are combined at once
+
+
+def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterator[list[Target] | list[Dense]]:
+    """The plan cut into batches of equal shape, each within `GROUP_BYTES` of client tensors if a matrix allows it."""
+    by_shape = sorted(plan.targets, key=lambda t: (t.d, t.k, t.rank, t.name))
+    for (d, k, _), same in groupby(by_shape, key=lambda t: (t.d, t.k, t.rank)):
+        alike = list(same)
+        one = TrainingPlan((alike[0],), ())
+        sent = sum(size_bytes(update_tensors(spec, one, client, 2)) for client in clients)
+        size = max(1, GROUP_BYTES // (2 * sent + 8 * d * k))  # float64 inside
+        yield from (alike[start : start + size] for start in range(0, len(alike), size))
+    for item in plan.dense:
+        yield [item]
+
+
+def aggregate_group(group: Sequence[Target] | Sequence[Dense], this: Round) -> GroupResult:
+    """The server's step for one group: what becomes of its tensors."""
+    targets = [item for item in group if isinstance(item, Target)]
+    method = method_of(this.spec)
+    result = method.aggregate(targets, this) if targets else GroupResult()
+    for target in targets:
+        result.weights |= method.apply(target, this.spec, this.weights, result.aggregate, this.decay)
+    for item in group:
+        if isinstance(item, Dense):
+            changes = [client.read(f"{item.name}/delta").to(this.device) for client in this.clients]
+            change = (this.spec.server.learning_rate * this.mean(changes)).cpu()
+            result.aggregate[f"{item.name}/delta"] = change
+            result.weights[item.name] = apply_dense(this.weights(item.name), 1.0, change)
+    return result
+
+
+def apply_aggregate(
+    weights: Mapping[str, Tensor], aggregate: Mapping[str, Tensor], decay: float, plan: TrainingPlan, spec: JobSpec
+) -> dict[str, Tensor]:
+    """A client's step to the next version, with the bits that the server has.
+
+    Args:
+        weights: the version before, as `layout.weights_tensors` lists it; float32 on the CPU.
+        aggregate: as `layout.aggregate_tensors` lists it.
+        decay: what the target weights are multiplied by first; the file's metadata has it.
+    """
+    method = method_of(spec)
+    result: dict[str, Tensor] = {}
+    for target in plan.targets:
+        result |= method.apply(target, spec, weights.__getitem__, aggregate, decay)
+    for item in plan.dense:
+        result[item.name] = apply_dense(weights[item.name], 1.0, aggregate[f"{item.name}/delta"])
+    return result

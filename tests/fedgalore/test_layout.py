@@ -1,0 +1,122 @@
+"""The lists that the doors check uploads against, compared with what clients and server really make of a real model."""
+
+import pytest
+import torch
+from torch import nn
+
+from fedgalore.layout import (
+    aggregate_tensors,
+    bases_per_round,
+    residue_tensors,
+    state_tensors,
+    update_tensors,
+    weights_tensors,
+)
+from fedgalore.methods import method_of
+from fedgalore.methods.base import Start
+from fedgalore.methods.fedgalore import _SubspaceTraining, subspace_config
+from fedgalore.optim import GaLoreAdamW
+from fedgalore.plan import Target, TrainingPlan, factors_are_smaller
+from fedgalore.server import apply_aggregate
+from fedgalore.tasks import TaskModel
+from fedgalore.training import local_update
+from tests.builders import a_spec
+from tests.fedgalore.conftest import questions, sentences
+from tests.fedgalore.rounds import a_round, aggregated, clients_of
+
+CASES = {
+    "plain": {},
+    "basis changes inside a round": {"update_proj_gap": 2},
+    "a basis for every step": {"update_proj_gap": 1},
+    "downlink cut": {"downlink_rank": 2},
+    "downlink cut above the smaller side": {"downlink_rank": 64},
+    "no states": {"state_sync": "reset"},
+    "full rank": {"rank": 32},
+    "states of each client's own": {"state_sync": "local"},
+    "mean states": {"state_sync": "average"},
+    "one basis for all": {"basis": "shared"},
+    "one basis, no states": {"basis": "shared", "state_sync": "reset"},
+    "ranks by module": {"rank_pattern": {"0.attention.output.dense": 2, "query": 7}},
+    "ranks by client": {"client_ranks": {"b": 7}},
+    "fedavg": {"kind": "fedavg"},
+    "fedit": {"kind": "fedit"},
+    "fedit, ranks by module": {"kind": "fedit", "rank_pattern": {"query": 7}},
+    "ffa_lora": {"kind": "ffa_lora"},
+    "flora": {"kind": "flora"},
+    "flora, ranks by client": {"kind": "flora", "client_ranks": {"b": 7}},
+    "fedex_lora": {"kind": "fedex_lora"},
+    "fedex_lora, high rank": {"kind": "fedex_lora", "rank": 20},
+}
+
+
+def listed(expected):
+    return {name: spec.shape for name, spec in expected.items()}
+
+
+def made(tensors):
+    assert all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors.values())
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, tiny_gpt2):
+    method = {**CASES[case]} if case == "fedavg" else {"rank": 4, **CASES[case]}
+    if kind == "gpt2" and "rank_pattern" in method:
+        method["rank_pattern"] = {"c_attn": 7, "1.mlp.c_proj": 2}
+    model = {"task": "causal-lm", "num_labels": None} if kind == "gpt2" else {"num_labels": 3}
+    spec = a_spec(model=model, method=method, local={"steps": 3, "batch_size": 4, "weight_decay": 0.1})
+    task = TaskModel.load(spec, tiny_bert if kind == "bert" else tiny_gpt2)
+    plan, weights = task.plan, task.weights() | method_of(spec).carried(spec, task.plan)
+    assert {t.tall for t in plan.targets} == {True, False}
+    assert made(weights) == listed(weights_tensors(spec, plan))
+    state: dict[str, torch.Tensor] = {}
+    residue: dict[str, torch.Tensor] = {}
+    data = sentences if kind == "bert" else questions
+    for number in (1, 2, 3):
+        updates = {}
+        for name in ("a", "b"):
+            update = local_update(task, spec, data(8, sum(name.encode())), name, number, Start(weights, state))
+            assert made(update.tensors) == listed(update_tensors(spec, plan, name, number))
+            updates[name] = update
+        this = a_round(spec, clients_of(updates), weights, state, residue, number)
+        result = aggregated(plan, this)
+        assert made(result.aggregate) == listed(aggregate_tensors(spec, plan, ["a", "b"], number))
+        assert made(result.state) == listed(state_tensors(spec, plan, number))
+        assert made(result.residue) == listed(residue_tensors(spec, plan))
+        assert made(result.weights) == listed(weights_tensors(spec, plan))
+        applied = apply_aggregate(weights, result.aggregate, this.decay, plan, spec)
+        assert applied.keys() == result.weights.keys()
+        assert all(torch.equal(applied[name], result.weights[name]) for name in applied)
+        sketched_only = number == 1 and method.get("basis") == "shared"
+        assert sketched_only or any(not torch.equal(weights[name], result.weights[name]) for name in applied)
+        weights, state, residue = result.weights, result.state, result.residue
+
+
+def test_a_weight_that_saw_no_gradient_still_fills_its_place_in_the_update():
+    plan = TrainingPlan((Target("used", (4, 6), 2), Target("unused", (6, 4), 2)), ())
+    spec = a_spec(local={"steps": 5}, method={"update_proj_gap": 2})
+    weights = {target.name: nn.Parameter(torch.randn(target.shape)) for target in plan.targets}
+    with GaLoreAdamW({name: (weight, 2) for name, weight in weights.items()}, subspace_config(spec)) as optimizer:
+        for _ in range(5):
+            weights["used"].square().sum().backward()
+            optimizer.step()
+    tensors = _SubspaceTraining(optimizer, plan, spec, 1).tensors()
+    assert {name: tuple(t.shape) for name, t in tensors.items()} == listed(update_tensors(spec, plan, "a", 1))
+    assert all(not tensors[f"unused/factor.{j}"].any() for j in range(3))
+    assert all(tensors[f"used/factor.{j}"].any() for j in range(3))
+
+
+@pytest.mark.parametrize(("steps", "gap", "bases"), [(1, 200, 1), (10, 10, 1), (11, 10, 2), (10, 1, 10)])
+def test_bases_of_a_round(steps, gap, bases):
+    assert bases_per_round(a_spec(local={"steps": steps}, method={"update_proj_gap": gap})) == bases
+
+
+def test_an_aggregate_goes_down_dense_from_the_rank_where_factors_are_no_smaller():
+    assert factors_are_smaller(10, 10, 4)
+    assert not factors_are_smaller(10, 10, 5)
+    spec, plan = a_spec(), TrainingPlan((Target("w", (10, 10), 2),), ())
+    assert set(aggregate_tensors(spec, plan, ["a", "b"], 1)) == {"w/left", "w/right"}
+    assert set(aggregate_tensors(spec, plan, ["a", "b", "c"], 1)) == {"w/dense"}
+    many = [str(i) for i in range(9)]
+    assert set(aggregate_tensors(a_spec(method={"downlink_rank": 1}), plan, many, 1)) == {"w/left", "w/right"}
