@@ -1,11 +1,11 @@
-"""Dirichlet label skew: every index once, skewed by alpha, the same for the same seed."""
+"""Shards of every kind: each index once, skewed by what the kind skews, the same for the same seed."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgalore.partition import dirichlet
+from fedgalore.partition import by_domain, dirichlet, iid, quantity, split
 
 LABELS = [i % 10 for i in range(1000)]
 
@@ -62,3 +62,48 @@ def test_each_client_gets_as_many_examples_as_asked_for():
 def test_splits_that_can_not_be_had_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         dirichlet(*arguments)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(["iid", "dirichlet", "quantity", "domain"]),
+    examples=st.integers(60, 200),
+    clients=st.integers(3, 12),
+    alpha=st.floats(0.3, 10),
+    seed=st.integers(0, 99),
+)
+def test_each_kind_gives_every_example_to_one_client(kind, examples, clients, alpha, seed):
+    keys = [str(i % 3) for i in range(examples)]
+    shards = split(kind, keys, clients, alpha, seed)
+    assert sorted(index for shard in shards for index in shard) == list(range(examples))
+    assert all(shard == sorted(shard) and shard for shard in shards)
+    assert len(shards) == clients
+    assert split(kind, keys, clients, alpha, seed) == shards
+
+
+def test_alike_shards_differ_in_size_by_one_at_most():
+    assert {len(shard) for shard in iid(103, 10, 0)} == {10, 11}
+    assert iid(103, 10, 0) != iid(103, 10, 1)
+
+
+def test_quantity_skew_grows_as_alpha_falls_and_keeps_the_least():
+    sizes = {alpha: sorted(len(shard) for shard in quantity(2000, 10, alpha, 0, 20)) for alpha in (0.1, 100)}
+    assert sizes[0.1][0] >= 20
+    assert sizes[0.1][-1] > 2 * sizes[100][-1]
+
+
+def test_each_client_has_one_domain_and_shares_it_evenly():
+    domains = ["film"] * 30 + ["news"] * 21
+    shards = by_domain(domains, 5, 0)
+    held = [{domains[index] for index in shard} for shard in shards]
+    assert held == [{"film"}, {"news"}, {"film"}, {"news"}, {"film"}]
+    assert sorted(len(shard) for shard in shards) == [10, 10, 10, 10, 11]
+
+
+def test_domains_without_a_client_or_examples_are_refused():
+    with pytest.raises(ValueError, match="3 domains need at least as many clients, not 2"):
+        by_domain(["a", "b", "c"], 2, 0)
+    with pytest.raises(ValueError, match="'b' has 1 examples, too few for its 2 clients"):
+        by_domain(["a", "a", "b"], 4, 0)
+    with pytest.raises(ValueError, match="too few for 4 clients"):
+        iid(3, 4, 0)
