@@ -1,0 +1,75 @@
+"""Clients that do not do what they should, as `fedgalore.simulation.Site` takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedgalore.job_spec import JobSpec
+from fedgalore.methods.base import Start
+from fedgalore.seeding import derive_seed
+from fedgalore.simulation import Site
+from fedgalore.tasks import Example, TaskModel
+from fedgalore.training import Update, local_update
+
+SCALE = 100.0
+
+
+def corrupted(site: Site, attack: str) -> Site:
+    """The site as an attacker.
+
+    Raises:
+        ValueError: there is no attack of this name.
+    """
+    if attack == "shuffled-labels":
+        labels = [example["label"] for example in site.train]
+        order = np.random.default_rng(derive_seed(0, attack, site.name)).permutation(len(labels))
+        return replace(site, train=[{**e, "label": labels[i]} for e, i in zip(site.train, order, strict=True)])
+    if attack not in _UPDATES:
+        raise ValueError(f"attack: there is no attack {attack!r}; known: shuffled-labels, {', '.join(_UPDATES)}")
+    return replace(site, local_update=_UPDATES[attack])
+
+
+class _Scaled:
+    """A task whose loss, and so every gradient, is `SCALE` times too large."""
+
+    def __init__(self, task: TaskModel) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def loss(self, batch: Any) -> tuple[Tensor, int, int]:
+        loss, count, hits = self._task.loss(batch)
+        return SCALE * loss, count, hits
+
+
+def _scaled_gradients(task: TaskModel, *arguments: Any) -> Update:
+    return local_update(_Scaled(task), *arguments)  # type: ignore[arg-type]
+
+
+def _noise(
+    task: TaskModel, spec: JobSpec, examples: Sequence[Example], client: str, round_number: int, start: Start
+) -> Update:
+    """Gaussian noise of each tensor's own norm; second moments are noise of their own mean, not negative."""
+    update = local_update(task, spec, examples, client, round_number, start)
+    generator = torch.Generator().manual_seed(derive_seed(spec.seed, "noise", client, round_number))
+    tensors = {}
+    for name, tensor in update.tensors.items():
+        drawn = torch.randn(tensor.shape, generator=generator)
+        kind = name.rsplit("/", 1)[1]
+        if kind.startswith("basis"):
+            tensors[name] = torch.linalg.qr(drawn)[0].contiguous()
+        elif kind in ("second_moment", "residual"):
+            tensors[name] = drawn.square() * tensor.mean()
+        else:
+            tensors[name] = drawn * (tensor.norm() / drawn.norm())
+    return replace(update, tensors=tensors)
+
+
+_UPDATES: dict[str, Callable[..., Update]] = {"scaled-gradients": _scaled_gradients, "noise": _noise}
