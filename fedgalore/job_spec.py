@@ -96,7 +96,7 @@ class FedGaLoreSpec(Strict):
     )
     update_proj_gap: int = Field(default=200, ge=1, description="Local steps between two bases inside a round")
     prior_steps: float | None = Field(
-        default=2.0, ge=0, description="Steps the carried second moment counts for; null: trusted for ever"
+        default=10.0, ge=0, description="Steps the carried second moment counts for; null: trusted for ever"
     )
     update_clip: float | None = Field(default=1.0, gt=0, description="RMS an update is clipped to; null: off")
     target_modules: TargetModules = None

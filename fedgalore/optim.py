@@ -30,7 +30,7 @@ class SubspaceConfig:
     weight_decay: float = 0.0
     scale: float = 1.0
     update_proj_gap: int = 200
-    prior_steps: float | None = 2.0
+    prior_steps: float | None = 10.0
     update_clip: float | None = 1.0
 
 
@@ -150,21 +150,24 @@ class GaLoreAdamW:
                     parameter.grad = None
                     return
             if space.steps % self.config.update_proj_gap == 0:
-                self._change_basis(space, space.next_basis(gradient))
+                self._change_basis(space, space.next_basis(gradient), gradient)
             space.projected = project(space.basis, gradient)
             space.residual_sum += residual_of(gradient, space.projected)
             parameter.grad = None
 
         return project_and_free
 
-    def _change_basis(self, space: _Subspace, basis: Tensor) -> None:
+    def _change_basis(self, space: _Subspace, basis: Tensor, gradient: Tensor) -> None:
         """Moves the state by the transfer formula; the factor of the old basis is finished."""
         beta2 = self.config.betas[1]
         if space.steps == 0:
             if space.carried is not None:
                 space.prior = inf if self.config.prior_steps is None else self.config.prior_steps
-                # n_0 steps' worth of the carried state: bias correction then gives it back exactly
-                space.second = space.second_correction(beta2, 0) * carry(space.carried, basis)
+                # A carried state may damp what is loud elsewhere and quiet here, but never blow up what is loud here:
+                # one element far too small would fill the whole clipped step.
+                start = torch.maximum(carry(space.carried, basis), project(basis, gradient).square())
+                # n_0 steps' worth of it: bias correction then gives it back exactly
+                space.second = space.second_correction(beta2, 0) * start
         else:
             correction = space.second_correction(beta2, space.steps)
             overlap = project(basis, space.basis)

@@ -162,7 +162,7 @@ def client_round_by_the_page(start, gradients, bases, gap, config: SubspaceConfi
         G = gradient.numpy().astype(np.float64)
         P = bases[t // gap]
         if t == 0 and carried is not None:
-            V = bias(0) * moved(carried[1], carried[2], P.T @ carried[0])
+            V = bias(0) * np.maximum(moved(carried[1], carried[2], P.T @ carried[0]), (P.T @ G) ** 2)
         elif t > 0 and t % gap == 0:
             C = P.T @ bases[t // gap - 1]
             V, m = bias(t) * moved(V / bias(t), np.mean(rhos, axis=0), C), C @ m
@@ -279,6 +279,23 @@ def test_before_any_step_the_carried_state_counts_in_full(prior):
     torch.testing.assert_close(run.sketch.second_moment, kept * carry(carried, run.sketch.basis), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("prior", [2.0, None])
+def test_a_carried_state_may_shorten_a_first_step_but_not_lengthen_it(prior):
+    gradients = gradients_of((6, 10), 1)
+    scale = torch.logspace(-6, 3, 10)[None]
+    carried = SecondMomentSketch(torch.eye(6, 3), scale.expand(3, 10), scale)
+    run = Trained(gradients, 3, carried, learning_rate=0.1, prior_steps=prior, update_clip=None, eps=0.0)
+    projected = run.factors[0].basis.T @ gradients[0]
+    start = torch.maximum(carry(carried, run.factors[0].basis), projected.square())
+    assert (start > projected.square()).any()
+    assert (start == projected.square()).any()
+    kept = 0.999 if prior is None else (1 - 0.999**prior) * 0.999 / (1 - 0.999 ** (prior + 1))
+    new = 0.001 if prior is None else 0.001 / (1 - 0.999 ** (prior + 1))
+    expected = -0.1 * projected / (kept * start + new * projected.square()).sqrt()
+    torch.testing.assert_close(run.factors[0].factor, expected, rtol=1e-4, atol=1e-7)
+    assert expected.abs().max() <= 0.1 + 1e-6
+
+
 def test_more_prior_steps_keep_more_of_the_carried_state():
     gradients = gradients_of((6, 10), 6)
     carried = SecondMomentSketch(torch.eye(6, 3), torch.full((3, 10), 1e4), torch.full((1, 10), 1e4))
@@ -293,7 +310,7 @@ def test_more_prior_steps_keep_more_of_the_carried_state():
 @pytest.mark.parametrize("clip", [1.0, 0.25])
 def test_a_step_is_clipped_to_the_root_mean_square_asked_for(clip):
     tiny = SecondMomentSketch(torch.eye(6, 3), torch.full((3, 10), 1e-8), torch.full((1, 10), 1e-8))
-    gradients = [1e3 * g for g in gradients_of((6, 10), 1)]
+    gradients = [torch.zeros(6, 10), 1e3 * gradients_of((6, 10), 1)[0]]  # a first one would be seen in the state
     clipped = Trained(gradients, 3, tiny, learning_rate=0.1, prior_steps=None, update_clip=clip)
     rms = clipped.factors[0].factor.square().mean().sqrt()
     assert float(rms) == pytest.approx(0.1 * clip, rel=1e-4)
