@@ -25,7 +25,7 @@ class Strict(BaseModel):
 
 class ModelSpec(Strict):
     source: str = Field(min_length=1, description="Folder that the coordinator can read, or a hub id")
-    task: Literal["sequence-classification", "causal-lm", "image-classification"] = "sequence-classification"
+    task: Literal["sequence-classification", "causal-lm"] = "sequence-classification"
     num_labels: int | None = Field(default=None, ge=2, le=100_000, description="Classes; needed for classification")
     label_names: tuple[str, ...] | None = Field(
         default=None, description="Class names in order of their index; lets data hold names instead of numbers"
@@ -35,7 +35,7 @@ class ModelSpec(Strict):
     def _labels_fit_the_task(self) -> ModelSpec:
         if self.task == "causal-lm":
             if self.num_labels is not None or self.label_names is not None:
-                raise ValueError("num_labels and label_names belong to classification tasks; leave them out")
+                raise ValueError("num_labels and label_names belong to task: sequence-classification; leave them out")
             return self
         if self.num_labels is None and self.label_names is None:
             raise ValueError(f"num_labels is needed for task: {self.task}")
@@ -230,11 +230,6 @@ class EvaluationSpec(Strict):
     split: Literal["train", "test"] = "test"
     batch_size: int = Field(default=64, ge=1, le=65_536)
     max_examples: int | None = Field(default=None, ge=1, description="Examples a client evaluates at most; null: all")
-    exact_match: Literal["text", "number"] | None = Field(
-        default=None,
-        description="Language models: generate answers and compare the whole text, or the last number in it; null: off",
-    )
-    max_new_tokens: int = Field(default=128, ge=1, le=32_768, description="Longest answer generated for exact_match")
 
 
 class JobSpec(Strict):
@@ -260,8 +255,6 @@ class JobSpec(Strict):
             )
         if method.kind == "fedex_lora" and self.server.learning_rate != 1:
             raise ValueError("server.learning_rate: fedex_lora folds in the exact mean; leave it at 1")
-        if self.evaluation.exact_match is not None and self.model.task != "causal-lm":
-            raise ValueError("evaluation.exact_match needs model.task: causal-lm; leave it out")
         return self
 
     def evaluates(self, model_version: int) -> bool:

@@ -276,7 +276,7 @@ def _cut(order: list[int], examples: Sequence[Example], spec: JobSpec, generator
 
 
 def text_length(example: Example) -> int:
-    """Characters of an example's texts; 0 for an image. Like lengths in one batch save padding."""
+    """Characters of an example's texts."""
     return sum(len(example.get(key) or "") for key in ("text", "text_pair", "prompt", "completion"))
 
 

@@ -53,7 +53,6 @@ def test_a_spec_survives_json_and_yaml():
         ({"method": {"client_ranks": {"a": 2}, "rank_pattern": {"b": 3}}}, ["method", "can not be combined"]),
         ({"method": {"client_ranks": {"a": 0}}}, ["method.client_ranks.a", "greater than or equal to 1"]),
         ({"method": {"kind": "fedex_lora"}, "server": {"learning_rate": 0.5}}, ["server.learning_rate", "at 1"]),
-        ({"evaluation": {"exact_match": "text"}}, ["evaluation.exact_match", "causal-lm"]),
         ({"method": {"state_sync": "mean"}}, ["method.state_sync", "'ajive', 'average', 'reset' or 'local'"]),
         ({"method": {"update_clip": 0}}, ["method.update_clip", "greater than 0"]),
         ({"method": {"prior_steps": -1}}, ["method.prior_steps", "greater than or equal to 0"]),
@@ -69,7 +68,7 @@ def test_a_spec_survives_json_and_yaml():
         ({"model": {"task": "causal-lm"}}, ["model", "leave them out"]),
         (
             {"model": {"task": "translation"}},
-            ["model.task", "'sequence-classification', 'causal-lm' or 'image-classification'"],
+            ["model.task", "'sequence-classification' or 'causal-lm'"],
         ),
         ({"model": {"source": ""}}, ["model.source"]),
         ({"data": {}, "name": "no spaces"}, ["name", "pattern"]),

@@ -306,3 +306,33 @@ def test_models_of_other_families_work(tmp_path, tiny_gpt2):
     assert Target("model.layers.0.self_attn.k_proj.weight", (16, 32), 4) in task.plan.targets
     assert len(task.plan.targets) == 7
     assert torch.isfinite(task.loss(task.collate(questions(4, 0)))[0])
+
+
+def test_like_lengths_come_in_one_batch_and_every_example_once_a_pass():
+    examples = [{"row": i, "text": "x" * (i * 7 % 40 + 1), "text_pair": None, "label": 0} for i in range(64)]
+    local = {"steps": 8, "batch_size": 8}
+    plain, grouped = (
+        list(batches(examples, classifier(local={**local, "group_by_length": on}), "a", 1)) for on in (False, True)
+    )
+    for drawn in (plain, grouped):
+        assert sorted(e["row"] for batch in drawn for e in batch) == list(range(64))
+
+    def padding(drawn):
+        return sum(max(len(e["text"]) for e in batch) * len(batch) for batch in drawn) - sum(
+            len(e["text"]) for e in examples
+        )
+
+    assert padding(grouped) < 0.4 * padding(plain)
+    lengths = [len(batch[0]["text"]) for batch in grouped]
+    assert lengths != sorted(lengths)  # batches are mixed again
+    assert grouped == list(batches(examples, classifier(local={**local, "group_by_length": True}), "a", 1))
+
+
+def test_batches_larger_than_the_shard_take_several_passes():
+    examples = sentences(5, 0)
+    for on in (False, True):
+        spec = classifier(local={"steps": 3, "batch_size": 8, "group_by_length": on})
+        drawn = list(batches(examples, spec, "a", 1))
+        assert [len(batch) for batch in drawn] == [8, 8, 8]
+        counts = [sum(e["row"] == row for batch in drawn for e in batch) for row in range(1, 6)]
+        assert max(counts) - min(counts) <= 1
