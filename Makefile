@@ -3,14 +3,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock clean
+.PHONY: help demo test check bench-accuracy lock clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_ARGS ?=
+COMPARE ?=
 TEST_ARGS ?=
+BENCH_ARGS ?=
 # Two test processes with two torch threads each would fight over two cores.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
@@ -22,7 +24,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet
 GENERATED := grpcio-health-checking==1.75.1 grpcio-reflection==1.75.1
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 $(READY): requirements.lock requirements-model.lock pyproject.toml
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
@@ -34,8 +36,8 @@ $(READY): requirements.lock requirements-model.lock pyproject.toml
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(READY) ## a whole federation on this machine, watched live (DEMO_ARGS="...")
-	@$(BIN)/fedgalore demo $(DEMO_ARGS)
+demo: $(READY) ## a whole federation on this machine, watched live (COMPARE=fedit, DEMO_ARGS="...")
+	@$(BIN)/fedgalore demo $(COMPARE:%=--compare %) $(DEMO_ARGS)
 
 test: $(READY) ## the test suite (TEST_ARGS="-k round")
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 $(TEST_ARGS)
@@ -46,6 +48,10 @@ check: $(READY) ## formatting, lint, types, layers, generated stubs
 	$(BIN)/python -m protos.generate --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+bench-accuracy: $(READY) ## methods x data sets x seeds, resumable; hours (BENCH_ARGS="--suite banking77-iid --minutes 60")
+	$(BIN)/python benchmarks/accuracy.py $(BENCH_ARGS)
+	$(BIN)/python benchmarks/accuracy.py --report $(BENCH_ARGS)
 
 lock: ## pins anew everything that pyproject.toml asks for
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder" build' EXIT; \

@@ -7,14 +7,17 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.client import fail
+from cli.client import fail, job_path
 
 if TYPE_CHECKING:
+    from cli.client import Coordinator
+    from deploy.demo.report import Run
     from deploy.demo.sites import DemoSite
 
 MARK = ".fedgalore-demo"  # in a folder that a demo made
@@ -28,19 +31,22 @@ def demo(
     rank: Annotated[int, typer.Option("--rank", min=1, max=384, help="Columns of each gradient subspace")] = 8,
     alpha: Annotated[float, typer.Option("--alpha", min=0.01, help="Dirichlet skew: 0.1 severe, 100 none")] = 0.1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the split and of the job")] = 0,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option("--compare", metavar="KIND", help="A method to show beside FedGaLore, such as fedit; repeatable"),
+    ] = None,
 ) -> None:
     """Fine-tune a real text encoder across unlike sites, watched live; takes some minutes on two cores.
 
     Starts Redis, a coordinator with its aggregator and an agent for each site as separate processes on loopback
-    sockets, posts a job over REST, follows it, and downloads the model.
+    sockets, posts a job over REST, follows it, and downloads the model. With --compare it does the same for further
+    methods, one after the other on the same sites, and shows all in one table and one plot.
     """
     from rich.console import Console
 
     from cli.client import Coordinator
-    from cli.download import unpack
-    from cli.watch import watch
     from deploy.demo import report
-    from deploy.demo.job import agent_documents, job_document
+    from deploy.demo.job import SHOWN, agent_documents, job_document, rivals
     from deploy.demo.sites import demo_sites
     from deploy.local import LaunchError, LocalFederation
 
@@ -48,8 +54,9 @@ def demo(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: no process is left behind
     console = Console()
     try:
+        kinds = [SHOWN, *rivals(compare or [])]
         sites = demo_sites(clients, alpha, seed)
-        document = job_document(clients, rounds, rank, seed)
+        documents = [job_document(clients, rounds, rank, seed, kind) for kind in kinds]
     except ValueError as error:
         fail(str(error))
     _make_room(to)
@@ -61,27 +68,39 @@ def demo(
             other_s["starting the processes"] = time.monotonic() - started
             console.print(f"dashboard and API while it runs: {federation.rest_url}/  {federation.rest_url}/docs")
             with Coordinator(federation.rest_url) as coordinator:
-                posted = time.monotonic()
-                job = coordinator.ask("POST", "/api/v1/jobs", json=document)
-                watch(coordinator, job["id"])
-                path = f"/api/v1/jobs/{job['id']}"
-                entries = coordinator.ask("GET", f"{path}/rounds")["rounds"]
-                in_rounds = sum(seconds for entry in entries for seconds in entry["phase_s"].values())
-                other_s["preparing the model"] = time.monotonic() - posted - in_rounds
-                with coordinator.stream(f"{path}/model") as chunks:
-                    unpack(chunks, to / "model")
+                runs = [_run(coordinator, documents[0], to / "model")]
+                runs += [_run(coordinator, document) for document in documents[1:]]
     except LaunchError as error:
         fail(str(error))
     for heavy in ("blobs", "agents", "redis"):
         shutil.rmtree(root / heavy, ignore_errors=True)
     other_s["in all"] = time.monotonic() - started
-    report.plot(entries, sites, to / "accuracy.png")
-    (to / RESULT).write_text(json.dumps({"job": document, "rounds": entries, "seconds": other_s}, indent=1))
-    console.print(report.tables(entries, sites, other_s))
+    report.plot(runs, sites).savefig(to / "accuracy.png", dpi=130)
+    (to / RESULT).write_text(json.dumps({"runs": [asdict(run) for run in runs], "seconds": other_s}, indent=1))
+    console.print(report.tables(runs, sites, other_s))
     _try_out(to / "model", sites, console)
     console.print(
         f"\nmodel: [bold]{to / 'model'}[/]  plot: [bold]{to / 'accuracy.png'}[/]  numbers: [bold]{to / RESULT}[/]"
     )
+
+
+def _run(coordinator: Coordinator, document: dict[str, Any], model: Path | None = None) -> Run:
+    """Posts a job, follows it to its end, and downloads its model if there is a folder for it."""
+    from cli.download import unpack
+    from cli.watch import watch
+    from deploy.demo.report import Run
+
+    posted = time.monotonic()
+    job = coordinator.ask("POST", "/api/v1/jobs", json=document)["id"]
+    watch(coordinator, job)
+    path = job_path(job)
+    rounds = coordinator.ask("GET", f"{path}/rounds")["rounds"]
+    in_rounds = sum(seconds for entry in rounds for seconds in entry["phase_s"].values())
+    preparing_s = time.monotonic() - posted - in_rounds
+    if model is not None:
+        with coordinator.stream(f"{path}/model") as chunks:
+            unpack(chunks, model)
+    return Run(document, rounds, preparing_s)
 
 
 def _make_room(to: Path) -> None:

@@ -51,16 +51,34 @@ def demo_sites(clients: int, alpha: float, seed: int) -> list[DemoSite]:
     Raises:
         ValueError: so many clients that a site would hold fewer than 200 texts.
     """
-    with EXCERPT.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    train = [row for row in rows if row["split"] == "train"]
-    test = [row for row in rows if row["split"] == "test"]
+    train, test = _rows("train"), _rows("test")
     shards = dirichlet([(row["domain"], row["label"]) for row in train], clients, alpha, seed, MIN_TRAIN)
     sites = []
     for number, shard in enumerate(shards, start=1):
         own = [train[index] for index in shard]
         sites.append(DemoSite(f"site-{number}", own, _test_rows(own, test, seed)))
     return sites
+
+
+def validation_sites(clients: int, alpha: float, seed: int) -> list[DemoSite]:
+    """The same sites without a fifth of their training texts, by which they are tested instead: for choosing settings.
+
+    Raises:
+        ValueError: as `demo_sites`.
+    """
+    train = _rows("train")
+    held_out = [row for place, row in enumerate(train) if place % 5 == 0]
+    texts = {row["text"] for row in held_out}
+    sites = []
+    for site in demo_sites(clients, alpha, seed):
+        kept = [row for row in site.train if row["text"] not in texts]
+        sites.append(DemoSite(site.name, kept, _test_rows(kept, held_out, seed)))
+    return sites
+
+
+def _rows(split: str) -> list[Row]:
+    with EXCERPT.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["split"] == split]
 
 
 def _test_rows(own: list[Row], test: list[Row], seed: int) -> list[Row]:
