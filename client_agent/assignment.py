@@ -93,8 +93,9 @@ class Assignment:
         """Trains on this site's data; the update's file lies on disk afterwards."""
         spec, site = self._spec(), self._site
         split, client, number = self._local_data(spec).train, site.settings.name, self._task.round
-        own = site.cache.last_kept(client, self._task.job_id, number)
-        keep = site.cache.kept(client, self._task.job_id, number)
+        makes = self._task.model_version + 1
+        own = site.cache.last_kept(client, self._task.job_id, makes)
+        keep = site.cache.kept(client, self._task.job_id, makes)
         await site.thread.run(
             lambda trainer: trainer.train(
                 spec, split, client, number, self._state, own, self._on_step, self._update, keep

@@ -4,7 +4,7 @@ work_dir/blobs/sha256/ab/abcdef...           a blob
 work_dir/blobs/partial/abcdef...             one on its way
 work_dir/models/<hash of the file list>/...  a base model's folder
 work_dir/updates/<job>+<round>+<client>.safetensors
-work_dir/kept/<job>+<round>+<client>.safetensors   what a client keeps for its next round
+work_dir/kept/<job>+<version>+<client>.safetensors   what a client keeps of the round that makes this model version
 work_dir/lock                                taken by the process that works here
 """
 
@@ -27,6 +27,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SEPARATOR = "+"  # no name has one
 _UPDATE_LIFE_S = 7 * 86_400.0  # longer than a round that an update could still be for
+_KEPT_LIFE_S = 30 * 86_400.0  # a job may pause, and a client is not in every round
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class Cache:
         """Deletes until, beside the blobs in `keep` and the files of `model`, `max_bytes` are left.
 
         First go blobs and parts of blobs that are in no model, then models, each longest unused first: old versions'
-        weights are never asked for again, a base model may be. Updates that are too old for any round go as well.
+        weights are never asked for again, a base model may be. Updates that are too old for any round go as well, and
+        what was kept for rounds that did not come.
         """
         spared = set(keep)
         self._prune_blobs(spared, model, max_bytes)
@@ -125,9 +127,10 @@ class Cache:
             if folder != model and self._excess(spared, model, max_bytes) > 0:
                 shutil.rmtree(folder)
                 self._prune_blobs(spared, model, max_bytes)  # now those that were linked from there only
-        for path in (*self._updates.iterdir(), *self._kept.iterdir()):
-            if time.time() - _last_used(path) > _UPDATE_LIFE_S:
-                path.unlink()
+        for files, life_s in ((self._updates, _UPDATE_LIFE_S), (self._kept, _KEPT_LIFE_S)):
+            for path in files.iterdir():
+                if time.time() - _last_used(path) > life_s:
+                    path.unlink()
 
     def _prune_blobs(self, spared: set[str], model: Path, max_bytes: int) -> None:
         excess = self._excess(spared, model, max_bytes)
@@ -194,19 +197,25 @@ class Cache:
         """
         return self._updates / _file_name(client, job_id, round_number)
 
-    def kept(self, client: str, job_id: str, round_number: int) -> Path:
-        """Where this client keeps what it wants to know of a round in its next one."""
-        return self._kept / _file_name(client, job_id, round_number)
+    def kept(self, client: str, job_id: str, version: int) -> Path:
+        """Where this client keeps what it wants to know in its next round of the one that makes this model version.
+
+        By version, not by round: what came of an abandoned round is not read by its successor, but overwritten.
+
+        Raises:
+            Rejected: as `update`.
+        """
+        return self._kept / _file_name(client, job_id, version)
 
     def last_kept(self, client: str, job_id: str, before: int) -> Path | None:
-        """What the client kept of its last round before this one; what is older than that is deleted."""
+        """What the client kept of its last round before the one that makes version `before`; deletes what is older."""
         files = {
             int(path.name.split(_SEPARATOR)[1]): path
             for path in self._kept.glob(_file_name(client, job_id, "*"))  # no name has a wildcard in it
         }
-        earlier = sorted(number for number in files if number < before)
-        for number in earlier[:-1]:
-            files[number].unlink()
+        earlier = sorted(version for version in files if version < before)
+        for version in earlier[:-1]:
+            files[version].unlink()
         return files[earlier[-1]] if earlier else None
 
     def forget_updates(self, job_id: str, but: Path | None = None) -> None:
@@ -219,10 +228,10 @@ class Cache:
         return self._blobs / blob.sha256[:2] / blob.sha256
 
 
-def _file_name(client: str, job_id: str, round_number: int | str) -> str:
+def _file_name(client: str, job_id: str, number: int | str) -> str:
     if not _NAME.fullmatch(job_id):
         raise Rejected(f"the coordinator named a job {job_id!r}, which is no identifier")
-    return f"{_SEPARATOR.join((job_id, str(round_number), client))}.safetensors"
+    return f"{_SEPARATOR.join((job_id, str(number), client))}.safetensors"
 
 
 def _files(folder: Path) -> Iterator[Path]:

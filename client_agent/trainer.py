@@ -126,6 +126,9 @@ class Trainer:
     ) -> None:
         """One round of local training; the update's file appears at `output` whole or not at all.
 
+        What is trained depends on the version that the round makes, not on `round_number`: an abandoned round leaves no
+        trace in those after it.
+
         Args:
             state: what the round's clients start from beside the weights.
             own: what this client kept of its last round.
@@ -134,14 +137,14 @@ class Trainer:
         Raises:
             TrainingStopped: `on_step` answered False.
         """
-        task = self._open_task()
+        task, made = self._open_task(), self._makes()
         with _in_words(split):
             start = Start(
                 self._weights,
                 _tensors(open_update(state)) if state else {},
                 _tensors(open_update(own)) if own else {},
             )
-            update = local_update(task, spec, split.examples, client, round_number, start, on_step)
+            update = local_update(task, spec, split.examples, client, made, start, on_step)
         with _in_words():
             if update.kept:  # before the update, so that a delivered one never lacks it
                 shapes = {name: TensorSpec("F32", tuple(tensor.shape)) for name, tensor in update.kept.items()}
@@ -158,8 +161,13 @@ class Trainer:
             "decay": repr(update.decay),
             "metrics": json.dumps(update.metrics, sort_keys=True),
         }
-        tensors = update_tensors(spec, self._open_task().plan, client, round_number)
+        tensors = update_tensors(spec, self._open_task().plan, client, self._makes())
         _write_synced(output, tensors, update.tensors, metadata)
+
+    def _makes(self) -> int:
+        """The version that a round from the global weights makes."""
+        assert self.version is not None
+        return self.version + 1
 
     def _open_task(self) -> TaskModel:
         assert self._task is not None, "open() comes first"

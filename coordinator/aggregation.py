@@ -119,7 +119,7 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
     model = job.model
     this = Round(
         spec=spec,
-        number=job.round.number,
+        number=version,  # as the clients count: an abandoned round leaves no trace in those after it
         clients=clients,
         weights=_reader(open_update(blobs.path(model.weights.sha256))),
         state=_reader(open_update(blobs.path(model.state.sha256))) if model.state else None,
@@ -129,8 +129,8 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
 
     outputs: dict[str, tuple[str, Mapping[str, TensorSpec]]] = {
         "weights": (layout.WEIGHTS_FORMAT, layout.weights_tensors(spec, plan)),
-        "aggregate": (layout.AGGREGATE_FORMAT, layout.aggregate_tensors(spec, plan, list(receipts), this.number)),
-        "state": (layout.STATE_FORMAT, layout.state_tensors(spec, plan, this.number)),
+        "aggregate": (layout.AGGREGATE_FORMAT, layout.aggregate_tensors(spec, plan, list(receipts), version)),
+        "state": (layout.STATE_FORMAT, layout.state_tensors(spec, plan, version)),
         "residue": (layout.RESIDUE_FORMAT, layout.residue_tensors(spec, plan)),
     }
     statistics: dict[str, list[float]] = {}

@@ -62,7 +62,8 @@ def manifest(job: Job, number: int, client: str) -> Manifest:
     if job.prepared is None or job.round is None or job.round.kind != "train":
         raise InvalidUpdate(f"round: {number} only evaluates; send its result with ReportProgress")
     plan = TrainingPlan.from_dict(job.prepared.plan)
-    return Manifest(job.id, number, client, update_tensors(job.parsed, plan, client, number))
+    made = job.round.model_version + 1  # abandoned rounds do not count
+    return Manifest(job.id, number, client, update_tensors(job.parsed, plan, client, made))
 
 
 def blob_of(message: pb.UpdateHeader | pb.QueryUploadRequest) -> BlobRef:

@@ -34,7 +34,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the update of one client in one round must be; `tensors` is `fedgalore.plan.update_tensors`."""
+    """What the update of one client in one round must be; `tensors` is `fedgalore.layout.update_tensors`."""
 
     job_id: str
     round: int

@@ -8,6 +8,7 @@ before it trains.
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 
 from fedgalore.job_spec import JobSpec, LoRASpec
 from fedgalore.layout import adapter_shapes
-from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round
+from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round, Start
 from fedgalore.plan import Target, TrainingPlan, rank_at
 from fedgalore.seeding import derive_seed
-from fedgalore.tasks import TaskModel
+from fedgalore.tasks import TaskError, TaskModel
 
 ADAPTER = "default"
 Adapter = tuple[Tensor, Tensor]  # A, B
@@ -59,6 +60,22 @@ def carried_adapters(spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
         seed = derive_seed(spec.seed, "lora", target.name)
         tensors[f"{target.name}/lora_A"], tensors[f"{target.name}/lora_B"] = new_adapter(target, target.rank, seed)
     return tensors
+
+
+def start_adapter(target: Target, start: Start) -> Adapter:
+    """The adapter that a model version holds for a target.
+
+    Raises:
+        TaskError: it is missing or has another shape.
+    """
+    for part, shape in adapter_shapes(target, target.rank).items():
+        tensor = start.weights.get(f"{target.name}/{part}")
+        if tensor is None or tuple(tensor.shape) != shape:
+            raise TaskError(
+                f"weights: {target.name}/{part} is missing or not of shape {shape}; "
+                "a job with adapters starts from `Method.carried` beside the model's weights"
+            )
+    return read_adapter(target, start.weights.__getitem__)
 
 
 def read_adapter(target: Target, read: Reader) -> Adapter:
@@ -116,9 +133,10 @@ def lora_training(
     method = lora_spec(spec)
     targets = {target.name: target for target in task.plan.targets}
     weights = {name: parameter for name, (parameter, _) in task.targets().items()}
+    adapters = {name: adapter_of(target) for name, target in targets.items()}  # while the model is still whole
     layers = _inject(task, {name: rank_at(method, target, client) for name, target in targets.items()}, method.scale)
     for name, target in targets.items():
-        adapter = adapter_of(target)
+        adapter = adapters[name]
         with torch.no_grad():
             for part, tensor in zip(("lora_A", "lora_B"), adapter, strict=True):
                 _part(layers[name], part).copy_(tensor)
@@ -141,12 +159,15 @@ def _inject(task: TaskModel, ranks: Mapping[str, int], scale: float) -> dict[str
     """PEFT's layers by target name; the dense weights go on being trained."""
     import peft  # seconds, and only jobs with adapters need it
 
-    by_module = {_module_name(name): rank for name, rank in ranks.items()}
+    modules = {_module_name(name): rank for name, rank in ranks.items()}
+    patterns = {  # one a rank: PEFT tries each on each module
+        f"^({'|'.join(re.escape(name) for name in modules if modules[name] == rank)})$": rank
+        for rank in set(modules.values())
+    }
     config = peft.LoraConfig(
-        target_modules=list(by_module),
-        # PEFT takes patterns as regular expressions
-        rank_pattern={f"^{name.replace('.', chr(92) + '.')}$": rank for name, rank in by_module.items()},
-        alpha_pattern={f"^{name.replace('.', chr(92) + '.')}$": scale * rank for name, rank in by_module.items()},
+        target_modules="|".join(patterns),
+        rank_pattern=patterns,
+        alpha_pattern={pattern: scale * rank for pattern, rank in patterns.items()},
         lora_dropout=0.0,
         init_lora_weights=False,
     )

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from client_agent import session, settings
@@ -19,8 +20,12 @@ from client_agent import transport as door
 from client_agent.agent import Agent
 from client_agent.cache import claimed, hash_file
 from client_agent.data import read_all
+from coordinator import aggregation
 from coordinator.aggregator import Aggregator
 from coordinator.job import Job, Status
+from coordinator.round import Phase
+from fedgalore.simulation import Site, simulate
+from protos.codec import open_update
 from tests.builders import a_spec
 from tests.client_agent.conftest import Coordinator, write_reviews
 
@@ -80,7 +85,7 @@ async def post(coordinator: Coordinator, model: Path, **sections) -> str:
     """A job that one agent can do."""
     rounds = {"count": 2, "min_clients": 1, "selection_wait_s": 0, **sections.pop("rounds", {})}
     source = {"source": str(model), "num_labels": 2}
-    spec = a_spec(model=source, rounds=rounds, method={"kind": "fedgalore", "rank": 1}, **sections)
+    spec = a_spec(**{"method": {"kind": "fedgalore", "rank": 1}, **sections}, model=source, rounds=rounds)
     job, _ = await coordinator.engine.create(spec)
     return job.id
 
@@ -226,6 +231,46 @@ async def test_a_stopped_agent_takes_its_task_again(coordinator, tiny_model, tmp
             job = await until(coordinator, job_id, final)
     assert job.status is Status.COMPLETED
     assert [r.number for r in await coordinator.engine.rounds(job_id)] == [1, 2]  # training, final evaluation
+
+
+METHODS = {
+    "a shared basis": {"kind": "fedgalore", "rank": 2, "basis": "shared"},
+    "states of its own": {"kind": "fedgalore", "rank": 2, "state_sync": "local", "update_proj_gap": 1},
+    "both": {"kind": "fedgalore", "rank": 2, "basis": "shared", "state_sync": "local"},
+    "new adapters": {"kind": "flora", "rank": 2},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_restarts_and_abandoned_rounds_leave_the_bits_of_a_simulation_without_any(
+    method, coordinator, tiny_model, tmp_path
+):
+    config = configure(tmp_path, coordinator.address)
+    job_id = await post(coordinator, tiny_model, method=METHODS[method], rounds={"count": 3}, local={"batch_size": 3})
+    spec = (await coordinator.engine.get(job_id)).parsed
+    prepared = await asyncio.to_thread(aggregation.prepare, spec, coordinator.blobs)
+    await coordinator.engine.prepared(job_id, prepared)
+    for commits in (False, True, False, True, True):
+        async with serving(config):
+            job = await until(
+                coordinator, job_id, lambda job: job.round is not None and job.round.phase is Phase.AGGREGATION
+            )
+        if commits:
+            done = await asyncio.to_thread(aggregation.aggregate, job, coordinator.blobs, torch.device("cpu"))
+            await coordinator.engine.aggregated(job_id, job.round.number, done.model, {}, {})
+        else:
+            await coordinator.engine.aggregation_failed(job_id, job.round.number, "the disk is full")
+    phases = [each.phase for each in await coordinator.engine.rounds(job_id)][:5]
+    assert phases == [Phase.ABANDONED, Phase.COMMITTED, Phase.ABANDONED, Phase.COMMITTED, Phase.COMMITTED]
+
+    distributed = open_update(coordinator.blobs.path(done.model.weights.sha256))
+    data = read_all(settings.load(config).data)["reviews"]
+    site = Site("a", data.train.examples, data.test.examples)
+    result = await asyncio.to_thread(simulate, spec, tiny_model, [site], torch.device("cpu"))
+    assert set(distributed.names) == set(result.weights)
+    assert [
+        n for n in distributed.names if not torch.equal(torch.tensor(distributed.tensor(n)), result.weights[n])
+    ] == []
 
 
 async def test_an_update_that_was_not_delivered_is_sent_after_a_restart(coordinator, tiny_model, tmp_path, logged):

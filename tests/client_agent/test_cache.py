@@ -159,6 +159,40 @@ def test_prune_deletes_updates_too_old_for_any_round(cache, tmp_path):
     assert (stale.exists(), fresh.exists()) == (False, True)
 
 
+def test_what_is_kept_belongs_to_client_and_job_and_goes_from_version_to_version(cache):
+    assert cache.last_kept("a", "job-1", 3) is None
+    others = [
+        cache.kept(client, job, 2)
+        for client, job in (("xa", "job-1"), ("a.b", "job-1"), ("a", "job-10"), ("a", "job"), ("b", "job-1"))
+    ]
+    mine = [cache.kept("a", "job-1", version) for version in (1, 2, 9, 10)]
+    for path in (*others, *mine):
+        path.write_bytes(b"x")
+    first, second, _, last = mine
+    assert cache.last_kept("a", "job-1", 1) is None
+    assert cache.last_kept("a", "job-1", 2) == first
+    assert cache.last_kept("a", "job-1", 9) == second  # two rounds without this client
+    assert [path.exists() for path in mine] == [False, True, True, True]
+    assert cache.last_kept("a", "job-1", 9) == second  # the same round once more: the same start
+    assert cache.last_kept("a", "job-1", 11) == last  # by number: 10 is after 9
+    assert [path.exists() for path in mine] == [False, False, False, True]
+    assert all(path.exists() for path in others)
+    cache.forget_updates("job-1")
+    assert last.exists()
+    with pytest.raises(Rejected, match="no identifier"):
+        cache.last_kept("a", "../job", 1)
+
+
+def test_prune_leaves_what_is_kept_a_month(cache, tmp_path):
+    stale, fresh = cache.kept("a", "job-1", 1), cache.kept("a", "job-2", 1)
+    for path, days in ((stale, 31), (fresh, 29)):
+        path.write_bytes(b"x")
+        stamp = path.stat().st_mtime - days * 86_400
+        os.utime(path, (stamp, stamp))
+    cache.prune([], tmp_path / "no-model", max_bytes=0)
+    assert (stale.exists(), fresh.exists()) == (False, True)
+
+
 def test_a_work_folder_is_claimed_by_one_at_a_time(tmp_path):
     with claimed(tmp_path / "work"):
         with pytest.raises(WorkDirUnusable, match="another agent works in"), claimed(tmp_path / "work"):

@@ -6,17 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from coordinator.grpc_server import serve
 from coordinator.redis_server import RedisServer
 from coordinator.uploads import clean_partials
+from fedgalore.layout import update_tensors
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
+from tests.builders import a_plan
 from tests.coordinator.door import BIG, Code, House, header, open_house, told
-from tests.coordinator.updates import ref
+from tests.coordinator.updates import Sample, ref
 
 
 @pytest.fixture
@@ -223,6 +227,68 @@ async def test_bad_updates_change_nothing(house: House) -> None:
         await house.submit(sample, content, blob=replace(ref(content), sha256="0" * 64))
     assert await house.engine.receipt(job.id, 1, "site-a") is None
     assert house.blobs.partial_keys() == []
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "fedgalore": {"kind": "fedgalore", "rank": 2, "client_ranks": {"site-b": 3}},
+    "shared basis": {"kind": "fedgalore", "rank": 2, "basis": "shared"},
+    "states of their own": {"kind": "fedgalore", "rank": 2, "state_sync": "local"},
+    "fedavg": {"kind": "fedavg"},
+    "fedit": {"kind": "fedit", "rank": 2},
+    "ffa_lora": {"kind": "ffa_lora", "rank": 2},
+    "flora": {"kind": "flora", "rank": 2, "client_ranks": {"site-b": 1}},
+    "fedex_lora": {"kind": "fedex_lora", "rank": 2},
+}
+
+
+def an_update(job: Any, client: str, version: int, folder: Path, **spoilt: float) -> tuple[Sample, bytes]:
+    """What the method asks of this client in the round that makes `version`; -1 wherever the sign is free.
+
+    `spoilt`: values of the tensors with these suffixes.
+    """
+    tensors = update_tensors(job.parsed, a_plan(), client, version)
+    values = {}
+    for name, spec in tensors.items():
+        suffix = name.rsplit("/")[-1]
+        usual = 1.0 if suffix in ("second_moment", "residual") else -1.0
+        values[name] = np.full(spec.shape, spoilt.get(suffix, usual), np.float32)
+    sample = Sample(job_id=job.id, round=job.round.number, client=client, tensors=tensors, values=values)
+    return sample, sample.bytes_in(folder)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_each_method_has_updates_of_its_own_by_client_and_version(house: House, method: str) -> None:
+    job = await house.round(method=METHODS[method])
+    sample, content = an_update(job, "site-a", 1, house.tmp)
+    broken = sample.with_value(name := next(iter(sample.tensors)), float("inf"))
+    async with told(Code.INVALID_ARGUMENT, f"tensor '{name}' holds NaN or infinite values"):
+        await house.submit(broken, broken.bytes_in(house.tmp))
+    assert (await house.submit(sample, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
+
+    own, content = an_update(job, "site-b", 1, house.tmp)
+    if "client_ranks" in METHODS[method]:  # of the rank that site-a has
+        other = replace(own, tensors=sample.tensors, values=sample.values)
+        async with told(Code.INVALID_ARGUMENT, "this job's plan asks for"):
+            await house.submit(other, other.bytes_in(house.tmp), step=10_000)
+    else:
+        assert own.tensors == sample.tensors
+    assert (await house.submit(own, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
+
+
+async def test_the_round_after_an_abandoned_first_one_is_still_the_first_of_a_shared_basis(house: House) -> None:
+    job = await house.round(method=METHODS["shared basis"])
+    await house.engine.client_failed(job.id, 1, "site-a", "a power cut")  # both are needed
+    await house.engine.tick(job.id)
+    job = await house.engine.get(job.id)
+    assert job.round is not None
+    client = next(iter(job.round.participants))
+    assert (await house.poll(client)).task.round == 2
+    late, content = an_update(job, client, 2, house.tmp)
+    async with told(Code.INVALID_ARGUMENT):  # what only a client with a basis could send
+        await house.submit(late, content, step=10_000)
+    sample, content = an_update(job, client, 1, house.tmp)
+    assert {name.rsplit("/")[-1] for name in sample.tensors} == {"sketch", "delta"}
+    assert (await house.submit(sample, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
 
 
 async def test_parts_out_of_order_are_refused(house: House) -> None:
