@@ -49,7 +49,7 @@ class Assignment:
         self._site = site
         self._trains = task.kind == pb.Task.KIND_TRAIN
         self._update = site.cache.update(site.settings.name, task.job_id, task.round)
-        self._state: Path | None = None  # the round's aligned optimizer state
+        self._state: Path | None = None  # what the round's clients start from beside the weights
         self._progress = (0, 0.0)  # steps done, last loss
 
     def work(self) -> Work:

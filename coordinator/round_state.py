@@ -38,7 +38,7 @@ class ModelVersion:
     version: int
     weights: BlobRef
     aggregate: BlobRef | None = None  # the step from version - 1 to version
-    state: BlobRef | None = None  # reference bases and aligned second moments
+    state: BlobRef | None = None  # bases and second moments that all clients start from
     residue: BlobRef | None = None  # error feedback of a truncated downlink; stays on the server
 
 

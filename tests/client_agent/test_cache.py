@@ -180,7 +180,7 @@ def test_what_is_kept_belongs_to_client_and_job_and_goes_from_version_to_version
     cache.forget_updates("job-1")
     assert last.exists()
     with pytest.raises(Rejected, match="no identifier"):
-        cache.last_kept("a", "../job", 1)
+        cache.kept("a", "../job", 1)
 
 
 def test_prune_leaves_what_is_kept_a_month(cache, tmp_path):
@@ -204,20 +204,3 @@ def test_a_work_folder_is_claimed_by_one_at_a_time(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WorkDirUnusable, match="can not be written"), claimed(tmp_path / "file"):
         pass
-
-
-def test_what_is_kept_of_the_last_round_before_is_found_and_older_files_go(cache):
-    def keep(round_number: int, client: str = "a", job: str = "job"):
-        path = cache.kept(client, job, round_number)
-        path.write_bytes(b"state")
-        return path
-
-    assert cache.last_kept("a", "job", 5) is None
-    old, last, own = keep(2), keep(9), keep(10)
-    others = [keep(3, client="ab"), keep(3, client="b"), keep(3, job="job2")]
-    assert cache.last_kept("a", "job", 10) == last  # not its own round's: that one may be trained again
-    assert not old.exists()
-    assert all(path.exists() for path in (last, own, *others))
-    assert cache.last_kept("a", "job", 11) == own
-    with pytest.raises(Rejected, match="no identifier"):
-        cache.kept("a", "../job", 1)
