@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round, Start
-from fedgalore.methods.lora import apply_adapters, carried_adapters, lora_training, mean_adapters, read_adapter
+from fedgalore.methods.lora import apply_adapters, carried_adapters, lora_training, mean_adapters, start_adapter
 from fedgalore.plan import Target, TrainingPlan
 from fedgalore.tasks import TaskModel
 
@@ -23,9 +23,7 @@ class FedIT:
     def train(
         self, task: TaskModel, spec: JobSpec, client: str, round_number: int, start: Start
     ) -> AbstractContextManager[LocalTraining]:
-        return lora_training(
-            task, spec, client, self.parts, lambda target: read_adapter(target, start.weights.__getitem__)
-        )
+        return lora_training(task, spec, client, self.parts, lambda target: start_adapter(target, start))
 
     def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
         return mean_adapters(targets, this, self.parts)
