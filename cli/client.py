@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import httpx
 
 TIMEOUT_S = 15.0
+STREAM_S = 120.0  # of silence inside of a download: a large matrix may have to be decomposed, or others come first
 
 Url = Annotated[
     str,
@@ -81,8 +82,11 @@ class Coordinator:
     @contextlib.contextmanager
     def stream(self, path: str, **arguments: Any) -> Iterator[Iterator[bytes]]:
         """The chunks of the answer's body; errors end the command."""
+        import httpx
+
+        patience = httpx.Timeout(TIMEOUT_S, read=STREAM_S)
         try:
-            with self._translated(), self._http.stream("GET", path, **arguments) as answer:
+            with self._translated(), self._http.stream("GET", path, timeout=patience, **arguments) as answer:
                 if not answer.is_success:
                     answer.read()
                 self._check(answer)

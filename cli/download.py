@@ -1,4 +1,4 @@
-"""A model's tar from the coordinator into a folder, trusting nothing in it."""
+"""A model's or an adapter's tar from the coordinator into a folder, trusting nothing in it."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class _Reader:
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._rest = b""
+        self._rest = memoryview(b"")  # cut without copying: tarfile asks for small pieces of large chunks
 
     def read(self, size: int) -> bytes:
         parts, missing = [], size
         while missing:
             if not self._rest:
-                self._rest = next(self._chunks, b"")
+                self._rest = memoryview(next(self._chunks, b""))
                 if not self._rest:
                     break
             part, self._rest = self._rest[:missing], self._rest[missing:]

@@ -1,7 +1,8 @@
-"""`fedgalore jobs`: post jobs, look at them, steer them, fetch their models."""
+"""`fedgalore jobs`: post jobs, look at them, steer them, fetch their models and adapters."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +11,11 @@ import typer
 
 from cli.client import DEFAULT_URL, AsJson, Coordinator, JobId, Url, fail, job_path
 
-app = typer.Typer(help="Post jobs, watch and steer them, fetch their models.", no_args_is_help=True)
+app = typer.Typer(help="Post jobs, watch and steer them, fetch their models and adapters.", no_args_is_help=True)
 ROOT = "/api/v1/jobs"
+
+Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to make; must be new or empty.")]
+Version = Annotated[int | None, typer.Option(min=0, help="Model version; default: the newest, of three kept.")]
 
 
 @app.command()
@@ -119,26 +123,47 @@ def cancel(job: JobId, url: Url = DEFAULT_URL) -> None:
 
 
 @app.command()
-def download(
+def download(job: JobId, to: Folder, version: Version = None, url: Url = DEFAULT_URL) -> None:
+    """Fetch a job's model as a folder that transformers' `from_pretrained` loads."""
+    _fetch(f"{job_path(job)}/model", url, to, version)
+    typer.echo(to)
+
+
+@app.command()
+def adapter(
     job: JobId,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to make; must be new or empty.")],
-    version: Annotated[
-        int | None, typer.Option(min=0, help="Model version; default: the newest, of three kept.")
-    ] = None,
+    to: Folder,
+    rank: Annotated[
+        int,
+        typer.Option(min=1, help="Rank of each matrix's change; where it reaches the matrix's own, nothing is lost."),
+    ] = 16,
+    version: Version = None,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Fetch a job's model as a folder that transformers' `from_pretrained` loads."""
+    """Fetch what a job taught its model as a LoRA adapter: a folder that PEFT's `PeftModel.from_pretrained` loads.
+
+    Works for every method. The folder's README.md says how to load it, its fedgalore.json which share of the change it
+    keeps, matrix by matrix.
+    """
+    _fetch(f"{job_path(job)}/adapter", url, to, version, rank=rank)
+    kept = json.loads((to / "fedgalore.json").read_bytes())["energy_kept"]
+    typer.echo(f"rank {rank} keeps {100 * kept:.1f} % of the change's energy", err=True)
+    typer.echo(to)
+
+
+def _fetch(path: str, url: str, to: Path, version: int | None, **query: int) -> None:
+    """Unpacks the tar that the coordinator answers with into the folder `to`."""
     from cli.download import UnsafeArchive, unpack
 
-    query = {} if version is None else {"version": version}
+    if version is not None:
+        query["version"] = version
     try:
-        with Coordinator(url) as coordinator, coordinator.stream(f"{job_path(job)}/model", params=query) as chunks:
+        with Coordinator(url) as coordinator, coordinator.stream(path, params=query) as chunks:
             unpack(chunks, to)
     except FileExistsError as error:
         fail(f"--to: {error}; choose another")
     except (UnsafeArchive, OSError) as error:
         fail(f"--to {to}: {error}; nothing was kept, try again")
-    typer.echo(to)
 
 
 def _steer(url: str, job: str, verb: str) -> None:

@@ -67,6 +67,12 @@ class NotReady(DomainError):
     code, http_status, grpc_status = "not_ready", 409, "FAILED_PRECONDITION"
 
 
+class NoAdapter(DomainError):
+    """What a job trains can not be told as a LoRA adapter."""
+
+    code, http_status, grpc_status = "no_adapter", 409, "FAILED_PRECONDITION"
+
+
 class IdempotencyConflict(DomainError):
     code, http_status, grpc_status = "idempotency_conflict", 409, "ALREADY_EXISTS"
 

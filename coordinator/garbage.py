@@ -1,8 +1,9 @@
 """Which blobs are still needed: everything else is deleted, by reference and not by age.
 
-A job that goes on needs its base model, the template of its downloads, its newest model versions and the updates of its
-round in flight. One that has ended needs the template and the weights of the newest versions. What a closed round or
-a superseded version named is spent and goes soon; what nobody has named yet is given time for its reference to come.
+A job needs its base model, the template of its downloads, which is its version 0 as well, and the weights of its newest
+model versions. One that goes on also needs the weights of version 0, what lies beside the newest ones, and the updates
+of its round in flight. What a closed round or a superseded version named is spent and goes soon; what nobody has named
+yet is given time for its reference to come.
 """
 
 from __future__ import annotations
@@ -99,11 +100,11 @@ def _needed(job: Job, made: list[ModelVersion]) -> Iterator[BlobRef]:
     if job.prepared is None:
         return
     yield from (blob for _, blob in job.prepared.export)
+    yield from (blob for _, blob in job.prepared.base_model)  # of an ended job: adapters tell what is new to it
     for version in [job.prepared.model, *made][-KEEP_VERSIONS:]:
         yield version.weights
     if job.status.is_final:
         return
-    yield from (blob for _, blob in job.prepared.base_model)
     yield job.prepared.model.weights
     if job.model is not None:
         yield job.model.weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from pydantic import ValidationError
 from starlette.responses import StreamingResponse
 
 from coordinator import events, views
+from coordinator.adapter_archive import DEFAULT_RANK, AdapterArchive
+from coordinator.archive import Archive
 from coordinator.blob_store import BlobStore
 from coordinator.engine import Engine
 from coordinator.errors import InvalidJob, NotReady, VersionNotFound
@@ -33,9 +36,10 @@ JOB_BODY = {
         },
     }
 }
-MODEL_ANSWER: dict[int | str, dict[str, Any]] = {
+TAR_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
 }
+Version = Annotated[int | None, Query(ge=0, lt=2**31, description="Default: the newest")]
 EVENTS_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
@@ -54,6 +58,9 @@ class Jobs:
 def router(door: Jobs) -> APIRouter:
     routes = APIRouter(prefix="/api/v1", tags=["jobs"])
     engine = door.engine
+    turns = asyncio.Semaphore(
+        1
+    )  # one matrix is decomposed at a time, whoever asks: all cores and its memory are enough
 
     async def view(job: Job) -> views.JobView:
         rounds, live, traffic = await asyncio.gather(
@@ -145,27 +152,39 @@ def router(door: Jobs) -> APIRouter:
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
-    @routes.get("/jobs/{job_id}/model", response_class=StreamingResponse, responses=MODEL_ANSWER)
-    async def model(job_id: str, version: Annotated[int | None, Query(ge=0, lt=2**31)] = None) -> StreamingResponse:
-        """A tar of a folder that `from_pretrained` loads: of this version, or of the newest.
-
-        The newest three versions are kept; version 0, too, until the job ends.
-        """
+    async def version_of(job_id: str, version: int | None) -> tuple[Job, ModelVersion, dict[str, Any] | None]:
+        """The job, its version of this number or its newest one, and what clients measured of that."""
         found, all_rounds = await asyncio.gather(engine.get(job_id), engine.rounds(job_id))
         results = [one.result for one in all_rounds]
         chosen = await asyncio.to_thread(_version, found, results, version, door.blobs)
         quality = views.evaluation(all_rounds, chosen.version)
-        archive = await asyncio.to_thread(
-            ModelArchive, found, chosen, quality.model_dump(mode="json") if quality else None, door.blobs
-        )
-        return StreamingResponse(
-            iter(archive),
-            media_type="application/x-tar",
-            headers={
-                "Content-Length": str(archive.size_bytes),
-                "Content-Disposition": f'attachment; filename="{archive.file_name}"',
-            },
-        )
+        return found, chosen, quality.model_dump(mode="json") if quality else None
+
+    @routes.get("/jobs/{job_id}/model", response_class=StreamingResponse, responses=TAR_ANSWER)
+    async def model(job_id: str, version: Version = None) -> StreamingResponse:
+        """A tar of a folder that `from_pretrained` loads: of this version, or of the newest.
+
+        The newest three versions are kept; version 0, too, until the job ends.
+        """
+        archive = await asyncio.to_thread(ModelArchive, *await version_of(job_id, version), door.blobs)
+        return _tar(archive, iter(archive))
+
+    @routes.get("/jobs/{job_id}/adapter", response_class=StreamingResponse, responses=TAR_ANSWER)
+    async def adapter(
+        job_id: str,
+        rank: Annotated[
+            int, Query(ge=1, lt=2**31, description="Of each matrix; one whose smaller side is less goes along exactly")
+        ] = DEFAULT_RANK,
+        version: Version = None,
+    ) -> StreamingResponse:
+        """A tar of a folder that `peft.PeftModel.from_pretrained` loads on top of the base model.
+
+        Holds the best approximation of this rank of every trained matrix's change since version 0, and the head whole,
+        of any method's job. `fedgalore.json` in it tells which share of the change is kept. Computed while it is sent.
+        """
+        found, chosen, quality = await version_of(job_id, version)
+        archive = await asyncio.to_thread(AdapterArchive, found, chosen, rank, quality, door.blobs)
+        return _tar(archive, _in_turn(archive, turns))
 
     return routes
 
@@ -205,6 +224,25 @@ def check_source(source: str) -> None:
         local_folder(source)
     except SourceError as error:
         raise InvalidJob([{"field": "model.source", "problem": str(error)}]) from error
+
+
+def _tar(archive: Archive, chunks: Iterator[bytes] | AsyncIterator[bytes]) -> StreamingResponse:
+    headers = {
+        "Content-Length": str(archive.size_bytes),
+        "Content-Disposition": f'attachment; filename="{archive.file_name}"',
+    }
+    return StreamingResponse(chunks, media_type="application/x-tar", headers=headers)
+
+
+async def _in_turn(archive: Archive, turns: asyncio.Semaphore) -> AsyncIterator[bytes]:
+    """The chunks of an archive, each made in a thread when it is its turn; waiting for one takes no thread."""
+    chunks = iter(archive)
+    while True:
+        async with turns:
+            chunk = await asyncio.to_thread(next, chunks, None)
+        if chunk is None:
+            return
+        yield chunk
 
 
 async def _body(request: Request) -> bytes:

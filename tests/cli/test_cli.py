@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
@@ -121,7 +122,7 @@ def test_help_answers_without_the_heavy_imports() -> None:
     assert shown.exit_code == 0
     for command in ("coordinator", "aggregator", "agent", "jobs", "agents", "version"):
         assert command in shown.stdout
-    for command in ("submit", "list", "get", "watch", "cancel", "pause", "resume", "rounds", "download"):
+    for command in ("submit", "list", "get", "watch", "cancel", "pause", "resume", "rounds", "download", "adapter"):
         assert command in fedgalore("jobs", "--help").stdout
         assert fedgalore("jobs", command, "--help").exit_code == 0
     assert "--work-dir" in fedgalore("agent", "--help").stdout
@@ -154,11 +155,14 @@ def test_a_job_is_submitted_listed_and_cancelled(coordinator: Coordinator, job_f
 def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, job_file: Path, tmp_path: Path) -> None:
     job = fedgalore("jobs", "submit", job_file).stdout.strip()
     one_line(fedgalore("jobs", "download", job, "--to", tmp_path / "model"), "[not_ready]")
+    one_line(fedgalore("jobs", "adapter", job, "--to", tmp_path / "model"), "[not_ready]")
     blobs = DirectoryBlobStore(coordinator.blobs)
-    with SafetensorsWriter(tmp_path / "w", {}, {}):
-        pass
+    specs = a_plan().weights()
+    with SafetensorsWriter(tmp_path / "w", specs, {}) as writer:
+        for name, spec in specs.items():
+            writer.write(name, np.ones(spec.shape, np.float32))
     weights = blobs.put_file(tmp_path / "w")
-    files = (("config.json", blobs.put_bytes(b'{"a": 1}')),)
+    files = (("config.json", blobs.put_bytes(b'{"a": 1}')), ("model.safetensors", weights))
     prepared = Prepared(a_plan().to_dict(), files, files, ModelVersion(0, weights))
     moved(redis_url, lambda engine: engine.prepared(job, prepared))
     done = fedgalore("jobs", "download", job, "--to", tmp_path / "model")
@@ -168,6 +172,15 @@ def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, 
     one_line(fedgalore("jobs", "download", job, "--to", tmp_path / "model"), "exists and is not an empty folder")
     one_line(fedgalore("jobs", "download", job, "--to", tmp_path / "m", "--version", "3"), "version: 3")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job.yaml", "model", "w"]
+
+    done = fedgalore("jobs", "adapter", job, "--rank", "3", "--to", tmp_path / "adapter")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "adapter")
+    assert "rank 3 keeps 100.0 % of the change's energy" in done.stderr
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["target_modules"], config["modules_to_save"]) == (3, ["layer"], ["head"])
+    one_line(fedgalore("jobs", "adapter", job, "--to", tmp_path / "model"), "exists and is not an empty folder")
+    assert fedgalore("jobs", "adapter", job, "--rank", "0", "--to", tmp_path / "a").exit_code == 2
 
 
 def test_agents_are_listed(coordinator: Coordinator, redis_url: str) -> None:

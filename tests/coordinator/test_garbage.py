@@ -147,8 +147,8 @@ async def test_of_a_job_that_has_ended_the_downloads_stay(house: House) -> None:
     await house.finish(job, KEEP_VERSIONS + 1)
     await house.collector.collect(at(GRACE_S))
     newest = house.versions[-1]
-    assert all(house.held(house.export, *(one.weights for one in house.versions[-KEEP_VERSIONS:])))
-    assert not any(house.held(house.base, house.first.weights, newest.aggregate, newest.state, *house.updates))
+    assert all(house.held(house.base, house.export, *(one.weights for one in house.versions[-KEEP_VERSIONS:])))
+    assert not any(house.held(house.first.weights, newest.aggregate, newest.state, *house.updates))
 
 
 async def test_rounds_and_ended_jobs_are_read_once(house: House) -> None:

@@ -18,9 +18,11 @@ from coordinator.blob_store import GRACE_S, DirectoryBlobStore
 from coordinator.errors import NotReady
 from coordinator.job import Job, ModelVersion, Prepared, Status
 from coordinator.model_archive import ArchiveError, ModelArchive
-from tests.builders import a_job, a_plan
+from fedgalore.plan import Dense, Target, TrainingPlan
+from tests.builders import a_job
 
 TRAINED = ("bert.encoder.layer.0.attention.self.query.weight", "classifier.weight", "classifier.bias")
+PLAN = TrainingPlan((Target(TRAINED[0], (16, 16), 2),), (Dense(TRAINED[1], (2, 16)), Dense(TRAINED[2], (2,))))
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def prepared_job(folder: Path, blobs: DirectoryBlobStore, model: BertForSequence
     export = tuple((path.name, blobs.put_file(path)) for path in sorted(folder.iterdir()))
     weights = {name: model.state_dict()[name].contiguous() for name in TRAINED}
     version = store_version(folder, blobs, weights, 0)
-    prepared = Prepared(a_plan().to_dict(), export, export, version)
+    prepared = Prepared(PLAN.to_dict(), export, export, version)
     return replace(a_job(), status=Status.RUNNING, prepared=prepared, model=version)
 
 
@@ -64,7 +66,8 @@ def test_the_archive_is_the_model_with_the_versions_weights(
 
     torch.manual_seed(1)
     weights = {name: torch.randn_like(model.state_dict()[name]) for name in TRAINED}
-    version = store_version(tmp_path / "export", blobs, weights, 3)
+    adapter = {f"{TRAINED[0]}/lora_A": torch.ones(2, 16)}  # of a method that carries one: no part of the model
+    version = store_version(tmp_path / "export", blobs, weights | adapter, 3)
     archive = ModelArchive(job, version, {"mean": {"accuracy": 0.5}}, blobs)
     data = b"".join(archive)
     assert len(data) == archive.size_bytes
@@ -118,14 +121,21 @@ def test_an_archive_that_nobody_reads_leaves_no_file_open(tmp_path: Path, blobs:
     assert open_files() == before
 
 
-def test_weights_without_a_place_in_the_model_are_refused(tmp_path: Path, blobs: DirectoryBlobStore) -> None:
-    job = prepared_job(tmp_path / "export", blobs, tiny_model(), "1GB")
-    stray = store_version(tmp_path / "export", blobs, {"elsewhere.weight": torch.zeros(2, 2)}, 1)
-    with pytest.raises(ArchiveError, match=r"no place for: elsewhere\.weight"):
-        ModelArchive(job, stray, None, blobs)
-    bent = store_version(tmp_path / "export", blobs, {"classifier.bias": torch.zeros(7)}, 1)
+def test_weights_that_do_not_fit_the_model_are_refused(tmp_path: Path, blobs: DirectoryBlobStore) -> None:
+    model = tiny_model()
+    job = prepared_job(tmp_path / "export", blobs, model, "1GB")
+    assert job.prepared is not None
+    weights = {name: model.state_dict()[name].contiguous() for name in TRAINED}
+    bent = store_version(tmp_path / "export", blobs, weights | {"classifier.bias": torch.zeros(7)}, 1)
     with pytest.raises(ArchiveError, match=r"classifier\.bias is F32 \[2\]"):
         ModelArchive(job, bent, None, blobs)
+    del weights["classifier.bias"]
+    with pytest.raises(ArchiveError, match=r"classifier\.bias is not in the version's weights"):
+        ModelArchive(job, store_version(tmp_path / "export", blobs, weights, 1), None, blobs)
+    plan = TrainingPlan(PLAN.targets, (*PLAN.dense, Dense("elsewhere.weight", (2, 2))))
+    stray = replace(job, prepared=replace(job.prepared, plan=plan.to_dict()))
+    with pytest.raises(ArchiveError, match=r"no place for: elsewhere\.weight"):
+        ModelArchive(stray, job.prepared.model, None, blobs)
 
 
 def test_a_pending_job_has_no_model(blobs: DirectoryBlobStore) -> None:
