@@ -336,3 +336,12 @@ def test_batches_larger_than_the_shard_take_several_passes():
         assert [len(batch) for batch in drawn] == [8, 8, 8]
         counts = [sum(e["row"] == row for batch in drawn for e in batch) for row in range(1, 6)]
         assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "max_length", "attention"),
+    [("bfloat16", 16, "eager"), ("bfloat16", 129, "sdpa"), ("float32", 16, "sdpa")],
+)
+def test_short_sequences_in_bfloat16_on_a_cpu_take_plain_attention(tiny_bert, precision, max_length, attention):
+    spec = classifier(local={"precision": precision}, data={"name": "d", "max_length": max_length})
+    assert TaskModel.load(spec, tiny_bert).model.config._attn_implementation == attention
