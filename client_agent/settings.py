@@ -31,7 +31,7 @@ class SettingsError(ValueError):
 
 
 class DataSet(BaseModel):
-    """One data set of the site: its files and the columns that matter in them."""
+    """One data set of the site: its files and the columns that matter in them, or folders of images by class."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,6 +40,7 @@ class DataSet(BaseModel):
     text: Annotated[tuple[str, ...], Field(max_length=2)] = Field(
         default=(), description="One column, or two for pairs"
     )
+    image: str | None = Field(default=None, description="Column with an image's path, relative to the table's folder")
     label: str | None = None
     prompt: str | None = None
     completion: str | None = None
@@ -57,7 +58,7 @@ class DataSet(BaseModel):
 
     def columns(self, path: Path) -> SplitFile:
         """How to read one of the files."""
-        return SplitFile(path, self.text, self.label, self.prompt, self.completion, self.quoting)
+        return SplitFile(path, self.text, self.image, self.label, self.prompt, self.completion, self.quoting)
 
 
 class AgentSettings(BaseSettings):

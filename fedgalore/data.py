@@ -1,8 +1,13 @@
-"""A site's own examples, read from JSONL, CSV, TSV or Parquet files and checked on the way in.
+"""A site's own examples, read from JSONL, CSV, TSV or Parquet files or a folder of images, checked on the way in.
 
-An example is a dict: `{"row": int, "text": str, "text_pair": str | None, "label": int | str}` for classification,
-`{"row": int, "prompt": str, "completion": str}` for a language model. `row` is what a person looks up in the file:
-the 1-based line (for Parquet the 1-based row). What a label means is up to `fedgalore.tasks`.
+An example is a dict, by task:
+
+- classification of texts: `{"row": int, "text": str, "text_pair": str | None, "label": int | str}`
+- classification of images: `{"row": int, "image": str, "label": int | str}`, the image's absolute path
+- language model: `{"row": int, "prompt": str, "completion": str}`
+
+`row` is what a person looks up in the file: the 1-based line (for Parquet the 1-based row; in a folder of images, the
+place in the order of names). What a label means is up to `fedgalore.inputs`.
 """
 
 from __future__ import annotations
@@ -14,7 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fedgalore import images
+
 Example = dict[str, Any]
+
+KINDS = ({"text", "label"}, {"image", "label"}, {"prompt", "completion"})  # of columns that make examples
+COLUMNS_REMEDY = "name text (one or two columns) and label, image and label, or prompt and completion"
 
 _FIELD_LIMIT = 2**31 - 1  # csv refuses fields past 128 KiB by default; documents may be longer
 
@@ -40,51 +50,46 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class SplitFile:
-    """One file and the columns that matter in it: `text` and `label`, or `prompt` and `completion`.
+    """One table and the columns that matter in it: `text` or `image` and `label`, or `prompt` and `completion`.
+
+    An image is named relative to the table's folder. Without columns, `path` is a folder of images, with a sub-folder
+    for each class.
 
     `quoting`: whether quotes in a CSV/TSV file enclose fields. Many TSV files use them as plain characters.
     """
 
     path: Path
     text: tuple[str, ...] = ()
+    image: str | None = None
     label: str | None = None
     prompt: str | None = None
     completion: str | None = None
     quoting: bool = True
 
     def __post_init__(self) -> None:
-        classification = len(self.text) in (1, 2) and self.label is not None
-        language = self.prompt is not None and self.completion is not None
-        mixed = (self.text or self.label) and (self.prompt or self.completion)
-        if mixed or not (classification or language):
-            raise DataError(
-                "columns do not make examples",
-                path=self.path,
-                remedy="name text (one or two columns) and label, or prompt and completion",
-            )
+        named = {
+            key for key in ("text", "image", "label", "prompt", "completion") if getattr(self, key) not in ((), None)
+        }
+        if named not in (*KINDS, set()) or len(self.text) > 2:
+            raise DataError("columns do not make examples", path=self.path, remedy=COLUMNS_REMEDY)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns to read."""
-        return tuple(name for name in (*self.text, self.label, self.prompt, self.completion) if name is not None)
+        """The columns to read; none for a folder of images."""
+        named = (*self.text, self.image, self.label, self.prompt, self.completion)
+        return tuple(name for name in named if name is not None)
 
 
 def read_examples(split: SplitFile) -> list[Example]:
-    """All examples of a file, in the order of the file.
+    """All examples of a file in its order, or of a folder of images in the order of names.
 
     Raises:
         DataError: the file is missing, of an unknown kind, empty, not UTF-8 or damaged, lacks a column, or holds an
-            empty text or a label that is neither an integer nor a name.
+            empty text or a label that is neither an integer nor a name; an image is missing, outside the folder, or
+            no image.
     """
-    reader = _READERS.get(split.path.suffix.lower())
-    if reader is None:
-        raise DataError(
-            f"unknown kind of file {split.path.suffix!r}",
-            path=split.path,
-            remedy=f"use one of {', '.join(sorted(_READERS))}",
-        )
     try:
-        examples = [_example(split, row, record) for row, record in reader(split)]
+        examples = list(_examples(split))
     except UnicodeDecodeError as error:
         raise DataError(
             f"not UTF-8 ({error.reason} at byte {error.start})", path=split.path, remedy="save the file as UTF-8"
@@ -96,38 +101,73 @@ def read_examples(split: SplitFile) -> list[Example]:
             remedy="check the path in the agent's config",
         ) from error
     if not examples:
-        raise DataError(
-            "holds no examples", path=split.path, remedy="remove the split from the config or fill the file"
-        )
+        raise DataError("holds no examples", path=split.path, remedy="remove the split from the config or fill it")
     return examples
 
 
-def _example(split: SplitFile, row: int, record: dict[str, Any]) -> Example:
-    def text(column: str) -> str:
-        value = record[column]
-        if not isinstance(value, str):
-            found = "nothing" if value is None else f"a {type(value).__name__}"
-            raise DataError(f"expected text, found {found}", path=split.path, row=row, column=column)
-        if not value.strip():
-            raise DataError("empty text", path=split.path, row=row, column=column, remedy="fill it or remove the row")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:  # JSON can spell half a character: "\ud83d"
-            raise DataError(
-                "broken Unicode (half a surrogate pair)", path=split.path, row=row, column=column
-            ) from error
-        return value
+def _examples(split: SplitFile) -> Iterator[Example]:
+    if not split.columns:
+        return _images_by_class(split.path)
+    if split.path.is_dir():
+        raise DataError(
+            "is a folder, in which there are no columns",
+            path=split.path,
+            remedy="name a table; or name no columns for a folder of images with a sub-folder for each class",
+        )
+    reader = _READERS.get(split.path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"unknown kind of file {split.path.suffix!r}",
+            path=split.path,
+            remedy=f"use one of {', '.join(sorted(_READERS))}",
+        )
+    return (_example(split, row, record) for row, record in reader(split))
 
+
+def _images_by_class(folder: Path) -> Iterator[Example]:
+    if folder.is_file():
+        raise DataError("no columns are named, and it is no folder of images", path=folder, remedy=COLUMNS_REMEDY)
+    try:
+        for row, (label, name) in enumerate(images.by_class(folder), start=1):
+            yield {"row": row, "image": str(images.checked(folder, name)), "label": label}
+    except images.ImageError as error:
+        raise DataError(str(error), path=folder) from error
+
+
+def _example(split: SplitFile, row: int, record: dict[str, Any]) -> Example:
     if split.prompt is not None and split.completion is not None:
-        return {"row": row, "prompt": text(split.prompt), "completion": text(split.completion)}
+        prompt, completion = (_text(split, row, record, column) for column in (split.prompt, split.completion))
+        return {"row": row, "prompt": prompt, "completion": completion}
+    example: Example = {"row": row}
+    if split.image is not None:
+        example["image"] = _image(split, row, record, split.image)
+    else:
+        example["text"], *pair = (_text(split, row, record, column) for column in split.text)
+        example["text_pair"] = pair[0] if pair else None
     assert split.label is not None  # SplitFile saw to it
-    pair = text(split.text[1]) if len(split.text) == 2 else None
-    return {
-        "row": row,
-        "text": text(split.text[0]),
-        "text_pair": pair,
-        "label": _label(split, row, record[split.label]),
-    }
+    return example | {"label": _label(split, row, record[split.label])}
+
+
+def _text(split: SplitFile, row: int, record: dict[str, Any], column: str) -> str:
+    value = record[column]
+    if not isinstance(value, str):
+        found = "nothing" if value is None else f"a {type(value).__name__}"
+        raise DataError(f"expected text, found {found}", path=split.path, row=row, column=column)
+    if not value.strip():
+        raise DataError("empty text", path=split.path, row=row, column=column, remedy="fill it or remove the row")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON can spell half a character: "\ud83d"
+        raise DataError("broken Unicode (half a surrogate pair)", path=split.path, row=row, column=column) from error
+    return value
+
+
+def _image(split: SplitFile, row: int, record: dict[str, Any], column: str) -> str:
+    name = _text(split, row, record, column)
+    try:
+        return str(images.checked(split.path.parent, name))
+    except images.ImageError as error:
+        raise DataError(str(error), path=split.path, row=row, column=column) from error
 
 
 def _label(split: SplitFile, row: int, value: Any) -> int | str:

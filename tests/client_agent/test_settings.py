@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from client_agent.data import read_all
 from client_agent.settings import SettingsError, load
+from fedgalore.data import DataError
 
 GOOD = {
     "name": "hospital-a",
@@ -61,6 +63,7 @@ def test_everything_can_come_from_the_environment(tmp_path, monkeypatch):
         ({"data": {}}, ["data: "]),
         ({"data": {"d": {"train": "a.csv", "text": "t", "label": "y", "tset": "b"}}}, ["data.d.tset: unknown key"]),
         ({"data": {"d": {"train": "a.csv", "text": "t"}}}, ["data.d: ", "and label"]),
+        ({"data": {"d": {"train": "a.csv", "image": "i"}}}, ["data.d: ", "image and label"]),
         ({"data": {"d": {"train": "a.csv", "text": ["a", "b", "c"], "label": "y"}}}, ["data.d.text: "]),
         ({"models": ["nothing-here"]}, ["models: ", "not a folder"]),
     ],
@@ -102,3 +105,21 @@ def test_every_split_is_read_with_its_file(tmp_path):
     data = read_all(load(write(tmp_path)).data)["intents"]
     assert (len(data.train.examples), len(data.test.examples)) == (2, 1)
     assert data.test.path == tmp_path / "sub" / "test.jsonl"
+
+
+def test_a_data_set_of_images_is_a_table_or_a_folder(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "scans.csv").write_text("file,found\na.png,no\n")
+    (tmp_path / "train" / "no").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "train" / "no" / "b.png")
+    table = {"train": "scans.csv", "image": "file", "label": "found"}
+    data = read_all(load(write(tmp_path, data={"table": table, "folder": {"train": "train"}})).data)
+    assert data["table"].train.examples == [{"row": 2, "image": str(tmp_path / "a.png"), "label": "no"}]
+    assert data["folder"].train.examples == [{"row": 1, "image": str(tmp_path / "train/no/b.png"), "label": "no"}]
+
+
+def test_columns_that_are_forgotten_are_told_when_the_file_is_read(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "a", "label": 0}\n')
+    settings = load(write(tmp_path, data={"d": {"train": "train.jsonl"}}))
+    with pytest.raises(DataError, match=r"train\.jsonl: no columns are named.*name text .* and label, image and label"):
+        read_all(settings.data)

@@ -93,21 +93,24 @@ def test_parquet_without_the_column(tmp_path):
         read_examples(SplitFile(tmp_path / "a.parquet", text=("text",), label="label"))
 
 
-def test_missing_file(tmp_path):
-    with pytest.raises(DataError, match="No such file"):
-        read_examples(SplitFile(tmp_path / "a.jsonl", text=("text",), label="label"))
+@pytest.mark.parametrize("columns", [{"text": ("text",), "label": "label"}, {}], ids=["table", "folder"])
+def test_missing_file(tmp_path, columns):
+    with pytest.raises(DataError, match="No such file .*check the path in the agent's config"):
+        read_examples(SplitFile(tmp_path / "a.jsonl", **columns))
 
 
 @pytest.mark.parametrize(
     "columns",
     [
-        {},
         {"text": ("a",)},
+        {"label": "y"},
+        {"image": "i"},
+        {"image": "i", "text": ("a",), "label": "y"},
         {"text": ("a", "b", "c"), "label": "y"},
         {"prompt": "a"},
         {"text": ("a",), "label": "y", "prompt": "p", "completion": "c"},
     ],
 )
 def test_columns_must_make_examples(columns):
-    with pytest.raises(DataError, match="text .* and label, or prompt and completion"):
+    with pytest.raises(DataError, match="text .* and label, image and label, or prompt and completion"):
         SplitFile(Path("a.jsonl"), **columns)

@@ -1,0 +1,97 @@
+"""Image files of a site: found and checked when a data set is read, decoded when a batch is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow reads more, some by starting other programs
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel or less
+
+
+class ImageError(ValueError):
+    """An image file that can not be used; the message names it and says why and what to do."""
+
+
+def by_class(folder: Path) -> Iterator[tuple[str, str]]:
+    """Of a folder with one sub-folder for each class: class and `class/file`, in order; hidden files are left out.
+
+    Raises:
+        ImageError: a file lies beside the sub-folders.
+        OSError: the folder can not be listed.
+    """
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            raise ImageError(
+                f"{entry.name!r} is no folder of a class; move images into sub-folders named as their class, "
+                "and other files elsewhere"
+            )
+        files = sorted(file.name for file in entry.iterdir())
+        yield from ((entry.name, f"{entry.name}/{name}") for name in files if not name.startswith("."))
+
+
+def checked(folder: Path, name: str) -> Path:
+    """The image of a relative name in or below `folder`: its absolute path, with links followed.
+
+    Its header and checksums are looked at; nothing is decoded.
+
+    Raises:
+        ImageError: there is no such file, the name or a link leads out of the folder, it is no image of a known kind,
+            larger than Pillow finds safe, of more than 8 bits a channel, or damaged as far as this shows.
+    """
+    path = _inside(folder, name)
+    with _opened(path, name) as image:
+        image.verify()
+    return path
+
+
+def decode(path: Path) -> Image.Image:
+    """The image in RGB; the first frame if it has many, without its transparency.
+
+    Raises:
+        ImageError: as `checked`, or a part of the file is missing or damaged.
+    """
+    with _opened(path, str(path)) as image:
+        # by way of RGBA: Pillow warns of palettes in which single colours are transparent
+        return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    try:
+        name.encode()
+        root = folder.resolve()
+        path = (root / name).resolve()
+        there = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a name that no file can have
+        raise ImageError(f"image {name!r} can not be found ({error}); correct the name") from error
+    if Path(name).is_absolute() or not path.is_relative_to(root):
+        raise ImageError(f"image {name!r} leads out of {folder}; copy the image into it, and name it relative to it")
+    if not there:
+        raise ImageError(f"image {name!r} is not a file in {folder}; correct the name or remove it")
+    return path
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.mode not in MODES:
+                raise ImageError(f"image {name!r} has pixels of mode {image.mode}; save it with 8 bits a channel")
+            yield image
+    except (ImageError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{name!r} is no image of a known kind ({', '.join(FORMATS)}); convert or remove it"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"image {name!r} is larger than is safe ({error}); make it smaller") from error
+    except Exception as error:  # a decoder of a damaged file raises whatever it comes upon
+        raise ImageError(
+            f"image {name!r} is damaged or can not be read ({error}); copy it again or remove it"
+        ) from error
