@@ -31,6 +31,7 @@ from coordinator.job import Job, ModelVersion
 from coordinator.model_archive import ModelArchive
 from deploy.demo.job import LEARNING_RATES, job_document
 from deploy.demo.sites import demo_sites
+from fedgalore.inputs import Inputs
 from fedgalore.job_spec import JobSpec, parse
 from fedgalore.layout import weights_tensors
 from fedgalore.simulation import Site, simulate
@@ -61,8 +62,8 @@ def download(archive: Archive, to: Path) -> float:
     return time.perf_counter() - started
 
 
-def accuracy(spec: JobSpec, model: Any, tokenizer: Any, sites: Sequence[Site]) -> float:
-    task = TaskModel(spec, model, tokenizer, torch.device("cpu"))
+def accuracy(spec: JobSpec, model: Any, inputs: Inputs, sites: Sequence[Site]) -> float:
+    task = TaskModel(spec, model, inputs, torch.device("cpu"))
     return sum(evaluate(task, spec, site.test)["accuracy"] for site in sites) / len(sites)
 
 
@@ -90,11 +91,11 @@ def main() -> None:
             job, version = trained(spec, sites, blobs, folder)
             whole = ModelArchive(job, version, None, blobs)
             download(whole, folder / "full")
-            tokenizer = TaskModel.load(spec, folder / "full").tokenizer
+            inputs = TaskModel.load(spec, folder / "full").inputs
             full = AutoModelForSequenceClassification.from_pretrained(folder / "full")
             trained_at = "" if kind == "fedavg" else f" at rank {options.rank}"
             print(f"{kind}{trained_at}, {options.rounds} rounds, {len(sites)} sites, seed {options.seed}")
-            print(f"  full model  {whole.size_bytes:>12,} bytes  {accuracy(spec, full, tokenizer, sites):6.1%}")
+            print(f"  full model  {whole.size_bytes:>12,} bytes  {accuracy(spec, full, inputs, sites):6.1%}")
             for rank in options.ranks:
                 archive = AdapterArchive(job, version, rank, None, blobs)
                 adapter = folder / f"rank-{rank}"
@@ -105,7 +106,7 @@ def main() -> None:
                 model = PeftModel.from_pretrained(base, adapter).merge_and_unload()
                 kept = json.loads((adapter / "fedgalore.json").read_text())["energy_kept"]
                 print(
-                    f"  rank {rank:<5}  {archive.size_bytes:>12,} bytes  {accuracy(spec, model, tokenizer, sites):6.1%}"
+                    f"  rank {rank:<5}  {archive.size_bytes:>12,} bytes  {accuracy(spec, model, inputs, sites):6.1%}"
                     f"  keeps {kept:.1%} of the change's energy, made in {seconds:.1f} s",
                     flush=True,
                 )

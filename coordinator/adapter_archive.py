@@ -190,7 +190,7 @@ class AdapterArchive(Archive):
         config = _config(job.parsed, adapters, rank, named, task_type)
         self._add("adapter_config.json", Held(json.dumps(config, indent=2).encode() + b"\n"))
         self._add("README.md", Held(_readme(job.parsed, version, rank).encode()))
-        for name, blob in job.prepared.export:  # the configuration with the labels, the tokenizer
+        for name, blob in job.prepared.export:  # the configuration with the labels, the tokenizer or image processor
             if not name.endswith((".safetensors", ".safetensors.index.json")):
                 self._add(name, Piece(self._open(blobs.path(blob.sha256)), 0, blob.size_bytes))
         self._add("adapter_model.safetensors", Held(header), *adapters, *bodies)

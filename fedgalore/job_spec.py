@@ -25,7 +25,7 @@ class Strict(BaseModel):
 
 class ModelSpec(Strict):
     source: str = Field(min_length=1, description="Folder that the coordinator can read, or a hub id")
-    task: Literal["sequence-classification", "causal-lm"] = "sequence-classification"
+    task: Literal["sequence-classification", "causal-lm", "image-classification"] = "sequence-classification"
     num_labels: int | None = Field(default=None, ge=2, le=100_000, description="Classes; needed for classification")
     label_names: tuple[str, ...] | None = Field(
         default=None, description="Class names in order of their index; lets data hold names instead of numbers"
@@ -35,7 +35,10 @@ class ModelSpec(Strict):
     def _labels_fit_the_task(self) -> ModelSpec:
         if self.task == "causal-lm":
             if self.num_labels is not None or self.label_names is not None:
-                raise ValueError("num_labels and label_names belong to task: sequence-classification; leave them out")
+                raise ValueError(
+                    "num_labels and label_names belong to task: sequence-classification or image-classification; "
+                    "leave them out"
+                )
             return self
         if self.num_labels is None and self.label_names is None:
             raise ValueError(f"num_labels is needed for task: {self.task}")
@@ -54,7 +57,7 @@ class ModelSpec(Strict):
 
 class DataSpec(Strict):
     name: Identifier = Field(description="Data set; each agent maps the name to files of its own")
-    max_length: int = Field(default=128, ge=2, le=32_768, description="Tokens an example is cut to")
+    max_length: int = Field(default=128, ge=2, le=32_768, description="Tokens a text is cut to")
 
 
 Rank = Annotated[int, Field(ge=1, le=4096)]
@@ -255,6 +258,12 @@ class JobSpec(Strict):
             )
         if method.kind == "fedex_lora" and self.server.learning_rate != 1:
             raise ValueError("server.learning_rate: fedex_lora folds in the exact mean; leave it at 1")
+        return self
+
+    @model_validator(mode="after")
+    def _images_have_no_length(self) -> JobSpec:
+        if self.model.task == "image-classification" and self.local.group_by_length:
+            raise ValueError("local.group_by_length: images have no length; leave it out")
         return self
 
     def evaluates(self, model_version: int) -> bool:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from fedgalore.batches import batches
+from fedgalore.inputs import Example, check_examples
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
 from fedgalore.methods.base import Start
 from fedgalore.seeding import derive_seed
-from fedgalore.tasks import Example, TaskModel, batches, check_examples
+from fedgalore.tasks import TaskModel
 
 
 class TrainingError(RuntimeError):

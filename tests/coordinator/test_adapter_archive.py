@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cli.download import unpack
-from coordinator.adapter_archive import AdapterArchive
+from coordinator.adapter_archive import AUTO_CLASSES, AdapterArchive
 from coordinator.aggregation import prepare
 from coordinator.archive import ArchiveError
 from coordinator.binding import Binding
@@ -35,12 +35,13 @@ from fedgalore.plan import Dense, Target, TrainingPlan
 from fedgalore.simulation import Site, simulate
 from tests.builders import a_job, a_receipt, a_spec
 from tests.coordinator.test_rest import JOBS, Stack, is_problem, stack  # noqa: F401  # a fixture
-from tests.fedgalore.conftest import sentences, tiny_bert, tiny_gpt2  # noqa: F401  # fixtures
+from tests.fedgalore.conftest import sentences, tiny_bert, tiny_dinov2, tiny_gpt2, tiny_vit  # noqa: F401  # fixtures
 
 # PEFT 0.21 asks transformers 5 for it.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 TOKENS = torch.tensor([[2, 7, 9, 4, 5, 3], [2, 12, 6, 8, 10, 3]])
+PIXELS = torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
 ALL = 10_000  # a rank that no matrix here has
 
 
@@ -85,9 +86,7 @@ class House:
 
 def full_model(job: Job, tar: bytes, folder: Path) -> Any:
     unpack(iter([tar]), folder)
-    task = job.parsed.model.task
-    auto = "AutoModelForCausalLM" if task == "causal-lm" else "AutoModelForSequenceClassification"
-    return getattr(transformers, auto).from_pretrained(folder)
+    return getattr(transformers, AUTO_CLASSES[job.parsed.model.task]).from_pretrained(folder)
 
 
 def load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -103,7 +102,7 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def logits(model: Any) -> Tensor:
     with torch.no_grad():
-        return model.eval()(TOKENS).logits
+        return model.eval()(PIXELS if hasattr(model.config, "image_size") else TOKENS).logits
 
 
 def close(model: Any, other: Any) -> bool:
@@ -122,10 +121,12 @@ MODELS = [
     ("tiny_bert", {"num_labels": 3}),
     ("tiny_gpt2", {"num_labels": 3}),
     ("tiny_gpt2", {"task": "causal-lm", "num_labels": None}),
+    ("tiny_vit", {"task": "image-classification", "num_labels": 3}),
+    ("tiny_dinov2", {"task": "image-classification", "num_labels": 3}),
 ]
 
 
-@pytest.mark.parametrize(("source", "model"), MODELS, ids=["bert", "gpt2-classifier", "gpt2"])
+@pytest.mark.parametrize(("source", "model"), MODELS, ids=["bert", "gpt2-classifier", "gpt2", "vit", "dinov2"])
 def test_peft_loads_the_full_model_at_full_rank_and_the_nearest_below(
     source: str, model: dict[str, Any], request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,8 +136,8 @@ def test_peft_loads_the_full_model_at_full_rank_and_the_nearest_below(
 
     loaded = load(house.adapter(version, ALL), monkeypatch)
     assert close(loaded, full)
-    kind = {"causal-lm": "PeftModelForCausalLM"}.get(house.job.parsed.model.task, "PeftModelForSequenceClassification")
-    assert type(loaded).__name__ == kind
+    kinds = {"causal-lm": "PeftModelForCausalLM", "image-classification": "PeftModel"}
+    assert type(loaded).__name__ == kinds.get(house.job.parsed.model.task, "PeftModelForSequenceClassification")
     assert card_of(tmp_path / f"rank-{ALL}")["energy_kept"] == 1
 
     folder = house.adapter(version, 5)
@@ -204,6 +205,23 @@ def test_what_the_folder_says(tiny_bert: Path, tmp_path: Path) -> None:  # noqa:
 
     tall = config_of(house.adapter(house.trained(), 40))
     assert tall["rank_pattern"] == tall["alpha_pattern"] == dict.fromkeys(modules, 32)
+
+
+def test_the_image_processor_goes_with_base_model_download_and_adapter(tiny_vit: Path, tmp_path: Path) -> None:  # noqa: F811
+    house = House(tmp_path, tiny_vit, model={"task": "image-classification"})
+    assert house.job.prepared is not None
+    assert "preprocessor_config.json" in dict(house.job.prepared.base_model)  # what agents fetch
+    version = house.trained()
+    house.full_model(version)
+    folder = house.adapter(version, 4)
+    config = config_of(folder)
+    assert (config["task_type"], config["modules_to_save"]) == (None, ["classifier"])
+    assert "vit.layers.0.attention.q_proj" in config["target_modules"]
+    for one in (tmp_path / "full", folder):
+        assert transformers.AutoImageProcessor.from_pretrained(one).size["height"] == 16
+    code = (folder / "README.md").read_text()
+    assert "AutoModelForImageClassification" in code
+    assert "oken" not in code
 
 
 @pytest.fixture

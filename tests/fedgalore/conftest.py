@@ -8,12 +8,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from fedgalore.data import SplitFile, read_examples
+from fedgalore.job_spec import JobSpec
+from tests.builders import a_spec
+
 CLASSES = ("weather", "music", "food")
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220)}
 WORDS = {
     "weather": ["rain", "sun", "wind", "snow"],
     "music": ["song", "drum", "choir", "tune"],
@@ -44,6 +51,20 @@ def questions(count: int, seed: int) -> list[dict[str, Any]]:
     return [{"row": e["row"], "prompt": e["text"], "completion": CLASSES[e["label"]]} for e in sentences(count, seed)]
 
 
+def classifier(**sections: Any) -> JobSpec:
+    return a_spec(**{"model": {"source": "m", "num_labels": 3}, "method": {"rank": 4}, **sections})
+
+
+def language_model(**sections: Any) -> JobSpec:
+    model = {"source": "m", "task": "causal-lm", "num_labels": None}
+    return a_spec(**{"model": model, "method": {"rank": 4}, **sections})
+
+
+def image_classifier(**sections: Any) -> JobSpec:
+    model = {"source": "m", "task": "image-classification", "num_labels": None, "label_names": list(COLOURS)}
+    return a_spec(**{"method": {"rank": 4}, **sections, "model": model | sections.get("model", {})})
+
+
 def configure(folder: Path, **changes: Any) -> None:
     """Overwrites keys of a model's configuration."""
     path = folder / "config.json"
@@ -66,6 +87,20 @@ def _tokenizer(template: bool) -> transformers.PreTrainedTokenizerFast:
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=core, unk_token="[UNK]", model_input_names=inputs, **names
     )
+
+
+def squares(folder: Path, count: int, seed: int, colours: tuple[str, ...] = tuple(COLOURS)) -> list[dict[str, Any]]:
+    """Images of a square on noise in one sub-folder for each class, its colour; what `read_examples` reads of them."""
+    chance = np.random.default_rng(seed)
+    for name in colours:
+        (folder / name).mkdir(parents=True)
+    for number in range(count):
+        name = colours[chance.integers(len(colours))]
+        pixels = chance.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        top, left = chance.integers(0, 8, 2)
+        pixels[top : top + 12, left : left + 12] = COLOURS[name]
+        Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
+    return read_examples(SplitFile(folder))
 
 
 @pytest.fixture(scope="session")
@@ -107,4 +142,40 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         transformers.GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vision transformer without head, but with the pooler that a classifier leaves out: images of 16 x 16."""
+    folder = tmp_path_factory.mktemp("models") / "vit"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.ViTConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            image_size=16,
+            patch_size=8,
+            initializer_range=0.1,
+            hidden_dropout_prob=0.1,
+        )
+        transformers.ViTModel(config).save_pretrained(folder)
+    transformers.ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Dinov2 backbone for images of 16 x 16 whose processor cuts them to 24 x 24."""
+    folder = tmp_path_factory.mktemp("models") / "dinov2"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.Dinov2Config(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=16, patch_size=8
+        )
+        transformers.Dinov2Model(config).save_pretrained(folder)
+    processor = transformers.BitImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 24, "width": 24})
+    processor.save_pretrained(folder)
     return folder

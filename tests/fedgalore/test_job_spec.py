@@ -65,10 +65,21 @@ def test_a_spec_survives_json_and_yaml():
         ({"model": {"num_labels": 1}}, ["model.num_labels", "greater than or equal to 2"]),
         ({"model": {"num_labels": 3, "label_names": ["a", "b"]}}, ["model", "num_labels is 3", "has 2 names"]),
         ({"model": {"label_names": ["a", "a"]}}, ["model", "at least two different names"]),
-        ({"model": {"task": "causal-lm"}}, ["model", "leave them out"]),
+        (
+            {"model": {"task": "causal-lm"}},
+            ["model", "sequence-classification or image-classification", "leave them out"],
+        ),
         (
             {"model": {"task": "translation"}},
-            ["model.task", "'sequence-classification' or 'causal-lm'"],
+            ["model.task", "'sequence-classification', 'causal-lm' or 'image-classification'"],
+        ),
+        (
+            {"model": {"task": "image-classification", "num_labels": None}},
+            ["model", "num_labels is needed for task: image-classification"],
+        ),
+        (
+            {"model": {"task": "image-classification"}, "local": {"group_by_length": True}},
+            ["local.group_by_length", "no length", "leave it out"],
         ),
         ({"model": {"source": ""}}, ["model.source"]),
         ({"data": {}, "name": "no spaces"}, ["name", "pattern"]),
@@ -126,6 +137,7 @@ def test_label_names_say_how_many_classes_there_are():
     spec = a_spec(model={"source": "m", "num_labels": None, "label_names": ["a", "b", "c"]})
     assert spec.model.labels == 3
     assert a_spec().model.labels == 2
+    assert a_spec(model={"task": "image-classification"}).model.labels == 2
     assert a_spec(model={"num_labels": None, "task": "causal-lm"}).model.labels == 0
 
 

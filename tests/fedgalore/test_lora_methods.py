@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 import transformers
 
+from fedgalore.batches import batches
 from fedgalore.layout import aggregate_tensors
 from fedgalore.methods import method_of
 from fedgalore.methods.base import Start
 from fedgalore.seeding import derive_seed
 from fedgalore.server import apply_aggregate
 from fedgalore.simulation import Site, simulate
-from fedgalore.tasks import TaskError, TaskModel, batches
+from fedgalore.tasks import TaskError, TaskModel
 from fedgalore.training import TrainingError, TrainingStopped, evaluate, local_update
 from tests.builders import a_spec
 from tests.fedgalore.conftest import questions, sentences

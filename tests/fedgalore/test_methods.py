@@ -8,13 +8,14 @@ import pytest
 import torch
 import transformers
 
+from fedgalore.batches import batches
 from fedgalore.layout import OVERSAMPLING, size_bytes, update_tensors, weights_tensors
 from fedgalore.methods import method_of
 from fedgalore.methods.base import Start
 from fedgalore.projector import orient
 from fedgalore.seeding import derive_seed
 from fedgalore.simulation import Site, simulate
-from fedgalore.tasks import TaskModel, batches
+from fedgalore.tasks import TaskModel
 from fedgalore.training import TrainingStopped, evaluate, local_update
 from tests.builders import a_spec
 from tests.fedgalore.conftest import questions, sentences

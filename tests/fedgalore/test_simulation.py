@@ -10,7 +10,7 @@ from fedgalore.simulation import Site, simulate
 from fedgalore.tasks import TaskError, TaskModel
 from fedgalore.training import TrainingError, local_update
 from tests.builders import a_spec
-from tests.fedgalore.conftest import configure, questions, sentences
+from tests.fedgalore.conftest import configure, image_classifier, questions, sentences, squares
 from tests.fedgalore.rounds import a_round, aggregated, clients_of
 
 MODEL = {"source": "m", "num_labels": 3}
@@ -77,6 +77,20 @@ def test_a_language_model_learns_answers_from_prompts(tiny_gpt2):
     result = simulate(spec, tiny_gpt2, sites)
     assert accuracy(result.rounds[0]) < 0.3
     assert accuracy(result.rounds[-1]) > 0.9
+
+
+def test_images_are_classified_by_what_the_sites_learn(tiny_vit, tmp_path):
+    local = {"steps": 6, "batch_size": 8, "learning_rate": 1e-2}
+    spec = image_classifier(rounds={"count": 6, "min_clients": 2}, local=local)
+    known = {"north": ("red", "green"), "south": ("green", "blue")}
+    sites = [
+        Site(name, squares(tmp_path / name / "train", 30, i, colours), squares(tmp_path / name / "test", 20, 9 + i))
+        for i, (name, colours) in enumerate(known.items())
+    ]
+    result = simulate(spec, tiny_vit, sites)
+    assert accuracy(result.rounds[0]) < 0.6
+    assert accuracy(result.rounds[-1]) > 0.9
+    assert same_bits(result.weights, simulate(spec, tiny_vit, sites).weights)
 
 
 def test_a_run_repeats_bit_for_bit_whatever_the_order_of_sites(tiny_bert):

@@ -1,29 +1,29 @@
-"""Models and examples of a job: what is trained, what a batch holds, and what is refused with which words."""
+"""Models and examples of a job: what is trained, what the loss is, and what is refused with which words."""
 
 import json
 import shutil
-from collections import Counter
-from itertools import chain
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 import transformers
+from PIL import Image
 
 from fedgalore.plan import Dense, Target
-from fedgalore.tasks import IGNORED, TaskError, TaskModel, batches, check_examples, label_index
-from tests.builders import a_spec
-from tests.fedgalore.conftest import CLASSES, configure, questions, sentences
-
-
-def classifier(**sections):
-    return a_spec(**{"model": {"source": "m", "num_labels": 3}, "method": {"rank": 4}, **sections})
-
-
-def language_model(**sections):
-    model = {"source": "m", "task": "causal-lm", "num_labels": None}
-    return a_spec(**{"model": model, "method": {"rank": 4}, **sections})
+from fedgalore.tasks import TaskError, TaskModel
+from tests.fedgalore.conftest import (
+    CLASSES,
+    COLOURS,
+    classifier,
+    configure,
+    image_classifier,
+    language_model,
+    questions,
+    sentences,
+    squares,
+)
 
 
 def refused(spec, folder: Path) -> str:
@@ -78,6 +78,20 @@ def test_a_rank_above_the_smaller_side_is_refused(tiny_bert):
         assert words in message
 
 
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [
+        ({"rank": 4, "rank_pattern": {"query": 40}}, "method.rank_pattern"),
+        ({"rank": 40, "rank_pattern": {"query": 4, "output.dense": 4}}, "method.rank"),
+        ({"rank": 4, "client_ranks": {"north": 8, "south": 40}}, "method.client_ranks.south"),
+        ({"kind": "flora", "rank": 4, "client_ranks": {"north": 40}}, "method.client_ranks.north"),
+    ],
+)
+def test_the_field_of_a_rank_that_is_too_large_is_named(tiny_bert, method, field):
+    message = refused(classifier(method=method), tiny_bert)
+    assert message.startswith(f"{field}: 40 exceeds the smaller side of ")
+
+
 def test_a_new_head_is_drawn_from_the_seed_of_the_job(tiny_bert):
     first, again, other = (TaskModel.load(classifier(seed=seed), tiny_bert).weights() for seed in (1, 1, 2))
     for name, tensor in first.items():
@@ -112,6 +126,71 @@ def test_weights_are_copies_and_must_fit(tiny_bert):
     for wrong in ({}, weights | {"classifier.bias": torch.zeros(4)}):
         with pytest.raises(TaskError, match="missing or not of shape"):
             task.load_weights(wrong)
+
+
+# --- vision transformers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("source", "backbone"), [("tiny_vit", "vit.layers"), ("tiny_dinov2", "dinov2.encoder.layer")])
+def test_a_vision_transformer_trains_its_linear_layers_and_its_head(request, tmp_path, source, backbone):
+    task = TaskModel.load(image_classifier(), request.getfixturevalue(source))
+    parts = ("attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj", "mlp.fc1", "mlp.fc2")
+    assert [target.name for target in task.plan.targets] == [
+        f"{backbone}.{i}.{part}.weight" for i in (0, 1) for part in parts
+    ]
+    assert [item.name for item in task.plan.dense] == ["classifier.weight", "classifier.bias"]
+    assert task.model.config.id2label == dict(enumerate(COLOURS))
+    task.loss(task.collate(squares(tmp_path, 4, 0)))[0].backward()
+    with_gradient = {name for name, parameter in task.model.named_parameters() if parameter.grad is not None}
+    assert with_gradient == set(task.plan.weights())  # no patch embedding, no pooler
+
+
+@pytest.mark.parametrize("source", ["tiny_vit", "tiny_dinov2"])
+def test_a_vision_transformer_is_saved_by_the_names_of_its_plan(request, tmp_path, source):
+    task = TaskModel.load(image_classifier(), request.getfixturevalue(source))
+    task.save(tmp_path / "model")
+    saved = safetensors.torch.load_file(tmp_path / "model" / "model.safetensors")
+    assert task.plan.weights().keys() <= saved.keys()
+    again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "model")
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "model")
+    assert saved.keys() == task.model.state_dict().keys() == again.state_dict().keys()
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor, task.model.state_dict()[name])
+    examples = squares(tmp_path / "images", 4, 0)
+    pixels = processor(images=[Image.open(e["image"]) for e in examples], return_tensors="pt")["pixel_values"]
+    assert torch.equal(pixels, task.collate(examples)["pixel_values"])
+
+
+def test_a_distilled_deit_trains_both_of_its_heads(tmp_path):
+    config = transformers.DeiTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=16, patch_size=8
+    )
+    transformers.DeiTForImageClassificationWithTeacher(config).save_pretrained(tmp_path / "deit")
+    processor = transformers.DeiTImageProcessorPil(
+        size={"height": 18, "width": 18}, crop_size={"height": 16, "width": 16}
+    )
+    processor.save_pretrained(tmp_path / "deit")
+    task = TaskModel.load(image_classifier(), tmp_path / "deit")
+    assert len(task.plan.targets) == 2 * 6
+    assert {item.name for item in task.plan.dense} == {
+        f"{head}.{part}" for head in ("cls_classifier", "distillation_classifier") for part in ("weight", "bias")
+    }
+    assert torch.isfinite(task.loss(task.collate(squares(tmp_path / "images", 4, 0)))[0])
+
+
+@pytest.mark.parametrize("source", ["tiny_bert", "tiny_gpt2"])
+def test_names_of_other_models_are_saved_as_transformers_does(request, tmp_path, source):
+    spec = classifier() if source == "tiny_bert" else language_model()
+    task = TaskModel.load(spec, request.getfixturevalue(source))
+    task.save(tmp_path / "ours")
+    task.model.save_pretrained(tmp_path / "theirs")
+    for path in (tmp_path / "theirs").iterdir():
+        assert (tmp_path / "ours" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_model_of_texts_is_no_model_of_images(tiny_bert, tiny_vit):
+    assert "loads for image-classification" in refused(image_classifier(), tiny_bert)
+    assert "loads for sequence-classification" in refused(classifier(), tiny_vit)
 
 
 # --- folders that are no model -------------------------------------------------------------------------------
@@ -164,99 +243,7 @@ def test_a_language_model_needs_an_end_token(tiny_gpt2, tmp_path):
     assert "eos_token" in refused(language_model(), folder)
 
 
-# --- examples ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("label", [3, -1, "7"])
-def test_a_label_outside_the_range_is_named_with_its_row(tiny_bert, label):
-    examples = [*sentences(3, 0), {"row": 17, "text": "rain", "text_pair": None, "label": label}]
-    task = TaskModel.load(classifier(), tiny_bert)
-    for check in (lambda: check_examples(examples, task.spec), lambda: task.collate(examples)):
-        with pytest.raises(TaskError, match=rf"row 17: label {label} is outside the range 0 to 2; .*model\.num_labels"):
-            check()
-
-
-def test_a_name_where_numbers_are_expected_is_refused():
-    with pytest.raises(TaskError, match=r"row 4: label 'music' is not a class .* number from 0 to 2.*label_names"):
-        label_index({"row": 4, "label": "music"}, classifier())
-
-
-def test_labels_may_be_names_or_numbers_and_names_win():
-    named = classifier(model={"source": "m", "num_labels": None, "label_names": ["no", "yes", "0"]})
-    assert [label_index({"label": label}, named) for label in ("yes", 1, "1", "0", 0)] == [1, 1, 1, 2, 0]
-    with pytest.raises(TaskError, match=r"row 2: label 'maybe' is not a class of this job; expected one of no, yes, 0"):
-        label_index({"row": 2, "label": "maybe"}, named)
-
-
-@pytest.mark.parametrize(
-    ("spec", "examples", "words"),
-    [
-        (classifier(), questions(2, 0), "text and label"),
-        (language_model(), sentences(2, 0), "prompt and completion"),
-        (classifier(), [], "no examples"),
-    ],
-)
-def test_examples_of_another_task_and_none_at_all_are_refused(spec, examples, words):
-    with pytest.raises(TaskError, match=f"data: .*{words}"):
-        check_examples(examples, spec)
-
-
-def test_batches_pad_and_pair_texts(tiny_bert):
-    task = TaskModel.load(classifier(data={"max_length": 16}), tiny_bert)
-    batch = task.collate(
-        [{"text": "rain", "text_pair": "a song", "label": 0}, {"text": "sun wind", "text_pair": "the", "label": "1"}]
-    )
-    words = task.tokenizer.convert_ids_to_tokens(batch["input_ids"][0])
-    assert words == ["[CLS]", "rain", "[SEP]", "a", "song", "[SEP]"]
-    assert batch["labels"].tolist() == [0, 1]
-    assert batch["token_type_ids"][0].tolist() == [0, 0, 0, 1, 1, 1]
-    single = task.collate(
-        [{"text": "rain", "text_pair": None, "label": 0}, {"text": "a b c", "text_pair": None, "label": 0}]
-    )
-    assert single["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-
-
-@pytest.mark.parametrize(("asked", "length"), [(8, 8), (500, 32)])
-def test_long_texts_are_cut_to_what_is_asked_for_and_to_what_the_model_takes(tiny_bert, tiny_gpt2, asked, length):
-    bert = TaskModel.load(classifier(data={"max_length": asked}), tiny_bert)
-    batch = bert.collate([{"text": "rain " * 90, "text_pair": None, "label": 0}])
-    assert batch["input_ids"].shape == (1, length)
-    assert torch.isfinite(bert.loss(batch)[0])
-    gpt2 = TaskModel.load(language_model(data={"max_length": asked}), tiny_gpt2)
-    batch = gpt2.collate([{"prompt": "rain " * 90, "completion": "music"}])
-    assert batch["input_ids"].shape == (1, length)
-    assert (batch["labels"] != IGNORED).sum() == 2
-    assert torch.isfinite(gpt2.loss(batch)[0])
-
-
-def test_only_the_answer_and_its_end_count(tiny_gpt2):
-    task = TaskModel.load(language_model(), tiny_gpt2)
-    batch = task.collate([{"prompt": "the rain", "completion": "music today"}, {"prompt": "a", "completion": "food"}])
-    ids = task.tokenizer.convert_tokens_to_ids
-    end = task.tokenizer.eos_token_id
-    assert batch["input_ids"].tolist() == [
-        [*ids(["the", "rain", "music", "today"]), end],
-        [*ids(["a", "food"]), end, end, end],
-    ]
-    assert batch["attention_mask"].tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
-    assert batch["labels"].tolist() == [
-        [IGNORED, IGNORED, *ids(["music", "today"]), end],
-        [IGNORED, *ids(["food"]), end, IGNORED, IGNORED],
-    ]
-    task.model.eval()
-    loss, count, _ = task.loss(batch)
-    alone = [
-        task.collate([e])
-        for e in ({"prompt": "the rain", "completion": "music today"}, {"prompt": "a", "completion": "food"})
-    ]
-    terms = []
-    for item, first in zip(alone, (2, 1), strict=True):
-        logits = task.model(input_ids=item["input_ids"]).logits[0]
-        terms += [
-            F.cross_entropy(logits[i - 1], item["input_ids"][0, i]) for i in range(first, item["input_ids"].shape[1])
-        ]
-    assert count == len(terms) == 5
-    torch.testing.assert_close(loss, torch.stack(terms).mean())
+# --- loss and families of models ----------------------------------------------------------------------------
 
 
 def test_loss_and_hits_of_a_classifier_are_those_of_its_logits(tiny_bert):
@@ -267,31 +254,6 @@ def test_loss_and_hits_of_a_classifier_are_those_of_its_logits(tiny_bert):
     logits = task.model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
     torch.testing.assert_close(loss, F.cross_entropy(logits, batch["labels"]))
     assert (count, right) == (6, int((logits.argmax(1) == batch["labels"]).sum()))
-
-
-def test_batches_pass_over_the_shard_in_new_orders():
-    examples = sentences(10, 0)
-    drawn = list(batches(examples, classifier(local={"steps": 6, "batch_size": 5}), "a", 0))
-    rows = [e["row"] for e in chain(*drawn)]
-    passes = [rows[i : i + 10] for i in (0, 10, 20)]
-    assert all(sorted(p) == list(range(1, 11)) for p in passes)
-    assert len({tuple(p) for p in passes}) == 3
-
-
-def test_batches_hang_on_seed_client_and_round_alone():
-    def rows(seed, client, number):
-        spec = classifier(seed=seed, local={"steps": 3, "batch_size": 4})
-        return [e["row"] for e in chain(*batches(sentences(30, 0), spec, client, number))]
-
-    assert rows(0, "a", 0) == rows(0, "a", 0)
-    different = [rows(0, "a", 0), rows(1, "a", 0), rows(0, "b", 0), rows(0, "a", 1)]
-    assert len({tuple(r) for r in different}) == 4
-
-
-def test_a_shard_smaller_than_a_batch_is_repeated():
-    (batch,) = batches(sentences(3, 0), classifier(local={"steps": 1, "batch_size": 7}), "a", 0)
-    assert len(batch) == 7
-    assert max(Counter(e["row"] for e in batch).values()) == 3
 
 
 def test_models_of_other_families_work(tmp_path, tiny_gpt2):
@@ -308,36 +270,6 @@ def test_models_of_other_families_work(tmp_path, tiny_gpt2):
     assert torch.isfinite(task.loss(task.collate(questions(4, 0)))[0])
 
 
-def test_like_lengths_come_in_one_batch_and_every_example_once_a_pass():
-    examples = [{"row": i, "text": "x" * (i * 7 % 40 + 1), "text_pair": None, "label": 0} for i in range(64)]
-    local = {"steps": 8, "batch_size": 8}
-    plain, grouped = (
-        list(batches(examples, classifier(local={**local, "group_by_length": on}), "a", 1)) for on in (False, True)
-    )
-    for drawn in (plain, grouped):
-        assert sorted(e["row"] for batch in drawn for e in batch) == list(range(64))
-
-    def padding(drawn):
-        return sum(max(len(e["text"]) for e in batch) * len(batch) for batch in drawn) - sum(
-            len(e["text"]) for e in examples
-        )
-
-    assert padding(grouped) < 0.4 * padding(plain)
-    lengths = [len(batch[0]["text"]) for batch in grouped]
-    assert lengths != sorted(lengths)  # batches are mixed again
-    assert grouped == list(batches(examples, classifier(local={**local, "group_by_length": True}), "a", 1))
-
-
-def test_batches_larger_than_the_shard_take_several_passes():
-    examples = sentences(5, 0)
-    for on in (False, True):
-        spec = classifier(local={"steps": 3, "batch_size": 8, "group_by_length": on})
-        drawn = list(batches(examples, spec, "a", 1))
-        assert [len(batch) for batch in drawn] == [8, 8, 8]
-        counts = [sum(e["row"] == row for batch in drawn for e in batch) for row in range(1, 6)]
-        assert max(counts) - min(counts) <= 1
-
-
 @pytest.mark.parametrize(
     ("precision", "max_length", "attention"),
     [("bfloat16", 16, "eager"), ("bfloat16", 129, "sdpa"), ("float32", 16, "sdpa")],
@@ -345,3 +277,8 @@ def test_batches_larger_than_the_shard_take_several_passes():
 def test_short_sequences_in_bfloat16_on_a_cpu_take_plain_attention(tiny_bert, precision, max_length, attention):
     spec = classifier(local={"precision": precision}, data={"name": "d", "max_length": max_length})
     assert TaskModel.load(spec, tiny_bert).model.config._attn_implementation == attention
+
+
+def test_images_are_no_short_sequences(tiny_vit):
+    task = TaskModel.load(image_classifier(local={"precision": "bfloat16"}), tiny_vit)
+    assert task.model.config._attn_implementation == "sdpa"
