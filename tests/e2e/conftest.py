@@ -18,7 +18,7 @@ from client_agent.settings import load
 from deploy.local import LocalFederation
 from fedgalore.job_spec import parse
 from fedgalore.simulation import SimulationResult, Site, simulate
-from tests.fedgalore.conftest import questions, sentences, tiny_bert, tiny_gpt2  # noqa: F401  # fixtures
+from tests.fedgalore.conftest import COLOURS, questions, sentences, squares, tiny_bert, tiny_gpt2, tiny_vit  # noqa: F401  # fixtures
 
 NAMES = ("north", "south", "west")
 WAIT_S = 240.0  # for something that hangs; a machine may be busy
@@ -103,11 +103,20 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterat
     for seed, name in enumerate(NAMES):
         topics: dict[str, Any] = {"text": "text", "label": "label"}
         answers: dict[str, Any] = {"prompt": "prompt", "completion": "completion"}
+        images: dict[str, Any] = {} if seed else {"image": "file", "label": "colour"}  # a table at the first site
         for split, count in (("train", 40 + 10 * seed), ("test", 20)):
             # each site knows two of the three classes
             rows = [row for row in sentences(2 * count, 10 * seed + len(split)) if row["label"] != seed][:count]
             topics[split] = _written(folder / f"{name}-{split}.jsonl", rows)
             answers[split] = _written(folder / f"{name}-{split}-questions.jsonl", questions(count, seed))
-        agents.append({"name": name, "threads": 1, "data": {"topics": topics, "questions": answers}})
+            known = tuple(colour for index, colour in enumerate(COLOURS) if index != seed)
+            images[split] = str(folder / f"{name}-{split}")
+            pictures = squares(Path(images[split]), count, 10 * seed + len(split), known)
+            if "image" in images:
+                root = folder.resolve()
+                rows = [{"file": str(Path(e["image"]).relative_to(root)), "colour": e["label"]} for e in pictures]
+                images[split] = _written(folder / f"{name}-{split}-pictures.jsonl", rows)
+        data = {"topics": topics, "questions": answers, "squares": images}
+        agents.append({"name": name, "threads": 1, "data": data})
     with LocalFederation(folder / "run", agents) as federation:
         yield Running(federation, tiny_bert)

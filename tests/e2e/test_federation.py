@@ -15,10 +15,18 @@ import httpx
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    pipeline,
+)
 
 from fedgalore.simulation import SimulationResult
 from tests.e2e.conftest import NAMES, Running, ended
+from tests.fedgalore.conftest import COLOURS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # on a busy machine every process needs its time
 
@@ -121,6 +129,29 @@ def test_a_language_model_is_trained_the_same_way(running: Running, tiny_gpt2: P
     job = running.wait(job_id, ended)
     assert job["status"] == "COMPLETED", job["reason"]
     assert_same_bits(running, job_id, tmp_path, AutoModelForCausalLM, **sections)
+
+
+def test_a_vision_transformer_is_trained_the_same_way(running: Running, tiny_vit: Path, tmp_path: Path) -> None:
+    sections = {
+        "model": {
+            "source": str(tiny_vit),
+            "task": "image-classification",
+            "num_labels": None,
+            "label_names": list(COLOURS),
+        },
+        "data": {"name": "squares"},
+        "rounds": {"count": 2},
+    }
+    job_id = running.post(**sections)
+    job = running.wait(job_id, ended)
+    assert job["status"] == "COMPLETED", job["reason"]
+    simulated = assert_same_bits(running, job_id, tmp_path, AutoModelForImageClassification, **sections)
+    assert_told(running, job_id, simulated)
+    (model,) = tmp_path.iterdir()
+    classify = pipeline("image-classification", model=str(model))
+    told = classify(Image.new("RGB", (30, 20), COLOURS["red"]), top_k=3)
+    assert {one["label"] for one in told} == set(COLOURS)
+    assert AutoImageProcessor.from_pretrained(model).size == AutoImageProcessor.from_pretrained(tiny_vit).size
 
 
 METHODS: dict[str, dict[str, Any]] = {
