@@ -123,7 +123,8 @@ def peft_model(spec, folder, still, trained, rank=None):
     """PEFT around a fresh model. `still`: weights under the adapters; `trained`: adapters and head to start from."""
     text = spec.model.task == "sequence-classification"
     auto = transformers.AutoModelForSequenceClassification if text else transformers.AutoModelForCausalLM
-    model = auto.from_pretrained(folder, **({"num_labels": 3} if text else {}))
+    attention = "eager" if spec.local.precision == "bfloat16" else "sdpa"
+    model = auto.from_pretrained(folder, attn_implementation=attention, **({"num_labels": 3} if text else {}))
     assert not model.load_state_dict({n: t.float() for n, t in still.items()}, strict=False).unexpected_keys
     rank, scale = rank or spec.method.rank, spec.method.scale
     # PEFT takes the first pattern that fits, the project the longest
