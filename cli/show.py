@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -88,7 +88,7 @@ def headline(found: Mapping[str, Any]) -> str:
 
 
 def clients(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Each client's stage, loss and accuracy, and the bytes it has moved in all rounds."""
+    """Each client's stage, loss and shares of right answers, and the bytes it has moved in all rounds."""
     live = found["round"]["participants"] if found["round"] else {}
     measured = found["evaluation"]["clients"] if found["evaluation"] else {}
     up: dict[str, int] = {}
@@ -97,14 +97,15 @@ def clients(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Tabl
         for name, part in one["participants"].items():
             up[name] = up.get(name, 0) + part["up_bytes"]
             down[name] = down.get(name, 0) + part["down_bytes"]
-    table = _table("client", "does", "train loss", "accuracy", "test loss", "up", "down")
+    shares = _shares(measured.values())
+    table = _table("client", "does", "train loss", *shares.values(), "test loss", "up", "down")
     for name in sorted({*live, *measured, *up}):
         now, metrics = live.get(name, {}), measured.get(name, {}).get("metrics", {})
         table.add_row(
             name,
             _doing(now),
             number(now.get("train_loss")),
-            percent(metrics.get("accuracy")),
+            *(percent(metrics.get(share)) for share in shares),
             number(metrics.get("loss")),
             size(up.get(name, 0)),
             size(down.get(name, 0)),
@@ -113,8 +114,9 @@ def clients(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Tabl
 
 
 def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
-    """One line a round, and why some were abandoned. Accuracy and loss: of the version that a round started from."""
-    table = _table("round", "phase", "reports", "accuracy", "loss", "up", "down", "up / dense", "time")
+    """One line a round, and why some were abandoned. Metrics: of the version that a round started from."""
+    shares = _shares(result for one in rows for result in _evaluations(one))
+    table = _table("round", "phase", "reports", *shares.values(), "loss", "up", "down", "up / dense", "time")
     for one in rows:
         parts = one["participants"].values()
         reported = sum(part["reported"] for part in parts)
@@ -124,7 +126,7 @@ def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
             str(one["number"]) if one["kind"] == "train" else f"{one['number']} (test)",
             status(one["phase"]),
             f"{reported} / {len(parts)}",
-            percent(mean(one, "accuracy")),
+            *(percent(mean(one, share)) for share in shares),
             number(mean(one, "loss")),
             size(one["up_bytes"]),
             size(one["down_bytes"]),
@@ -137,8 +139,7 @@ def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
 
 def mean(one: Mapping[str, Any], metric: str) -> float | None:
     """A metric over the clients that evaluated in this round, weighted by their examples."""
-    found = [part["evaluation"] for part in one["participants"].values() if part["evaluation"]]
-    found = [result for result in found if metric in result["metrics"]]
+    found = [result for result in _evaluations(one) if metric in result["metrics"]]
     total = sum(result["examples"] for result in found)
     return sum(result["metrics"][metric] * result["examples"] for result in found) / total if total else None
 
@@ -171,6 +172,17 @@ def ago(moment: str) -> str:
         if seconds >= length:
             return f"{seconds / length:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
+
+
+def _evaluations(one: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a round's clients measured."""
+    return [part["evaluation"] for part in one["participants"].values() if part["evaluation"]]
+
+
+def _shares(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Metrics between 0 and 1 with their headings; exact match only where somebody measured it."""
+    exact = any("exact_match" in result["metrics"] for result in results)
+    return {"accuracy": "accuracy"} | ({"exact_match": "exact match"} if exact else {})
 
 
 def _doing(now: Mapping[str, Any]) -> str:

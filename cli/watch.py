@@ -58,11 +58,13 @@ def _lines(coordinator: Coordinator, job_id: str) -> dict[str, Any]:
 
 def _line(one: dict[str, Any]) -> str:
     words = [f"round {one['number']} ({one['kind']}) {one['phase']}"]
-    accuracy, loss = show.mean(one, "accuracy"), show.mean(one, "loss")
+    accuracy, exact_match, loss = (show.mean(one, metric) for metric in ("accuracy", "exact_match", "loss"))
     if loss is not None:
         words.append(f"version {one['model_version']}: loss {show.number(loss)}")
     if accuracy is not None:
         words.append(f"accuracy {show.percent(accuracy)}")
+    if exact_match is not None:
+        words.append(f"exact match {show.percent(exact_match)}")
     if one["up_bytes"] or one["down_bytes"]:
         words.append(f"up {show.size(one['up_bytes'])}, down {show.size(one['down_bytes'])}")
     if one["reason"]:

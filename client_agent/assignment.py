@@ -13,7 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from client_agent.cache import Blob, Cache, find_local, hash_file
-from client_agent.data import LocalData
+from client_agent.data import LocalData, Split
 from client_agent.errors import CannotTrain, Rejected, RoundOver
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
@@ -61,12 +61,15 @@ class Assignment:
     async def prepare(self) -> None:
         """Makes the trainer hold exactly the weights of the task's model version; fetches the state to train from."""
         task, site, spec = self._task, self._site, self._spec()
-        self._local_data(spec)
+        held_out = self._held_out(spec)
         opened = await site.thread.run(lambda trainer: trainer.job_id == task.job_id)
         if not opened:
             plan = TrainingPlan.from_dict(json.loads(task.plan_json))
             folder = await self._base_model()
             await site.thread.run(lambda trainer: trainer.open(task.job_id, spec, plan, folder))
+        if held_out is not None:
+            split = held_out  # for the lambda, which would not know that it is there
+            await site.thread.run(lambda trainer: trainer.check(spec, split))
         await self._bring_weights()
         await site.thread.run(lambda trainer: trainer.reset())
         if self._trains and task.HasField("state"):
@@ -75,8 +78,7 @@ class Assignment:
     async def evaluate(self) -> None:
         """Measures the received model on this site's data and reports it."""
         spec = self._spec()
-        data = self._local_data(spec)
-        split = data.train if spec.evaluation.split == "train" else data.test
+        split = self._held_out(spec)
         if split is None:
             if self._trains:  # training without measuring beats not training
                 return
@@ -152,6 +154,11 @@ class Assignment:
         if data is None:
             raise CannotTrain(f"data: this site has no data set {spec.data.name}; add it to the agent's config")
         return data
+
+    def _held_out(self, spec: JobSpec) -> Split | None:
+        """What the job's models are evaluated on, if this site has it."""
+        data = self._local_data(spec)
+        return data.train if spec.evaluation.split == "train" else data.test
 
     async def _base_model(self) -> Path:
         """The base model's folder, fetching only those files that no folder of the site holds."""

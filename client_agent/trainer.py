@@ -15,6 +15,7 @@ from torch import Tensor
 
 from client_agent.data import Split
 from client_agent.errors import CannotTrain
+from fedgalore.exact_match import check_exact_match
 from fedgalore.job_spec import JobSpec
 from fedgalore.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, update_tensors, weights_tensors
 from fedgalore.methods import method_of
@@ -99,6 +100,11 @@ class Trainer:
         """Puts the global weights into the model, whatever training made of it."""
         with _in_words():
             self._open_task().load_weights(self._weights)
+
+    def check(self, spec: JobSpec, split: Split) -> None:
+        """Refuses a split that the job can not evaluate exact match on, before any training."""
+        with _in_words(split):
+            check_exact_match(self._open_task(), spec, split.examples)
 
     def evaluate(
         self, spec: JobSpec, split: Split, goes_on: Callable[[], bool] | None = None

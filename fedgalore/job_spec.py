@@ -233,6 +233,17 @@ class EvaluationSpec(Strict):
     split: Literal["train", "test"] = "test"
     batch_size: int = Field(default=64, ge=1, le=65_536)
     max_examples: int | None = Field(default=None, ge=1, description="Examples a client evaluates at most; null: all")
+    exact_match: Literal["text", "number"] | None = Field(
+        default=None,
+        description="Lets a language model answer each prompt and counts answers that are the completion: its text, or "
+        "the last number in it; null: off, as it takes far longer than the loss",
+    )
+    max_new_tokens: int = Field(
+        default=64,
+        ge=1,
+        le=4096,
+        description="Tokens after which an answer is cut, for exact_match; data.max_length holds them and the prompt",
+    )
 
 
 class JobSpec(Strict):
@@ -264,6 +275,20 @@ class JobSpec(Strict):
     def _images_have_no_length(self) -> JobSpec:
         if self.model.task == "image-classification" and self.local.group_by_length:
             raise ValueError("local.group_by_length: images have no length; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _answers_can_be_generated(self) -> JobSpec:
+        evaluation, max_length = self.evaluation, self.data.max_length
+        if evaluation.exact_match is None:
+            return self
+        if self.model.task != "causal-lm":
+            raise ValueError(f"evaluation.exact_match needs task: causal-lm; leave it out for {self.model.task}")
+        if evaluation.max_new_tokens >= max_length:
+            raise ValueError(
+                f"evaluation.max_new_tokens ({evaluation.max_new_tokens}) leaves no room for a prompt in "
+                f"data.max_length ({max_length}); lower the one or raise the other"
+            )
         return self
 
     def evaluates(self, model_version: int) -> bool:

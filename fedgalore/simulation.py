@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedgalore import layout
+from fedgalore.exact_match import check_exact_match
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, Round, Start
@@ -82,6 +83,8 @@ def simulate(
     if len(sites) < spec.rounds.min_clients:
         raise ValueError(f"rounds.min_clients is {spec.rounds.min_clients}, but there are {len(sites)} clients")
     task = TaskModel.load(spec, folder, device)
+    for examples in [*(_evaluated(spec, site) for site in sites), *(held_out or {}).values()]:
+        check_exact_match(task, spec, examples)
     by_name = {site.name: site for site in sites}
     weights = task.weights() | method_of(spec).carried(spec, task.plan)
     state: dict[str, Tensor] = {}
@@ -101,11 +104,9 @@ def simulate(
         updates: dict[str, Update] = {}
         for name in names:
             site = by_name[name]
-            if spec.evaluates(version):
-                examples = site.train if spec.evaluation.split == "train" else site.test
-                if examples:
-                    task.load_weights(weights)
-                    record.evaluation[name] = evaluate(task, spec, examples)
+            if spec.evaluates(version) and (examples := _evaluated(spec, site)):
+                task.load_weights(weights)
+                record.evaluation[name] = evaluate(task, spec, examples)
             if not final:
                 start = Start(weights, state, own.get(name, {}))
                 updates[name] = site.local_update(task, spec, site.train, name, number, start)
@@ -120,6 +121,10 @@ def simulate(
             on_round(record)
     task.load_weights(weights)
     return SimulationResult(task, weights, records)
+
+
+def _evaluated(spec: JobSpec, site: Site) -> Sequence[Example]:
+    return site.train if spec.evaluation.split == "train" else site.test
 
 
 def _traffic(

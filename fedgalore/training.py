@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedgalore.batches import batches
+from fedgalore.exact_match import check_exact_match, count_matches
 from fedgalore.inputs import Example, check_examples
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
@@ -126,7 +127,9 @@ def _settled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def evaluate(
     task: TaskModel, spec: JobSpec, examples: Sequence[Example], goes_on: Callable[[], bool] | None = None
 ) -> dict[str, float]:
-    """Mean loss and accuracy of the weights that `task` holds: over examples, or over answer tokens.
+    """Mean `loss` and `accuracy` of the weights that `task` holds: over examples, or over answer tokens.
+
+    With the job's `evaluation.exact_match` also the share of examples, 0 to 1, that the model answers right.
 
     Args:
         goes_on: asked before each batch; the evaluation stops when it answers False.
@@ -137,13 +140,20 @@ def evaluate(
     """
     chosen = examples[: spec.evaluation.max_examples]
     check_examples(chosen, spec)
+    check_exact_match(task, spec, chosen)
     task.model.eval()
     # like lengths together: less padding
     ordered = sorted(chosen, key=lambda e: len(e.get("text", "") or e.get("prompt", "")))
-    total, right, predictions = 0.0, 0, 0
+    total, right, predictions, matched = 0.0, 0, 0, 0
     for start in range(0, len(ordered), spec.evaluation.batch_size):
         if goes_on is not None and not goes_on():
             raise TrainingStopped
-        loss, count, hits = task.loss(task.collate(ordered[start : start + spec.evaluation.batch_size]))
+        batch = ordered[start : start + spec.evaluation.batch_size]
+        loss, count, hits = task.loss(task.collate(batch))
         total, right, predictions = total + loss.item() * count, right + hits, predictions + count
-    return {"loss": total / max(predictions, 1), "accuracy": right / max(predictions, 1)}
+        if spec.evaluation.exact_match is not None:
+            matched += count_matches(task, spec, batch)
+    metrics = {"loss": total / max(predictions, 1), "accuracy": right / max(predictions, 1)}
+    if spec.evaluation.exact_match is not None:
+        metrics["exact_match"] = matched / len(chosen)
+    return metrics

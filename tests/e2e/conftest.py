@@ -40,6 +40,7 @@ class Running:
             "method": {"rank": 4, "update_proj_gap": 3},
             "rounds": {"count": 3, "min_clients": 3, "deadline_s": 60},
             "local": {"steps": 4, "batch_size": 8, "learning_rate": 0.01, "weight_decay": 0.1},
+            "evaluation": {"split": "test"},
             "seed": 7,
         }
         for name, value in sections.items():

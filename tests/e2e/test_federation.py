@@ -124,11 +124,16 @@ def test_a_language_model_is_trained_the_same_way(running: Running, tiny_gpt2: P
         "model": {"source": str(tiny_gpt2), "task": "causal-lm", "num_labels": None},
         "data": {"name": "questions"},
         "rounds": {"count": 2},
+        "evaluation": {"exact_match": "text", "max_new_tokens": 4},
     }
     job_id = running.post(**sections)
     job = running.wait(job_id, ended)
     assert job["status"] == "COMPLETED", job["reason"]
-    assert_same_bits(running, job_id, tmp_path, AutoModelForCausalLM, **sections)
+    simulated = assert_same_bits(running, job_id, tmp_path, AutoModelForCausalLM, **sections)
+    assert_told(running, job_id, simulated)
+    for entry in running.get(f"jobs/{job_id}/rounds")["rounds"]:
+        assert all(0 <= one["evaluation"]["metrics"]["exact_match"] <= 1 for one in entry["participants"].values())
+    assert job["evaluation"]["mean"]["exact_match"] > 0.5
 
 
 def test_a_vision_transformer_is_trained_the_same_way(running: Running, tiny_vit: Path, tmp_path: Path) -> None:

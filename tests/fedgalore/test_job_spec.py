@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from fedgalore.job_spec import JobSpec, RoundsSpec, SpecError, explain, load, parse
 from tests.builders import a_spec, job_document
 
+LANGUAGE_MODEL = {"model": {"num_labels": None, "task": "causal-lm"}}
+
 
 def refused(document) -> str:
     with pytest.raises(SpecError) as caught:
@@ -22,6 +24,12 @@ def test_the_smallest_document_gets_the_documented_defaults():
     assert (spec.method.state_sync, spec.method.prior_steps, spec.method.update_clip) == ("ajive", 10.0, 1.0)
     assert (spec.rounds.goal, spec.rounds.cohort_size, spec.local.head_learning_rate) == (2, 2, None)
     assert spec.method.target_modules is spec.method.downlink_rank is None
+    assert (spec.evaluation.exact_match, spec.evaluation.max_new_tokens) == (None, 64)
+
+
+def test_exact_match_needs_room_beside_the_prompt_only_when_it_is_asked_for():
+    assert a_spec(**LANGUAGE_MODEL, data={"max_length": 65}, evaluation={"exact_match": "text"})
+    assert a_spec(**LANGUAGE_MODEL, data={"max_length": 8})
 
 
 def test_a_spec_survives_json_and_yaml():
@@ -89,6 +97,17 @@ def test_a_spec_survives_json_and_yaml():
         ({"local": {"learning_rate": 5, "weight_decay": 0.5}}, ["local", "learning_rate x weight_decay"]),
         ({"local": {"betas": [0.9, 1.0]}}, ["local.betas.1", "less than 1"]),
         ({"local": {"steps": 0}}, ["local.steps"]),
+        (
+            {"evaluation": {"exact_match": "text"}},
+            ["evaluation.exact_match needs task: causal-lm", "leave it out for sequence-classification"],
+        ),
+        ({**LANGUAGE_MODEL, "evaluation": {"exact_match": "words"}}, ["evaluation.exact_match", "'text' or 'number'"]),
+        ({**LANGUAGE_MODEL, "evaluation": {"max_new_tokens": 0}}, ["evaluation.max_new_tokens", "or equal to 1"]),
+        ({**LANGUAGE_MODEL, "evaluation": {"max_new_tokens": 4097}}, ["evaluation.max_new_tokens", "or equal to 4096"]),
+        (
+            {**LANGUAGE_MODEL, "data": {"max_length": 64}, "evaluation": {"exact_match": "number"}},
+            ["evaluation.max_new_tokens (64) leaves no room for a prompt in data.max_length (64)", "raise the other"],
+        ),
         ({"seed": -1}, ["seed"]),
         ({"seed": 2**63}, ["seed"]),
     ],
