@@ -25,10 +25,11 @@ from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
 from coordinator.job import ModelVersion, Prepared
 from coordinator.redis_server import RedisServer
+from coordinator.round_state import EvaluationResult
 from coordinator.state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from protos.codec import SafetensorsWriter
-from tests.builders import a_plan, free_port, job_document
+from tests.builders import a_plan, a_prepared, free_port, job_document
 
 
 class Coordinator:
@@ -181,6 +182,37 @@ def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, 
     assert (config["r"], config["target_modules"], config["modules_to_save"]) == (3, ["layer"], ["head"])
     one_line(fedgalore("jobs", "adapter", job, "--to", tmp_path / "model"), "exists and is not an empty folder")
     assert fedgalore("jobs", "adapter", job, "--rank", "0", "--to", tmp_path / "a").exit_code == 2
+
+
+@pytest.mark.parametrize("exact_match", [0.25, None])
+def test_exact_match_is_shown_where_a_job_has_it(
+    coordinator: Coordinator, redis_url: str, tmp_path: Path, exact_match: float | None
+) -> None:
+    document = job_document(
+        model={"task": "causal-lm", "num_labels": None},
+        rounds={"min_clients": 1, "selection_wait_s": 0},
+        evaluation={"exact_match": "number" if exact_match else None},
+    )
+    job_file = tmp_path / "job.yaml"
+    job_file.write_text(yaml.safe_dump(document))
+    job = fedgalore("jobs", "submit", job_file).stdout.strip()
+    metrics = {"loss": 0.5, "accuracy": 0.75} | ({"exact_match": exact_match} if exact_match else {})
+
+    async def evaluated(engine: Engine) -> None:
+        await engine.prepared(job, a_prepared())
+        await engine.register("a", PROTOCOL_VERSION, "0.1.0", {"reviews": 7})
+        task = await engine.next_task("a", wait_s=10)
+        assert task is not None
+        await engine.evaluated(job, task.round.number, "a", EvaluationResult(0, 8, metrics))
+
+    moved(redis_url, evaluated)
+    got = fedgalore("jobs", "get", job).stdout  # with the tables of clients and rounds
+    assert got.count("75.0 %") == 2
+    assert got.count("exact match") == got.count("25.0 %") == (2 if exact_match else 0)
+    fedgalore("jobs", "cancel", job)
+    watched = fedgalore("jobs", "watch", job).stdout
+    assert "accuracy 75.0 %" in watched
+    assert ("exact match 25.0 %" in watched) == bool(exact_match)
 
 
 def test_agents_are_listed(coordinator: Coordinator, redis_url: str) -> None:

@@ -236,6 +236,20 @@ def test_labels_outside_the_range_pause_the_job_and_name_file_row_and_remedy(run
     assert httpx.post(running.url(f"jobs/{job_id}/cancel")).status_code == 200
 
 
+def test_completions_without_a_number_pause_the_job_before_any_training(running: Running, tiny_gpt2: Path) -> None:
+    job_id = running.post(
+        model={"source": str(tiny_gpt2), "task": "causal-lm", "num_labels": None},
+        data={"name": "questions"},
+        evaluation={"every": 0, "exact_match": "number", "max_new_tokens": 4},
+    )
+    job = running.wait(job_id, ended)
+    assert (job["status"], job["model_version"]) == ("PAUSED", 0)
+    for words in ("-test-questions.jsonl: row 1: the completion holds no number", "evaluation.exact_match: text"):
+        assert words in job["reason"]
+    assert all(part["num_examples"] is None for part in running.get(f"jobs/{job_id}/rounds/1")["participants"].values())
+    assert httpx.post(running.url(f"jobs/{job_id}/cancel")).status_code == 200
+
+
 def test_a_model_folder_that_does_not_exist_fails_the_job_with_the_field(running: Running, tmp_path: Path) -> None:
     # a door that sees the folder is missing may refuse the job at once; one that does not lets the aggregator find out
     answer = httpx.post(running.url("jobs"), json=running.document(model={"source": str(tmp_path / "nowhere")}))
