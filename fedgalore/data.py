@@ -55,6 +55,8 @@ class SplitFile:
     An image is named relative to the table's folder. Without columns, `path` is a folder of images, with a sub-folder
     for each class.
 
+    `domain`: a column that tells where an example is from; it comes along as `"domain"` and is not trained on.
+
     `quoting`: whether quotes in a CSV/TSV file enclose fields. Many TSV files use them as plain characters.
     """
 
@@ -65,6 +67,7 @@ class SplitFile:
     prompt: str | None = None
     completion: str | None = None
     quoting: bool = True
+    domain: str | None = None
 
     def __post_init__(self) -> None:
         named = {
@@ -76,7 +79,7 @@ class SplitFile:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns to read; none for a folder of images."""
-        named = (*self.text, self.image, self.label, self.prompt, self.completion)
+        named = (*self.text, self.image, self.label, self.prompt, self.completion, self.domain)
         return tuple(name for name in named if name is not None)
 
 
@@ -121,7 +124,7 @@ def _examples(split: SplitFile) -> Iterator[Example]:
             path=split.path,
             remedy=f"use one of {', '.join(sorted(_READERS))}",
         )
-    return (_example(split, row, record) for row, record in reader(split))
+    return (_example(split, row, record) | _domain(split, row, record) for row, record in reader(split))
 
 
 def _images_by_class(folder: Path) -> Iterator[Example]:
@@ -168,6 +171,21 @@ def _image(split: SplitFile, row: int, record: dict[str, Any], column: str) -> s
         return str(images.checked(split.path.parent, name))
     except images.ImageError as error:
         raise DataError(str(error), path=split.path, row=row, column=column) from error
+
+
+def _domain(split: SplitFile, row: int, record: dict[str, Any]) -> Example:
+    if split.domain is None:
+        return {}
+    value = record[split.domain]
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise DataError(
+            f"domain {value!r} is neither a name nor an integer",
+            path=split.path,
+            row=row,
+            column=split.domain,
+            remedy="fill it or remove the row",
+        )
+    return {"domain": value}
 
 
 def _label(split: SplitFile, row: int, value: Any) -> int | str:

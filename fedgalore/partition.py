@@ -23,17 +23,17 @@ def split(
         ValueError: as the kinds'.
     """
     if kind == "iid":
-        return iid(len(keys), clients, seed)
+        return iid(len(keys), clients, seed, min_examples)
     if kind == "domain":
-        return by_domain(keys, clients, seed)
+        return by_domain(keys, clients, seed, min_examples)
     if kind == "quantity":
         return quantity(len(keys), clients, alpha, seed, min_examples)
     return dirichlet(keys, clients, alpha, seed, min_examples)
 
 
-def iid(examples: int, clients: int, seed: int) -> list[list[int]]:
+def iid(examples: int, clients: int, seed: int, min_examples: int = 1) -> list[list[int]]:
     """Shards that look alike; their sizes differ by at most one. Returns and raises as `dirichlet`."""
-    _check(examples, clients, 1)
+    _check(examples, clients, min_examples)
     order = np.random.default_rng(derive_seed(seed, "iid", clients)).permutation(examples)
     return [sorted(int(index) for index in part) for part in np.array_split(order, clients)]
 
@@ -52,24 +52,30 @@ def quantity(examples: int, clients: int, alpha: float, seed: int, min_examples:
     return [sorted(int(index) for index in part) for part in np.split(order, cuts)]
 
 
-def by_domain(domains: Sequence[Hashable], clients: int, seed: int) -> list[list[int]]:
+def by_domain(domains: Sequence[Hashable], clients: int, seed: int, min_examples: int = 1) -> list[list[int]]:
     """Each client has one domain; domains are dealt out in turn, and clients of the same one share it evenly.
 
     Returns as `dirichlet`.
 
     Raises:
-        ValueError: fewer clients than domains, so that a domain would be left out, or a domain too small to share.
+        ValueError: fewer clients than domains, so that a domain would be left out, or a domain too small to share
+            with `min_examples` for each of its clients.
     """
     names = sorted(set(domains), key=repr)
     if clients < len(names):
-        raise ValueError(f"{len(names)} domains need at least as many clients, not {clients}; leave domains out first")
+        raise ValueError(
+            f"{len(names)} domains need at least as many clients, not {clients}; take more, or leave domains out"
+        )
     generator = np.random.default_rng(derive_seed(seed, "domains", clients))
     shards: list[list[int]] = [[] for _ in range(clients)]
     for number, name in enumerate(names):
         holders = range(number, clients, len(names))
         members = [index for index, domain in enumerate(domains) if domain == name]
-        if len(members) < len(holders):
-            raise ValueError(f"domain {name!r} has {len(members)} examples, too few for its {len(holders)} clients")
+        if len(members) < len(holders) * min_examples:
+            raise ValueError(
+                f"domain {name!r} has {len(members)} examples, too few for its {len(holders)} clients "
+                f"with at least {min_examples} each; take fewer clients, or leave the domain out"
+            )
         parts = np.array_split(generator.permutation(members), len(holders))
         for client, part in zip(holders, parts, strict=True):
             shards[client] = sorted(int(index) for index in part)
@@ -80,7 +86,10 @@ def _check(examples: int, clients: int, min_examples: int, alpha: float = 1.0) -
     if clients < 1 or alpha <= 0:
         raise ValueError("clients must be at least 1 and alpha above 0")
     if examples < clients * min_examples:
-        raise ValueError(f"{examples} examples are too few for {clients} clients with at least {min_examples} each")
+        raise ValueError(
+            f"{examples} examples are too few for {clients} clients with at least {min_examples} each; "
+            "take fewer clients"
+        )
 
 
 def dirichlet(

@@ -1,6 +1,7 @@
 """Reading a site's files: every kind of file, every way they are wrong."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -97,6 +98,25 @@ def test_parquet_without_the_column(tmp_path):
 def test_missing_file(tmp_path, columns):
     with pytest.raises(DataError, match="No such file .*check the path in the agent's config"):
         read_examples(SplitFile(tmp_path / "a.jsonl", **columns))
+
+
+def test_a_domain_comes_along_as_it_stands(tmp_path):
+    content = jsonl({"text": "a", "label": 1, "from": "film"}, {"text": "b", "label": 0, "from": 7})
+    columns = {"text": ("text",), "label": "label", "domain": "from"}
+    examples = read_examples(split(tmp_path / "a.jsonl", content, **columns))
+    assert [example["domain"] for example in examples] == ["film", 7]
+    pq.write_table(pa.table({"p": ["a"], "c": ["b"]}), tmp_path / "a.parquet")
+    (same,) = read_examples(SplitFile(tmp_path / "a.parquet", prompt="p", completion="c", domain="c"))
+    assert same == {"row": 1, "prompt": "a", "completion": "b", "domain": "b"}
+
+
+@pytest.mark.parametrize("value", [None, "", " ", True, 1.5, ["a"]])
+def test_what_is_no_domain_is_refused(value, tmp_path):
+    file = split(tmp_path / "a.jsonl", jsonl({"text": "a", "label": 1, "from": value}))
+    with pytest.raises(DataError, match="row 1, column 'from': domain .* is neither a name nor an integer; fill it"):
+        read_examples(replace(file, domain="from"))
+    with pytest.raises(DataError, match="column 'where': no such column"):
+        read_examples(replace(file, domain="where"))
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,17 @@ def test_each_client_has_one_domain_and_shares_it_evenly():
 
 
 def test_domains_without_a_client_or_examples_are_refused():
-    with pytest.raises(ValueError, match="3 domains need at least as many clients, not 2"):
+    with pytest.raises(ValueError, match="3 domains need at least as many clients, not 2; take more, or"):
         by_domain(["a", "b", "c"], 2, 0)
-    with pytest.raises(ValueError, match="'b' has 1 examples, too few for its 2 clients"):
+    with pytest.raises(ValueError, match="'b' has 1 examples, too few for its 2 clients.*; take fewer clients"):
         by_domain(["a", "a", "b"], 4, 0)
     with pytest.raises(ValueError, match="too few for 4 clients"):
         iid(3, 4, 0)
+
+
+@pytest.mark.parametrize("kind", ["iid", "dirichlet", "quantity", "domain"])
+def test_each_kind_keeps_the_least(kind):
+    keys = ["a"] * 30 + ["b"] * 30
+    assert min(map(len, split(kind, keys, 4, 0.5, 0, 12))) >= 12
+    with pytest.raises(ValueError, match="too few for .* clients with at least 16 each; take fewer clients"):
+        split(kind, keys, 4, 0.5, 0, 16)
