@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import agents, demo, jobs, serve, simulate
+from cli import agents, demo, jobs, partition, serve, simulate
 
 app = typer.Typer(
     name="fedgalore",
@@ -25,7 +25,7 @@ serve.add_to(app)
 TRY = "Try it out on one machine"
 app.command(rich_help_panel=TRY)(demo.demo)
 app.command(rich_help_panel=TRY)(simulate.simulate)
-app.command(rich_help_panel=TRY)(simulate.partition)
+app.command(rich_help_panel=TRY)(partition.partition)
 
 
 @app.command()

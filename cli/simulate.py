@@ -1,156 +1,131 @@
-"""`fedgalore simulate` and `fedgalore partition`: a federation on one machine, and shards for trying out a real one."""
+"""`fedgalore simulate`: a whole federation in one process."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
+from cli import partition as parts
 from cli.client import fail
+from cli.show import console
+
+if TYPE_CHECKING:
+    from fedgalore.data import Example
+    from fedgalore.simulation import RoundRecord, Site
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job document, YAML or JSON", show_default=False)]
-Clients = Annotated[int, typer.Option("--clients", min=1, help="How many clients to split the data over")]
-Train = Annotated[Path | None, typer.Option("--train", help="Training examples: JSONL, CSV, TSV or Parquet")]
-Test = Annotated[Path | None, typer.Option("--test", help="Held-out examples; every client evaluates on all of them")]
-Text = Annotated[
-    list[str] | None, typer.Option("--text", help="Column with the text; twice for pairs  [default: text]")
-]
-Label = Annotated[str, typer.Option("--label", help="Column with the class")]
-Prompt = Annotated[str | None, typer.Option("--prompt", help="Column with the prompt (language models)")]
-Completion = Annotated[str | None, typer.Option("--completion", help="Column with the answer (language models)")]
-Alpha = Annotated[float, typer.Option("--alpha", min=0.0, help="Dirichlet label skew: 0.1 is severe, 100 is none")]
-Seed = Annotated[int, typer.Option("--split-seed", min=0, help="Seed of the split; the job's own seed is apart")]
+WITH_AGENTS = {"job", "agents", "picture", "to", "threads"}  # all other options are about splitting
 
 
 def simulate(
+    context: typer.Context,
     job: JobFile,
     agents: Annotated[
         list[Path] | None, typer.Option("--agent", help="Config of an agent whose data to use; once for each client")
     ] = None,
-    clients: Clients = 4,
-    train: Train = None,
-    test: Test = None,
-    text: Text = None,
-    label: Label = "label",
-    prompt: Prompt = None,
-    completion: Completion = None,
-    alpha: Alpha = 0.1,
-    split_seed: Seed = 0,
+    clients: parts.Clients = 4,
+    train: parts.Train = None,
+    test: parts.Test = None,
+    split: parts.Split = None,
+    alpha: parts.Alpha = None,
+    domain: parts.Domain = None,
+    least: parts.Least = 1,
+    split_seed: parts.Seed = 0,
+    text: parts.Text = None,
+    label: parts.Label = "label",
+    prompt: parts.Prompt = None,
+    completion: parts.Completion = None,
+    picture: parts.Picture = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder for the fine-tuned model")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="torch's CPU threads")] = None,
 ) -> None:
     """Run a job in this one process: no coordinator, no agents, the same mathematics.
 
     Data comes either from agents' own configs (--agent, once for each), or from one data set that is split
-    (--train, --test, --clients, --alpha). With the agents' data, seed and machine of a distributed run the final
-    weights are the same, bit for bit.
+    (--train, --clients, --split). With the agents' data, seed and machine of a distributed run the final weights are
+    the same, bit for bit. Each agent is tested on its own test data; of a data set that is split, all are on --test.
     """
     from fedgalore import job_spec
     from fedgalore.data import DataError
 
     try:
         spec = job_spec.load(job)
-        sites = _sites_of_agents(agents, spec.data.name) if agents else None
-        if sites is None:
-            columns = _columns(text, label, prompt, completion)
-            sites = _split_sites(train, test, columns, clients, alpha, split_seed)
+        parts.check_picture(picture)
+        held_out: list[Example] = []
+        if agents:
+            _refuse_splitting(context)
+            sites = _sites_of_agents(agents, spec.data.name)
+            by = "label" if "label" in sites[0].train[0] else None
+            title = f"{spec.data.name} at {len(sites)} agents"
+        else:
+            if train is None:
+                raise ValueError("--train: name a file with training examples, or name agents' configs by --agent")
+            if clients < spec.rounds.min_clients:
+                raise ValueError(
+                    f"--clients: {clients} are fewer than the job's rounds.min_clients, {spec.rounds.min_clients}; "
+                    "take as many at least, or lower that"
+                )
+            columns = parts.columns_of(text, label, prompt, completion)
+            splitting = parts.Splitting.of(split, clients, alpha, domain, least, split_seed, columns)
+            sites = splitting.sites(train, columns)
+            held_out = parts.read_test(test, columns)
+            by, title = splitting.by, splitting.title(train)
+        if picture is not None:
+            parts.draw(picture, sites, by, title)
     except (job_spec.SpecError, DataError, ValueError) as error:
         fail(str(error))
-    _run(spec, sites, to, threads)
+    _run(spec, sites, held_out, to, threads)
 
 
-def _run(spec: Any, sites: Sequence[Any], to: Path | None, threads: int | None) -> None:
+def _refuse_splitting(context: typer.Context) -> None:
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in WITH_AGENTS and source is not None and source.name == "COMMANDLINE":
+            option = parameter.opts[0]
+            raise ValueError(f"{option}: the data of --agent are split already; leave {option} or --agent out")
+
+
+def _run(spec: Any, sites: Sequence[Site], held_out: Sequence[Example], to: Path | None, threads: int | None) -> None:
     import torch
-    from rich.console import Console
 
-    from fedgalore.simulation import RoundRecord
     from fedgalore.simulation import simulate as run
     from fedgalore.tasks import TaskError
     from fedgalore.training import TrainingError
 
     if threads is not None:
         torch.set_num_threads(threads)
-    console = Console()
-
-    def show(record: RoundRecord) -> None:
-        parts = [f"version {record.model_version:>3}"]
-        for name, metrics in record.evaluation.items():
-            parts.append(f"{name} {metrics['accuracy']:.1%}")
-        if record.training:
-            losses = [metrics["train_loss"] for metrics in record.training.values()]
-            parts.append(f"train loss {sum(losses) / len(losses):.3f}")
-        console.print("  ".join(parts))
-
+    out = console()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tests = {"test": held_out} if held_out else None
     try:
-        result = run(spec, Path(spec.model.source).expanduser(), sites, device, show)
+        folder = Path(spec.model.source).expanduser()
+        result = run(spec, folder, sites, device, lambda record: out.print(line(record)), tests)
     except (TaskError, TrainingError, ValueError) as error:
         fail(str(error))
     if to is not None:
         result.task.save(to)
-        console.print(f"model: {to}")
+        out.print(f"model: {to}")
 
 
-def partition(
-    train: Annotated[Path, typer.Option("--train", help="Training examples: JSONL, CSV, TSV or Parquet")],
-    to: Annotated[Path, typer.Option("--to", help="Folder for the shards; must not exist yet")],
-    dataset: Annotated[str, typer.Option("--name", help="Data set name that jobs will use")],
-    test: Test = None,
-    clients: Clients = 4,
-    text: Text = None,
-    label: Label = "label",
-    prompt: Prompt = None,
-    completion: Completion = None,
-    alpha: Alpha = 0.1,
-    split_seed: Seed = 0,
-    coordinator: Annotated[str, typer.Option("--coordinator", help="Written into the configs")] = "127.0.0.1:50051",
-) -> None:
-    """Split one data set into unlike shards, with an agent config for each: a federation to try things out on."""
-    from fedgalore.data import DataError
-
-    try:
-        columns = _columns(text, label, prompt, completion)
-        sites = _split_sites(train, test, columns, clients, alpha, split_seed)
-        to.mkdir(parents=True)
-    except FileExistsError:
-        fail(f"--to: {to} exists; name a new folder")
-    except (DataError, ValueError, OSError) as error:
-        fail(str(error))
-    for site in sites:
-        folder = to / site.name
-        folder.mkdir()
-        splits = {"train": site.train, "test": site.test}
-        names = {}
-        for split, examples in splits.items():
-            if examples:
-                names[split] = f"{split}.jsonl"
-                lines = [json.dumps({k: v for k, v in e.items() if k != "row" and v is not None}) for e in examples]
-                (folder / names[split]).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        keys = {key: key for key in ("label", "prompt", "completion") if key in site.train[0]}
-        if "text" in site.train[0]:
-            pair = site.train[0]["text_pair"] is not None
-            keys["text"] = ["text", "text_pair"] if pair else "text"  # type: ignore[assignment]
-        document = {
-            "name": site.name,
-            "coordinator": coordinator,
-            "work_dir": "work",
-            "data": {dataset: {**names, **keys}},
-        }
-        (folder / "agent.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-        print(f"{folder / 'agent.yaml'}: {len(site.train)} training examples")
+def line(record: RoundRecord) -> str:
+    """What a round showed, in one line: metrics of the model that it started from, and the mean loss in training."""
+    cells = [f"version {record.model_version:>3}"]
+    cells += [f"{name} {_shares(metrics)}" for name, metrics in {**record.held_out, **record.evaluation}.items()]
+    if record.training:
+        losses = [metrics["train_loss"] for metrics in record.training.values()]
+        cells.append(f"train loss {sum(losses) / len(losses):.3f}")
+    return "  ".join(cells)
 
 
-def _columns(text: list[str] | None, label: str, prompt: str | None, completion: str | None) -> dict[str, Any]:
-    if prompt is not None or completion is not None:
-        return {"prompt": prompt, "completion": completion}
-    return {"text": tuple(text or ["text"]), "label": label}
+def _shares(metrics: Mapping[str, float]) -> str:
+    exact = f" (exact match {metrics['exact_match']:.1%})" if "exact_match" in metrics else ""
+    return f"{metrics['accuracy']:.1%}{exact}"
 
 
-def _sites_of_agents(configs: list[Path], dataset: str) -> list[Any]:
+def _sites_of_agents(configs: list[Path], dataset: str) -> list[Site]:
     from client_agent.data import read_all
     from client_agent.settings import SettingsError, load
     from fedgalore.simulation import Site
@@ -166,24 +141,3 @@ def _sites_of_agents(configs: list[Path], dataset: str) -> list[Any]:
         local = read_all({dataset: settings.data[dataset]})[dataset]
         sites.append(Site(settings.name, local.train.examples, local.test.examples if local.test else ()))
     return sites
-
-
-def _split_sites(
-    train: Path | None, test: Path | None, columns: dict[str, Any], clients: int, alpha: float, seed: int
-) -> list[Any]:
-    from fedgalore.data import SplitFile, read_examples
-    from fedgalore.partition import dirichlet
-    from fedgalore.simulation import Site
-
-    if train is None:
-        raise ValueError("--train: name a file with training examples, or name agents' configs by --agent")
-    examples = read_examples(SplitFile(train, **columns))
-    held_out = read_examples(SplitFile(test, **columns)) if test else []
-    # texts without classes are all of one kind: their skew is one of quantity
-    labels = [example.get("label", 0) for example in examples]
-    shards = dirichlet(labels, clients, alpha, seed)
-    width = len(str(clients))
-    return [
-        Site(f"client-{number:0{width}}", [examples[index] for index in shard], held_out)
-        for number, shard in enumerate(shards, start=1)
-    ]
