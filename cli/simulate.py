@@ -58,7 +58,7 @@ def simulate(
         if agents:
             _refuse_splitting(context)
             sites = _sites_of_agents(agents, spec.data.name)
-            by = "label" if "label" in sites[0].train[0] else None
+            by = "label" if all("label" in site.train[0] for site in sites) else None
             title = f"{spec.data.name} at {len(sites)} agents"
         else:
             if train is None:
