@@ -1,17 +1,39 @@
-"""The server's step by hand: what `simulate` and the aggregator do with a round's updates."""
+"""Rounds by hand: two clients' updates, and what `simulate` and the aggregator do with them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fedgalore.job_spec import JobSpec
-from fedgalore.methods.base import ClientTensors, GroupResult, Round
+from fedgalore.methods import method_of
+from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start
 from fedgalore.plan import TrainingPlan
 from fedgalore.server import aggregate_group, groups
-from fedgalore.training import Update
+from fedgalore.tasks import Example, TaskModel
+from fedgalore.training import Update, local_update
+from tests.fedgalore.conftest import questions, sentences
+
+COUNTS = {"a": 6, "b": 18}  # examples by client
+
+
+def examples_of(spec: JobSpec, client: str) -> list[Example]:
+    data = questions if spec.model.task == "causal-lm" else sentences
+    return data(COUNTS[client], sum(client.encode()))
+
+
+def version_0(spec: JobSpec, folder: Path) -> tuple[TaskModel, dict[str, Tensor]]:
+    task = TaskModel.load(spec, folder)
+    return task, task.weights() | method_of(spec).carried(spec, task.plan)
+
+
+def updates_of(
+    task: TaskModel, spec: JobSpec, start: Start, number: int = 1, clients: Iterable[str] = COUNTS
+) -> dict[str, Update]:
+    return {c: local_update(task, spec, examples_of(spec, c), c, number, start) for c in clients}
 
 
 def clients_of(updates: Mapping[str, Update]) -> list[ClientTensors]:

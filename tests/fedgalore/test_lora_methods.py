@@ -21,10 +21,9 @@ from fedgalore.tasks import TaskError, TaskModel
 from fedgalore.training import TrainingError, TrainingStopped, evaluate, local_update
 from tests.builders import a_spec
 from tests.fedgalore.conftest import questions, sentences
-from tests.fedgalore.rounds import a_round, aggregated, clients_of
+from tests.fedgalore.rounds import COUNTS, a_round, aggregated, clients_of, examples_of, updates_of, version_0
 
 KINDS = ("fedit", "ffa_lora", "flora", "fedex_lora")
-COUNTS = {"a": 6, "b": 18}
 SHARES = {"a": 0.25, "b": 0.75}
 
 
@@ -52,11 +51,6 @@ def in_bfloat16(spec):
     return spec.model_copy(update={"local": spec.local.model_copy(update={"precision": "bfloat16"})})
 
 
-def examples_of(spec, client):
-    data = questions if spec.model.task == "causal-lm" else sentences
-    return data(COUNTS[client], sum(client.encode()))
-
-
 @pytest.fixture
 def folders(tiny_bert, tiny_gpt2):
     return {"sequence-classification": tiny_bert, "causal-lm": tiny_gpt2}
@@ -71,8 +65,7 @@ class Federation:
     number: int = 1
 
     def updates(self, clients=COUNTS):
-        spec, start = self.task.spec, Start(self.weights)
-        return {c: local_update(self.task, spec, examples_of(spec, c), c, self.number, start) for c in clients}
+        return updates_of(self.task, self.task.spec, Start(self.weights), self.number, clients)
 
     def round(self, updates):
         """The server's step; returns what it sends."""
@@ -92,8 +85,7 @@ class Federation:
 
 
 def a_federation(spec, folders):
-    task = TaskModel.load(spec, folders[spec.model.task])
-    return Federation(task, task.weights() | method_of(spec).carried(spec, task.plan))
+    return Federation(*version_0(spec, folders[spec.model.task]))
 
 
 # --- the oracle: PEFT's own model, trained by a loop of its own ------------------------------------------------
@@ -265,6 +257,19 @@ def test_factors_are_averaged_as_peft_state_dicts(kind, model, options, folders)
         check(federation.weights, state, moved, first)
     else:  # A never moves, so the mean of B A is exact
         assert all(torch.equal(federation.weights[n], first[n]) for n in moved)
+
+
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+def test_a_job_starts_with_adapters_drawn_as_peft_draws_them(model, folders):
+    spec = spec_of("fedit", model)
+    federation = a_federation(spec, folders)
+    other = a_federation(spec.model_copy(update={"seed": 1}), folders)
+    for target in federation.task.plan.targets:
+        first, last = (federation.weights[f"{target.name}/{part}"] for part in ("lora_A", "lora_B"))
+        assert not last.any()
+        bound = first.shape[1] ** -0.5
+        assert 0.8 * bound < first.abs().max() <= bound
+        assert not torch.equal(first, other.weights[f"{target.name}/lora_A"])
 
 
 @pytest.mark.parametrize("model", ["bert", "gpt2"])
@@ -459,11 +464,12 @@ def test_a_version_without_its_adapters_is_refused(kind, change, folders):
     assert looks_of(task.model) == looks
 
 
-def test_peft_draws_nothing_that_dropout_would_have_drawn(folders):
+def test_no_method_draws_what_dropout_would_have_drawn(folders):
     """Step after step the masks are those of a round without adapters."""
-    without = spec_of("fedit").model_copy(update={"method": a_spec(method={"kind": "fedavg"}).method})
+    without = [a_spec(method={"kind": kind}).method for kind in ("fedavg", "fedgalore")]
+    specs = [spec_of("fedit").model_copy(update={"method": method}) for method in without]
     ends, losses = [], []
-    for spec in (without, *map(spec_of, KINDS)):
+    for spec in (*specs, *map(spec_of, KINDS)):
         federation = a_federation(spec, folders)
         assert federation.task.model.config.hidden_dropout_prob > 0
         seen = []
