@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods.base import Method
+from fedgalore.methods.fedavg import FedAvg
+from fedgalore.methods.fedex_lora import FedExLoRA
+from fedgalore.methods.fedgalore import FedGaLore
+from fedgalore.methods.fedit import FedIT
+from fedgalore.methods.ffa_lora import FFALoRA
+from fedgalore.methods.flora import FLoRA
+
+_METHODS: dict[str, Method] = {
+    "fedgalore": FedGaLore(),
+    "fedavg": FedAvg(),
+    "fedit": FedIT(),
+    "ffa_lora": FFALoRA(),
+    "flora": FLoRA(),
+    "fedex_lora": FedExLoRA(),
+}
 
 
 def method_of(spec: JobSpec) -> Method:
     """The job's method."""
-    from fedgalore.methods import fedavg, fedex_lora, fedgalore, fedit, ffa_lora, flora
-
-    methods: dict[str, Method] = {
-        "fedgalore": fedgalore.FedGaLore(),
-        "fedavg": fedavg.FedAvg(),
-        "fedit": fedit.FedIT(),
-        "ffa_lora": ffa_lora.FFALoRA(),
-        "flora": flora.FLoRA(),
-        "fedex_lora": fedex_lora.FedExLoRA(),
-    }
-    return methods[spec.method.kind]
+    return _METHODS[spec.method.kind]

@@ -7,6 +7,7 @@ memory-mapped files in the coordinator and on dictionaries in the simulation.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -113,15 +114,20 @@ class LocalTraining(Protocol):
         """What this client keeps for its next round."""
 
 
-class Method(Protocol):
+class Method(ABC):
+    """Carries nothing beside the weights and applies an aggregate as their change, unless a method says otherwise."""
+
     def carried(self, spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
         """Tensors of version 0 beside the model's own weights."""
+        return {}
 
+    @abstractmethod
     def train(
         self, task: TaskModel, spec: JobSpec, client: str, round_number: int, start: Start
     ) -> AbstractContextManager[LocalTraining]:
         """Makes `task`, which holds `start.weights`, ready to train; at the exit it holds ordinary weights again."""
 
+    @abstractmethod
     def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
         """Everything but the weights, for targets of equal oriented shape and rank."""
 
@@ -129,6 +135,7 @@ class Method(Protocol):
         self, target: Target, spec: JobSpec, weights: Reader, aggregate: Mapping[str, Tensor], decay: float
     ) -> dict[str, Tensor]:
         """The target's next weights, with what is carried beside them, from the last ones and the aggregate."""
+        return {target.name: apply_change(target, weights(target.name), aggregate, decay)}
 
 
 def apply_change(target: Target, old: Tensor, aggregate: Mapping[str, Tensor], decay: float) -> Tensor:

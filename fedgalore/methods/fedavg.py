@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from fedgalore.job_spec import JobSpec
-from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round, Start, apply_change
-from fedgalore.plan import Target, TrainingPlan
+from fedgalore.methods.base import GroupResult, LocalTraining, Method, Round, Start
+from fedgalore.plan import Target
 from fedgalore.tasks import TaskModel
 
 
-class FedAvg:
-    def carried(self, spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
-        return {}
-
+class FedAvg(Method):
     @contextmanager
     def train(
         self, task: TaskModel, spec: JobSpec, client: str, round_number: int, start: Start
@@ -30,11 +27,6 @@ class FedAvg:
             change = this.spec.server.learning_rate * this.mean(this.gather(target, "delta"))
             result.aggregate[f"{target.name}/dense"] = change.cpu()
         return result
-
-    def apply(
-        self, target: Target, spec: JobSpec, weights: Reader, aggregate: Mapping[str, Tensor], decay: float
-    ) -> dict[str, Tensor]:
-        return {target.name: apply_change(target, weights(target.name), aggregate, decay)}
 
 
 class _FullTraining:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedgalore.aggregate import mean_of_factors, truncate
 from fedgalore.job_spec import FedGaLoreSpec, JobSpec
 from fedgalore.layout import bases_per_round, sketch_width
-from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round, Start, apply_change, put_change
+from fedgalore.methods.base import GroupResult, LocalTraining, Method, Round, Start, put_change
 from fedgalore.optim import Factor, GaLoreAdamW, SharedBasis, SubspaceConfig
 from fedgalore.plan import Target, TrainingPlan, rank_at
 from fedgalore.projector import leading_left_vectors
@@ -21,10 +21,7 @@ from fedgalore.shared_signal import extract
 from fedgalore.tasks import TaskModel
 
 
-class FedGaLore:
-    def carried(self, spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
-        return {}
-
+class FedGaLore(Method):
     @contextmanager
     def train(
         self, task: TaskModel, spec: JobSpec, client: str, round_number: int, start: Start
@@ -32,8 +29,9 @@ class FedGaLore:
         method = _method(spec)
         state = {name: tensor.to(task.device) for name, tensor in start.state.items()}
         own = {name: tensor.to(task.device) for name, tensor in start.own.items()}
+        weights = task.targets()
         optimizer = GaLoreAdamW(
-            {t.name: (task.targets()[t.name][0], rank_at(method, t, client)) for t in task.plan.targets},
+            {t.name: (weights[t.name][0], rank_at(method, t, client)) for t in task.plan.targets},
             subspace_config(spec),
             carried_state(task.plan, own if method.state_sync == "local" else state),
             derive_seed(spec.seed, "subspaces", client, round_number),
@@ -73,11 +71,6 @@ class FedGaLore:
             assert reference is not None
             _align(targets, this, bases, reference, result)
         return result
-
-    def apply(
-        self, target: Target, spec: JobSpec, weights: Reader, aggregate: Mapping[str, Tensor], decay: float
-    ) -> dict[str, Tensor]:
-        return {target.name: apply_change(target, weights(target.name), aggregate, decay)}
 
 
 def _method(spec: JobSpec) -> FedGaLoreSpec:

@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 from torch import Tensor
 
 from fedgalore.job_spec import JobSpec
-from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round, Start
+from fedgalore.methods.base import GroupResult, LocalTraining, Method, Reader, Round, Start
 from fedgalore.methods.lora import apply_adapters, carried_adapters, lora_training, mean_adapters, start_adapter
 from fedgalore.plan import Target, TrainingPlan
 from fedgalore.tasks import TaskModel
 
 
-class FedIT:
+class FedIT(Method):
     parts: Sequence[str] = ("lora_A", "lora_B")  # that are trained and averaged
 
     def carried(self, spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:

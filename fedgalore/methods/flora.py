@@ -5,24 +5,21 @@ https://arxiv.org/abs/2409.05976. Clients may have different ranks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from torch import Tensor
 
 from fedgalore.aggregate import mean_of_factors
 from fedgalore.job_spec import JobSpec
-from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round, Start, apply_change, put_change
+from fedgalore.methods.base import GroupResult, LocalTraining, Method, Round, Start, put_change
 from fedgalore.methods.lora import client_products, lora_spec, lora_training, new_adapter
-from fedgalore.plan import Target, TrainingPlan, rank_at
+from fedgalore.plan import Target, rank_at
 from fedgalore.seeding import derive_seed
 from fedgalore.tasks import TaskModel
 
 
-class FLoRA:
-    def carried(self, spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
-        return {}
-
+class FLoRA(Method):
     def train(
         self, task: TaskModel, spec: JobSpec, client: str, round_number: int, start: Start
     ) -> AbstractContextManager[LocalTraining]:
@@ -38,8 +35,3 @@ class FLoRA:
         for index, target in enumerate(targets):
             put_change(target, change, index, this.spec.server.learning_rate, result)
         return result
-
-    def apply(
-        self, target: Target, spec: JobSpec, weights: Reader, aggregate: Mapping[str, Tensor], decay: float
-    ) -> dict[str, Tensor]:
-        return {target.name: apply_change(target, weights(target.name), aggregate, decay)}
