@@ -93,8 +93,8 @@ def local_update(
         tensors, kept, decay = training.tensors(), training.kept(), training.decay
     for name, parameter in dense.items():
         tensors[f"{name}/delta"] = parameter.detach().cpu() - start.weights[name]
-    tensors = _settled(tensors)
-    for name, tensor in tensors.items():
+    tensors, kept = _settled(tensors), _settled(kept)
+    for name, tensor in (tensors | kept).items():
         if not bool(torch.isfinite(tensor).all()):
             raise TrainingError(f"{name} became infinite or NaN in round {round_number}; lower local.learning_rate")
     metrics = {
@@ -103,7 +103,7 @@ def local_update(
         "train_accuracy": right / max(predictions, 1),
         "steps": float(len(losses)),
     }
-    return Update(tensors, len(examples), decay, metrics, _settled(kept))
+    return Update(tensors, len(examples), decay, metrics, kept)
 
 
 def _dense_optimizer(dense: Mapping[str, nn.Parameter], spec: JobSpec) -> torch.optim.AdamW | None:

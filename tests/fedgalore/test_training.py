@@ -192,6 +192,17 @@ def test_a_gradient_that_is_no_number_ends_training(bert, gap, bad, at_step):
     handle.remove()
 
 
+def test_a_kept_state_that_is_no_number_ends_training(bert):
+    """Squared it overflows, though the update that is sent stays finite: the next round must not start from it."""
+    spec = classifier(method={"rank": 4, "state_sync": "local"}, local={"steps": 1})
+    weight = bert.model.bert.encoder.layer[0].intermediate.dense.weight
+    handle = weight.register_hook(lambda gradient: gradient * 1e25)
+    name = r"bert\.encoder\.layer\.0\.intermediate\.dense\.weight/second_moment"
+    with pytest.raises(TrainingError, match=rf"^{name} became infinite or NaN in round 2; lower local\.learning_rate"):
+        local_update(bert, spec, sentences(12, 1), "a", 2, Start(bert.weights()))
+    handle.remove()
+
+
 def test_data_that_does_not_fit_is_refused_before_any_step(bert):
     before = bert.weights()
     for examples in ([], questions(4, 0), [{"row": 9, "text": "rain", "text_pair": None, "label": 3}]):
