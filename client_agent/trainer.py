@@ -63,10 +63,7 @@ class Trainer:
         task = self._open_task()
         assert self.version is None
         weights = task.weights() | method_of(task.spec).carried(task.spec, task.plan)
-        if (
-            _sha256(weights_tensors(task.spec, task.plan), weights, {"format": WEIGHTS_FORMAT, "version": "0"})
-            != weights_sha256
-        ):
+        if _weights_sha256(task, weights, {"format": WEIGHTS_FORMAT, "version": "0"}) != weights_sha256:
             return False
         self._weights, self.version = weights, 0
         return True
@@ -89,10 +86,7 @@ class Trainer:
             weights = apply_aggregate(
                 self._weights, _tensors(file), float(file.metadata["decay"]), task.plan, task.spec
             )
-        if (
-            _sha256(weights_tensors(task.spec, task.plan), weights, {**file.metadata, "format": WEIGHTS_FORMAT})
-            != weights_sha256
-        ):
+        if _weights_sha256(task, weights, {**file.metadata, "format": WEIGHTS_FORMAT}) != weights_sha256:
             self.drift += 1
         self._weights, self.version = weights, self.version + 1
 
@@ -198,7 +192,9 @@ def _tensors(file: TensorFile) -> dict[str, Tensor]:
     return {name: torch.from_numpy(file.tensor(name)).clone() for name in file.names}
 
 
-def _sha256(tensors: dict[str, TensorSpec], weights: dict[str, Tensor], metadata: dict[str, str]) -> str:
+def _weights_sha256(task: TaskModel, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Of the file that the coordinator makes of a version's weights."""
+    tensors = weights_tensors(task.spec, task.plan)
     digest = hashlib.sha256(encode_header(tensors, metadata))
     for name in tensors:
         digest.update(weights[name].contiguous().view(-1).numpy().data)
