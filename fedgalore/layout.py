@@ -13,6 +13,8 @@ Suffixes after a target weight's name `W`, oriented so that `d <= k`; a dense we
 | `W/delta` | as `W` | fedavg: the change |
 | `W/lora_A`, `W/lora_B` | `(r, in)`, `(out, r)` | adapters, as PEFT keeps them |
 | `W/left`, `W/right` or `W/dense` | `(d, q)`, `(q, k)` or as `W` | aggregate: the change, in factors where smaller |
+
+`round_number` counts committed rounds from 1: it is the old `model_version` + 1, so an abandoned round leaves no trace.
 """
 
 from __future__ import annotations
@@ -177,7 +179,7 @@ def weights_tensors(spec: JobSpec, plan: TrainingPlan) -> dict[str, TensorSpec]:
 
 
 def update_tensors(spec: JobSpec, plan: TrainingPlan, client: str, round_number: int) -> dict[str, TensorSpec]:
-    """Exactly the tensors that a valid update of this client holds in this round; rounds count from 1."""
+    """Exactly the tensors that a valid update of this client holds in this round."""
     layout = _layout(spec)
     return _named((t.name, layout.update(t, client, round_number)) for t in plan.targets) | _dense(plan)
 

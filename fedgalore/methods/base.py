@@ -63,7 +63,10 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class Round:
-    """What the server half knows of the round: `clients` sorted by name, and readers of what the server holds."""
+    """What the server half knows of the round: `clients` sorted by name, and readers of what the server holds.
+
+    `number` counts committed rounds from 1 (the old `model_version` + 1): an abandoned round leaves no trace.
+    """
 
     spec: JobSpec
     number: int
@@ -125,7 +128,10 @@ class Method(ABC):
     def train(
         self, task: TaskModel, spec: JobSpec, client: str, round_number: int, start: Start
     ) -> AbstractContextManager[LocalTraining]:
-        """Makes `task`, which holds `start.weights`, ready to train; at the exit it holds ordinary weights again."""
+        """Makes `task`, which holds `start.weights`, ready to train; at the exit it holds ordinary weights again.
+
+        `round_number` counts as `Round.number` does.
+        """
 
     @abstractmethod
     def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
