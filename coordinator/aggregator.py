@@ -164,7 +164,7 @@ def build(settings: CoordinatorSettings) -> Aggregator:
     """An aggregator on the state and the blobs that the settings name; its engine is to be closed."""
     from coordinator.blob_store import DirectoryBlobStore
     from coordinator.engine import Engine
-    from coordinator.state_store import RedisStateStore
+    from coordinator.redis_state_store import RedisStateStore
 
     engine = Engine(RedisStateStore(settings.redis_url), presence_s=settings.presence_s)
     return Aggregator(engine, DirectoryBlobStore(settings.blob_dir))

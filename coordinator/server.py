@@ -21,9 +21,9 @@ from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
 from coordinator.garbage import Collector
 from coordinator.readiness import Probe
+from coordinator.redis_state_store import RedisStateStore
 from coordinator.rest import create_app
 from coordinator.settings import CoordinatorSettings
-from coordinator.state_store import RedisStateStore
 from fedgalore import __version__, logs
 
 GRACE_S = 5  # for answers and transfers under way when the process is told to stop

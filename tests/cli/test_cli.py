@@ -25,8 +25,8 @@ from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
 from coordinator.job import ModelVersion, Prepared
 from coordinator.redis_server import RedisServer
+from coordinator.redis_state_store import RedisStateStore
 from coordinator.round_state import EvaluationResult
-from coordinator.state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from protos.codec import SafetensorsWriter
 from tests.builders import a_plan, a_prepared, free_port, job_document

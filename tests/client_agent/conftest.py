@@ -14,7 +14,7 @@ import structlog
 from coordinator import driver, grpc_server
 from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
-from coordinator.state_store import RedisStateStore
+from coordinator.redis_state_store import RedisStateStore
 from tests.builders import free_port
 
 

@@ -17,8 +17,8 @@ from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
 from coordinator.grpc_server import RunningServer, serve
 from coordinator.job import Job, Prepared
+from coordinator.redis_state_store import RedisStateStore
 from coordinator.round_state import BlobRef, ModelVersion
-from coordinator.state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from protos import CHUNK_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb

@@ -29,7 +29,7 @@ from coordinator.errors import NoAdapter, NotReady
 from coordinator.garbage import KEEP_VERSIONS, Collector
 from coordinator.job import Job, ModelVersion, Prepared, Status
 from coordinator.model_archive import ModelArchive
-from coordinator.state_store import RedisStateStore
+from coordinator.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION, layout
 from fedgalore.plan import Dense, Target, TrainingPlan
 from fedgalore.simulation import Site, simulate

@@ -16,9 +16,9 @@ from coordinator.aggregator import Aggregator
 from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
 from coordinator.job import Status
+from coordinator.redis_state_store import RedisStateStore
 from coordinator.round import Phase, Round
 from coordinator.settings import load
-from coordinator.state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_prepared, a_receipt, a_spec, a_version
 

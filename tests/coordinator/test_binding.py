@@ -11,7 +11,7 @@ import pytest
 
 from coordinator.binding import Binding, NotBound
 from coordinator.blob_store import DirectoryBlobStore
-from coordinator.state_store import RedisStateStore
+from coordinator.redis_state_store import RedisStateStore
 
 
 @pytest.fixture

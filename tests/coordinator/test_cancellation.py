@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from coordinator.state_store import RedisStateStore
+from coordinator.redis_state_store import RedisStateStore
 
 
 async def test_no_cancellation_is_lost_in_a_command(redis_url: str) -> None:

@@ -29,8 +29,8 @@ from coordinator.errors import (
 from coordinator.job import Status
 from coordinator.metrics import Metrics
 from coordinator.records import AgentRecord, OpenTask
+from coordinator.redis_state_store import RedisStateStore
 from coordinator.round import EvaluationResult, Phase, UpdateReceipt
-from coordinator.state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_blob, a_prepared, a_receipt, a_result, a_spec, a_version, free_port
 

@@ -15,8 +15,8 @@ from coordinator.blob_store import GRACE_S, SPENT_GRACE_S, DirectoryBlobStore
 from coordinator.engine import Engine
 from coordinator.garbage import KEEP_VERSIONS, Collector
 from coordinator.job import Job, Prepared, Status
+from coordinator.redis_state_store import RedisStateStore
 from coordinator.round import BlobRef, EvaluationResult, ModelVersion, Round, UpdateReceipt
-from coordinator.state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_plan, a_spec
 

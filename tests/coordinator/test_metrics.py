@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.engine import Engine
 from coordinator.metrics import Metrics
-from coordinator.state_store import RedisStateStore
+from coordinator.redis_state_store import RedisStateStore
 
 
 async def test_made_up_methods_make_no_time_series(redis_url: str) -> None:

@@ -19,11 +19,11 @@ from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
 from coordinator.errors import InvalidJob, UnknownClient
 from coordinator.job import Job, ModelVersion, Prepared
+from coordinator.redis_state_store import RedisStateStore
 from coordinator.rest_jobs import check_source
 from coordinator.round import EvaluationResult
 from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
-from coordinator.state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.plan import TrainingPlan
 from protos.codec import SafetensorsWriter

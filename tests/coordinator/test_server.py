@@ -16,9 +16,9 @@ from coordinator.binding import Binding
 from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
 from coordinator.garbage import Collector
+from coordinator.redis_state_store import RedisStateStore
 from coordinator.server import CoordinatorError, serving
 from coordinator.settings import CoordinatorSettings
-from coordinator.state_store import RedisStateStore
 
 PATIENCE_S = 20
 

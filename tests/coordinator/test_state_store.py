@@ -16,8 +16,9 @@ from coordinator.errors import JobUnreadable, StateUnavailable
 from coordinator.job import Job, PreparedModel, RoundEvent, Status, Tick
 from coordinator.records import AgentRecord
 from coordinator.redis_server import RedisServer
+from coordinator.redis_state_store import RedisStateStore
 from coordinator.round import Candidates, Effect, Phase, Reported
-from coordinator.state_store import Change, RedisStateStore, Stored
+from coordinator.state_store import Change, Stored
 from tests.builders import a_job, a_prepared, a_receipt, free_port
 
 
