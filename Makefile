@@ -50,8 +50,8 @@ check: $(READY) ## formatting, lint, types, layers, generated stubs
 	$(BIN)/mypy
 
 bench-accuracy: $(READY) ## methods x data sets x seeds, resumable; hours (BENCH_ARGS="--suite banking77-iid --minutes 60")
-	$(BIN)/python benchmarks/accuracy.py $(BENCH_ARGS)
-	$(BIN)/python benchmarks/accuracy.py --report $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.accuracy $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.accuracy --report $(BENCH_ARGS)
 
 lock: ## pins anew everything that pyproject.toml asks for
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder" build' EXIT; \

@@ -6,130 +6,198 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from benchmarks.accuracy import Entry, Result, Store
+from benchmarks.suites import Entry, Result, chosen_runs, key_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "RESULTS.md"
 BEGIN, END = "<!-- generated: {} -->", "<!-- end: {} -->"
+LORA = ("fedit", "ffa_lora", "flora", "fedex_lora")
+NEAR = 0.9  # of the suite's best validation accuracy: the target that rounds are counted to
+
+Results = Mapping[str, Result]
 
 
-def write(entries: Sequence[Entry], store: Store, plots: Path) -> None:
-    """Prints each suite's table, puts it between its markers in `docs/RESULTS.md`, and draws its plot."""
-    for suite, mine in groupby(entries, key=lambda entry: entry.suite):
-        results = store.of(suite)
-        rows = {entry.name: (entry, results) for entry in mine}
-        text = (_decade if any(entry.every_rate for entry, _ in rows.values()) else _table)(rows)
-        if not text:
-            continue
-        print(f"\n{suite}\n{text}")
-        _replace(suite, text)
-        _plot(suite, rows, plots / f"{suite}.png")
+def write(entries: Sequence[Entry], results: Results, plots: Path, page: Path = PAGE) -> None:
+    """Prints each suite's table, puts it between its markers in the page, and draws its plot."""
+    suites = {suite: list(mine) for suite, mine in groupby(entries, key=lambda entry: entry.suite)}
+    for suite, mine in suites.items():
+        text = _decade(mine, results) if mine[0].every_rate else _table(mine, results)
+        if text:
+            print(f"\n{suite}\n{text}")
+            _replace(page, suite, text)
+            _plot(suite, mine, results, plots / f"{suite}.png")
+    text = _summary(suites, results)
+    print(f"\nsummary\n{text}")
+    _replace(page, "summary", text)
 
 
-def chosen_runs(entry: Entry, results: Mapping[str, Result]) -> list[Result]:
-    """The finished runs at the entry's chosen rate, one a seed; none while the rate is not found."""
-    from benchmarks.accuracy import key_of, walk
-
-    left, best = walk(entry, results)
-    if left:
-        return []
-    keys = [key_of(entry.run(best, seed)) for seed in entry.seeds]
-    return [results[key] for key in keys if key in results]
+# --- what a run shows ----------------------------------------------------------------------------------------
 
 
-def _spread(values: Sequence[float]) -> str:
+def quality_of(run: Result, name: str = "accuracy") -> float:
+    """A test metric of the final model; 0 for a run that diverged."""
+    return float(run["test"].get(name, 0.0)) if run["test"] is not None else 0.0
+
+
+def _kind(entry: Entry) -> str:
+    return str(entry.base["job"].get("method", {}).get("kind", "fedgalore"))
+
+
+def _is_language(entry: Entry) -> bool:
+    return bool(entry.base["job"].get("model", {}).get("task") == "causal-lm")
+
+
+def _spread(values: Sequence[float], scale: float = 100, digits: int = 1, sign: str = "") -> str:
     if len(values) < 2:
-        return f"{100 * values[0]:.1f} (one seed)"
-    return f"{100 * mean(values):.1f} ± {100 * stdev(values):.1f}"
+        return f"{scale * values[0]:{sign}.{digits}f} (one seed)"
+    return f"{scale * mean(values):{sign}.{digits}f} ± {scale * stdev(values):.{digits}f}"
 
 
-def _tests(runs: Sequence[Result]) -> list[float]:
-    return [run["test"] if run["test"] is not None else 0.0 for run in runs]
+def _rounds_to(target: float, runs: Sequence[Result]) -> str:
+    """Until the seeds' mean validation accuracy first reaches the target; between evaluations by a straight line."""
+    before: tuple[float, float] | None = None
+    for points in zip(*(run["curve"] for run in runs), strict=False):
+        here = float(points[0]["version"]), mean(point["validation"]["accuracy"] for point in points)
+        if here[1] >= target:
+            if before is None:
+                return f"{here[0]:.0f}"
+            part = (target - before[1]) / (here[1] - before[1])
+            return f"{before[0] + part * (here[0] - before[0]):.0f}"
+        before = here
+    return "never"
 
 
-def _table(rows: Mapping[str, tuple[Entry, Mapping[str, Result]]]) -> str:
-    runs = {name: chosen_runs(*row) for name, row in rows.items()}
-    dense = next((r[0]["up_bytes"] for name, r in runs.items() if r and _kind(r[0]) == "fedavg"), None)
-    lines = [
-        "| method | learning rate | test accuracy, % | MB up | of fedavg's | MB down | joint rank | CPU min |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+def _target(runs: Sequence[Sequence[Result]]) -> float:
+    ends = [mean(run["curve"][-1]["validation"]["accuracy"] for run in own if run["curve"]) for own in runs if own]
+    return NEAR * max(ends)
+
+
+# --- tables --------------------------------------------------------------------------------------------------
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    return "\n".join(["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]) + "\n"
+
+
+def _table(entries: Sequence[Entry], results: Results) -> str:
+    runs = {entry.name: chosen_runs(entry, results) for entry in entries}
+    dense = next((runs[e.name][0]["up_bytes"] for e in entries if _kind(e) == "fedavg" and runs[e.name]), None)
+    language = _is_language(entries[0])
+    done = [own for own in runs.values() if own]
+    if not done:
+        return ""
+    target = _target(done)
+    quality = ["answer loss", "exact match, %"] if language else ["test accuracy, %", f"rounds to {100 * target:.0f} %"]
+    head = ["method", "learning rate", *quality, "MB up", "of fedavg's", "MB down", "joint rank", "CPU min"]
+    rows = []
     for name, found in runs.items():
         if not found:
             continue
         first = found[0]
-        rate = first["run"]["job"]["local"]["learning_rate"]
+        if language:
+            exact = _spread([quality_of(run, "exact_match") for run in found])
+            shown = [_spread([quality_of(run, "loss") for run in found], 1, 3), exact]
+        else:
+            shown = [_spread([quality_of(run) for run in found]), _rounds_to(target, found)]
         share = f"{100 * first['up_bytes'] / dense:.1f} %" if dense else ""
-        rank = first["statistics"].get("joint_rank", "")
-        minutes = mean(run["cpu_s"] for run in found) / 60
-        cells = [name, f"{rate:g}", _spread(_tests(found)), f"{first['up_bytes'] / 1e6:.0f}", share]
-        lines.append(
-            "| " + " | ".join([*cells, f"{first['down_bytes'] / 1e6:.0f}", str(rank), f"{minutes:.1f}"]) + " |"
-        )
-    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+        traffic = [f"{first['up_bytes'] / 1e6:.0f}", share, f"{first['down_bytes'] / 1e6:.0f}"]
+        rank = str(first["statistics"].get("joint_rank", ""))
+        rate = f"{first['run']['job']['local']['learning_rate']:g}"
+        rows.append([name, rate, *shown, *traffic, rank, f"{mean(run['cpu_s'] for run in found) / 60:.1f}"])
+    return _rows(head, rows)
 
 
-def _kind(result: Result) -> str:
-    return str(result["run"]["job"].get("method", {}).get("kind", "fedgalore"))
-
-
-def _decade(rows: Mapping[str, tuple[Entry, Mapping[str, Result]]]) -> str:
-    """Mean over seeds at every rate of the grid, and best, worst and mean over the decade around the best."""
-    from benchmarks.accuracy import key_of
-
-    grid = next(iter(rows.values()))[0].grid
-    lines = [
-        "| states | " + " | ".join(f"{rate:g}" for rate in grid) + " | best | worst in a decade | mean of the decade |",
-        "|---" * (len(grid) + 4) + "|",
-    ]
-    for name, (entry, results) in rows.items():
-        found = [
-            _tests([results[key] for seed in entry.seeds if (key := key_of(entry.run(rate, seed))) in results])
-            for rate in grid
-        ]
-        means = {rate: mean(values) for rate, values in zip(grid, found, strict=True) if values}
+def _decade(entries: Sequence[Entry], results: Results) -> str:
+    """Test accuracy at every rate of the grid; best, worst and mean over it; and each seed's best against `reset`."""
+    grid = entries[0].grid
+    cells = {e.name: [_at(e, rate, results) for rate in grid] for e in entries}
+    best = {name: max(own, key=lambda runs: mean(map(quality_of, runs)) if runs else -1) for name, own in cells.items()}
+    done = [own for own in best.values() if own]
+    if not done:
+        return ""
+    target = _target(done)
+    head = ["states", *(f"{rate:g}" for rate in grid), "best", "worst", "mean", "best, against reset"]
+    head.append(f"rounds to {100 * target:.0f} %")
+    rows = []
+    for name, own in cells.items():
+        means = [mean(map(quality_of, runs)) for runs in own if runs]
         if not means:
             continue
-        best = max(means, key=lambda rate: means[rate])
-        decade = [means[rate] for rate in means if best / 10**0.5 <= rate <= best * 10**0.5]
-        cells = [_spread(values) if values else "" for values in found]
-        summary = [f"{100 * means[best]:.1f}", f"{100 * min(decade):.1f}", f"{100 * mean(decade):.1f}"]
-        lines.append("| " + " | ".join([name, *cells, *summary]) + " |")
-    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+        summary = [f"{100 * max(means):.1f}", f"{100 * min(means):.1f}", f"{100 * mean(means):.1f}"]
+        summary.append(_difference(best[name], best.get("reset", [])) if name != "reset" else "")
+        shown = [_spread([quality_of(run) for run in runs]) if runs else "" for runs in own]
+        rows.append([name, *shown, *summary, _rounds_to(target, best[name])])
+    return _rows(head, rows)
 
 
-def _replace(suite: str, text: str) -> None:
+def _at(entry: Entry, rate: float, results: Results) -> list[Result]:
+    keys = [key_of(entry.run(rate, seed)) for seed in entry.seeds]
+    return [results[key] for key in keys if key in results]
+
+
+def _difference(runs: Sequence[Result], others: Sequence[Result], metric: str = "accuracy") -> str:
+    """Seed by seed, since runs of one seed share split and batches."""
+    theirs = {run["run"]["job"]["seed"]: quality_of(run, metric) for run in others}
+    pairs = [(run, theirs[seed]) for run in runs if (seed := run["run"]["job"]["seed"]) in theirs]
+    return _spread([quality_of(run, metric) - other for run, other in pairs], sign="+") if pairs else ""
+
+
+def _summary(suites: Mapping[str, Sequence[Entry]], results: Results) -> str:
+    """FedGaLore at rank 8 against the best LoRA method of equal rank and against fedavg, suite by suite."""
+    rows = []
+    for suite, entries in suites.items():
+        if entries[0].every_rate or _is_language(entries[0]):
+            continue
+        runs = {entry.name: chosen_runs(entry, results) for entry in entries}
+        ours, dense = runs.get("fedgalore r8"), runs.get("fedavg")
+        theirs = {e.name: runs[e.name] for e in entries if _kind(e) in LORA and runs[e.name] and e.name.endswith(" r8")}
+        if not ours or not theirs:
+            continue
+        best = max(theirs, key=lambda name: mean(map(quality_of, theirs[name])))
+        row = [suite, _spread(list(map(quality_of, ours))), best, _difference(ours, theirs[best])]
+        rows.append([*row, _difference(ours, dense) if dense else ""])
+    head = ["suite", "fedgalore r8, %", "best LoRA of rank 8", "fedgalore against it", "fedgalore against fedavg"]
+    return _rows(head, rows)
+
+
+def _replace(page: Path, suite: str, text: str) -> None:
     begin, end = BEGIN.format(suite), END.format(suite)
-    page = PAGE.read_text() if PAGE.exists() else ""
-    if begin not in page:
+    whole = page.read_text() if page.exists() else ""
+    if begin not in whole:
         return
-    before, rest = page.split(begin, 1)
-    PAGE.write_text(f"{before}{begin}\n{text}{end}{rest.split(end, 1)[1]}")
+    before, rest = whole.split(begin, 1)
+    page.write_text(f"{before}{begin}\n{text}{end}{rest.split(end, 1)[1]}")
 
 
-def _plot(suite: str, rows: Mapping[str, tuple[Entry, Mapping[str, Result]]], path: Path) -> None:
-    """Validation accuracy by round and by megabytes sent up, mean and range over the seeds."""
+# --- plots ---------------------------------------------------------------------------------------------------
+
+
+def _plot(suite: str, entries: Sequence[Entry], results: Results, path: Path) -> None:
+    """Validation accuracy, or a language model's answer loss, by round and by bytes sent; mean and range over seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    language = _is_language(entries[0])
+    metric, scale, unit = ("loss", 1, "answer loss") if language else ("accuracy", 100, "validation accuracy, %")
     figure, (by_round, by_bytes) = plt.subplots(1, 2, figsize=(11, 4.4), sharey=True, layout="constrained")
-    for name, row in rows.items():
-        runs = [run for run in chosen_runs(*row) if run["test"] is not None]
+    for number, entry in enumerate(entries):
+        runs = [run for run in chosen_runs(entry, results) if run["test"] is not None]
         if not runs:
             continue
         points = list(zip(*(run["curve"] for run in runs), strict=True))
         versions = [point[0]["version"] for point in points]
         sent = [point[0]["up_bytes"] / 1e6 for point in points]
-        values = [[100 * one["validation"] for one in point] for point in points]
-        (line,) = by_round.plot(versions, [mean(v) for v in values], "-o", markersize=3, label=name)
-        by_round.fill_between(versions, [min(v) for v in values], [max(v) for v in values], alpha=0.15)
-        by_bytes.plot(sent[1:], [mean(v) for v in values[1:]], "-o", markersize=3, color=line.get_color())
-    by_round.set(xlabel="rounds", ylabel="validation accuracy, %", title=suite)
+        values = [[scale * one["validation"][metric] for one in point] for point in points]
+        style = {"markersize": 3, "marker": "os^vDPX*"[number % 8], "linestyle": "-" if number < 10 else "--"}
+        (line,) = by_round.plot(versions, [mean(v) for v in values], label=entry.name, **style)
+        by_round.fill_between(versions, [min(v) for v in values], [max(v) for v in values], alpha=0.12)
+        by_bytes.plot(sent[1:], [mean(v) for v in values[1:]], color=line.get_color(), **style)
+    by_round.set(xlabel="rounds", ylabel=unit, title=suite)
     by_bytes.set(xlabel="MB sent up, all clients together", xscale="log")
     by_round.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -8,19 +8,25 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import datasets
-from benchmarks.accuracy import Store, entries_of, key_of, merged, walk, wanted
-from benchmarks.report import chosen_runs
-from fedgalore.job_spec import parse
+from benchmarks import accuracy, datasets, suites
+from benchmarks.accuracy import Store
+from benchmarks.report import write
+from benchmarks.suites import chosen_runs, entries_of, job_of, key_of, merged, walk, wanted
 
 ROOT = Path(__file__).resolve().parents[2]
-GRID = [1, 2, 4, 8, 16]
+GRID = [0.5, 1, 2, 4, 8]
 
 
 def an_entry(**more):
     common = {"model": "m", "data": {"name": "d"}, "grid": GRID, "seeds": [0, 1], "job": {"local": {"steps": 1}}}
     (entry,) = entries_of({"defaults": common, "suites": {"s": {"entries": {"e": {}}, **more}}})
     return entry
+
+
+def a_result(run, accuracy):
+    metrics = None if accuracy is None else {"accuracy": accuracy, "loss": 1 - accuracy}
+    curve = [] if accuracy is None else [{"version": 1, "validation": metrics, "up_bytes": 1}]
+    return {"run": run, "test": metrics, "curve": curve, "up_bytes": 1, "down_bytes": 1, "cpu_s": 1, "statistics": {}}
 
 
 def fulfilled(entry, accuracy, results=None):
@@ -31,17 +37,18 @@ def fulfilled(entry, accuracy, results=None):
             rate = run["job"]["local"]["learning_rate"]
             order.append((rate, run["job"]["seed"]))
             value = accuracy(rate)
-            curve = [] if value is None else [{"version": 1, "validation": value, "up_bytes": 1}]
-            results[key_of(run)] = {"run": run, "test": value, "curve": curve}
+            results[key_of(run)] = a_result(run, value)
     return results, order
 
 
+@pytest.mark.parametrize("start", [0.5, 2, 8])
 @pytest.mark.parametrize("peak", GRID)
-def test_the_walk_ends_at_the_peak_with_both_neighbours_seen(peak):
-    entry = an_entry()
+def test_the_walk_ends_at_the_peak_with_both_neighbours_seen(peak, start):
+    entry = an_entry(start=start)
     results, order = fulfilled(entry, lambda rate: 1 / (1 + abs(GRID.index(rate) - GRID.index(peak))))
     assert walk(entry, results) == ([], peak)
-    assert {rate for rate, seed in order if seed == 0} >= {2, 4, 8}
+    near = [rate for rate in GRID if abs(GRID.index(rate) - GRID.index(start)) <= 1]
+    assert {rate for rate, seed in order if seed == 0} >= set(near)
     assert [rate for rate, seed in order if seed == 1] == [peak]
     assert [run["run"]["job"]["seed"] for run in chosen_runs(entry, results)] == [0, 1]
 
@@ -71,30 +78,115 @@ def test_a_method_is_taken_whole_and_sections_are_merged():
     assert merged(below, above) == {"job": {"method": {"kind": "fedavg"}, "local": {"steps": 3, "batch_size": 2}}}
 
 
+def test_a_language_model_is_judged_by_its_answers_loss():
+    entry = an_entry(job={"local": {"steps": 1}, "model": {"task": "causal-lm"}})
+    results, _ = fulfilled(entry, lambda rate: 0.9 if rate == 2 else 0.5)
+    for one in results.values():
+        assert key_of(one["run"]) in results
+    assert walk(entry, results) == ([], 2)
+    for one in results.values():
+        one["curve"][0]["validation"] = {"accuracy": 0.5, "loss": one["run"]["job"]["local"]["learning_rate"]}
+    assert walk(entry, results) == ([0.5], 1)
+
+
+def test_a_key_is_of_the_whole_job_and_its_methods_revision(monkeypatch):
+    run = an_entry().run(1, 0)
+    spelt_out = merged(run, {"job": {"method": {"kind": "fedgalore", "rank": 8}, "rounds": {"deadline_s": 7}}})
+    assert key_of(spelt_out) == key_of(run)  # defaults and what no result depends on
+    assert key_of(merged(run, {"job": {"method": {"kind": "fedgalore", "rank": 4}}})) != key_of(run)
+    before = key_of(run)
+    monkeypatch.setitem(suites.NEUTRAL, "method.update_clip", 1.0)
+    assert key_of(run) != before  # as it was before the field came
+    monkeypatch.setitem(suites.REVISIONS, "fedgalore", 99)
+    assert key_of(run) != before
+
+
+def test_a_run_that_another_suite_has_done_counts(tmp_path):
+    store = Store(tmp_path)
+    run = an_entry().run(1, 0)
+    store.add("one", a_result(run, 0.5))
+    assert key_of(run) in Store(tmp_path).results
+    assert len(wanted(an_entry(seeds=[0], grid=[1]), Store(tmp_path).results)) == 0
+
+
+def test_entries_by_name_and_what_the_file_may_not_say():
+    defaults = {"model": "m", "data": {"name": "d"}, "grid": GRID, "seeds": [0], "job": {}, "entries": {"e": {}}}
+    (entry,) = entries_of({"defaults": defaults, "suites": {"s": {"entries": ["e"]}}})
+    assert (entry.name, entry.start) == ("e", 2)
+    with pytest.raises(ValueError, match=r"suites\.s\.entries: the defaults have no f"):
+        list(entries_of({"defaults": defaults, "suites": {"s": {"entries": ["e", "f"]}}}))
+    with pytest.raises(ValueError, match="start 3 is not in the grid"):
+        list(entries_of({"defaults": defaults, "suites": {"s": {"start": 3}}}))
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    class Pool(accuracy.ProcessPoolExecutor):
+        def __init__(self, jobs, mp_context):
+            super().__init__(jobs)  # forked: it knows the function below
+
+    monkeypatch.setattr(accuracy, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(accuracy, "perform", _fails_at_rate_2)
+    entry = an_entry(every_rate=True, grid=[1, 2], seeds=[0])
+    store = Store(tmp_path)
+    assert accuracy.run_all([entry], store, tmp_path, tmp_path, 1, 60) == 1
+    told = capsys.readouterr().out
+    assert "s / e: rate 2, seed 0: failed: RuntimeError: no memory" in told
+    assert "s / e: rate 1, seed 0: test accuracy 0.500" in told
+    assert len(store.results) == 1
+
+
+def _fails_at_rate_2(run, data_folder, cache):
+    if run["job"]["local"]["learning_rate"] == 2:
+        raise RuntimeError("no memory")
+    return a_result(run, 0.5) | {"wall_s": 1}
+
+
+def test_the_report_counts_rounds_and_compares_seed_by_seed(tmp_path, capsys):
+    methods = {"fedgalore r8": "fedgalore", "fedit r8": "fedit", "fedavg": "fedavg"}
+    entries = {name: {"job": {"method": {"kind": kind}}} for name, kind in methods.items()}
+    common = {"model": "m", "data": {"name": "d"}, "grid": [1], "seeds": [0, 1], "job": {"local": {}}}
+    mine = list(entries_of({"suites": {"s": common | {"entries": entries}}}))
+    results = {}
+    for entry, value in zip(mine, (0.8, 0.7, 0.9), strict=True):
+        for seed in (0, 1):
+            one = a_result(entry.run(1, seed), value + 0.02 * seed)
+            early = {"version": 0, "validation": {"accuracy": 0.1, "loss": 1}, "up_bytes": 0}
+            results[key_of(one["run"])] = one | {"curve": [early, one["curve"][0] | {"version": 10}]}
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- generated: summary -->\nold\n<!-- end: summary -->\nb\n")
+    write(mine, results, tmp_path, page)
+    told = capsys.readouterr().out
+    # 90 % of 91 % is reached by a straight line from 10 % at round 0 to 91 % at round 10
+    assert "| fedavg | 1 | 91.0 ± 1.4 | 9 |" in told
+    assert "| fedit r8 | 1 | 71.0 ± 1.4 | never |" in told
+    assert "| s | 81.0 ± 1.4 | fedit r8 | +10.0 ± 0.0 | -10.0 ± 0.0 |" in page.read_text()
+    assert page.read_text().startswith("a\n<!-- generated")
+    assert (tmp_path / "s.png").stat().st_size > 10_000
+
+
 def test_every_entry_of_the_shipped_file_is_a_valid_job():
     entries = list(entries_of(yaml.safe_load((ROOT / "benchmarks" / "accuracy.yaml").read_text())))
     assert len({entry.suite for entry in entries}) > 5
     for entry in entries:
-        run = entry.run(entry.grid[0], 0)
-        document = merged(run["job"], {"name": "x", "data": {"name": "x"}, "model": {"source": "m", "num_labels": 2}})
-        assert parse(document).method.kind in entry.name or "states" in entry.suite
+        assert job_of(entry.run(entry.grid[0], 0)).method.kind in entry.name or "states" in entry.suite
 
 
-def test_the_excerpt_is_cut_into_parts_that_do_not_overlap():
-    found = datasets.load("sentiment", Path("nowhere"), max_train=300, max_test=100)
+def test_the_excerpt_is_cut_into_parts_that_do_not_overlap(tmp_path):
+    found = datasets.load("sentiment", Path("nowhere"), tmp_path, max_train=300, max_test=100)
     assert (len(found.train), len(found.test), found.num_labels) == (300, 100, 2)
     rows = {example["row"] for example in found.train}
     assert not rows & {example["row"] for example in found.validation}
     assert set(found.keys("domain")) == {"amazon", "movie", "nyt", "tweets"}
-    with pytest.raises(datasets.Missing, match="banking77"):
-        datasets.load("banking77", Path("nowhere"))
+    for name in ("banking77", "pacs", "gsm8k", "fdu_mtl"):
+        with pytest.raises(datasets.Missing, match=name):
+            datasets.load(name, Path("nowhere"), tmp_path)
 
 
 def test_results_are_kept_whole(tmp_path):
     store = Store(tmp_path)
     run = an_entry().run(1, 0)
-    store.add("s", {"run": run, "test": 0.5, "curve": []})
-    assert json.loads((tmp_path / "s.json").read_text()) == Store(tmp_path).of("s")
+    store.add("s", a_result(run, 0.5))
+    assert json.loads((tmp_path / "s.json").read_text()) == Store(tmp_path).results
     assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
 
 
@@ -131,11 +223,11 @@ def test_a_real_suite_runs_resumes_and_reports(tmp_path):
     }
     config = tmp_path / "suites.yaml"
     config.write_text(yaml.safe_dump(document))
-    script = [sys.executable, str(ROOT / "benchmarks" / "accuracy.py"), "--config", str(config), "--jobs", "1"]
+    script = [sys.executable, "-m", "benchmarks.accuracy", "--config", str(config), "--jobs", "1"]
     script += ["--results", str(tmp_path / "results"), "--cache", str(tmp_path / "cache"), "--data", str(tmp_path)]
 
     def told(*words: str) -> str:
-        done = subprocess.run([*script, *words], capture_output=True, text=True)
+        done = subprocess.run([*script, *words], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -144,7 +236,7 @@ def test_a_real_suite_runs_resumes_and_reports(tmp_path):
     assert "left out, banking77" in first
     assert "seed 0" not in told()
     results = json.loads((tmp_path / "results" / "tiny.json").read_text())
-    assert all(0 <= one["test"] <= 1 and one["up_bytes"] > 0 for one in results.values())
+    assert all(0 <= one["test"]["accuracy"] <= 1 and one["up_bytes"] > 0 for one in results.values())
     report = told("--report")
     assert "| fedavg | 0.001 |" in report
     assert (tmp_path / "results" / "tiny.png").stat().st_size > 10_000

@@ -1,0 +1,191 @@
+"""What `benchmarks/accuracy.yaml` says: suites of entries, each entry's runs, and the one rule for learning rates."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from fedgalore.job_spec import JobSpec, parse
+
+Run = dict[str, Any]  # all that determines a result: model, data, attack, job
+Result = dict[str, Any]
+
+# Raised when a change of the code changes what jobs of these kinds compute; results of other revisions count no more.
+REVISIONS = {"fedgalore": 1, "fedavg": 1, "fedit": 1, "ffa_lora": 1, "flora": 1, "fedex_lora": 1}
+# Fields that came later, with the value at which everything is as it was before them.
+NEUTRAL: dict[str, Any] = {}
+# What no result depends on.
+IRRELEVANT = ("name", "data.name", "model.source", "model.num_labels", "rounds.deadline_s", "rounds.selection_wait_s")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a suite's table.
+
+    The climb to the best rate begins at `start`, which saves runs; by default in the middle of the grid.
+    """
+
+    suite: str
+    name: str
+    base: Run  # without learning rate and seed
+    grid: tuple[float, ...]
+    seeds: tuple[int, ...]
+    every_rate: bool
+    start: float
+
+    def run(self, rate: float, seed: int) -> Run:
+        run = copy.deepcopy(self.base)
+        run["job"]["local"]["learning_rate"] = rate
+        run["job"]["seed"] = run["data"]["seed"] = seed
+        return run
+
+
+def job_of(run: Run, folder: str = "model", num_labels: int | None = 2) -> JobSpec:
+    """The run's job; a language model has no labels."""
+    task = run["job"].get("model", {}).get("task", "sequence-classification")
+    model = {"source": folder, "num_labels": None if task == "causal-lm" else num_labels}
+    return parse(merged(run["job"], {"name": "benchmark", "data": {"name": run["data"]["name"]}, "model": model}))
+
+
+def key_of(run: Run) -> str:
+    """What a run is known by: a hash of its job with every default written out, its data and its method's revision."""
+    job = job_of(run).model_dump(mode="json")
+    for field in IRRELEVANT:
+        _drop(job, field.split("."))
+    for field, value in NEUTRAL.items():
+        _drop(job, field.split("."), only=value)
+    identity = {name: run[name] for name in ("model", "data", "attack")}
+    identity |= {"job": job, "revision": REVISIONS[job["method"]["kind"]]}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_ANY = object()
+
+
+def _drop(document: dict[str, Any], path: list[str], only: Any = _ANY) -> None:
+    *parents, last = path
+    for name in parents:
+        document = document.get(name, {})
+    if last in document and (only is _ANY or document[last] == only):
+        del document[last]
+
+
+def entries_of(document: Mapping[str, Any]) -> Iterator[Entry]:
+    """The entries of all suites; later sections are merged over earlier ones: defaults, suite, entry.
+
+    Raises:
+        ValueError: a start that the grid does not hold; a suite that asks for an entry that is not among the defaults.
+        SpecError: not a valid job.
+    """
+    defaults = document.get("defaults", {})
+    known = defaults.get("entries", {})
+    for suite, given in document["suites"].items():
+        common = merged(defaults, given)
+        own = given.get("entries", known)
+        if isinstance(own, list):  # by name, from the defaults
+            if missing := [name for name in own if name not in known]:
+                raise ValueError(f"suites.{suite}.entries: the defaults have no {', '.join(missing)}")
+            own = {name: known[name] for name in own}
+        for name, more in own.items():
+            whole = merged(common, more or {})
+            grid = tuple(float(rate) for rate in whole["grid"])
+            start = float(whole.get("start", grid[len(grid) // 2]))
+            if start not in grid:
+                raise ValueError(f"suites.{suite}, {name}: start {start:g} is not in the grid")
+            yield Entry(
+                suite=suite,
+                name=name,
+                base={
+                    "model": whole["model"],
+                    "data": whole["data"],
+                    "attack": whole.get("attack"),
+                    "job": merged({"local": {}}, whole["job"]),
+                },
+                grid=grid,
+                seeds=tuple(whole["seeds"]),
+                every_rate=bool(whole.get("every_rate", False)),
+                start=start,
+            )
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings merged key by key; a mapping with a `kind` is taken whole."""
+    result = copy.deepcopy(dict(below))
+    for key, value in above.items():
+        old = result.get(key)
+        if isinstance(old, dict) and isinstance(value, dict) and "kind" not in value:
+            result[key] = merged(old, value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+# --- the rule for learning rates -----------------------------------------------------------------------------
+
+
+def score(result: Result) -> float:
+    """Of validation at a run's end, more is better: accuracy, or for a language model the answer loss below zero.
+
+    The mean of the last two evaluations; a run that diverged is below all others.
+    """
+    if result["test"] is None:
+        return float("-inf")
+    language = result["run"]["job"].get("model", {}).get("task") == "causal-lm"
+    last = [point["validation"] for point in result["curve"]][-2:]
+    return mean(-point["loss"] if language else point["accuracy"] for point in last)
+
+
+def walk(entry: Entry, results: Mapping[str, Result]) -> tuple[list[float], float]:
+    """Rates that the rule still wants to see, and the best one so far.
+
+    From `start` towards the better neighbour until both neighbours are worse, with the first seed.
+    """
+    grid = entry.grid
+
+    def seen(index: int) -> Result | None:
+        return results.get(key_of(entry.run(grid[index], entry.seeds[0])))
+
+    def best_of(indices: list[int], here: int) -> int:
+        return max(indices, key=lambda index: (score(seen(index) or _NOTHING), index == here))
+
+    if entry.every_rate:
+        done = [index for index in range(len(grid)) if seen(index) is not None]
+        left = [grid[index] for index in range(len(grid)) if index not in done]
+        return left, grid[best_of(done, -1)] if done else entry.start
+    here = grid.index(entry.start)
+    while True:
+        around = [index for index in (here, here - 1, here + 1) if 0 <= index < len(grid)]
+        left = [grid[index] for index in around if seen(index) is None]
+        if left:
+            return left, grid[here]
+        best = best_of(around, here)
+        if best == here:
+            return [], grid[here]
+        here = best
+
+
+_NOTHING: Result = {"test": None}
+
+
+def wanted(entry: Entry, results: Mapping[str, Result]) -> list[Run]:
+    """The runs that can be done now: rates first, then the other seeds."""
+    rates, best = walk(entry, results)
+    if rates:
+        return [entry.run(rate, entry.seeds[0]) for rate in rates]
+    chosen = entry.grid if entry.every_rate else (best,)
+    runs = [entry.run(rate, seed) for rate in chosen for seed in entry.seeds]
+    return [run for run in runs if key_of(run) not in results]
+
+
+def chosen_runs(entry: Entry, results: Mapping[str, Result]) -> list[Result]:
+    """The finished runs at the entry's chosen rate, one a seed; none while the rate is not found."""
+    left, best = walk(entry, results)
+    if left:
+        return []
+    keys = [key_of(entry.run(best, seed)) for seed in entry.seeds]
+    return [results[key] for key in keys if key in results]
