@@ -149,16 +149,6 @@ def test_updates_belong_to_client_job_and_round(cache):
         cache.update("a", "../job", 1)
 
 
-def test_prune_deletes_updates_too_old_for_any_round(cache, tmp_path):
-    stale, fresh = cache.update("a", "job-1", 1), cache.update("a", "job-2", 1)
-    for path, days in ((stale, 8), (fresh, 6)):
-        path.write_bytes(b"x")
-        stamp = path.stat().st_mtime - days * 86_400
-        os.utime(path, (stamp, stamp))
-    cache.prune([], tmp_path / "no-model", max_bytes=0)
-    assert (stale.exists(), fresh.exists()) == (False, True)
-
-
 def test_what_is_kept_belongs_to_client_and_job_and_goes_from_version_to_version(cache):
     assert cache.last_kept("a", "job-1", 3) is None
     others = [
@@ -183,11 +173,12 @@ def test_what_is_kept_belongs_to_client_and_job_and_goes_from_version_to_version
         cache.kept("a", "../job", 1)
 
 
-def test_prune_leaves_what_is_kept_a_month(cache, tmp_path):
-    stale, fresh = cache.kept("a", "job-1", 1), cache.kept("a", "job-2", 1)
-    for path, days in ((stale, 31), (fresh, 29)):
+@pytest.mark.parametrize(("path_of", "days"), [(Cache.update, 7), (Cache.kept, 30)], ids=["updates", "kept"])
+def test_prune_deletes_what_is_too_old_for_any_round(cache, tmp_path, path_of, days):
+    stale, fresh = path_of(cache, "a", "job-1", 1), path_of(cache, "a", "job-2", 1)
+    for path, age in ((stale, days + 1), (fresh, days - 1)):
         path.write_bytes(b"x")
-        stamp = path.stat().st_mtime - days * 86_400
+        stamp = path.stat().st_mtime - age * 86_400
         os.utime(path, (stamp, stamp))
     cache.prune([], tmp_path / "no-model", max_bytes=0)
     assert (stale.exists(), fresh.exists()) == (False, True)
