@@ -10,24 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from fedgalore.data import SplitFile
 from fedgalore.job_spec import Identifier, explain
+from fedgalore.settings import MergedSettings, SettingsError, from_file
+
+__all__ = ["AgentSettings", "DataSet", "SettingsError", "load"]
 
 PREFIX = "FEDGALORE_AGENT_"
-
-
-class SettingsError(ValueError):
-    """Settings that can not be used; the message names each key and its remedy, one a line."""
 
 
 class DataSet(BaseModel):
@@ -61,10 +54,10 @@ class DataSet(BaseModel):
         return SplitFile(path, self.text, self.image, self.label, self.prompt, self.completion, self.quoting)
 
 
-class AgentSettings(BaseSettings):
+class AgentSettings(MergedSettings):
     """Settings of one agent. Build them with `load`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     name: Identifier = Field(description="The client's name; unique in the federation")
     coordinator: str = Field(default="127.0.0.1:50051", pattern=r"^\S+:\d+$", description="host:port of its gRPC door")
@@ -77,18 +70,6 @@ class AgentSettings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = Field(default="auto", description="auto: JSON unless at a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the caller passes: `load` has merged the sources in their order."""
-        return (init_settings,)
-
 
 def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> AgentSettings:
     """Merges the sources; flags that are None count as not given.
@@ -98,7 +79,11 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     try:
-        merged = {**_from_file(config), **EnvSettingsSource(AgentSettings)(), **given}
+        merged = {
+            **from_file(config, "with the keys name, coordinator, work_dir, data, ..."),
+            **EnvSettingsSource(AgentSettings)(),
+            **given,
+        }
         settings = AgentSettings(**merged)
     except ValidationError as error:
         rows = [f"{row['field']}: {row['problem']}" for row in explain(error)]
@@ -123,19 +108,3 @@ def _anchored(settings: AgentSettings, base: Path) -> AgentSettings:
         if not folder.is_dir():
             raise SettingsError(f"models: {folder} is not a folder; remove it or correct the path")
     return settings.model_copy(update={"work_dir": path(settings.work_dir), "models": models, "data": data})
-
-
-def _from_file(config: Path | None) -> dict[str, Any]:
-    if config is None:
-        return {}
-    try:
-        document = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config: {config} can not be read ({error}); name a readable YAML file") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"--config: {config} is not valid YAML: {error}") from None
-    if not isinstance(document, dict):
-        raise SettingsError(
-            f"--config: {config} must be a mapping with the keys name, coordinator, work_dir, data, ..."
-        )
-    return {str(key): value for key, value in document.items()}

@@ -12,22 +12,21 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import EnvSettingsSource, SettingsConfigDict
+
+from fedgalore.settings import MergedSettings, SettingsError, from_file
+
+__all__ = ["CoordinatorSettings", "SettingsError", "load"]
 
 PREFIX = "FEDGALORE_"
 SECRETS = ("redis_url",)
 
 
-class SettingsError(ValueError):
-    """Settings that can not be used; the message names each variable and its remedy, one a line."""
-
-
-class CoordinatorSettings(BaseSettings):
+class CoordinatorSettings(MergedSettings):
     """Settings of the coordinator and of its aggregator. Build them with `load`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0", description="State store: redis://, rediss:// or unix://"
@@ -58,18 +57,6 @@ class CoordinatorSettings(BaseSettings):
     def _expand(cls, path: Path | None) -> Path | None:
         return path.expanduser() if path else path
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the caller passes: `load` has merged the sources in their order."""
-        return (init_settings,)
-
     def environment(self) -> dict[str, str]:
         """This process' variables with these settings in them, for a child that shares the state and the blobs."""
         values = {
@@ -99,7 +86,7 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
         SettingsError: naming the variable, flag or file and what it should hold.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
-    merged = {**_from_file(config), **_from_environment(), **given}
+    merged = {**from_file(config, "such as `redis_url: redis://...`"), **_from_environment(), **given}
     try:
         return CoordinatorSettings(**merged)
     except ValidationError as error:
@@ -122,22 +109,6 @@ def _from_environment() -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{variable}_FILE: {path} can not be read ({error}): name a readable file") from None
     return values
-
-
-def _from_file(config: Path | None) -> dict[str, Any]:
-    if config is None:
-        return {}
-    try:
-        document = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config: {config} can not be read ({error}): name a readable YAML file") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"--config: {config} is not valid YAML: {error}") from None
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise SettingsError(f"--config: {config} must be a mapping such as `redis_url: redis://...`")
-    return {str(key): value for key, value in document.items()}
 
 
 def _line(location: tuple[int | str, ...], message: str, kind: str) -> str:

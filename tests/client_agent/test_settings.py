@@ -82,9 +82,15 @@ def test_all_mistakes_are_told_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "word"), [("a: [", "not valid YAML"), ("- 1", "must be a mapping"), (None, "can not be read")]
+    ("content", "word"),
+    [
+        ("a: [", "not valid YAML"),
+        ("- 1", "must be a mapping with the keys name"),
+        ("# nothing yet", "(?m)^work_dir: "),
+        (None, "can not be read"),
+    ],
 )
-def test_a_config_that_is_no_mapping(tmp_path, content, word):
+def test_a_config_that_is_no_mapping_or_empty(tmp_path, content, word):
     path = tmp_path / "agent.yaml"
     if content is not None:
         path.write_text(content)

@@ -1,0 +1,54 @@
+"""What the settings of agents and coordinator share: how they are built, and the YAML file that may hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class SettingsError(ValueError):
+    """Settings that can not be used; the message names each key and its remedy, one a line."""
+
+
+class MergedSettings(BaseSettings):
+    """Holds only what it is given: a subclass' `load` has merged the sources in their order."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="forbid", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def from_file(config: Path | None, shape: str) -> dict[str, Any]:
+    """The values of a YAML file; none without a file, or in an empty one.
+
+    Args:
+        shape: for the error, what the mapping looks like.
+
+    Raises:
+        SettingsError: the file can not be read, or is no mapping.
+    """
+    if config is None:
+        return {}
+    try:
+        document = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config: {config} can not be read ({error}); name a readable YAML file") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--config: {config} is not valid YAML: {error}") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise SettingsError(f"--config: {config} must be a mapping {shape}")
+    return {str(key): value for key, value in document.items()}
