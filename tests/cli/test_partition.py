@@ -152,7 +152,10 @@ def test_the_picture_names_the_split(table: Path, options: list[str], title: str
             ["--split", "dirichlet", "--prompt", "question", "--completion", "text"],
             "--split dirichlet: skews classes, and prompts have none; take quantity, iid or domain",
         ),
-        (["--prompt", "question"], "name text (one or two columns) and label, or prompt and completion"),
+        (
+            ["--prompt", "question"],
+            "name text (one or two columns) and label, image and label, or prompt and completion",
+        ),
         (["--prompt", "question", "--completion", "text", "--text", "text"], "columns do not make examples"),
         (["--picture", "a.gif"], "--picture: a.gif ends in none of .png, .svg, .pdf"),
         (["--picture", "/dev/null/a.png"], "--picture: /dev/null/a.png can not be written"),

@@ -196,15 +196,15 @@ def prompts_of(*lengths: int) -> list[str]:
 @torch.no_grad()
 def by_hand(task: TaskModel, prompt: str, max_new_tokens: int) -> str:
     """The most likely token by a whole forward pass, again and again."""
-    tokens = task.tokenizer(prompt)["input_ids"][-(task.max_length - max_new_tokens) :]
+    tokens = task.inputs.tokenizer(prompt)["input_ids"][-(task.inputs.max_length - max_new_tokens) :]
     answer: list[int] = []
     while len(answer) < max_new_tokens:
         logits = task.model(input_ids=torch.tensor([tokens + answer])).logits[0, -1]
         token = int(logits.argmax())
-        if token == task.tokenizer.eos_token_id:
+        if token == task.inputs.tokenizer.eos_token_id:
             break
         answer.append(token)
-    return str(task.tokenizer.decode(answer))
+    return str(task.inputs.tokenizer.decode(answer))
 
 
 def test_generation_is_the_argmax_of_whole_passes_whatever_the_padding(loaded):
@@ -219,7 +219,7 @@ def test_generation_is_the_argmax_of_whole_passes_whatever_the_padding(loaded):
 
 def test_a_long_prompt_loses_its_beginning_and_the_model_sees_no_more_than_it_has_positions_for(loaded):
     task = loaded(data={"max_length": 512})
-    assert task.max_length == 32
+    assert task.inputs.max_length == 32
     (long,) = prompts_of(100)
     end = " ".join(long.split()[-20:])
     answers = generate(task, [long, end, "rain"], 12)
@@ -230,7 +230,7 @@ def test_a_long_prompt_loses_its_beginning_and_the_model_sees_no_more_than_it_ha
 def test_an_answer_ends_at_the_end_token_and_the_others_go_on(loaded):
     """Made to come after `song`, which no answer holds, and nowhere else."""
     task = loaded()
-    song, end = task.tokenizer("song")["input_ids"][0], task.tokenizer.eos_token_id
+    song, end = task.inputs.tokenizer("song")["input_ids"][0], task.inputs.tokenizer.eos_token_id
 
     def end_after_song(module, arguments, keywords, output):
         output.logits[..., song] = -torch.inf
@@ -261,7 +261,7 @@ def test_what_the_folder_says_of_generation_changes_nothing_and_is_kept(loaded, 
         "max_length": 3,
         "min_new_tokens": 8,
         "suppress_tokens": list(range(4, 20)),
-        "eos_token_id": list(range(4, len(task.tokenizer))),
+        "eos_token_id": list(range(4, len(task.inputs.tokenizer))),
     }
     task.save(tmp_path)
     (tmp_path / "generation_config.json").write_text(json.dumps(spoilt))
@@ -269,10 +269,10 @@ def test_what_the_folder_says_of_generation_changes_nothing_and_is_kept(loaded, 
     again.model.eval()
     before = again.model.generation_config.to_dict()
     assert before["repetition_penalty"] == 3.0
-    side = again.tokenizer.padding_side
+    side = again.inputs.tokenizer.padding_side
     assert generate(again, prompts, 8) == expected
     assert again.model.generation_config.to_dict() == before
-    assert again.tokenizer.padding_side == side
+    assert again.inputs.tokenizer.padding_side == side
     assert capfd.readouterr() == ("", "")
     assert [str(warning.message) for warning in recwarn] == []
 
