@@ -97,6 +97,12 @@ class FedGaLoreSpec(Strict):
     scale: float = Field(
         default=1.0, gt=0, le=100, description="GaLore's alpha: multiplies the step of target matrices"
     )
+    basis_pool: int = Field(
+        default=6,
+        ge=1,
+        le=64,
+        description="A local basis is drawn from this many times `rank` leading singular vectors; 1: the leading ones",
+    )
     update_proj_gap: int = Field(default=200, ge=1, description="Local steps between two bases inside a round")
     prior_steps: float | None = Field(
         default=10.0, ge=0, description="Steps the carried second moment counts for; null: trusted for ever"

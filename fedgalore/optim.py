@@ -15,7 +15,7 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from fedgalore.projector import orient, project, project_back, range_basis
+from fedgalore.projector import orient, project, project_back, sampled_basis
 from fedgalore.second_moment import SecondMomentSketch, carry, residual_of, transfer
 from fedgalore.seeding import derive_seed
 
@@ -29,6 +29,7 @@ class SubspaceConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     scale: float = 1.0
+    basis_pool: int = 6
     update_proj_gap: int = 200
     prior_steps: float | None = 10.0
     update_clip: float | None = 1.0
@@ -83,10 +84,10 @@ class _Subspace:
         self.gradients = 0
         self.sketch = torch.zeros(d, shared.test_matrix.shape[1], device=device) if shared else None
 
-    def next_basis(self, gradient: Tensor) -> Tensor:
+    def next_basis(self, gradient: Tensor, pool: int) -> Tensor:
         if self.shared is not None and self.shared.basis is not None:
             return self.shared.basis
-        return range_basis(gradient, self.rank, self.generator)
+        return sampled_basis(gradient, self.rank, pool, self.generator)
 
     def second_correction(self, beta2: float, steps: int) -> float:
         return 1.0 if self.prior == inf else 1 - beta2 ** (self.prior + steps)
@@ -150,7 +151,7 @@ class GaLoreAdamW:
                     parameter.grad = None
                     return
             if space.steps % self.config.update_proj_gap == 0:
-                self._change_basis(space, space.next_basis(gradient), gradient)
+                self._change_basis(space, space.next_basis(gradient, self.config.basis_pool), gradient)
             space.projected = project(space.basis, gradient)
             space.residual_sum += residual_of(gradient, space.projected)
             parameter.grad = None

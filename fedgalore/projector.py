@@ -40,6 +40,23 @@ def range_basis(gradient: Tensor, rank: int, generator: torch.Generator) -> Tens
     return span @ leading_left_vectors(span.T @ gradient, rank)
 
 
+def sampled_basis(gradient: Tensor, rank: int, pool: int, generator: torch.Generator) -> Tensor:
+    """`rank` of the `pool * rank` leading left singular vectors of `gradient (d, k)`, as `(d, rank)` float32.
+
+    Drawn without replacement in proportion to their singular values, by `generator` on the CPU; in their own order.
+    Always the leading ones would train the same few directions round after round, at every client. Importance sampling
+    of subspaces: SARA, arXiv 2502.05790; the Gumbel-top-k trick draws it.
+    """
+    d = gradient.shape[0]
+    if pool == 1 or rank >= d:
+        return range_basis(gradient, rank, generator)
+    candidates = range_basis(gradient, min(pool * rank, d - 1), generator)
+    strength = project(candidates, gradient.float()).norm(dim=1).log().cpu()
+    uniform = torch.rand(len(strength), generator=generator).clamp(min=1e-12)
+    drawn = (strength - (-uniform.log()).log()).topk(rank).indices.sort().values
+    return candidates[:, drawn.to(candidates.device)].contiguous()
+
+
 def leading_left_vectors(matrix: Tensor, rank: int) -> Tensor:
     """Top-`rank` left singular vectors `(..., d, rank)` of `matrix (..., d, k)`, from its Gram matrix in float64."""
     wide = matrix.double()

@@ -89,6 +89,7 @@ def subspace_config(spec: JobSpec) -> SubspaceConfig:
         eps=local.eps,
         weight_decay=local.weight_decay,
         scale=method.scale,
+        basis_pool=method.basis_pool,
         update_proj_gap=method.update_proj_gap,
         prior_steps=method.prior_steps,
         update_clip=method.update_clip,

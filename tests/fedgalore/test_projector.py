@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgalore.projector import leading_left_vectors, orient, project, project_back, range_basis
+from fedgalore.projector import leading_left_vectors, orient, project, project_back, range_basis, sampled_basis
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -91,3 +91,30 @@ def test_projecting_back_a_projection_is_the_nearest_matrix_in_the_subspace():
     basis = range_basis(gradient, 3, generator)
     rest = gradient - project_back(basis, project(basis, gradient))
     torch.testing.assert_close(project(basis, rest), torch.zeros(3, 11), atol=1e-5, rtol=0)
+
+
+def test_a_sampled_basis_holds_leading_singular_vectors_as_often_as_their_values_say():
+    values = torch.tensor([8.0, 4.0, 2.0, 1.0, 1.0, 0.01, 0.01, 0.01])
+    left, right = (torch.linalg.qr(torch.randn(size, 8, generator=seeded(3)))[0] for size in (12, 20))
+    gradient = left @ values.diag() @ right.T
+    drawn = torch.zeros(8)
+    for seed in range(600):
+        basis = sampled_basis(gradient, 1, 5, seeded(seed))
+        assert_orthonormal(basis)
+        drawn += (left.T @ basis)[:, 0].square().round()
+    assert drawn.sum() == 600
+    assert drawn[5:].sum() == 0  # outside the pool
+    assert torch.allclose(drawn[:5] / 600, values[:5] / values[:5].sum(), atol=0.07)
+
+
+def test_a_sampled_basis_is_seeded_and_with_a_pool_of_one_it_is_the_leading_one():
+    gradient = torch.randn(9, 14, generator=seeded(1))
+    assert torch.equal(sampled_basis(gradient, 3, 2, seeded(5)), sampled_basis(gradient, 3, 2, seeded(5)))
+    assert torch.equal(sampled_basis(gradient, 3, 1, seeded(5)), range_basis(gradient, 3, seeded(5)))
+    assert torch.equal(sampled_basis(gradient, 9, 4, seeded(5)), torch.eye(9))
+
+
+@pytest.mark.parametrize("rank", [2, 5, 8])
+def test_a_sampled_basis_is_orthonormal_where_the_gradient_has_no_such_rank(rank):
+    for gradient in (torch.zeros(9, 14), torch.ones(9, 14)):
+        assert_orthonormal(sampled_basis(gradient, rank, 6, seeded()))
