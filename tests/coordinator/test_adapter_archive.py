@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cli.download import unpack
-from coordinator.adapter_archive import AUTO_CLASSES, AdapterArchive
+from coordinator.adapter_archive import AdapterArchive
 from coordinator.aggregation import prepare
 from coordinator.archive import ArchiveError
 from coordinator.binding import Binding
@@ -29,6 +29,7 @@ from coordinator.errors import NoAdapter, NotReady
 from coordinator.garbage import KEEP_VERSIONS, Collector
 from coordinator.job import Job, ModelVersion, Prepared, Status
 from coordinator.model_archive import ModelArchive
+from coordinator.peft_adapter import AUTO_CLASSES
 from coordinator.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION, layout
 from fedgalore.plan import Dense, Target, TrainingPlan
