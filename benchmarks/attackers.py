@@ -62,13 +62,14 @@ def _noise(
     tensors = {}
     for name, tensor in update.tensors.items():
         drawn = torch.randn(tensor.shape, generator=generator)
-        kind = name.rsplit("/", 1)[1]
-        if kind.startswith("basis"):
-            tensors[name] = torch.linalg.qr(drawn)[0].contiguous()
-        elif kind in ("second_moment", "residual"):
-            tensors[name] = drawn.square() * tensor.mean()
+        kind, norm = name.rsplit("/", 1)[1], tensor.float().norm()
+        if kind == "left" or kind.startswith("basis"):
+            drawn = torch.linalg.qr(drawn)[0].contiguous()
+        elif kind in ("rms", "residual"):
+            drawn = drawn.abs() * (norm / drawn.norm())
         else:
-            tensors[name] = drawn * (tensor.norm() / drawn.norm())
+            drawn = drawn * (norm / drawn.norm())
+        tensors[name] = drawn.to(tensor.dtype)
     return replace(update, tensors=tensors)
 
 

@@ -16,7 +16,7 @@ Run = dict[str, Any]  # all that determines a result: model, data, attack, job
 Result = dict[str, Any]
 
 # Raised when a change of the code changes what jobs of these kinds compute; results of other revisions count no more.
-REVISIONS = {"fedgalore": 2, "fedavg": 1, "fedit": 1, "ffa_lora": 1, "flora": 1, "fedex_lora": 1}
+REVISIONS = {"fedgalore": 3, "fedavg": 1, "fedit": 1, "ffa_lora": 1, "flora": 1, "fedex_lora": 1}
 # Fields that came later, with the value at which everything is as it was before them.
 NEUTRAL: dict[str, Any] = {}
 # What no result depends on.

@@ -1,8 +1,9 @@
 """What one round of one client costs on the wire, and that nothing is lost: `python benchmarks/uplink.py [--rank 8]`.
 
 Trains MiniLM for a round on the demo's texts, encodes the update as an agent does, decodes it as the aggregator does,
-and prints the bytes against sending the trained matrices whole (federated averaging) and against LoRA factors of equal
-rank, and how far the weights rebuilt from the factors are from the client's own, in units of float32 rounding.
+and prints the bytes against sending the trained matrices whole (federated averaging) and against float32 LoRA factors
+of equal rank; what share of the change (its squared norm) the update carries; and how far what was sent and what the
+client keeps for its next update, together, are from its own weights, in units of float32 rounding.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ def main() -> None:
         sent = path.stat().st_size
         read = open_update(path)
         decay = float(read.metadata["decay"])
-        worst = changed = 0.0
+        worst = changed = whole = left_out = 0.0
         for target in task.plan.targets:
-            rebuilt = decay * orient(before[target.name])
-            factors = [name for name in read.names if name.startswith(f"{target.name}/basis.")]
-            for basis in factors:
-                factor = basis.replace("/basis.", "/factor.")
-                rebuilt = rebuilt + torch.from_numpy(read.tensor(basis)) @ torch.from_numpy(read.tensor(factor))
+            left, right = (torch.from_numpy(read.tensor(f"{target.name}/{part}")).float() for part in ("left", "right"))
+            residue = update.kept[f"{target.name}/residue"]
+            rebuilt = decay * orient(before[target.name]) + left @ right + residue
             own = orient(after[target.name])
+            left_out += float(residue.square().sum())
+            whole += float((own - decay * orient(before[target.name])).square().sum())
             ulp = torch.finfo(torch.float32).eps * own.abs().max()
             worst = max(worst, float((rebuilt - own).abs().max() / ulp))
             changed = max(changed, float((own - orient(before[target.name])).abs().max() / ulp))
@@ -66,10 +67,12 @@ def main() -> None:
     head = sum(spec.size_bytes for name, spec in tensors.items() if "/delta" in name)
     lora = sum(4 * options.rank * (target.d + target.k) for target in task.plan.targets) + head
     print(f"rank {options.rank}, {options.steps} steps, {len(task.plan.targets)} matrices")
-    print(f"update      {sent:>12,} bytes")
+    print(
+        f"update      {sent:>12,} bytes, with {1 - left_out / whole:.1%} of the change; the rest goes with later ones"
+    )
     print(f"dense       {dense:>12,} bytes   update / dense = {sent / dense:.4f}")
-    print(f"LoRA, equal {lora:>12,} bytes   update / LoRA  = {sent / lora:.2f} (the sketch of the state is the rest)")
-    print(f"rebuilt from factors: off by {worst:.1f} float32 roundings at most; the weights moved by {changed:,.0f}")
+    print(f"LoRA, equal {lora:>12,} bytes   update / LoRA  = {sent / lora:.2f}")
+    print(f"sent + kept: off by {worst:.1f} float32 roundings at most; the weights moved by {changed:,.0f}")
 
 
 if __name__ == "__main__":

@@ -95,9 +95,8 @@ class Assignment:
         """Trains on this site's data; the update's file lies on disk afterwards."""
         spec, site = self._spec(), self._site
         split, client, number = self._local_data(spec).train, site.settings.name, self._task.round
-        makes = self._task.model_version + 1
-        own = site.cache.last_kept(client, self._task.job_id, makes)
-        keep = site.cache.kept(client, self._task.job_id, makes)
+        own = site.cache.last_kept(client, self._task.job_id, self._task.last_contribution)
+        keep = site.cache.kept(client, self._task.job_id, self._task.model_version + 1)
         await site.thread.run(
             lambda trainer: trainer.train(
                 spec, split, client, number, self._state, own, self._on_step, self._update, keep

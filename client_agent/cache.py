@@ -207,16 +207,16 @@ class Cache:
         """
         return self._kept / _file_name(client, job_id, version)
 
-    def last_kept(self, client: str, job_id: str, before: int) -> Path | None:
-        """What the client kept of its last round before the one that makes version `before`; deletes what is older."""
-        files = {
-            int(path.name.split(_SEPARATOR)[1]): path
-            for path in self._kept.glob(_file_name(client, job_id, "*"))  # no name has a wildcard in it
-        }
-        earlier = sorted(version for version in files if version < before)
-        for version in earlier[:-1]:
-            files[version].unlink()
-        return files[earlier[-1]] if earlier else None
+    def last_kept(self, client: str, job_id: str, version: int) -> Path | None:
+        """What the client kept beside the update that is in model version `version`; deletes what is older.
+
+        None where there is nothing, or no longer.
+        """
+        for path in self._kept.glob(_file_name(client, job_id, "*")):  # no name has a wildcard in it
+            if int(path.name.split(_SEPARATOR)[1]) < version:
+                path.unlink()
+        path = self.kept(client, job_id, version)
+        return path if path.is_file() else None
 
     def forget_updates(self, job_id: str, but: Path | None = None) -> None:
         """Deletes all updates of a job, or all but one."""

@@ -161,7 +161,9 @@ class AdapterArchive(Archive):
         whole = saved_modules(job.parsed, named, first)
         shares = _Shares()
         adapters = [
-            _Adapter(one, min(rank, one.d), first[one.name], trained.tensor(one.name), shares)
+            _Adapter(
+                one, min(rank, one.d), first[one.name], trained.tensor(one.name).astype(np.float32, copy=False), shares
+            )
             for one in plan.targets
             if not is_below(module_of(one.name), whole)
         ]

@@ -83,7 +83,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
             asked.cancel()
             stopping.cancel()
             await asyncio.gather(asked, stopping, return_exceptions=True)
-        return pb.NextTaskResponse(task=messages.task(assignment) if assignment else None)
+        return pb.NextTaskResponse(task=messages.task(assignment, request.client) if assignment else None)
 
     @answers
     async def DownloadBlob(self, request: pb.DownloadBlobRequest, context: Context) -> None:

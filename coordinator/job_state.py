@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
@@ -57,6 +57,7 @@ class Job:
     round: Round | None = None  # the round in flight
     rounds_opened: int = 0
     abandoned_in_a_row: int = 0
+    contributions: dict[str, int] = field(default_factory=dict)  # client -> last version that its update is in
     idempotency_key: str | None = None
 
     @cached_property

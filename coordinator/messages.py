@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from coordinator.records import Assignment
 
 
-def task(assignment: Assignment) -> pb.Task:
+def task(assignment: Assignment, client: str) -> pb.Task:
     """What the client is told to do."""
     job = assignment.job
     if job.prepared is None or job.model is None:
@@ -38,6 +38,7 @@ def task(assignment: Assignment) -> pb.Task:
         aggregate=_ref(model.aggregate) if model.aggregate else None,
         state=_ref(model.state) if model.state else None,
         remaining_s=assignment.remaining_s,
+        last_contribution=job.contributions.get(client, 0),
     )
 
 

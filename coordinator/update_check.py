@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HEADER_SLACK_BYTES = 2**16  # for metadata, padding and another order of keys
 _SLICE = 2**20  # values looked at at a time
 _COUNT = re.compile(r"[0-9]{1,15}")
-_NOT_NEGATIVE = ("/second_moment", "/residual")
+_NOT_NEGATIVE = ("/rms", "/residual")
 
 
 @dataclass(frozen=True)

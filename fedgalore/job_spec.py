@@ -97,6 +97,18 @@ class FedGaLoreSpec(Strict):
     scale: float = Field(
         default=1.0, gt=0, le=100, description="GaLore's alpha: multiplies the step of target matrices"
     )
+    complement: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="How strongly the gradient outside the subspace moves the weights, scaled column by column as the "
+        "part inside; null: 1, or 0 with basis: shared; 0: not at all, and a client's change is sent exactly",
+    )
+    uplink_rank: Rank | None = Field(
+        default=None,
+        description="Rank of a client's change on its way up, in float16; what that leaves out is kept and goes with "
+        "its next update; null: three times `rank`",
+    )
     basis_pool: int = Field(
         default=6,
         ge=1,
@@ -122,7 +134,23 @@ class FedGaLoreSpec(Strict):
             raise ValueError("client_ranks needs basis: local; with basis: shared all clients train in one basis")
         if self.basis == "shared" and self.downlink_rank is not None:
             raise ValueError("downlink_rank: the aggregate of a shared basis has rank `rank` already; leave it out")
+        if self.basis == "shared" and self.complement:
+            raise ValueError("complement needs basis: local; with basis: shared all clients train in one basis only")
+        if self.uplink_rank is not None and not self.compresses:
+            raise ValueError(
+                "uplink_rank: without complement a change has rank `rank` and is sent exactly; leave it out"
+            )
         return self
+
+    @property
+    def outside(self) -> float:
+        """`complement` with its default."""
+        return self.complement if self.complement is not None else float(self.basis == "local")
+
+    @property
+    def compresses(self) -> bool:
+        """Whether a client's change has full rank, so that only its leading part is sent."""
+        return self.outside > 0
 
 
 class FedAvgSpec(Strict):

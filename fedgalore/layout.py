@@ -5,16 +5,19 @@ Suffixes after a target weight's name `W`, oriented so that `d <= k`; a dense we
 
 | name | shape | what |
 |---|---|---|
-| `W/basis.j` | `(d, r)` | fedgalore: j-th basis of the round, orthonormal columns |
-| `W/factor.j` | `(r, k)` | fedgalore: `S_j` of `W_K = decay W_t + sum_j P_j S_j` |
-| `W/second_moment`, `W/residual` | `(r, k)`, `(1, k)` | fedgalore: `V`, bias-corrected, in the last basis, and `rho` |
+| `W/left`, `W/right` | `(d, q)`, `(q, k)` | fedgalore: the change's leading part, float16; `left` orthonormal |
+| `W/basis.j` | `(d, r)` | fedgalore without complement: j-th basis of the round, orthonormal columns |
+| `W/factor.j` | `(r, k)` | fedgalore without complement: `S_j` of `W_K = decay W_t + sum_j P_j S_j` |
+| `W/rms` | `(r, k)` | fedgalore: `sqrt V`, float16, in the first `r` columns of `left` or the last basis |
+| `W/residual` | `(1, k)` | fedgalore: `rho` |
 | `W/sketch` | `(d, r + 4)` | fedgalore, shared basis: `Y = G Omega` of the round's mean gradient |
-| `W/reference` | `(d, r)` | state: basis of `W/second_moment`; with a shared basis the one to train in |
+| `W/reference` | `(d, r)` | state: basis of `W/second_moment (r, k)`; with a shared basis the one to train in |
 | `W/delta` | as `W` | fedavg: the change |
 | `W/lora_A`, `W/lora_B` | `(r, in)`, `(out, r)` | adapters, as PEFT keeps them |
 | `W/left`, `W/right` or `W/dense` | `(d, q)`, `(q, k)` or as `W` | aggregate: the change, in factors where smaller |
 
-`round_number` counts committed rounds from 1: it is the old `model_version` + 1, so an abandoned round leaves no trace.
+All are float32 unless the row says otherwise. `round_number` counts committed rounds from 1: it is the old
+`model_version` + 1, so an abandoned round leaves no trace.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ STATE_FORMAT = "fedgalore.state.v1"
 WEIGHTS_FORMAT = "fedgalore.weights.v1"
 RESIDUE_FORMAT = "fedgalore.residue.v1"
 OVERSAMPLING = 4  # columns of a range sketch beyond the rank
+
+_HALVED = ("/left", "/right", "/rms")  # of an update: float16
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -62,19 +67,26 @@ class _FedGaLore:
             if round_number == 1:  # there is no basis to train in yet
                 return shapes
             shapes["factor.0"] = (rank, target.k)
+        elif self.method.compresses:
+            q = uplink_rank_at(self.method, target, client)
+            shapes |= {"left": (target.d, q), "right": (q, target.k)}
+            rank = min(rank, q)
         else:
             for j in range(self.bases):
                 shapes[f"basis.{j}"] = (target.d, rank)
                 shapes[f"factor.{j}"] = (rank, target.k)
         if self.sends_state:
-            shapes |= {"second_moment": (rank, target.k), "residual": (1, target.k)}
+            shapes |= {"rms": (rank, target.k), "residual": (1, target.k)}
         return shapes
 
     def aggregate(self, target: Target, clients: Sequence[str], round_number: int) -> Shapes:
         if self.method.basis == "shared":
             return {} if round_number == 1 else _change(target, target.rank)
-        columns = self.bases * sum(rank_at(self.method, target, client) for client in clients)
-        return _change(target, self.method.downlink_rank or columns)
+        if self.method.downlink_rank is not None:
+            return _change(target, self.method.downlink_rank)
+        if self.method.compresses:
+            return _change(target, sum(uplink_rank_at(self.method, target, client) for client in clients))
+        return _change(target, self.bases * sum(rank_at(self.method, target, client) for client in clients))
 
     def state(self, target: Target, round_number: int) -> Shapes:
         shapes: Shapes = {}
@@ -137,9 +149,14 @@ def _layout(spec: JobSpec) -> _Layout:
 
 
 def bases_per_round(spec: JobSpec) -> int:
-    """How many bases a client of a `fedgalore` job goes through in one round."""
+    """How many bases a client of a `fedgalore` job without complement goes through, and sends, in one round."""
     assert isinstance(spec.method, FedGaLoreSpec)
     return ceil(spec.local.steps / spec.method.update_proj_gap)
+
+
+def uplink_rank_at(method: FedGaLoreSpec, target: Target, client: str) -> int:
+    """Rank `q` of what a client sends of a target's change."""
+    return min(target.d, method.uplink_rank or 3 * rank_at(method, target, client))
 
 
 def sketch_width(target: Target) -> int:
@@ -181,7 +198,9 @@ def weights_tensors(spec: JobSpec, plan: TrainingPlan) -> dict[str, TensorSpec]:
 def update_tensors(spec: JobSpec, plan: TrainingPlan, client: str, round_number: int) -> dict[str, TensorSpec]:
     """Exactly the tensors that a valid update of this client holds in this round."""
     layout = _layout(spec)
-    return _named((t.name, layout.update(t, client, round_number)) for t in plan.targets) | _dense(plan)
+    tensors = _named((t.name, layout.update(t, client, round_number)) for t in plan.targets) | _dense(plan)
+    halved = {name: TensorSpec("F16", tensors[name].shape) for name in tensors if name.endswith(_HALVED)}
+    return {name: tensor for name, tensor in tensors.items() if name not in halved} | halved  # so that all lie aligned
 
 
 def aggregate_tensors(

@@ -1,8 +1,9 @@
-"""GaLoreAdamW: AdamW inside gradient subspaces that keeps its own change as exact low-rank factors.
+"""GaLoreAdamW: AdamW whose state lives in gradient subspaces.
 
-Each target matrix has a hook that projects its gradient the moment it is complete and frees it, so that at most one
-full-size gradient is alive. Everything else (moments, factors) has `r` rows. Formulas: ALGORITHM, "Client, one round";
-GaLore https://arxiv.org/abs/2403.03507.
+Each target matrix has a hook that takes its step the moment its gradient is complete and frees the gradient, so that at
+most one full-size gradient is alive. Everything else (moments, factors) has `r` rows. Formulas: ALGORITHM, "Client, one
+round"; GaLore https://arxiv.org/abs/2403.03507; what of the gradient lies outside the subspace: Fira,
+https://arxiv.org/abs/2410.01623.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class SubspaceConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     scale: float = 1.0
+    complement: float = 0.0
     basis_pool: int = 6
     update_proj_gap: int = 200
     prior_steps: float | None = 10.0
@@ -80,7 +82,7 @@ class _Subspace:
         self.prior = 0.0  # steps that the carried second moment counts for
         self.residual_sum = torch.zeros(1, k, device=device)
         self.steps = 0
-        self.projected: Tensor | None = None
+        self.moved = False  # in the step at hand
         self.gradients = 0
         self.sketch = torch.zeros(d, shared.test_matrix.shape[1], device=device) if shared else None
 
@@ -99,6 +101,16 @@ class _Subspace:
         return self.residual_sum / self.steps
 
 
+def _scaling(direction: Tensor, projected: Tensor, outside: Tensor, eps: float) -> Tensor:
+    """`phi (k,)` of Fira: what AdamW made of a column's gradient inside the subspace, `|N_j| / |R_j|`.
+
+    A column that is weaker inside than outside (`outside` is its `rho`) is scaled as if it were equally strong, so that
+    what lies outside stays below `|N_j| sqrt((d - r) / r)`: a column that hardly projects must not explode.
+    """
+    inside = torch.maximum(projected.norm(dim=0), (projected.shape[0] * outside[0]).sqrt())
+    return direction.norm(dim=0) / inside.clamp_min(eps)
+
+
 class GaLoreAdamW:
     """AdamW over `targets` inside rank-`r` subspaces.
 
@@ -108,7 +120,8 @@ class GaLoreAdamW:
         shared: name -> basis that all clients train in; names that are missing find bases of their own.
         seed: of the range finders, with each target's name mixed in.
 
-    Use as a context manager: the hooks are removed at its end. Call `step()` after each `backward()`.
+    Use as a context manager: the hooks are removed at its end. Each `backward()` moves the targets; call `step()` after
+    it.
     """
 
     def __init__(
@@ -140,23 +153,22 @@ class GaLoreAdamW:
             handle.remove()
 
     def _hook(self, space: _Subspace):  # type: ignore[no-untyped-def]  # torch types hooks as Callable[[Tensor], None]
-        def project_and_free(parameter: Tensor) -> None:
+        @torch.no_grad()
+        def move_and_free(parameter: Tensor) -> None:
             assert parameter.grad is not None
             gradient = orient(parameter.grad.float())
+            parameter.grad = None
             if space.shared is not None:
                 assert space.sketch is not None
                 space.sketch += gradient @ space.shared.test_matrix
                 space.gradients += 1
                 if space.shared.basis is None:
-                    parameter.grad = None
                     return
             if space.steps % self.config.update_proj_gap == 0:
                 self._change_basis(space, space.next_basis(gradient, self.config.basis_pool), gradient)
-            space.projected = project(space.basis, gradient)
-            space.residual_sum += residual_of(gradient, space.projected)
-            parameter.grad = None
+            self._move(space, gradient)
 
-        return project_and_free
+        return move_and_free
 
     def _change_basis(self, space: _Subspace, basis: Tensor, gradient: Tensor) -> None:
         """Moves the state by the transfer formula; the factor of the old basis is finished."""
@@ -178,23 +190,46 @@ class GaLoreAdamW:
             space.factor = torch.zeros_like(space.factor)
         space.basis = basis
 
+    def _move(self, space: _Subspace, gradient: Tensor) -> None:
+        """The step of one target: inside its subspace by AdamW, outside by the gradient, scaled alike."""
+        config = self.config
+        projected = project(space.basis, gradient)
+        outside = residual_of(gradient, projected)
+        space.residual_sum += outside
+        direction = self._direction(space, projected)
+        rate = -config.learning_rate * config.scale
+        self._decay(space)
+        step = direction
+        if config.complement:
+            scaling = config.complement * _scaling(direction, projected, outside, config.eps)
+            step = direction - scaling * projected  # P N + phi (G - P R) = P (N - phi R) + phi G
+        move = project_back(space.basis, step)
+        if config.complement:
+            move.addcmul_(gradient, scaling)
+        orient(space.parameter).add_(move, alpha=rate)
+        space.factor.add_(direction, alpha=rate)
+        space.moved = True
+
+    def _decay(self, space: _Subspace) -> None:
+        keep = self._keep
+        if keep != 1:
+            space.parameter.mul_(keep)
+            space.factor.mul_(keep)
+            for done in space.finished:
+                done.factor.mul_(keep)
+
+    @property
+    def _keep(self) -> float:
+        return 1 - self.config.learning_rate * self.config.weight_decay
+
     @torch.no_grad()
     def step(self) -> None:
-        """One step from the gradients of the last `backward()`; a target that saw none only decays."""
-        config = self.config
-        keep = 1 - config.learning_rate * config.weight_decay
-        self.decay *= keep
+        """Ends the step of the last `backward()`, in which each target moved; one that saw no gradient only decays."""
+        self.decay *= self._keep
         for space in self._subspaces.values():
-            if keep != 1:
-                space.parameter.mul_(keep)
-                space.factor.mul_(keep)
-                for done in space.finished:
-                    done.factor.mul_(keep)
-            if space.projected is not None:
-                move = (-config.learning_rate * config.scale) * self._direction(space, space.projected)
-                orient(space.parameter).add_(project_back(space.basis, move))
-                space.factor += move
-                space.projected = None
+            if not space.moved:
+                self._decay(space)
+            space.moved = False
 
     def _direction(self, space: _Subspace, projected: Tensor) -> Tensor:
         """`N (r, k)`: Adam's normalised step, clipped to an RMS of `update_clip` (Adafactor, arXiv 1804.04235)."""
@@ -212,7 +247,7 @@ class GaLoreAdamW:
         return direction
 
     def factors(self, name: str) -> list[Factor]:
-        """What moved the target since the start: `W_K = decay W_0 + sum_j basis_j @ factor_j`, oriented."""
+        """What moved the target inside its bases: without complement `W_K = decay W_0 + sum_j basis_j @ factor_j`."""
         space = self._subspaces[name]
         return [*space.finished, Factor(space.basis, space.factor)]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from fedgalore.job_spec import FedAvgSpec, MethodSpec
 
-DTYPE_BYTES = {"F32": 4}
+DTYPE_BYTES = {"F32": 4, "F16": 2}
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    dtype: str  # safetensors' name: "F32"
+    dtype: str  # safetensors' name: a key of DTYPE_BYTES
     shape: tuple[int, ...]
 
     @property

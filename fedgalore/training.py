@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -29,7 +30,7 @@ class TrainingStopped(Exception):
 
 @dataclass(frozen=True)
 class Update:
-    """What a participant reports: `tensors` named as in `fedgalore.layout`, all float32, contiguous, on the CPU.
+    """What a participant reports: `tensors` as `fedgalore.layout` lists them, contiguous, on the CPU.
 
     `kept` stays with the client for its next round.
     """
@@ -75,13 +76,8 @@ def local_update(
                 raise TrainingError(
                     f"the loss became {loss.item()} at step {step} of round {round_number}; lower local.learning_rate"
                 )
-            try:
+            with _diverged(f"a gradient became infinite or NaN at step {step} of round {round_number}"):
                 loss.backward()
-            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # no basis of such a gradient
-                raise TrainingError(
-                    f"a gradient became infinite or NaN at step {step} of round {round_number}; "
-                    "lower local.learning_rate"
-                ) from error
             training.step()
             if head is not None:
                 head.step()
@@ -90,7 +86,8 @@ def local_update(
             right, predictions = right + hits, predictions + count
             if on_step is not None and not on_step(step, losses[-1]):
                 raise TrainingStopped
-        tensors, kept, decay = training.tensors(), training.kept(), training.decay
+        with _diverged(f"a weight became infinite or NaN in round {round_number}"):
+            tensors, kept, decay = training.tensors(), training.kept(), training.decay
     for name, parameter in dense.items():
         tensors[f"{name}/delta"] = parameter.detach().cpu() - start.weights[name]
     tensors, kept = _settled(tensors), _settled(kept)
@@ -104,6 +101,15 @@ def local_update(
         "steps": float(len(losses)),
     }
     return Update(tensors, len(examples), decay, metrics, kept)
+
+
+@contextmanager
+def _diverged(what: str) -> Iterator[None]:
+    """What is not finite has no singular vectors."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise TrainingError(f"{what}; lower local.learning_rate") from error
 
 
 def _dense_optimizer(dense: Mapping[str, nn.Parameter], spec: JobSpec) -> torch.optim.AdamW | None:
@@ -120,7 +126,7 @@ def _dense_optimizer(dense: Mapping[str, nn.Parameter], spec: JobSpec) -> torch.
 
 
 def _settled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 @torch.no_grad()

@@ -21,9 +21,9 @@ from fedgalore.plan import DTYPE_BYTES, TensorSpec
 LENGTH_BYTES = 8  # of the field in front of the header
 MAX_HEADER_BYTES = 16 * 2**20
 ALIGNMENT = 8
-_NUMPY = {"F32": np.dtype("<f4")}
+_NUMPY: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 
-Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
 
 class CodecError(ValueError):
@@ -185,7 +185,7 @@ class SafetensorsWriter:
         self._file.write(self._encoded)
         return self
 
-    def write(self, name: str, array: Float32) -> None:
+    def write(self, name: str, array: Floats) -> None:
         """Puts one tensor at its place.
 
         Raises:
@@ -235,8 +235,8 @@ class TensorFile:
     def names(self) -> tuple[str, ...]:
         return tuple(self.header.tensors)
 
-    def tensor(self, name: str) -> Float32:
-        """A view into the map; it keeps the map alive.
+    def tensor(self, name: str) -> Floats:
+        """A view into the map, which it keeps alive; a copy where the tensor lies unaligned.
 
         Raises:
             CodecError: the file has no such tensor.
@@ -245,8 +245,8 @@ class TensorFile:
         if entry is None:
             raise CodecError(f"no tensor {name!r} in this file")
         first = self.header.data_start
-        view: Float32 = self._map[first + entry.start : first + entry.stop].view(_NUMPY[entry.spec.dtype])
-        return view.reshape(entry.spec.shape)
+        view: Floats = self._map[first + entry.start : first + entry.stop].view(_NUMPY[entry.spec.dtype])
+        return (view if view.flags.aligned else view.copy()).reshape(entry.spec.shape)
 
 
 def open_update(path: Path) -> TensorFile:

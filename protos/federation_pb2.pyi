@@ -65,7 +65,7 @@ class ModelFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("job_id", "round", "kind", "evaluate", "spec_json", "plan_json", "base_model", "model_version", "weights", "aggregate", "state", "remaining_s")
+    __slots__ = ("job_id", "round", "kind", "evaluate", "spec_json", "plan_json", "base_model", "model_version", "weights", "aggregate", "state", "remaining_s", "last_contribution")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Task.Kind]
@@ -86,6 +86,7 @@ class Task(_message.Message):
     AGGREGATE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REMAINING_S_FIELD_NUMBER: _ClassVar[int]
+    LAST_CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     round: int
     kind: Task.Kind
@@ -98,7 +99,8 @@ class Task(_message.Message):
     aggregate: BlobRef
     state: BlobRef
     remaining_s: float
-    def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., evaluate: bool = ..., spec_json: _Optional[str] = ..., plan_json: _Optional[str] = ..., base_model: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., model_version: _Optional[int] = ..., weights: _Optional[_Union[BlobRef, _Mapping]] = ..., aggregate: _Optional[_Union[BlobRef, _Mapping]] = ..., state: _Optional[_Union[BlobRef, _Mapping]] = ..., remaining_s: _Optional[float] = ...) -> None: ...
+    last_contribution: int
+    def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., evaluate: bool = ..., spec_json: _Optional[str] = ..., plan_json: _Optional[str] = ..., base_model: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., model_version: _Optional[int] = ..., weights: _Optional[_Union[BlobRef, _Mapping]] = ..., aggregate: _Optional[_Union[BlobRef, _Mapping]] = ..., state: _Optional[_Union[BlobRef, _Mapping]] = ..., remaining_s: _Optional[float] = ..., last_contribution: _Optional[int] = ...) -> None: ...
 
 class DownloadBlobRequest(_message.Message):
     __slots__ = ("client", "sha256", "offset", "job_id", "round")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from fedgalore.aggregate import mean_of_factors, truncate
+from fedgalore.compression import Compressed, compress
 from fedgalore.job_spec import FedGaLoreSpec, JobSpec
-from fedgalore.layout import bases_per_round, sketch_width
+from fedgalore.layout import bases_per_round, sketch_width, uplink_rank_at
 from fedgalore.methods.base import GroupResult, LocalTraining, Method, Round, Start, put_change
 from fedgalore.optim import Factor, GaLoreAdamW, SharedBasis, SubspaceConfig
 from fedgalore.plan import Target, TrainingPlan, rank_at
-from fedgalore.projector import leading_left_vectors
+from fedgalore.projector import leading_left_vectors, orient
 from fedgalore.second_moment import SecondMomentSketch, carry, floored
 from fedgalore.seeding import derive_seed
 from fedgalore.shared_signal import extract
@@ -38,7 +40,7 @@ class FedGaLore(Method):
             shared_bases(task.plan, spec, round_number, state) if method.basis == "shared" else None,
         )
         with optimizer:
-            yield _SubspaceTraining(optimizer, task.plan, spec, round_number)
+            yield _SubspaceTraining(optimizer, task, spec, client, round_number, start)
 
     def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
         method = _method(this.spec)
@@ -46,8 +48,9 @@ class FedGaLore(Method):
         bases = _bases(targets, this)
         reference = None
         if bases:
+            suffix = "right" if method.compresses else "factor.{}"
             rights = [
-                _gather(this, client, targets, f"factor.{j}")
+                _gather(this, client, targets, suffix.format(j))
                 for client in range(len(this.clients))
                 for j in range(len(bases[client]))
             ]
@@ -89,6 +92,7 @@ def subspace_config(spec: JobSpec) -> SubspaceConfig:
         eps=local.eps,
         weight_decay=local.weight_decay,
         scale=method.scale,
+        complement=method.outside,
         basis_pool=method.basis_pool,
         update_proj_gap=method.update_proj_gap,
         prior_steps=method.prior_steps,
@@ -121,11 +125,15 @@ def shared_bases(
 
 
 class _SubspaceTraining:
-    def __init__(self, optimizer: GaLoreAdamW, plan: TrainingPlan, spec: JobSpec, round_number: int) -> None:
+    def __init__(
+        self, optimizer: GaLoreAdamW, task: TaskModel, spec: JobSpec, client: str, round_number: int, start: Start
+    ) -> None:
         self._optimizer = optimizer
-        self._plan = plan
+        self._task = task
         self._spec = spec
+        self._client = client
         self._round_number = round_number
+        self._start = start
 
     @property
     def decay(self) -> float:
@@ -135,24 +143,46 @@ class _SubspaceTraining:
         self._optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Exact factors, and what the job wants to know of the optimizer's state."""
+        """What tells the change, and what the job wants to know of the optimizer's state."""
         method = _method(self._spec)
-        shared = method.basis == "shared"
         tensors: dict[str, Tensor] = {}
-        for target in self._plan.targets:
-            if shared:
-                tensors[f"{target.name}/sketch"] = self._optimizer.range_sketch(target.name)
+        for target in self._task.plan.targets:
+            name, sketch = target.name, self._optimizer.sketch(target.name)
+            if method.compresses:
+                sent = self._compressed[name]
+                tensors |= {f"{name}/left": sent.left, f"{name}/right": sent.right}
+                basis = sent.left[:, : sketch.basis.shape[1]].float()
+                sketch = SecondMomentSketch(basis, carry(sketch, basis), sketch.residual)
+            if method.basis == "shared":
+                tensors[f"{name}/sketch"] = self._optimizer.range_sketch(name)
                 if self._round_number == 1:
                     continue
-            for j, factor in enumerate(self._factors(target)):
-                if not shared:
-                    tensors[f"{target.name}/basis.{j}"] = factor.basis
-                tensors[f"{target.name}/factor.{j}"] = factor.factor
+            if not method.compresses:
+                for j, factor in enumerate(self._factors(target)):
+                    if method.basis == "local":
+                        tensors[f"{name}/basis.{j}"] = factor.basis
+                    tensors[f"{name}/factor.{j}"] = factor.factor
             if method.state_sync in ("ajive", "average"):
-                sketch = self._optimizer.sketch(target.name)
-                tensors[f"{target.name}/second_moment"] = sketch.second_moment
-                tensors[f"{target.name}/residual"] = sketch.residual
+                # float16 holds the root down to gradients of 6e-8, near Adam's own eps; V it could not
+                tensors[f"{name}/rms"] = sketch.second_moment.sqrt().half()
+                tensors[f"{name}/residual"] = sketch.residual
         return tensors
+
+    @cached_property
+    def _compressed(self) -> dict[str, Compressed]:
+        """The round's whole change of each target, with what earlier updates left out."""
+        method = _method(self._spec)
+        compressed = {}
+        for target in self._task.plan.targets:
+            name, weight = target.name, self._task.targets()[target.name][0].detach()
+            change = orient(weight - self.decay * self._start.weights[name].to(weight.device))
+            left_out = self._start.own.get(f"{name}/residue")
+            if left_out is not None:
+                change = change + left_out.to(weight.device)
+            seed = derive_seed(self._spec.seed, "uplink", self._client, self._round_number, name)
+            rank = uplink_rank_at(method, target, self._client)
+            compressed[name] = compress(change, rank, torch.Generator().manual_seed(seed))
+        return compressed
 
     def _factors(self, target: Target) -> list[Factor]:
         factors = self._optimizer.factors(target.name)
@@ -161,14 +191,16 @@ class _SubspaceTraining:
         return factors + [empty] * (bases_per_round(self._spec) - len(factors))
 
     def kept(self) -> dict[str, Tensor]:
-        if _method(self._spec).state_sync != "local":
-            return {}
+        method = _method(self._spec)
         kept: dict[str, Tensor] = {}
-        for target in self._plan.targets:
-            sketch = self._optimizer.sketch(target.name)
-            kept[f"{target.name}/reference"] = sketch.basis
-            kept[f"{target.name}/second_moment"] = sketch.second_moment
-            kept[f"{target.name}/residual"] = sketch.residual
+        for target in self._task.plan.targets:
+            if method.state_sync == "local":
+                sketch = self._optimizer.sketch(target.name)
+                kept[f"{target.name}/reference"] = sketch.basis
+                kept[f"{target.name}/second_moment"] = sketch.second_moment
+                kept[f"{target.name}/residual"] = sketch.residual
+            if method.compresses:
+                kept[f"{target.name}/residue"] = self._compressed[target.name].residue
         return kept
 
 
@@ -176,15 +208,17 @@ class _SubspaceTraining:
 
 
 def _gather(this: Round, client: int, targets: Sequence[Target], suffix: str) -> Tensor:
-    """One client's tensors of a group as a batch `(B, ...)`."""
+    """One client's tensors of a group as a batch `(B, ...)`, float32."""
     read = this.clients[client].read
-    return torch.stack([read(f"{target.name}/{suffix}") for target in targets]).to(this.device)
+    return torch.stack([read(f"{target.name}/{suffix}") for target in targets]).to(this.device).float()
 
 
 def _bases(targets: Sequence[Target], this: Round) -> list[list[Tensor]]:
-    """Each client's bases of the round, `(B, d, r_i)`; empty in the round that only sketches."""
+    """Each client's left factors of the round, `(B, d, r_i)`; empty in the round that only sketches."""
     method = _method(this.spec)
     clients = range(len(this.clients))
+    if method.compresses:
+        return [[_gather(this, client, targets, "left")] for client in clients]
     if method.basis == "local":
         stretches = range(bases_per_round(this.spec))
         return [[_gather(this, client, targets, f"basis.{j}") for j in stretches] for client in clients]
@@ -211,12 +245,11 @@ def _align(
 
     `reference (B, d, r)`.
     """
-    sketches = [
-        SecondMomentSketch(
-            own[-1], _gather(this, client, targets, "second_moment"), _gather(this, client, targets, "residual")
-        )
-        for client, own in enumerate(bases)
-    ]
+    sketches = []
+    for client, own in enumerate(bases):
+        second = _gather(this, client, targets, "rms").square()
+        basis = own[-1][..., : second.shape[-2]]
+        sketches.append(SecondMomentSketch(basis, second, _gather(this, client, targets, "residual")))
     p = this.shares.to(this.device)[:, None, None, None]
     blocks = torch.stack([carry(sketch, reference) for sketch in sketches]).double()  # (M, B, r, k)
     mean = (p * blocks).sum(0)
@@ -229,9 +262,9 @@ def _align(
         explained = joint.square().sum((1, 2, 3)) / families.square().sum((1, 2, 3)).clamp_min(1e-300)
         result.statistics["joint_rank"] = signal.joint_rank.tolist()
         result.statistics["explained_share"] = explained.tolist()
-    second = floored(aligned, mean).float().cpu()
+    start = floored(aligned, mean).float().cpu()
     residual = (p * torch.stack([sketch.residual for sketch in sketches]).double()).sum(0).float().cpu()
     for index, target in enumerate(targets):
         result.state[f"{target.name}/reference"] = reference[index].cpu().contiguous()
-        result.state[f"{target.name}/second_moment"] = second[index].contiguous()
+        result.state[f"{target.name}/second_moment"] = start[index].contiguous()
         result.state[f"{target.name}/residual"] = residual[index].contiguous()

@@ -234,6 +234,7 @@ async def test_a_stopped_agent_takes_its_task_again(coordinator, tiny_model, tmp
 
 
 METHODS = {
+    "what an update left out": {"kind": "fedgalore", "rank": 2},
     "a shared basis": {"kind": "fedgalore", "rank": 2, "basis": "shared"},
     "states of its own": {"kind": "fedgalore", "rank": 2, "state_sync": "local", "update_proj_gap": 1},
     "both": {"kind": "fedgalore", "rank": 2, "basis": "shared", "state_sync": "local"},

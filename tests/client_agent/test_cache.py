@@ -159,13 +159,15 @@ def test_what_is_kept_belongs_to_client_and_job_and_goes_from_version_to_version
     for path in (*others, *mine):
         path.write_bytes(b"x")
     first, second, _, last = mine
-    assert cache.last_kept("a", "job-1", 1) is None
-    assert cache.last_kept("a", "job-1", 2) == first
-    assert cache.last_kept("a", "job-1", 9) == second  # two rounds without this client
-    assert [path.exists() for path in mine] == [False, True, True, True]
-    assert cache.last_kept("a", "job-1", 9) == second  # the same round once more: the same start
-    assert cache.last_kept("a", "job-1", 11) == last  # by number: 10 is after 9
+    assert cache.last_kept("a", "job-1", 0) is None  # no update of it was ever aggregated
+    assert cache.last_kept("a", "job-1", 1) == first
+    assert cache.last_kept("a", "job-1", 2) == second
+    assert [path.exists() for path in mine] == [False, True, True, True]  # the later ones were not aggregated
+    assert cache.last_kept("a", "job-1", 2) == second  # the same round once more: the same start
+    assert cache.last_kept("a", "job-1", 10) == last  # by number: 10 is after 9
     assert [path.exists() for path in mine] == [False, False, False, True]
+    assert cache.last_kept("a", "job-1", 12) is None  # this site lost what it kept
+    last.write_bytes(b"x")
     assert all(path.exists() for path in others)
     cache.forget_updates("job-1")
     assert last.exists()

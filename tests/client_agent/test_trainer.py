@@ -182,7 +182,9 @@ def test_what_a_client_keeps_is_what_its_next_round_starts_from(task, tiny_model
 
     forgetful, kept = update(1, None, "first")
     assert set(open_update(kept).names) == {
-        f"{target.name}/{part}" for target in task.plan.targets for part in ("reference", "second_moment", "residual")
+        f"{target.name}/{part}"
+        for target in task.plan.targets
+        for part in ("reference", "second_moment", "residual", "residue")
     }
     once, kept_once = update(1, kept, "once")
     twice, kept_twice = update(1, kept, "twice")

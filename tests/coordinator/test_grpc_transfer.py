@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 
 from coordinator.grpc_server import serve
@@ -20,7 +19,7 @@ from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 from tests.builders import a_plan
 from tests.coordinator.door import BIG, Code, House, header, open_house, told
-from tests.coordinator.updates import Sample, ref
+from tests.coordinator.updates import Sample, full, ref
 
 
 @pytest.fixture
@@ -250,8 +249,8 @@ def an_update(job: Any, client: str, version: int, folder: Path, **spoilt: float
     values = {}
     for name, spec in tensors.items():
         suffix = name.rsplit("/")[-1]
-        usual = 1.0 if suffix in ("second_moment", "residual") else -1.0
-        values[name] = np.full(spec.shape, spoilt.get(suffix, usual), np.float32)
+        usual = 1.0 if suffix in ("rms", "residual") else -1.0
+        values[name] = full(spec, spoilt.get(suffix, usual))
     sample = Sample(job_id=job.id, round=job.round.number, client=client, tensors=tensors, values=values)
     return sample, sample.bytes_in(folder)
 

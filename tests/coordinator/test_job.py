@@ -168,6 +168,18 @@ def test_a_job_from_post_to_end() -> None:
     assert step.closed.phase is Phase.COMMITTED
 
 
+def test_contributions_tell_the_last_version_that_a_clients_update_is_in() -> None:
+    job = committed(running(rounds={"count": 5}))
+    assert job.contributions == dict.fromkeys(PAIR, 1)
+    job = play(abandoned(job), Tick())
+    job = tell(job, Candidates(("a", "b", "c")), Reported("a", a_receipt("a")), Reported("c", a_receipt("c")))
+    assert job.contributions == dict.fromkeys(PAIR, 1)  # reported, but not aggregated yet
+    assert job.round is not None
+    job = tell(job, rounds.Tick(), now=job.round.deadline + 1) if job.round.phase is Phase.REPORTING else job
+    job = tell(job, Aggregated(a_version(2), {}, {}))
+    assert job.contributions == {"a": 2, "b": 1, "c": 2}
+
+
 def test_a_missed_evaluation_does_not_spoil_the_model() -> None:
     job = abandoned(committed(running(rounds={"count": 1})))
     assert (job.status, job.model) == (Status.COMPLETED, a_version(1))

@@ -195,7 +195,7 @@ def test_values_that_are_not_finite_are_refused_by_tensor(
 @pytest.mark.parametrize("name", list(SAMPLE.tensors))
 def test_only_second_moments_must_not_be_negative(blobs: DirectoryBlobStore, tmp_path: Path, name: str) -> None:
     content = SAMPLE.with_value(name, -1.0).bytes_in(tmp_path)
-    if name.endswith(("/second_moment", "/residual")):
+    if name.endswith(("/rms", "/residual")):
         with pytest.raises(InvalidUpdate, match=f"tensor '{name}' holds negative values"):
             send(blobs, SAMPLE, content)
         assert blobs.partial_keys() == []
@@ -263,11 +263,11 @@ def test_metadata_that_does_not_fit_is_refused_by_field(
 
 def test_other_tensors_than_the_plans_are_refused_from_the_header(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
     first, *rest = SAMPLE.tensors
-    shape = SAMPLE.tensors[first].shape
-    turned = replace(SAMPLE, tensors={**SAMPLE.tensors, first: TensorSpec("F32", shape[::-1])})
-    refused_by_header(
-        blobs, SAMPLE, turned.bytes_in(tmp_path), rf"tensor '{first}' is F32 .*; this job's plan asks for F32"
-    )
+    dtype, shape = SAMPLE.tensors[first].dtype, SAMPLE.tensors[first].shape
+    for other in (TensorSpec(dtype, shape[::-1]), TensorSpec("F16" if dtype == "F32" else "F32", shape)):
+        changed = replace(SAMPLE, tensors={**SAMPLE.tensors, first: other}).bytes_in(tmp_path)
+        reason = rf"tensor '{first}' is {other.dtype} .*; this job's plan asks for {dtype}"
+        refused_by_header(blobs, SAMPLE, changed, reason)
     renamed = replace(
         SAMPLE, tensors={"x": SAMPLE.tensors[first], **{name: SAMPLE.tensors[name] for name in rest}}
     ).bytes_in(tmp_path)

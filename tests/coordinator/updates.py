@@ -15,7 +15,12 @@ from fedgalore.plan import TensorSpec
 from protos.codec import SafetensorsWriter
 from tests.builders import a_plan, a_spec
 
+DTYPES = {"F32": np.float32, "F16": np.float16}
 TENSORS = update_tensors(a_spec(), a_plan(), "site-a", 3)
+
+
+def full(tensor: TensorSpec, value: float) -> np.ndarray:
+    return np.full(tensor.shape, value, DTYPES[tensor.dtype])
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Sample:
 
     def with_value(self, name: str, value: float) -> Sample:
         """The last element of a tensor set to `value`."""
-        array = np.ones(self.tensors[name].shape, np.float32)
+        array = full(self.tensors[name], 1.0)
         array.reshape(-1)[-1] = value
         return replace(self, values={name: array})
 
@@ -53,7 +58,7 @@ class Sample:
         path = folder / "sample.safetensors"
         with SafetensorsWriter(path, self.tensors, {k: v for k, v in metadata.items() if v is not None}) as writer:
             for name, tensor in self.tensors.items():
-                writer.write(name, self.values.get(name, np.ones(tensor.shape, np.float32)))
+                writer.write(name, self.values.get(name, full(tensor, 1.0)))
         return path.read_bytes()
 
 

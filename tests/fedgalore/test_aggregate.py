@@ -53,19 +53,31 @@ def a_client(name: str, spec, num_examples: int = 10, decay: float = 1.0, seed: 
     for key, tensor in update_tensors(spec, PLAN, name, 1).items():
         drawn = torch.randn(tensor.shape, generator=generator)
         kind = key.rsplit("/", 1)[1].split(".")[0]
-        if kind == "basis":
-            tensors[key] = torch.linalg.qr(drawn)[0]
+        if kind in ("basis", "left"):
+            drawn = torch.linalg.qr(drawn)[0]
         else:
-            tensors[key] = 0.1 * drawn if kind in ("factor", "delta") else drawn.square()
+            drawn = 0.1 * drawn if kind in ("factor", "right", "delta") else drawn.square()
+        tensors[key] = drawn.half() if tensor.dtype == "F16" else drawn
     return ClientTensors(name, num_examples, decay, tensors.__getitem__)
 
 
-def moved(client: ClientTensors, target: Target, count: int) -> torch.Tensor:
-    """`sum_j P_j S_j` of one client, oriented, float64."""
-    return sum(
-        client.read(f"{target.name}/basis.{j}").double() @ client.read(f"{target.name}/factor.{j}").double()
-        for j in range(count)
-    )
+def factors_of(spec) -> list[tuple[str, str]]:
+    """Suffixes of the pairs that tell a client's change."""
+    if spec.method.compresses:
+        return [("left", "right")]
+    return [(f"basis.{j}", f"factor.{j}") for j in range(bases_per_round(spec))]
+
+
+def moved(client: ClientTensors, target: Target, spec) -> torch.Tensor:
+    """What one client sent of its change, oriented, float64."""
+    pairs = [[client.read(f"{target.name}/{part}").double() for part in pair] for pair in factors_of(spec)]
+    return sum(left @ right for left, right in pairs)
+
+
+def sketch_of(client: ClientTensors, target: Target, spec) -> SecondMomentSketch:
+    rms = client.read(f"{target.name}/rms").float()
+    basis = client.read(f"{target.name}/{factors_of(spec)[-1][0]}")[:, : len(rms)].float()
+    return SecondMomentSketch(basis, rms.square(), client.read(f"{target.name}/residual"))
 
 
 def aggregate(clients, spec, weights=None, residue=None, round_number=1):
@@ -77,6 +89,9 @@ def a_spec_of(**method_choices):
     local = {"steps": method_choices.pop("steps", 4), "batch_size": 2}
     server = {"learning_rate": method_choices.pop("server_rate", 1.0)}
     return a_spec(method={"rank": 3, "update_proj_gap": 2, **method_choices}, local=local, server=server)
+
+
+SENDING = pytest.mark.parametrize("complement", [0, 1], ids=["exactly", "the leading part"])
 
 
 # --- factors -------------------------------------------------------------------------------------------------
@@ -153,13 +168,14 @@ def test_truncation_is_the_best_of_its_rank_and_its_residue_the_rest(rank):
 # --- a round -------------------------------------------------------------------------------------------------
 
 
+@SENDING
 @pytest.mark.parametrize("steps", [2, 4])
-def test_new_weights_are_the_weighted_mean_of_the_clients_weights(steps):
-    spec = a_spec_of(steps=steps)
+def test_new_weights_are_the_weighted_mean_of_the_clients_weights(steps, complement):
+    spec = a_spec_of(steps=steps, complement=complement)
     clients = [a_client(name, spec, n, 0.97) for name, n in (("a", 5), ("b", 30), ("c", 15))]
     old, result = global_weights(), aggregate([*clients], spec)
     for target in PLAN.targets:
-        each = [0.97 * orient(old[target.name]).double() + moved(c, target, bases_per_round(spec)) for c in clients]
+        each = [0.97 * orient(old[target.name]).double() + moved(c, target, spec) for c in clients]
         expected = orient_back((each[0] * 5 + each[1] * 30 + each[2] * 15) / 50, target)
         torch.testing.assert_close(result.weights[target.name].double(), expected, rtol=1e-5, atol=1e-5)
     for item in PLAN.dense:
@@ -188,8 +204,9 @@ def test_mixing_weights_are_shares_of_examples_and_decay_is_their_mean():
 @pytest.mark.parametrize("steps", [2, 4])
 @pytest.mark.parametrize("downlink_rank", [None, 2, 9])
 @pytest.mark.parametrize("rate", [1.0, 0.7])
-def test_a_client_applies_the_aggregate_to_the_same_bits(steps, downlink_rank, rate):
-    spec = a_spec_of(steps=steps, downlink_rank=downlink_rank, server_rate=rate)
+@SENDING
+def test_a_client_applies_the_aggregate_to_the_same_bits(steps, downlink_rank, rate, complement):
+    spec = a_spec_of(steps=steps, downlink_rank=downlink_rank, server_rate=rate, complement=complement)
     clients = [a_client(name, spec, decay=0.93) for name in "abc"]
     result = aggregate(clients, spec)
     received = {name: tensor.clone() for name, tensor in result.aggregate.items()}
@@ -215,7 +232,7 @@ def test_factors_applied_give_the_same_bits_wherever_they_lie_in_memory(offset, 
 
 @pytest.mark.parametrize(("clients", "smaller"), [(1, True), (6, False)])
 def test_the_change_goes_down_as_factors_where_these_are_smaller(clients, smaller):
-    spec = a_spec_of()
+    spec = a_spec_of(complement=0)
     result = aggregate([a_client(str(i), spec) for i in range(clients)], spec)
     assert ("wide.a/left" in result.aggregate) is smaller
     assert ("tall/dense" in result.aggregate) is not smaller
@@ -229,7 +246,7 @@ def test_the_change_goes_down_as_factors_where_these_are_smaller(clients, smalle
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_what_a_downlink_rank_leaves_out_is_sent_later(downlink_rank, rate):
     spec = a_spec_of(downlink_rank=downlink_rank, server_rate=rate)
-    exact_spec = a_spec_of(server_rate=rate)
+    exact_spec = a_spec_of(server_rate=rate)  # of the same updates
     start = weights = exact = global_weights()
     residue: dict[str, torch.Tensor] = {}
     for number in range(5):
@@ -287,21 +304,18 @@ def test_sorted_lists_give_the_same_bits_however_updates_arrived():
 
 @pytest.mark.parametrize("sync", ["ajive", "average"])
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_one_client_or_equal_clients_keep_their_own_state(sync, count):
-    spec = a_spec_of(state_sync=sync)
+@SENDING
+def test_one_client_or_equal_clients_keep_their_own_state(sync, count, complement):
+    spec = a_spec_of(state_sync=sync, complement=complement)
     clients = [a_client(str(i), spec, num_examples=3 + i, seed=8) for i in range(count)]
     result = aggregate(clients, spec)
-    last = bases_per_round(spec) - 1
     for target in PLAN.targets:
-        read = clients[0].read
-        sketch = SecondMomentSketch(
-            read(f"{target.name}/basis.{last}"), read(f"{target.name}/second_moment"), read(f"{target.name}/residual")
-        )
+        sketch = sketch_of(clients[0], target, spec)
         reference = result.state[f"{target.name}/reference"]
         own = carry(sketch, reference)
         torch.testing.assert_close(result.state[f"{target.name}/second_moment"], own, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(result.state[f"{target.name}/residual"], sketch.residual)
-        dense = moved(clients[0], target, bases_per_round(spec))
+        dense = moved(clients[0], target, spec)
         leading = torch.linalg.svd(dense, full_matrices=False)[0][:, : target.rank]
         assert torch.linalg.svdvals(leading.T @ reference.double()).min() > 1 - 1e-5
     if sync == "ajive":
@@ -309,23 +323,14 @@ def test_one_client_or_equal_clients_keep_their_own_state(sync, count):
         assert result.statistics["explained_share"] == pytest.approx([1.0] * 4)
 
 
-def test_averaged_states_are_the_weighted_mean_in_the_reference_basis():
-    spec = a_spec_of(state_sync="average")
+@SENDING
+def test_averaged_states_are_the_weighted_mean_in_the_reference_basis(complement):
+    spec = a_spec_of(state_sync="average", complement=complement)
     clients = [a_client("a", spec, 10), a_client("b", spec, 30)]
     state = aggregate(clients, spec).state
     for target in PLAN.targets:
         reference = state[f"{target.name}/reference"]
-        each = [
-            carry(
-                SecondMomentSketch(
-                    c.read(f"{target.name}/basis.1"),
-                    c.read(f"{target.name}/second_moment"),
-                    c.read(f"{target.name}/residual"),
-                ),
-                reference,
-            )
-            for c in clients
-        ]
+        each = [carry(sketch_of(c, target, spec), reference) for c in clients]
         expected = 0.25 * each[0] + 0.75 * each[1]
         torch.testing.assert_close(state[f"{target.name}/second_moment"], expected, rtol=1e-4, atol=1e-5)
         residual = 0.25 * clients[0].read(f"{target.name}/residual") + 0.75 * clients[1].read(f"{target.name}/residual")
@@ -337,7 +342,7 @@ def resembling(client: ClientTensors, share: float = 0.1) -> ClientTensors:
 
     def read(name: str) -> torch.Tensor:
         tensor = client.read(name)
-        if not name.endswith(("second_moment", "residual")):
+        if not name.endswith(("rms", "residual")):
             return tensor
         pattern = torch.rand(1, tensor.shape[1], generator=seeded(tensor.shape[1]))
         return tensor.mean(1, keepdim=True) * pattern + share * tensor
@@ -373,7 +378,7 @@ def test_clients_that_agree_to_a_percent_start_near_their_mean():
         def read(name: str) -> torch.Tensor:
             tensor = client.read(name)
             off = 1 + 0.01 * torch.randn(tensor.shape, generator=seeded(seed))
-            return tensor * off if name.endswith("second_moment") else tensor
+            return (tensor * off.sqrt()).half() if name.endswith("rms") else tensor
 
         return ClientTensors(client.client, client.num_examples, client.decay, read)
 
@@ -397,7 +402,10 @@ def test_a_state_is_always_a_second_moment(sync, scale, zero_for, seed):
         factor = 0.0 if client.client == zero_for else scale
 
         def read(name: str) -> torch.Tensor:
-            return client.read(name) * (factor if name.endswith(("second_moment", "residual")) else 1)
+            tensor = client.read(name)
+            if name.endswith("rms"):
+                return (tensor * factor**0.5).clamp(max=65504)
+            return tensor * factor if name.endswith("residual") else tensor
 
         return ClientTensors(client.client, client.num_examples, client.decay, read)
 

@@ -1,5 +1,8 @@
 """The lists that the doors check uploads against, compared with what clients and server really make of a real model."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -16,7 +19,7 @@ from fedgalore.methods import method_of
 from fedgalore.methods.base import Start
 from fedgalore.methods.fedgalore import _SubspaceTraining, subspace_config
 from fedgalore.optim import GaLoreAdamW
-from fedgalore.plan import Target, TrainingPlan, factors_are_smaller
+from fedgalore.plan import Target, TensorSpec, TrainingPlan, factors_are_smaller
 from fedgalore.server import apply_aggregate
 from fedgalore.tasks import TaskModel
 from fedgalore.training import local_update
@@ -26,8 +29,12 @@ from tests.fedgalore.rounds import a_round, aggregated, clients_of
 
 CASES = {
     "plain": {},
+    "exact": {"complement": 0},
     "basis changes inside a round": {"update_proj_gap": 2},
-    "a basis for every step": {"update_proj_gap": 1},
+    "basis changes inside a round, exact": {"update_proj_gap": 2, "complement": 0},
+    "a basis for every step, exact": {"update_proj_gap": 1, "complement": 0},
+    "uplink cut": {"uplink_rank": 2},
+    "uplink cut above the smaller side": {"uplink_rank": 64},
     "downlink cut": {"downlink_rank": 2},
     "downlink cut above the smaller side": {"downlink_rank": 64},
     "no states": {"state_sync": "reset"},
@@ -38,6 +45,7 @@ CASES = {
     "one basis, no states": {"basis": "shared", "state_sync": "reset"},
     "ranks by module": {"rank_pattern": {"0.attention.output.dense": 2, "query": 7}},
     "ranks by client": {"client_ranks": {"b": 7}},
+    "ranks by client, exact": {"client_ranks": {"b": 7}, "complement": 0},
     "fedavg": {"kind": "fedavg"},
     "fedit": {"kind": "fedit"},
     "fedit, ranks by module": {"kind": "fedit", "rank_pattern": {"query": 7}},
@@ -49,13 +57,12 @@ CASES = {
 }
 
 
-def listed(expected):
-    return {name: spec.shape for name, spec in expected.items()}
+DTYPES = {torch.float32: "F32", torch.float16: "F16"}
 
 
 def made(tensors):
-    assert all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors.values())
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    assert all(tensor.is_contiguous() for tensor in tensors.values())
+    return {name: TensorSpec(DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -69,7 +76,7 @@ def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, ti
     task = TaskModel.load(spec, tiny_bert if kind == "bert" else tiny_gpt2)
     plan, weights = task.plan, task.weights() | method_of(spec).carried(spec, task.plan)
     assert {t.tall for t in plan.targets} == {True, False}
-    assert made(weights) == listed(weights_tensors(spec, plan))
+    assert made(weights) == weights_tensors(spec, plan)
     state: dict[str, torch.Tensor] = {}
     residue: dict[str, torch.Tensor] = {}
     data = sentences if kind == "bert" else questions
@@ -77,14 +84,14 @@ def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, ti
         updates = {}
         for name in ("a", "b"):
             update = local_update(task, spec, data(8, sum(name.encode())), name, number, Start(weights, state))
-            assert made(update.tensors) == listed(update_tensors(spec, plan, name, number))
+            assert made(update.tensors) == update_tensors(spec, plan, name, number)
             updates[name] = update
         this = a_round(spec, clients_of(updates), weights, state, residue, number)
         result = aggregated(plan, this)
-        assert made(result.aggregate) == listed(aggregate_tensors(spec, plan, ["a", "b"], number))
-        assert made(result.state) == listed(state_tensors(spec, plan, number))
-        assert made(result.residue) == listed(residue_tensors(spec, plan))
-        assert made(result.weights) == listed(weights_tensors(spec, plan))
+        assert made(result.aggregate) == aggregate_tensors(spec, plan, ["a", "b"], number)
+        assert made(result.state) == state_tensors(spec, plan, number)
+        assert made(result.residue) == residue_tensors(spec, plan)
+        assert made(result.weights) == weights_tensors(spec, plan)
         applied = apply_aggregate(weights, result.aggregate, this.decay, plan, spec)
         assert applied.keys() == result.weights.keys()
         assert all(torch.equal(applied[name], result.weights[name]) for name in applied)
@@ -95,14 +102,15 @@ def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, ti
 
 def test_a_weight_that_saw_no_gradient_still_fills_its_place_in_the_update():
     plan = TrainingPlan((Target("used", (4, 6), 2), Target("unused", (6, 4), 2)), ())
-    spec = a_spec(local={"steps": 5}, method={"update_proj_gap": 2})
+    spec = a_spec(local={"steps": 5}, method={"update_proj_gap": 2, "complement": 0})
     weights = {target.name: nn.Parameter(torch.randn(target.shape)) for target in plan.targets}
     with GaLoreAdamW({name: (weight, 2) for name, weight in weights.items()}, subspace_config(spec)) as optimizer:
         for _ in range(5):
             weights["used"].square().sum().backward()
             optimizer.step()
-    tensors = _SubspaceTraining(optimizer, plan, spec, 1).tensors()
-    assert {name: tuple(t.shape) for name, t in tensors.items()} == listed(update_tensors(spec, plan, "a", 1))
+    task: Any = SimpleNamespace(plan=plan)
+    tensors = _SubspaceTraining(optimizer, task, spec, "a", 1, Start({})).tensors()
+    assert made(tensors) == update_tensors(spec, plan, "a", 1)
     assert all(not tensors[f"unused/factor.{j}"].any() for j in range(3))
     assert all(tensors[f"used/factor.{j}"].any() for j in range(3))
 
@@ -115,7 +123,7 @@ def test_bases_of_a_round(steps, gap, bases):
 def test_an_aggregate_goes_down_dense_from_the_rank_where_factors_are_no_smaller():
     assert factors_are_smaller(10, 10, 4)
     assert not factors_are_smaller(10, 10, 5)
-    spec, plan = a_spec(), TrainingPlan((Target("w", (10, 10), 2),), ())
+    spec, plan = a_spec(method={"uplink_rank": 2}), TrainingPlan((Target("w", (10, 10), 2),), ())
     assert set(aggregate_tensors(spec, plan, ["a", "b"], 1)) == {"w/left", "w/right"}
     assert set(aggregate_tensors(spec, plan, ["a", "b", "c"], 1)) == {"w/dense"}
     many = [str(i) for i in range(9)]

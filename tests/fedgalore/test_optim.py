@@ -142,7 +142,10 @@ def test_with_a_state_of_zeros_it_takes_the_steps_of_galore_torch(galore_torch, 
 
 
 def client_round_by_the_page(start, gradients, bases, gap, config: SubspaceConfig, carried):
-    """ALGORITHM, "Client, one round", in float64, bases given: the weights after each step, the last `V` and `rho`."""
+    """ALGORITHM, "Client, one round", in float64, bases given: the weights after each step, the last `V` and `rho`.
+
+    With complement, Fira's term: a column outside the basis by what AdamW made of its norm inside.
+    """
     weight = start.numpy().astype(np.float64)
     d, r = bases[0].shape
     beta1, beta2 = config.betas
@@ -172,7 +175,10 @@ def client_round_by_the_page(start, gradients, bases, gap, config: SubspaceConfi
         N = (m / (1 - beta1 ** (t + 1))) / (np.sqrt(V / bias(t + 1)) + config.eps)
         if config.update_clip is not None:
             N = N / max(1, np.sqrt(np.mean(N**2)) / config.update_clip)
-        weight = (1 - config.learning_rate * config.weight_decay) * weight - config.learning_rate * config.scale * P @ N
+        inside = np.maximum(np.linalg.norm(R, axis=0), np.sqrt(r * rhos[-1][0]))
+        outside = (G - P @ R) * np.linalg.norm(N, axis=0) / np.maximum(inside, config.eps)
+        step = P @ N + config.complement * outside
+        weight = (1 - config.learning_rate * config.weight_decay) * weight - config.learning_rate * config.scale * step
         path.append(weight)
     return path, V / bias(len(gradients)), np.mean(rhos, axis=0)
 
@@ -181,11 +187,12 @@ def client_round_by_the_page(start, gradients, bases, gap, config: SubspaceConfi
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize("prior", [0.0, 2.0, None])
 @pytest.mark.parametrize(("clip", "gap"), [(None, 4), (1.0, 100), (0.3, 4)])
-def test_a_round_is_the_one_that_the_algorithm_describes(shape, with_state, prior, clip, gap):
+@pytest.mark.parametrize("complement", [0.0, 1.0, 0.4])
+def test_a_round_is_the_one_that_the_algorithm_describes(shape, with_state, prior, clip, gap, complement):
     gradients = gradients_of(shape, 10, seed=5)
     carried = carried_sketch(shape, 3) if with_state else None
     choices = {"learning_rate": 0.03, "weight_decay": 0.5, "scale": 0.7, "eps": 1e-6, "betas": (0.8, 0.95)}
-    choices |= {"prior_steps": prior, "update_clip": clip, "update_proj_gap": gap}
+    choices |= {"prior_steps": prior, "update_clip": clip, "update_proj_gap": gap, "complement": complement}
     run = Trained(gradients, 3, carried, **choices)
     bases = [f.basis.numpy().astype(np.float64) for f in run.factors]
     assert len(bases) == -(-10 // gap)
@@ -234,6 +241,24 @@ def test_factors_and_decay_give_back_the_weights(rows, columns, share, steps, ga
 def test_rank_limits_the_change_to_the_basis():
     run = Trained(gradients_of((8, 20), 5), 2, learning_rate=0.1)
     assert torch.linalg.matrix_rank(run.weight - run.start, tol=1e-4) == 2
+
+
+def test_with_complement_the_change_has_full_rank():
+    run = Trained(gradients_of((8, 20), 5), 2, learning_rate=0.1, complement=1.0)
+    assert torch.linalg.matrix_rank(run.weight - run.start, tol=1e-4) == 8
+
+
+@pytest.mark.parametrize("inside", [0.0, 1e-20, 1e-3])
+def test_a_column_that_hardly_projects_does_not_explode(inside):
+    """The gradient leaves the basis of the first step: what AdamW remembers must not be divided by next to nothing."""
+    first, second = torch.zeros(6, 10), torch.zeros(6, 10)
+    first[:2] = torch.randn(2, 10, generator=seeded(1))
+    second[2:] = torch.randn(4, 10, generator=seeded(2))
+    second[:2] = inside * torch.randn(2, 10, generator=seeded(3))
+    run = Trained([first, second], 2, learning_rate=0.1, complement=1.0, basis_pool=1, update_proj_gap=9)
+    step = (run.path[2] - run.path[1]).norm(dim=0)
+    assert torch.isfinite(run.weight).all()
+    assert 0 < step.max() < 0.1 * (2 + 6 - 2) ** 0.5 * 1.5
 
 
 def test_a_target_without_gradients_only_decays():

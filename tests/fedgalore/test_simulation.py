@@ -105,15 +105,18 @@ def test_a_run_repeats_bit_for_bit_whatever_the_order_of_sites(tiny_bert):
 
 @pytest.mark.parametrize("method", [{"downlink_rank": 2}, {"update_proj_gap": 2}], ids=str)
 def test_rounds_are_the_ones_put_together_by_hand(tiny_bert, method):
-    """Each client starts from the last weights and state, the server from its residue."""
+    """Each client starts from the last weights and state and what it kept, the server from its residue."""
     spec = classifier(method=method, rounds={"count": 3}, local={"weight_decay": 0.1}, evaluation={"every": 0})
     sites = three_sites()
     task = TaskModel.load(spec, tiny_bert)
     weights, state, residue = task.weights(), {}, {}
+    kept = {site.name: {} for site in sites}
     for number in (1, 2, 3):
-        updates = {
-            site.name: local_update(task, spec, site.train, site.name, number, Start(weights, state)) for site in sites
-        }
+        updates = {}
+        for site in sites:
+            start = Start(weights, state, kept[site.name])
+            updates[site.name] = local_update(task, spec, site.train, site.name, number, start)
+            kept[site.name] = updates[site.name].kept
         result = aggregated(task.plan, a_round(spec, clients_of(updates), weights, state, residue, number))
         weights, state, residue = result.weights, result.state, result.residue
     assert same_bits(simulate(spec, tiny_bert, sites).weights, weights)
