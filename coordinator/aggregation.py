@@ -25,7 +25,7 @@ from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, GroupResult, Reader, Round
 from fedgalore.plan import TensorSpec, TrainingPlan
-from fedgalore.server import aggregate_group, groups
+from fedgalore.server import aggregate_group, clipped, groups
 from fedgalore.tasks import TaskError, TaskModel
 from protos.codec import SafetensorsWriter, TensorFile, open_update
 
@@ -126,6 +126,7 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
         residue=_reader(open_update(blobs.path(model.residue.sha256))) if model.residue else None,
         device=device,
     )
+    this = clipped(this, plan)
 
     outputs: dict[str, tuple[str, Mapping[str, TensorSpec]]] = {
         "weights": (layout.WEIGHTS_FORMAT, layout.weights_tensors(spec, plan)),

@@ -52,6 +52,12 @@ def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: 
     return _sorted(span, triangle @ tall)
 
 
+def squared_norm_of_product(left: Tensor, right: Tensor) -> Tensor:
+    """`|left right|^2` in float64 without the product, for `left (..., d, q)` and `right (..., q, k)`."""
+    left, right = left.double(), right.double()
+    return ((left.mT @ left) * (right @ right.mT)).sum((-2, -1)).clamp_min(0)
+
+
 def _sorted(span: Tensor, core: Tensor) -> Aggregate:
     """`span @ core` with the span rotated so that its columns carry less and less."""
     _, vectors = torch.linalg.eigh(core @ core.mT)

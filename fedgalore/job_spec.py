@@ -186,6 +186,7 @@ class LoRASpec(Strict):
 
 
 KINDS = ("fedgalore", "fedavg", "fedit", "ffa_lora", "flora", "fedex_lora")
+CLIPPABLE = ("fedgalore", "fedavg", "flora")  # sum the clients' changes in the full space
 
 
 def _method_kind(value: Any) -> str:
@@ -260,6 +261,12 @@ class LocalSpec(Strict):
 
 class ServerSpec(Strict):
     learning_rate: float = Field(default=1.0, gt=0, le=10, description="Multiplies the aggregate")
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="A client's change whose norm is above this multiple of the round's median is scaled down to it; "
+        "null: off",
+    )
 
 
 class EvaluationSpec(Strict):
@@ -303,6 +310,11 @@ class JobSpec(Strict):
             )
         if method.kind == "fedex_lora" and self.server.learning_rate != 1:
             raise ValueError("server.learning_rate: fedex_lora folds in the exact mean; leave it at 1")
+        if self.server.clip_norm is not None and method.kind not in CLIPPABLE:
+            raise ValueError(
+                f"server.clip_norm: {method.kind} averages factors, whose product has no share to scale; "
+                f"take method.kind: {' or '.join(CLIPPABLE)}, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
+from math import sqrt
+from statistics import median
 
 from torch import Tensor
 
@@ -30,6 +33,24 @@ def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterato
         yield [item]
 
 
+def clipped(this: Round, plan: TrainingPlan) -> Round:
+    """The round with `server.clip_norm` put into numbers: no change longer than so many times the median one.
+
+    What weight decay took is not part of a change. Reads every update once.
+    """
+    multiple = this.spec.server.clip_norm
+    if multiple is None:
+        return this
+    method = method_of(this.spec)
+    norms = []
+    for client in this.clients:
+        squared = sum(method.squared_norm(target, this, client) for target in plan.targets)
+        squared += sum(float(client.read(f"{item.name}/delta").double().square().sum()) for item in plan.dense)
+        norms.append(sqrt(squared))
+    most = multiple * median(norms)
+    return replace(this, clips=tuple(most / norm if norm > most else 1.0 for norm in norms))
+
+
 def aggregate_group(group: Sequence[Target] | Sequence[Dense], this: Round) -> GroupResult:
     """The server's step for one group: what becomes of its tensors."""
     targets = [item for item in group if isinstance(item, Target)]
@@ -40,7 +61,7 @@ def aggregate_group(group: Sequence[Target] | Sequence[Dense], this: Round) -> G
     for item in group:
         if isinstance(item, Dense):
             changes = [client.read(f"{item.name}/delta").to(this.device) for client in this.clients]
-            change = (this.spec.server.learning_rate * this.mean(changes)).cpu()
+            change = (this.spec.server.learning_rate * this.mean_change(changes)).cpu()
             result.aggregate[f"{item.name}/delta"] = change
             result.weights[item.name] = apply_dense(this.weights(item.name), 1.0, change)
     return result

@@ -18,7 +18,7 @@ from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, Round, Start
 from fedgalore.selection import choose_cohort
-from fedgalore.server import aggregate_group, groups
+from fedgalore.server import aggregate_group, clipped, groups
 from fedgalore.tasks import Example, TaskModel
 from fedgalore.training import Update, evaluate, local_update
 
@@ -149,17 +149,20 @@ def _aggregate(
     task: TaskModel,
     number: int,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, float]]:
-    this = Round(
-        spec=task.spec,
-        number=number,
-        clients=[
-            ClientTensors(name, update.num_examples, update.decay, update.tensors.__getitem__)
-            for name, update in sorted(updates.items())
-        ],
-        weights=weights.__getitem__,
-        state=state.__getitem__ if state else None,
-        residue=residue.__getitem__ if residue else None,
-        device=task.device,
+    this = clipped(
+        Round(
+            spec=task.spec,
+            number=number,
+            clients=[
+                ClientTensors(name, update.num_examples, update.decay, update.tensors.__getitem__)
+                for name, update in sorted(updates.items())
+            ],
+            weights=weights.__getitem__,
+            state=state.__getitem__ if state else None,
+            residue=residue.__getitem__ if residue else None,
+            device=task.device,
+        ),
+        task.plan,
     )
     new: dict[str, Tensor] = {}
     next_state: dict[str, Tensor] = {}

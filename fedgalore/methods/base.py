@@ -75,12 +75,18 @@ class Round:
     state: Reader | None  # what the clients started from beside the weights; None in the first round
     residue: Reader | None
     device: torch.device
+    clips: Sequence[float] = ()  # what each client's change is multiplied by; empty: nothing is clipped
 
     @property
     def shares(self) -> Tensor:
         """`p_i = n_i / sum n`, `(M,)` float64."""
         counts = torch.tensor([client.num_examples for client in self.clients], dtype=torch.float64)
         return counts / counts.sum()
+
+    @property
+    def clipped_shares(self) -> Tensor:
+        """What the clients' changes are weighed by, `(M,)` float64: their shares, clipped."""
+        return self.shares * torch.tensor(self.clips, dtype=torch.float64) if self.clips else self.shares
 
     @property
     def decay(self) -> float:
@@ -95,10 +101,18 @@ class Round:
 
     def mean(self, tensors: Sequence[Tensor]) -> Tensor:
         """`sum_i p_i tensor_i` in float64 and the clients' order; float32."""
-        total = torch.zeros_like(tensors[0], dtype=torch.float64)
-        for tensor, share in zip(tensors, self.shares.tolist(), strict=True):
-            total += share * tensor.double()
-        return total.float()
+        return _weighed(tensors, self.shares)
+
+    def mean_change(self, changes: Sequence[Tensor]) -> Tensor:
+        """The same of what the clients changed, clipped."""
+        return _weighed(changes, self.clipped_shares)
+
+
+def _weighed(tensors: Sequence[Tensor], shares: Tensor) -> Tensor:
+    total = torch.zeros_like(tensors[0], dtype=torch.float64)
+    for tensor, share in zip(tensors, shares.tolist(), strict=True):
+        total += share * tensor.double()
+    return total.float()
 
 
 class LocalTraining(Protocol):
@@ -136,6 +150,10 @@ class Method(ABC):
     @abstractmethod
     def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
         """Everything but the weights, for targets of equal oriented shape and rank."""
+
+    def squared_norm(self, target: Target, this: Round, client: ClientTensors) -> float:
+        """Of one client's change of a target; only of methods that sum the clients' changes."""
+        raise NotImplementedError
 
     def apply(
         self, target: Target, spec: JobSpec, weights: Reader, aggregate: Mapping[str, Tensor], decay: float

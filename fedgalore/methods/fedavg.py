@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedgalore.job_spec import JobSpec
-from fedgalore.methods.base import GroupResult, LocalTraining, Method, Round, Start
+from fedgalore.methods.base import ClientTensors, GroupResult, LocalTraining, Method, Round, Start
 from fedgalore.plan import Target
 from fedgalore.tasks import TaskModel
 
@@ -24,9 +24,12 @@ class FedAvg(Method):
     def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
         result = GroupResult()
         for target in targets:
-            change = this.spec.server.learning_rate * this.mean(this.gather(target, "delta"))
+            change = this.spec.server.learning_rate * this.mean_change(this.gather(target, "delta"))
             result.aggregate[f"{target.name}/dense"] = change.cpu()
         return result
+
+    def squared_norm(self, target: Target, this: Round, client: ClientTensors) -> float:
+        return float(client.read(f"{target.name}/delta").double().square().sum())
 
 
 class _FullTraining:

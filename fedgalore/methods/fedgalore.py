@@ -9,11 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fedgalore.aggregate import mean_of_factors, truncate
+from fedgalore.aggregate import mean_of_factors, squared_norm_of_product, truncate
 from fedgalore.compression import Compressed, compress
 from fedgalore.job_spec import FedGaLoreSpec, JobSpec
 from fedgalore.layout import bases_per_round, sketch_width, uplink_rank_at
-from fedgalore.methods.base import GroupResult, LocalTraining, Method, Round, Start, put_change
+from fedgalore.methods.base import ClientTensors, GroupResult, LocalTraining, Method, Round, Start, put_change
 from fedgalore.optim import Factor, GaLoreAdamW, SharedBasis, SubspaceConfig
 from fedgalore.plan import Target, TrainingPlan, rank_at
 from fedgalore.projector import leading_left_vectors, orient
@@ -45,17 +45,13 @@ class FedGaLore(Method):
     def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
         method = _method(this.spec)
         result = GroupResult()
-        bases = _bases(targets, this)
+        changes = [_factors(targets, this, client) for client in this.clients]
         reference = None
-        if bases:
-            suffix = "right" if method.compresses else "factor.{}"
-            rights = [
-                _gather(this, client, targets, suffix.format(j))
-                for client in range(len(this.clients))
-                for j in range(len(bases[client]))
-            ]
-            shares = [p for p, own in zip(this.shares.tolist(), bases, strict=True) for _ in own]
-            change = mean_of_factors([basis for own in bases for basis in own], rights, shares)
+        trained = any(changes)  # not in the round that only sketches
+        if trained:
+            shares = [p for p, own in zip(this.clipped_shares.tolist(), changes, strict=True) for _ in own]
+            lefts, rights = zip(*(pair for own in changes for pair in own), strict=True)
+            change = mean_of_factors(lefts, rights, shares)
             if method.basis == "shared":  # equal bases: what lies beyond the rank is rounding
                 change = change.leading(targets[0].rank)
             reference = change.reference_basis(targets[0].rank)
@@ -70,10 +66,17 @@ class FedGaLore(Method):
             reference = _next_shared_basis(targets, this)
             for index, target in enumerate(targets):
                 result.state[f"{target.name}/reference"] = reference[index].cpu().contiguous()
-        if method.state_sync in ("ajive", "average") and bases:
+        if method.state_sync in ("ajive", "average") and trained:
             assert reference is not None
-            _align(targets, this, bases, reference, result)
+            _align(targets, this, [own[-1][0] for own in changes], reference, result)
         return result
+
+    def squared_norm(self, target: Target, this: Round, client: ClientTensors) -> float:
+        pairs = _factors([target], this, client)
+        if not pairs:
+            return 0.0
+        left, right = torch.cat([pair[0] for pair in pairs], -1), torch.cat([pair[1] for pair in pairs], -2)
+        return float(squared_norm_of_product(left, right))
 
 
 def _method(spec: JobSpec) -> FedGaLoreSpec:
@@ -207,48 +210,49 @@ class _SubspaceTraining:
 # --- server half ---------------------------------------------------------------------------------------------
 
 
-def _gather(this: Round, client: int, targets: Sequence[Target], suffix: str) -> Tensor:
+def _gather(this: Round, client: ClientTensors, targets: Sequence[Target], suffix: str) -> Tensor:
     """One client's tensors of a group as a batch `(B, ...)`, float32."""
-    read = this.clients[client].read
-    return torch.stack([read(f"{target.name}/{suffix}") for target in targets]).to(this.device).float()
+    return torch.stack([client.read(f"{target.name}/{suffix}") for target in targets]).to(this.device).float()
 
 
-def _bases(targets: Sequence[Target], this: Round) -> list[list[Tensor]]:
-    """Each client's left factors of the round, `(B, d, r_i)`; empty in the round that only sketches."""
+def _factors(targets: Sequence[Target], this: Round, client: ClientTensors) -> list[tuple[Tensor, Tensor]]:
+    """A client's change as pairs `(B, d, r)`, `(B, r, k)`, that of the last basis last; none in a round of sketches."""
     method = _method(this.spec)
-    clients = range(len(this.clients))
     if method.compresses:
-        return [[_gather(this, client, targets, "left")] for client in clients]
+        return [(_gather(this, client, targets, "left"), _gather(this, client, targets, "right"))]
     if method.basis == "local":
-        stretches = range(bases_per_round(this.spec))
-        return [[_gather(this, client, targets, f"basis.{j}") for j in stretches] for client in clients]
+        return [
+            (_gather(this, client, targets, f"basis.{j}"), _gather(this, client, targets, f"factor.{j}"))
+            for j in range(bases_per_round(this.spec))
+        ]
     if this.number == 1:
         return []
     assert this.state is not None
     shared = torch.stack([this.state(f"{target.name}/reference") for target in targets]).to(this.device)
-    return [[shared] for _ in clients]
+    return [(shared, _gather(this, client, targets, "factor.0"))]
 
 
 def _next_shared_basis(targets: Sequence[Target], this: Round) -> Tensor:
     """`(B, d, r)`: top left singular vectors of `sum_i p_i Y_i`, a range finder of the clients' mean gradient."""
     total = sum(
-        share * _gather(this, client, targets, "sketch").double() for client, share in enumerate(this.shares.tolist())
+        share * _gather(this, client, targets, "sketch").double()
+        for client, share in zip(this.clients, this.shares.tolist(), strict=True)
     )
     assert isinstance(total, Tensor)
     return leading_left_vectors(total, targets[0].rank).float()
 
 
 def _align(
-    targets: Sequence[Target], this: Round, bases: Sequence[Sequence[Tensor]], reference: Tensor, result: GroupResult
+    targets: Sequence[Target], this: Round, bases: Sequence[Tensor], reference: Tensor, result: GroupResult
 ) -> None:
     """Points 3 to 5 of the server's round: states into the reference basis, AJIVE, aligned state with its floor.
 
-    `reference (B, d, r)`.
+    `bases`: each client's last one, `(B, d, r_i)` or wider; `reference (B, d, r)`.
     """
     sketches = []
-    for client, own in enumerate(bases):
+    for client, own in zip(this.clients, bases, strict=True):
         second = _gather(this, client, targets, "rms").square()
-        basis = own[-1][..., : second.shape[-2]]
+        basis = own[..., : second.shape[-2]]
         sketches.append(SecondMomentSketch(basis, second, _gather(this, client, targets, "residual")))
     p = this.shares.to(this.device)[:, None, None, None]
     blocks = torch.stack([carry(sketch, reference) for sketch in sketches]).double()  # (M, B, r, k)

@@ -10,10 +10,17 @@ from contextlib import AbstractContextManager
 
 from torch import Tensor
 
-from fedgalore.aggregate import mean_of_factors
+from fedgalore.aggregate import mean_of_factors, squared_norm_of_product
 from fedgalore.job_spec import JobSpec
-from fedgalore.methods.base import GroupResult, LocalTraining, Method, Round, Start, put_change
-from fedgalore.methods.lora import client_products, lora_spec, lora_training, new_adapter
+from fedgalore.methods.base import ClientTensors, GroupResult, LocalTraining, Method, Round, Start, put_change
+from fedgalore.methods.lora import (
+    client_products,
+    lora_spec,
+    lora_training,
+    new_adapter,
+    read_adapter,
+    scaled_products,
+)
 from fedgalore.plan import Target, rank_at
 from fedgalore.seeding import derive_seed
 from fedgalore.tasks import TaskModel
@@ -31,7 +38,12 @@ class FLoRA(Method):
 
     def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
         result = GroupResult()
-        change = mean_of_factors(*client_products(targets, this), this.shares.tolist())
+        change = mean_of_factors(*client_products(targets, this), this.clipped_shares.tolist())
         for index, target in enumerate(targets):
             put_change(target, change, index, this.spec.server.learning_rate, result)
         return result
+
+    def squared_norm(self, target: Target, this: Round, client: ClientTensors) -> float:
+        scale = lora_spec(this.spec).scale
+        left, right = scaled_products([target], [read_adapter(target, client.read)], scale)
+        return float(squared_norm_of_product(left, right))

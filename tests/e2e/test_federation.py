@@ -113,7 +113,11 @@ def test_a_restart_between_rounds_loses_nothing(running: Running, tmp_path: Path
 def test_a_truncated_downlink_and_partial_participation_have_the_same_bits_too(
     running: Running, tmp_path: Path
 ) -> None:
-    sections = {"method": {"downlink_rank": 5}, "rounds": {"count": 3, "min_clients": 2}}
+    sections = {
+        "method": {"downlink_rank": 5},
+        "rounds": {"count": 3, "min_clients": 2},
+        "server": {"clip_norm": 0.9},
+    }
     job_id = running.post(**sections)
     assert running.wait(job_id, ended)["status"] == "COMPLETED"
     assert_same_bits(running, job_id, tmp_path, **sections)

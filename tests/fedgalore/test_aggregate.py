@@ -14,7 +14,7 @@ from fedgalore.methods.base import ClientTensors, orient_back
 from fedgalore.plan import Dense, Target, TrainingPlan
 from fedgalore.projector import orient
 from fedgalore.second_moment import SecondMomentSketch, carry
-from fedgalore.server import apply_aggregate, groups
+from fedgalore.server import apply_aggregate, clipped, groups
 from fedgalore.shared_signal import extract
 from tests.builders import a_spec
 from tests.fedgalore.rounds import a_round, aggregated
@@ -82,12 +82,15 @@ def sketch_of(client: ClientTensors, target: Target, spec) -> SecondMomentSketch
 
 def aggregate(clients, spec, weights=None, residue=None, round_number=1):
     weights = global_weights() if weights is None else weights
-    return aggregated(PLAN, a_round(spec, clients, weights, None, residue, round_number))
+    return aggregated(PLAN, clipped(a_round(spec, clients, weights, None, residue, round_number), PLAN))
 
 
 def a_spec_of(**method_choices):
     local = {"steps": method_choices.pop("steps", 4), "batch_size": 2}
-    server = {"learning_rate": method_choices.pop("server_rate", 1.0)}
+    server = {
+        "learning_rate": method_choices.pop("server_rate", 1.0),
+        "clip_norm": method_choices.pop("clip_norm", None),
+    }
     return a_spec(method={"rank": 3, "update_proj_gap": 2, **method_choices}, local=local, server=server)
 
 
@@ -297,6 +300,63 @@ def test_sorted_lists_give_the_same_bits_however_updates_arrived():
         first, second = (getattr(result, kind) for result in results)
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def total_norm(client: ClientTensors, spec) -> float:
+    squared = sum(float(moved(client, target, spec).square().sum()) for target in PLAN.targets)
+    return (squared + sum(float(client.read(f"{item.name}/delta").square().sum()) for item in PLAN.dense)) ** 0.5
+
+
+def grown(client: ClientTensors, factor: float) -> ClientTensors:
+    """The client with `factor` times the change."""
+
+    def read(name: str) -> torch.Tensor:
+        grows = name.rsplit("/", 1)[1].split(".")[0] in ("factor", "right", "delta", "lora_B")
+        return client.read(name) * (factor if grows else 1)
+
+    return ClientTensors(client.client, client.num_examples, client.decay, read)
+
+
+@SENDING
+@pytest.mark.parametrize("factor", [30.0, 0.1])
+def test_a_change_far_longer_than_the_median_is_cut_to_the_multiple_asked_for(complement, factor):
+    """Of matrices and head together; decay, and changes that are shorter, are left alone."""
+    spec, plain = (a_spec_of(complement=complement, clip_norm=clip) for clip in (2.0, None))
+    clients = [a_client(name, spec, decay=0.97) for name in "abc"]
+    clients[1] = grown(clients[1], factor)
+    norms = [total_norm(client, spec) for client in clients]
+    most = 2.0 * sorted(norms)[1]
+    assert (norms[1] > most) is (factor > 1)
+    expected = [*clients]
+    if factor > 1:
+        expected[1] = grown(clients[1], most / norms[1])
+    found, wanted = aggregate(clients, spec), aggregate(expected, plain)
+    for name, tensor in wanted.weights.items():
+        torch.testing.assert_close(found.weights[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["fedavg", "flora"])
+def test_other_methods_that_sum_changes_clip_them_too(kind):
+    method = {"kind": kind} if kind == "fedavg" else {"kind": kind, "rank": 3}
+    spec, plain = (a_spec(method=method, server={"clip_norm": clip}) for clip in (2.0, None))
+    clients = [a_client(name, spec) for name in "abc"]
+    clients[1] = grown(clients[1], 30.0)
+
+    def norm(client: ClientTensors) -> float:
+        total = sum(float(client.read(f"{item.name}/delta").square().sum()) for item in PLAN.dense)
+        for target in PLAN.targets:
+            if kind == "fedavg":
+                change = client.read(f"{target.name}/delta")
+            else:
+                change = spec.method.scale * client.read(f"{target.name}/lora_B") @ client.read(f"{target.name}/lora_A")
+            total += float(change.square().sum())
+        return total**0.5
+
+    norms = sorted(norm(client) for client in clients)
+    cut = grown(clients[1], 2.0 * norms[1] / norms[2])
+    found, wanted = aggregate(clients, spec), aggregate([clients[0], cut, clients[2]], plain)
+    for name, tensor in wanted.weights.items():
+        torch.testing.assert_close(found.weights[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 # --- aligned states ------------------------------------------------------------------------------------------
