@@ -90,6 +90,8 @@ class Assignment:
         answer = await self._site.transport.report(self.report(stage="evaluate", evaluation=evaluation))
         if self._trains and not answer.go_on:
             raise RoundOver(answer.reason)
+        if not self._trains:  # the job's last task
+            self._site.cache.forget_kept(self._site.settings.name, self._task.job_id)
 
     async def train(self) -> None:
         """Trains on this site's data; the update's file lies on disk afterwards."""
@@ -175,7 +177,10 @@ class Assignment:
         return {file.name: _blob(file.blob) for file in self._task.base_model}
 
     async def _bring_weights(self) -> None:
-        """By the smaller of step and whole, when the trainer holds the version before; by nothing at the start."""
+        """By the smaller of step and whole, when the trainer holds the version before; by nothing at the start.
+
+        A job with momentum needs the step in any case.
+        """
         task, thread = self._task, self._site.thread
         version, drift = await thread.run(lambda trainer: (trainer.version, trainer.drift))
         if version == task.model_version:
@@ -183,13 +188,16 @@ class Assignment:
         begins = version is None and task.model_version == 0
         if begins and await thread.run(lambda trainer: trainer.begin(task.weights.sha256)):
             return
-        follows = version is not None and version + 1 == task.model_version and task.HasField("aggregate")
-        if follows and drift < MOST_DRIFT and task.aggregate.size_bytes < task.weights.size_bytes:
-            aggregate = await self._download(task.aggregate)
-            await thread.run(lambda trainer: trainer.step(aggregate, task.weights.sha256))
+        has_momentum = bool(self._spec().method.momentum)
+        follows = version is not None and version + 1 == task.model_version and drift < MOST_DRIFT
+        smaller = has_momentum or task.aggregate.size_bytes < task.weights.size_bytes
+        if task.HasField("aggregate") and follows and smaller:
+            step = await self._download(task.aggregate)
+            await thread.run(lambda trainer: trainer.step(step, task.weights.sha256))
             return
         weights = await self._download(task.weights)
-        await thread.run(lambda trainer: trainer.load(task.model_version, weights))
+        aggregate = await self._download(task.aggregate) if has_momentum and task.HasField("aggregate") else None
+        await thread.run(lambda trainer: trainer.load(task.model_version, weights, aggregate))
 
     async def _download(self, reference: pb.BlobRef) -> Path:
         return await self._site.transport.download(

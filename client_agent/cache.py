@@ -208,15 +208,22 @@ class Cache:
         return self._kept / _file_name(client, job_id, version)
 
     def last_kept(self, client: str, job_id: str, version: int) -> Path | None:
-        """What the client kept beside the update that is in model version `version`; deletes what is older.
+        """What the client kept beside the update that is in model version `version`; deletes all else of the job.
 
-        None where there is nothing, or no longer.
+        None where there is nothing, or no longer. Later ones stand beside updates that came too late for their rounds.
         """
-        for path in self._kept.glob(_file_name(client, job_id, "*")):  # no name has a wildcard in it
-            if int(path.name.split(_SEPARATOR)[1]) < version:
-                path.unlink()
         path = self.kept(client, job_id, version)
-        return path if path.is_file() else None
+        self.forget_kept(client, job_id, but=path)
+        if not path.is_file():
+            return None
+        os.utime(path)  # for `prune`
+        return path
+
+    def forget_kept(self, client: str, job_id: str, but: Path | None = None) -> None:
+        """Deletes all that this client kept for its next rounds of a job, or all but one."""
+        for path in self._kept.glob(_file_name(client, job_id, "*")):  # no name has a wildcard in it
+            if path != but:
+                path.unlink()
 
     def forget_updates(self, job_id: str, but: Path | None = None) -> None:
         """Deletes all updates of a job, or all but one."""

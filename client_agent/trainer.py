@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -25,6 +26,8 @@ from fedgalore.server import apply_aggregate
 from fedgalore.tasks import TaskError, TaskModel
 from fedgalore.training import TrainingError, Update, evaluate, local_update
 from protos.codec import CodecError, SafetensorsWriter, TensorFile, encode_header, open_update
+
+_log = structlog.get_logger(__name__)
 
 
 class Trainer:
@@ -42,13 +45,14 @@ class Trainer:
         self._device = torch.device("cuda" if cuda and device != "cpu" else "cpu")
         self._task: TaskModel | None = None
         self._weights: dict[str, Tensor] = {}
+        self._last: dict[str, Tensor] = {}  # the aggregate that made them, where the job has momentum
         self.job_id: str | None = None
         self.version: int | None = None  # of the global weights; None before the first
         self.drift = 0  # steps since the last whole weights whose bits were not the server's
 
     def open(self, job_id: str, spec: JobSpec, plan: TrainingPlan, folder: Path) -> None:
         """Builds the job's model from its base model's folder; lets go of the last job's."""
-        self._task, self._weights, self.job_id, self.version, self.drift = None, {}, None, None, 0
+        self._task, self._weights, self._last, self.job_id, self.version, self.drift = None, {}, {}, None, None, 0
         with _in_words():
             task = TaskModel.load(spec, folder, self._device)
         if task.plan != plan:
@@ -68,10 +72,11 @@ class Trainer:
         self._weights, self.version = weights, 0
         return True
 
-    def load(self, version: int, weights: Path) -> None:
-        """Takes all global weights of a version from their file."""
+    def load(self, version: int, weights: Path, aggregate: Path | None = None) -> None:
+        """Takes all global weights of a version from their file, and the aggregate that made it if the job needs it."""
         with _in_words():
-            self._weights, self.version, self.drift = _tensors(open_update(weights)), version, 0
+            last = _tensors(open_update(aggregate)) if aggregate else {}
+            self._weights, self._last, self.version, self.drift = _tensors(open_update(weights)), last, version, 0
 
     def step(self, aggregate: Path, weights_sha256: str) -> None:
         """Goes on to the next version by an aggregate.
@@ -83,12 +88,12 @@ class Trainer:
         assert self.version is not None
         with _in_words():
             file = open_update(aggregate)
-            weights = apply_aggregate(
-                self._weights, _tensors(file), float(file.metadata["decay"]), task.plan, task.spec
-            )
+            tensors = _tensors(file)
+            weights = apply_aggregate(self._weights, tensors, float(file.metadata["decay"]), task.plan, task.spec)
         if _weights_sha256(task, weights, {**file.metadata, "format": WEIGHTS_FORMAT}) != weights_sha256:
             self.drift += 1
         self._weights, self.version = weights, self.version + 1
+        self._last = tensors if task.spec.method.momentum else {}
 
     def reset(self) -> None:
         """Puts the global weights into the model, whatever training made of it."""
@@ -131,7 +136,7 @@ class Trainer:
 
         Args:
             state: what the round's clients start from beside the weights.
-            own: what this client kept of its last round.
+            own: what this client kept beside its last update that was aggregated; one that can not be read is left out.
             keep: where to write what it keeps of this one, if the job's method keeps anything.
 
         Raises:
@@ -139,11 +144,7 @@ class Trainer:
         """
         task, made = self._open_task(), self._makes()
         with _in_words(split):
-            start = Start(
-                self._weights,
-                _tensors(open_update(state)) if state else {},
-                _tensors(open_update(own)) if own else {},
-            )
+            start = Start(self._weights, _tensors(open_update(state)) if state else {}, _kept(own), self._last)
             update = local_update(task, spec, split.examples, client, made, start, on_step)
         with _in_words():
             if update.kept:  # before the update, so that a delivered one never lacks it
@@ -190,6 +191,15 @@ def _write_synced(
 def _tensors(file: TensorFile) -> dict[str, Tensor]:
     """Copies, not views: the file may be pruned, and products of differently aligned memory may round differently."""
     return {name: torch.from_numpy(file.tensor(name)).clone() for name in file.names}
+
+
+def _kept(own: Path | None) -> dict[str, Tensor]:
+    """This site's own file: without it training loses a little, with an error it would never train again."""
+    try:
+        return _tensors(open_update(own)) if own else {}
+    except (CodecError, OSError) as error:
+        _log.warning("what was kept of the last round can not be read", path=str(own), error=str(error))
+        return {}
 
 
 def _weights_sha256(task: TaskModel, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

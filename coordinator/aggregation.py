@@ -23,7 +23,7 @@ from coordinator.round_state import BlobRef, ModelVersion
 from fedgalore import layout
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
-from fedgalore.methods.base import ClientTensors, GroupResult, Reader, Round
+from fedgalore.methods.base import ClientTensors, GroupResult, Lookup, Reader, Round
 from fedgalore.plan import TensorSpec, TrainingPlan
 from fedgalore.server import aggregate_group, clipped, groups
 from fedgalore.tasks import TaskError, TaskModel
@@ -125,6 +125,9 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
         state=_reader(open_update(blobs.path(model.state.sha256))) if model.state else None,
         residue=_reader(open_update(blobs.path(model.residue.sha256))) if model.residue else None,
         device=device,
+        last=_lookup(open_update(blobs.path(model.aggregate.sha256)))
+        if spec.method.momentum and model.aggregate
+        else None,
     )
     this = clipped(this, plan)
 
@@ -164,6 +167,11 @@ def _reader(file: TensorFile) -> Reader:
         return torch.from_numpy(file.tensor(name)).clone()
 
     return read
+
+
+def _lookup(file: TensorFile) -> Lookup:
+    read = _reader(file)
+    return lambda name: read(name) if name in file.header.tensors else None
 
 
 def _write(result: GroupResult, writers: Mapping[str, SafetensorsWriter]) -> None:

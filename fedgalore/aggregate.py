@@ -26,8 +26,11 @@ class Aggregate:
     residue: Tensor | None = None
 
     def reference_basis(self, rank: int) -> Tensor:
-        """Top left singular vectors of `dW`, `(B, d, rank)`."""
-        return self.left[..., :rank]
+        """Top left singular vectors of `dW`, `(B, d, rank)`, with any others where it has fewer."""
+        if self.left.shape[-1] >= rank:
+            return self.left[..., :rank]
+        whole, _ = torch.linalg.qr(self.left, mode="complete")
+        return torch.cat([self.left, whole[..., self.left.shape[-1] : rank]], dim=-1)
 
     def leading(self, rank: int) -> Aggregate:
         """Only the columns that carry most."""

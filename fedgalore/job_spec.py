@@ -79,6 +79,12 @@ def _one_kind_of_rank(client_ranks: dict[str, int], rank_pattern: dict[str, int]
         raise ValueError("client_ranks and rank_pattern can not be combined; leave one of them out")
 
 
+MOMENTUM = (
+    "Share of the last aggregate in every round: clients move along it at each step, learn at what is left of their "
+    "rates, and send their own change only (FedCM)"
+)
+
+
 class FedGaLoreSpec(Strict):
     """GaLore subspaces with state alignment."""
 
@@ -120,6 +126,9 @@ class FedGaLoreSpec(Strict):
         default=10.0, ge=0, description="Steps the carried second moment counts for; null: trusted for ever"
     )
     update_clip: float | None = Field(default=1.0, gt=0, description="RMS an update is clipped to; null: off")
+    global_momentum: float | None = Field(
+        default=None, ge=0, lt=1, description=f"{MOMENTUM}; null: 0.6, or 0 with basis: shared"
+    )
     target_modules: TargetModules = None
     downlink_rank: int | None = Field(
         default=None,
@@ -148,6 +157,13 @@ class FedGaLoreSpec(Strict):
         return self.complement if self.complement is not None else float(self.basis == "local")
 
     @property
+    def momentum(self) -> float:
+        """`global_momentum` with its default."""
+        if self.global_momentum is not None:
+            return self.global_momentum
+        return 0.6 if self.basis == "local" else 0.0
+
+    @property
     def compresses(self) -> bool:
         """Whether a client's change has full rank, so that only its leading part is sent."""
         return self.outside > 0
@@ -157,7 +173,12 @@ class FedAvgSpec(Strict):
     """Full fine-tuning of the target matrices, averaged: McMahan et al. 2017, arXiv 1602.05629."""
 
     kind: Literal["fedavg"]
+    global_momentum: float = Field(default=0.0, ge=0, lt=1, description=MOMENTUM)
     target_modules: TargetModules = None
+
+    @property
+    def momentum(self) -> float:
+        return self.global_momentum
 
 
 class LoRASpec(Strict):
@@ -174,6 +195,11 @@ class LoRASpec(Strict):
     client_ranks: ClientRanks = {}
     scale: float = Field(default=2.0, gt=0, le=1000, description="LoRA's alpha / rank")
     target_modules: TargetModules = None
+
+    @property
+    def momentum(self) -> float:
+        """An adapter can not move along the last aggregate."""
+        return 0.0
 
     @model_validator(mode="after")
     def _ranks_can_be_averaged(self) -> LoRASpec:

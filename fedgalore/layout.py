@@ -80,10 +80,14 @@ class _FedGaLore:
         return shapes
 
     def aggregate(self, target: Target, clients: Sequence[str], round_number: int) -> Shapes:
-        if self.method.basis == "shared":
-            return {} if round_number == 1 else _change(target, target.rank)
+        if self.method.basis == "shared" and round_number == 1:
+            return {}
         if self.method.downlink_rank is not None:
             return _change(target, self.method.downlink_rank)
+        if self.method.momentum:  # sums over all rounds
+            return _change(target, target.d)
+        if self.method.basis == "shared":
+            return _change(target, target.rank)
         if self.method.compresses:
             return _change(target, sum(uplink_rank_at(self.method, target, client) for client in clients))
         return _change(target, self.bases * sum(rank_at(self.method, target, client) for client in clients))

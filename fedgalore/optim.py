@@ -186,8 +186,9 @@ class GaLoreAdamW:
             overlap = project(basis, space.basis)
             space.second = correction * transfer(space.second / correction, space.residual(), overlap)
             space.first = overlap @ space.first
-            space.finished.append(Factor(space.basis, space.factor))
-            space.factor = torch.zeros_like(space.factor)
+            if not self.config.complement:
+                space.finished.append(Factor(space.basis, space.factor))
+                space.factor = torch.zeros_like(space.factor)
         space.basis = basis
 
     def _move(self, space: _Subspace, gradient: Tensor) -> None:
@@ -206,8 +207,9 @@ class GaLoreAdamW:
         move = project_back(space.basis, step)
         if config.complement:
             move.addcmul_(gradient, scaling)
+        else:
+            space.factor.add_(direction, alpha=rate)
         orient(space.parameter).add_(move, alpha=rate)
-        space.factor.add_(direction, alpha=rate)
         space.moved = True
 
     def _decay(self, space: _Subspace) -> None:
@@ -247,7 +249,8 @@ class GaLoreAdamW:
         return direction
 
     def factors(self, name: str) -> list[Factor]:
-        """What moved the target inside its bases: without complement `W_K = decay W_0 + sum_j basis_j @ factor_j`."""
+        """What moved the target, without complement: `W_K = decay W_0 + sum_j basis_j @ factor_j`, oriented."""
+        assert not self.config.complement
         space = self._subspaces[name]
         return [*space.finished, Factor(space.basis, space.factor)]
 

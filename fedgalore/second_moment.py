@@ -47,6 +47,16 @@ def carry(sketch: SecondMomentSketch, basis: Tensor) -> Tensor:
     return transfer(sketch.second_moment, sketch.residual, basis.mT @ sketch.basis)
 
 
+def moved_to(basis: Tensor, sketch: SecondMomentSketch) -> SecondMomentSketch:
+    """The sketch in another basis `(d, r)`; what that does not hold of each column's energy is in its `rho`."""
+    second, (d, r) = carry(sketch, basis), sketch.basis.shape[-2:]
+    if d == basis.shape[-1]:
+        return SecondMomentSketch(basis, second, torch.zeros_like(sketch.residual))
+    energy = sketch.second_moment.sum(-2, keepdim=True) + (d - r) * sketch.residual
+    outside = (energy - second.sum(-2, keepdim=True)).clamp_min(0) / (d - basis.shape[-1])
+    return SecondMomentSketch(basis, second, outside)
+
+
 def residual_of(gradient: Tensor, projected: Tensor) -> Tensor:
     """`(colsum(G o G) - colsum(R o R)) / (d - r)`, `(1, k)`; 0 when the basis holds every direction."""
     d, r = gradient.shape[-2], projected.shape[-2]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from math import sqrt
+from math import prod, sqrt
 from statistics import median
 
 from torch import Tensor
 
 from fedgalore.aggregate import apply_dense
 from fedgalore.job_spec import JobSpec
-from fedgalore.layout import size_bytes, update_tensors
+from fedgalore.layout import update_tensors
 from fedgalore.methods import method_of
 from fedgalore.methods.base import GroupResult, Round
 from fedgalore.plan import Dense, Target, TrainingPlan
@@ -26,8 +26,8 @@ def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterato
     for (d, k, _), same in groupby(by_shape, key=lambda t: (t.d, t.k, t.rank)):
         alike = list(same)
         one = TrainingPlan((alike[0],), ())
-        sent = sum(size_bytes(update_tensors(spec, one, client, 2)) for client in clients)
-        size = max(1, GROUP_BYTES // (2 * sent + 8 * d * k))  # float64 inside
+        sent = sum(prod(tensor.shape) for client in clients for tensor in update_tensors(spec, one, client, 2).values())
+        size = max(1, GROUP_BYTES // (8 * (sent + d * k)))  # float64 inside
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
     for item in plan.dense:
         yield [item]
@@ -62,6 +62,9 @@ def aggregate_group(group: Sequence[Target] | Sequence[Dense], this: Round) -> G
         if isinstance(item, Dense):
             changes = [client.read(f"{item.name}/delta").to(this.device) for client in this.clients]
             change = (this.spec.server.learning_rate * this.mean_change(changes)).cpu()
+            last = this.last(f"{item.name}/delta") if this.last else None
+            if last is not None:
+                change += this.spec.method.momentum * last
             result.aggregate[f"{item.name}/delta"] = change
             result.weights[item.name] = apply_dense(this.weights(item.name), 1.0, change)
     return result

@@ -16,7 +16,7 @@ from fedgalore import layout
 from fedgalore.exact_match import check_exact_match
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
-from fedgalore.methods.base import ClientTensors, Round, Start
+from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start
 from fedgalore.selection import choose_cohort
 from fedgalore.server import aggregate_group, clipped, groups
 from fedgalore.tasks import Example, TaskModel
@@ -89,6 +89,7 @@ def simulate(
     weights = task.weights() | method_of(spec).carried(spec, task.plan)
     state: dict[str, Tensor] = {}
     residue: dict[str, Tensor] = {}
+    last: dict[str, Tensor] = {}
     own: dict[str, dict[str, Tensor]] = {}
     before: Collection[str] = by_name  # whoever has the version before; version 0 is drawn at every site
     records: list[RoundRecord] = []
@@ -108,13 +109,14 @@ def simulate(
                 task.load_weights(weights)
                 record.evaluation[name] = evaluate(task, spec, examples)
             if not final:
-                start = Start(weights, state, own.get(name, {}))
+                start = Start(weights, state, own.get(name, {}), last)
                 updates[name] = site.local_update(task, spec, site.train, name, number, start)
                 own[name] = updates[name].kept
                 record.training[name] = updates[name].metrics
         if not final:
-            weights, state, residue, statistics = _aggregate(updates, weights, state, residue, task, number)
-            record.statistics.update(statistics)
+            made = _aggregate(updates, weights, state, residue, last, task, number)
+            weights, state, residue, last = made.weights, made.state, made.residue, made.aggregate
+            record.statistics.update({key: sum(values) / len(values) for key, values in made.statistics.items()})
         before = names
         records.append(record)
         if on_round is not None:
@@ -130,7 +132,10 @@ def _evaluated(spec: JobSpec, site: Site) -> Sequence[Example]:
 def _traffic(
     spec: JobSpec, task: TaskModel, names: Collection[str], before: Collection[str], number: int
 ) -> tuple[int, int]:
-    """Bytes up and down of a round: who took part in the round before fetches its aggregate, others the weights."""
+    """Bytes up and down of a round: who took part in the round before fetches its aggregate, others the weights.
+
+    With momentum those need the aggregate as well.
+    """
     plan = task.plan
     up = sum(layout.size_bytes(layout.update_tensors(spec, plan, name, number)) for name in names)
     if number == 1:
@@ -138,7 +143,8 @@ def _traffic(
     step = layout.size_bytes(layout.aggregate_tensors(spec, plan, sorted(before), number - 1))
     whole = layout.size_bytes(layout.weights_tensors(spec, plan))
     state = layout.size_bytes(layout.state_tensors(spec, plan, number - 1))
-    return up, sum(state + (step if name in before else whole) for name in names)
+    missed = whole + (step if spec.method.momentum else 0)  # of a round that a client was not in
+    return up, sum(state + (step if name in before else missed) for name in names)
 
 
 def _aggregate(
@@ -146,33 +152,26 @@ def _aggregate(
     weights: dict[str, Tensor],
     state: dict[str, Tensor],
     residue: dict[str, Tensor],
+    last: dict[str, Tensor],
     task: TaskModel,
     number: int,
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, float]]:
-    this = clipped(
-        Round(
-            spec=task.spec,
-            number=number,
-            clients=[
-                ClientTensors(name, update.num_examples, update.decay, update.tensors.__getitem__)
-                for name, update in sorted(updates.items())
-            ],
-            weights=weights.__getitem__,
-            state=state.__getitem__ if state else None,
-            residue=residue.__getitem__ if residue else None,
-            device=task.device,
-        ),
-        task.plan,
+) -> GroupResult:
+    """What all groups of a round become."""
+    this = Round(
+        spec=task.spec,
+        number=number,
+        clients=[
+            ClientTensors(name, update.num_examples, update.decay, update.tensors.__getitem__)
+            for name, update in sorted(updates.items())
+        ],
+        weights=weights.__getitem__,
+        state=state.__getitem__ if state else None,
+        residue=residue.__getitem__ if residue else None,
+        device=task.device,
+        last=last.get if task.spec.method.momentum and last else None,
     )
-    new: dict[str, Tensor] = {}
-    next_state: dict[str, Tensor] = {}
-    kept: dict[str, Tensor] = {}
-    statistics: dict[str, list[float]] = {}
+    this = clipped(this, task.plan)
+    whole = GroupResult()
     for group in groups(task.plan, sorted(updates), task.spec):
-        result = aggregate_group(group, this)
-        new.update(result.weights)
-        next_state.update(result.state)
-        kept.update(result.residue)
-        for key, values in result.statistics.items():
-            statistics.setdefault(key, []).extend(values)
-    return new, next_state, kept, {key: sum(values) / len(values) for key, values in statistics.items()}
+        whole.add(aggregate_group(group, this))
+    return whole

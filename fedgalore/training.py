@@ -15,7 +15,7 @@ from fedgalore.exact_match import check_exact_match, count_matches
 from fedgalore.inputs import Example, check_examples
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
-from fedgalore.methods.base import Start
+from fedgalore.methods.base import Start, change_in
 from fedgalore.seeding import derive_seed
 from fedgalore.tasks import TaskModel
 
@@ -68,6 +68,9 @@ def local_update(
     losses: list[float] = []
     right = predictions = 0
     dense = task.dense()
+    momentum = _momentum(task, spec, start)
+    if momentum:
+        spec = _at_rates(spec, 1 - spec.method.momentum)
     head = _dense_optimizer(dense, spec)
     with method_of(spec).train(task, spec, client, round_number, start) as training:
         for step, chosen in enumerate(batches(examples, spec, client, round_number), start=1):
@@ -82,10 +85,12 @@ def local_update(
             if head is not None:
                 head.step()
                 head.zero_grad()
+            _move(momentum, 1 / spec.local.steps)
             losses.append(loss.item())
             right, predictions = right + hits, predictions + count
             if on_step is not None and not on_step(step, losses[-1]):
                 raise TrainingStopped
+        _move(momentum, -1)  # all clients did, and the server knows it
         with _diverged(f"a weight became infinite or NaN in round {round_number}"):
             tensors, kept, decay = training.tensors(), training.kept(), training.decay
     for name, parameter in dense.items():
@@ -101,6 +106,31 @@ def local_update(
         "steps": float(len(losses)),
     }
     return Update(tensors, len(examples), decay, metrics, kept)
+
+
+def _momentum(task: TaskModel, spec: JobSpec, start: Start) -> list[tuple[Tensor, Tensor]]:
+    """Trained weights, and what the last aggregate moves each by in this round, on the model's device."""
+    share = spec.method.momentum
+    if not share or not start.last:
+        return []
+    last = {target.name: change_in(target, start.last.get) for target in task.plan.targets}
+    last |= {item.name: start.last.get(f"{item.name}/delta") for item in task.plan.dense}
+    weights = {name: weight for name, (weight, _) in task.targets().items()} | task.dense()
+    return [(weights[name], share * change.to(task.device)) for name, change in last.items() if change is not None]
+
+
+@torch.no_grad()
+def _move(momentum: Sequence[tuple[Tensor, Tensor]], share: float) -> None:
+    for weight, change in momentum:
+        weight.add_(change, alpha=share)
+
+
+def _at_rates(spec: JobSpec, factor: float) -> JobSpec:
+    """The job with its local learning rates multiplied."""
+    rates = {"learning_rate": factor * spec.local.learning_rate}
+    if spec.local.head_learning_rate is not None:
+        rates["head_learning_rate"] = factor * spec.local.head_learning_rate
+    return spec.model_copy(update={"local": spec.local.model_copy(update=rates)})
 
 
 @contextmanager

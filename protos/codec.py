@@ -2,7 +2,8 @@
 
 A file is 8 bytes of little-endian header length `n`, `n` bytes of JSON, then the tensors' bytes. This reader is
 stricter than the format: tensors must cover the data without gap, overlap or rest, so a file has one meaning only;
-dtypes are those of `fedgalore.plan.DTYPE_BYTES`; data starts at a multiple of 8 so that arrays map aligned.
+dtypes are those of `fedgalore.plan.DTYPE_BYTES`; data starts at a multiple of 8, and every tensor at a multiple of its
+items' size, so that arrays map aligned.
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ def _parse(data: bytes) -> Header:
             raise CodecError(
                 f"tensor {name!r} starts at byte {entry.start} of the data instead of {position}: gap or overlap"
             )
+        if position % DTYPE_BYTES[entry.spec.dtype]:
+            raise CodecError(f"tensor {name!r} of dtype {entry.spec.dtype} lies unaligned; put larger items first")
         position = entry.stop
     return Header(dict(entries), metadata, LENGTH_BYTES + length)
 
@@ -236,7 +239,7 @@ class TensorFile:
         return tuple(self.header.tensors)
 
     def tensor(self, name: str) -> Floats:
-        """A view into the map, which it keeps alive; a copy where the tensor lies unaligned.
+        """A view into the map; it keeps the map alive.
 
         Raises:
             CodecError: the file has no such tensor.
@@ -246,7 +249,7 @@ class TensorFile:
             raise CodecError(f"no tensor {name!r} in this file")
         first = self.header.data_start
         view: Floats = self._map[first + entry.start : first + entry.stop].view(_NUMPY[entry.spec.dtype])
-        return (view if view.flags.aligned else view.copy()).reshape(entry.spec.shape)
+        return view.reshape(entry.spec.shape)
 
 
 def open_update(path: Path) -> TensorFile:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fedgalore.tasks import TaskModel
 
 Reader = Callable[[str], Tensor]
+Lookup = Callable[[str], Tensor | None]  # None: there is no such tensor
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Start:
     """What a client starts a round from; float32 on the CPU.
 
     `weights`: the model version, as `layout.weights_tensors` lists it; `state`: what all clients start from beside it
-    (`layout.state_tensors`), empty in the first round; `own`: what this client kept of its last round.
+    (`layout.state_tensors`), empty in the first round; `own`: what this client kept beside its last update that was
+    aggregated; `last`: the aggregate that made the version, read by jobs with momentum, empty at version 0.
     """
 
     weights: Mapping[str, Tensor]
     state: Mapping[str, Tensor] = field(default_factory=dict)
     own: Mapping[str, Tensor] = field(default_factory=dict)
+    last: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,15 @@ class GroupResult:
     residue: dict[str, Tensor] = field(default_factory=dict)
     statistics: dict[str, list[float]] = field(default_factory=dict)
 
+    def add(self, other: GroupResult) -> None:
+        """Takes in what another group became."""
+        self.weights |= other.weights
+        self.aggregate |= other.aggregate
+        self.state |= other.state
+        self.residue |= other.residue
+        for key, values in other.statistics.items():
+            self.statistics.setdefault(key, []).extend(values)
+
 
 @dataclass(frozen=True)
 class Round:
@@ -75,6 +87,7 @@ class Round:
     state: Reader | None  # what the clients started from beside the weights; None in the first round
     residue: Reader | None
     device: torch.device
+    last: Lookup | None = None  # of the aggregate that made the version before, for jobs with momentum
     clips: Sequence[float] = ()  # what each client's change is multiplied by; empty: nothing is clipped
 
     @property
@@ -170,6 +183,14 @@ def apply_change(target: Target, old: Tensor, aggregate: Mapping[str, Tensor], d
     if f"{target.name}/dense" in aggregate:
         return apply_dense(old, decay, aggregate[f"{target.name}/dense"])
     return old.clone()
+
+
+def change_in(target: Target, aggregate: Lookup) -> Tensor | None:
+    """What an aggregate changes a target by, in the weight's own shape; None where it leaves it alone."""
+    left, right = aggregate(f"{target.name}/left"), aggregate(f"{target.name}/right")
+    if left is not None and right is not None:
+        return orient_back(left @ right, target)
+    return aggregate(f"{target.name}/dense")
 
 
 def put_change(target: Target, change: Aggregate, index: int, rate: float, result: GroupResult) -> None:

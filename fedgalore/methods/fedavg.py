@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedgalore.job_spec import JobSpec
-from fedgalore.methods.base import ClientTensors, GroupResult, LocalTraining, Method, Round, Start
+from fedgalore.methods.base import ClientTensors, GroupResult, LocalTraining, Method, Round, Start, change_in
 from fedgalore.plan import Target
 from fedgalore.tasks import TaskModel
 
@@ -25,6 +25,9 @@ class FedAvg(Method):
         result = GroupResult()
         for target in targets:
             change = this.spec.server.learning_rate * this.mean_change(this.gather(target, "delta"))
+            last = change_in(target, this.last) if this.last else None
+            if last is not None:
+                change += this.spec.method.momentum * last.to(this.device)
             result.aggregate[f"{target.name}/dense"] = change.cpu()
         return result
 

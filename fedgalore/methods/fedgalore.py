@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from fedgalore.aggregate import mean_of_factors, squared_norm_of_product, truncate
+from fedgalore.aggregate import Aggregate, mean_of_factors, squared_norm_of_product, truncate
 from fedgalore.compression import Compressed, compress
 from fedgalore.job_spec import FedGaLoreSpec, JobSpec
 from fedgalore.layout import bases_per_round, sketch_width, uplink_rank_at
-from fedgalore.methods.base import ClientTensors, GroupResult, LocalTraining, Method, Round, Start, put_change
+from fedgalore.methods.base import (
+    ClientTensors,
+    GroupResult,
+    LocalTraining,
+    Method,
+    Round,
+    Start,
+    change_in,
+    orient_back,
+    put_change,
+)
 from fedgalore.optim import Factor, GaLoreAdamW, SharedBasis, SubspaceConfig
 from fedgalore.plan import Target, TrainingPlan, rank_at
 from fedgalore.projector import leading_left_vectors, orient
-from fedgalore.second_moment import SecondMomentSketch, carry, floored
+from fedgalore.second_moment import SecondMomentSketch, carry, floored, moved_to
 from fedgalore.seeding import derive_seed
 from fedgalore.shared_signal import extract
 from fedgalore.tasks import TaskModel
@@ -30,14 +41,14 @@ class FedGaLore(Method):
     ) -> Iterator[LocalTraining]:
         method = _method(spec)
         state = {name: tensor.to(task.device) for name, tensor in start.state.items()}
-        own = {name: tensor.to(task.device) for name, tensor in start.own.items()}
+        own = start.own if method.state_sync == "local" else state
         weights = task.targets()
         optimizer = GaLoreAdamW(
             {t.name: (weights[t.name][0], rank_at(method, t, client)) for t in task.plan.targets},
             subspace_config(spec),
-            carried_state(task.plan, own if method.state_sync == "local" else state),
+            carried_state(task.plan, {name: tensor.to(task.device) for name, tensor in own.items() if _is_state(name)}),
             derive_seed(spec.seed, "subspaces", client, round_number),
-            shared_bases(task.plan, spec, round_number, state) if method.basis == "shared" else None,
+            shared_bases(task.plan, spec, round_number, state, task.device) if method.basis == "shared" else None,
         )
         with optimizer:
             yield _SubspaceTraining(optimizer, task, spec, client, round_number, start)
@@ -55,13 +66,7 @@ class FedGaLore(Method):
             if method.basis == "shared":  # equal bases: what lies beyond the rank is rounding
                 change = change.leading(targets[0].rank)
             reference = change.reference_basis(targets[0].rank)
-            if method.downlink_rank is not None:
-                kept = torch.stack([this.residue(t.name) for t in targets]).to(this.device) if this.residue else None
-                change = truncate(change, method.downlink_rank, kept)
-            for index, target in enumerate(targets):
-                put_change(target, change, index, this.spec.server.learning_rate, result)
-                if change.residue is not None:
-                    result.residue[target.name] = change.residue[index].cpu().contiguous()
+            _put_down(targets, this, change, result)
         if method.basis == "shared":
             reference = _next_shared_basis(targets, this)
             for index, target in enumerate(targets):
@@ -103,6 +108,10 @@ def subspace_config(spec: JobSpec) -> SubspaceConfig:
     )
 
 
+def _is_state(name: str) -> bool:
+    return not name.endswith("/residue")
+
+
 def carried_state(plan: TrainingPlan, state: Mapping[str, Tensor]) -> dict[str, SecondMomentSketch]:
     """The second moments to start from, by target name; those of a state file or those a client kept itself."""
     return {
@@ -115,15 +124,14 @@ def carried_state(plan: TrainingPlan, state: Mapping[str, Tensor]) -> dict[str, 
 
 
 def shared_bases(
-    plan: TrainingPlan, spec: JobSpec, round_number: int, state: Mapping[str, Tensor]
+    plan: TrainingPlan, spec: JobSpec, round_number: int, state: Mapping[str, Tensor], device: torch.device
 ) -> dict[str, SharedBasis]:
     """The round's bases, from the state, and the test matrices of the next ones, from the job's seed."""
     shared = {}
     for target in plan.targets:
         generator = torch.Generator().manual_seed(derive_seed(spec.seed, "range sketch", round_number, target.name))
         test_matrix = torch.randn(target.k, sketch_width(target), generator=generator)
-        basis = state.get(f"{target.name}/reference")
-        shared[target.name] = SharedBasis(basis, test_matrix if basis is None else test_matrix.to(basis.device))
+        shared[target.name] = SharedBasis(state.get(f"{target.name}/reference"), test_matrix.to(device))
     return shared
 
 
@@ -154,8 +162,7 @@ class _SubspaceTraining:
             if method.compresses:
                 sent = self._compressed[name]
                 tensors |= {f"{name}/left": sent.left, f"{name}/right": sent.right}
-                basis = sent.left[:, : sketch.basis.shape[1]].float()
-                sketch = SecondMomentSketch(basis, carry(sketch, basis), sketch.residual)
+                sketch = moved_to(sent.left[:, : sketch.basis.shape[1]].float(), sketch)
             if method.basis == "shared":
                 tensors[f"{name}/sketch"] = self._optimizer.range_sketch(name)
                 if self._round_number == 1:
@@ -181,10 +188,11 @@ class _SubspaceTraining:
             change = orient(weight - self.decay * self._start.weights[name].to(weight.device))
             left_out = self._start.own.get(f"{name}/residue")
             if left_out is not None:
-                change = change + left_out.to(weight.device)
+                change = change + self.decay * left_out.to(weight.device)
             seed = derive_seed(self._spec.seed, "uplink", self._client, self._round_number, name)
             rank = uplink_rank_at(method, target, self._client)
-            compressed[name] = compress(change, rank, torch.Generator().manual_seed(seed))
+            found = compress(change, rank, torch.Generator().manual_seed(seed))
+            compressed[name] = replace(found, residue=found.residue.cpu())  # full-size: not all at once on a GPU
         return compressed
 
     def _factors(self, target: Target) -> list[Factor]:
@@ -208,6 +216,30 @@ class _SubspaceTraining:
 
 
 # --- server half ---------------------------------------------------------------------------------------------
+
+
+def _put_down(targets: Sequence[Target], this: Round, change: Aggregate, result: GroupResult) -> None:
+    """The clients' mean change with momentum, exact or cut to the downlink's rank with error feedback."""
+    method, rate = _method(this.spec), this.spec.server.learning_rate
+    more = torch.zeros(len(targets), targets[0].d, targets[0].k, dtype=torch.float64, device=this.device)
+    for index, target in enumerate(targets):
+        last = change_in(target, this.last) if this.last else None
+        if last is not None:
+            more[index] = method.momentum / rate * orient(last).to(this.device)
+    if method.downlink_rank is not None:
+        if this.residue is not None:
+            more += torch.stack([this.residue(target.name) for target in targets]).to(this.device)
+        change = truncate(change, method.downlink_rank, more)
+        assert change.residue is not None
+        for index, target in enumerate(targets):
+            result.residue[target.name] = change.residue[index].cpu().contiguous()
+    elif method.momentum:
+        whole = (rate * (change.left.double() @ change.right.double() + more)).float().cpu()
+        for index, target in enumerate(targets):
+            result.aggregate[f"{target.name}/dense"] = orient_back(whole[index], target)
+        return
+    for index, target in enumerate(targets):
+        put_change(target, change, index, rate, result)
 
 
 def _gather(this: Round, client: ClientTensors, targets: Sequence[Target], suffix: str) -> Tensor:

@@ -158,19 +158,23 @@ def test_what_is_kept_belongs_to_client_and_job_and_goes_from_version_to_version
     mine = [cache.kept("a", "job-1", version) for version in (1, 2, 9, 10)]
     for path in (*others, *mine):
         path.write_bytes(b"x")
-    first, second, _, last = mine
-    assert cache.last_kept("a", "job-1", 0) is None  # no update of it was ever aggregated
-    assert cache.last_kept("a", "job-1", 1) == first
+    _, second, _, last = mine
     assert cache.last_kept("a", "job-1", 2) == second
-    assert [path.exists() for path in mine] == [False, True, True, True]  # the later ones were not aggregated
+    assert [path.exists() for path in mine] == [False, True, False, False]  # later ones were not aggregated
     assert cache.last_kept("a", "job-1", 2) == second  # the same round once more: the same start
-    assert cache.last_kept("a", "job-1", 10) == last  # by number: 10 is after 9
+    last.write_bytes(b"x")
+    assert cache.last_kept("a", "job-1", 10) == last
     assert [path.exists() for path in mine] == [False, False, False, True]
+    assert cache.last_kept("a", "job-1", 0) is None  # no update of it was ever aggregated
+    assert not last.exists()
     assert cache.last_kept("a", "job-1", 12) is None  # this site lost what it kept
     last.write_bytes(b"x")
     assert all(path.exists() for path in others)
     cache.forget_updates("job-1")
     assert last.exists()
+    cache.forget_kept("a", "job-1")
+    assert not last.exists()
+    assert all(path.exists() for path in others)
     with pytest.raises(Rejected, match="no identifier"):
         cache.kept("a", "../job", 1)
 

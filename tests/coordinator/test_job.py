@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator import job as jobs
+from coordinator import messages
 from coordinator import round as rounds
 from coordinator.changes import changes
 from coordinator.errors import DomainError, IllegalTransition, RoundClosed
@@ -27,6 +28,7 @@ from coordinator.job import (
     Status,
     Tick,
 )
+from coordinator.records import Assignment
 from coordinator.round import Abandon, Aggregated, Candidates, Evaluated, Phase, Reported, TaskTaken
 from tests.builders import a_job, a_prepared, a_receipt, a_result, a_version
 
@@ -174,10 +176,12 @@ def test_contributions_tell_the_last_version_that_a_clients_update_is_in() -> No
     job = play(abandoned(job), Tick())
     job = tell(job, Candidates(("a", "b", "c")), Reported("a", a_receipt("a")), Reported("c", a_receipt("c")))
     assert job.contributions == dict.fromkeys(PAIR, 1)  # reported, but not aggregated yet
-    assert job.round is not None
-    job = tell(job, rounds.Tick(), now=job.round.deadline + 1) if job.round.phase is Phase.REPORTING else job
     job = tell(job, Aggregated(a_version(2), {}, {}))
     assert job.contributions == {"a": 2, "b": 1, "c": 2}
+    job = play(job, Tick())
+    assert job.round is not None
+    told = {name: messages.task(Assignment(job, job.round, 9.0), name).last_contribution for name in "abcd"}
+    assert told == {"a": 2, "b": 1, "c": 2, "d": 0}
 
 
 def test_a_missed_evaluation_does_not_spoil_the_model() -> None:

@@ -45,7 +45,7 @@ class Running:
         }
         for name, value in sections.items():
             merge = isinstance(value, dict) and "kind" not in value
-            document[name] = {**document[name], **value} if merge else value
+            document[name] = {**document.get(name, {}), **value} if merge else value
         return document
 
     def post(self, **sections: Any) -> str:

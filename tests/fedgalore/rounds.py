@@ -50,6 +50,7 @@ def a_round(
     state: Mapping[str, Tensor] | None = None,
     residue: Mapping[str, Tensor] | None = None,
     number: int = 1,
+    last: Mapping[str, Tensor] | None = None,
 ) -> Round:
     return Round(
         spec=spec,
@@ -59,6 +60,7 @@ def a_round(
         state=state.__getitem__ if state else None,
         residue=residue.__getitem__ if residue else None,
         device=torch.device("cpu"),
+        last=last.get if last and spec.method.momentum else None,
     )
 
 
@@ -67,14 +69,7 @@ def aggregated(plan: TrainingPlan, this: Round) -> GroupResult:
     merged = GroupResult()
     for group in groups(plan, [client.client for client in this.clients], this.spec):
         part = aggregate_group(group, this)
-        for mine, its in (
-            (merged.weights, part.weights),
-            (merged.aggregate, part.aggregate),
-            (merged.state, part.state),
-            (merged.residue, part.residue),
-        ):
-            assert not mine.keys() & its.keys()
-            mine.update(its)
-        for key, values in part.statistics.items():
-            merged.statistics.setdefault(key, []).extend(values)
+        for kind in ("weights", "aggregate", "state", "residue"):
+            assert not getattr(merged, kind).keys() & getattr(part, kind).keys()
+        merged.add(part)
     return merged

@@ -46,7 +46,12 @@ CASES = {
     "ranks by module": {"rank_pattern": {"0.attention.output.dense": 2, "query": 7}},
     "ranks by client": {"client_ranks": {"b": 7}},
     "ranks by client, exact": {"client_ranks": {"b": 7}, "complement": 0},
+    "ranks below the reference's": {"rank": 6, "uplink_rank": 2},
+    "no momentum": {"global_momentum": 0},
+    "no momentum, exact": {"global_momentum": 0, "complement": 0},
+    "one basis for all, momentum": {"basis": "shared", "global_momentum": 0.5},
     "fedavg": {"kind": "fedavg"},
+    "fedavg, momentum": {"kind": "fedavg", "global_momentum": 0.5},
     "fedit": {"kind": "fedit"},
     "fedit, ranks by module": {"kind": "fedit", "rank_pattern": {"query": 7}},
     "ffa_lora": {"kind": "ffa_lora"},
@@ -68,7 +73,7 @@ def made(tensors):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, tiny_gpt2):
-    method = {**CASES[case]} if case == "fedavg" else {"rank": 4, **CASES[case]}
+    method = {**CASES[case]} if case.startswith("fedavg") else {"rank": 4, **CASES[case]}
     if kind == "gpt2" and "rank_pattern" in method:
         method["rank_pattern"] = {"c_attn": 7, "1.mlp.c_proj": 2}
     model = {"task": "causal-lm", "num_labels": None} if kind == "gpt2" else {"num_labels": 3}
@@ -79,14 +84,17 @@ def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, ti
     assert made(weights) == weights_tensors(spec, plan)
     state: dict[str, torch.Tensor] = {}
     residue: dict[str, torch.Tensor] = {}
+    last: dict[str, torch.Tensor] = {}
     data = sentences if kind == "bert" else questions
     for number in (1, 2, 3):
         updates = {}
         for name in ("a", "b"):
-            update = local_update(task, spec, data(8, sum(name.encode())), name, number, Start(weights, state))
+            update = local_update(
+                task, spec, data(8, sum(name.encode())), name, number, Start(weights, state, {}, last)
+            )
             assert made(update.tensors) == update_tensors(spec, plan, name, number)
             updates[name] = update
-        this = a_round(spec, clients_of(updates), weights, state, residue, number)
+        this = a_round(spec, clients_of(updates), weights, state, residue, number, last)
         result = aggregated(plan, this)
         assert made(result.aggregate) == aggregate_tensors(spec, plan, ["a", "b"], number)
         assert made(result.state) == state_tensors(spec, plan, number)
@@ -97,7 +105,7 @@ def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, ti
         assert all(torch.equal(applied[name], result.weights[name]) for name in applied)
         sketched_only = number == 1 and method.get("basis") == "shared"
         assert sketched_only or any(not torch.equal(weights[name], result.weights[name]) for name in applied)
-        weights, state, residue = result.weights, result.state, result.residue
+        weights, state, residue, last = result.weights, result.state, result.residue, result.aggregate
 
 
 def test_a_weight_that_saw_no_gradient_still_fills_its_place_in_the_update():
@@ -123,7 +131,7 @@ def test_bases_of_a_round(steps, gap, bases):
 def test_an_aggregate_goes_down_dense_from_the_rank_where_factors_are_no_smaller():
     assert factors_are_smaller(10, 10, 4)
     assert not factors_are_smaller(10, 10, 5)
-    spec, plan = a_spec(method={"uplink_rank": 2}), TrainingPlan((Target("w", (10, 10), 2),), ())
+    spec, plan = a_spec(method={"uplink_rank": 2, "global_momentum": 0}), TrainingPlan((Target("w", (10, 10), 2),), ())
     assert set(aggregate_tensors(spec, plan, ["a", "b"], 1)) == {"w/left", "w/right"}
     assert set(aggregate_tensors(spec, plan, ["a", "b", "c"], 1)) == {"w/dense"}
     many = [str(i) for i in range(9)]

@@ -10,7 +10,7 @@ import torch
 
 from fedgalore.batches import batches
 from fedgalore.layout import OVERSAMPLING, size_bytes, update_tensors, weights_tensors
-from fedgalore.methods.base import Start
+from fedgalore.methods.base import Start, change_in
 from fedgalore.projector import orient
 from fedgalore.seeding import derive_seed
 from fedgalore.simulation import Site, simulate
@@ -64,6 +64,69 @@ def test_server_rate_multiplies_the_change_of_fedavg(tiny_bert):
     results = [aggregated(task.plan, a_round(spec, clients, weights)).weights for spec in (full, half)]
     for name in task.plan.weights():
         torch.testing.assert_close(results[1][name], (weights[name] + results[0][name]) / 2, rtol=1e-4, atol=1e-6)
+
+
+# --- momentum ------------------------------------------------------------------------------------------------
+
+
+def test_fedavg_with_momentum_is_adamw_that_drifts_along_the_last_change(tiny_bert):
+    """FedCM (arXiv 2106.10874): each client's step is (1 - a) its own and a the last aggregate's, spread over them."""
+    spec = spec_of({"kind": "fedavg", "global_momentum": 0.4}, local={"weight_decay": 0.0})
+    task, weights = version_0(spec, tiny_bert)
+    first = aggregated(task.plan, a_round(spec, clients_of(updates_of(task, spec, Start(weights))), weights))
+    start = Start(first.weights, last=first.aggregate)
+    updates = updates_of(task, spec, start, 2)
+    second = aggregated(task.plan, a_round(spec, clients_of(updates), first.weights, number=2, last=first.aggregate))
+    change = {name: first.weights[name] - weights[name] for name in weights}
+    mean = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+    for client, count in COUNTS.items():
+        other = TaskModel.load(spec, tiny_bert)
+        other.load_weights(first.weights)
+        parameters = {name: weight for name, (weight, _) in other.targets().items()} | other.dense()
+        groups = [
+            {"params": [weight for weight, _ in other.targets().values()]},
+            {"params": list(other.dense().values()), "lr": 0.6 * 3e-2},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=0.6 * 1e-2, weight_decay=0.0)
+        torch.manual_seed(derive_seed(spec.seed, "dropout", client, 2))
+        other.model.train()
+        for chosen in batches(examples_of(spec, client), spec, client, 2):
+            optimizer.zero_grad()
+            other.loss(other.collate(chosen))[0].backward()
+            optimizer.step()
+            with torch.no_grad():
+                for name, weight in parameters.items():
+                    weight += 0.4 / 3 * change[name]
+        for name, weight in parameters.items():
+            mean[name] += count / 24 * weight.detach()
+    for name, tensor in second.weights.items():
+        # Adam's first steps are +-lr whatever the gradient's size, so rounding in gradients near 0 shows a little
+        torch.testing.assert_close(tensor, mean[name], rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(tensor, first.weights[name] + 0.4 * change[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [{}, {"complement": 0}, {"downlink_rank": 40}, {"basis": "shared"}], ids=str)
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_momentum_adds_its_share_of_the_last_aggregate(method, rate, tiny_bert):
+    """To what the clients changed: the same updates without it, and the last change beside them."""
+    both = [
+        spec_of({"rank": 4, **method, "global_momentum": share}, server={"learning_rate": rate}) for share in (0.3, 0)
+    ]
+    task, weights = version_0(both[0], tiny_bert)
+    state, last, residue = {}, {}, {}
+    for number in (1, 2, 3):
+        clients = clients_of(updates_of(task, both[0], Start(weights, state, {}, last), number))
+        with_it, without = (
+            aggregated(task.plan, a_round(spec, clients, weights, state, residue, number, last)) for spec in both
+        )
+        for target in task.plan.targets:
+            moved = change_in(target, last.get)
+            expected = without.weights[target.name] + (0.3 * moved if moved is not None else 0)
+            torch.testing.assert_close(with_it.weights[target.name], expected, rtol=1e-4, atol=1e-5)
+        for item in task.plan.dense:
+            expected = without.weights[item.name] + 0.3 * last.get(f"{item.name}/delta", torch.zeros(item.shape))
+            torch.testing.assert_close(with_it.weights[item.name], expected, rtol=1e-4, atol=1e-6)
+        weights, state, last, residue = with_it.weights, with_it.state, with_it.aggregate, with_it.residue
 
 
 # --- fedgalore: shared basis, own states, ranks ----------------------------------------------------------------
@@ -134,15 +197,17 @@ def test_each_client_goes_on_from_the_state_it_kept(tiny_bert):
     )
     task, weights = version_0(spec, tiny_bert)
     first = updates_of(task, spec, Start(weights))
-    middle = aggregated(task.plan, a_round(spec, clients_of(first), weights)).weights
+    made = aggregated(task.plan, a_round(spec, clients_of(first), weights))
+    middle, last = made.weights, made.aggregate
     assert not any(name.endswith("/rms") for name in first["a"].tensors)
     kept = {c: first[c].kept for c in COUNTS}
     name = f"{task.plan.targets[0].name}/second_moment"
     assert not torch.equal(kept["a"][name], kept["b"][name])
-    second = {c: local_update(task, spec, examples_of(spec, c), c, 2, Start(middle, {}, kept[c])) for c in COUNTS}
-    forgetful = local_update(task, spec, examples_of(spec, "a"), "a", 2, Start(middle))
+    second = {c: local_update(task, spec, examples_of(spec, c), c, 2, Start(middle, {}, kept[c], last)) for c in COUNTS}
+    residue = {n: t for n, t in kept["a"].items() if n.endswith("/residue")}
+    forgetful = local_update(task, spec, examples_of(spec, "a"), "a", 2, Start(middle, {}, residue, last))
     assert any(not torch.equal(second["a"].tensors[n], t) for n, t in forgetful.tensors.items())
-    expected = aggregated(task.plan, a_round(spec, clients_of(second), middle, number=2)).weights
+    expected = aggregated(task.plan, a_round(spec, clients_of(second), middle, number=2, last=last)).weights
     found = simulate(spec, tiny_bert, [Site(c, examples_of(spec, c), sentences(3, 0)) for c in COUNTS]).weights
     assert all(torch.equal(found[n], expected[n]) for n in expected)
 

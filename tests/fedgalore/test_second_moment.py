@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgalore.second_moment import SMALLEST, SecondMomentSketch, carry, floored, residual_of, transfer
+from fedgalore.second_moment import SMALLEST, SecondMomentSketch, carry, floored, moved_to, residual_of, transfer
 
 
 def orthonormal(d: int, seed: int) -> torch.Tensor:
@@ -95,6 +95,18 @@ def test_residual_is_the_mean_square_over_a_basis_of_the_complement(batch):
 def test_a_basis_of_every_direction_leaves_no_residual():
     gradient = torch.randn(4, 6)
     assert torch.equal(residual_of(gradient, orthonormal(4, 9).float().T @ gradient), torch.zeros(1, 6))
+
+
+@pytest.mark.parametrize("rank", [2, 5, 9])
+def test_a_sketch_in_another_basis_has_the_energy_that_it_had(rank):
+    """Column by column: `sum V + (d - r) rho`; what the new basis does not hold is outside it."""
+    old, new = orthonormal(9, 1)[:, :4], orthonormal(9, 2)[:, :rank]
+    sketch = sketch_in(old)
+    moved = moved_to(new, sketch)
+    before = sketch.second_moment.sum(0) + (9 - 4) * sketch.residual[0]
+    torch.testing.assert_close(moved.second_moment.sum(0) + (9 - rank) * moved.residual[0], before)
+    torch.testing.assert_close(moved.second_moment, carry(sketch, new))
+    assert (moved.residual >= 0).all()
 
 
 def test_floor_is_a_tenth_of_the_mean_and_never_zero():

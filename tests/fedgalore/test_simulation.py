@@ -103,22 +103,22 @@ def test_a_run_repeats_bit_for_bit_whatever_the_order_of_sites(tiny_bert):
     assert not same_bits(first.weights, simulate(classifier(seed=1), tiny_bert, sites).weights)
 
 
-@pytest.mark.parametrize("method", [{"downlink_rank": 2}, {"update_proj_gap": 2}], ids=str)
+@pytest.mark.parametrize("method", [{"downlink_rank": 2}, {"update_proj_gap": 2, "complement": 0}], ids=str)
 def test_rounds_are_the_ones_put_together_by_hand(tiny_bert, method):
     """Each client starts from the last weights and state and what it kept, the server from its residue."""
     spec = classifier(method=method, rounds={"count": 3}, local={"weight_decay": 0.1}, evaluation={"every": 0})
     sites = three_sites()
     task = TaskModel.load(spec, tiny_bert)
-    weights, state, residue = task.weights(), {}, {}
+    weights, state, residue, last = task.weights(), {}, {}, {}
     kept = {site.name: {} for site in sites}
     for number in (1, 2, 3):
         updates = {}
         for site in sites:
-            start = Start(weights, state, kept[site.name])
+            start = Start(weights, state, kept[site.name], last)
             updates[site.name] = local_update(task, spec, site.train, site.name, number, start)
             kept[site.name] = updates[site.name].kept
-        result = aggregated(task.plan, a_round(spec, clients_of(updates), weights, state, residue, number))
-        weights, state, residue = result.weights, result.state, result.residue
+        result = aggregated(task.plan, a_round(spec, clients_of(updates), weights, state, residue, number, last))
+        weights, state, residue, last = result.weights, result.state, result.residue, result.aggregate
     assert same_bits(simulate(spec, tiny_bert, sites).weights, weights)
 
 

@@ -70,7 +70,7 @@ def test_an_update_gives_back_the_weights_that_the_client_ended_with(tiny_bert, 
 
 @pytest.mark.parametrize("task", [classifier, language_model])
 def test_what_an_update_leaves_out_is_kept_and_goes_with_the_next_one(tiny_bert, tiny_gpt2, task):
-    """Weights after a round = decay x weights before + what was sent + what is kept - what was kept before."""
+    """Weights after = decay x (weights before - what was kept before) + what was sent + what is kept."""
     spec = task(method={"rank": 2, "uplink_rank": 3}, local={"steps": 5, "weight_decay": 0.5})
     folder = tiny_bert if task is classifier else tiny_gpt2
     data = sentences(12, 1) if task is classifier else questions(12, 1)
@@ -84,7 +84,7 @@ def test_what_an_update_leaves_out_is_kept_and_goes_with_the_next_one(tiny_bert,
         for name, old in own.items():
             sent = update.tensors[f"{name}/left"].double() @ update.tensors[f"{name}/right"].double()
             own[name] = kept[f"{name}/residue"]
-            whole = update.decay * orient(before[name]).double() + sent + own[name].double() - old.double()
+            whole = update.decay * (orient(before[name]).double() - old.double()) + sent + own[name].double()
             torch.testing.assert_close(orient(after[name]).double(), whole, rtol=1e-5, atol=1e-6)
             assert own[name].norm() > 0.01 * (after[name] - before[name]).norm()  # three directions do not hold it
 

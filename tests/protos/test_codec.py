@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,11 @@ on_disk = settings(max_examples=60, deadline=None, suppress_health_check=[Health
 
 
 def arrays(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Every other one in half precision, so that some lie unaligned."""
+    """Some of single, then some of half precision: larger items first."""
     rng = np.random.default_rng(0)
-    dtypes = cycle((np.float32, np.float16))
-    return {name: rng.standard_normal(shape).astype(next(dtypes)).reshape(shape) for name, shape in shapes.items()}
+    dtypes = [np.float32 if 2 * place < len(shapes) else np.float16 for place in range(len(shapes))]
+    pairs = zip(shapes.items(), dtypes, strict=True)
+    return {name: rng.standard_normal(shape).astype(dtype).reshape(shape) for (name, shape), dtype in pairs}
 
 
 def write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> Path:
@@ -128,6 +128,10 @@ def entry(start: int, stop: int, shape: list[Any] | None = None, dtype: str = "F
         ({"a": entry(0, 8, [3])}, "span 8 bytes, its shape 12"),
         ({"a": entry(8, 0, [2])}, "span -8 bytes"),
         ({"a": entry(0, 4, [2], "I16")}, "dtype 'I16'; send one of F32, F16"),
+        (
+            {"a": entry(0, 2, [1], "F16"), "b": entry(2, 6, [1])},
+            "'b' of dtype F32 lies unaligned; put larger items first",
+        ),
         ({"a": entry(0, 0, [0])}, "positive whole numbers"),
         ({"a": entry(0, 4, [True])}, "positive whole numbers"),
         ({"a": entry(0, 4, [1.0])}, "positive whole numbers"),
