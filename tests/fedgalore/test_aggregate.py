@@ -235,7 +235,7 @@ def test_factors_applied_give_the_same_bits_wherever_they_lie_in_memory(offset, 
 
 @pytest.mark.parametrize(("clients", "smaller"), [(1, True), (6, False)])
 def test_the_change_goes_down_as_factors_where_these_are_smaller(clients, smaller):
-    spec = a_spec_of(complement=0)
+    spec = a_spec_of(complement=0, global_momentum=0)
     result = aggregate([a_client(str(i), spec) for i in range(clients)], spec)
     assert ("wide.a/left" in result.aggregate) is smaller
     assert ("tall/dense" in result.aggregate) is not smaller
