@@ -23,7 +23,7 @@ from coordinator.round_state import BlobRef, ModelVersion
 from fedgalore import layout
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
-from fedgalore.methods.base import ClientTensors, GroupResult, Lookup, Reader, Round
+from fedgalore.methods.base import ClientTensors, GroupResult, Lookup, Reader, Round, nothing
 from fedgalore.plan import TensorSpec, TrainingPlan
 from fedgalore.server import aggregate_group, clipped, groups
 from fedgalore.tasks import TaskError, TaskModel
@@ -127,7 +127,7 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
         device=device,
         last=_lookup(open_update(blobs.path(model.aggregate.sha256)))
         if spec.method.momentum and model.aggregate
-        else None,
+        else nothing,
     )
     this = clipped(this, plan)
 

@@ -62,7 +62,7 @@ def aggregate_group(group: Sequence[Target] | Sequence[Dense], this: Round) -> G
         if isinstance(item, Dense):
             changes = [client.read(f"{item.name}/delta").to(this.device) for client in this.clients]
             change = (this.spec.server.learning_rate * this.mean_change(changes)).cpu()
-            last = this.last(f"{item.name}/delta") if this.last else None
+            last = this.last(f"{item.name}/delta")
             if last is not None:
                 change += this.spec.method.momentum * last
             result.aggregate[f"{item.name}/delta"] = change

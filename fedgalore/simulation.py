@@ -16,7 +16,7 @@ from fedgalore import layout
 from fedgalore.exact_match import check_exact_match
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
-from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start
+from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start, nothing
 from fedgalore.selection import choose_cohort
 from fedgalore.server import aggregate_group, clipped, groups
 from fedgalore.tasks import Example, TaskModel
@@ -168,7 +168,7 @@ def _aggregate(
         state=state.__getitem__ if state else None,
         residue=residue.__getitem__ if residue else None,
         device=task.device,
-        last=last.get if task.spec.method.momentum and last else None,
+        last=last.get if task.spec.method.momentum else nothing,
     )
     this = clipped(this, task.plan)
     whole = GroupResult()

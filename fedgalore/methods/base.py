@@ -28,6 +28,10 @@ Reader = Callable[[str], Tensor]
 Lookup = Callable[[str], Tensor | None]  # None: there is no such tensor
 
 
+def nothing(name: str) -> None:
+    """A `Lookup` that holds no tensor."""
+
+
 @dataclass(frozen=True)
 class Start:
     """What a client starts a round from; float32 on the CPU.
@@ -87,7 +91,7 @@ class Round:
     state: Reader | None  # what the clients started from beside the weights; None in the first round
     residue: Reader | None
     device: torch.device
-    last: Lookup | None = None  # of the aggregate that made the version before, for jobs with momentum
+    last: Lookup = nothing  # of the aggregate that made the version before, for jobs with momentum
     clips: Sequence[float] = ()  # what each client's change is multiplied by; empty: nothing is clipped
 
     @property

@@ -25,7 +25,7 @@ class FedAvg(Method):
         result = GroupResult()
         for target in targets:
             change = this.spec.server.learning_rate * this.mean_change(this.gather(target, "delta"))
-            last = change_in(target, this.last) if this.last else None
+            last = change_in(target, this.last)
             if last is not None:
                 change += this.spec.method.momentum * last.to(this.device)
             result.aggregate[f"{target.name}/dense"] = change.cpu()

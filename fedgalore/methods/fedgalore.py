@@ -46,7 +46,7 @@ class FedGaLore(Method):
         optimizer = GaLoreAdamW(
             {t.name: (weights[t.name][0], rank_at(method, t, client)) for t in task.plan.targets},
             subspace_config(spec),
-            carried_state(task.plan, {name: tensor.to(task.device) for name, tensor in own.items() if _is_state(name)}),
+            carried_state(task.plan, own, task.device),
             derive_seed(spec.seed, "subspaces", client, round_number),
             shared_bases(task.plan, spec, round_number, state, task.device) if method.basis == "shared" else None,
         )
@@ -108,16 +108,13 @@ def subspace_config(spec: JobSpec) -> SubspaceConfig:
     )
 
 
-def _is_state(name: str) -> bool:
-    return not name.endswith("/residue")
-
-
-def carried_state(plan: TrainingPlan, state: Mapping[str, Tensor]) -> dict[str, SecondMomentSketch]:
+def carried_state(
+    plan: TrainingPlan, state: Mapping[str, Tensor], device: torch.device
+) -> dict[str, SecondMomentSketch]:
     """The second moments to start from, by target name; those of a state file or those a client kept itself."""
+    parts = ("reference", "second_moment", "residual")
     return {
-        target.name: SecondMomentSketch(
-            state[f"{target.name}/reference"], state[f"{target.name}/second_moment"], state[f"{target.name}/residual"]
-        )
+        target.name: SecondMomentSketch(*(state[f"{target.name}/{part}"].to(device) for part in parts))
         for target in plan.targets
         if f"{target.name}/second_moment" in state
     }
@@ -158,11 +155,10 @@ class _SubspaceTraining:
         method = _method(self._spec)
         tensors: dict[str, Tensor] = {}
         for target in self._task.plan.targets:
-            name, sketch = target.name, self._optimizer.sketch(target.name)
+            name = target.name
             if method.compresses:
                 sent = self._compressed[name]
                 tensors |= {f"{name}/left": sent.left, f"{name}/right": sent.right}
-                sketch = moved_to(sent.left[:, : sketch.basis.shape[1]].float(), sketch)
             if method.basis == "shared":
                 tensors[f"{name}/sketch"] = self._optimizer.range_sketch(name)
                 if self._round_number == 1:
@@ -173,6 +169,9 @@ class _SubspaceTraining:
                         tensors[f"{name}/basis.{j}"] = factor.basis
                     tensors[f"{name}/factor.{j}"] = factor.factor
             if method.state_sync in ("ajive", "average"):
+                sketch = self._optimizer.sketch(name)
+                if method.compresses:
+                    sketch = moved_to(sent.left[:, : sketch.basis.shape[1]].float(), sketch)
                 # float16 holds the root down to gradients of 6e-8, near Adam's own eps; V it could not
                 tensors[f"{name}/rms"] = sketch.second_moment.sqrt().half()
                 tensors[f"{name}/residual"] = sketch.residual
@@ -221,25 +220,27 @@ class _SubspaceTraining:
 def _put_down(targets: Sequence[Target], this: Round, change: Aggregate, result: GroupResult) -> None:
     """The clients' mean change with momentum, exact or cut to the downlink's rank with error feedback."""
     method, rate = _method(this.spec), this.spec.server.learning_rate
+    if method.downlink_rank is None and not method.momentum:
+        for index, target in enumerate(targets):
+            put_change(target, change, index, rate, result)
+        return
     more = torch.zeros(len(targets), targets[0].d, targets[0].k, dtype=torch.float64, device=this.device)
     for index, target in enumerate(targets):
-        last = change_in(target, this.last) if this.last else None
+        last = change_in(target, this.last)
         if last is not None:
             more[index] = method.momentum / rate * orient(last).to(this.device)
-    if method.downlink_rank is not None:
-        if this.residue is not None:
-            more += torch.stack([this.residue(target.name) for target in targets]).to(this.device)
-        change = truncate(change, method.downlink_rank, more)
-        assert change.residue is not None
-        for index, target in enumerate(targets):
-            result.residue[target.name] = change.residue[index].cpu().contiguous()
-    elif method.momentum:
+    if method.downlink_rank is None:
         whole = (rate * (change.left.double() @ change.right.double() + more)).float().cpu()
         for index, target in enumerate(targets):
             result.aggregate[f"{target.name}/dense"] = orient_back(whole[index], target)
         return
+    if this.residue is not None:
+        more += torch.stack([this.residue(target.name) for target in targets]).to(this.device)
+    cut = truncate(change, method.downlink_rank, more)
+    assert cut.residue is not None
     for index, target in enumerate(targets):
-        put_change(target, change, index, rate, result)
+        put_change(target, cut, index, rate, result)
+        result.residue[target.name] = cut.residue[index].cpu().contiguous()
 
 
 def _gather(this: Round, client: ClientTensors, targets: Sequence[Target], suffix: str) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
-from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start
+from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start, nothing
 from fedgalore.plan import TrainingPlan
 from fedgalore.server import aggregate_group, groups
 from fedgalore.tasks import Example, TaskModel
@@ -60,7 +60,7 @@ def a_round(
         state=state.__getitem__ if state else None,
         residue=residue.__getitem__ if residue else None,
         device=torch.device("cpu"),
-        last=last.get if last and spec.method.momentum else None,
+        last=last.get if last and spec.method.momentum else nothing,
     )
 
 
