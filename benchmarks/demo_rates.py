@@ -13,7 +13,8 @@ import torch
 
 from deploy.demo.job import job_document
 from deploy.demo.sites import DemoSite, validation_sites
-from fedgalore.job_spec import KINDS, parse
+from fedgalore.job_spec import parse
+from fedgalore.method_spec import KINDS
 from fedgalore.simulation import Site, simulate
 from fedgalore.tasks import Example
 

@@ -27,7 +27,8 @@ IRRELEVANT = ("name", "data.name", "model.source", "model.num_labels", "rounds.d
 class Entry:
     """One line of a suite's table.
 
-    The climb to the best rate begins at `start`, which saves runs; by default in the middle of the grid.
+    The climb to the best rate begins at `start`, which saves runs; by default in the middle of the grid. With
+    `every_rate` there is no climb: all are run with the first seed.
     """
 
     suite: str
@@ -143,7 +144,7 @@ def score(result: Result) -> float:
 def walk(entry: Entry, results: Mapping[str, Result]) -> tuple[list[float], float]:
     """Rates that the rule still wants to see, and the best one so far.
 
-    From `start` towards the better neighbour until both neighbours are worse, with the first seed.
+    From `start` towards the better neighbour until both neighbours are worse, or all rates, with the first seed.
     """
     grid = entry.grid
 
@@ -177,8 +178,7 @@ def wanted(entry: Entry, results: Mapping[str, Result]) -> list[Run]:
     rates, best = walk(entry, results)
     if rates:
         return [entry.run(rate, entry.seeds[0]) for rate in rates]
-    chosen = entry.grid if entry.every_rate else (best,)
-    runs = [entry.run(rate, seed) for rate in chosen for seed in entry.seeds]
+    runs = [entry.run(best, seed) for seed in entry.seeds]
     return [run for run in runs if key_of(run) not in results]
 
 

@@ -15,8 +15,9 @@ from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from fedgalore.data import SplitFile
-from fedgalore.job_spec import Identifier, explain
+from fedgalore.job_spec import explain
 from fedgalore.settings import MergedSettings, SettingsError, from_file
+from fedgalore.strict import Identifier
 
 __all__ = ["AgentSettings", "DataSet", "SettingsError", "load"]
 

@@ -13,7 +13,7 @@ from coordinator.records import Agent, AgentRecord, OpenTask
 from coordinator.round import Candidates
 from coordinator.state_store import StateStore
 from fedgalore import PROTOCOL_VERSION
-from fedgalore.job_spec import Identifier
+from fedgalore.strict import Identifier
 
 MOST_DATASETS = 1000
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)

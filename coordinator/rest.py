@@ -22,7 +22,7 @@ from coordinator.engine import Engine
 from coordinator.metrics import Metrics
 from coordinator.readiness import Probe, Readiness
 from fedgalore import PROTOCOL_VERSION, __version__
-from fedgalore.job_spec import Identifier
+from fedgalore.strict import Identifier
 
 
 class Live(BaseModel):

@@ -26,7 +26,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from typing import Protocol
 
-from fedgalore.job_spec import FedAvgSpec, FedGaLoreSpec, JobSpec, LoRASpec
+from fedgalore.job_spec import JobSpec
+from fedgalore.method_spec import FedAvgSpec, FedGaLoreSpec, LoRASpec
 from fedgalore.plan import Target, TensorSpec, TrainingPlan, factors_are_smaller, rank_at
 
 UPDATE_FORMAT = "fedgalore.update.v1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedgalore.job_spec import FedAvgSpec, MethodSpec
+from fedgalore.method_spec import FedAvgSpec, MethodSpec
 
 DTYPE_BYTES = {"F32": 4, "F16": 2}
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fedgalore.inputs import IGNORED, Batch, Example, Inputs, TaskError, load_inputs
-from fedgalore.job_spec import FedAvgSpec, JobSpec, MethodSpec
+from fedgalore.job_spec import JobSpec
+from fedgalore.method_spec import FedAvgSpec, MethodSpec
 from fedgalore.plan import Dense, Target, TrainingPlan, ends_in, rank_of_module
 from fedgalore.seeding import derive_seed
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fedgalore.aggregate import Aggregate, mean_of_factors, squared_norm_of_product, truncate
 from fedgalore.compression import Compressed, compress
-from fedgalore.job_spec import FedGaLoreSpec, JobSpec
+from fedgalore.job_spec import JobSpec
 from fedgalore.layout import bases_per_round, sketch_width, uplink_rank_at
+from fedgalore.method_spec import FedGaLoreSpec
 from fedgalore.methods.base import (
     ClientTensors,
     GroupResult,

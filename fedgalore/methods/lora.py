@@ -16,8 +16,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fedgalore.job_spec import JobSpec, LoRASpec
+from fedgalore.job_spec import JobSpec
 from fedgalore.layout import adapter_shapes
+from fedgalore.method_spec import LoRASpec
 from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round, Start
 from fedgalore.plan import Target, TrainingPlan, rank_at
 from fedgalore.seeding import derive_seed

@@ -20,7 +20,8 @@ from cli.main import app
 from deploy.demo.job import LEARNING_RATES, job_document
 from deploy.demo.report import NAMES, Run, accuracy_by_version, plot, tables
 from deploy.demo.sites import DemoSite, demo_sites, validation_sites
-from fedgalore.job_spec import KINDS, parse
+from fedgalore.job_spec import parse
+from fedgalore.method_spec import KINDS
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # a fixture
 
 

@@ -3,6 +3,7 @@
 Those with adapters are in `test_lora_methods`.
 """
 
+from collections import deque
 from itertools import pairwise
 
 import pytest
@@ -30,6 +31,22 @@ def spec_of(method, **sections):
 # --- fedavg --------------------------------------------------------------------------------------------------
 
 
+def _adamw_steps(task, spec, client, round_number, share=1.0):
+    """Trains as PyTorch's AdamW at `share` of the job's rates; stops after each step."""
+    groups = [
+        {"params": [weight for weight, _ in task.targets().values()]},
+        {"params": list(task.dense().values()), "lr": share * 3e-2},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=share * 1e-2, weight_decay=spec.local.weight_decay)
+    torch.manual_seed(derive_seed(spec.seed, "dropout", client, round_number))
+    task.model.train()
+    for chosen in batches(examples_of(spec, client), spec, client, round_number):
+        optimizer.zero_grad()
+        task.loss(task.collate(chosen))[0].backward()
+        optimizer.step()
+        yield
+
+
 def test_fedavg_is_torch_adamw_on_each_client_and_their_mean(tiny_bert):
     spec = spec_of({"kind": "fedavg"})
     task, weights = version_0(spec, tiny_bert)
@@ -37,17 +54,7 @@ def test_fedavg_is_torch_adamw_on_each_client_and_their_mean(tiny_bert):
     trained = {}
     for client in COUNTS:
         other = TaskModel.load(spec, tiny_bert)
-        groups = [
-            {"params": [weight for weight, _ in other.targets().values()]},
-            {"params": list(other.dense().values()), "lr": 3e-2},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=1e-2, weight_decay=0.1)
-        torch.manual_seed(derive_seed(spec.seed, "dropout", client, 1))
-        other.model.train()
-        for chosen in batches(examples_of(spec, client), spec, client, 1):
-            optimizer.zero_grad()
-            other.loss(other.collate(chosen))[0].backward()
-            optimizer.step()
+        deque(_adamw_steps(other, spec, client, 1), maxlen=0)
         trained[client] = other.weights()
         for name, tensor in trained[client].items():
             assert torch.equal(updates[client].tensors[f"{name}/delta"], tensor - weights[name])
@@ -83,17 +90,7 @@ def test_fedavg_with_momentum_is_adamw_that_drifts_along_the_last_change(tiny_be
         other = TaskModel.load(spec, tiny_bert)
         other.load_weights(first.weights)
         parameters = {name: weight for name, (weight, _) in other.targets().items()} | other.dense()
-        groups = [
-            {"params": [weight for weight, _ in other.targets().values()]},
-            {"params": list(other.dense().values()), "lr": 0.6 * 3e-2},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=0.6 * 1e-2, weight_decay=0.0)
-        torch.manual_seed(derive_seed(spec.seed, "dropout", client, 2))
-        other.model.train()
-        for chosen in batches(examples_of(spec, client), spec, client, 2):
-            optimizer.zero_grad()
-            other.loss(other.collate(chosen))[0].backward()
-            optimizer.step()
+        for _ in _adamw_steps(other, spec, client, 2, share=0.6):
             with torch.no_grad():
                 for name, weight in parameters.items():
                     weight += 0.4 / 3 * change[name]
