@@ -4,4 +4,4 @@ Importing this package costs nothing; its modules that need torch import it them
 """
 
 __version__ = "0.1.0"
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3

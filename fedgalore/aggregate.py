@@ -16,14 +16,10 @@ from fedgalore.plan import factors_are_smaller
 
 @dataclass(frozen=True)
 class Aggregate:
-    """`dW = left @ right`, its left factor's columns sorted by how much of `dW` they carry.
-
-    `residue (B, d, k)` is what truncation left for the next round; None when nothing was truncated.
-    """
+    """`dW = left @ right`, its left factor's columns sorted by how much of `dW` they carry."""
 
     left: Tensor
     right: Tensor
-    residue: Tensor | None = None
 
     def reference_basis(self, rank: int) -> Tensor:
         """Top left singular vectors of `dW`, `(B, d, rank)`, with any others where it has fewer."""
@@ -34,7 +30,7 @@ class Aggregate:
 
     def leading(self, rank: int) -> Aggregate:
         """Only the columns that carry most."""
-        return Aggregate(self.left[..., :rank], self.right[..., :rank, :], self.residue)
+        return Aggregate(self.left[..., :rank], self.right[..., :rank, :])
 
     @property
     def is_smaller_than_dense(self) -> bool:
@@ -68,15 +64,15 @@ def _sorted(span: Tensor, core: Tensor) -> Aggregate:
     return Aggregate((span @ vectors).float(), (vectors.mT @ core).float())
 
 
-def truncate(aggregate: Aggregate, rank: int, residue: Tensor | None) -> Aggregate:
-    """The best rank-`rank` part of `dW + residue`; the rest is the next residue: error feedback, nothing is lost."""
-    total = aggregate.left.double() @ aggregate.right.double()
-    if residue is not None:
-        total = total + residue.double()
-    _, vectors = torch.linalg.eigh(total @ total.mT)
-    left = vectors.flip(-1)[..., :rank]
-    right = left.mT @ total
-    return Aggregate(left.float(), right.float(), (total - left @ right).float())
+def truncate(change: Tensor, rank: int) -> tuple[Aggregate, Tensor]:
+    """The best rank-`rank` part of `change (B, d, k)` in float16, and the residue in float32.
+
+    Rounding to float16 is part of the residue: error feedback, nothing is lost.
+    """
+    _, vectors = torch.linalg.eigh(change @ change.mT)
+    left = vectors.flip(-1)[..., :rank].half()
+    right = (left.to(change.dtype).mT @ change).half()
+    return Aggregate(left, right), (change - left.to(change.dtype) @ right.to(change.dtype)).float()
 
 
 def apply_factors(weight: Tensor, decay: float, left: Tensor, right: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ Suffixes after a target weight's name `W`, oriented so that `d <= k`; a dense we
 | `W/reference` | `(d, r)` | state: basis of `W/second_moment (r, k)`; with a shared basis the one to train in |
 | `W/delta` | as `W` | fedavg: the change |
 | `W/lora_A`, `W/lora_B` | `(r, in)`, `(out, r)` | adapters, as PEFT keeps them |
-| `W/left`, `W/right` or `W/dense` | `(d, q)`, `(q, k)` or as `W` | aggregate: the change, in factors where smaller |
+| `W/left`, `W/right` or `W/dense` | `(d, q)`, `(q, k)` or as `W` | aggregate: the change, in factors where smaller; cut: float16 |
 
 All are float32 unless the row says otherwise. `round_number` counts committed rounds from 1: it is the old
 `model_version` + 1, so an abandoned round leaves no trace.
@@ -36,8 +36,6 @@ STATE_FORMAT = "fedgalore.state.v1"
 WEIGHTS_FORMAT = "fedgalore.weights.v1"
 RESIDUE_FORMAT = "fedgalore.residue.v1"
 OVERSAMPLING = 4  # columns of a range sketch beyond the rank
-
-_HALVED = ("/left", "/right", "/rms")  # of an update: float16
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -84,7 +82,8 @@ class _FedGaLore:
         if self.method.basis == "shared" and round_number == 1:
             return {}
         if self.method.downlink_rank is not None:
-            return _change(target, self.method.downlink_rank)
+            q = min(target.d, self.method.downlink_rank)
+            return {"left": (target.d, q), "right": (q, target.k)}
         if self.method.momentum:  # sums over all rounds
             return _change(target, target.d)
         if self.method.basis == "shared":
@@ -187,6 +186,12 @@ def _named(shapes: Iterable[tuple[str, Mapping[str, tuple[int, ...]]]]) -> dict[
     return {f"{name}/{suffix}": TensorSpec("F32", shape) for name, own in shapes for suffix, shape in own.items()}
 
 
+def _in_half(tensors: Mapping[str, TensorSpec], suffixes: tuple[str, ...]) -> dict[str, TensorSpec]:
+    """With these in float16; they come last, so that all lie aligned in a file."""
+    halved = {name: TensorSpec("F16", tensor.shape) for name, tensor in tensors.items() if name.endswith(suffixes)}
+    return {name: tensor for name, tensor in tensors.items() if name not in halved} | halved
+
+
 def _dense(plan: TrainingPlan) -> dict[str, TensorSpec]:
     return {f"{item.name}/delta": TensorSpec("F32", tuple(item.shape)) for item in plan.dense}
 
@@ -204,8 +209,7 @@ def update_tensors(spec: JobSpec, plan: TrainingPlan, client: str, round_number:
     """Exactly the tensors that a valid update of this client holds in this round."""
     layout = _layout(spec)
     tensors = _named((t.name, layout.update(t, client, round_number)) for t in plan.targets) | _dense(plan)
-    halved = {name: TensorSpec("F16", tensors[name].shape) for name in tensors if name.endswith(_HALVED)}
-    return {name: tensor for name, tensor in tensors.items() if name not in halved} | halved  # so that all lie aligned
+    return _in_half(tensors, ("/left", "/right", "/rms"))
 
 
 def aggregate_tensors(
@@ -213,7 +217,13 @@ def aggregate_tensors(
 ) -> dict[str, TensorSpec]:
     """The tensors of the aggregate of these clients' updates."""
     layout = _layout(spec)
-    return _named((t.name, layout.aggregate(t, clients, round_number)) for t in plan.targets) | _dense(plan)
+    tensors = _named((t.name, layout.aggregate(t, clients, round_number)) for t in plan.targets) | _dense(plan)
+    return _in_half(tensors, ("/left", "/right")) if truncates(spec) else tensors
+
+
+def truncates(spec: JobSpec) -> bool:
+    """Whether an aggregate is cut on its way down, into float16 factors, and the server keeps the residue."""
+    return isinstance(spec.method, FedGaLoreSpec) and spec.method.downlink_rank is not None
 
 
 def state_tensors(spec: JobSpec, plan: TrainingPlan, round_number: int) -> dict[str, TensorSpec]:
@@ -224,7 +234,7 @@ def state_tensors(spec: JobSpec, plan: TrainingPlan, round_number: int) -> dict[
 
 def residue_tensors(spec: JobSpec, plan: TrainingPlan) -> dict[str, TensorSpec]:
     """What the server keeps of a truncated aggregate for the next round, oriented; none when nothing is truncated."""
-    if not isinstance(spec.method, FedGaLoreSpec) or spec.method.downlink_rank is None:
+    if not truncates(spec):
         return {}
     return {target.name: TensorSpec("F32", (target.d, target.k)) for target in plan.targets}
 

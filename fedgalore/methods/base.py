@@ -183,7 +183,7 @@ def apply_change(target: Target, old: Tensor, aggregate: Mapping[str, Tensor], d
     """`decay W + change`, with the change as factors, as a matrix, or absent."""
     if f"{target.name}/left" in aggregate:
         left, right = aggregate[f"{target.name}/left"], aggregate[f"{target.name}/right"]
-        return orient_back(apply_factors(orient(old), decay, left, right), target)
+        return orient_back(apply_factors(orient(old), decay, left.float(), right.float()), target)
     if f"{target.name}/dense" in aggregate:
         return apply_dense(old, decay, aggregate[f"{target.name}/dense"])
     return old.clone()
@@ -193,7 +193,7 @@ def change_in(target: Target, aggregate: Lookup) -> Tensor | None:
     """What an aggregate changes a target by, in the weight's own shape; None where it leaves it alone."""
     left, right = aggregate(f"{target.name}/left"), aggregate(f"{target.name}/right")
     if left is not None and right is not None:
-        return orient_back(left @ right, target)
+        return orient_back(left.float() @ right.float(), target)
     return aggregate(f"{target.name}/dense")
 
 

@@ -225,23 +225,22 @@ def _put_down(targets: Sequence[Target], this: Round, change: Aggregate, result:
         for index, target in enumerate(targets):
             put_change(target, change, index, rate, result)
         return
-    more = torch.zeros(len(targets), targets[0].d, targets[0].k, dtype=torch.float64, device=this.device)
+    whole = rate * (change.left.double() @ change.right.double())
     for index, target in enumerate(targets):
         last = change_in(target, this.last)
         if last is not None:
-            more[index] = method.momentum / rate * orient(last).to(this.device)
+            whole[index] += method.momentum * orient(last).to(this.device)
     if method.downlink_rank is None:
-        whole = (rate * (change.left.double() @ change.right.double() + more)).float().cpu()
         for index, target in enumerate(targets):
-            result.aggregate[f"{target.name}/dense"] = orient_back(whole[index], target)
+            result.aggregate[f"{target.name}/dense"] = orient_back(whole[index].float().cpu(), target)
         return
     if this.residue is not None:
-        more += torch.stack([this.residue(target.name) for target in targets]).to(this.device)
-    cut = truncate(change, method.downlink_rank, more)
-    assert cut.residue is not None
+        whole += torch.stack([this.residue(target.name) for target in targets]).to(this.device)
+    cut, residue = truncate(whole, min(method.downlink_rank, targets[0].d))
     for index, target in enumerate(targets):
-        put_change(target, cut, index, rate, result)
-        result.residue[target.name] = cut.residue[index].cpu().contiguous()
+        result.aggregate[f"{target.name}/left"] = cut.left[index].cpu().contiguous()
+        result.aggregate[f"{target.name}/right"] = cut.right[index].cpu().contiguous()
+        result.residue[target.name] = residue[index].cpu().contiguous()
 
 
 def _gather(this: Round, client: ClientTensors, targets: Sequence[Target], suffix: str) -> Tensor:
