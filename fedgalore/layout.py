@@ -14,10 +14,10 @@ Suffixes after a target weight's name `W`, oriented so that `d <= k`; a dense we
 | `W/reference` | `(d, r)` | state: basis of `W/second_moment (r, k)`; with a shared basis the one to train in |
 | `W/delta` | as `W` | fedavg: the change |
 | `W/lora_A`, `W/lora_B` | `(r, in)`, `(out, r)` | adapters, as PEFT keeps them |
-| `W/left`, `W/right` or `W/dense` | `(d, q)`, `(q, k)` or as `W` | aggregate: the change, in factors where smaller; cut: float16 |
+| `W/left`, `W/right` or `W/dense` | `(d, q)`, `(q, k)` or as `W` | aggregate: the change, factors where smaller |
 
-All are float32 unless the row says otherwise. `round_number` counts committed rounds from 1: it is the old
-`model_version` + 1, so an abandoned round leaves no trace.
+All are float32 unless the row says otherwise; factors of an aggregate that is cut on its way down are float16.
+`round_number` counts committed rounds from 1: it is the old `model_version` + 1, so an abandoned round leaves no trace.
 """
 
 from __future__ import annotations
