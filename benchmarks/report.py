@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from math import inf, isfinite
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -34,9 +36,26 @@ def write(entries: Sequence[Entry], results: Results, plots: Path, page: Path = 
 # --- what a run shows ----------------------------------------------------------------------------------------
 
 
-def quality_of(run: Result, name: str = "accuracy") -> float:
-    """A test metric of the final model; 0 for a run that diverged."""
-    return float(run["test"].get(name, 0.0)) if run["test"] is not None else 0.0
+@dataclass(frozen=True)
+class Measure:
+    """A test metric of a final model, as it is shown; `sign` is -1 where less is better."""
+
+    name: str
+    metric: str
+    scale: float = 100
+    digits: int = 1
+    sign: int = 1
+
+    def of(self, run: Result) -> float:
+        """The worst there is for a run that diverged."""
+        if run["test"] is None:
+            return 0.0 if self.sign > 0 else inf
+        return float(run["test"][self.metric])
+
+
+ACCURACY = Measure("accuracy, %", "accuracy")
+ANSWER_LOSS = Measure("answer loss", "loss", scale=1, digits=3, sign=-1)
+EXACT_MATCH = Measure("exact match, %", "exact_match")
 
 
 def _kind(entry: Entry) -> str:
@@ -47,7 +66,14 @@ def _is_language(entry: Entry) -> bool:
     return bool(entry.base["job"].get("model", {}).get("task") == "causal-lm")
 
 
-def _spread(values: Sequence[float], scale: float = 100, digits: int = 1, sign: str = "") -> str:
+def _measure(entry: Entry) -> Measure:
+    return ANSWER_LOSS if _is_language(entry) else ACCURACY
+
+
+def _spread(values: Sequence[float], measure: Measure = ACCURACY, sign: str = "") -> str:
+    scale, digits = measure.scale, measure.digits
+    if not all(map(isfinite, values)):
+        return "diverged"
     if len(values) < 2:
         return f"{scale * values[0]:{sign}.{digits}f} (one seed)"
     return f"{scale * mean(values):{sign}.{digits}f} ± {scale * stdev(values):.{digits}f}"
@@ -97,10 +123,9 @@ def _table(entries: Sequence[Entry], results: Results) -> str:
             continue
         first = found[0]
         if language:
-            exact = _spread([quality_of(run, "exact_match") for run in found])
-            shown = [_spread([quality_of(run, "loss") for run in found], 1, 3), exact]
+            shown = [_spread([measure.of(run) for run in found], measure) for measure in (ANSWER_LOSS, EXACT_MATCH)]
         else:
-            shown = [_spread([quality_of(run) for run in found]), _rounds_to(target, found)]
+            shown = [_spread([ACCURACY.of(run) for run in found]), _rounds_to(target, found)]
         share = f"{100 * first['up_bytes'] / dense:.1f} %" if dense else ""
         traffic = [f"{first['up_bytes'] / 1e6:.0f}", share, f"{first['down_bytes'] / 1e6:.0f}"]
         rank = str(first["statistics"].get("joint_rank", ""))
@@ -124,10 +149,10 @@ def _decade(entries: Sequence[Entry], results: Results) -> str:
     for name, own in cells.items():
         if not best[name]:
             continue
-        seen = [100 * quality_of(run) for run in own if run]
-        row = [f"{100 * quality_of(run):.1f}" if run else "" for run in own]
+        seen = [100 * ACCURACY.of(run) for run in own if run]
+        row = [f"{100 * ACCURACY.of(run):.1f}" if run else "" for run in own]
         row += [f"{max(seen):.1f}", f"{min(seen):.1f}", f"{mean(seen):.1f}"]
-        row.append(_spread([quality_of(run) for run in best[name]]))
+        row.append(_spread([ACCURACY.of(run) for run in best[name]]))
         row.append(_difference(best[name], best.get("reset", [])) if name != "reset" else "")
         rows.append([name, *row, _rounds_to(target, best[name])])
     return _rows(head, rows)
@@ -137,28 +162,35 @@ def _at(entry: Entry, rate: float, results: Results) -> Result | None:
     return results.get(key_of(entry.run(rate, entry.seeds[0])))
 
 
-def _difference(runs: Sequence[Result], others: Sequence[Result], metric: str = "accuracy") -> str:
+def _difference(runs: Sequence[Result], others: Sequence[Result], measure: Measure = ACCURACY) -> str:
     """Seed by seed, since runs of one seed share split and batches."""
-    theirs = {run["run"]["job"]["seed"]: quality_of(run, metric) for run in others}
+    theirs = {run["run"]["job"]["seed"]: measure.of(run) for run in others}
     pairs = [(run, theirs[seed]) for run in runs if (seed := run["run"]["job"]["seed"]) in theirs]
-    return _spread([quality_of(run, metric) - other for run, other in pairs], sign="+") if pairs else ""
+    return _spread([measure.of(run) - other for run, other in pairs], measure, sign="+") if pairs else ""
 
 
 def _summary(suites: Mapping[str, Sequence[Entry]], results: Results) -> str:
     """FedGaLore at rank 8 against the best LoRA method of equal rank and against fedavg, suite by suite."""
     rows = []
     for suite, entries in suites.items():
-        if entries[0].every_rate or _is_language(entries[0]):
-            continue
         runs = {entry.name: chosen_runs(entry, results) for entry in entries}
         ours, dense = runs.get("fedgalore r8"), runs.get("fedavg")
         theirs = {e.name: runs[e.name] for e in entries if _kind(e) in LORA and runs[e.name] and e.name.endswith(" r8")}
         if not ours or not theirs:
             continue
-        best = max(theirs, key=lambda name: mean(map(quality_of, theirs[name])))
-        row = [suite, _spread(list(map(quality_of, ours))), best, _difference(ours, theirs[best])]
-        rows.append([*row, _difference(ours, dense) if dense else ""])
-    head = ["suite", "fedgalore r8, %", "best LoRA of rank 8", "fedgalore against it", "fedgalore against fedavg"]
+        measure = _measure(entries[0])
+        best = max(theirs, key=lambda name: measure.sign * mean(map(measure.of, theirs[name])))
+        row = [suite, measure.name, _spread(list(map(measure.of, ours)), measure), best]
+        row.append(_difference(ours, theirs[best], measure))
+        rows.append([*row, _difference(ours, dense, measure) if dense else ""])
+    head = [
+        "suite",
+        "measure",
+        "fedgalore r8",
+        "best LoRA of rank 8",
+        "fedgalore against it",
+        "fedgalore against fedavg",
+    ]
     return _rows(head, rows)
 
 

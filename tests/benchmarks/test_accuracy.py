@@ -159,9 +159,26 @@ def test_the_report_counts_rounds_and_compares_seed_by_seed(tmp_path, capsys):
     # 90 % of 91 % is reached by a straight line from 10 % at round 0 to 91 % at round 10
     assert "| fedavg | 1 | 91.0 ± 1.4 | 9 |" in told
     assert "| fedit r8 | 1 | 71.0 ± 1.4 | never |" in told
-    assert "| s | 81.0 ± 1.4 | fedit r8 | +10.0 ± 0.0 | -10.0 ± 0.0 |" in page.read_text()
+    assert "| s | accuracy, % | 81.0 ± 1.4 | fedit r8 | +10.0 ± 0.0 | -10.0 ± 0.0 |" in page.read_text()
     assert page.read_text().startswith("a\n<!-- generated")
     assert (tmp_path / "s.png").stat().st_size > 10_000
+
+
+def test_less_answer_loss_is_better(tmp_path):
+    common = {"model": "m", "data": {"name": "d"}, "grid": [1], "seeds": [0]}
+    methods = {"fedgalore r8": "fedgalore", "fedit r8": "fedit", "flora r8": "flora"}
+    entries = {name: {"job": {"method": {"kind": kind}}} for name, kind in methods.items()}
+    job = {"local": {}, "model": {"task": "causal-lm"}}
+    mine = list(entries_of({"suites": {"s": common | {"job": job, "entries": entries}}}))
+    results = {}
+    for entry, loss in zip(mine, (1.0, 1.25, 1.5), strict=True):
+        one = a_result(entry.run(1, 0), 0.5)
+        one["test"] = {"loss": loss, "exact_match": 0.1}
+        results[key_of(one["run"])] = one | {"curve": [one["curve"][0] | {"version": 0}, *one["curve"]]}
+    page = tmp_path / "page.md"
+    page.write_text("<!-- generated: summary -->\n<!-- end: summary -->\n")
+    write(mine, results, tmp_path, page)
+    assert "| s | answer loss | 1.000 (one seed) | fedit r8 | -0.250 (one seed) |  |" in page.read_text()
 
 
 def test_every_entry_of_the_shipped_file_is_a_valid_job():
