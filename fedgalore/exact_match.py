@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 
 from fedgalore.inputs import Example, TaskError, TextInputs
 from fedgalore.job_spec import JobSpec
+from fedgalore.precision import passes_in
 from fedgalore.tasks import TaskModel
 
 MARK = "####"  # GSM8K writes the answer after it
@@ -106,11 +107,7 @@ def generate(task: TaskModel, prompts: Sequence[str], max_new_tokens: int) -> li
     gaps = [length - len(row) for row in rows]  # on the left: every answer begins in the same column
     tokens = [[tokenizer.pad_token_id] * gap + row for gap, row in zip(gaps, rows, strict=True)]
     mask = [[0] * gap + [1] * (length - gap) for gap in gaps]
-    precision = task.spec.local.precision
-    with (
-        _greedy(task, max_new_tokens) as (model, config),
-        torch.autocast(task.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
-    ):
+    with _greedy(task, max_new_tokens) as (model, config), passes_in(task.spec.local.precision, task.device):
         generated = model.generate(
             input_ids=torch.tensor(tokens, device=task.device),
             attention_mask=torch.tensor(mask, device=task.device),

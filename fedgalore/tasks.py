@@ -20,6 +20,7 @@ from fedgalore.inputs import IGNORED, Batch, Example, Inputs, TaskError, load_in
 from fedgalore.job_spec import JobSpec
 from fedgalore.method_spec import FedAvgSpec, MethodSpec
 from fedgalore.plan import Dense, Target, TrainingPlan, ends_in, rank_of_module
+from fedgalore.precision import passes_in
 from fedgalore.seeding import derive_seed
 
 __all__ = ["Example", "TaskError", "TaskModel", "training_plan"]
@@ -148,7 +149,7 @@ class TaskModel:
     def loss(self, batch: Batch) -> tuple[Tensor, int, int]:
         """Mean cross entropy, how many predictions it averages, how many of them were right."""
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.local.precision == "bfloat16"):
+        with passes_in(self.spec.local.precision, self.device):
             logits = self.model(**inputs).logits
         labels = batch["labels"]
         if labels.dim() == 2:  # a token is predicted from those before it

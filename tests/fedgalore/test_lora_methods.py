@@ -14,6 +14,7 @@ from fedgalore.batches import batches
 from fedgalore.layout import aggregate_tensors
 from fedgalore.methods import method_of
 from fedgalore.methods.base import Start
+from fedgalore.precision import passes_in
 from fedgalore.seeding import derive_seed
 from fedgalore.server import apply_aggregate
 from fedgalore.simulation import Site, simulate
@@ -158,7 +159,7 @@ def batch_of(tokenizer, examples):
 
 def logits_of(spec, model, inputs, labels):
     """Predictions that count, and what they should be."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=spec.local.precision == "bfloat16"):
+    with passes_in(spec.local.precision, torch.device("cpu")):
         logits = model(**inputs).logits.float()
     if labels.dim() == 2:
         logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
