@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench-accuracy lock clean
+.PHONY: help demo test chaos check bench-accuracy lock clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -12,6 +12,7 @@ READY := $(VENV)/.ready
 DEMO_ARGS ?=
 COMPARE ?=
 TEST_ARGS ?=
+CHAOS_ARGS ?=
 BENCH_ARGS ?=
 # Two test processes with two torch threads each would fight over two cores.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
@@ -40,7 +41,10 @@ demo: $(READY) ## a whole federation on this machine, watched live (COMPARE=fedi
 	@$(BIN)/fedgalore demo $(COMPARE:%=--compare %) $(DEMO_ARGS)
 
 test: $(READY) ## the test suite (TEST_ARGS="-k round")
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not chaos" $(TEST_ARGS)
+
+chaos: $(READY) ## kills every process at every point of a job and prints what that cost; half an hour
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m chaos tests/chaos $(CHAOS_ARGS)
 
 check: $(READY) ## formatting, lint, types, layers, generated stubs
 	$(BIN)/ruff format --check .

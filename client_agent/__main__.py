@@ -20,7 +20,7 @@ from client_agent.cache import claimed
 from client_agent.data import LocalData, read_all
 from client_agent.errors import WorkDirUnusable
 from client_agent.settings import AgentSettings, SettingsError
-from fedgalore import logs
+from fedgalore import faults, logs
 from fedgalore.data import DataError
 
 
@@ -49,6 +49,7 @@ def agent(
         try:
             chosen = settings.load(config, flags)
             logs.configure(chosen.log_format, chosen.log_level, client=chosen.name)
+            faults.arm(chosen.fault)
             stack.enter_context(claimed(chosen.work_dir))
             data = read_all(chosen.data)
         except (SettingsError, DataError, WorkDirUnusable) as error:

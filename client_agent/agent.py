@@ -18,6 +18,7 @@ from client_agent.session import Session, State, advance
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
+from fedgalore.faults import Fault, reach
 
 POLL_S = 30.0
 HEARTBEAT_S = 2.0
@@ -143,6 +144,7 @@ class Agent:
             return
         try:
             await asyncio.to_thread(self._assignment.tidy)
+            reach(Fault.TIDIED)
         except OSError as error:
             self._log.warning("the work folder can not be tidied", error=str(error))
 
@@ -156,6 +158,7 @@ class Agent:
             if task is None:
                 return on.NoTask()
             self._assignment = Assignment(task, site)
+            reach(Fault.TASK_RECEIVED)
             return on.Offered(self._assignment.work())
         assert self._assignment is not None
         if state is State.FAILING:

@@ -19,6 +19,7 @@ from client_agent.session import Work
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
+from fedgalore.faults import Fault, reach
 from fedgalore.job_spec import JobSpec
 from fedgalore.plan import TrainingPlan
 from protos import federation_pb2 as pb
@@ -72,6 +73,7 @@ class Assignment:
             await site.thread.run(lambda trainer: trainer.check(spec, split))
         await self._bring_weights()
         await site.thread.run(lambda trainer: trainer.reset())
+        reach(Fault.WEIGHTS_HELD)
         if self._trains and task.HasField("state"):
             self._state = await self._download(task.state)
 
@@ -86,8 +88,10 @@ class Assignment:
         held_out = split
         thread = self._site.thread
         examples, metrics = await thread.run(lambda trainer: trainer.evaluate(spec, held_out, thread.goes_on))
+        reach(Fault.EVALUATED)
         evaluation = pb.Evaluation(model_version=self._task.model_version, examples=examples, metrics=metrics)
         answer = await self._site.transport.report(self.report(stage="evaluate", evaluation=evaluation))
+        reach(Fault.EVALUATION_TOLD)
         if self._trains and not answer.go_on:
             raise RoundOver(answer.reason)
         if not self._trains:  # the job's last task
@@ -110,7 +114,9 @@ class Assignment:
         blob = Blob(await asyncio.to_thread(hash_file, self._update), self._update.stat().st_size)
         outcome = await self._site.transport.submit(self._update, blob, self._task.job_id, self._task.round)
         _log.info("update delivered", outcome=outcome, size_bytes=blob.size_bytes)
+        reach(Fault.UPDATE_ACCEPTED)
         self.forget_updates()
+        reach(Fault.UPDATE_FORGOTTEN)
 
     def forget_updates(self, but: Path | None = None) -> None:
         """Deletes this job's updates, or all but one; other jobs' may still be wanted."""
@@ -171,7 +177,9 @@ class Assignment:
         for file in self._task.base_model:
             if file.blob.sha256 not in sources:
                 sources[file.blob.sha256] = await self._download(file.blob)
-        return await asyncio.to_thread(cache.assemble_model, files, sources)
+        folder = await asyncio.to_thread(cache.assemble_model, files, sources)
+        reach(Fault.MODEL_ASSEMBLED)
+        return folder
 
     def _model_files(self) -> dict[str, Blob]:
         return {file.name: _blob(file.blob) for file in self._task.base_model}
@@ -206,6 +214,7 @@ class Assignment:
 
     def _on_step(self, step: int, loss: float) -> bool:
         self._progress = step, loss
+        reach(Fault.TRAINED_STEP)
         return self._site.thread.goes_on()
 
 

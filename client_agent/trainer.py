@@ -17,6 +17,7 @@ from torch import Tensor
 from client_agent.data import Split
 from client_agent.errors import CannotTrain
 from fedgalore.exact_match import check_exact_match
+from fedgalore.faults import Fault, reach
 from fedgalore.job_spec import JobSpec
 from fedgalore.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, update_tensors, weights_tensors
 from fedgalore.methods import method_of
@@ -150,7 +151,9 @@ class Trainer:
             if update.kept:  # before the update, so that a delivered one never lacks it
                 shapes = {name: TensorSpec("F32", tuple(tensor.shape)) for name, tensor in update.kept.items()}
                 _write_synced(keep, shapes, update.kept, {})
+                reach(Fault.KEPT_WRITTEN)
             self._write(update, spec, client, round_number, output)
+            reach(Fault.UPDATE_WRITTEN)
 
     def _write(self, update: Update, spec: JobSpec, client: str, round_number: int, output: Path) -> None:
         metadata = {

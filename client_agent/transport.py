@@ -16,6 +16,7 @@ from tenacity.stop import stop_base
 from client_agent.cache import Blob, Cache
 from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
 from fedgalore import PROTOCOL_VERSION, __version__
+from fedgalore.faults import Fault, reach
 from protos import CHUNK_BYTES, MAX_RESPONSE_BYTES
 from protos import federation_pb2 as pb
 from protos.federation_pb2_grpc import FederationStub
@@ -134,13 +135,16 @@ class Transport:
         async def attempt() -> Path:
             nonlocal corrupt
             await self._fill(cache.partial(blob), blob, job_id, round_number, patience)
+            reach(Fault.DOWNLOAD_ARRIVED)
             try:
-                return await asyncio.to_thread(cache.adopt, blob)
+                path = await asyncio.to_thread(cache.adopt, blob)
             except Rejected as error:
                 corrupt += 1
                 if corrupt > 1:  # twice the same is no accident of the line
                     raise
                 raise BrokenTransfer(str(error)) from error
+            reach(Fault.DOWNLOAD_STORED)
+            return path
 
         return await self._persist(attempt, patience)
 
@@ -156,6 +160,7 @@ class Transport:
             try:
                 while part := await _within(STALL_S, call.read()):  # its end is false
                     file.write(part.data)
+                    reach(Fault.CHUNK_RECEIVED)
                     patience.reached(file.tell())
                     if file.tell() > blob.size_bytes:
                         return
@@ -183,6 +188,7 @@ class Transport:
                 file.seek(offset)
                 while chunk := file.read(CHUNK_BYTES):
                     yield pb.SubmitUpdateRequest(chunk=chunk)
+                    reach(Fault.UPDATE_CHUNK_SENT)
                     patience.reached(file.tell())
 
         async def attempt() -> str:

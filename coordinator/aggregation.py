@@ -21,6 +21,7 @@ from coordinator.job import Job, Prepared
 from coordinator.model_source import MODEL_FILES, SourceError, fetched_folder
 from coordinator.round_state import BlobRef, ModelVersion
 from fedgalore import layout
+from fedgalore.faults import Fault, reach
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, GroupResult, Lookup, Reader, Round, nothing
@@ -32,6 +33,14 @@ from protos.codec import SafetensorsWriter, TensorFile, open_update
 
 class PreparationError(ValueError):
     """The job's model can not be used; the message names the field and the remedy."""
+
+
+class UpdatesDamaged(Exception):
+    """Updates of these clients are missing, or had another content than they came with and are gone from the store."""
+
+    def __init__(self, clients: list[str]) -> None:
+        super().__init__(f"updates of {', '.join(clients)} are damaged")
+        self.clients = clients
 
 
 @dataclass(frozen=True)
@@ -70,12 +79,15 @@ def prepare(spec: JobSpec, blobs: BlobStore) -> Prepared:
         with SafetensorsWriter(weights, tensors, {"format": layout.WEIGHTS_FORMAT, "version": "0"}) as writer:
             for name in tensors:
                 writer.write(name, (carried[name] if name in carried else task.weight(name)).numpy())
-        return Prepared(
+        reach(Fault.MODEL_EXPORTED)
+        prepared = Prepared(
             plan=task.plan.to_dict(),
             base_model=_store_folder(source, blobs),
             export=_store_folder(export, blobs),
             model=ModelVersion(version=0, weights=blobs.put_file(weights, move=True)),
         )
+    reach(Fault.MODEL_STORED)
+    return prepared
 
 
 def _store_folder(folder: Path, blobs: BlobStore) -> tuple[tuple[str, BlobRef], ...]:
@@ -102,6 +114,7 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
     """The next model version from the reports of the job's round, which is in AGGREGATION.
 
     Raises:
+        UpdatesDamaged: some of them have to be sent again; nothing was aggregated.
         CodecError, OSError: a blob is damaged or missing, or the disk is full.
     """
     started = time.perf_counter()
@@ -112,6 +125,9 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
     plan = TrainingPlan.from_dict(job.prepared.plan)
     version = job.model.version + 1
     receipts = {name: one.receipt for name, one in sorted(job.round.participants.items()) if one.receipt is not None}
+    # Whole, before any of it is used: damage in the middle of a file of numbers gives other numbers.
+    if damaged := [name for name, receipt in receipts.items() if blobs.discard_damaged(receipt.blob.sha256)]:
+        raise UpdatesDamaged(damaged)
     clients = []
     for name, receipt in receipts.items():
         update = open_update(blobs.path(receipt.blob.sha256))
@@ -152,10 +168,13 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
             for group in groups(plan, list(receipts), spec):
                 result = aggregate_group(group, this)
                 _write(result, writers)
+                reach(Fault.GROUP_WRITTEN)
                 for key, values in result.statistics.items():
                     statistics.setdefault(key, []).extend(values)
         computed = time.perf_counter()
+        reach(Fault.VERSION_WRITTEN)
         refs = {part: blobs.put_file(folder / part, move=True) for part in writers}
+    reach(Fault.VERSION_STORED)
     made = ModelVersion(version, refs["weights"], refs["aggregate"], refs.get("state"), refs.get("residue"))
     timings = {"compute_s": computed - started, "store_s": time.perf_counter() - computed}
     return Aggregated(made, timings, {key: sum(values) / len(values) for key, values in statistics.items()})

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from coordinator.blob_store import is_full
 from coordinator.errors import DomainError, StateUnavailable
 from coordinator.job import Status
 from coordinator.round_state import Effect, Phase
 from coordinator.settings import CoordinatorSettings, SettingsError, load
+from fedgalore import faults
+from fedgalore.faults import Fault, reach
 
 if TYPE_CHECKING:
     from coordinator.blob_store import BlobStore
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from coordinator.job import Job
 
 IDLE_S = 1.0
+FULL_S = 5.0  # between looks for room on a full disk
 ATTEMPTS = 3  # at one piece of work before it is given up
 
 log = structlog.get_logger("aggregator")
@@ -76,8 +80,10 @@ class Aggregator:
         with structlog.contextvars.bound_contextvars(job=job.id, piece=piece):
             attempt = await self.engine.begin_attempt(job.id, piece)
             self._in_hand = job.id, piece
+            reach(Fault.ATTEMPT_COUNTED)
             do = self._prepare if job.status is Status.PENDING else self._aggregate
             if await do(job, attempt):
+                reach(Fault.RESULT_TOLD)
                 await self.engine.forget_attempts(job.id, piece)
             self._in_hand = None
 
@@ -100,6 +106,8 @@ class Aggregator:
         try:
             prepared = await asyncio.to_thread(aggregation.prepare, job.parsed, self._blobs)
         except (aggregation.PreparationError, OSError) as error:
+            if is_full(error):
+                return await self._wait_for_room(job, "prepare", error)
             log.error("model refused", reason=str(error))
             return await self._post(self.engine.preparation_failed, job.id, str(error))
         except Exception as error:  # a checkpoint can break transformers in any way; the job must hear of it
@@ -122,7 +130,17 @@ class Aggregator:
 
         try:
             done = await asyncio.to_thread(aggregation.aggregate, job, self._blobs, aggregation.best_device())
+        except aggregation.UpdatesDamaged as error:
+            for client in error.clients:
+                receipt = job.round.participants[client].receipt
+                assert receipt is not None
+                reason = f"blob {receipt.blob.sha256[:12]}, its update, was damaged on the coordinator's disk"
+                log.error("update damaged", client=client, blob=receipt.blob.sha256)
+                await self._post(self.engine.update_lost, job.id, number, client, receipt.blob, reason)
+            return True
         except Exception as error:  # whatever it is, the round must end
+            if is_full(error):
+                return await self._wait_for_room(job, f"round {number}", error)
             log.exception("aggregation failed", attempt=attempt)
             if attempt < ATTEMPTS:
                 await asyncio.sleep(IDLE_S)
@@ -131,6 +149,15 @@ class Aggregator:
             return await self._post(self.engine.aggregation_failed, job.id, number, reason)
         log.info("round aggregated", version=done.model.version, **done.timings)
         return await self._post(self.engine.aggregated, job.id, number, done.model, done.timings, done.statistics)
+
+    async def _wait_for_room(self, job: Job, piece: str, error: BaseException) -> bool:
+        """A full disk is nobody's fault: the piece is begun again until there is room. Always False."""
+        log.error("disk full", reason=str(error), again_in_s=FULL_S)
+        await self.engine.forget_attempts(job.id, piece)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FULL_S):
+                await self._stop.wait()
+        return False
 
     async def _post(self, call: Callable[..., Awaitable[Job]], *arguments: object) -> bool:
         """Tells the engine, waiting for a store that is away: the result may have taken minutes. Always True.
@@ -212,6 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     configure(settings.log_format, settings.log_level)
+    faults.arm(settings.fault)
     asyncio.run(serve(settings, "--until-stdin-closes" in given))
     return 0
 

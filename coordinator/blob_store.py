@@ -12,6 +12,7 @@ All calls block on the disk; asyncio code runs them in threads.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from coordinator.errors import BlobNotFound
 from coordinator.round_state import BlobRef
+from fedgalore.faults import Fault, reach
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
 _COPY_BYTES = 2**20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 GRACE_S = 3600.0  # how long a blob that nobody names may wait for its reference to be written
 SPENT_GRACE_S = 120.0  # the same where its reference is known to be over; another one to equal bytes is quick to come
 
@@ -66,6 +69,13 @@ class BlobStore(Protocol):
         """
 
     def exists(self, sha256: str) -> bool: ...
+
+    def discard_damaged(self, sha256: str) -> bool:
+        """Reads a blob through and deletes it if its content is not its name's; whether it is gone, or was missing.
+
+        Raises:
+            OSError: it is there, but can be neither read nor deleted.
+        """
 
     def partial_path(self, key: str) -> Path:
         """Where the file of this key is to be received.
@@ -164,8 +174,10 @@ class DirectoryBlobStore:
                 _sync(path)
                 target.parent.mkdir(exist_ok=True)
                 _sync(self._blobs)
+                reach(Fault.BLOB_SYNCED)
                 path.replace(target)
                 os.utime(target)
+                reach(Fault.BLOB_NAMED)
         _sync(target.parent)  # of a blob that was there, too: who put it may not have come so far
 
     def path(self, sha256: str) -> Path:
@@ -182,6 +194,20 @@ class DirectoryBlobStore:
 
     def exists(self, sha256: str) -> bool:
         return SHA256.fullmatch(sha256) is not None and self._target(sha256).is_file()
+
+    def discard_damaged(self, sha256: str) -> bool:
+        target = self._target(sha256)
+        with self._locked(fcntl.LOCK_EX):  # else the sound one that just takes its place would go
+            try:
+                with target.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+                        return False
+            except FileNotFoundError:
+                return True
+            except OSError:  # a bad sector is damage as well
+                pass
+            target.unlink(missing_ok=True)
+        return True
 
     def partial_path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -250,6 +276,11 @@ class DirectoryBlobStore:
         with self._lock.open("ab") as file:
             fcntl.flock(file, mode)
             yield
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk, or a quota on it, has no room left."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def _has_owner(scratch: Path) -> bool:

@@ -8,6 +8,7 @@
 | `client.report`     | round, client, num_examples, size_bytes, metrics                         |
 | `client.evaluation` | round, client, model_version, examples, metrics                          |
 | `client.failure`    | round, client, reason                                                    |
+| `client.lost`       | round, client, reason: its update is damaged on disk and asked for again |
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def _clients(was: Round | None, now: Round) -> Iterator[Event]:
                 "client.report",
                 {**head, "num_examples": receipt.num_examples, "size_bytes": size, "metrics": receipt.metrics},
             )
+        if one.lost is not None and old.receipt and not one.receipt:
+            yield "client.lost", {**head, "reason": one.lost}
         if one.failure is not None and old.failure is None:
             yield "client.failure", {**head, "reason": one.failure}
 

@@ -19,6 +19,7 @@ from coordinator.engine_work import WorkSide
 from coordinator.errors import IdempotencyConflict, RoundClosed
 from coordinator.job import Job
 from coordinator.records import Agent
+from fedgalore.faults import Fault, reach
 from fedgalore.job_spec import JobSpec
 
 
@@ -34,6 +35,7 @@ class Engine(ClientSide, WorkSide):
         now = self._clock()
         job = jobs.create(f"job-{int(now * 1000):011x}-{self._token()}", spec, now, idempotency_key)
         outcome, job_id = await self._store.create(job, changes(None, job, None, job.reason))
+        reach(Fault.JOB_CREATED)
         if outcome == "created":
             return job, True
         before = await self.get(job_id)

@@ -11,7 +11,7 @@ from coordinator import round as rounds
 from coordinator.engine_base import EngineBase, check_finite
 from coordinator.errors import JobUnreadable, RoundClosed, StateUnavailable
 from coordinator.job import Job, Prepared
-from coordinator.round import ModelVersion
+from coordinator.round import BlobRef, ModelVersion
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +82,15 @@ class WorkSide(EngineBase):
             JobNotFound, RoundClosed
         """
         await self._stepper.send(job_id, jobs.AggregationFailed(number, reason))
+        return await self.get(job_id)
+
+    async def update_lost(self, job_id: str, number: int, client: str, blob: BlobRef, reason: str) -> Job:
+        """Asks a client of a round in AGGREGATION for its update again. Told twice, it counts once.
+
+        Raises:
+            JobNotFound, IllegalTransition, RoundClosed
+        """
+        await self._stepper.send(job_id, jobs.RoundEvent(number, rounds.UpdateLost(client, blob, reason)))
         return await self.get(job_id)
 
     async def begin_attempt(self, job_id: str, piece: str) -> int:

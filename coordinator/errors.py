@@ -125,6 +125,12 @@ class StateUnavailable(DomainError):
     code, http_status, grpc_status = "state_unavailable", 503, "UNAVAILABLE"
 
 
+class StorageFull(DomainError):
+    """The disk of the blobs has no room; what was begun goes on when it has."""
+
+    code, http_status, grpc_status = "storage_full", 507, "UNAVAILABLE"
+
+
 class InvalidRequest(DomainError):
     """A field of a request is missing or has a value that no request may have."""
 

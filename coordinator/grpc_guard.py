@@ -12,8 +12,8 @@ import grpc
 import structlog
 
 from coordinator.agents import check_name
-from coordinator.blob_store import SHA256
-from coordinator.errors import DomainError, InvalidRequest
+from coordinator.blob_store import SHA256, is_full
+from coordinator.errors import DomainError, InvalidRequest, StorageFull
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,6 +32,9 @@ _log = structlog.get_logger(__name__)
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     """Status and details of an error; of one that is no domain error only an id is told, under which the log has it."""
+    if is_full(error):
+        _log.error("disk full", reason=str(error))
+        error = StorageFull("the coordinator's disk is full; the update goes on from here when there is room")
     if isinstance(error, DomainError):
         return grpc.StatusCode[error.grpc_status], str(error)[:_DETAILS]
     reference = uuid.uuid4().hex[:8]

@@ -27,6 +27,7 @@ from coordinator.errors import (
 )
 from coordinator.grpc_guard import answers, finite, in_round, in_thread, name, positive, prose, sha256, text
 from coordinator.uploads import PartialKey, Upload, received_bytes
+from fedgalore.faults import Fault, reach
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 
@@ -103,6 +104,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
                     raise BlobLost(f"the coordinator has lost blob {wanted} of job {job_id}; ask its operator")
                 await context.write(pb.DownloadBlobResponse(data=data))
                 offset += len(data)
+                reach(Fault.CHUNK_SENT)
         finally:
             await self._count(job_id, number, client, "down", offset - request.offset)
 

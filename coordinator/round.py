@@ -2,6 +2,7 @@
 
     SELECTION -> CONFIGURATION -> REPORTING -> AGGREGATION -> COMMITTED | ABANDONED
 
+An update that turns out to be damaged in AGGREGATION is asked for again: back to REPORTING, with a deadline of its own.
 `advance` is the only place where a round moves. It looks (phase, event) up in a table; what the table lacks raises
 and changes nothing. Time is passed in as `now`, seconds since the epoch. An unchanged round comes back as the very
 same object, so a caller can tell by `is` whether there is anything to save.
@@ -32,6 +33,7 @@ from coordinator.round_state import (
     Round,
     TaskTaken,
     Tick,
+    UpdateLost,
     UpdateReceipt,
 )
 from fedgalore.selection import choose_cohort
@@ -55,6 +57,7 @@ __all__ = [
     "Step",
     "TaskTaken",
     "Tick",
+    "UpdateLost",
     "UpdateReceipt",
     "advance",
     "explain",
@@ -184,6 +187,8 @@ def _effects(before: Round, after: Round) -> tuple[Effect, ...]:
     match after.phase:
         case Phase.CONFIGURATION:
             return (Effect.WAKE_AGENTS,)
+        case Phase.REPORTING if before.phase is Phase.AGGREGATION:  # an update is asked for again
+            return (Effect.WAKE_AGENTS,)
         case Phase.AGGREGATION:
             return (Effect.WAKE_AGGREGATOR,)
         case _:
@@ -269,6 +274,15 @@ def _committed(round: Round, event: Aggregated, now: float, policy: Policy) -> R
     return _move(done, Phase.COMMITTED, now, f"version {event.result.version} from {round.reports} updates")
 
 
+def _lost(round: Round, event: UpdateLost, now: float, policy: Policy) -> Round:
+    one = _participant(round, event.client)
+    if one.receipt is None or one.receipt.blob != event.blob:
+        return round  # told before
+    asked = _with(round, event.client, replace(one, taken_at=None, receipt=None, lost=event.reason))
+    began = {phase: at for phase, at in round.phase_at.items() if phase != Phase.AGGREGATION}
+    return replace(asked, phase=Phase.REPORTING, phase_at=began, deadline_at=now + policy.deadline_s)
+
+
 def _abandoned(round: Round, event: Abandon, now: float, policy: Policy) -> Round:
     return _move(round, Phase.ABANDONED, now, event.reason)
 
@@ -313,7 +327,7 @@ _ROWS: dict[Phase, _Row] = {
     Phase.SELECTION: {Candidates: _choose, Tick: _stay, Abandon: _abandoned, **_LATE},
     Phase.CONFIGURATION: {Tick: _stay, Abandon: _abandoned, **_CLIENT_EVENTS},
     Phase.REPORTING: {Tick: _stay, Abandon: _abandoned, **_CLIENT_EVENTS},
-    Phase.AGGREGATION: {Tick: _stay, Abandon: _abandoned, Aggregated: _committed, **_LATE},
+    Phase.AGGREGATION: {Tick: _stay, Abandon: _abandoned, Aggregated: _committed, UpdateLost: _lost, **_LATE},
     Phase.COMMITTED: _LATE,
     Phase.ABANDONED: _LATE,
 }

@@ -65,6 +65,7 @@ class Participant:
     receipt: UpdateReceipt | None = None
     evaluation: EvaluationResult | None = None
     failure: str | None = None
+    lost: str | None = None  # why an update that had been accepted is asked for again
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,15 @@ class ClientFailed:
 
 
 @dataclass(frozen=True)
+class UpdateLost:
+    """The client's accepted update, this very blob, can not be read any more."""
+
+    client: str
+    blob: BlobRef
+    reason: str
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time has passed."""
 
@@ -182,4 +192,4 @@ class Abandon:
     reason: str
 
 
-Event = Candidates | TaskTaken | Reported | Evaluated | ClientFailed | Tick | Aggregated | Abandon
+Event = Candidates | TaskTaken | Reported | Evaluated | ClientFailed | UpdateLost | Tick | Aggregated | Abandon

@@ -24,7 +24,7 @@ from coordinator.readiness import Probe
 from coordinator.redis_state_store import RedisStateStore
 from coordinator.rest import create_app
 from coordinator.settings import CoordinatorSettings
-from fedgalore import __version__, logs
+from fedgalore import __version__, faults, logs
 
 GRACE_S = 5  # for answers and transfers under way when the process is told to stop
 
@@ -47,6 +47,7 @@ def run(settings: CoordinatorSettings) -> None:
         CoordinatorError: a part of it has ended while it ran.
     """
     logs.configure(settings.log_format, settings.log_level)
+    faults.arm(settings.fault)
     asyncio.run(_until_signal(settings))
 
 

@@ -18,6 +18,7 @@ from coordinator.job import Job, Status
 from coordinator.records import Assignment
 from coordinator.round import Phase, Round
 from coordinator.state_store import Change, StateStore, Stored
+from fedgalore.faults import Fault, reach
 
 SAVE_ATTEMPTS = 200
 
@@ -58,7 +59,9 @@ class Stepper:
                 if step.job is stored.job:
                     return jobs.explain(step.job, now), False
                 told = changes(stored.job, step.job, step.closed, step.reason)
+                reach(Fault.STEP_DECIDED)
                 if await self._store.save(Change(stored, step.job, told, step.effects, step.closed)) == "saved":
+                    reach(Fault.STEP_SAVED)
                     break
                 await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * (attempt + 1))))
             else:

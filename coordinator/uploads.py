@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.errors import BlobNotFound, InvalidUpdate, RoundClosed, UploadInProgress, WrongOffset
 from coordinator.round_state import BlobRef, UpdateReceipt
+from fedgalore.faults import Fault, reach
 from protos.codec import LENGTH_BYTES, open_update
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Upload:
             raise WrongOffset(
                 f"offset: {offset}; {self.received} bytes of this update are here, go on from there", self.received
             )
+        reach(Fault.UPLOAD_OPENED)
 
     def write(self, chunk: bytes) -> None:
         """Checks, hashes and writes the next bytes; they outlive this process when it returns.
@@ -115,6 +117,7 @@ class Upload:
         self._look_at(chunk)
         self._file.write(chunk)
         self._file.flush()
+        reach(Fault.CHUNK_WRITTEN)
 
     def finish(self, now: float) -> UpdateReceipt:
         """Checks hash and values and moves the file, synced, into the blob store.
@@ -128,6 +131,7 @@ class Upload:
         size = self._blob.size_bytes
         if self.received < size or self._contents is None:
             raise WrongOffset(f"the stream ended after {self.received} of {size} bytes; send the rest", self.received)
+        reach(Fault.UPLOAD_ARRIVED)
         try:
             if self._digest.hexdigest() != self._blob.sha256:
                 raise InvalidUpdate(
@@ -140,12 +144,14 @@ class Upload:
             raise
         except FileNotFoundError as error:
             raise RoundClosed("the round closed while its update was on its way; ask for the next task") from error
+        reach(Fault.UPLOAD_STORED)
         return UpdateReceipt(self._blob, self._contents.num_examples, self._contents.metrics, now)
 
     def close(self) -> None:
         """Lets go of the file; does nothing when it is not open."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of a full disk, which write() has told
+                self._file.close()
 
     def _look_at(self, chunk: bytes) -> None:
         """What is done with bytes, new or already on disk, except to write them."""
@@ -198,6 +204,7 @@ async def clean_partials(blobs: BlobStore, engine: Engine) -> int:
     stale = [key for key in keys if tuple(key.split(_SEPARATOR)[1:3]) not in in_flight]
     for key in stale:
         await asyncio.to_thread(blobs.partial_path(key).unlink, missing_ok=True)
+        reach(Fault.PARTIALS_CLEANED)
     return len(stale)
 
 

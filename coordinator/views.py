@@ -92,6 +92,7 @@ class ParticipantView(BaseModel):
     num_examples: int | None
     metrics: dict[str, float]
     evaluation: EvaluationView | None
+    update_bytes: int | None = Field(description="Size of the accepted update; what up_bytes exceeds it was sent again")
     up_bytes: int
     down_bytes: int
 
@@ -279,6 +280,7 @@ def _participant(round: Round, client: str, one: Participant, moved: Mapping[str
         num_examples=one.receipt.num_examples if one.receipt else None,
         metrics=dict(one.receipt.metrics) if one.receipt else {},
         evaluation=_evaluation(one.evaluation) if one.evaluation else None,
+        update_bytes=one.receipt.blob.size_bytes if one.receipt else None,
         up_bytes=moved.get("up", 0),
         down_bytes=moved.get("down", 0),
     )

@@ -112,8 +112,12 @@ class LocalFederation:
     ) -> None:
         self._stack.close()
 
-    def start_coordinator(self, timeout_s: float = 60) -> None:
-        """Starts the coordinator, on the ports that it had before if it ran already, and waits until it is ready."""
+    def start_coordinator(self, timeout_s: float = 60, **environment: str) -> None:
+        """Starts the coordinator, on the ports that it had before if it ran already, and waits until it is ready.
+
+        Args:
+            environment: more variables of its process.
+        """
         port_file = self.root / "ports.json"
         port_file.unlink(missing_ok=True)
         self.coordinator = self._process(
@@ -125,6 +129,7 @@ class LocalFederation:
             FEDGALORE_REST_PORT=str(self._ports["rest"]),
             FEDGALORE_GRPC_PORT=str(self._ports["grpc"]),
             FEDGALORE_THREADS=str(self._threads),
+            **environment,
         )
         self.coordinator.start()
         deadline = time.monotonic() + timeout_s

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from fedgalore import faults
 
 
 class SettingsError(ValueError):
@@ -17,6 +20,15 @@ class MergedSettings(BaseSettings):
     """Holds only what it is given: a subclass' `load` has merged the sources in their order."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="forbid", frozen=True)
+
+    fault: str | None = Field(default=None, description="Where to die, for tests of recovery: `fedgalore.faults`")
+
+    @field_validator("fault")
+    @classmethod
+    def _known_fault(cls, text: str | None) -> str | None:
+        if text is not None:
+            faults.parse(text)
+        return text
 
     @classmethod
     def settings_customise_sources(

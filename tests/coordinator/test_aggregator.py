@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -182,6 +183,39 @@ async def test_what_can_not_be_aggregated_is_given_up_after_three_attempts(
     assert closed.reason == "aggregation failed: OSError: the disk is full"
     assert work.done == ["round 1"] * 3
     assert await keys_of_attempts(redis_url) == []
+
+
+async def test_a_damaged_update_is_asked_for_again(engine: Engine, work: Work, tmp_path: Path, redis_url: str) -> None:
+    job_id = await aggregating(engine)
+    work.error = aggregation.UpdatesDamaged(["a"])
+    work.go.set()
+    process = Process(engine, tmp_path)
+    async with asyncio.timeout(LONG_S):
+        while await engine.next_task("a", wait_s=0.1) is None:
+            pass
+    assert (await engine.round(job_id, 1)).participants["b"].receipt == a_receipt("b")
+    work.error = None
+    assert await engine.report(job_id, 1, "a", a_receipt("trained again")) == "accepted"
+    assert (await first_round(engine, job_id)).phase is Phase.COMMITTED
+    await process.end()
+    assert work.done == ["round 1"] * 2
+    assert await keys_of_attempts(redis_url) == []
+
+
+async def test_a_full_disk_is_waited_for(
+    engine: Engine, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aggregator, "FULL_S", 0.02)
+    job_id = await aggregating(engine)
+    work.error = OSError(errno.ENOSPC, "No space left on device")
+    work.go.set()
+    process = Process(engine, tmp_path)
+    for _ in range(5):  # more often than it would be tried for any other reason
+        await process.has_begun(work)
+    assert (await engine.get(job_id)).round.phase is Phase.AGGREGATION
+    work.error = None
+    assert (await first_round(engine, job_id)).phase is Phase.COMMITTED
+    await process.end()
 
 
 async def test_rounds_go_before_new_jobs(engine: Engine, work: Work, tmp_path: Path) -> None:

@@ -67,6 +67,17 @@ def test_what_is_not_there_and_what_is_no_hash_is_not_found(blobs: BlobStore, tm
             blobs.path(sha256)
 
 
+def test_a_damaged_blob_is_told_and_makes_room_for_a_sound_one(blobs: BlobStore) -> None:
+    blob = blobs.put_bytes(b"0123456789")
+    assert not blobs.discard_damaged(blob.sha256)
+    blobs.path(blob.sha256).write_bytes(b"0123456788")
+    assert blobs.discard_damaged(blob.sha256)
+    assert not blobs.exists(blob.sha256)
+    assert blobs.discard_damaged(blob.sha256)  # missing is as bad
+    assert blobs.put_bytes(b"0123456789") == blob
+    assert not blobs.discard_damaged(blob.sha256)
+
+
 def test_a_swept_blob_is_gone_and_can_come_back(blobs: BlobStore) -> None:
     blob = blobs.put_bytes(b"x")
     old = time.time() + GRACE_S + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -18,11 +19,13 @@ from coordinator.round import (
     ClientFailed,
     Effect,
     Evaluated,
+    Participant,
     Phase,
     Reported,
     Round,
     TaskTaken,
     Tick,
+    UpdateLost,
 )
 from fedgalore.selection import choose_cohort
 from tests.builders import a_policy, a_receipt, a_result, a_version
@@ -68,6 +71,7 @@ EVENTS: dict[str, rounds.Event] = {
     "ClientFailed": ClientFailed("d", "no memory"),
     "Tick": Tick(),
     "Aggregated": Aggregated(a_version(1), {"qr": 0.1}, {"joint_rank": 2.0}),
+    "UpdateLost": UpdateLost("a", a_receipt("a").blob, "damaged"),
     "Abandon": Abandon("told to"),
 }
 # What becomes of each event when client d, who has reported nothing yet, sends it: a phase, or an error.
@@ -99,6 +103,7 @@ OUTCOMES: dict[Phase, dict[str, Any]] = {
         **CLOSED,
         "Tick": Phase.AGGREGATION,
         "Aggregated": Phase.COMMITTED,
+        "UpdateLost": Phase.REPORTING,
         "Abandon": Phase.ABANDONED,
     },
     Phase.COMMITTED: CLOSED,
@@ -252,6 +257,27 @@ def test_an_evaluation_that_nobody_comes_to_is_given_up() -> None:
     assert rounds.advance(opened("evaluate"), Candidates(()), 60.0, POLICY).round.phase is Phase.ABANDONED
 
 
+def test_a_damaged_update_is_asked_for_again() -> None:
+    state = in_phase(Phase.AGGREGATION)
+    lost = UpdateLost("a", a_receipt("a").blob, "blob abc was damaged")
+    step = rounds.advance(state, lost, 30.0, POLICY)
+    assert (step.round.phase, step.round.reports, step.effects) == (Phase.REPORTING, 2, (Effect.WAKE_AGENTS,))
+    assert step.round.open_clients == {"a", "d"}
+    assert step.round.remaining_s(30.0) == POLICY.deadline_s  # time to train again
+    assert step.round.participants["a"].lost == "blob abc was damaged"
+    again = play(step.round, TaskTaken("a"), Reported("a", a_receipt("another")), now=40.0)
+    assert (again.phase, again.phase_at[Phase.AGGREGATION]) == (Phase.AGGREGATION, 40.0)
+    assert play(again, lost, now=41.0) is again  # told late, of the one that was replaced
+
+
+def test_one_damaged_update_more_than_the_goal_costs_nothing() -> None:
+    state = play(in_phase(Phase.REPORTING), *reports("a", "b"))
+    both = replace(state, participants={**state.participants, "d": Participant(receipt=a_receipt("d"))})
+    state = play(both, *reports("c"))
+    assert (state.phase, state.reports) == (Phase.AGGREGATION, 4)
+    assert play(state, UpdateLost("d", a_receipt("d").blob, "damaged")).phase is Phase.AGGREGATION
+
+
 clients = st.sampled_from([*NAMES, "e", "stranger"])
 any_event = st.one_of(
     st.lists(clients, unique=True).map(lambda names: Candidates(tuple(names))),
@@ -259,6 +285,7 @@ any_event = st.one_of(
     st.builds(lambda client, text: Reported(client, a_receipt(text)), clients, st.text(max_size=2)),
     st.builds(lambda client, version: Evaluated(client, a_result(version)), clients, st.integers(0, 1)),
     st.builds(ClientFailed, clients, st.just("broke")),
+    st.builds(lambda client, text: UpdateLost(client, a_receipt(text).blob, "damaged"), clients, st.text(max_size=2)),
     st.just(Tick()),
     st.builds(lambda version: Aggregated(a_version(version), {}, {}), st.integers(0, 2)),
 )
@@ -281,16 +308,18 @@ def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[round
         except DomainError:
             state = before
             continue
-        assert ORDER.index(state.phase) >= ORDER.index(before.phase)  # never back
+        lost = isinstance(event, UpdateLost) and state is not before
+        assert lost or ORDER.index(state.phase) >= ORDER.index(before.phase)  # never back
         assert reason
         moved = state.phase is not before.phase
-        assert (Effect.WAKE_AGENTS in effects) == (moved and state.phase is Phase.CONFIGURATION)
+        calls = state.phase is Phase.CONFIGURATION or (lost and state.phase is Phase.REPORTING)
+        assert (Effect.WAKE_AGENTS in effects) == (moved and calls)
         assert (Effect.WAKE_AGGREGATOR in effects) == (moved and state.phase is Phase.AGGREGATION)
         if before.phase.is_final:
             assert state is before
         for client, one in before.participants.items():  # what was told stays told
             after = state.participants[client]
-            assert one.receipt in (None, after.receipt)
+            assert one.receipt in (None, after.receipt) or (isinstance(event, UpdateLost) and client == event.client)
             assert one.failure in (None, after.failure)
             assert not (after.failure and after.receipt)
         assert set(before.participants) in (set(), set(state.participants))

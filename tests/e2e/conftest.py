@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
+import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from client_agent.data import read_all
 from client_agent.settings import load
@@ -70,6 +73,16 @@ class Running:
             time.sleep(0.1)
         return job
 
+    def downloaded(self, job_id: str, folder: Path, auto: Any) -> dict[str, torch.Tensor]:
+        """The weights of the job's model, downloaded into `folder` and loaded by transformers."""
+        answer = httpx.get(self.url(f"jobs/{job_id}/model"))
+        assert answer.status_code == 200
+        with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # early 3.11 has none
+            tar.extractall(folder)
+        (model,) = folder.iterdir()
+        return dict(auto.from_pretrained(model).state_dict())
+
     def restart_agent(self, name: str) -> None:
         """Kills the agent's process and starts another one."""
         self.federation.agents[name].stop(signal.SIGKILL)
@@ -88,6 +101,13 @@ class Running:
         return simulate(spec, folder, sites)
 
 
+def different(weights: Mapping[str, torch.Tensor], simulated: SimulationResult) -> list[str]:
+    """Names of trained weights whose bits are not those of the simulation's end."""
+    trained = simulated.task.weights()
+    assert trained.keys() <= weights.keys()
+    return [name for name, tensor in trained.items() if not torch.equal(weights[name], tensor)]
+
+
 def ended(job: Any) -> bool:
     return job["status"] in ("COMPLETED", "FAILED", "CANCELLED", "PAUSED")
 
@@ -100,6 +120,12 @@ def _written(path: Path, rows: list[dict[str, Any]]) -> str:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Running]:  # noqa: F811
     folder = tmp_path_factory.mktemp("federation")
+    with LocalFederation(folder / "run", agents_of(folder)) as federation:
+        yield Running(federation, tiny_bert)
+
+
+def agents_of(folder: Path) -> list[dict[str, Any]]:
+    """Three sites' agents with data in `folder`: each knows two of three classes."""
     agents = []
     for seed, name in enumerate(NAMES):
         topics: dict[str, Any] = {"text": "text", "label": "label"}
@@ -119,5 +145,4 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterat
                 images[split] = _written(folder / f"{name}-{split}-pictures.jsonl", rows)
         data = {"topics": topics, "questions": answers, "squares": images}
         agents.append({"name": name, "threads": 1, "data": data})
-    with LocalFederation(folder / "run", agents) as federation:
-        yield Running(federation, tiny_bert)
+    return agents

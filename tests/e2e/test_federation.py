@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from transformers import (
 )
 
 from fedgalore.simulation import SimulationResult
-from tests.e2e.conftest import NAMES, Running, ended
+from tests.e2e.conftest import NAMES, Running, different, ended
 from tests.fedgalore.conftest import COLOURS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # on a busy machine every process needs its time
@@ -39,26 +37,13 @@ def _one_thread() -> None:
     torch.set_num_threads(1)  # as the agents: another number of threads may round differently
 
 
-def downloaded(running: Running, job_id: str, folder: Path, auto: Any) -> dict[str, torch.Tensor]:
-    answer = httpx.get(running.url(f"jobs/{job_id}/model"))
-    assert answer.status_code == 200
-    with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
-        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # early 3.11 has none
-        tar.extractall(folder)
-    (model,) = folder.iterdir()
-    return dict(auto.from_pretrained(model).state_dict())
-
-
 def assert_same_bits(
     running: Running, job_id: str, folder: Path, auto: Any = AutoModelForSequenceClassification, **sections: object
 ) -> SimulationResult:
     """The job's download loads and holds what a simulation of the job ends with, which is returned."""
-    weights = downloaded(running, job_id, folder, auto)
+    weights = running.downloaded(job_id, folder, auto)
     result = running.simulated(**sections)
-    trained = result.task.weights()
-    assert trained.keys() <= weights.keys()
-    different = [name for name, tensor in trained.items() if not torch.equal(weights[name], tensor)]
-    assert different == []
+    assert different(weights, result) == []
     return result
 
 

@@ -1,0 +1,150 @@
+"""A federation whose processes die where they are told to, and what each death cost."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from deploy.local import LaunchError, LocalFederation, Process
+from fedgalore.faults import Fault
+from tests.e2e.conftest import WAIT_S, Running, agents_of, different, ended
+from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # fixture
+
+VICTIM = "south"
+ROW = "chaos"
+ROUNDS = 2
+
+
+class Chaos(Running):
+    """A federation that is started again whenever a part of it has died."""
+
+    def post_in_spite_of_death(self, key: str, **sections: Any) -> str:
+        """Posts the job as a client does that repeats what got no answer."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            try:
+                answer = httpx.post(
+                    self.url("jobs"), json=self.document(**sections), headers={"Idempotency-Key": key}, timeout=10
+                )
+                assert answer.status_code in (200, 201), answer.text
+                return str(answer.json()["id"])
+            except httpx.TransportError:
+                assert time.monotonic() < end
+                self.keep_alive()
+
+    def keep_alive(self) -> float | None:
+        """Starts again what has died, as a supervisor does; when it did so, seconds of the monotonic clock."""
+        started = None
+        if not self.federation.coordinator.running:
+            started = time.monotonic()
+            told = self.federation.coordinator.environment  # as it was: a fault that has fired is off by itself
+            self.federation.start_coordinator(FEDGALORE_FAULT=told.get("FEDGALORE_FAULT", ""))
+        for agent in self.federation.agents.values():
+            if not agent.running:
+                started = time.monotonic()
+                agent.start()
+        return started
+
+    def finish(self, job_id: str, fired: Path) -> tuple[Any, float | None]:
+        """The ended job, and the seconds from the restart to the first thing that happened to it afterwards.
+
+        Of an aggregator, which its coordinator starts again, from its death on; that writes `fired`.
+        """
+        end = time.monotonic() + WAIT_S
+        since, seen, progress_s, now = None, None, None, None
+        while time.monotonic() < end:
+            started = self.keep_alive()
+            if started is None and since is None and fired.exists():
+                started = time.monotonic()
+            if started is not None:
+                since, progress_s, seen = started, None, self.look(job_id)
+            now = self.look(job_id)
+            if since is not None and progress_s is None and now != seen:
+                progress_s = time.monotonic() - since
+            if now is not None and ended(now):
+                return now, progress_s
+            time.sleep(0.05)
+        raise AssertionError(f"still {now['status']}: {now['reason']}" if now else "the coordinator does not answer")
+
+    def look(self, job_id: str) -> Any:
+        """The job without what changes by itself; None when nobody answers."""
+        try:
+            job = self.get(f"jobs/{job_id}")
+        except httpx.TransportError:
+            return None
+        told = {name: job[name] for name in ("status", "model_version", "up_bytes")}
+        if (flying := job["round"]) is not None:
+            parts = {name: (one["stage"], one["step"], one["reported"]) for name, one in flying["participants"].items()}
+            told["round"] = (flying["number"], flying["phase"], parts)
+        return told | {"reason": job["reason"] if ended(job) else ""}
+
+    def different(self, job_id: str, folder: Path, **sections: Any) -> list[str]:
+        """Weights of the job's model whose bits are not those of an undisturbed simulation."""
+        torch.set_num_threads(1)
+        weights = self.downloaded(job_id, folder, AutoModelForSequenceClassification)
+        return different(weights, self.simulated(**sections))
+
+    def sent_again(self, job_id: str) -> int:
+        """Bytes of accepted updates that arrived more than once."""
+        rounds = self.get(f"jobs/{job_id}/rounds")["rounds"]
+        parts = [one for entry in rounds for one in entry["participants"].values() if one["update_bytes"]]
+        assert len(parts) == len(self.federation.agents) * ROUNDS
+        return sum(max(0, one["up_bytes"] - one["update_bytes"]) for one in parts)
+
+    def doom_coordinator(self, fault: str) -> None:
+        """Restarts the coordinator, and with it the aggregator, to die at a fault point."""
+        self.federation.stop_coordinator(signal.SIGKILL)
+        try:
+            self.federation.start_coordinator(FEDGALORE_FAULT=fault)
+        except LaunchError:
+            if self.federation.coordinator.running:
+                raise
+
+    def doom_agent(self, fault: str) -> None:
+        """Restarts one agent, with nothing on its disk, to die at a fault point."""
+        agent = self.victim
+        agent.stop(signal.SIGKILL)
+        shutil.rmtree(self.federation.root / "agents" / VICTIM / "work", ignore_errors=True)
+        agent.environment = {**agent.environment, "FEDGALORE_AGENT_FAULT": fault}
+        agent.start()
+
+    @property
+    def victim(self) -> Process:
+        return self.federation.agents[VICTIM]
+
+
+@pytest.fixture(scope="module")
+def chaos(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Chaos]:  # noqa: F811
+    folder = tmp_path_factory.mktemp("chaos")
+    with LocalFederation(folder / "run", agents_of(folder)) as federation:
+        yield Chaos(federation, tiny_bert)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What each death cost, as a table."""
+    rows = [
+        value
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+        for name, value in report.user_properties
+        if name == ROW and report.when == "call"
+    ]
+    if not rows:
+        return
+    terminalreporter.section("what each death cost")
+    head = ("fault point", "passing", "killed", "bits equal", "bytes of accepted updates sent again", "s to progress")
+    for row in [head, ["---"] * len(head), *rows]:
+        terminalreporter.write_line("| " + " | ".join(map(str, row)) + " |")
+
+
+def title(fault: Fault) -> str:
+    return f"{fault.value} {fault.name}"
