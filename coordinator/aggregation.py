@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, GroupResult, Lookup, Reader, Round, nothing
 from fedgalore.plan import TensorSpec, TrainingPlan
-from fedgalore.server import aggregate_group, clipped, groups
+from fedgalore.server import aggregate_group, groups, screened
 from fedgalore.tasks import TaskError, TaskModel
 from protos.codec import SafetensorsWriter, TensorFile, open_update
 
@@ -50,6 +50,7 @@ class Aggregated:
     model: ModelVersion
     timings: dict[str, float]
     statistics: dict[str, float]
+    dropped: dict[str, str] = field(default_factory=dict)  # whose update is not in it, and why
 
 
 def best_device() -> torch.device:
@@ -145,11 +146,12 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
         if spec.method.momentum and model.aggregate
         else nothing,
     )
-    this = clipped(this, plan)
+    this, dropped = screened(this, plan)
+    summed = [client.client for client in this.clients]
 
     outputs: dict[str, tuple[str, Mapping[str, TensorSpec]]] = {
         "weights": (layout.WEIGHTS_FORMAT, layout.weights_tensors(spec, plan)),
-        "aggregate": (layout.AGGREGATE_FORMAT, layout.aggregate_tensors(spec, plan, list(receipts), version)),
+        "aggregate": (layout.AGGREGATE_FORMAT, layout.aggregate_tensors(spec, plan, summed, version)),
         "state": (layout.STATE_FORMAT, layout.state_tensors(spec, plan, version)),
         "residue": (layout.RESIDUE_FORMAT, layout.residue_tensors(spec, plan)),
     }
@@ -165,7 +167,7 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
                 for part, (form, tensors) in outputs.items()
                 if tensors
             }
-            for group in groups(plan, list(receipts), spec):
+            for group in groups(plan, summed, spec):
                 result = aggregate_group(group, this)
                 _write(result, writers)
                 reach(Fault.GROUP_WRITTEN)
@@ -177,7 +179,8 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
     reach(Fault.VERSION_STORED)
     made = ModelVersion(version, refs["weights"], refs["aggregate"], refs.get("state"), refs.get("residue"))
     timings = {"compute_s": computed - started, "store_s": time.perf_counter() - computed}
-    return Aggregated(made, timings, {key: sum(values) / len(values) for key, values in statistics.items()})
+    means = {key: sum(values) / len(values) for key, values in statistics.items()}
+    return Aggregated(made, timings, means, dropped)
 
 
 def _reader(file: TensorFile) -> Reader:

@@ -11,9 +11,9 @@ import asyncio
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -49,9 +49,15 @@ class Aggregator:
     async def run(self, stop: asyncio.Event) -> None:
         """Works until told to stop; then it ends the piece in hand first."""
         self._stop = stop
-        forgiving = asyncio.create_task(self._forgive())
+        lease = self.engine.lease
+        beside = [asyncio.create_task(self._forgive())]
+        if lease is not None:
+            beside.append(asyncio.create_task(lease.keep()))
         try:
             while not self._stop.is_set():
+                if lease is not None and not lease.is_held:
+                    await self._either(lease.held())
+                    continue
                 mark, worked = self.engine.mark(Effect.WAKE_AGGREGATOR), False
                 try:
                     worked = await self._work()
@@ -60,7 +66,18 @@ class Aggregator:
                 if not worked:
                     await self.engine.wait_for_change(IDLE_S, mark, Effect.WAKE_AGGREGATOR)
         finally:
-            forgiving.cancel()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _either(self, until: Coroutine[Any, Any, None]) -> None:
+        """Waits for this, or to be told to stop."""
+        tasks = [asyncio.ensure_future(until), asyncio.ensure_future(self._stop.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _work(self) -> bool:
         """Does one piece; whether there was any. Clients wait for a round, so rounds go before new jobs."""
@@ -148,15 +165,15 @@ class Aggregator:
             reason = f"{type(error).__name__}: {error}"
             return await self._post(self.engine.aggregation_failed, job.id, number, reason)
         log.info("round aggregated", version=done.model.version, **done.timings)
-        return await self._post(self.engine.aggregated, job.id, number, done.model, done.timings, done.statistics)
+        return await self._post(
+            self.engine.aggregated, job.id, number, done.model, done.timings, done.statistics, done.dropped
+        )
 
     async def _wait_for_room(self, job: Job, piece: str, error: BaseException) -> bool:
         """A full disk is nobody's fault: the piece is begun again until there is room. Always False."""
         log.error("disk full", reason=str(error), again_in_s=FULL_S)
         await self.engine.forget_attempts(job.id, piece)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FULL_S):
-                await self._stop.wait()
+        await self._either(asyncio.sleep(FULL_S))
         return False
 
     async def _post(self, call: Callable[..., Awaitable[Job]], *arguments: object) -> bool:
@@ -191,9 +208,11 @@ def build(settings: CoordinatorSettings) -> Aggregator:
     """An aggregator on the state and the blobs that the settings name; its engine is to be closed."""
     from coordinator.blob_store import DirectoryBlobStore
     from coordinator.engine import Engine
+    from coordinator.lease import Lease
     from coordinator.redis_state_store import RedisStateStore
 
-    engine = Engine(RedisStateStore(settings.redis_url), presence_s=settings.presence_s)
+    store = RedisStateStore(settings.redis_url)
+    engine = Engine(store, presence_s=settings.presence_s, lease=Lease(store, "aggregator", settings.lease_s))
     return Aggregator(engine, DirectoryBlobStore(settings.blob_dir))
 
 

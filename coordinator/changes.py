@@ -8,6 +8,7 @@
 | `client.report`     | round, client, num_examples, size_bytes, metrics                         |
 | `client.evaluation` | round, client, model_version, examples, metrics                          |
 | `client.failure`    | round, client, reason                                                    |
+| `client.dropped`    | round, client, reason: its update is not in the round's result           |
 | `client.lost`       | round, client, reason: its update is damaged on disk and asked for again |
 """
 
@@ -54,6 +55,8 @@ def _clients(was: Round | None, now: Round) -> Iterator[Event]:
             )
         if one.lost is not None and old.receipt and not one.receipt:
             yield "client.lost", {**head, "reason": one.lost}
+        if one.dropped is not None and old.dropped is None:
+            yield "client.dropped", {**head, "reason": one.dropped}
         if one.failure is not None and old.failure is None:
             yield "client.failure", {**head, "reason": one.failure}
 

@@ -1,7 +1,7 @@
 """What keeps a coordinator going beside its doors: ticks, cleaning, and the aggregator process.
 
 All of it is level-triggered: each step looks at the state and does what is missing, so nothing is lost by stopping
-anywhere, and several coordinators on one Redis do no harm to each other.
+anywhere. Of several coordinators on one Redis the one that holds the lease ticks and cleans.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import structlog
 from coordinator.binding import NotBound
 from coordinator.blob_store import BlobStore
 from coordinator.engine import Engine
-from coordinator.errors import StateUnavailable
+from coordinator.errors import LeaseLost, StateUnavailable
 from coordinator.garbage import Collector
 from coordinator.uploads import clean_partials
 
@@ -35,10 +35,14 @@ async def tick(engine: Engine) -> None:
     """Ticks every active job whenever something changed, and every `TICK_S` seconds for the sake of deadlines."""
     answering = True
     while True:
+        if engine.lease is not None:
+            await engine.lease.held()
         mark = engine.mark()
         try:
             await engine.tick_all()
             answering = True
+        except LeaseLost:
+            continue
         except StateUnavailable as error:
             if answering:  # once an outage
                 log.warning("state_unavailable", reason=str(error))
@@ -52,6 +56,8 @@ async def tick(engine: Engine) -> None:
 async def clean(engine: Engine, blobs: BlobStore, collector: Collector) -> None:
     """Removes blobs that no job needs and what broken uploads of closed rounds left behind, now and then."""
     while True:
+        if engine.lease is not None:
+            await engine.lease.held()
         try:
             if freed := await collector.collect(time.time()):
                 log.info("blobs_collected", freed_bytes=freed)

@@ -14,6 +14,7 @@ from coordinator import job as jobs
 from coordinator.agents import AgentRegistry
 from coordinator.errors import InvalidUpdate
 from coordinator.job import Job, Status
+from coordinator.lease import Lease
 from coordinator.records import Agent
 from coordinator.round import Round
 from coordinator.state_store import StateStore
@@ -41,13 +42,16 @@ class EngineBase:
         clock: Callable[[], float] = time.time,
         presence_s: float = 30.0,
         token: Callable[[], str] = lambda: secrets.token_hex(4),
+        lease: Lease | None = None,
     ) -> None:
+        """`lease`: what the coordinator's own work is done under; without one, several processes may do it."""
         self._store = store
         self._clock = clock
         self.presence_s = presence_s
         self._token = token
         self._agents = AgentRegistry(store, clock, presence_s)
-        self._stepper = Stepper(store, clock, self._agents)
+        self.lease = lease
+        self._stepper = Stepper(store, clock, self._agents, lease)
 
     async def check(self) -> None:
         """Returns when the state store answers."""

@@ -9,7 +9,7 @@ import structlog
 from coordinator import job as jobs
 from coordinator import round as rounds
 from coordinator.engine_base import EngineBase, check_finite
-from coordinator.errors import JobUnreadable, RoundClosed, StateUnavailable
+from coordinator.errors import JobUnreadable, LeaseLost, RoundClosed, StateUnavailable
 from coordinator.job import Job, Prepared
 from coordinator.round import BlobRef, ModelVersion
 
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class WorkSide(EngineBase):
-    """What the driver and the aggregator call."""
+    """What the driver and the aggregator call. What writes raises `LeaseLost` when another process has the lease."""
 
     async def tick(self, job_id: str) -> None:
         """Does what time asks for: opens a round, chooses its cohort, ends what is overdue. No harm in repeating it.
@@ -32,7 +32,7 @@ class WorkSide(EngineBase):
         for job_id in await self._store.active_ids():
             try:
                 await self._stepper.tick(job_id)
-            except StateUnavailable:
+            except (StateUnavailable, LeaseLost):
                 raise
             except JobUnreadable:
                 continue  # the store has told the log
@@ -41,14 +41,14 @@ class WorkSide(EngineBase):
 
     async def prepared(self, job_id: str, prepared: Prepared) -> Job:
         """What became of `model.source`; the job runs. Told twice, it counts once."""
-        await self._stepper.apply(
+        await self._stepper.drive(
             job_id, lambda job: None if job.prepared == prepared else jobs.PreparedModel(prepared)
         )
         return await self.get(job_id)
 
     async def preparation_failed(self, job_id: str, reason: str) -> Job:
         """The model can not be used; the job fails with this reason."""
-        return (await self._stepper.send(job_id, jobs.PreparationFailed(reason)))[0]
+        return (await self._stepper.drive(job_id, lambda job: jobs.PreparationFailed(reason)))[0]
 
     async def aggregated(
         self,
@@ -57,8 +57,12 @@ class WorkSide(EngineBase):
         model: ModelVersion,
         timings: Mapping[str, float],
         statistics: Mapping[str, float],
+        dropped: Mapping[str, str] | None = None,
     ) -> Job:
         """Commits a round: one atomic write names the new model version. Told twice, it counts once.
+
+        Args:
+            dropped: clients whose updates are not in it, with the reasons.
 
         Raises:
             JobNotFound, IllegalTransition
@@ -67,9 +71,9 @@ class WorkSide(EngineBase):
         """
         check_finite("timings", timings)
         check_finite("statistics", statistics)
-        event = jobs.RoundEvent(number, rounds.Aggregated(model, dict(timings), dict(statistics)))
+        event = jobs.RoundEvent(number, rounds.Aggregated(model, dict(timings), dict(statistics), dict(dropped or {})))
         try:
-            await self._stepper.send(job_id, event)
+            await self._stepper.drive(job_id, lambda job: event)
         except RoundClosed:
             if (await self._stepper.closed_round(job_id, number)).result != model:
                 raise
@@ -81,7 +85,7 @@ class WorkSide(EngineBase):
         Raises:
             JobNotFound, RoundClosed
         """
-        await self._stepper.send(job_id, jobs.AggregationFailed(number, reason))
+        await self._stepper.drive(job_id, lambda job: jobs.AggregationFailed(number, reason))
         return await self.get(job_id)
 
     async def update_lost(self, job_id: str, number: int, client: str, blob: BlobRef, reason: str) -> Job:
@@ -90,7 +94,8 @@ class WorkSide(EngineBase):
         Raises:
             JobNotFound, IllegalTransition, RoundClosed
         """
-        await self._stepper.send(job_id, jobs.RoundEvent(number, rounds.UpdateLost(client, blob, reason)))
+        lost = jobs.RoundEvent(number, rounds.UpdateLost(client, blob, reason))
+        await self._stepper.drive(job_id, lambda job: lost)
         return await self.get(job_id)
 
     async def begin_attempt(self, job_id: str, piece: str) -> int:

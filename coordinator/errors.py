@@ -125,6 +125,12 @@ class StateUnavailable(DomainError):
     code, http_status, grpc_status = "state_unavailable", 503, "UNAVAILABLE"
 
 
+class LeaseLost(DomainError):
+    """What was to be written is another process' to write now."""
+
+    code, http_status, grpc_status = "lease_lost", 409, "ABORTED"
+
+
 class StorageFull(DomainError):
     """The disk of the blobs has no room; what was begun goes on when it has."""
 

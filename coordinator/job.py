@@ -178,7 +178,11 @@ def _closed(job: Job, round: Round) -> Job:
     if round.phase is Phase.COMMITTED:
         # A pause keeps its reason; the record of abandoned rounds ends here.
         reason = job.reason if job.status is Status.PAUSED else ""
-        made = {name: round.model_version + 1 for name, one in round.participants.items() if one.receipt is not None}
+        made = {
+            name: round.model_version + 1
+            for name, one in round.participants.items()
+            if one.receipt is not None and one.dropped is None
+        }
         contributions = {**job.contributions, **made}
         return replace(job, model=round.result, abandoned_in_a_row=0, reason=reason, contributions=contributions)
     in_a_row = job.abandoned_in_a_row + 1

@@ -19,6 +19,8 @@ Layout, every key under `<prefix>:`
 | `seen`               | zset   | client by its last sign of life                                                 |
 | `tasks:<client>`     | set    | ids of jobs whose round in flight waits for this client                         |
 | `store`              | string | random id, the same as in the blob directory: `coordinator.binding`             |
+| `lease:<name>`       | hash   | `holder`, `token` of who drives, or aggregates; expires unless it is renewed    |
+| `tokens`             | string | the last fencing token; each holder of a lease has a higher one than any before |
 | `wake`               | pubsub | one message a save: names of effects, parted by spaces; may be empty            |
 
 Writes to several keys are one Lua script each (`coordinator/lua`), with named outcomes. A job's document moves by
@@ -74,6 +76,8 @@ class RedisStateStore:
         self._create = self._redis.register_script(_script("create"))
         self._save = self._redis.register_script(_script("save"))
         self._touch = self._redis.register_script(_script("touch"))
+        self._lease = self._redis.register_script(_script("lease"))
+        self._release = self._redis.register_script(_script("release"))
         self._watcher = Watcher(self._redis, self._key("wake"))
 
     async def check(self) -> None:
@@ -99,13 +103,17 @@ class RedisStateStore:
         document, version = await self._ask(self._redis.hmget(self._job(job_id), ["document", "version"]))
         return Stored(self._read(job_id, document), int(version)) if document else None
 
-    async def save(self, change: Change) -> Literal["saved", "stale"]:
-        """Writes a step: the document, its events, the closed round, who has a task, and wakes whom it concerns."""
+    async def save(self, change: Change) -> Literal["saved", "stale", "fenced"]:
+        """Writes a step: the document, its events, the closed round, who has a task, and wakes whom it concerns.
+
+        "fenced": the step is made under a lease that is over.
+        """
         job, before = change.after, change.before.job
         gained = sorted(job.open_clients - before.open_clients)
         lost = sorted(before.open_clients - job.open_clients)
         keys = [self._job(job.id), *(self._job(job.id, part) for part in ("events", "rounds"))]
         keys += [self._key("active"), *(self._job(job.id, part) for part in ("progress", "attempts"))]
+        keys.append(self._key(f"lease:{change.fence.lease if change.fence else ''}"))
         keys += map(self._tasks, [*gained, *lost])
         rest: dict[str, Any] = {
             "final": job.status.is_final,
@@ -117,8 +125,19 @@ class RedisStateStore:
             document = _ROUND.dump_json(change.closed).decode()
             rest["closed"] = {"number": str(change.closed.number), "document": document}
         args = [str(change.before.version), job.to_json(), job.id, self._key("wake"), " ".join(change.effects)]
-        outcome: Literal["saved", "stale"] = await self._ask(self._save(keys=keys, args=[*args, json.dumps(rest)]))
+        args += [json.dumps(rest), str(change.fence.token) if change.fence else ""]
+        outcome: Literal["saved", "stale", "fenced"] = await self._ask(self._save(keys=keys, args=args))
         return outcome
+
+    async def take_lease(self, name: str, holder: str, lease_s: float) -> int | None:
+        """Takes a free lease or renews an own one; its fencing token, or None while another holds it."""
+        keys = [self._key(f"lease:{name}"), self._key("tokens")]
+        token = await self._ask(self._lease(keys=keys, args=[holder, int(1000 * lease_s)]))
+        return int(token) if token is not None else None
+
+    async def release_lease(self, name: str, holder: str) -> None:
+        """Gives the lease up if this holder has it."""
+        await self._ask(self._release(keys=[self._key(f"lease:{name}")], args=[holder]))
 
     async def job_ids(self, after: str | None, limit: int) -> list[str]:
         """Newest first, from the one after `after` on; empty when `after` is not known."""

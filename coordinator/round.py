@@ -270,8 +270,17 @@ def _committed(round: Round, event: Aggregated, now: float, policy: Policy) -> R
         raise IllegalTransition(
             f"result.version is {event.result.version}, but round {round.number} makes {round.model_version + 1}"
         )
-    done = replace(round, result=event.result, timings=event.timings, statistics=event.statistics)
-    return _move(done, Phase.COMMITTED, now, f"version {event.result.version} from {round.reports} updates")
+    told = {client: replace(_participant(round, client), dropped=reason) for client, reason in event.dropped.items()}
+    done = replace(
+        round,
+        result=event.result,
+        timings=event.timings,
+        statistics=event.statistics,
+        participants={**round.participants, **told},
+    )
+    without = f"; left out: {', '.join(sorted(told))}" if told else ""
+    made = f"version {event.result.version} from {round.reports - len(told)} updates{without}"
+    return _move(done, Phase.COMMITTED, now, made)
 
 
 def _lost(round: Round, event: UpdateLost, now: float, policy: Policy) -> Round:

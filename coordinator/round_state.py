@@ -66,6 +66,7 @@ class Participant:
     evaluation: EvaluationResult | None = None
     failure: str | None = None
     lost: str | None = None  # why an update that had been accepted is asked for again
+    dropped: str | None = None  # why its update is not in the round's result
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,7 @@ class Aggregated:
     result: ModelVersion
     timings: dict[str, float]
     statistics: dict[str, float]
+    dropped: dict[str, str] = field(default_factory=dict)  # client -> why its update is not in the result
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from coordinator.binding import Binding
 from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
 from coordinator.garbage import Collector
+from coordinator.lease import Lease
 from coordinator.readiness import Probe
 from coordinator.redis_state_store import RedisStateStore
 from coordinator.rest import create_app
@@ -82,13 +83,18 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             raise StartError(f"FEDGALORE_BLOB_DIR: {settings.blob_dir} can not be used ({error})") from error
         listener = stack.enter_context(_listen(settings.rest_host, settings.rest_port))
         store = RedisStateStore(settings.redis_url)
-        engine = Engine(store, presence_s=settings.presence_s)
+        lease = Lease(store, "driver", settings.lease_s)
+        engine = Engine(store, presence_s=settings.presence_s, lease=lease)
         stack.push_async_callback(engine.close)
         binding = Binding(store, blobs)
         probe = Probe(settings.redis_url, blobs, binding)
         stack.push_async_callback(probe.close)
 
-        parts = {"tick": driver.tick(engine), "clean": driver.clean(engine, blobs, Collector(store, blobs, binding))}
+        parts = {
+            "lease": lease.keep(),
+            "tick": driver.tick(engine),
+            "clean": driver.clean(engine, blobs, Collector(store, blobs, binding)),
+        }
         if settings.aggregator:
             parts["keep_aggregator"] = driver.keep_aggregator(settings.environment())
         await stack.enter_async_context(_background(parts, stopping))

@@ -42,6 +42,9 @@ class CoordinatorSettings(MergedSettings):
         default=None, ge=1, le=1024, description="CPU threads of the aggregator; default: torch's"
     )
     presence_s: float = Field(default=30, ge=1, le=3600, description="Time a silent agent counts as present")
+    lease_s: float = Field(
+        default=10, ge=1, le=300, description="Time after which another replica takes over from one that died"
+    )
     log_format: Literal["auto", "json", "text"] = Field(default="auto", description="auto: JSON unless at a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -64,6 +67,7 @@ class CoordinatorSettings(MergedSettings):
             "blob_dir": str(self.blob_dir.absolute()),
             "threads": self.threads,
             "presence_s": self.presence_s,
+            "lease_s": self.lease_s,
             "log_format": self.log_format,
             "log_level": self.log_level,
         }

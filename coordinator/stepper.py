@@ -13,11 +13,12 @@ from coordinator import job as jobs
 from coordinator import round as rounds
 from coordinator.agents import AgentRegistry
 from coordinator.changes import changes
-from coordinator.errors import JobNotFound, RoundClosed, RoundNotFound, StateUnavailable
+from coordinator.errors import JobNotFound, LeaseLost, RoundClosed, RoundNotFound, StateUnavailable
 from coordinator.job import Job, Status
+from coordinator.lease import Lease
 from coordinator.records import Assignment
 from coordinator.round import Phase, Round
-from coordinator.state_store import Change, StateStore, Stored
+from coordinator.state_store import Change, Fence, StateStore, Stored
 from fedgalore.faults import Fault, reach
 
 SAVE_ATTEMPTS = 200
@@ -26,10 +27,13 @@ SAVE_ATTEMPTS = 200
 class Stepper:
     """Moves jobs by the pure machines; the engine's inside. All methods raise `StateUnavailable`."""
 
-    def __init__(self, store: StateStore, clock: Callable[[], float], agents: AgentRegistry) -> None:
+    def __init__(
+        self, store: StateStore, clock: Callable[[], float], agents: AgentRegistry, lease: Lease | None = None
+    ) -> None:
         self._store = store
         self._clock = clock
         self._agents = agents
+        self._lease = lease
         # Keeps the calls of this process from racing each other; other processes are met by compare-and-set.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -47,8 +51,14 @@ class Stepper:
             raise RoundNotFound(f"job {job_id} has no round {number}; GET /api/v1/jobs/{job_id}/rounds lists them")
         return found
 
-    async def apply(self, job_id: str, decide: Callable[[Job], jobs.Event | None]) -> tuple[Job, bool]:
-        """Advances a job by what `decide` makes of its fresh state; the job, and whether it changed."""
+    async def apply(
+        self, job_id: str, decide: Callable[[Job], jobs.Event | None], fence: Fence | None = None
+    ) -> tuple[Job, bool]:
+        """Advances a job by what `decide` makes of its fresh state; the job, and whether it changed.
+
+        Raises:
+            LeaseLost: the fence's lease is over.
+        """
         async with self._locks.setdefault(job_id, asyncio.Lock()):
             for attempt in range(SAVE_ATTEMPTS):
                 stored, now = await self.load(job_id), self._clock()
@@ -60,25 +70,43 @@ class Stepper:
                     return jobs.explain(step.job, now), False
                 told = changes(stored.job, step.job, step.closed, step.reason)
                 reach(Fault.STEP_DECIDED)
-                if await self._store.save(Change(stored, step.job, told, step.effects, step.closed)) == "saved":
+                change = Change(stored, step.job, told, step.effects, step.closed, fence)
+                outcome = await self._store.save(change)
+                if outcome == "fenced":
+                    if self._lease is not None:
+                        self._lease.drop()
+                    raise LeaseLost(f"job {job_id}: another process has taken over; this one's step is dropped")
+                if outcome == "saved":
                     reach(Fault.STEP_SAVED)
                     break
                 await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * (attempt + 1))))
             else:
                 raise StateUnavailable(f"job {job_id} is written to by too many at once; try again")
-        if step.job.status is Status.RUNNING and step.job.round is None:
+        if (
+            step.job.status is Status.RUNNING
+            and step.job.round is None
+            and (self._lease is None or self._lease.is_held)
+        ):
             # Spares the wait for the next tick, which would do the same.
-            with suppress(StateUnavailable):
+            with suppress(StateUnavailable, LeaseLost):
                 await self.tick(job_id)
         return jobs.explain(step.job, now), True
 
     async def send(self, job_id: str, event: jobs.Event) -> tuple[Job, bool]:
-        """Advances a job by an event, whatever its state."""
+        """Advances a job by what a person or a client wants, whatever its state."""
         return await self.apply(job_id, lambda job: event)
+
+    async def drive(self, job_id: str, decide: Callable[[Job], jobs.Event | None]) -> tuple[Job, bool]:
+        """Advances a job by what the holder of the lease decides; without a lease, anybody.
+
+        Raises:
+            LeaseLost: it is held by another process.
+        """
+        return await self.apply(job_id, decide, self._lease.fence if self._lease else None)
 
     async def tick(self, job_id: str) -> None:
         """Opens a round, chooses its cohort, ends what is overdue."""
-        job, _ = await self.apply(job_id, lambda job: None if job.status.is_final else jobs.Tick())
+        job, _ = await self.drive(job_id, lambda job: None if job.status.is_final else jobs.Tick())
         if job.round is None or job.round.phase is not Phase.SELECTION:
             return
         number, data = job.round.number, job.parsed.data.name
@@ -88,7 +116,7 @@ class Stepper:
             current = job.round
             return candidates if current and (current.number, current.phase) == (number, Phase.SELECTION) else None
 
-        await self.apply(job_id, if_still_selecting)
+        await self.drive(job_id, if_still_selecting)
 
     async def tell(
         self, job_id: str, number: int, event: rounds.Reported | rounds.Evaluated | rounds.ClientFailed

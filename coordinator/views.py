@@ -89,6 +89,7 @@ class JobList(BaseModel):
 class ParticipantView(BaseModel):
     reported: bool
     failure: str | None
+    dropped: str | None = Field(description="Why its update is not in the round's result")
     num_examples: int | None
     metrics: dict[str, float]
     evaluation: EvaluationView | None
@@ -277,6 +278,7 @@ def _participant(round: Round, client: str, one: Participant, moved: Mapping[str
     return ParticipantView(
         reported=round.has_reported(client),
         failure=one.failure,
+        dropped=one.dropped,
         num_examples=one.receipt.num_examples if one.receipt else None,
         metrics=dict(one.receipt.metrics) if one.receipt else {},
         evaluation=_evaluation(one.evaluation) if one.evaluation else None,

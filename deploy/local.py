@@ -24,6 +24,7 @@ import yaml
 from coordinator.redis_server import RedisServer
 
 STOP_S = 15.0
+LEASE_S = 2  # nobody pauses here for longer, and a restarted process waits for its predecessor's lease
 
 
 class LaunchError(RuntimeError):
@@ -93,13 +94,14 @@ class LocalFederation:
         self._threads = threads
         self._agent_documents = agents
         self._stack = ExitStack()
+        self.redis = RedisServer(root / "redis")
         self.coordinator = self._process("coordinator", [])
         self.agents: dict[str, Process] = {}
 
     def __enter__(self) -> LocalFederation:
         with self._stack:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._redis_url = self._stack.enter_context(RedisServer(self.root / "redis")).url
+            self._redis_url = self._stack.enter_context(self.redis).url
             self._stack.callback(self.stop_coordinator)
             self.start_coordinator()
             for document in self._agent_documents:
@@ -129,7 +131,7 @@ class LocalFederation:
             FEDGALORE_REST_PORT=str(self._ports["rest"]),
             FEDGALORE_GRPC_PORT=str(self._ports["grpc"]),
             FEDGALORE_THREADS=str(self._threads),
-            **environment,
+            **{"FEDGALORE_LEASE_S": str(LEASE_S), **environment},
         )
         self.coordinator.start()
         deadline = time.monotonic() + timeout_s

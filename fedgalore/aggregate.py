@@ -51,6 +51,12 @@ def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: 
     return _sorted(span, triangle @ tall)
 
 
+def of_matrix(change: Tensor) -> Aggregate:
+    """A change of full rank, `(B, d, k)` float64."""
+    batch, d, _ = change.shape
+    return _sorted(torch.eye(d, dtype=change.dtype, device=change.device).expand(batch, d, d), change)
+
+
 def squared_norm_of_product(left: Tensor, right: Tensor) -> Tensor:
     """`|left right|^2` in float64 without the product, for `left (..., d, q)` and `right (..., q, k)`."""
     left, right = left.double(), right.double()

@@ -118,6 +118,32 @@ class ServerSpec(Strict):
         description="A client's change whose norm is above this multiple of the round's median is scaled down to it; "
         "null: off",
     )
+    drop_norm: float | None = Field(
+        default=None,
+        gt=1,
+        description="A client's change whose norm is above this multiple of the round's median is left out; null: off",
+    )
+    max_examples: int | None = Field(
+        default=None, ge=1, description="No client weighs more than one with so many examples, whatever it claims"
+    )
+    aggregation: Literal["mean", "trimmed_mean", "median"] = Field(
+        default="mean",
+        description="Of the clients' changes: their mean, weighed by examples; or, coordinate by coordinate and every "
+        "client alike, the mean without the extremes, or the median",
+    )
+    trim_share: float = Field(
+        default=0.1, gt=0, lt=0.5, description="Of the clients, left out at each end by trimmed_mean; at least one"
+    )
+
+    @model_validator(mode="after")
+    def _what_is_dropped_is_longer(self) -> ServerSpec:
+        if self.clip_norm is not None and self.drop_norm is not None and self.drop_norm <= self.clip_norm:
+            raise ValueError(f"drop_norm ({self.drop_norm:g}) must be above clip_norm ({self.clip_norm:g})")
+        return self
+
+    @property
+    def is_robust(self) -> bool:
+        return self.aggregation != "mean"
 
 
 class EvaluationSpec(Strict):
@@ -161,10 +187,23 @@ class JobSpec(Strict):
             )
         if method.kind == "fedex_lora" and self.server.learning_rate != 1:
             raise ValueError("server.learning_rate: fedex_lora folds in the exact mean; leave it at 1")
-        if self.server.clip_norm is not None and method.kind not in CLIPPABLE:
+        return self
+
+    @model_validator(mode="after")
+    def _changes_can_be_looked_at(self) -> JobSpec:
+        """What looks at one client's change needs a method that has it in the full space."""
+        server, method = self.server, self.method
+        asked = {"clip_norm": server.clip_norm, "drop_norm": server.drop_norm, "aggregation": server.is_robust or None}
+        names = [name for name, value in asked.items() if value is not None]
+        if names and method.kind not in CLIPPABLE:
             raise ValueError(
-                f"server.clip_norm: {method.kind} averages factors, whose product has no share to scale; "
+                f"server.{names[0]}: {method.kind} averages factors, not changes; "
                 f"take method.kind: {' or '.join(CLIPPABLE)}, or leave it out"
+            )
+        if server.is_robust and isinstance(method, FedGaLoreSpec) and method.basis == "shared":
+            raise ValueError(
+                f"server.aggregation: {server.aggregation} of changes in one basis lies outside it; "
+                "take method.basis: local, or aggregation: mean"
             )
         return self
 

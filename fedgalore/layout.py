@@ -22,7 +22,7 @@ All are float32 unless the row says otherwise; factors of an aggregate that is c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from math import ceil
 from typing import Protocol
 
@@ -53,9 +53,10 @@ class _Layout(Protocol):
 
 
 class _FedGaLore:
-    def __init__(self, method: FedGaLoreSpec, bases: int) -> None:
+    def __init__(self, method: FedGaLoreSpec, bases: int, is_robust: bool) -> None:
         self.method = method
         self.bases = bases
+        self.is_robust = is_robust
         self.sends_state = method.state_sync in ("ajive", "average")
 
     def update(self, target: Target, client: str, round_number: int) -> Shapes:
@@ -81,10 +82,9 @@ class _FedGaLore:
     def aggregate(self, target: Target, clients: Sequence[str], round_number: int) -> Shapes:
         if self.method.basis == "shared" and round_number == 1:
             return {}
-        if self.method.downlink_rank is not None:
-            q = min(target.d, self.method.downlink_rank)
+        if (q := downlink_rank_at(self.method, target)) is not None:
             return {"left": (target.d, q), "right": (q, target.k)}
-        if self.method.momentum:  # sums over all rounds
+        if self.method.momentum or self.is_robust:  # sums over all rounds; medians of many
             return _change(target, target.d)
         if self.method.basis == "shared":
             return _change(target, target.rank)
@@ -120,8 +120,9 @@ class _FedAvg:
 
 
 class _LoRA:
-    def __init__(self, method: LoRASpec) -> None:
+    def __init__(self, method: LoRASpec, is_robust: bool) -> None:
         self.method = method
+        self.is_robust = is_robust
 
     def update(self, target: Target, client: str, round_number: int) -> Shapes:
         shapes = adapter_shapes(target, rank_at(self.method, target, client))
@@ -132,7 +133,7 @@ class _LoRA:
     def aggregate(self, target: Target, clients: Sequence[str], round_number: int) -> Shapes:
         total = sum(rank_at(self.method, target, client) for client in clients)
         if self.method.kind == "flora":
-            return _change(target, total)
+            return _change(target, target.d if self.is_robust else total)
         shapes = self.update(target, "", round_number)
         if self.method.kind == "fedex_lora":
             shapes |= _change(target, total + target.rank)
@@ -148,8 +149,8 @@ class _LoRA:
 def _layout(spec: JobSpec) -> _Layout:
     method = spec.method
     if isinstance(method, FedGaLoreSpec):
-        return _FedGaLore(method, bases_per_round(spec))
-    return _FedAvg() if isinstance(method, FedAvgSpec) else _LoRA(method)
+        return _FedGaLore(method, bases_per_round(spec), spec.server.is_robust)
+    return _FedAvg() if isinstance(method, FedAvgSpec) else _LoRA(method, spec.server.is_robust)
 
 
 def bases_per_round(spec: JobSpec) -> int:
@@ -161,6 +162,18 @@ def bases_per_round(spec: JobSpec) -> int:
 def uplink_rank_at(method: FedGaLoreSpec, target: Target, client: str) -> int:
     """Rank `q` of what a client sends of a target's change."""
     return min(target.d, method.uplink_rank or 3 * rank_at(method, target, client))
+
+
+def downlink_rank_at(method: FedGaLoreSpec, target: Target) -> int | None:
+    """Rank that a target's aggregate is cut to on its way down, in float16; the server keeps the residue.
+
+    None: it goes down exactly, because it is asked to, has a low rank by itself, or would be no smaller.
+    """
+    full_rank = method.compresses or method.momentum > 0
+    if method.basis == "shared" or method.downlink_rank == 0 or (method.downlink_rank is None and not full_rank):
+        return None
+    rank = min(target.d, method.downlink_rank or 12 * target.rank)
+    return rank if rank * (target.d + target.k) < 2 * target.d * target.k else None
 
 
 def sketch_width(target: Target) -> int:
@@ -186,9 +199,9 @@ def _named(shapes: Iterable[tuple[str, Mapping[str, tuple[int, ...]]]]) -> dict[
     return {f"{name}/{suffix}": TensorSpec("F32", shape) for name, own in shapes for suffix, shape in own.items()}
 
 
-def _in_half(tensors: Mapping[str, TensorSpec], suffixes: tuple[str, ...]) -> dict[str, TensorSpec]:
+def _in_half(tensors: Mapping[str, TensorSpec], names: Container[str]) -> dict[str, TensorSpec]:
     """With these in float16; they come last, so that all lie aligned in a file."""
-    halved = {name: TensorSpec("F16", tensor.shape) for name, tensor in tensors.items() if name.endswith(suffixes)}
+    halved = {name: TensorSpec("F16", tensor.shape) for name, tensor in tensors.items() if name in names}
     return {name: tensor for name, tensor in tensors.items() if name not in halved} | halved
 
 
@@ -209,7 +222,7 @@ def update_tensors(spec: JobSpec, plan: TrainingPlan, client: str, round_number:
     """Exactly the tensors that a valid update of this client holds in this round."""
     layout = _layout(spec)
     tensors = _named((t.name, layout.update(t, client, round_number)) for t in plan.targets) | _dense(plan)
-    return _in_half(tensors, ("/left", "/right", "/rms"))
+    return _in_half(tensors, {name for name in tensors if name.endswith(("/left", "/right", "/rms"))})
 
 
 def aggregate_tensors(
@@ -218,12 +231,15 @@ def aggregate_tensors(
     """The tensors of the aggregate of these clients' updates."""
     layout = _layout(spec)
     tensors = _named((t.name, layout.aggregate(t, clients, round_number)) for t in plan.targets) | _dense(plan)
-    return _in_half(tensors, ("/left", "/right")) if truncates(spec) else tensors
+    return _in_half(tensors, {f"{target.name}/{part}" for target in _cut(spec, plan) for part in ("left", "right")})
 
 
-def truncates(spec: JobSpec) -> bool:
-    """Whether an aggregate is cut on its way down, into float16 factors, and the server keeps the residue."""
-    return isinstance(spec.method, FedGaLoreSpec) and spec.method.downlink_rank is not None
+def _cut(spec: JobSpec, plan: TrainingPlan) -> list[Target]:
+    """The targets whose aggregate is cut on its way down."""
+    method = spec.method
+    if not isinstance(method, FedGaLoreSpec):
+        return []
+    return [target for target in plan.targets if downlink_rank_at(method, target) is not None]
 
 
 def state_tensors(spec: JobSpec, plan: TrainingPlan, round_number: int) -> dict[str, TensorSpec]:
@@ -233,10 +249,8 @@ def state_tensors(spec: JobSpec, plan: TrainingPlan, round_number: int) -> dict[
 
 
 def residue_tensors(spec: JobSpec, plan: TrainingPlan) -> dict[str, TensorSpec]:
-    """What the server keeps of a truncated aggregate for the next round, oriented; none when nothing is truncated."""
-    if not truncates(spec):
-        return {}
-    return {target.name: TensorSpec("F32", (target.d, target.k)) for target in plan.targets}
+    """What the server keeps of a cut aggregate for the next round, oriented; none when nothing is cut."""
+    return {target.name: TensorSpec("F32", (target.d, target.k)) for target in _cut(spec, plan)}
 
 
 def size_bytes(tensors: Mapping[str, TensorSpec]) -> int:

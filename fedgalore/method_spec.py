@@ -34,7 +34,7 @@ MOMENTUM = (
 
 
 class FedGaLoreSpec(Strict):
-    """GaLore subspaces with state alignment."""
+    """GaLore subspaces, with full-space aggregation and, where it is asked for, state alignment."""
 
     kind: Literal["fedgalore"] = "fedgalore"
     rank: Rank = Field(default=8, description="Columns of each basis")
@@ -45,8 +45,8 @@ class FedGaLoreSpec(Strict):
         description="Each client's own gradient subspaces, or one that the mean gradient of all clients spans",
     )
     state_sync: Literal["ajive", "average", "reset", "local"] = Field(
-        default="ajive",
-        description="Second moments a round starts from: what all share, their mean, none, or each client's own",
+        default="reset",
+        description="Second moments a round starts from: none, what all share, their mean, or each client's own",
     )
     scale: float = Field(
         default=1.0, gt=0, le=100, description="GaLore's alpha: multiplies the step of target matrices"
@@ -80,8 +80,10 @@ class FedGaLoreSpec(Strict):
     target_modules: TargetModules = None
     downlink_rank: int | None = Field(
         default=None,
-        ge=1,
-        description="Rank the aggregate is truncated to on its way down, with error feedback; null: exact",
+        ge=0,
+        le=4096,
+        description="Rank the aggregate is cut to on its way down, in float16; what that leaves out goes with the next "
+        "one; 0: exact; null: twelve times `rank` where it has full rank and that is smaller",
     )
 
     @model_validator(mode="after")
@@ -89,7 +91,7 @@ class FedGaLoreSpec(Strict):
         _one_kind_of_rank(self.client_ranks, self.rank_pattern)
         if self.basis == "shared" and self.client_ranks:
             raise ValueError("client_ranks needs basis: local; with basis: shared all clients train in one basis")
-        if self.basis == "shared" and self.downlink_rank is not None:
+        if self.basis == "shared" and self.downlink_rank:
             raise ValueError("downlink_rank: the aggregate of a shared basis has rank `rank` already; leave it out")
         if self.basis == "shared" and self.complement:
             raise ValueError("complement needs basis: local; with basis: shared all clients train in one basis only")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from math import prod, sqrt
+from math import inf, prod, sqrt
 from statistics import median
 
 from torch import Tensor
@@ -27,28 +27,39 @@ def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterato
         alike = list(same)
         one = TrainingPlan((alike[0],), ())
         sent = sum(prod(tensor.shape) for client in clients for tensor in update_tensors(spec, one, client, 2).values())
-        size = max(1, GROUP_BYTES // (8 * (sent + d * k)))  # float64 inside
+        whole = d * k * (len(clients) if spec.server.is_robust else 1)  # every client's change in the full space
+        size = max(1, GROUP_BYTES // (8 * (sent + whole)))  # float64 inside
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
     for item in plan.dense:
         yield [item]
 
 
-def clipped(this: Round, plan: TrainingPlan) -> Round:
-    """The round with `server.clip_norm` put into numbers: no change longer than so many times the median one.
+def screened(this: Round, plan: TrainingPlan) -> tuple[Round, dict[str, str]]:
+    """The round without the clients whose changes are too long, and those with the reasons; long ones are clipped.
 
-    What weight decay took is not part of a change. Reads every update once.
+    `server.drop_norm` and `server.clip_norm` are multiples of the median norm. What weight decay took is not part of a
+    change. Reads every update once.
     """
-    multiple = this.spec.server.clip_norm
-    if multiple is None:
-        return this
+    drop, clip = this.spec.server.drop_norm, this.spec.server.clip_norm
+    if drop is None and clip is None:
+        return this, {}
     method = method_of(this.spec)
     norms = []
     for client in this.clients:
         squared = sum(method.squared_norm(target, this, client) for target in plan.targets)
         squared += sum(float(client.read(f"{item.name}/delta").double().square().sum()) for item in plan.dense)
         norms.append(sqrt(squared))
-    most = multiple * median(norms)
-    return replace(this, clips=tuple(most / norm if norm > most else 1.0 for norm in norms))
+    middle = median(norms)
+    most = drop * middle if drop is not None else inf
+    dropped = {
+        client.client: f"its change is {norm / middle:.3g} times as long as the median one (server.drop_norm: {drop:g})"
+        for client, norm in zip(this.clients, norms, strict=True)
+        if norm > most
+    }
+    kept = [(client, norm) for client, norm in zip(this.clients, norms, strict=True) if norm <= most]
+    longest = clip * middle if clip is not None else inf
+    clips = tuple(longest / norm if norm > longest else 1.0 for _, norm in kept)
+    return replace(this, clients=[client for client, _ in kept], clips=clips), dropped
 
 
 def aggregate_group(group: Sequence[Target] | Sequence[Dense], this: Round) -> GroupResult:
@@ -61,7 +72,7 @@ def aggregate_group(group: Sequence[Target] | Sequence[Dense], this: Round) -> G
     for item in group:
         if isinstance(item, Dense):
             changes = [client.read(f"{item.name}/delta").to(this.device) for client in this.clients]
-            change = (this.spec.server.learning_rate * this.mean_change(changes)).cpu()
+            change = (this.spec.server.learning_rate * this.change(changes)).cpu()
             last = this.last(f"{item.name}/delta")
             if last is not None:
                 change += this.spec.method.momentum * last

@@ -18,7 +18,7 @@ from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start, nothing
 from fedgalore.selection import choose_cohort
-from fedgalore.server import aggregate_group, clipped, groups
+from fedgalore.server import aggregate_group, groups, screened
 from fedgalore.tasks import Example, TaskModel
 from fedgalore.training import Update, evaluate, local_update
 
@@ -40,9 +40,9 @@ class Site:
 class RoundRecord:
     """What one round showed.
 
-    By client: metrics of the model it started from (`evaluation`) and of `training`; by name of a held-out set: metrics
-    of that model; `statistics` of states; `up_bytes` and `down_bytes` of all participants together, tensors only. The
-    base model's way down is not counted.
+    By client: metrics of the model it started from (`evaluation`) and of `training`, and why its update was left out
+    (`dropped`); by name of a held-out set: metrics of that model; `statistics` of states; `up_bytes`, `down_bytes` of
+    all participants together, tensors only. The base model's way down is not counted.
     """
 
     number: int
@@ -50,6 +50,7 @@ class RoundRecord:
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
     training: dict[str, dict[str, float]] = field(default_factory=dict)
     held_out: dict[str, dict[str, float]] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
     statistics: dict[str, float] = field(default_factory=dict)
     up_bytes: int = 0
     down_bytes: int = 0
@@ -92,12 +93,13 @@ def simulate(
     last: dict[str, Tensor] = {}
     own: dict[str, dict[str, Tensor]] = {}
     before: Collection[str] = by_name  # whoever has the version before; version 0 is drawn at every site
+    summed: Collection[str] = by_name  # whose updates are in it
     records: list[RoundRecord] = []
     for version in range(spec.rounds.count + 1):
         number = version + 1  # rounds count from 1, as the coordinator's do
         final = version == spec.rounds.count
         names = sorted(by_name) if final else choose_cohort(by_name, spec.rounds.cohort_size, spec.seed, number)
-        up, down = (0, 0) if final else _traffic(spec, task, names, before, number)
+        up, down = (0, 0) if final else _traffic(spec, task, names, before, summed, number)
         record = RoundRecord(number, version, up_bytes=up, down_bytes=down)
         if spec.evaluates(version) and held_out:
             task.load_weights(weights)
@@ -111,10 +113,12 @@ def simulate(
             if not final:
                 start = Start(weights, state, own.get(name, {}), last)
                 updates[name] = site.local_update(task, spec, site.train, name, number, start)
-                own[name] = updates[name].kept
                 record.training[name] = updates[name].metrics
         if not final:
-            made = _aggregate(updates, weights, state, residue, last, task, number)
+            made, dropped = _aggregate(updates, weights, state, residue, last, task, number)
+            record.dropped.update(dropped)
+            summed = updates.keys() - record.dropped.keys()
+            own.update({name: updates[name].kept for name in summed})
             weights, state, residue, last = made.weights, made.state, made.residue, made.aggregate
             record.statistics.update({key: sum(values) / len(values) for key, values in made.statistics.items()})
         before = names
@@ -130,7 +134,12 @@ def _evaluated(spec: JobSpec, site: Site) -> Sequence[Example]:
 
 
 def _traffic(
-    spec: JobSpec, task: TaskModel, names: Collection[str], before: Collection[str], number: int
+    spec: JobSpec,
+    task: TaskModel,
+    names: Collection[str],
+    before: Collection[str],
+    summed: Collection[str],
+    number: int,
 ) -> tuple[int, int]:
     """Bytes up and down of a round: who took part in the round before fetches its aggregate, others the weights.
 
@@ -140,7 +149,7 @@ def _traffic(
     up = sum(layout.size_bytes(layout.update_tensors(spec, plan, name, number)) for name in names)
     if number == 1:
         return up, 0
-    step = layout.size_bytes(layout.aggregate_tensors(spec, plan, sorted(before), number - 1))
+    step = layout.size_bytes(layout.aggregate_tensors(spec, plan, sorted(summed), number - 1))
     whole = layout.size_bytes(layout.weights_tensors(spec, plan))
     state = layout.size_bytes(layout.state_tensors(spec, plan, number - 1))
     missed = whole + (step if spec.method.momentum else 0)  # of a round that a client was not in
@@ -155,8 +164,8 @@ def _aggregate(
     last: dict[str, Tensor],
     task: TaskModel,
     number: int,
-) -> GroupResult:
-    """What all groups of a round become."""
+) -> tuple[GroupResult, dict[str, str]]:
+    """What all groups of a round become, and whose updates are not in it."""
     this = Round(
         spec=task.spec,
         number=number,
@@ -170,8 +179,8 @@ def _aggregate(
         device=task.device,
         last=last.get if task.spec.method.momentum else nothing,
     )
-    this = clipped(this, task.plan)
+    this, dropped = screened(this, task.plan)
     whole = GroupResult()
-    for group in groups(task.plan, sorted(updates), task.spec):
+    for group in groups(task.plan, [client.client for client in this.clients], task.spec):
         whole.add(aggregate_group(group, this))
-    return whole
+    return whole, dropped

@@ -28,12 +28,12 @@ __all__ = [
 
 
 def job_document(**sections: Any) -> dict[str, Any]:
-    """A job as a user would post it; sections given here are merged over the small defaults."""
+    """A job with everything in it that an update can hold; sections given here are merged over the small defaults."""
     document: dict[str, Any] = {
         "name": "tiny",
         "model": {"source": "models/tiny", "num_labels": 2},
         "data": {"name": "reviews"},
-        "method": {"kind": "fedgalore", "rank": 2},
+        "method": {"kind": "fedgalore", "rank": 2, "state_sync": "ajive"},
         "rounds": {"count": 2, "min_clients": 2, "deadline_s": 60, "selection_wait_s": 5},
         "local": {"steps": 2, "batch_size": 2},
     }

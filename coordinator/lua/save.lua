@@ -1,9 +1,13 @@
 -- A job's next state and all that follows from it, if nobody was faster.
--- KEYS: job, events, rounds, active, progress, attempts, then the task sets of clients that gained or lost this job's task
--- ARGV: version the change was made from, document, job id, channel, message, the rest as JSON:
+-- KEYS: job, events, rounds, active, progress, attempts, lease, then the task sets of clients that gained or lost this
+--   job's task
+-- ARGV: version the change was made from, document, job id, channel, message, the rest as JSON, fencing token or '':
 --   {final: bool, round: number in flight or '', events: [[type, data], ...], closed: {number, document} | absent,
 --    gained: count of leading task sets}
--- Outcome: 'saved' | 'stale'
+-- Outcome: 'saved' | 'stale' | 'fenced': the token is not that of the lease's holder
+if ARGV[7] ~= '' and redis.call('HGET', KEYS[7], 'token') ~= ARGV[7] then
+  return 'fenced'
+end
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
   return 'stale'
 end
@@ -22,8 +26,8 @@ end
 if change.final then
   redis.call('SREM', KEYS[4], ARGV[3])
 end
-for i = 7, #KEYS do
-  if i - 6 <= change.gained then
+for i = 8, #KEYS do
+  if i - 7 <= change.gained then
     redis.call('SADD', KEYS[i], ARGV[3])
   else
     redis.call('SREM', KEYS[i], ARGV[3])

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from fedgalore.aggregate import Aggregate, apply_dense, apply_factors
+from fedgalore.aggregate import Aggregate, apply_dense, apply_factors, mean_of_factors, of_matrix
 from fedgalore.job_spec import JobSpec
 from fedgalore.plan import Target, TrainingPlan
 from fedgalore.projector import orient
+from fedgalore.robust import combine, combine_numbers
 
 if TYPE_CHECKING:
     from fedgalore.tasks import TaskModel
@@ -97,7 +98,9 @@ class Round:
     @property
     def shares(self) -> Tensor:
         """`p_i = n_i / sum n`, `(M,)` float64."""
-        counts = torch.tensor([client.num_examples for client in self.clients], dtype=torch.float64)
+        most = self.spec.server.max_examples
+        claimed = [client.num_examples for client in self.clients]
+        counts = torch.tensor([min(n, most) if most else n for n in claimed], dtype=torch.float64)
         return counts / counts.sum()
 
     @property
@@ -108,9 +111,11 @@ class Round:
     @property
     def decay(self) -> float:
         """What the aggregate multiplies the old target weights by: `1 + server_lr sum_i p_i (decay_i - 1)`."""
-        shares: list[float] = self.shares.tolist()
-        lost = sum(p * (c.decay - 1) for p, c in zip(shares, self.clients, strict=True))
-        return 1 + self.spec.server.learning_rate * lost
+        lost = [client.decay - 1 for client in self.clients]
+        server = self.spec.server
+        if server.is_robust:
+            return 1 + server.learning_rate * combine_numbers(lost, server.aggregation, server.trim_share)
+        return 1 + server.learning_rate * sum(p * one for p, one in zip(self.shares.tolist(), lost, strict=True))
 
     def gather(self, target: Target, suffix: str) -> list[Tensor]:
         """One tensor of every client, on the device."""
@@ -120,9 +125,32 @@ class Round:
         """`sum_i p_i tensor_i` in float64 and the clients' order; float32."""
         return _weighed(tensors, self.shares)
 
-    def mean_change(self, changes: Sequence[Tensor]) -> Tensor:
-        """The same of what the clients changed, clipped."""
-        return _weighed(changes, self.clipped_shares)
+    def change(self, changes: Sequence[Tensor]) -> Tensor:
+        """What the clients' changes, clipped, come to by the job's `server.aggregation`; float64 inside, float32."""
+        return self.robust(changes).float() if self.spec.server.is_robust else _weighed(changes, self.clipped_shares)
+
+    def state_of(self, states: Tensor) -> Tensor:
+        """What the clients' states `(M, ...)` come to in the same way; float64. Never clipped: they are no changes."""
+        server = self.spec.server
+        if server.is_robust:
+            return combine(states, server.aggregation, server.trim_share)
+        shares = self.shares.to(states.device).view(-1, *[1] * (states.dim() - 1))
+        return (shares * states).sum(0)
+
+    def change_of_factors(self, factors: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> Aggregate:
+        """The same of changes in factors, `(B, d, r)` and `(B, r, k)`, one pair or more of every client."""
+        if self.spec.server.is_robust:
+            whole = [sum(left.double() @ right.double() for left, right in own) for own in factors]
+            return of_matrix(self.robust(whole))  # type: ignore[arg-type]  # no client has sent nothing
+        shares = [share for share, own in zip(self.clipped_shares.tolist(), factors, strict=True) for _ in own]
+        lefts, rights = zip(*(pair for own in factors for pair in own), strict=True)
+        return mean_of_factors(lefts, rights, shares)
+
+    def robust(self, changes: Sequence[Tensor]) -> Tensor:
+        """Their trimmed mean or median, clipped; float64."""
+        clips = self.clips or [1.0] * len(self.clients)
+        stack = torch.stack([clip * change.double() for clip, change in zip(clips, changes, strict=True)])
+        return combine(stack, self.spec.server.aggregation, self.spec.server.trim_share)
 
 
 def _weighed(tensors: Sequence[Tensor], shares: Tensor) -> Tensor:

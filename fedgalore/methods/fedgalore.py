@@ -10,10 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fedgalore.aggregate import Aggregate, mean_of_factors, squared_norm_of_product, truncate
+from fedgalore.aggregate import Aggregate, squared_norm_of_product, truncate
 from fedgalore.compression import Compressed, compress
 from fedgalore.job_spec import JobSpec
-from fedgalore.layout import bases_per_round, sketch_width, uplink_rank_at
+from fedgalore.layout import bases_per_round, downlink_rank_at, sketch_width, uplink_rank_at
 from fedgalore.method_spec import FedGaLoreSpec
 from fedgalore.methods.base import (
     ClientTensors,
@@ -61,9 +61,7 @@ class FedGaLore(Method):
         reference = None
         trained = any(changes)  # not in the round that only sketches
         if trained:
-            shares = [p for p, own in zip(this.clipped_shares.tolist(), changes, strict=True) for _ in own]
-            lefts, rights = zip(*(pair for own in changes for pair in own), strict=True)
-            change = mean_of_factors(lefts, rights, shares)
+            change = this.change_of_factors(changes)
             if method.basis == "shared":  # equal bases: what lies beyond the rank is rounding
                 change = change.leading(targets[0].rank)
             reference = change.reference_basis(targets[0].rank)
@@ -221,7 +219,8 @@ class _SubspaceTraining:
 def _put_down(targets: Sequence[Target], this: Round, change: Aggregate, result: GroupResult) -> None:
     """The clients' mean change with momentum, exact or cut to the downlink's rank with error feedback."""
     method, rate = _method(this.spec), this.spec.server.learning_rate
-    if method.downlink_rank is None and not method.momentum:
+    rank = downlink_rank_at(method, targets[0])
+    if rank is None and not method.momentum:
         for index, target in enumerate(targets):
             put_change(target, change, index, rate, result)
         return
@@ -230,13 +229,13 @@ def _put_down(targets: Sequence[Target], this: Round, change: Aggregate, result:
         last = change_in(target, this.last)
         if last is not None:
             whole[index] += method.momentum * orient(last).to(this.device)
-    if method.downlink_rank is None:
+    if rank is None:
         for index, target in enumerate(targets):
             result.aggregate[f"{target.name}/dense"] = orient_back(whole[index].float().cpu(), target)
         return
     if this.residue is not None:
         whole += torch.stack([this.residue(target.name) for target in targets]).to(this.device)
-    cut, residue = truncate(whole, min(method.downlink_rank, targets[0].d))
+    cut, residue = truncate(whole, rank)
     for index, target in enumerate(targets):
         result.aggregate[f"{target.name}/left"] = cut.left[index].cpu().contiguous()
         result.aggregate[f"{target.name}/right"] = cut.right[index].cpu().contiguous()
@@ -287,20 +286,19 @@ def _align(
         second = _gather(this, client, targets, "rms").square()
         basis = own[..., : second.shape[-2]]
         sketches.append(SecondMomentSketch(basis, second, _gather(this, client, targets, "residual")))
-    p = this.shares.to(this.device)[:, None, None, None]
     blocks = torch.stack([carry(sketch, reference) for sketch in sketches]).double()  # (M, B, r, k)
-    mean = (p * blocks).sum(0)
+    mean = this.state_of(blocks)
     aligned = mean
     if _method(this.spec).state_sync == "ajive":
         families = blocks.transpose(0, 1)
         signal = extract(families, derive_seed(this.spec.seed, "shared signal", this.number))
         joint = signal.joint(families)
-        aligned = (p.transpose(0, 1) * joint).sum(1)
+        aligned = this.state_of(joint.transpose(0, 1))
         explained = joint.square().sum((1, 2, 3)) / families.square().sum((1, 2, 3)).clamp_min(1e-300)
         result.statistics["joint_rank"] = signal.joint_rank.tolist()
         result.statistics["explained_share"] = explained.tolist()
     start = floored(aligned, mean).float().cpu()
-    residual = (p * torch.stack([sketch.residual for sketch in sketches]).double()).sum(0).float().cpu()
+    residual = this.state_of(torch.stack([sketch.residual for sketch in sketches]).double()).float().cpu()
     for index, target in enumerate(targets):
         result.state[f"{target.name}/reference"] = reference[index].cpu().contiguous()
         result.state[f"{target.name}/second_moment"] = start[index].contiguous()

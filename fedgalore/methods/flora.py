@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 from torch import Tensor
 
-from fedgalore.aggregate import mean_of_factors, squared_norm_of_product
+from fedgalore.aggregate import squared_norm_of_product
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods.base import ClientTensors, GroupResult, LocalTraining, Method, Round, Start, put_change
 from fedgalore.methods.lora import (
@@ -38,7 +38,7 @@ class FLoRA(Method):
 
     def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
         result = GroupResult()
-        change = mean_of_factors(*client_products(targets, this), this.clipped_shares.tolist())
+        change = this.change_of_factors([[pair] for pair in zip(*client_products(targets, this), strict=True)])
         for index, target in enumerate(targets):
             put_change(target, change, index, this.spec.server.learning_rate, result)
         return result

@@ -124,7 +124,7 @@ async def training(coordinator: Coordinator, job_id: str, client: str = "a") -> 
 @pytest.mark.parametrize("momentum", [0, 0.6])
 async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coordinator, tiny_model, tmp_path):
     config = configure(tmp_path, coordinator.address)
-    method = {"kind": "fedgalore", "rank": 2, "uplink_rank": 2, "global_momentum": momentum}
+    method = {"rank": 2, "uplink_rank": 2, "global_momentum": momentum, "state_sync": "ajive"}
     async with aggregating(coordinator), serving(config):
         job_id = await post(coordinator, tiny_model, method=method)
         job = await until(coordinator, job_id, final)

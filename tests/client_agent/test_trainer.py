@@ -76,7 +76,9 @@ def test_an_update_holds_what_the_plan_asks_for_and_comes_out_the_same_twice(tra
 def test_a_step_gives_the_servers_bits_and_counts_when_it_does_not(trainer, task, tmp_path):
     specs = aggregate_tensors(a_spec(), task.plan, ["a"], 1)
     generator = torch.Generator().manual_seed(0)
-    change = {name: torch.randn(spec.shape, generator=generator) / 100 for name, spec in specs.items()}
+    dtypes = {"F32": torch.float32, "F16": torch.float16}
+    drawn = {name: torch.randn(spec.shape, generator=generator) / 100 for name, spec in specs.items()}
+    change = {name: drawn[name].to(dtypes[spec.dtype]) for name, spec in specs.items()}
     weights = apply_aggregate(task.weights(), change, 0.99, task.plan, a_spec())
     metadata = {"version": "1", "decay": "0.99"}
     aggregate = write(tmp_path / "aggregate", specs, change, format=AGGREGATE_FORMAT, **metadata)

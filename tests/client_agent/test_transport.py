@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -23,6 +25,7 @@ from coordinator.round import BlobRef, ModelVersion
 from fedgalore.job_spec import JobSpec
 from fedgalore.layout import UPDATE_FORMAT, update_tensors
 from fedgalore.plan import Dense, TrainingPlan
+from protos import CHUNK_BYTES
 from protos import federation_pb2 as pb
 from protos.codec import SafetensorsWriter
 from protos.federation_pb2_grpc import FederationStub
@@ -41,22 +44,34 @@ async def connected(address: str, client: str = "a", patience_s: float = 20.0) -
         await transport.close()
 
 
+@dataclass
+class Line:
+    """A line to the coordinator, and the bytes that went over it."""
+
+    address: str = ""
+    up: int = 0
+    down: int = 0
+
+
 @asynccontextmanager
-async def cutting(port: int, after_bytes: int, times: int = 1) -> AsyncIterator[str]:
-    """Address of a line to `port` that breaks whenever `after_bytes` went over it, `times` times; then it holds."""
-    left = times
+async def cutting(port: int, *after_bytes: int) -> AsyncIterator[Line]:
+    """A line to `port` that breaks after so many bytes either way, once for each number; then it holds."""
+    left, line = list(after_bytes), Line()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal left
         upstream, downstream = await asyncio.open_connection("127.0.0.1", port)
         moved = 0
 
         async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            nonlocal left, moved
-            while data := await source.read(65536):
+            nonlocal moved
+            while data := await source.read(4096):
                 moved += len(data)
-                if left and moved > after_bytes:
-                    left -= 1
+                if source is reader:
+                    line.up += len(data)
+                else:
+                    line.down += len(data)
+                if left and moved > left[0]:
+                    left.pop(0)
                     writer.transport.abort()
                     downstream.transport.abort()
                     return
@@ -69,11 +84,12 @@ async def cutting(port: int, after_bytes: int, times: int = 1) -> AsyncIterator[
         downstream.close()
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    line.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield line
     finally:
         server.close()
-    assert left == 0, "the line was never cut"
+    assert not left, "the line was never cut"
 
 
 @asynccontextmanager
@@ -178,7 +194,7 @@ async def test_downloads_once_and_checks_the_content(coordinator, tmp_path):
 
 async def test_a_cut_download_goes_on_where_it_broke(coordinator, tmp_path):
     _, _, content = await running_job(coordinator)
-    async with cutting(coordinator.port, 2 * MB) as address, connected(address) as transport:
+    async with cutting(coordinator.port, 2 * MB) as line, connected(line.address) as transport:
         task = await take_task(transport)
         cache = Cache(tmp_path / "work")
         blob = Blob(task.weights.sha256, task.weights.size_bytes)
@@ -234,7 +250,7 @@ async def test_an_update_is_accepted_once(coordinator, tmp_path):
 
 async def test_a_cut_upload_goes_on_where_the_coordinator_has_it(coordinator, tmp_path):
     job_id, _, _ = await running_job(coordinator)
-    async with cutting(coordinator.port, 2 * MB, times=2) as address, connected(address) as transport:
+    async with cutting(coordinator.port, 2 * MB, 2 * MB) as line, connected(line.address) as transport:
         task = await take_task(transport)
         path, blob = write_update(tmp_path, task)
         await transport.submit(path, blob, job_id, 1)
@@ -243,6 +259,36 @@ async def test_a_cut_upload_goes_on_where_the_coordinator_has_it(coordinator, tm
     assert coordinator.blobs.path(blob.sha256).read_bytes() == path.read_bytes()
     traffic = await coordinator.engine.traffic(job_id)
     assert traffic[1]["a"]["up"] <= blob.size_bytes + 2 * MB  # no byte that the coordinator held came twice
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_cut_costs_less_than_a_chunk(coordinator, tmp_path, seed):
+    job_id, _, _ = await running_job(coordinator)
+    chance = random.Random(seed)
+    cuts = [int(chance.uniform(0.05, 1.5) * MB) for _ in range(4)]
+    async with connected(coordinator.address) as transport:
+        task = await take_task(transport)
+    path, blob = write_update(tmp_path, task)
+    async with cutting(coordinator.port, *cuts) as line, connected(line.address) as transport:
+        await transport.submit(path, blob, job_id, 1)
+    assert coordinator.blobs.path(blob.sha256).read_bytes() == path.read_bytes()
+    assert line.up - blob.size_bytes < len(cuts) * CHUNK_BYTES
+    traffic = await coordinator.engine.traffic(job_id)
+    assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_cut_download_costs_less_than_a_chunk(coordinator, tmp_path, seed):
+    _, _, content = await running_job(coordinator)
+    chance = random.Random(seed)
+    cuts = [int(chance.uniform(0.05, 1.5) * MB) for _ in range(4)]
+    async with connected(coordinator.address) as transport:
+        task = await take_task(transport)
+    cache, blob = Cache(tmp_path / "work"), Blob(task.weights.sha256, task.weights.size_bytes)
+    async with cutting(coordinator.port, *cuts) as line, connected(line.address) as transport:
+        path = await transport.download(blob, cache, task.job_id, task.round)
+    assert path.read_bytes() == content
+    assert line.down - blob.size_bytes < len(cuts) * CHUNK_BYTES
 
 
 async def test_an_upload_longer_than_one_attempt_goes_on_where_it_was_cut(coordinator, tmp_path, monkeypatch, logged):

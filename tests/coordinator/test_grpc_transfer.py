@@ -229,7 +229,7 @@ async def test_bad_updates_change_nothing(house: House) -> None:
 
 
 METHODS: dict[str, dict[str, Any]] = {
-    "fedgalore": {"kind": "fedgalore", "rank": 2, "client_ranks": {"site-b": 3}},
+    "fedgalore": {"kind": "fedgalore", "rank": 2, "client_ranks": {"site-b": 3}, "state_sync": "ajive"},
     "shared basis": {"kind": "fedgalore", "rank": 2, "basis": "shared"},
     "states of their own": {"kind": "fedgalore", "rank": 2, "state_sync": "local"},
     "fedavg": {"kind": "fedavg"},

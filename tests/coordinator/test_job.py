@@ -170,6 +170,14 @@ def test_a_job_from_post_to_end() -> None:
     assert step.closed.phase is Phase.COMMITTED
 
 
+def test_who_was_left_out_of_a_version_did_not_contribute_to_it() -> None:
+    """So it goes on from what it kept before."""
+    job = play(committed(running(rounds={"count": 5})), Tick())
+    job = tell(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR))
+    job = tell(job, Aggregated(a_version(2), {}, {}, {"b": "far too long"}))
+    assert job.contributions == {"a": 2, "b": 1}
+
+
 def test_contributions_tell_the_last_version_that_a_clients_update_is_in() -> None:
     job = committed(running(rounds={"count": 5}))
     assert job.contributions == dict.fromkeys(PAIR, 1)

@@ -330,3 +330,12 @@ def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[round
         assert (state.deadline_at is None) == (Phase.CONFIGURATION not in state.phase_at)
         assert list(state.phase_at.values()) == sorted(state.phase_at.values())
         assert bool(state.open_clients) <= (state.phase in (Phase.CONFIGURATION, Phase.REPORTING))
+
+
+def test_who_was_left_out_of_the_result_is_told() -> None:
+    step = rounds.advance(
+        in_phase(Phase.AGGREGATION), Aggregated(a_version(1), {}, {}, {"b": "far too long"}), 5.0, POLICY
+    )
+    assert step.round.participants["b"].dropped == "far too long"
+    assert [name for name, one in step.round.participants.items() if one.dropped] == ["b"]
+    assert step.round.reason == "version 1 from 2 updates; left out: b"

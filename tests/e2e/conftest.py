@@ -40,7 +40,7 @@ class Running:
             "name": "e2e",
             "model": {"source": str(self.model), "num_labels": 3},
             "data": {"name": "topics", "max_length": 16},
-            "method": {"rank": 4, "update_proj_gap": 3},
+            "method": {"rank": 4, "update_proj_gap": 3, "state_sync": "ajive"},
             "rounds": {"count": 3, "min_clients": 3, "deadline_s": 60},
             "local": {"steps": 4, "batch_size": 8, "learning_rate": 0.01, "weight_decay": 0.1},
             "evaluation": {"split": "test"},

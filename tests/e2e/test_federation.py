@@ -155,7 +155,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "flora": {"kind": "flora", "rank": 4, "client_ranks": {"south": 2}},
     "fedex_lora": {"kind": "fedex_lora", "rank": 2},
     "fedgalore": {"kind": "fedgalore", "rank": 4, "client_ranks": {"west": 7}, "update_proj_gap": 3},
-    "a shared basis": {"kind": "fedgalore", "rank": 4, "basis": "shared"},
+    "aligned states": {"kind": "fedgalore", "rank": 5, "state_sync": "ajive"},
+    "a shared basis": {"kind": "fedgalore", "rank": 4, "basis": "shared", "state_sync": "ajive"},
     "states of their own": {"kind": "fedgalore", "rank": 4, "state_sync": "local"},
 }
 
@@ -179,7 +180,7 @@ def test_no_method_makes_a_difference_to_pause_restart_monitoring_and_download(
         simulated = assert_same_bits(running, job_id, tmp_path / name, method=METHODS[name])
         assert_told(running, job_id, simulated)
         shares = [record.number for record in simulated.rounds if "joint_rank" in record.statistics]
-        assert shares == {"fedgalore": [1, 2, 3], "a shared basis": [2, 3]}.get(name, [])
+        assert shares == {"aligned states": [1, 2, 3], "a shared basis": [2, 3]}.get(name, [])
 
 
 def test_a_killed_agent_goes_on_from_what_it_kept(running: Running, tmp_path: Path) -> None:

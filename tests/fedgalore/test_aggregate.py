@@ -14,7 +14,7 @@ from fedgalore.methods.base import ClientTensors, orient_back
 from fedgalore.plan import Dense, Target, TrainingPlan
 from fedgalore.projector import orient
 from fedgalore.second_moment import SecondMomentSketch, carry
-from fedgalore.server import apply_aggregate, clipped, groups
+from fedgalore.server import apply_aggregate, groups, screened
 from fedgalore.shared_signal import extract
 from tests.builders import a_spec
 from tests.fedgalore.rounds import a_round, aggregated
@@ -82,7 +82,7 @@ def sketch_of(client: ClientTensors, target: Target, spec) -> SecondMomentSketch
 
 def aggregate(clients, spec, weights=None, residue=None, round_number=1):
     weights = global_weights() if weights is None else weights
-    return aggregated(PLAN, clipped(a_round(spec, clients, weights, None, residue, round_number), PLAN))
+    return aggregated(PLAN, screened(a_round(spec, clients, weights, None, residue, round_number), PLAN)[0])
 
 
 def a_spec_of(**method_choices):
@@ -91,7 +91,9 @@ def a_spec_of(**method_choices):
         "learning_rate": method_choices.pop("server_rate", 1.0),
         "clip_norm": method_choices.pop("clip_norm", None),
     }
-    return a_spec(method={"rank": 3, "update_proj_gap": 2, **method_choices}, local=local, server=server)
+    return a_spec(
+        method={"rank": 3, "update_proj_gap": 2, "downlink_rank": 0, **method_choices}, local=local, server=server
+    )
 
 
 SENDING = pytest.mark.parametrize("complement", [0, 1], ids=["exactly", "the leading part"])
@@ -207,7 +209,7 @@ def test_mixing_weights_are_shares_of_examples_and_decay_is_their_mean():
 
 
 @pytest.mark.parametrize("steps", [2, 4])
-@pytest.mark.parametrize("downlink_rank", [None, 2, 9])
+@pytest.mark.parametrize("downlink_rank", [0, 2, 9, None])
 @pytest.mark.parametrize("rate", [1.0, 0.7])
 @SENDING
 def test_a_client_applies_the_aggregate_to_the_same_bits(steps, downlink_rank, rate, complement):

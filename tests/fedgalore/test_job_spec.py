@@ -21,7 +21,7 @@ def refused(document) -> str:
 def test_the_smallest_document_gets_the_documented_defaults():
     spec = parse({"name": "a", "model": {"source": "m", "num_labels": 2}, "data": {"name": "d"}})
     assert (spec.method.kind, spec.method.rank, spec.method.basis) == ("fedgalore", 8, "local")
-    assert (spec.method.state_sync, spec.method.prior_steps, spec.method.update_clip) == ("ajive", 10.0, 1.0)
+    assert (spec.method.state_sync, spec.method.prior_steps, spec.method.update_clip) == ("reset", 10.0, 1.0)
     assert (spec.rounds.goal, spec.rounds.cohort_size, spec.local.head_learning_rate) == (2, 2, None)
     assert spec.method.target_modules is spec.method.downlink_rank is None
     assert (spec.evaluation.exact_match, spec.evaluation.max_new_tokens) == (None, 64)
@@ -74,7 +74,7 @@ def test_a_spec_survives_json_and_yaml():
         ({"method": {"update_clip": 0}}, ["method.update_clip", "greater than 0"]),
         ({"method": {"prior_steps": -1}}, ["method.prior_steps", "greater than or equal to 0"]),
         ({"method": {"prior_steps": float("inf")}}, ["method.prior_steps", "finite"]),
-        ({"method": {"downlink_rank": 0}}, ["method.downlink_rank", "greater than or equal to 1"]),
+        ({"method": {"downlink_rank": -1}}, ["method.downlink_rank", "greater than or equal to 0"]),
         ({"rounds": {"min_clients": 3, "goal_clients": 2}}, ["rounds", "goal_clients (2) is below min_clients (3)"]),
         ({"rounds": {"min_clients": 0}}, ["rounds.min_clients"]),
         ({"rounds": {"over_selection": 0.5}}, ["rounds.over_selection"]),

@@ -10,6 +10,7 @@ from torch import nn
 from fedgalore.layout import (
     aggregate_tensors,
     bases_per_round,
+    downlink_rank_at,
     residue_tensors,
     state_tensors,
     update_tensors,
@@ -37,6 +38,8 @@ CASES = {
     "uplink cut above the smaller side": {"uplink_rank": 64},
     "downlink cut": {"downlink_rank": 2},
     "downlink cut above the smaller side": {"downlink_rank": 64},
+    "downlink exact": {"downlink_rank": 0},
+    "downlink cut by default": {"rank": 1, "uplink_rank": 2},
     "no states": {"state_sync": "reset"},
     "full rank": {"rank": 32},
     "states of each client's own": {"state_sync": "local"},
@@ -136,3 +139,22 @@ def test_an_aggregate_goes_down_dense_from_the_rank_where_factors_are_no_smaller
     assert set(aggregate_tensors(spec, plan, ["a", "b", "c"], 1)) == {"w/dense"}
     many = [str(i) for i in range(9)]
     assert set(aggregate_tensors(a_spec(method={"downlink_rank": 1}), plan, many, 1)) == {"w/left", "w/right"}
+
+
+@pytest.mark.parametrize(
+    ("method", "rank"),
+    [
+        ({"rank": 8}, 96),
+        ({"rank": 16}, 192),
+        ({"rank": 32}, None),  # 384: no smaller in float16 than the whole matrix in float32
+        ({"rank": 8, "downlink_rank": 0}, None),
+        ({"rank": 32, "downlink_rank": 40}, 40),
+        ({"rank": 8, "complement": 0}, 96),  # momentum sums over rounds
+        ({"rank": 8, "complement": 0, "global_momentum": 0}, None),
+        ({"rank": 8, "complement": 0, "global_momentum": 0, "downlink_rank": 40}, 40),
+        ({"rank": 8, "basis": "shared"}, None),
+    ],
+    ids=str,
+)
+def test_the_rank_that_an_aggregate_is_cut_to(method, rank):
+    assert downlink_rank_at(a_spec(method=method).method, Target("w", (384, 384), method["rank"])) == rank

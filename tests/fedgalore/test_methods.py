@@ -212,13 +212,14 @@ def test_each_client_goes_on_from_the_state_it_kept(tiny_bert):
     residue = {n: t for n, t in kept["a"].items() if n.endswith("/residue")}
     forgetful = local_update(task, spec, examples_of(spec, "a"), "a", 2, Start(middle, {}, residue, last))
     assert any(not torch.equal(second["a"].tensors[n], t) for n, t in forgetful.tensors.items())
-    expected = aggregated(task.plan, a_round(spec, clients_of(second), middle, number=2, last=last)).weights
+    this = a_round(spec, clients_of(second), middle, residue=made.residue, number=2, last=last)
+    expected = aggregated(task.plan, this).weights
     found = simulate(spec, tiny_bert, [Site(c, examples_of(spec, c), sentences(3, 0)) for c in COUNTS]).weights
     assert all(torch.equal(found[n], expected[n]) for n in expected)
 
 
 def test_clients_of_different_ranks_have_the_mean_of_their_changes(tiny_bert):
-    spec = spec_of({"rank": 4, "client_ranks": {"b": 7}, "state_sync": "average", "complement": 0})
+    spec = spec_of({"rank": 4, "client_ranks": {"b": 7}, "state_sync": "average", "complement": 0, "downlink_rank": 0})
     task, weights = version_0(spec, tiny_bert)
     updates = updates_of(task, spec, Start(weights))
     result = aggregated(task.plan, a_round(spec, clients_of(updates), weights))

@@ -1,0 +1,108 @@
+"""Two coordinators on one Redis and one blob store: one drives, the other takes over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from deploy.local import LEASE_S, Process
+from tests.chaos.conftest import ROUNDS, ROW, Chaos
+from tests.e2e.conftest import WAIT_S
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+
+TAKEN_OVER_S = LEASE_S + 8  # and what a busy machine takes to do something then
+
+
+def holder(chaos: Chaos, lease: str = "driver") -> int | None:
+    """Process id of who drives."""
+    with Redis.from_url(chaos.federation.redis.url, decode_responses=True) as redis:
+        told = redis.hget(f"fedgalore:lease:{lease}", "holder")
+    return int(str(told).split("/")[1]) if told else None
+
+
+def written(chaos: Chaos, job_id: str) -> Any:
+    """Everything that Redis has of a job."""
+    with Redis.from_url(chaos.federation.redis.url) as redis:
+        return {key: redis.dump(key) for key in sorted(redis.keys(f"fedgalore:job:{job_id}*"))}
+
+
+def until(condition: Any) -> None:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def pid_of(process: Process) -> int:
+    assert process.popen is not None
+    return process.popen.pid
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@contextmanager
+def a_leader(chaos: Chaos, folder: Path) -> Iterator[Process]:
+    """A second coordinator, which drives and aggregates; agents and the test talk to the first one."""
+    federation, ports = chaos.federation, folder / "ports.json"
+    environment = {**federation.coordinator.environment, "FEDGALORE_REST_PORT": "0", "FEDGALORE_GRPC_PORT": "0"}
+    environment["FEDGALORE_PORT_FILE"] = str(ports)
+    second = Process("second", [sys.executable, "-m", "coordinator"], folder / "second.log", environment)
+    second.start()
+    try:
+        until(ports.exists)
+        federation.stop_coordinator()
+        until(lambda: holder(chaos) == pid_of(second))
+        federation.start_coordinator()
+        until(lambda: holder(chaos, "aggregator") in children(pid_of(second)))
+        yield second
+    finally:
+        os.kill(pid_of(second), signal.SIGCONT)  # waited for, it is there even when dead
+        second.stop(signal.SIGKILL)
+
+
+def stop_whole(process: Process, sign: signal.Signals) -> None:
+    """A signal to a coordinator and its aggregator."""
+    for pid in (*children(pid_of(process)), pid_of(process)):
+        os.kill(pid, sign)
+
+
+@pytest.mark.parametrize("phase", ["SELECTION", "REPORTING", "AGGREGATION"])
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "paused"])
+def test_another_replica_takes_over(
+    chaos: Chaos, tmp_path: Path, sign: signal.Signals, phase: str, record_property: Any
+) -> None:
+    sections = {"rounds": {"count": ROUNDS}, "seed": 5000 + 10 * len(phase) + sign}
+    with a_leader(chaos, tmp_path) as leader:
+        job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
+        if phase != "SELECTION":  # else as soon as the job is there
+            until(lambda: (flying := chaos.get(f"jobs/{job_id}")["round"]) is not None and flying["phase"] == phase)
+        stop_whole(leader, sign)
+        stopped = time.monotonic()
+        until(lambda: holder(chaos) == pid_of(chaos.federation.coordinator))
+        took_s = time.monotonic() - stopped
+        job, _ = chaos.finish(job_id, tmp_path / "nothing")
+        before = written(chaos, job_id)
+        if sign is signal.SIGSTOP:
+            stop_whole(leader, signal.SIGCONT)
+            time.sleep(2 * LEASE_S)  # it wakes, and finds that it is over
+            assert leader.running
+        same, again = chaos.different(job_id, tmp_path / "model", **sections) == [], chaos.sent_again(job_id)
+        how = "killed" if sign is signal.SIGKILL else "paused, woken"
+        record_property(ROW, [f"leader {how} in {phase}", "", True, same, again, f"{took_s:.1f} to the new leader"])
+        assert (job["status"], job["model_version"]) == ("COMPLETED", ROUNDS), job["reason"]
+        assert written(chaos, job_id) == before
+        assert took_s < TAKEN_OVER_S
+        assert same
+        assert again == 0
