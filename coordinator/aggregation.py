@@ -26,7 +26,7 @@ from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, GroupResult, Lookup, Reader, Round, nothing
 from fedgalore.plan import TensorSpec, TrainingPlan
-from fedgalore.server import aggregate_group, groups, screened
+from fedgalore.server import aggregate_group, groups, screened, spent
 from fedgalore.tasks import TaskError, TaskModel
 from protos.codec import SafetensorsWriter, TensorFile, open_update
 
@@ -145,6 +145,7 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
         last=_lookup(open_update(blobs.path(model.aggregate.sha256)))
         if spec.method.momentum and model.aggregate
         else nothing,
+        secret=job.secret,
     )
     this, dropped = screened(this, plan)
     summed = [client.client for client in this.clients]
@@ -155,7 +156,7 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
         "state": (layout.STATE_FORMAT, layout.state_tensors(spec, plan, version)),
         "residue": (layout.RESIDUE_FORMAT, layout.residue_tensors(spec, plan)),
     }
-    statistics: dict[str, list[float]] = {}
+    statistics = spent(spec, version)
     with blobs.scratch_folder() as folder:
         with ExitStack() as files:
             writers = {

@@ -9,6 +9,7 @@ what agents tell, and the coordinator's own work are in `engine_base`, `engine_c
 
 from __future__ import annotations
 
+import secrets
 from contextlib import suppress
 
 from coordinator import job as jobs
@@ -33,7 +34,8 @@ class Engine(ClientSide, WorkSide):
             IdempotencyConflict: the key made a job of another document.
         """
         now = self._clock()
-        job = jobs.create(f"job-{int(now * 1000):011x}-{self._token()}", spec, now, idempotency_key)
+        job_id = f"job-{int(now * 1000):011x}-{self._token()}"
+        job = jobs.create(job_id, spec, now, idempotency_key, secrets.token_hex(32))
         outcome, job_id = await self._store.create(job, changes(None, job, None, job.reason))
         reach(Fault.JOB_CREATED)
         if outcome == "created":

@@ -66,8 +66,8 @@ class Step(NamedTuple):
     closed: Round | None
 
 
-def create(id: str, spec: JobSpec, now: float, idempotency_key: str | None = None) -> Job:
-    """A job just posted."""
+def create(id: str, spec: JobSpec, now: float, idempotency_key: str | None = None, secret: str | None = None) -> Job:
+    """A job just posted; `secret`, hexadecimal, makes the noise of one with privacy."""
     return Job(
         id=id,
         spec=spec.model_dump(mode="json"),
@@ -76,6 +76,7 @@ def create(id: str, spec: JobSpec, now: float, idempotency_key: str | None = Non
         created_at=now,
         updated_at=now,
         idempotency_key=idempotency_key,
+        secret=secret if spec.privacy is not None else None,
     )
 
 

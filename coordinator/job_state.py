@@ -59,6 +59,7 @@ class Job:
     abandoned_in_a_row: int = 0
     contributions: dict[str, int] = field(default_factory=dict)  # client -> last version that its update is in
     idempotency_key: str | None = None
+    secret: str | None = None  # of the noise of a job with privacy; never told
 
     @cached_property
     def parsed(self) -> JobSpec:

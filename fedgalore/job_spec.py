@@ -146,6 +146,16 @@ class ServerSpec(Strict):
         return self.aggregation != "mean"
 
 
+class PrivacySpec(Strict):
+    """Differential privacy of whole clients: `fedgalore.privacy`."""
+
+    clip_norm: float = Field(gt=0, le=1e6, description="Norm that a client's whole change is cut to")
+    noise_multiplier: float = Field(
+        gt=0, le=1000, description="Standard deviation of the noise on the sum of the changes, in clip_norms"
+    )
+    delta: float = Field(default=1e-5, gt=0, lt=0.1, description="Chance with which epsilon may be exceeded")
+
+
 class EvaluationSpec(Strict):
     every: int = Field(default=1, ge=0, description="Rounds between two evaluations; 0: only the final model")
     split: Literal["train", "test"] = "test"
@@ -174,6 +184,9 @@ class JobSpec(Strict):
     rounds: RoundsSpec = RoundsSpec()
     local: LocalSpec = LocalSpec()
     server: ServerSpec = ServerSpec()
+    privacy: PrivacySpec | None = Field(
+        default=None, description="Clipped changes and noise; null: off. Each round's statistics tell epsilon"
+    )
     evaluation: EvaluationSpec = EvaluationSpec()
     seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -206,6 +219,26 @@ class JobSpec(Strict):
                 "take method.basis: local, or aggregation: mean"
             )
         return self
+
+    @model_validator(mode="after")
+    def _nothing_leaves_without_noise(self) -> JobSpec:
+        server, method = self.server, self.method
+        if self.privacy is None:
+            return self
+        if method.kind not in CLIPPABLE:
+            raise ValueError(f"privacy: {method.kind} averages factors; take method.kind: {' or '.join(CLIPPABLE)}")
+        if server.is_robust or server.clip_norm is not None or server.drop_norm is not None:
+            raise ValueError("privacy: cuts every change itself; leave server.aggregation, clip_norm and drop_norm out")
+        if isinstance(method, FedGaLoreSpec) and method.basis == "shared":
+            raise ValueError("privacy: a shared basis is found from the clients' gradients; take method.basis: local")
+        if isinstance(method, FedGaLoreSpec) and method.state_sync in ("ajive", "average"):
+            raise ValueError("privacy: second moments have no noise; take method.state_sync: reset or local")
+        return self
+
+    @property
+    def has_full_rank(self) -> bool:
+        """Whether the clients' changes come to one of full rank, whatever theirs is."""
+        return self.server.is_robust or self.privacy is not None
 
     @model_validator(mode="after")
     def _images_have_no_length(self) -> JobSpec:

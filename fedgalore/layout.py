@@ -53,10 +53,10 @@ class _Layout(Protocol):
 
 
 class _FedGaLore:
-    def __init__(self, method: FedGaLoreSpec, bases: int, is_robust: bool) -> None:
+    def __init__(self, method: FedGaLoreSpec, bases: int, has_full_rank: bool) -> None:
         self.method = method
         self.bases = bases
-        self.is_robust = is_robust
+        self.has_full_rank = has_full_rank
         self.sends_state = method.state_sync in ("ajive", "average")
 
     def update(self, target: Target, client: str, round_number: int) -> Shapes:
@@ -84,7 +84,7 @@ class _FedGaLore:
             return {}
         if (q := downlink_rank_at(self.method, target)) is not None:
             return {"left": (target.d, q), "right": (q, target.k)}
-        if self.method.momentum or self.is_robust:  # sums over all rounds; medians of many
+        if self.method.momentum or self.has_full_rank:  # sums over all rounds; medians, noise
             return _change(target, target.d)
         if self.method.basis == "shared":
             return _change(target, target.rank)
@@ -120,9 +120,9 @@ class _FedAvg:
 
 
 class _LoRA:
-    def __init__(self, method: LoRASpec, is_robust: bool) -> None:
+    def __init__(self, method: LoRASpec, has_full_rank: bool) -> None:
         self.method = method
-        self.is_robust = is_robust
+        self.has_full_rank = has_full_rank
 
     def update(self, target: Target, client: str, round_number: int) -> Shapes:
         shapes = adapter_shapes(target, rank_at(self.method, target, client))
@@ -133,7 +133,7 @@ class _LoRA:
     def aggregate(self, target: Target, clients: Sequence[str], round_number: int) -> Shapes:
         total = sum(rank_at(self.method, target, client) for client in clients)
         if self.method.kind == "flora":
-            return _change(target, target.d if self.is_robust else total)
+            return _change(target, target.d if self.has_full_rank else total)
         shapes = self.update(target, "", round_number)
         if self.method.kind == "fedex_lora":
             shapes |= _change(target, total + target.rank)
@@ -149,8 +149,8 @@ class _LoRA:
 def _layout(spec: JobSpec) -> _Layout:
     method = spec.method
     if isinstance(method, FedGaLoreSpec):
-        return _FedGaLore(method, bases_per_round(spec), spec.server.is_robust)
-    return _FedAvg() if isinstance(method, FedAvgSpec) else _LoRA(method, spec.server.is_robust)
+        return _FedGaLore(method, bases_per_round(spec), spec.has_full_rank)
+    return _FedAvg() if isinstance(method, FedAvgSpec) else _LoRA(method, spec.has_full_rank)
 
 
 def bases_per_round(spec: JobSpec) -> int:

@@ -16,6 +16,7 @@ from fedgalore.layout import update_tensors
 from fedgalore.methods import method_of
 from fedgalore.methods.base import GroupResult, Round
 from fedgalore.plan import Dense, Target, TrainingPlan
+from fedgalore.privacy import epsilon
 
 GROUP_BYTES = 64 * 2**20  # of the clients' tensors that are combined at once
 
@@ -37,11 +38,11 @@ def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterato
 def screened(this: Round, plan: TrainingPlan) -> tuple[Round, dict[str, str]]:
     """The round without the clients whose changes are too long, and those with the reasons; long ones are clipped.
 
-    `server.drop_norm` and `server.clip_norm` are multiples of the median norm. What weight decay took is not part of a
-    change. Reads every update once.
+    `server.drop_norm` and `server.clip_norm` are multiples of the median norm, `privacy.clip_norm` is a norm. What
+    weight decay took is not part of a change. Reads every update once.
     """
-    drop, clip = this.spec.server.drop_norm, this.spec.server.clip_norm
-    if drop is None and clip is None:
+    drop, clip, privacy = this.spec.server.drop_norm, this.spec.server.clip_norm, this.spec.privacy
+    if drop is None and clip is None and privacy is None:
         return this, {}
     method = method_of(this.spec)
     norms = []
@@ -49,6 +50,9 @@ def screened(this: Round, plan: TrainingPlan) -> tuple[Round, dict[str, str]]:
         squared = sum(method.squared_norm(target, this, client) for target in plan.targets)
         squared += sum(float(client.read(f"{item.name}/delta").double().square().sum()) for item in plan.dense)
         norms.append(sqrt(squared))
+    if privacy is not None:
+        clips = tuple(min(1.0, privacy.clip_norm / norm) if norm else 1.0 for norm in norms)
+        return replace(this, clips=clips), {}
     middle = median(norms)
     most = drop * middle if drop is not None else inf
     dropped = {
@@ -62,6 +66,13 @@ def screened(this: Round, plan: TrainingPlan) -> tuple[Round, dict[str, str]]:
     return replace(this, clients=[client for client, _ in kept], clips=clips), dropped
 
 
+def spent(spec: JobSpec, version: int) -> dict[str, list[float]]:
+    """Statistics of a job with privacy: the epsilon that all versions up to this one have cost together."""
+    if spec.privacy is None:
+        return {}
+    return {"epsilon": [epsilon(spec.privacy.noise_multiplier, version, spec.privacy.delta)]}
+
+
 def aggregate_group(group: Sequence[Target] | Sequence[Dense], this: Round) -> GroupResult:
     """The server's step for one group: what becomes of its tensors."""
     targets = [item for item in group if isinstance(item, Target)]
@@ -72,7 +83,7 @@ def aggregate_group(group: Sequence[Target] | Sequence[Dense], this: Round) -> G
     for item in group:
         if isinstance(item, Dense):
             changes = [client.read(f"{item.name}/delta").to(this.device) for client in this.clients]
-            change = (this.spec.server.learning_rate * this.change(changes)).cpu()
+            change = (this.spec.server.learning_rate * this.change(item.name, changes)).cpu()
             last = this.last(f"{item.name}/delta")
             if last is not None:
                 change += this.spec.method.momentum * last

@@ -5,6 +5,7 @@ For the same job, seed, clients and machine the final weights equal the distribu
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start, nothing
 from fedgalore.selection import choose_cohort
-from fedgalore.server import aggregate_group, groups, screened
+from fedgalore.server import aggregate_group, groups, screened, spent
 from fedgalore.tasks import Example, TaskModel
 from fedgalore.training import Update, evaluate, local_update
 
@@ -70,11 +71,13 @@ def simulate(
     device: torch.device | None = None,
     on_round: Callable[[RoundRecord], None] | None = None,
     held_out: Mapping[str, Sequence[Example]] | None = None,
+    secret: str | None = None,
 ) -> SimulationResult:
     """Runs a job over `sites`; `folder` holds the base model. The last record is the evaluation of the final model.
 
     Args:
         on_round: called with each round's record when it is over.
+        secret: hexadecimal, of the noise of a job with privacy; drawn by default.
         held_out: examples by name that no client holds; the model is evaluated on them as often as on the sites' own.
 
     Raises:
@@ -86,6 +89,7 @@ def simulate(
     task = TaskModel.load(spec, folder, device)
     for examples in [*(_evaluated(spec, site) for site in sites), *(held_out or {}).values()]:
         check_exact_match(task, spec, examples)
+    secret = secret or secrets.token_hex(32)
     by_name = {site.name: site for site in sites}
     weights = task.weights() | method_of(spec).carried(spec, task.plan)
     state: dict[str, Tensor] = {}
@@ -115,7 +119,7 @@ def simulate(
                 updates[name] = site.local_update(task, spec, site.train, name, number, start)
                 record.training[name] = updates[name].metrics
         if not final:
-            made, dropped = _aggregate(updates, weights, state, residue, last, task, number)
+            made, dropped = _aggregate(updates, weights, state, residue, last, task, number, secret)
             record.dropped.update(dropped)
             summed = updates.keys() - record.dropped.keys()
             own.update({name: updates[name].kept for name in summed})
@@ -164,6 +168,7 @@ def _aggregate(
     last: dict[str, Tensor],
     task: TaskModel,
     number: int,
+    secret: str,
 ) -> tuple[GroupResult, dict[str, str]]:
     """What all groups of a round become, and whose updates are not in it."""
     this = Round(
@@ -178,9 +183,10 @@ def _aggregate(
         residue=residue.__getitem__ if residue else None,
         device=task.device,
         last=last.get if task.spec.method.momentum else nothing,
+        secret=secret,
     )
     this, dropped = screened(this, task.plan)
-    whole = GroupResult()
+    whole = GroupResult(statistics=spent(task.spec, number))
     for group in groups(task.plan, [client.client for client in this.clients], task.spec):
         whole.add(aggregate_group(group, this))
     return whole, dropped

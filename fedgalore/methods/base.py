@@ -19,6 +19,7 @@ from torch import Tensor
 from fedgalore.aggregate import Aggregate, apply_dense, apply_factors, mean_of_factors, of_matrix
 from fedgalore.job_spec import JobSpec
 from fedgalore.plan import Target, TrainingPlan
+from fedgalore.privacy import noise
 from fedgalore.projector import orient
 from fedgalore.robust import combine, combine_numbers
 
@@ -94,10 +95,13 @@ class Round:
     device: torch.device
     last: Lookup = nothing  # of the aggregate that made the version before, for jobs with momentum
     clips: Sequence[float] = ()  # what each client's change is multiplied by; empty: nothing is clipped
+    secret: str | None = None  # hexadecimal, of the noise of jobs with privacy
 
     @property
     def shares(self) -> Tensor:
         """`p_i = n_i / sum n`, `(M,)` float64."""
+        if self.spec.privacy is not None:  # how many examples a client has is its own affair
+            return torch.full((len(self.clients),), 1 / len(self.clients), dtype=torch.float64)
         most = self.spec.server.max_examples
         claimed = [client.num_examples for client in self.clients]
         counts = torch.tensor([min(n, most) if most else n for n in claimed], dtype=torch.float64)
@@ -125,9 +129,23 @@ class Round:
         """`sum_i p_i tensor_i` in float64 and the clients' order; float32."""
         return _weighed(tensors, self.shares)
 
-    def change(self, changes: Sequence[Tensor]) -> Tensor:
-        """What the clients' changes, clipped, come to by the job's `server.aggregation`; float64 inside, float32."""
-        return self.robust(changes).float() if self.spec.server.is_robust else _weighed(changes, self.clipped_shares)
+    def change(self, name: str, changes: Sequence[Tensor]) -> Tensor:
+        """What the clients' changes of a weight, clipped, come to by the job's `server.aggregation`, with its noise.
+
+        Float64 inside, float32.
+        """
+        if self.spec.server.is_robust:
+            return self.robust(changes).float()
+        mean = _weighed(changes, self.clipped_shares)
+        return mean if self.spec.privacy is None else (mean.double() + self.noise(name, mean.shape)).float()
+
+    def noise(self, name: str, shape: torch.Size) -> Tensor:
+        """Of a weight's mean change; float64, on the device."""
+        privacy = self.spec.privacy
+        assert privacy is not None
+        assert self.secret is not None
+        deviation = privacy.noise_multiplier * privacy.clip_norm / len(self.clients)
+        return noise(tuple(shape), deviation, self.secret, self.number, name).to(self.device)
 
     def state_of(self, states: Tensor) -> Tensor:
         """What the clients' states `(M, ...)` come to in the same way; float64. Never clipped: they are no changes."""
@@ -137,14 +155,20 @@ class Round:
         shares = self.shares.to(states.device).view(-1, *[1] * (states.dim() - 1))
         return (shares * states).sum(0)
 
-    def change_of_factors(self, factors: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> Aggregate:
+    def change_of_factors(
+        self, targets: Sequence[Target], factors: Sequence[Sequence[tuple[Tensor, Tensor]]]
+    ) -> Aggregate:
         """The same of changes in factors, `(B, d, r)` and `(B, r, k)`, one pair or more of every client."""
         if self.spec.server.is_robust:
             whole = [sum(left.double() @ right.double() for left, right in own) for own in factors]
             return of_matrix(self.robust(whole))  # type: ignore[arg-type]  # no client has sent nothing
         shares = [share for share, own in zip(self.clipped_shares.tolist(), factors, strict=True) for _ in own]
         lefts, rights = zip(*(pair for own in factors for pair in own), strict=True)
-        return mean_of_factors(lefts, rights, shares)
+        mean = mean_of_factors(lefts, rights, shares)
+        if self.spec.privacy is None:
+            return mean
+        exact = mean.left.double() @ mean.right.double()
+        return of_matrix(exact + torch.stack([self.noise(target.name, exact.shape[1:]) for target in targets]))
 
     def robust(self, changes: Sequence[Tensor]) -> Tensor:
         """Their trimmed mean or median, clipped; float64."""

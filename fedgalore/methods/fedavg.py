@@ -24,7 +24,7 @@ class FedAvg(Method):
     def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
         result = GroupResult()
         for target in targets:
-            change = this.spec.server.learning_rate * this.change(this.gather(target, "delta"))
+            change = this.spec.server.learning_rate * this.change(target.name, this.gather(target, "delta"))
             last = change_in(target, this.last)
             if last is not None:
                 change += this.spec.method.momentum * last.to(this.device)

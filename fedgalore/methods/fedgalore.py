@@ -61,7 +61,7 @@ class FedGaLore(Method):
         reference = None
         trained = any(changes)  # not in the round that only sketches
         if trained:
-            change = this.change_of_factors(changes)
+            change = this.change_of_factors(targets, changes)
             if method.basis == "shared":  # equal bases: what lies beyond the rank is rounding
                 change = change.leading(targets[0].rank)
             reference = change.reference_basis(targets[0].rank)

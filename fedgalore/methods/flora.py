@@ -38,7 +38,7 @@ class FLoRA(Method):
 
     def aggregate(self, targets: Sequence[Target], this: Round) -> GroupResult:
         result = GroupResult()
-        change = this.change_of_factors([[pair] for pair in zip(*client_products(targets, this), strict=True)])
+        change = this.change_of_factors(targets, [[pair] for pair in zip(*client_products(targets, this), strict=True)])
         for index, target in enumerate(targets):
             put_change(target, change, index, this.spec.server.learning_rate, result)
         return result

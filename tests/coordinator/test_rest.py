@@ -15,6 +15,7 @@ import redis
 import yaml
 from structlog.testing import capture_logs
 
+from coordinator import messages
 from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
 from coordinator.errors import InvalidJob, UnknownClient
@@ -484,3 +485,19 @@ async def test_without_redis_the_process_lives_and_says_what_is_missing(tmp_path
         answer = await http.get(JOBS)
         is_problem(answer, 503, "state_unavailable")
         assert answer.headers["retry-after"] == "1"
+
+
+async def test_the_secret_of_a_private_job_is_told_to_nobody(stack: Stack, tmp_path: Path) -> None:
+    privacy = {"clip_norm": 1.0, "noise_multiplier": 1.0}
+    job = await stack.running(tmp_path, method={"kind": "fedgalore", "rank": 2}, privacy=privacy)
+    assert job.secret is not None
+    assert len(job.secret) == 64
+    number = await stack.next_tasks("train")
+    task = await stack.engine.next_task("a", wait_s=10)
+    assert task is not None
+    told = [messages.task(task, "a").SerializeToString().decode("latin-1")]
+    paths = (JOBS, f"{JOBS}/{job.id}", f"{JOBS}/{job.id}/rounds", f"{JOBS}/{job.id}/rounds/{number}")
+    told += [(await stack.http.get(path)).text for path in paths]
+    told += [json.dumps(row) for row in await stack.engine.events(job.id)]
+    assert not any(job.secret in text for text in told)
+    assert (await stack.engine.create(a_spec()))[0].secret is None  # without privacy there is nothing to keep

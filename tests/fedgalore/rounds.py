@@ -51,6 +51,7 @@ def a_round(
     residue: Mapping[str, Tensor] | None = None,
     number: int = 1,
     last: Mapping[str, Tensor] | None = None,
+    secret: str | None = None,
 ) -> Round:
     return Round(
         spec=spec,
@@ -61,6 +62,7 @@ def a_round(
         residue=residue.__getitem__ if residue else None,
         device=torch.device("cpu"),
         last=last.get if last and spec.method.momentum else nothing,
+        secret=secret,
     )
 
 
