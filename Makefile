@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check bench-accuracy lock clean
+.PHONY: help demo test chaos fuzz check bench-accuracy lock clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -41,10 +41,13 @@ demo: $(READY) ## a whole federation on this machine, watched live (COMPARE=fedi
 	@$(BIN)/fedgalore demo $(COMPARE:%=--compare %) $(DEMO_ARGS)
 
 test: $(READY) ## the test suite (TEST_ARGS="-k round")
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not chaos" $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not chaos and not fuzz" $(TEST_ARGS)
 
 chaos: $(READY) ## kills every process at every point of a job and prints what that cost; half an hour
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m chaos tests/chaos $(CHAOS_ARGS)
+
+fuzz: $(READY) ## throws thousands of malformed inputs at both doors (FUZZ_INPUTS=20000)
+	$(TEST_ENV) $(BIN)/python -m pytest -m fuzz tests/fuzz
 
 check: $(READY) ## formatting, lint, types, layers, generated stubs
 	$(BIN)/ruff format --check .

@@ -43,7 +43,12 @@ class PartialKey:
     sha256: str
 
     def __str__(self) -> str:
-        return _SEPARATOR.join((_PREFIX, self.job_id, str(self.round), self.client, self.sha256))
+        return self.place + self.sha256
+
+    @property
+    def place(self) -> str:
+        """What the keys of all files of this client in this round begin with."""
+        return _SEPARATOR.join((_PREFIX, self.job_id, str(self.round), self.client, ""))
 
 
 def received_bytes(blobs: BlobStore, key: PartialKey, blob: BlobRef) -> int:
@@ -73,8 +78,8 @@ class Upload:
         self._blobs = blobs
         self._manifest = manifest
         self._blob = blob
-        key = PartialKey(manifest.job_id, manifest.round, manifest.client, blob.sha256)
-        self._path = blobs.partial_path(str(key))
+        self._key = PartialKey(manifest.job_id, manifest.round, manifest.client, blob.sha256)
+        self._path = blobs.partial_path(str(self._key))
         self._file: BinaryIO | None = None
         self._digest = hashlib.sha256()
         self._head = bytearray()  # the file's header until it is complete
@@ -84,7 +89,8 @@ class Upload:
     def open(self, offset: int) -> None:
         """Takes the partial file up where it ends, which must be `offset`; what is there is hashed and checked anew.
 
-        A file that became a blob, but was not reported, is taken up at its end.
+        A file that became a blob, but was not reported, is taken up at its end. What the client had begun to send of
+        another content in this round is gone: one client fills the disk with one update at most.
 
         Raises:
             InvalidUpdate: what is there is refused; the partial file is gone.
@@ -97,6 +103,9 @@ class Upload:
             with suppress(OSError):
                 self._path.hardlink_to(finished)
         self._file = _locked(self._path)
+        for other in self._blobs.partial_keys():
+            if other.startswith(self._key.place) and other != str(self._key):
+                self._blobs.partial_path(other).unlink(missing_ok=True)
         self._file.seek(0)
         while block := self._file.read(_READ_BYTES):
             self._look_at(block)

@@ -106,6 +106,21 @@ def test_a_stream_that_ends_early_keeps_what_came(blobs: DirectoryBlobStore, tmp
         assert held(blobs, SAMPLE, blob) == size
 
 
+def test_a_client_has_one_update_under_way(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
+    """Else one client could fill the disk with beginnings."""
+    contents = [replace(SAMPLE, metadata={"decay": f"0.{n}"}).bytes_in(tmp_path) for n in range(1, 6)]
+    beside = replace(SAMPLE, client="site-a-2").bytes_in(tmp_path)
+    with opened(blobs, replace(SAMPLE, client="site-a-2"), ref(beside)) as upload:
+        upload.write(beside[:300])
+    for content in contents:
+        with opened(blobs, SAMPLE, ref(content)) as upload:
+            upload.write(content[:300])
+    assert len(blobs.partial_keys()) == 2  # the last one, and that of the client whose name begins alike
+    assert held(blobs, SAMPLE, ref(contents[-1])) == 300
+    send(blobs, SAMPLE, contents[0])
+    assert blobs.exists(ref(contents[0]).sha256)
+
+
 def test_two_connections_do_not_send_the_same_update_at_once(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
     content = SAMPLE.bytes_in(tmp_path)
     blob = ref(content)

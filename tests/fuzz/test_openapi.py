@@ -1,0 +1,48 @@
+"""The REST door under everything that its own description allows, and much that it does not."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.local import LocalFederation
+from tests.builders import job_document
+from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # fixture
+from tests.fuzz.conftest import ROW
+
+EXAMPLES = int(os.environ.get("FUZZ_INPUTS", "1500")) // 40  # for each operation
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+)
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(3600)
+def test_the_rest_door(tmp_path: Path, tiny_bert: Path, record_property: Any) -> None:  # noqa: F811
+    with LocalFederation(tmp_path / "run", []) as federation:
+        document = job_document(model={"source": str(tiny_bert), "num_labels": 2})
+        assert httpx.post(f"{federation.rest_url}/api/v1/jobs", json=document).status_code == 201
+        command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{federation.rest_url}/openapi.json"]
+        command += ["--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--request-timeout", "30"]
+        # an event stream ends with its job only
+        command += ["--exclude-path-regex", "/events$", "--suppress-health-check", "all", "--no-color"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert federation.coordinator.running
+        log = federation.coordinator.log.read_text()
+    found = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
+    assert found is not None, done.stdout + done.stderr
+    record_property(ROW, ["REST by its OpenAPI document", found[1], "", int(found[1]) - int(found[2])])
+    assert done.returncode == 0, done.stdout
+    assert "Traceback" not in log
+    assert "unexpected_error" not in log
