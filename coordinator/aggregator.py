@@ -8,6 +8,7 @@ has begun a piece of work is counted in Redis too, so that one which kills the p
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import threading
@@ -234,7 +235,9 @@ async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False)
 
 
 def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    sys.stdin.buffer.read()
+    # Not through `sys.stdin`, whose lock this thread would still hold when the interpreter ends.
+    while os.read(0, 4096):
+        pass
     loop.call_soon_threadsafe(stop.set)
 
 

@@ -81,17 +81,21 @@ class LocalFederation:
         root: folder for state, blobs, logs and agents' work.
         agents: agent configs as documents, without `coordinator` and `work_dir`, which are filled in.
         threads: CPU threads of the aggregator; the agents name theirs in their configs.
+        wrapper: a command that runs the one that is appended to it, for the coordinator.
 
     Raises (on entering):
         LaunchError: a process did not come up.
     """
 
-    def __init__(self, root: Path, agents: Sequence[Mapping[str, Any]], threads: int = 1) -> None:
+    def __init__(
+        self, root: Path, agents: Sequence[Mapping[str, Any]], threads: int = 1, wrapper: Sequence[str] = ()
+    ) -> None:
         self.root = root
         self.rest_url = ""
         self._ports: dict[str, int] = {"rest": 0, "grpc": 0}
         self._redis_url = ""
         self._threads = threads
+        self._wrapper = wrapper
         self._agent_documents = agents
         self._stack = ExitStack()
         self.redis = RedisServer(root / "redis")
@@ -124,7 +128,7 @@ class LocalFederation:
         port_file.unlink(missing_ok=True)
         self.coordinator = self._process(
             "coordinator",
-            [sys.executable, "-m", "coordinator"],
+            [*self._wrapper, sys.executable, "-m", "coordinator"],
             FEDGALORE_PORT_FILE=str(port_file),
             FEDGALORE_REDIS_URL=self._redis_url,
             FEDGALORE_BLOB_DIR=str(self.root / "blobs"),

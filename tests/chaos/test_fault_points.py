@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedgalore.faults import Fault
-from tests.chaos.conftest import ROUNDS, ROW, Chaos, title
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, title
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -32,7 +32,7 @@ CASES = [(fault, passing) for fault in Fault for passing in PASSINGS.get(fault, 
 
 def job_of(fault: Fault, passing: int) -> dict[str, Any]:
     """Of a seed of its own: what the store or a site holds already is not written again."""
-    return {"rounds": {"count": ROUNDS}, "seed": 100 * fault + passing}
+    return {"rounds": SCHEDULE, "seed": 100 * fault + passing}
 
 
 @pytest.mark.parametrize(("fault", "passing"), CASES, ids=[f"{fault.value}-{fault.name}-{n}" for fault, n in CASES])

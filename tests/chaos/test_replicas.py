@@ -15,7 +15,7 @@ import pytest
 from redis import Redis
 
 from deploy.local import LEASE_S, Process
-from tests.chaos.conftest import ROUNDS, ROW, Chaos
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos
 from tests.e2e.conftest import WAIT_S
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
@@ -83,7 +83,7 @@ def stop_whole(process: Process, sign: signal.Signals) -> None:
 def test_another_replica_takes_over(
     chaos: Chaos, tmp_path: Path, sign: signal.Signals, phase: str, record_property: Any
 ) -> None:
-    sections = {"rounds": {"count": ROUNDS}, "seed": 5000 + 10 * len(phase) + sign}
+    sections = {"rounds": SCHEDULE, "seed": 5000 + 10 * len(phase) + sign}
     with a_leader(chaos, tmp_path) as leader:
         job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
         if phase != "SELECTION":  # else as soon as the job is there

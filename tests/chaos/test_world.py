@@ -13,7 +13,7 @@ import pytest
 
 from fedgalore.faults import Fault
 from protos.codec import open_update
-from tests.chaos.conftest import ROUNDS, ROW, VICTIM, Chaos
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, VICTIM, Chaos
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -35,7 +35,7 @@ def test_a_damaged_update_is_sent_again(chaos: Chaos, tmp_path: Path, record_pro
     """Damaged while the aggregator, which was about to read it, is down."""
     fired = tmp_path / "fired"
     chaos.doom_coordinator(f"{Fault.ATTEMPT_COUNTED}:2:{fired}")  # the first attempt prepares the model
-    sections = {"rounds": {"count": ROUNDS}, "seed": 1}
+    sections = {"rounds": SCHEDULE, "seed": 1}
     job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
     chaos.wait(job_id, lambda job: fired.exists())
     path = update_of(chaos, job_id, VICTIM)
@@ -53,7 +53,7 @@ def test_a_damaged_update_is_sent_again(chaos: Chaos, tmp_path: Path, record_pro
 
 @pytest.mark.parametrize("phase", ["CONFIGURATION", "REPORTING", "AGGREGATION"])
 def test_redis_killed_and_started_from_its_file(chaos: Chaos, tmp_path: Path, phase: str, record_property: Any) -> None:
-    sections = {"rounds": {"count": ROUNDS}, "seed": 10 + len(phase)}
+    sections = {"rounds": SCHEDULE, "seed": 10 + len(phase)}
     job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
     end = time.monotonic() + 60
     while (flying := chaos.get(f"jobs/{job_id}")["round"]) is None or flying["phase"] != phase:
@@ -100,7 +100,7 @@ def test_killed_at_any_time(chaos: Chaos, tmp_path: Path, seed: int, record_prop
     chance = random.Random(seed)
     who = chance.choice(("coordinator", "aggregator", "redis", *chaos.federation.agents))
     after_s = chance.uniform(0.0, 6.0)
-    sections = {"rounds": {"count": ROUNDS}, "seed": 1000 + seed}
+    sections = {"rounds": SCHEDULE, "seed": 1000 + seed}
     job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
     time.sleep(after_s)
     kill(chaos, who)

@@ -1,0 +1,92 @@
+"""The coordinator's disk fills up under an upload or a commit; when there is room again, the job goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deploy.local import LocalFederation
+from fedgalore.faults import Fault
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos
+from tests.e2e.conftest import agents_of
+from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # fixture
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+
+DISK = "16m"
+FULL_S = 8.0
+MOUNT = 'mkdir -p "$0" && mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"'
+
+
+def own_disk(folder: Path) -> list[str]:
+    """A wrapper that gives a command, and it alone, a small disk at `folder`."""
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNT.format(size=DISK), str(folder)]
+    if subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("no disk of one's own can be had here: unshare is not allowed")
+    return command
+
+
+@pytest.fixture
+def small(tmp_path: Path, tiny_bert: Path) -> Iterator[Chaos]:  # noqa: F811
+    agents = agents_of(tmp_path)
+    with LocalFederation(tmp_path / "run", agents, wrapper=own_disk(tmp_path / "run" / "blobs")) as federation:
+        yield Chaos(federation, tiny_bert)
+
+
+@contextmanager
+def full(chaos: Chaos) -> Iterator[None]:
+    """No byte is left on the coordinator's disk, seen through its process."""
+    process = chaos.federation.coordinator.popen
+    assert process is not None
+    blobs = chaos.federation.root / "blobs"
+    ballast = Path(f"/proc/{process.pid}/root{blobs}/ballast")
+    try:
+        _fill(ballast)
+        yield
+    finally:
+        ballast.unlink()
+
+
+def _fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
+
+
+@pytest.mark.parametrize("during", ["an upload", "a commit"])
+def test_a_full_disk_costs_nothing_but_time(small: Chaos, tmp_path: Path, during: str, record_property: Any) -> None:
+    sections = {"rounds": SCHEDULE, "seed": len(during)}
+    fired = tmp_path / "fired"
+    if during == "a commit":  # the aggregator dies before it begins; its next life finds no room
+        small.federation.stop_coordinator()
+        small.federation.start_coordinator(FEDGALORE_FAULT=f"{Fault.ATTEMPT_COUNTED}:2:{fired}")
+    job_id = small.post_in_spite_of_death(key="one", **sections)
+    if during == "a commit":
+        small.wait(job_id, lambda job: fired.exists())
+    else:
+        small.wait(job_id, lambda job: job["round"] is not None and job["round"]["phase"] == "REPORTING")
+    with full(small):
+        time.sleep(FULL_S)
+        held = small.get(f"jobs/{job_id}")
+        ready = httpx.get(f"{small.federation.rest_url}/readyz")
+    freed = time.monotonic()
+    job, _ = small.finish(job_id, tmp_path / "nothing")
+    took_s = time.monotonic() - freed
+    rounds = small.get(f"jobs/{job_id}/rounds")["rounds"]
+    same, again = small.different(job_id, tmp_path / "model", **sections) == [], small.sent_again(job_id)
+    record_property(
+        ROW, [f"disk full during {during}", "", "", same, again, f"{took_s:.1f} from room to the job's end"]
+    )
+    assert (held["status"], held["model_version"]) == ("RUNNING", 0)
+    assert (ready.status_code, ready.json()["checks"]["blobs"]["ok"]) == (503, False)
+    assert (job["status"], job["model_version"]) == ("COMPLETED", ROUNDS), job["reason"]
+    assert [one["phase"] for one in rounds] == ["COMMITTED"] * (ROUNDS + 1)  # no round was given up
+    assert same
+    assert again == 0
