@@ -18,7 +18,15 @@ Result = dict[str, Any]
 # Raised when a change of the code changes what jobs of these kinds compute; results of other revisions count no more.
 REVISIONS = {"fedgalore": 4, "fedavg": 1, "fedit": 1, "ffa_lora": 1, "flora": 1, "fedex_lora": 1}
 # Fields that came later, with the value at which everything is as it was before them.
-NEUTRAL: dict[str, Any] = {"method.global_momentum": 0.0, "server.clip_norm": None}
+NEUTRAL: dict[str, Any] = {
+    "method.global_momentum": 0.0,
+    "server.clip_norm": None,
+    "server.drop_norm": None,
+    "server.max_examples": None,
+    "server.aggregation": "mean",
+    "server.trim_share": 0.1,
+    "privacy": None,
+}
 # What no result depends on.
 IRRELEVANT = ("name", "data.name", "model.source", "model.num_labels", "rounds.deadline_s", "rounds.selection_wait_s")
 
