@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from coordinator.blob_store import BlobStore
+from coordinator.errors import BlobLost
 from coordinator.job import Job, Prepared
 from coordinator.model_source import MODEL_FILES, SourceError, fetched_folder
 from coordinator.round_state import BlobRef, ModelVersion
@@ -116,6 +117,7 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
 
     Raises:
         UpdatesDamaged: some of them have to be sent again; nothing was aggregated.
+        BlobLost: the version before is damaged.
         CodecError, OSError: a blob is damaged or missing, or the disk is full.
     """
     started = time.perf_counter()
@@ -134,6 +136,9 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
         update = open_update(blobs.path(receipt.blob.sha256))
         clients.append(ClientTensors(name, receipt.num_examples, float(update.metadata["decay"]), _reader(update)))
     model = job.model
+    for part in (model.weights, model.state, model.residue, model.aggregate):
+        if part is not None and not blobs.is_sound(part.sha256):
+            raise BlobLost(f"blob {part.sha256} of version {model.version} is missing or damaged; restore it")
     this = Round(
         spec=spec,
         number=version,  # as the clients count: an abandoned round leaves no trace in those after it

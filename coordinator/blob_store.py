@@ -70,6 +70,9 @@ class BlobStore(Protocol):
 
     def exists(self, sha256: str) -> bool: ...
 
+    def is_sound(self, sha256: str) -> bool:
+        """Reads a blob through; whether it is there and its content is its name's."""
+
     def discard_damaged(self, sha256: str) -> bool:
         """Reads a blob through and deletes it if its content is not its name's; whether it is gone, or was missing.
 
@@ -195,18 +198,18 @@ class DirectoryBlobStore:
     def exists(self, sha256: str) -> bool:
         return SHA256.fullmatch(sha256) is not None and self._target(sha256).is_file()
 
+    def is_sound(self, sha256: str) -> bool:
+        try:
+            with self._target(sha256).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        except OSError:  # missing, or on a bad sector
+            return False
+
     def discard_damaged(self, sha256: str) -> bool:
-        target = self._target(sha256)
         with self._locked(fcntl.LOCK_EX):  # else the sound one that just takes its place would go
-            try:
-                with target.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
-                        return False
-            except FileNotFoundError:
-                return True
-            except OSError:  # a bad sector is damage as well
-                pass
-            target.unlink(missing_ok=True)
+            if self.is_sound(sha256):
+                return False
+            self._target(sha256).unlink(missing_ok=True)
         return True
 
     def partial_path(self, key: str) -> Path:

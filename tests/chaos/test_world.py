@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from fedgalore.faults import Fault
@@ -111,3 +112,35 @@ def test_killed_at_any_time(chaos: Chaos, tmp_path: Path, seed: int, record_prop
     assert (job["status"], job["model_version"]) == ("COMPLETED", ROUNDS), job["reason"]
     assert same
     assert again == 0
+
+
+def test_damaged_weights_are_never_trained_on(chaos: Chaos, tmp_path: Path, record_property: Any) -> None:
+    """Nobody can send them again: the job pauses and names the blob, and goes on when that is restored."""
+    fired = tmp_path / "fired"
+    chaos.doom_coordinator(f"{Fault.ATTEMPT_COUNTED}:2:{fired}")
+    sections = {"rounds": SCHEDULE, "seed": 2}
+    job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
+    chaos.wait(job_id, lambda job: fired.exists())
+    path = weights_of(chaos)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:-5] + bytes([sound[-5] ^ 1]) + sound[-4:])
+    held = chaos.wait(job_id, lambda job: job["status"] == "PAUSED")
+    path.write_bytes(sound)
+    assert httpx.post(chaos.url(f"jobs/{job_id}/resume")).status_code == 200
+    job, _ = chaos.finish(job_id, tmp_path / "nothing")
+    same = chaos.different(job_id, tmp_path / "model", **sections) == []
+    record_property(ROW, ["weights damaged on disk, restored", "", True, same, "", ""])
+    assert f"blob {path.name} of version 0 is missing or damaged; restore it" in held["reason"]
+    assert (job["status"], job["model_version"]) == ("COMPLETED", ROUNDS), job["reason"]
+    assert same
+
+
+def weights_of(chaos: Chaos) -> Path:
+    """The newest file of whole weights of a version 0."""
+    found = []
+    for path in (chaos.federation.root / "blobs" / "sha256").glob("??/*"):
+        with path.open("rb") as file:
+            head = file.read(200)
+        if b"fedgalore.weights.v1" in head and open_update(path).metadata["version"] == "0":
+            found.append(path)
+    return max(found, key=lambda path: path.stat().st_mtime)

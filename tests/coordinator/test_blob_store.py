@@ -70,7 +70,9 @@ def test_what_is_not_there_and_what_is_no_hash_is_not_found(blobs: BlobStore, tm
 def test_a_damaged_blob_is_told_and_makes_room_for_a_sound_one(blobs: BlobStore) -> None:
     blob = blobs.put_bytes(b"0123456789")
     assert not blobs.discard_damaged(blob.sha256)
+    assert blobs.is_sound(blob.sha256)
     blobs.path(blob.sha256).write_bytes(b"0123456788")
+    assert not blobs.is_sound(blob.sha256)
     assert blobs.discard_damaged(blob.sha256)
     assert not blobs.exists(blob.sha256)
     assert blobs.discard_damaged(blob.sha256)  # missing is as bad
