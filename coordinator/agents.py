@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from pydantic import TypeAdapter, ValidationError
 
-from coordinator.errors import AgentNotFound, InvalidAgent, ProtocolMismatch, UnknownClient
+from coordinator.errors import AgentNotFound, InvalidAgent, ProtocolMismatch, TooMany, UnknownClient
 from coordinator.job import Job
 from coordinator.records import Agent, AgentRecord, OpenTask
 from coordinator.round import Candidates
@@ -16,16 +16,20 @@ from fedgalore import PROTOCOL_VERSION
 from fedgalore.strict import Identifier
 
 MOST_DATASETS = 1000
+MAX_AGENTS = 1000
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
 class AgentRegistry:
     """The enrolled clients. One counts as present for `presence_s` after its last sign of life."""
 
-    def __init__(self, store: StateStore, clock: Callable[[], float], presence_s: float) -> None:
+    def __init__(
+        self, store: StateStore, clock: Callable[[], float], presence_s: float, max_agents: int = MAX_AGENTS
+    ) -> None:
         self._store = store
         self._clock = clock
         self._presence_s = presence_s
+        self._max_agents = max_agents
 
     async def register(
         self, client: str, protocol_version: int, software_version: str, datasets: dict[str, int]
@@ -35,6 +39,7 @@ class AgentRegistry:
         Raises:
             ProtocolMismatch: telling both versions and which side to upgrade.
             InvalidAgent: a name that can not be used, a data set without examples, or too many of them.
+            TooMany: no other client can be enrolled.
         """
         if protocol_version != PROTOCOL_VERSION:
             older = "the agent" if protocol_version < PROTOCOL_VERSION else "the coordinator"
@@ -49,6 +54,7 @@ class AgentRegistry:
             check_name("datasets", name)
             if examples < 1:
                 raise InvalidAgent(f"datasets.{name}: has no training examples; add some or leave the data set out")
+        await self._check_room(client)
         now = self._clock()
         record = AgentRecord(client, dict(datasets), software_version, now, protocol_version)
         await self._store.register(record, now)
@@ -58,9 +64,19 @@ class AgentRegistry:
 
         Raises:
             InvalidAgent: a name that can not be used.
+            TooMany: no other client can be enrolled.
         """
         check_name("name", client)
+        await self._check_room(client)
         return await self._store.enrol(AgentRecord(client, {}, "", self._clock()))
+
+    async def _check_room(self, client: str) -> None:
+        known = await self._store.clients()
+        if client not in known and len(known) >= self._max_agents:
+            raise TooMany(
+                f"client: {len(known)} are enrolled; remove one (DELETE /api/v1/agents/NAME) or raise "
+                "FEDGALORE_MAX_AGENTS"
+            )
 
     async def touch(self, client: str) -> list[str]:
         """Notes a sign of life; the ids of the jobs that wait for the client, oldest first.

@@ -17,7 +17,7 @@ from coordinator import round as rounds
 from coordinator.changes import changes
 from coordinator.engine_clients import ClientSide
 from coordinator.engine_work import WorkSide
-from coordinator.errors import IdempotencyConflict, RoundClosed
+from coordinator.errors import IdempotencyConflict, RoundClosed, TooMany
 from coordinator.job import Job
 from coordinator.records import Agent
 from fedgalore.faults import Fault, reach
@@ -32,12 +32,15 @@ class Engine(ClientSide, WorkSide):
 
         Raises:
             IdempotencyConflict: the key made a job of another document.
+            TooMany: no other job can be active.
         """
         now = self._clock()
         job_id = f"job-{int(now * 1000):011x}-{self._token()}"
         job = jobs.create(job_id, spec, now, idempotency_key, secrets.token_hex(32))
-        outcome, job_id = await self._store.create(job, changes(None, job, None, job.reason))
+        outcome, job_id = await self._store.create(job, changes(None, job, None, job.reason), self._max_jobs)
         reach(Fault.JOB_CREATED)
+        if outcome == "full":
+            raise TooMany(f"{job_id} jobs are active; cancel one, wait for one, or raise FEDGALORE_MAX_JOBS")
         if outcome == "created":
             return job, True
         before = await self.get(job_id)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
 from coordinator import job as jobs
-from coordinator.agents import AgentRegistry
+from coordinator.agents import MAX_AGENTS, AgentRegistry
+from coordinator.clock import steady_clock
 from coordinator.errors import InvalidUpdate
 from coordinator.job import Job, Status
 from coordinator.lease import Lease
 from coordinator.records import Agent
 from coordinator.round import Round
-from coordinator.state_store import StateStore
+from coordinator.state_store import MAX_JOBS, StateStore
 from coordinator.stepper import Stepper
 
 EVENT_BATCH = 500
@@ -39,19 +39,34 @@ class EngineBase:
     def __init__(
         self,
         store: StateStore,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         presence_s: float = 30.0,
         token: Callable[[], str] = lambda: secrets.token_hex(4),
         lease: Lease | None = None,
+        max_agents: int = MAX_AGENTS,
+        max_jobs: int = MAX_JOBS,
     ) -> None:
-        """`lease`: what the coordinator's own work is done under; without one, several processes may do it."""
+        """An engine on a store that any number of them may share.
+
+        Args:
+            clock: seconds since the epoch; default: steady, whatever the machine's is set to.
+            lease: what the coordinator's own work is done under; without one, several processes may do it.
+            max_agents: enrolled at most.
+            max_jobs: active at most.
+        """
+        clock = clock or steady_clock()
         self._store = store
         self._clock = clock
+        self._max_jobs = max_jobs
         self.presence_s = presence_s
         self._token = token
-        self._agents = AgentRegistry(store, clock, presence_s)
+        self._agents = AgentRegistry(store, clock, presence_s, max_agents)
         self.lease = lease
         self._stepper = Stepper(store, clock, self._agents, lease)
+
+    def now(self) -> float:
+        """Seconds since the epoch, by the clock that deadlines go by."""
+        return self._clock()
 
     async def check(self) -> None:
         """Returns when the state store answers."""

@@ -125,6 +125,12 @@ class StateUnavailable(DomainError):
     code, http_status, grpc_status = "state_unavailable", 503, "UNAVAILABLE"
 
 
+class TooMany(DomainError):
+    """A limit of this coordinator is reached; the message names the setting that raises it."""
+
+    code, http_status, grpc_status = "too_many", 429, "RESOURCE_EXHAUSTED"
+
+
 class LeaseLost(DomainError):
     """What was to be written is another process' to write now."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +129,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
                     raise InvalidRequest("chunk: missing; after the header every message holds one")
                 arrived += len(message.chunk)
                 await in_thread(upload.write, message.chunk)
-            receipt = await in_thread(upload.finish, time.time())
+            receipt = await in_thread(upload.finish, self._engine.now())
         finally:
             try:
                 await in_thread(upload.close)

@@ -49,7 +49,7 @@ from coordinator.errors import JobUnreadable, StateUnavailable
 from coordinator.job import Job
 from coordinator.records import AgentRecord
 from coordinator.round import Round
-from coordinator.state_store import Change, Event, Stored
+from coordinator.state_store import MAX_JOBS, Change, Event, Stored
 from coordinator.watcher import Watcher
 
 _ROUND = TypeAdapter(Round)
@@ -90,12 +90,17 @@ class RedisStateStore:
         found: str | None = await self._ask(self._redis.get(self._key("store")))
         return found
 
-    async def create(self, job: Job, events: Sequence[Event]) -> tuple[Literal["created", "exists"], str]:
-        """Writes a new job, or names the one that its idempotency key made before."""
+    async def create(
+        self, job: Job, events: Sequence[Event], max_active: int = MAX_JOBS
+    ) -> tuple[Literal["created", "exists", "full"], str]:
+        """Writes a new job, or names the one that its idempotency key made before.
+
+        "full", with their number: `max_active` jobs are active.
+        """
         keys = [self._key("idempotency"), self._job(job.id), self._job(job.id, "events")]
         keys += [self._key("jobs"), self._key("active")]
         args = [job.idempotency_key or "", job.id, job.to_json(), repr(job.created_at)]
-        args += [json.dumps([(kind, json.dumps(data)) for kind, data in events]), self._key("wake")]
+        args += [json.dumps([(kind, json.dumps(data)) for kind, data in events]), self._key("wake"), str(max_active)]
         outcome, job_id = await self._ask(self._create(keys=keys, args=args))
         return outcome, job_id
 
@@ -203,6 +208,10 @@ class RedisStateStore:
             pipeline.zrem(self._key("seen"), client)
             pipeline.hdel(self._key("agents"), client)
             return bool((await self._ask(pipeline.execute()))[1])
+
+    async def clients(self) -> set[str]:
+        """Names of all that are enrolled."""
+        return set(await self._ask(self._redis.hkeys(self._key("agents"))))
 
     async def touch(self, client: str, now: float, protocol_version: int) -> list[str] | None:
         """Notes a sign of life; ids of the jobs that wait for the client, oldest first.

@@ -84,7 +84,13 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         listener = stack.enter_context(_listen(settings.rest_host, settings.rest_port))
         store = RedisStateStore(settings.redis_url)
         lease = Lease(store, "driver", settings.lease_s)
-        engine = Engine(store, presence_s=settings.presence_s, lease=lease)
+        engine = Engine(
+            store,
+            presence_s=settings.presence_s,
+            lease=lease,
+            max_agents=settings.max_agents,
+            max_jobs=settings.max_jobs,
+        )
         stack.push_async_callback(engine.close)
         binding = Binding(store, blobs)
         probe = Probe(settings.redis_url, blobs, binding)

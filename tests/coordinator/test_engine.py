@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine
 from itertools import count
 from typing import Any
@@ -24,6 +25,7 @@ from coordinator.errors import (
     RoundClosed,
     RoundNotFound,
     StateUnavailable,
+    TooMany,
     UnknownClient,
 )
 from coordinator.job import Status
@@ -513,3 +515,46 @@ async def test_a_store_that_is_away_is_a_domain_error() -> None:
             await call
     assert await engine.wait_for_change(0.05) is False
     await engine.close()
+
+
+async def test_no_more_jobs_and_clients_than_the_limits(redis_url: str) -> None:
+    engine = Engine(RedisStateStore(redis_url), max_agents=2, max_jobs=2)
+    try:
+        for client in ("a", "b", "a"):  # one that is known is always welcome
+            await engine.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
+        with pytest.raises(TooMany, match="2 are enrolled.*FEDGALORE_MAX_AGENTS"):
+            await engine.register("c", PROTOCOL_VERSION, "0.1", {"reviews": 20})
+        with pytest.raises(TooMany, match="FEDGALORE_MAX_AGENTS"):
+            await engine.enrol("c")
+        await engine.forget_agent("a")
+        await engine.enrol("c")
+        jobs = [(await engine.create(a_spec(), key))[0] for key in ("one", "two")]
+        with pytest.raises(TooMany, match="2 jobs are active.*FEDGALORE_MAX_JOBS"):
+            await engine.create(a_spec(), "three")
+        assert (await engine.create(a_spec(), "two")) == (jobs[1], False)  # asked again, it was made already
+        await engine.cancel(jobs[0].id)
+        assert (await engine.create(a_spec(), "three"))[1]
+    finally:
+        await engine.close()
+
+
+@pytest.mark.parametrize("jump_s", [86_400.0, -86_400.0])
+async def test_a_clock_that_is_set_ends_no_round_and_holds_none_up(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    engine = Engine(RedisStateStore(redis_url))
+    try:
+        for client in "ab":
+            await engine.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
+        job = (await engine.create(a_spec()))[0]
+        await engine.prepared(job.id, a_prepared())
+        before = (await engine.round(job.id, 1)).remaining_s(engine.now())
+        true_time = time.time
+        monkeypatch.setattr(time, "time", lambda: true_time() + jump_s)
+        await engine.tick_all()
+        flying = await engine.round(job.id, 1)
+        assert flying.phase is Phase.CONFIGURATION
+        assert before - 30 < flying.remaining_s(engine.now()) <= before
+        assert all(agent.present for agent in await engine.agents())
+    finally:
+        await engine.close()
