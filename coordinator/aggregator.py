@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from coordinator.blob_store import is_full
-from coordinator.errors import DomainError, StateUnavailable
+from coordinator.errors import DomainError, LeaseLost, StateUnavailable
 from coordinator.job import Status
 from coordinator.round_state import Effect, Phase
 from coordinator.settings import CoordinatorSettings, SettingsError, load
@@ -46,6 +46,7 @@ class Aggregator:
         self._blobs = blobs
         self._stop = asyncio.Event()
         self._in_hand: tuple[str, str] | None = None  # job and piece
+        self._disk_full = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until told to stop; then it ends the piece in hand first."""
@@ -62,8 +63,8 @@ class Aggregator:
                 mark, worked = self.engine.mark(Effect.WAKE_AGGREGATOR), False
                 try:
                     worked = await self._work()
-                except StateUnavailable as error:
-                    log.warning("redis does not answer", reason=str(error))
+                except (StateUnavailable, LeaseLost) as error:
+                    log.warning("no work for now", reason=str(error))
                 if not worked:
                     await self.engine.wait_for_change(IDLE_S, mark, Effect.WAKE_AGGREGATOR)
         finally:
@@ -83,27 +84,32 @@ class Aggregator:
     async def _work(self) -> bool:
         """Does one piece; whether there was any. Clients wait for a round, so rounds go before new jobs."""
         waiting = [(job, piece) for job in await self.engine.active_jobs() if (piece := _piece(job))]
+        self._disk_full = False
         for job, piece in sorted(waiting, key=lambda item: item[0].status is Status.PENDING):
             try:
-                await self._serve(job, piece)
-            except StateUnavailable:
+                if await self._serve(job, piece):
+                    return True
+            except (StateUnavailable, LeaseLost):
                 raise
             except Exception:  # this job's, whatever it is: the others go on
                 log.exception("job not served", job=job.id, piece=piece)
-            else:
-                return True
+        if self._disk_full:
+            await self._either(asyncio.sleep(FULL_S))
         return False
 
-    async def _serve(self, job: Job, piece: str) -> None:
+    async def _serve(self, job: Job, piece: str) -> bool:
+        """Whether the piece is done; if not, the next one may have its turn."""
         with structlog.contextvars.bound_contextvars(job=job.id, piece=piece):
             attempt = await self.engine.begin_attempt(job.id, piece)
             self._in_hand = job.id, piece
             reach(Fault.ATTEMPT_COUNTED)
             do = self._prepare if job.status is Status.PENDING else self._aggregate
-            if await do(job, attempt):
+            done = await do(job, attempt)
+            if done:
                 reach(Fault.RESULT_TOLD)
                 await self.engine.forget_attempts(job.id, piece)
             self._in_hand = None
+            return done
 
     async def _forgive(self) -> None:
         """A process that was told to stop may be killed at its piece: that is not the piece's fault."""
@@ -129,6 +135,8 @@ class Aggregator:
             log.error("model refused", reason=str(error))
             return await self._post(self.engine.preparation_failed, job.id, str(error))
         except Exception as error:  # a checkpoint can break transformers in any way; the job must hear of it
+            if is_full(error):
+                return await self._wait_for_room(job, "prepare", error)
             log.exception("model failed")
             reason = f"model.source: transformers could not load it ({type(error).__name__}: {error})"
             return await self._post(self.engine.preparation_failed, job.id, reason)
@@ -174,7 +182,7 @@ class Aggregator:
         """A full disk is nobody's fault: the piece is begun again until there is room. Always False."""
         log.error("disk full", reason=str(error), again_in_s=FULL_S)
         await self.engine.forget_attempts(job.id, piece)
-        await self._either(asyncio.sleep(FULL_S))
+        self._disk_full = True
         return False
 
     async def _post(self, call: Callable[..., Awaitable[Job]], *arguments: object) -> bool:
@@ -190,6 +198,12 @@ class Aggregator:
                     raise
                 log.warning("redis does not answer", reason=str(error))
                 await asyncio.sleep(IDLE_S)
+                continue
+            except LeaseLost as error:
+                if self._stop.is_set() or self.engine.lease is None:
+                    raise
+                log.warning("lease lost", reason=str(error))  # Redis was away, perhaps; whoever has it may be as far
+                await self._either(self.engine.lease.held())
                 continue
             except DomainError as error:
                 log.info("result not wanted any more", reason=str(error))
@@ -209,11 +223,11 @@ def build(settings: CoordinatorSettings) -> Aggregator:
     """An aggregator on the state and the blobs that the settings name; its engine is to be closed."""
     from coordinator.blob_store import DirectoryBlobStore
     from coordinator.engine import Engine
-    from coordinator.lease import Lease
+    from coordinator.lease import AGGREGATOR, Lease
     from coordinator.redis_state_store import RedisStateStore
 
     store = RedisStateStore(settings.redis_url)
-    engine = Engine(store, presence_s=settings.presence_s, lease=Lease(store, "aggregator", settings.lease_s))
+    engine = Engine(store, presence_s=settings.presence_s, lease=Lease(store, AGGREGATOR, settings.lease_s))
     return Aggregator(engine, DirectoryBlobStore(settings.blob_dir))
 
 

@@ -71,7 +71,11 @@ class BlobStore(Protocol):
     def exists(self, sha256: str) -> bool: ...
 
     def is_sound(self, sha256: str) -> bool:
-        """Reads a blob through; whether it is there and its content is its name's."""
+        """Reads a blob through; whether it is there and its content is its name's.
+
+        Raises:
+            OSError: it is there and can not be read.
+        """
 
     def discard_damaged(self, sha256: str) -> bool:
         """Reads a blob through and deletes it if its content is not its name's; whether it is gone, or was missing.
@@ -202,10 +206,12 @@ class DirectoryBlobStore:
         try:
             with self._target(sha256).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-        except OSError:  # missing, or on a bad sector
+        except FileNotFoundError:
             return False
 
     def discard_damaged(self, sha256: str) -> bool:
+        if self.is_sound(sha256):
+            return False
         with self._locked(fcntl.LOCK_EX):  # else the sound one that just takes its place would go
             if self.is_sound(sha256):
                 return False
@@ -281,9 +287,14 @@ class DirectoryBlobStore:
             yield
 
 
-def is_full(error: BaseException) -> bool:
-    """Whether a disk, or a quota on it, has no room left."""
-    return isinstance(error, OSError) and error.errno in _FULL
+def is_full(error: BaseException | None) -> bool:
+    """Whether a disk, or a quota on it, has no room left; whoever met that first may be the cause of others."""
+    if error is None:
+        return False
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    told = str(error)  # safetensors writes in Rust and tells the number in words
+    return any(f"(os error {number})" in told for number in _FULL) or is_full(error.__cause__ or error.__context__)
 
 
 def _has_owner(scratch: Path) -> bool:

@@ -20,6 +20,7 @@ from coordinator.errors import LeaseLost, StateUnavailable
 from coordinator.state_store import Fence, StateStore
 
 LEASE_S = 10.0
+DRIVER, AGGREGATOR = "driver", "aggregator"
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,11 @@ class Lease:
         self._token: int | None = None
         self._ends = 0.0  # of the monotonic clock; earlier than Redis thinks
         self._held = asyncio.Event()
+
+    @property
+    def drives(self) -> bool:
+        """Whether it is held, and the one under which rounds are opened."""
+        return self._name == DRIVER and self.is_held
 
     @property
     def is_held(self) -> bool:
@@ -77,8 +83,9 @@ class Lease:
     async def _turn(self) -> None:
         asked = time.monotonic()
         try:
-            token = await self._store.take_lease(self._name, self._holder, self._lease_s)
-        except StateUnavailable:
+            async with asyncio.timeout(self._lease_s / 3):  # the store's own patience may be longer than the lease
+                token = await self._store.take_lease(self._name, self._holder, self._lease_s)
+        except (StateUnavailable, TimeoutError):
             return  # it is held until it ends
         if token != self._token:
             if token is not None:

@@ -64,7 +64,9 @@ def manifest(job: Job, number: int, client: str) -> Manifest:
         raise InvalidUpdate(f"round: {number} only evaluates; send its result with ReportProgress")
     plan = TrainingPlan.from_dict(job.prepared.plan)
     made = job.round.model_version + 1  # abandoned rounds do not count
-    return Manifest(job.id, number, client, update_tensors(job.parsed, plan, client, made))
+    local = job.parsed.local
+    least_decay = (1 - local.learning_rate * local.weight_decay) ** local.steps * (1 - 1e-9)  # rounding
+    return Manifest(job.id, number, client, update_tensors(job.parsed, plan, client, made), least_decay)
 
 
 def blob_of(message: pb.UpdateHeader | pb.QueryUploadRequest) -> BlobRef:

@@ -335,7 +335,7 @@ _LATE: _Row = dict.fromkeys(_CLIENT_EVENTS, _late)
 _ROWS: dict[Phase, _Row] = {
     Phase.SELECTION: {Candidates: _choose, Tick: _stay, Abandon: _abandoned, **_LATE},
     Phase.CONFIGURATION: {Tick: _stay, Abandon: _abandoned, **_CLIENT_EVENTS},
-    Phase.REPORTING: {Tick: _stay, Abandon: _abandoned, **_CLIENT_EVENTS},
+    Phase.REPORTING: {Tick: _stay, Abandon: _abandoned, UpdateLost: _lost, **_CLIENT_EVENTS},  # the second of two
     Phase.AGGREGATION: {Tick: _stay, Abandon: _abandoned, Aggregated: _committed, UpdateLost: _lost, **_LATE},
     Phase.COMMITTED: _LATE,
     Phase.ABANDONED: _LATE,

@@ -20,7 +20,7 @@ from coordinator.binding import Binding
 from coordinator.blob_store import DirectoryBlobStore
 from coordinator.engine import Engine
 from coordinator.garbage import Collector
-from coordinator.lease import Lease
+from coordinator.lease import DRIVER, Lease
 from coordinator.readiness import Probe
 from coordinator.redis_state_store import RedisStateStore
 from coordinator.rest import create_app
@@ -83,7 +83,7 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             raise StartError(f"FEDGALORE_BLOB_DIR: {settings.blob_dir} can not be used ({error})") from error
         listener = stack.enter_context(_listen(settings.rest_host, settings.rest_port))
         store = RedisStateStore(settings.redis_url)
-        lease = Lease(store, "driver", settings.lease_s)
+        lease = Lease(store, DRIVER, settings.lease_s)
         engine = Engine(
             store,
             presence_s=settings.presence_s,

@@ -82,11 +82,7 @@ class Stepper:
                 await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * (attempt + 1))))
             else:
                 raise StateUnavailable(f"job {job_id} is written to by too many at once; try again")
-        if (
-            step.job.status is Status.RUNNING
-            and step.job.round is None
-            and (self._lease is None or self._lease.is_held)
-        ):
+        if step.job.status is Status.RUNNING and step.job.round is None and (self._lease is None or self._lease.drives):
             # Spares the wait for the next tick, which would do the same.
             with suppress(StateUnavailable, LeaseLost):
                 await self.tick(job_id)

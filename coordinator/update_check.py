@@ -34,12 +34,16 @@ class Contents:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the update of one client in one round must be; `tensors` is `fedgalore.layout.update_tensors`."""
+    """What the update of one client in one round must be; `tensors` is `fedgalore.layout.update_tensors`.
+
+    `least_decay`: what the job's weight decay leaves of a weight; with less a client could shrink the model.
+    """
 
     job_id: str
     round: int
     client: str
     tensors: dict[str, TensorSpec]
+    least_decay: float = 0.0
 
     @property
     def data_bytes(self) -> int:
@@ -121,8 +125,11 @@ class Manifest:
                 raise InvalidUpdate(f"metadata.{name}: {metadata[name][:64]!r}; this upload is for {value!r}")
         if not _COUNT.fullmatch(metadata["num_examples"]) or int(metadata["num_examples"]) < 1:
             raise InvalidUpdate(f"metadata.num_examples: {metadata['num_examples'][:64]!r}; at least 1 is needed")
-        if not 0 < _number(metadata["decay"]) <= 1:
-            raise InvalidUpdate(f"metadata.decay: {metadata['decay'][:64]!r}; a number above 0, at most 1, is needed")
+        if not max(self.least_decay, 1e-300) <= _number(metadata["decay"]) <= 1:
+            raise InvalidUpdate(
+                f"metadata.decay: {metadata['decay'][:64]!r}; by this job's weight decay it is at least "
+                f"{self.least_decay:.6g} and at most 1"
+            )
         return Contents(int(metadata["num_examples"]), _metrics(metadata["metrics"]))
 
     def check_values(self, file: TensorFile) -> None:

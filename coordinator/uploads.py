@@ -143,6 +143,7 @@ class Upload:
         reach(Fault.UPLOAD_ARRIVED)
         try:
             if self._digest.hexdigest() != self._blob.sha256:
+                self._blobs.discard_damaged(self._blob.sha256)  # if the bytes came from there
                 raise InvalidUpdate(
                     "blob.sha256: the bytes received have another hash; send the file again from offset 0"
                 )

@@ -90,6 +90,7 @@ class ParticipantView(BaseModel):
     reported: bool
     failure: str | None
     dropped: str | None = Field(description="Why its update is not in the round's result")
+    lost: str | None = Field(description="Why an update of it that had been accepted was asked for again")
     num_examples: int | None
     metrics: dict[str, float]
     evaluation: EvaluationView | None
@@ -279,6 +280,7 @@ def _participant(round: Round, client: str, one: Participant, moved: Mapping[str
         reported=round.has_reported(client),
         failure=one.failure,
         dropped=one.dropped,
+        lost=one.lost,
         num_examples=one.receipt.num_examples if one.receipt else None,
         metrics=dict(one.receipt.metrics) if one.receipt else {},
         evaluation=_evaluation(one.evaluation) if one.evaluation else None,

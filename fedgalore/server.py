@@ -54,6 +54,8 @@ def screened(this: Round, plan: TrainingPlan) -> tuple[Round, dict[str, str]]:
         clips = tuple(min(1.0, privacy.clip_norm / norm) if norm else 1.0 for norm in norms)
         return replace(this, clips=clips), {}
     middle = median(norms)
+    if middle == 0:  # most have changed nothing: there is nothing to compare with
+        return this, {}
     most = drop * middle if drop is not None else inf
     dropped = {
         client.client: f"its change is {norm / middle:.3g} times as long as the median one (server.drop_norm: {drop:g})"

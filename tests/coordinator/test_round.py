@@ -97,6 +97,7 @@ OUTCOMES: dict[Phase, dict[str, Any]] = {
         "Evaluated": Phase.REPORTING,
         "ClientFailed": Phase.REPORTING,
         "Tick": Phase.REPORTING,
+        "UpdateLost": Phase.REPORTING,
         "Abandon": Phase.ABANDONED,
     },
     Phase.AGGREGATION: {
@@ -268,6 +269,12 @@ def test_a_damaged_update_is_asked_for_again() -> None:
     again = play(step.round, TaskTaken("a"), Reported("a", a_receipt("another")), now=40.0)
     assert (again.phase, again.phase_at[Phase.AGGREGATION]) == (Phase.AGGREGATION, 40.0)
     assert play(again, lost, now=41.0) is again  # told late, of the one that was replaced
+
+
+def test_several_damaged_updates_are_asked_for_at_once() -> None:
+    lost = [UpdateLost(name, a_receipt(name).blob, "damaged") for name in "ab"]
+    state = play(in_phase(Phase.AGGREGATION), *lost, now=30.0)
+    assert (state.phase, state.reports, state.open_clients) == (Phase.REPORTING, 1, {"a", "b", "d"})
 
 
 def test_one_damaged_update_more_than_the_goal_costs_nothing() -> None:

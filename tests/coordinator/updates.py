@@ -51,7 +51,7 @@ class Sample:
             "round": str(self.round),
             "client": self.client,
             "num_examples": "1200",
-            "decay": "0.99",
+            "decay": "1.0",
             "metrics": '{"loss": 0.5, "steps": 10}',
             **self.metadata,
         }

@@ -81,7 +81,8 @@ def test_each_change_is_cut_and_all_weigh_alike_and_noise_is_added(method, tiny_
 def test_noise_hangs_on_the_secret_the_version_and_the_weight():
     drawn = noise((4, 5), 1.0, SECRET, 1, "w")
     assert torch.equal(drawn, noise((4, 5), 1.0, SECRET, 1, "w"))
-    for other in (("ab" * 32, 1, "w"), (SECRET, 2, "w"), (SECRET, 1, "v")):
+    beyond_64_bits = "ff" + SECRET[2:]
+    for other in (("ab" * 32, 1, "w"), (beyond_64_bits, 1, "w"), (SECRET, 2, "w"), (SECRET, 1, "v")):
         assert not torch.equal(drawn, noise((4, 5), 1.0, *other))
 
 
