@@ -14,11 +14,11 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
-from coordinator.blob_store import is_full
+from coordinator.disk import is_full
 from coordinator.errors import DomainError, LeaseLost, StateUnavailable
 from coordinator.job import Status
 from coordinator.round_state import Effect, Phase
@@ -35,7 +35,13 @@ IDLE_S = 1.0
 FULL_S = 5.0  # between looks for room on a full disk
 ATTEMPTS = 3  # at one piece of work before it is given up
 
+P = ParamSpec("P")
+T = TypeVar("T")
 log = structlog.get_logger("aggregator")
+
+
+class _NoRoom(Exception):
+    """The disk is full, which is nobody's fault: the piece is begun again when there is room."""
 
 
 class Aggregator:
@@ -46,20 +52,18 @@ class Aggregator:
         self._blobs = blobs
         self._stop = asyncio.Event()
         self._in_hand: tuple[str, str] | None = None  # job and piece
-        self._disk_full = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until told to stop; then it ends the piece in hand first."""
         self._stop = stop
-        lease = self.engine.lease
         beside = [asyncio.create_task(self._forgive())]
-        if lease is not None:
-            beside.append(asyncio.create_task(lease.keep()))
+        if self.engine.lease is not None:
+            beside.append(asyncio.create_task(self.engine.lease.keep()))
         try:
             while not self._stop.is_set():
-                if lease is not None and not lease.is_held:
-                    await self._either(lease.held())
-                    continue
+                await self._either(self.engine.leading())
+                if self._stop.is_set():
+                    break
                 mark, worked = self.engine.mark(Effect.WAKE_AGGREGATOR), False
                 try:
                     worked = await self._work()
@@ -84,16 +88,20 @@ class Aggregator:
     async def _work(self) -> bool:
         """Does one piece; whether there was any. Clients wait for a round, so rounds go before new jobs."""
         waiting = [(job, piece) for job in await self.engine.active_jobs() if (piece := _piece(job))]
-        self._disk_full = False
+        full = False
         for job, piece in sorted(waiting, key=lambda item: item[0].status is Status.PENDING):
             try:
                 if await self._serve(job, piece):
                     return True
             except (StateUnavailable, LeaseLost):
                 raise
+            except _NoRoom as error:
+                log.error("disk full", job=job.id, piece=piece, reason=str(error), again_in_s=FULL_S)
+                await self.engine.forget_attempts(job.id, piece)
+                full = True
             except Exception:  # this job's, whatever it is: the others go on
                 log.exception("job not served", job=job.id, piece=piece)
-        if self._disk_full:
+        if full:
             await self._either(asyncio.sleep(FULL_S))
         return False
 
@@ -128,15 +136,13 @@ class Aggregator:
         from coordinator import aggregation
 
         try:
-            prepared = await asyncio.to_thread(aggregation.prepare, job.parsed, self._blobs)
+            prepared = await self._compute(aggregation.prepare, job.parsed, self._blobs)
+        except _NoRoom:
+            raise
         except (aggregation.PreparationError, OSError) as error:
-            if is_full(error):
-                return await self._wait_for_room(job, "prepare", error)
             log.error("model refused", reason=str(error))
             return await self._post(self.engine.preparation_failed, job.id, str(error))
         except Exception as error:  # a checkpoint can break transformers in any way; the job must hear of it
-            if is_full(error):
-                return await self._wait_for_room(job, "prepare", error)
             log.exception("model failed")
             reason = f"model.source: transformers could not load it ({type(error).__name__}: {error})"
             return await self._post(self.engine.preparation_failed, job.id, reason)
@@ -155,7 +161,9 @@ class Aggregator:
         from coordinator import aggregation
 
         try:
-            done = await asyncio.to_thread(aggregation.aggregate, job, self._blobs, aggregation.best_device())
+            done = await self._compute(aggregation.aggregate, job, self._blobs, aggregation.best_device())
+        except _NoRoom:
+            raise
         except aggregation.UpdatesDamaged as error:
             for client in error.clients:
                 receipt = job.round.participants[client].receipt
@@ -165,8 +173,6 @@ class Aggregator:
                 await self._post(self.engine.update_lost, job.id, number, client, receipt.blob, reason)
             return True
         except Exception as error:  # whatever it is, the round must end
-            if is_full(error):
-                return await self._wait_for_room(job, f"round {number}", error)
             log.exception("aggregation failed", attempt=attempt)
             if attempt < ATTEMPTS:
                 await asyncio.sleep(IDLE_S)
@@ -178,12 +184,19 @@ class Aggregator:
             self.engine.aggregated, job.id, number, done.model, done.timings, done.statistics, done.dropped
         )
 
-    async def _wait_for_room(self, job: Job, piece: str, error: BaseException) -> bool:
-        """A full disk is nobody's fault: the piece is begun again until there is room. Always False."""
-        log.error("disk full", reason=str(error), again_in_s=FULL_S)
-        await self.engine.forget_attempts(job.id, piece)
-        self._disk_full = True
-        return False
+    @staticmethod
+    async def _compute(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The work's result, from a thread.
+
+        Raises:
+            _NoRoom: the disk is full, whatever the work made of that.
+        """
+        try:
+            return await asyncio.to_thread(work, *args, **kwargs)
+        except Exception as error:
+            if is_full(error):
+                raise _NoRoom(str(error)) from error
+            raise
 
     async def _post(self, call: Callable[..., Awaitable[Job]], *arguments: object) -> bool:
         """Tells the engine, waiting for a store that is away: the result may have taken minutes. Always True.
@@ -200,10 +213,10 @@ class Aggregator:
                 await asyncio.sleep(IDLE_S)
                 continue
             except LeaseLost as error:
-                if self._stop.is_set() or self.engine.lease is None:
+                if self._stop.is_set():
                     raise
                 log.warning("lease lost", reason=str(error))  # Redis was away, perhaps; whoever has it may be as far
-                await self._either(self.engine.lease.held())
+                await self._either(self.engine.leading())
                 continue
             except DomainError as error:
                 log.info("result not wanted any more", reason=str(error))

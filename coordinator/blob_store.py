@@ -12,7 +12,6 @@ All calls block on the disk; asyncio code runs them in threads.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
 _COPY_BYTES = 2**20
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 GRACE_S = 3600.0  # how long a blob that nobody names may wait for its reference to be written
 SPENT_GRACE_S = 120.0  # the same where its reference is known to be over; another one to equal bytes is quick to come
 
@@ -285,16 +283,6 @@ class DirectoryBlobStore:
         with self._lock.open("ab") as file:
             fcntl.flock(file, mode)
             yield
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Whether a disk, or a quota on it, has no room left; whoever met that first may be the cause of others."""
-    if error is None:
-        return False
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    told = str(error)  # safetensors writes in Rust and tells the number in words
-    return any(f"(os error {number})" in told for number in _FULL) or is_full(error.__cause__ or error.__context__)
 
 
 def _has_owner(scratch: Path) -> bool:

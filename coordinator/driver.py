@@ -35,8 +35,7 @@ async def tick(engine: Engine) -> None:
     """Ticks every active job whenever something changed, and every `TICK_S` seconds for the sake of deadlines."""
     answering = True
     while True:
-        if engine.lease is not None:
-            await engine.lease.held()
+        await engine.leading()
         mark = engine.mark()
         try:
             await engine.tick_all()
@@ -56,8 +55,7 @@ async def tick(engine: Engine) -> None:
 async def clean(engine: Engine, blobs: BlobStore, collector: Collector) -> None:
     """Removes blobs that no job needs and what broken uploads of closed rounds left behind, now and then."""
     while True:
-        if engine.lease is not None:
-            await engine.lease.held()
+        await engine.leading()
         try:
             if freed := await collector.collect(time.time()):
                 log.info("blobs_collected", freed_bytes=freed)

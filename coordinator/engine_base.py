@@ -64,6 +64,11 @@ class EngineBase:
         self.lease = lease
         self._stepper = Stepper(store, clock, self._agents, lease)
 
+    async def leading(self) -> None:
+        """Returns when the lease is held; at once where there is none."""
+        if self.lease is not None:
+            await self.lease.held()
+
     def now(self) -> float:
         """Seconds since the epoch, by the clock that deadlines go by."""
         return self._clock()

@@ -12,7 +12,8 @@ import grpc
 import structlog
 
 from coordinator.agents import check_name
-from coordinator.blob_store import SHA256, is_full
+from coordinator.blob_store import SHA256
+from coordinator.disk import is_full
 from coordinator.errors import DomainError, InvalidRequest, StorageFull
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ import structlog
 from coordinator.errors import LeaseLost, StateUnavailable
 from coordinator.state_store import Fence, StateStore
 
-LEASE_S = 10.0
 DRIVER, AGGREGATOR = "driver", "aggregator"
 
 log = structlog.get_logger(__name__)
@@ -28,7 +27,7 @@ log = structlog.get_logger(__name__)
 class Lease:
     """One process' claim to one lease; `keep` runs as long as the process."""
 
-    def __init__(self, store: StateStore, name: str, lease_s: float = LEASE_S) -> None:
+    def __init__(self, store: StateStore, name: str, lease_s: float) -> None:
         self._store = store
         self._name = name
         self._lease_s = lease_s

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 
+from coordinator.agents import MAX_AGENTS
+from coordinator.state_store import MAX_JOBS
 from fedgalore.settings import MergedSettings, SettingsError, from_file
 
 __all__ = ["CoordinatorSettings", "SettingsError", "load"]
@@ -42,8 +44,8 @@ class CoordinatorSettings(MergedSettings):
         default=None, ge=1, le=1024, description="CPU threads of the aggregator; default: torch's"
     )
     presence_s: float = Field(default=30, ge=1, le=3600, description="Time a silent agent counts as present")
-    max_agents: int = Field(default=1000, ge=1, le=1_000_000, description="Clients that can be enrolled")
-    max_jobs: int = Field(default=1000, ge=1, le=1_000_000, description="Jobs that can be active at a time")
+    max_agents: int = Field(default=MAX_AGENTS, ge=1, le=1_000_000, description="Clients that can be enrolled")
+    max_jobs: int = Field(default=MAX_JOBS, ge=1, le=1_000_000, description="Jobs that can be active at a time")
     lease_s: float = Field(
         default=10, ge=1, le=300, description="Time after which another replica takes over from one that died"
     )

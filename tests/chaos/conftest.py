@@ -15,9 +15,9 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from deploy.local import LaunchError, LocalFederation, Process
-from fedgalore.faults import Fault
 from tests.e2e.conftest import WAIT_S, Running, agents_of, different, ended
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # fixture
+from tests.summary import tell
 
 VICTIM = "south"
 ROW = "chaos"
@@ -56,7 +56,7 @@ class Chaos(Running):
                 agent.start()
         return started
 
-    def finish(self, job_id: str, fired: Path) -> tuple[Any, float | None]:
+    def finish(self, job_id: str, fired: Path | None = None) -> tuple[Any, float | None]:
         """The ended job, and the seconds from the restart to the first thing that happened to it afterwards.
 
         Of an aggregator, which its coordinator starts again, from its death on; that writes `fired`.
@@ -65,7 +65,7 @@ class Chaos(Running):
         since, seen, progress_s, now = None, None, None, None
         while time.monotonic() < end:
             started = self.keep_alive()
-            if started is None and since is None and fired.exists():
+            if started is None and since is None and fired is not None and fired.exists():
                 started = time.monotonic()
             if started is not None:
                 since, progress_s, seen = started, None, self.look(job_id)
@@ -113,15 +113,11 @@ class Chaos(Running):
 
     def doom_agent(self, fault: str) -> None:
         """Restarts one agent, with nothing on its disk, to die at a fault point."""
-        agent = self.victim
+        agent = self.federation.agents[VICTIM]
         agent.stop(signal.SIGKILL)
         shutil.rmtree(self.federation.root / "agents" / VICTIM / "work", ignore_errors=True)
         agent.environment = {**agent.environment, "FEDGALORE_AGENT_FAULT": fault}
         agent.start()
-
-    @property
-    def victim(self) -> Process:
-        return self.federation.agents[VICTIM]
 
 
 @pytest.fixture(scope="module")
@@ -132,21 +128,16 @@ def chaos(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """What each death cost, as a table."""
-    rows = [
-        value
-        for outcome in ("passed", "failed")
-        for report in terminalreporter.stats.get(outcome, [])
-        for name, value in report.user_properties
-        if name == ROW and report.when == "call"
-    ]
-    if not rows:
-        return
-    terminalreporter.section("what each death cost")
     head = ("fault point", "passing", "killed", "bits equal", "bytes of accepted updates sent again", "s to progress")
-    for row in [head, ["---"] * len(head), *rows]:
-        terminalreporter.write_line("| " + " | ".join(map(str, row)) + " |")
+    tell(terminalreporter, ROW, "what each death cost", head)
 
 
-def title(fault: Fault) -> str:
-    return f"{fault.value} {fault.name}"
+def pid_of(process: Process) -> int:
+    assert process.popen is not None
+    return process.popen.pid
+
+
+def children(pid: int) -> list[int]:
+    """Process ids; none of a process that is gone."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in listed.read_text().split()] if listed.exists() else []

@@ -14,7 +14,7 @@ import pytest
 
 from deploy.local import LocalFederation
 from fedgalore.faults import Fault
-from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, pid_of
 from tests.e2e.conftest import agents_of
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # fixture
 
@@ -43,10 +43,8 @@ def small(tmp_path: Path, tiny_bert: Path) -> Iterator[Chaos]:  # noqa: F811
 @contextmanager
 def full(chaos: Chaos) -> Iterator[None]:
     """No byte is left on the coordinator's disk, seen through its process."""
-    process = chaos.federation.coordinator.popen
-    assert process is not None
     blobs = chaos.federation.root / "blobs"
-    ballast = Path(f"/proc/{process.pid}/root{blobs}/ballast")
+    ballast = Path(f"/proc/{pid_of(chaos.federation.coordinator)}/root{blobs}/ballast")
     try:
         _fill(ballast)
         yield
@@ -77,7 +75,7 @@ def test_a_full_disk_costs_nothing_but_time(small: Chaos, tmp_path: Path, during
         held = small.get(f"jobs/{job_id}")
         ready = httpx.get(f"{small.federation.rest_url}/readyz")
     freed = time.monotonic()
-    job, _ = small.finish(job_id, tmp_path / "nothing")
+    job, _ = small.finish(job_id)
     took_s = time.monotonic() - freed
     rounds = small.get(f"jobs/{job_id}/rounds")["rounds"]
     same, again = small.different(job_id, tmp_path / "model", **sections) == [], small.sent_again(job_id)

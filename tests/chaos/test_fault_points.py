@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedgalore.faults import Fault
-from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, title
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -53,7 +53,7 @@ def test_a_death_costs_nothing_but_time(
     killed = fired.read_text().split()[1] if fired.exists() else "never"
     same, again = chaos.different(job_id, tmp_path / "model", **sections) == [], chaos.sent_again(job_id)
     took = "" if progress_s is None else f"{progress_s:.1f}"
-    record_property(ROW, [title(fault), passing, killed == fault.name, same, again, took])
+    record_property(ROW, [f"{fault.value} {fault.name}", passing, killed == fault.name, same, again, took])
     assert (job["status"], job["model_version"]) == ("COMPLETED", ROUNDS), job["reason"]
     assert killed == fault.name
     assert same

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from coordinator.lease import AGGREGATOR, DRIVER
 from deploy.local import LEASE_S, Process
-from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, children, pid_of
 from tests.e2e.conftest import WAIT_S
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 TAKEN_OVER_S = LEASE_S + 8  # and what a busy machine takes to do something then
 
 
-def holder(chaos: Chaos, lease: str = "driver") -> int | None:
+def holder(chaos: Chaos, lease: str = DRIVER) -> int | None:
     """Process id of who drives."""
     with Redis.from_url(chaos.federation.redis.url, decode_responses=True) as redis:
         told = redis.hget(f"fedgalore:lease:{lease}", "holder")
@@ -43,15 +44,6 @@ def until(condition: Any) -> None:
         time.sleep(0.05)
 
 
-def pid_of(process: Process) -> int:
-    assert process.popen is not None
-    return process.popen.pid
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 @contextmanager
 def a_leader(chaos: Chaos, folder: Path) -> Iterator[Process]:
     """A second coordinator, which drives and aggregates; agents and the test talk to the first one."""
@@ -65,7 +57,7 @@ def a_leader(chaos: Chaos, folder: Path) -> Iterator[Process]:
         federation.stop_coordinator()
         until(lambda: holder(chaos) == pid_of(second))
         federation.start_coordinator()
-        until(lambda: holder(chaos, "aggregator") in children(pid_of(second)))
+        until(lambda: holder(chaos, AGGREGATOR) in children(pid_of(second)))
         yield second
     finally:
         os.kill(pid_of(second), signal.SIGCONT)  # waited for, it is there even when dead
@@ -92,7 +84,7 @@ def test_another_replica_takes_over(
         stopped = time.monotonic()
         until(lambda: holder(chaos) == pid_of(chaos.federation.coordinator))
         took_s = time.monotonic() - stopped
-        job, _ = chaos.finish(job_id, tmp_path / "nothing")
+        job, _ = chaos.finish(job_id)
         before = written(chaos, job_id)
         if sign is signal.SIGSTOP:
             stop_whole(leader, signal.SIGCONT)

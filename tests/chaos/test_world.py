@@ -14,7 +14,7 @@ import pytest
 
 from fedgalore.faults import Fault
 from protos.codec import open_update
-from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, VICTIM, Chaos
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, VICTIM, Chaos, children, pid_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -63,22 +63,13 @@ def test_redis_killed_and_started_from_its_file(chaos: Chaos, tmp_path: Path, ph
     time.sleep(1)
     started = time.monotonic()
     chaos.federation.redis.start()
-    job, _ = chaos.finish(job_id, tmp_path / "nothing")
+    job, _ = chaos.finish(job_id)
     took = time.monotonic() - started
     same, again = chaos.different(job_id, tmp_path / "model", **sections) == [], chaos.sent_again(job_id)
     record_property(ROW, [f"Redis in {phase}", "", True, same, again, f"{took:.1f} to the job's end"])
     assert (job["status"], job["model_version"]) == ("COMPLETED", ROUNDS), job["reason"]
     assert same
     assert again == 0
-
-
-def aggregator_pid(chaos: Chaos) -> int | None:
-    """The coordinator's child, if it has one at the moment."""
-    coordinator = chaos.federation.coordinator.popen
-    assert coordinator is not None
-    children = Path(f"/proc/{coordinator.pid}/task/{coordinator.pid}/children")
-    found = children.read_text().split() if children.exists() else []
-    return int(found[0]) if found else None
 
 
 def kill(chaos: Chaos, who: str) -> None:
@@ -88,7 +79,7 @@ def kill(chaos: Chaos, who: str) -> None:
             chaos.federation.redis.kill()
             chaos.federation.redis.start()
         case "aggregator":
-            if (pid := aggregator_pid(chaos)) is not None:
+            for pid in children(pid_of(chaos.federation.coordinator)):  # one, or none at the moment
                 os.kill(pid, signal.SIGKILL)
         case "coordinator":
             chaos.federation.stop_coordinator(signal.SIGKILL)
@@ -105,7 +96,7 @@ def test_killed_at_any_time(chaos: Chaos, tmp_path: Path, seed: int, record_prop
     job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
     time.sleep(after_s)
     kill(chaos, who)
-    job, progress_s = chaos.finish(job_id, tmp_path / "nothing")
+    job, progress_s = chaos.finish(job_id)
     same, again = chaos.different(job_id, tmp_path / "model", **sections) == [], chaos.sent_again(job_id)
     took = "" if progress_s is None else f"{progress_s:.1f}"
     record_property(ROW, [f"{who} after {after_s:.2f} s", "", True, same, again, took])
@@ -127,7 +118,7 @@ def test_damaged_weights_are_never_trained_on(chaos: Chaos, tmp_path: Path, reco
     held = chaos.wait(job_id, lambda job: job["status"] == "PAUSED")
     path.write_bytes(sound)
     assert httpx.post(chaos.url(f"jobs/{job_id}/resume")).status_code == 200
-    job, _ = chaos.finish(job_id, tmp_path / "nothing")
+    job, _ = chaos.finish(job_id)
     same = chaos.different(job_id, tmp_path / "model", **sections) == []
     record_property(ROW, ["weights damaged on disk, restored", "", True, same, "", ""])
     assert f"blob {path.name} of version 0 is missing or damaged; restore it" in held["reason"]

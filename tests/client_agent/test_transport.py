@@ -261,11 +261,16 @@ async def test_a_cut_upload_goes_on_where_the_coordinator_has_it(coordinator, tm
     assert traffic[1]["a"]["up"] <= blob.size_bytes + 2 * MB  # no byte that the coordinator held came twice
 
 
+def four_cuts(seed: int) -> list[int]:
+    """Bytes after which a line breaks."""
+    chance = random.Random(seed)
+    return [int(chance.uniform(0.05, 1.5) * MB) for _ in range(4)]
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_cut_costs_less_than_a_chunk(coordinator, tmp_path, seed):
     job_id, _, _ = await running_job(coordinator)
-    chance = random.Random(seed)
-    cuts = [int(chance.uniform(0.05, 1.5) * MB) for _ in range(4)]
+    cuts = four_cuts(seed)
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
     path, blob = write_update(tmp_path, task)
@@ -280,8 +285,7 @@ async def test_a_cut_costs_less_than_a_chunk(coordinator, tmp_path, seed):
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_cut_download_costs_less_than_a_chunk(coordinator, tmp_path, seed):
     _, _, content = await running_job(coordinator)
-    chance = random.Random(seed)
-    cuts = [int(chance.uniform(0.05, 1.5) * MB) for _ in range(4)]
+    cuts = four_cuts(seed)
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
     cache, blob = Cache(tmp_path / "work"), Blob(task.weights.sha256, task.weights.size_bytes)

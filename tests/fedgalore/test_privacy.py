@@ -32,17 +32,10 @@ def test_epsilon_holds_and_is_not_much_too_large(multiplier, rounds, delta):
     assert least_delta(multiplier, rounds, 0.85 * told) > delta
 
 
-def methods():
-    return {
-        name: method | ({"state_sync": "reset"} if method["kind"] == "fedgalore" else {})
-        for name, method in METHODS.items()
-    }
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_each_change_is_cut_and_all_weigh_alike_and_noise_is_added(method, tiny_bert):
     spec = classifier(
-        method=methods()[method],
+        method=METHODS[method],
         privacy={"clip_norm": 0.01, "noise_multiplier": 2.0},
         local={"steps": 3, "weight_decay": 0.1, "learning_rate": 1e-2},
     )

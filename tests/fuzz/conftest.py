@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.summary import tell
+
 ROW = "fuzz"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    rows = [
-        value
-        for outcome in ("passed", "failed")
-        for report in terminalreporter.stats.get(outcome, [])
-        for name, value in report.user_properties
-        if name == ROW and report.when == "call"
-    ]
-    if rows:
-        terminalreporter.section("what was tried")
-        for row in [("door", "inputs", "unique refusals", "failures"), ["---"] * 4, *rows]:
-            terminalreporter.write_line("| " + " | ".join(map(str, row)) + " |")
+    tell(terminalreporter, ROW, "what was tried", ("door", "inputs", "unique refusals", "failures"))
