@@ -1,17 +1,19 @@
-"""`fedgalore agents`: who is enrolled."""
+"""`fedgalore agents`: who is enrolled, who may enrol, who is thrown out."""
 
 from __future__ import annotations
 
+from typing import Annotated
+from urllib.parse import quote
+
 import typer
 
+from cli import secret_file
 from cli.client import DEFAULT_URL, AsJson, Coordinator, Url
 
-app = typer.Typer(help="See the clients that are enrolled.", no_args_is_help=True)
+DAY_S = 86400
+Client = Annotated[str, typer.Argument(metavar="NAME", help="The client's name, as in its agent's config.")]
 
-
-@app.callback()
-def _group() -> None:
-    """See the clients that are enrolled."""
+app = typer.Typer(help="See, invite and revoke clients.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -27,3 +29,54 @@ def list_agents(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         show.agents(answer["agents"])
     else:
         typer.echo("no agents yet: start one with `fedgalore agent --config agent.yaml`", err=True)
+
+
+@app.command()
+def invite(
+    name: Client,
+    valid_days: Annotated[float, typer.Option(help="Days that the token is good for.", min=0.01, max=90)] = 7,
+    out: secret_file.Out = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Make a join token: the agent of this name can enrol by it, once, with a key of its own.
+
+    Give it to the agent as FEDGALORE_AGENT_JOIN_TOKEN_FILE. For a client that is enrolled already the new agent's key
+    takes the place of the old one.
+    """
+    with Coordinator(url) as coordinator:
+        made = coordinator.ask("POST", "/api/v1/join-tokens", json={"client": name, "valid_s": valid_days * DAY_S})
+    secret_file.tell(made["token"], out, f"join token {made['id']} for {name}, good until {made['expires']}")
+
+
+@app.command()
+def tokens(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List join tokens, without their secrets."""
+    from cli import show
+
+    with Coordinator(url) as coordinator:
+        answer = coordinator.ask("GET", "/api/v1/join-tokens")
+    if as_json:
+        show.as_json(answer)
+    elif answer["join_tokens"]:
+        show.join_tokens(answer["join_tokens"])
+    else:
+        typer.echo("no join tokens: make one with `fedgalore agents invite NAME`", err=True)
+
+
+@app.command()
+def revoke(name: Client, url: Url = DEFAULT_URL) -> None:
+    """Throw a client out: its key and tokens are void, its open tasks given up. It is out with its next call."""
+    with Coordinator(url) as coordinator:
+        coordinator.ask("DELETE", f"/api/v1/agents/{quote(name, safe='')}")
+    typer.echo(f"{name} is revoked")
+
+
+@app.command("revoke-token")
+def revoke_token(
+    token: Annotated[str, typer.Argument(metavar="ID", help="Id of the token, as `tokens` shows it.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Make a join token void. A client that enrolled by it stays: use `revoke`."""
+    with Coordinator(url) as coordinator:
+        coordinator.ask("DELETE", f"/api/v1/join-tokens/{quote(token, safe='')}")
+    typer.echo(f"token {token} is revoked")

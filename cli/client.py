@@ -1,13 +1,21 @@
-"""The REST door as the commands use it: JSON out, or one line that says what is wrong and exit status 1."""
+"""The REST door as the commands use it: JSON out, or one line that says what is wrong and exit status 1.
+
+Where the coordinator asks for a key, it comes from FEDGALORE_API_KEY or the file that FEDGALORE_API_KEY_FILE names;
+FEDGALORE_CA names the CA of its certificate, where the system does not know it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-from urllib.parse import quote
+from urllib.parse import SplitResult, quote, urlsplit
 
 import typer
+
+from fedgalore.loopback import is_loopback
 
 if TYPE_CHECKING:
     import httpx
@@ -43,6 +51,37 @@ class Refused(Exception):
     """The coordinator answered with a problem; the message says what and why."""
 
 
+def _api_key(url: SplitResult) -> dict[str, str]:
+    """The header that carries the key of the environment; a wrong setting ends the command."""
+    from fedgalore.settings import SettingsError, with_secrets
+
+    given = {"api_key": os.environ["FEDGALORE_API_KEY"]} if os.environ.get("FEDGALORE_API_KEY") else {}
+    try:
+        key = with_secrets(given, "FEDGALORE_", ("api_key",)).get("api_key")
+    except SettingsError as error:
+        fail(str(error))
+    if key is None:
+        return {}
+    if url.scheme != "https" and not is_loopback(url.hostname or ""):
+        fail(
+            f"FEDGALORE_API_KEY: must not travel to {url.hostname} in plaintext: give an https:// address, or unset it"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        fail("FEDGALORE_API_KEY: holds characters that no key has; `fedgalore keys create` makes keys")
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _trust() -> ssl.SSLContext | bool:
+    """Whose certificates are believed: those of FEDGALORE_CA, else the system's."""
+    path = os.environ.get("FEDGALORE_CA")
+    if not path:
+        return True
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:
+        fail(f"FEDGALORE_CA: {path} is no PEM file of a CA ({error})")
+
+
 class Coordinator:
     """A connection to one coordinator; a context manager. Errors end the command, except inside `patiently`."""
 
@@ -50,7 +89,8 @@ class Coordinator:
         import httpx
 
         try:
-            self._http = httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT_S)
+            key = _api_key(urlsplit(url))
+            self._http = httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT_S, headers=key, verify=_trust())
         except (httpx.InvalidURL, ValueError) as error:
             fail(f"--url {url} is not an address ({error}): give one such as {DEFAULT_URL}")
         self._url = url

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import agents, demo, jobs, partition, serve, simulate
+from cli import agents, certs, demo, jobs, keys, partition, serve, simulate
 
 app = typer.Typer(
     name="fedgalore",
@@ -20,7 +20,9 @@ app = typer.Typer(
 )
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(agents.app, name="agents")
+app.add_typer(keys.app, name="keys")
 serve.add_to(app)
+app.command(rich_help_panel=serve.PANEL)(certs.certs)
 
 TRY = "Try it out on one machine"
 app.command(rich_help_panel=TRY)(demo.demo)

@@ -40,6 +40,20 @@ def coordinator(
     rest_port: Annotated[int | None, typer.Option(help="Port of it; 0: any [FEDGALORE_REST_PORT].")] = None,
     grpc_host: Annotated[str | None, typer.Option(help="Address of the agents' door [FEDGALORE_GRPC_HOST].")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of it; 0: any [FEDGALORE_GRPC_PORT].")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate chain of both doors, PEM [FEDGALORE_TLS_CERT].")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM [FEDGALORE_TLS_KEY].")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="CA of the certificates that agents have to show [FEDGALORE_CLIENT_CA].")
+    ] = None,
+    mutual_tls: Annotated[
+        bool | None,
+        typer.Option("--mutual-tls/--no-mutual-tls", help="Whether a door open to the network needs --client-ca."),
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Plaintext and no credentials, also beyond this machine.")
+    ] = None,
     port_file: Annotated[
         Path | None, typer.Option(help="Written when ready: the ports as JSON [FEDGALORE_PORT_FILE].")
     ] = None,
@@ -57,7 +71,8 @@ def coordinator(
     """Run the coordinator: REST for people, gRPC for agents, and the aggregator beside it.
 
     Listens on 127.0.0.1:8080 and 127.0.0.1:50051 unless told otherwise, and needs a Redis server (7 or newer) with its
-    append-only file on.
+    append-only file on. Beyond this machine it needs a certificate, and an operator's key in FEDGALORE_OPERATOR_KEY or
+    FEDGALORE_OPERATOR_KEY_FILE, of which there is no flag: `fedgalore certs` makes certificates.
     """
     flags = dict(locals())
     settings = _settings(flags.pop("config"), flags)

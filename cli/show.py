@@ -46,6 +46,23 @@ def jobs(rows: Sequence[Mapping[str, Any]]) -> None:
     console().print(table)
 
 
+def keys(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table of API keys."""
+    table = _table("key", "name", "role", "made")
+    for key in rows:
+        table.add_row(key["id"], escape(key["name"]), key["role"], ago(key["created"]))
+    console().print(table)
+
+
+def join_tokens(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table of join tokens."""
+    table = _table("token", "client", "state", "made", "good until")
+    for token in rows:
+        state = f"used {ago(token['used'])}" if token["used"] else "expired" if token["expired"] else "[green]open[/]"
+        table.add_row(token["id"], escape(token["client"]), state, ago(token["created"]), token["expires"])
+    console().print(table)
+
+
 def agents(rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints a table of agents."""
     table = _table("agent", "present", "data (train examples)", "version", "last seen", "task")

@@ -17,6 +17,7 @@ import typer
 from client_agent import settings
 from client_agent.agent import Agent
 from client_agent.cache import claimed
+from client_agent.credential import Line, line
 from client_agent.data import LocalData, read_all
 from client_agent.errors import WorkDirUnusable
 from client_agent.settings import AgentSettings, SettingsError
@@ -29,18 +30,32 @@ def agent(
     name: Annotated[str | None, typer.Option(help="The client's name; unique in the federation.")] = None,
     coordinator: Annotated[str | None, typer.Option(help="host:port of the coordinator's gRPC door.")] = None,
     work_dir: Annotated[Path | None, typer.Option(help="Folder of this agent alone.", resolve_path=True)] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="CA of the coordinator's certificate, PEM; default: the system's.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="This client's certificate, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Plaintext, also to a coordinator beyond this machine.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, json or text.")] = None,
 ) -> None:
     """Run one client's agent: train on this site's data whenever the coordinator asks.
 
-    Settings come from flags, then FEDGALORE_AGENT_* variables, then the config file.
+    Settings come from flags, then FEDGALORE_AGENT_* variables, then the config file. A join token comes from
+    FEDGALORE_AGENT_JOIN_TOKEN or FEDGALORE_AGENT_JOIN_TOKEN_FILE; it is needed once, the agent's own key is kept in the
+    work folder.
     """
     flags = {
         "name": name,
         "coordinator": coordinator,
         "work_dir": work_dir,
+        "ca": ca.absolute() if ca else None,
+        "tls_cert": tls_cert.absolute() if tls_cert else None,
+        "tls_key": tls_key.absolute() if tls_key else None,
+        "insecure": insecure,
         "threads": threads,
         "device": device,
         "log_format": log_format,
@@ -51,15 +66,16 @@ def agent(
             logs.configure(chosen.log_format, chosen.log_level, client=chosen.name)
             faults.arm(chosen.fault)
             stack.enter_context(claimed(chosen.work_dir))
+            way = line(chosen)
             data = read_all(chosen.data)
         except (SettingsError, DataError, WorkDirUnusable) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from None
-        raise typer.Exit(asyncio.run(_serve(chosen, data)))
+        raise typer.Exit(asyncio.run(_serve(chosen, data, way)))
 
 
-async def _serve(chosen: AgentSettings, data: Mapping[str, LocalData]) -> int:
-    served = Agent(chosen, data)
+async def _serve(chosen: AgentSettings, data: Mapping[str, LocalData], way: Line) -> int:
+    served = Agent(chosen, data, way)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, served.stop)

@@ -12,6 +12,7 @@ import structlog
 from client_agent import session as on
 from client_agent.assignment import Assignment, Site
 from client_agent.cache import Cache
+from client_agent.credential import Line
 from client_agent.data import LocalData
 from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, RoundOver
 from client_agent.session import Session, State, advance
@@ -33,12 +34,12 @@ _STAGES = {
 class Agent:
     """One client's process. `run` serves until `stop`, or until the coordinator refuses the client."""
 
-    def __init__(self, settings: AgentSettings, data: Mapping[str, LocalData]) -> None:
+    def __init__(self, settings: AgentSettings, data: Mapping[str, LocalData], line: Line | None = None) -> None:
         self._site = Site(
             settings,
             data,
             Cache(settings.work_dir),
-            Transport(settings.coordinator, settings.name),
+            Transport(settings.coordinator, settings.name, line=line),
             TrainingThread(settings.device, settings.threads),
         )
         self._session = Session()

@@ -1,7 +1,7 @@
 """What an agent is told: flags, then the environment (`FEDGALORE_AGENT_*`), then a YAML file, then defaults.
 
 This module is the only one of the agent that reads the environment. Relative paths, wherever they are given, are
-relative to the folder of the config file.
+relative to the folder of the config file. The join token may come from a file: `FEDGALORE_AGENT_JOIN_TOKEN_FILE`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from fedgalore.data import SplitFile
 from fedgalore.job_spec import explain
-from fedgalore.settings import MergedSettings, SettingsError, from_file
+from fedgalore.settings import MergedSettings, SettingsError, from_file, with_secrets
 from fedgalore.strict import Identifier
 
 __all__ = ["AgentSettings", "DataSet", "SettingsError", "load"]
 
 PREFIX = "FEDGALORE_AGENT_"
+SECRETS = ("join_token",)
 
 
 class DataSet(BaseModel):
@@ -62,7 +63,12 @@ class AgentSettings(MergedSettings):
 
     name: Identifier = Field(description="The client's name; unique in the federation")
     coordinator: str = Field(default="127.0.0.1:50051", pattern=r"^\S+:\d+$", description="host:port of its gRPC door")
-    work_dir: Path = Field(description="Folder of this agent alone: downloads, base models, updates")
+    work_dir: Path = Field(description="Folder of this agent alone: its key, downloads, base models, updates")
+    join_token: SecretStr | None = Field(default=None, description="Lets this client bring a key of its own, once")
+    ca: Path | None = Field(default=None, description="CA of the coordinator's certificate, PEM; default: the system's")
+    tls_cert: Path | None = Field(default=None, description="This client's certificate, PEM")
+    tls_key: Path | None = Field(default=None, description="Its key, PEM")
+    insecure: bool = Field(default=False, description="Plaintext, also to a coordinator beyond this machine")
     threads: int | None = Field(default=None, ge=1, le=1024, description="torch's CPU threads; default: torch's choice")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda when there is one")
     models: tuple[Path, ...] = Field(default=(), description="Folders of base models that are already here")
@@ -82,7 +88,7 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
     try:
         merged = {
             **from_file(config, "with the keys name, coordinator, work_dir, data, ..."),
-            **EnvSettingsSource(AgentSettings)(),
+            **with_secrets(EnvSettingsSource(AgentSettings)(), PREFIX, SECRETS),
             **given,
         }
         settings = AgentSettings(**merged)
@@ -108,4 +114,7 @@ def _anchored(settings: AgentSettings, base: Path) -> AgentSettings:
     for folder in models:
         if not folder.is_dir():
             raise SettingsError(f"models: {folder} is not a folder; remove it or correct the path")
-    return settings.model_copy(update={"work_dir": path(settings.work_dir), "models": models, "data": data})
+    given = {name: getattr(settings, name) for name in ("ca", "tls_cert", "tls_key")}
+    pems = {name: path(file) for name, file in given.items() if file is not None}
+    places = {"work_dir": path(settings.work_dir), "models": models, "data": data, **pems}
+    return settings.model_copy(update=places)

@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_nev
 from tenacity.stop import stop_base
 
 from client_agent.cache import Blob, Cache
+from client_agent.credential import Line
 from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
 from fedgalore import PROTOCOL_VERSION, __version__
 from fedgalore.faults import Fault, reach
@@ -77,11 +78,15 @@ class Transport:
     did not answer for `patience_s`; `register` and `next_task` wait for it as long as it takes.
     """
 
-    def __init__(self, address: str, client: str, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, address: str, client: str, patience_s: float = PATIENCE_S, line: Line | None = None) -> None:
         self._address = address
         self._client = client
         self._patience_s = patience_s
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._line = line or Line()
+        if self._line.channel is None:
+            self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(address, self._line.channel, options=_OPTIONS)
         self._stub: Any = FederationStub(self._channel)  # type: ignore[no-untyped-call]
         self._away = False
         self._log = structlog.get_logger(__name__)
@@ -91,10 +96,11 @@ class Transport:
         await self._channel.close(None)
 
     async def register(self, datasets: Mapping[str, int]) -> pb.RegisterResponse:
-        """Makes this client known with its data sets and their numbers of training examples.
+        """Makes this client known with its data sets and their numbers of training examples; with a join token, brings
+        its own key first.
 
         Raises:
-            Refused: another protocol version, a name it does not take, or no coordinator at that address.
+            Refused: another protocol version, a name or credential it does not take, or no coordinator at that address.
         """
         request = pb.RegisterRequest(
             client=self._client,
@@ -103,8 +109,13 @@ class Transport:
             datasets=dict(datasets),
         )
         try:
+            if self._line.join_token is not None:
+                joining = pb.EnrolRequest(
+                    client=self._client, join_token=self._line.join_token, key_sha256=self._line.key_sha256
+                )
+                await self._for_ever(lambda: self._stub.Enrol(joining, timeout=CALL_TIMEOUT_S))
             answer: pb.RegisterResponse = await self._for_ever(
-                lambda: self._stub.Register(request, timeout=CALL_TIMEOUT_S)
+                lambda: self._stub.Register(request, timeout=CALL_TIMEOUT_S, metadata=self._line.metadata)
             )
         except (RoundOver, Rejected, Forgotten) as error:
             raise Refused(str(error)) from error
@@ -119,7 +130,7 @@ class Transport:
         request = pb.NextTaskRequest(client=self._client, wait_s=wait_s)
         try:
             answer: pb.NextTaskResponse = await self._for_ever(
-                lambda: self._stub.NextTask(request, timeout=wait_s + CALL_TIMEOUT_S)
+                lambda: self._stub.NextTask(request, timeout=wait_s + CALL_TIMEOUT_S, metadata=self._line.metadata)
             )
         except (RoundOver, Rejected) as error:
             raise Refused(str(error)) from error
@@ -156,7 +167,7 @@ class Transport:
             request = pb.DownloadBlobRequest(
                 client=self._client, sha256=blob.sha256, offset=offset, job_id=job_id, round=round_number
             )
-            call = self._stub.DownloadBlob(request)
+            call = self._stub.DownloadBlob(request, metadata=self._line.metadata)
             try:
                 while part := await _within(STALL_S, call.read()):  # its end is false
                     file.write(part.data)
@@ -193,11 +204,13 @@ class Transport:
 
         async def attempt() -> str:
             query = pb.QueryUploadRequest(client=self._client, job_id=job_id, round=round_number, blob=reference)
-            held: pb.QueryUploadResponse = await self._stub.QueryUpload(query, timeout=CALL_TIMEOUT_S)
+            held: pb.QueryUploadResponse = await self._stub.QueryUpload(
+                query, timeout=CALL_TIMEOUT_S, metadata=self._line.metadata
+            )
             if held.accepted:
                 return "accepted before"
             answer: pb.SubmitUpdateResponse = await self._stub.SubmitUpdate(
-                parts(held.received_bytes), timeout=UPLOAD_TIMEOUT_S
+                parts(held.received_bytes), timeout=UPLOAD_TIMEOUT_S, metadata=self._line.metadata
             )
             return answer.reason
 
@@ -213,7 +226,9 @@ class Transport:
         Raises:
             grpc.aio.AioRpcError: whatever went wrong.
         """
-        answer: pb.ReportProgressResponse = await self._stub.ReportProgress(request, timeout=CALL_TIMEOUT_S)
+        answer: pb.ReportProgressResponse = await self._stub.ReportProgress(
+            request, timeout=CALL_TIMEOUT_S, metadata=self._line.metadata
+        )
         return answer
 
     async def _for_ever(self, attempt: Callable[[], Awaitable[T]]) -> T:

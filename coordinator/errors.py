@@ -85,6 +85,22 @@ class UnknownClient(DomainError):
     code, http_status, grpc_status = "unknown_client", 401, "UNAUTHENTICATED"
 
 
+class NotAuthenticated(DomainError):
+    """No credential, or none that is known."""
+
+    code, http_status, grpc_status = "not_authenticated", 401, "UNAUTHENTICATED"
+
+
+class NotAllowed(DomainError):
+    """A credential that does not reach as far as what was asked."""
+
+    code, http_status, grpc_status = "not_allowed", 403, "PERMISSION_DENIED"
+
+
+class CredentialNotFound(DomainError):
+    code, http_status, grpc_status = "credential_not_found", 404, "NOT_FOUND"
+
+
 class ProtocolMismatch(DomainError):
     code, http_status, grpc_status = "protocol_mismatch", 409, "FAILED_PRECONDITION"
 

@@ -14,10 +14,10 @@ import structlog
 from coordinator.agents import check_name
 from coordinator.blob_store import SHA256
 from coordinator.disk import is_full
-from coordinator.errors import DomainError, InvalidRequest, StorageFull
+from coordinator.errors import DomainError, InvalidRequest, NotAllowed, StorageFull
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from typing import NoReturn
 
     from protos import federation_pb2 as pb
@@ -61,6 +61,27 @@ def answers(handler: Callable[[Any, Any, Context], Awaitable[R]]) -> Callable[[A
             await fail(context, error)
 
     return call
+
+
+def header(context: Context, key: str) -> str | None:
+    """A text of the call's metadata."""
+    found = dict(context.invocation_metadata() or ()).get(key)
+    return found.decode(errors="replace") if isinstance(found, bytes) else found
+
+
+def check_certificate(context: Context, client: str) -> None:
+    """Where agents show certificates, returns when the call's one names this client.
+
+    Raises:
+        NotAllowed: as its common name or as an alternative one it names others.
+    """
+    proved: Mapping[str, Iterable[bytes]] = context.auth_context()
+    if not proved.get("x509_pem_cert"):
+        return
+    named = [*proved.get("x509_common_name", ()), *proved.get("x509_subject_alternative_name", ())]
+    if client.encode() not in named:
+        names = b", ".join(named).decode(errors="replace")
+        raise NotAllowed(f"client: the certificate is made for {names or 'nobody'}, not for {client!r}")
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -142,10 +163,12 @@ def sha256(field: str, value: str) -> str:
     return value
 
 
-def in_round(message: pb.UpdateHeader | pb.QueryUploadRequest | pb.ReportProgressRequest) -> tuple[str, int, str]:
-    """Job, round and client of a message that speaks of a task.
+def in_round(
+    message: pb.UpdateHeader | pb.QueryUploadRequest | pb.ReportProgressRequest | pb.DownloadBlobRequest,
+) -> tuple[str, int]:
+    """Job and round of a message that speaks of a task.
 
     Raises:
         InvalidRequest: one of them is missing.
     """
-    return text("job_id", message.job_id), positive("round", message.round), name("client", message.client)
+    return text("job_id", message.job_id), positive("round", message.round)

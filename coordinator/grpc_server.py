@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 import fedgalore
 from coordinator import messages
+from coordinator.credentials import bearer
 from coordinator.errors import (
     BlobLost,
     BlobNotFound,
@@ -24,7 +25,19 @@ from coordinator.errors import (
     RoundNotFound,
     WrongOffset,
 )
-from coordinator.grpc_guard import answers, finite, in_round, in_thread, name, positive, prose, sha256, text
+from coordinator.grpc_guard import (
+    answers,
+    check_certificate,
+    finite,
+    header,
+    in_round,
+    in_thread,
+    name,
+    positive,
+    prose,
+    sha256,
+    text,
+)
 from coordinator.uploads import PartialKey, Upload, received_bytes
 from fedgalore.faults import Fault, reach
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, federation_pb2_grpc
@@ -35,6 +48,8 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from coordinator.blob_store import BlobStore
+    from coordinator.doorkeeper import Doorkeeper
+    from coordinator.doors import Tls
     from coordinator.engine import Engine
     from coordinator.grpc_guard import Context
 
@@ -57,14 +72,23 @@ _log = structlog.get_logger(__name__)
 class Federation(federation_pb2_grpc.FederationServicer):
     """The service of `federation.proto`; each method's behaviour stands there."""
 
-    def __init__(self, engine: Engine, blobs: BlobStore) -> None:
+    def __init__(self, engine: Engine, blobs: BlobStore, doorkeeper: Doorkeeper) -> None:
         self._engine = engine
         self._blobs = blobs
+        self._doorkeeper = doorkeeper
         self.stopping = asyncio.Event()
 
     @answers
-    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
+    async def Enrol(self, request: pb.EnrolRequest, context: Context) -> pb.EnrolResponse:
         client = name("client", request.client)
+        check_certificate(context, client)
+        token, digest = text("join_token", request.join_token), sha256("key_sha256", request.key_sha256)
+        await self._doorkeeper.enrol(client, token, digest)
+        return pb.EnrolResponse()
+
+    @answers
+    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
+        client = await self._caller(request, context)
         version = positive("protocol_version", request.protocol_version)
         software = text("software_version", request.software_version)
         await self._engine.register(client, version, software, dict(request.datasets))
@@ -72,7 +96,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
 
     @answers
     async def NextTask(self, request: pb.NextTaskRequest, context: Context) -> pb.NextTaskResponse:
-        client = name("client", request.client)
+        client = await self._caller(request, context)
         wait_s = min(max(finite("wait_s", request.wait_s), 0.0), LONGEST_POLL_S)
         asked = asyncio.ensure_future(self._engine.next_task(client, wait_s))
         stopping = asyncio.ensure_future(self.stopping.wait())
@@ -87,9 +111,9 @@ class Federation(federation_pb2_grpc.FederationServicer):
 
     @answers
     async def DownloadBlob(self, request: pb.DownloadBlobRequest, context: Context) -> None:
-        client = name("client", request.client)
+        client = await self._caller(request, context)
         wanted = sha256("sha256", request.sha256)
-        job_id, number = text("job_id", request.job_id), positive("round", request.round)
+        job_id, number = in_round(request)
         size = messages.named_blobs(await self._engine.open_round(job_id, number, client)).get(wanted)
         if size is None:
             raise BlobNotFound(f"no task of {client} in job {job_id} names blob {wanted}; fetch what your task names")
@@ -114,16 +138,17 @@ class Federation(federation_pb2_grpc.FederationServicer):
         first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidRequest("header: missing; it is the first message of an update")
-        header = first.header
-        job_id, number, client = in_round(header)
-        blob = messages.blob_of(header)
+        told = first.header
+        client = await self._caller(told, context)
+        job_id, number = in_round(told)
+        blob = messages.blob_of(told)
         if await self._engine.receipt(job_id, number, client):
             return messages.duplicate(client, number)
         job = await self._engine.open_round(job_id, number, client)
         upload = Upload(self._blobs, messages.manifest(job, number, client), blob)
         arrived = 0
         try:
-            await in_thread(upload.open, header.offset)
+            await in_thread(upload.open, told.offset)
             async for message in requests:
                 if message.WhichOneof("part") != "chunk":
                     raise InvalidRequest("chunk: missing; after the header every message holds one")
@@ -135,6 +160,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
                 await in_thread(upload.close)
             finally:
                 await self._count(job_id, number, client, "up", arrived)
+        await self._caller(told, context)  # who was revoked while it sent is out
         if await self._engine.report(job_id, number, client, receipt) == "duplicate":
             return messages.duplicate(client, number)
         reason = f"update of {client} is in round {number}: {blob.size_bytes} bytes"
@@ -142,7 +168,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
 
     @answers
     async def QueryUpload(self, request: pb.QueryUploadRequest, context: Context) -> pb.QueryUploadResponse:
-        job_id, number, client = in_round(request)
+        client = await self._caller(request, context)
+        job_id, number = in_round(request)
         blob = messages.blob_of(request)
         if await self._engine.receipt(job_id, number, client):
             return pb.QueryUploadResponse(accepted=True, received_bytes=blob.size_bytes)
@@ -152,7 +179,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
 
     @answers
     async def ReportProgress(self, request: pb.ReportProgressRequest, context: Context) -> pb.ReportProgressResponse:
-        job_id, number, client = in_round(request)
+        client = await self._caller(request, context)
+        job_id, number = in_round(request)
         try:
             if request.HasField("failure"):
                 await self._engine.client_failed(job_id, number, client, prose("failure", request.failure))
@@ -165,6 +193,18 @@ class Federation(federation_pb2_grpc.FederationServicer):
         except _TASK_GONE as error:
             go_on, reason = False, str(error)
         return pb.ReportProgressResponse(go_on=go_on, reason=reason)
+
+    async def _caller(self, message: Any, context: Context) -> str:
+        """The client that a message speaks for, once it has proved to be that one.
+
+        Raises:
+            InvalidRequest, InvalidAgent: no client is named, or no name.
+            NotAuthenticated, NotAllowed: the call's key, or certificate, is not this client's.
+        """
+        client = name("client", message.client)
+        check_certificate(context, client)
+        await self._doorkeeper.check_agent(client, bearer(header(context, "authorization")))
+        return client
 
     def _read(self, sha256: str, offset: int) -> bytes:
         """The next chunk of a blob; none where the file ends, or is missing."""
@@ -206,20 +246,26 @@ class RunningServer:
         await self._server.stop(grace_s)
 
 
-async def serve(engine: Engine, blobs: BlobStore, host: str, port: int) -> RunningServer:
+async def serve(
+    engine: Engine, blobs: BlobStore, doorkeeper: Doorkeeper, host: str, port: int, tls: Tls | None = None
+) -> RunningServer:
     """Opens the agents' door with the standard health and reflection services; port 0 takes a free one.
 
     Raises:
         OSError: the address can not be bound.
     """
     server = grpc.aio.server(options=_OPTIONS)
-    federation = Federation(engine, blobs)
+    federation = Federation(engine, blobs, doorkeeper)
     federation_pb2_grpc.add_FederationServicer_to_server(federation, server)  # type: ignore[no-untyped-call]
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if tls is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, tls.grpc_credentials())
     except RuntimeError as error:
         raise OSError(f"the agents' door can not listen on {host}:{port}: {error}") from error
     await server.start()

@@ -19,6 +19,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coordinator.errors import DomainError, InvalidJob
 from coordinator.metrics import Metrics
 
+MAX_BODY_BYTES = 2**20
+_HEADERS: dict[int, dict[str, str]] = {
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+}
+
 log = structlog.get_logger(__name__)
 
 
@@ -69,11 +75,15 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
 
 
+def of(error: DomainError) -> JSONResponse:
+    """A domain error as a problem."""
+    errors = error.errors if isinstance(error, InvalidJob) else None
+    headers = _HEADERS.get(error.http_status)
+    return problem(error.http_status, error.code, str(error), errors, headers=headers)
+
+
 def _domain(request: Request, error: Exception) -> JSONResponse:
-    known = cast("DomainError", error)
-    errors = known.errors if isinstance(known, InvalidJob) else None
-    headers = {"Retry-After": "1"} if known.http_status == HTTPStatus.SERVICE_UNAVAILABLE else None
-    return problem(known.http_status, known.code, str(known), errors, headers=headers)
+    return of(cast("DomainError", error))
 
 
 def _validation(request: Request, error: Exception) -> JSONResponse:
@@ -95,7 +105,8 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 class Guard:
-    """ASGI middleware around everything: counts and logs each request, and turns an unexpected error into a 500."""
+    """ASGI middleware around everything: counts and logs each request, ends one whose body is too large, and turns an
+    unexpected error into a 500."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -106,7 +117,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 0
+        status = received_bytes = 0
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -114,8 +125,16 @@ class Guard:
                 status = int(message["status"])
             await send(message)
 
+        async def limited() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > MAX_BODY_BYTES:
+                raise HTTPException(413, f"a request's body has at most {MAX_BODY_BYTES} bytes")
+            return message
+
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, limited, watched)
         except Exception:
             error_id = uuid.uuid4().hex[:12]
             log.exception("unexpected_error", id=error_id, method=scope["method"], path=scope["path"])

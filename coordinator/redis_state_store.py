@@ -21,6 +21,7 @@ Layout, every key under `<prefix>:`
 | `store`              | string | random id, the same as in the blob directory: `coordinator.binding`             |
 | `lease:<name>`       | hash   | `holder`, `token` of who drives, or aggregates; expires unless it is renewed    |
 | `tokens`             | string | the last fencing token; each holder of a lease has a higher one than any before |
+| `credentials`        | hash   | `coordinator.redis_credential_store`, as are `keys` and `join_tokens`           |
 | `wake`               | pubsub | one message a save: names of effects, parted by spaces; may be empty            |
 
 Writes to several keys are one Lua script each (`coordinator/lua`), with named outcomes. A job's document moves by
@@ -29,31 +30,25 @@ compare-and-set on its version. Progress, attempts and traffic are told beside i
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.resources import files
 from operator import attrgetter
 from typing import Any, Literal
 
 import structlog
 from pydantic import TypeAdapter
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
 
-from coordinator.errors import JobUnreadable, StateUnavailable
+from coordinator.errors import JobUnreadable
 from coordinator.job import Job
 from coordinator.records import AgentRecord
+from coordinator.redis_connection import RedisConnection
 from coordinator.round import Round
 from coordinator.state_store import MAX_JOBS, Change, Event, Stored
 from coordinator.watcher import Watcher
 
 _ROUND = TypeAdapter(Round)
-TIMEOUT_S = 5.0
 log = structlog.get_logger(__name__)
 
 
@@ -61,23 +56,14 @@ class RedisStateStore:
     """Belongs to one event loop; any number of processes may share the prefix."""
 
     def __init__(self, url: str, prefix: str = "fedgalore") -> None:
-        self._redis = Redis.from_url(
-            url,
-            decode_responses=True,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            health_check_interval=10,
-            # Short: a caller can wait better than we can. What was sent again may happen twice: a job's step then finds
-            # itself stale and its event meets what it has done already; a counter may count once too often.
-            retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=3),
-        )
-        self._prefix = prefix
+        self._connection = RedisConnection(url, prefix)
+        self._redis, self._key, self._ask = self._connection.redis, self._connection.key, self._connection.ask
         self._unreadable: set[str] = set()
-        self._create = self._redis.register_script(_script("create"))
-        self._save = self._redis.register_script(_script("save"))
-        self._touch = self._redis.register_script(_script("touch"))
-        self._lease = self._redis.register_script(_script("lease"))
-        self._release = self._redis.register_script(_script("release"))
+        self._create = self._connection.script("create")
+        self._save = self._connection.script("save")
+        self._touch = self._connection.script("touch")
+        self._lease = self._connection.script("lease")
+        self._release = self._connection.script("release")
         self._watcher = Watcher(self._redis, self._key("wake"))
 
     async def check(self) -> None:
@@ -277,10 +263,7 @@ class RedisStateStore:
 
     async def close(self) -> None:
         await self._watcher.close()
-        await self._redis.aclose()
-
-    def _key(self, name: str) -> str:
-        return f"{self._prefix}:{name}"
+        await self._connection.close()
 
     def _job(self, job_id: str, part: str = "") -> str:
         return self._key(f"job:{job_id}:{part}" if part else f"job:{job_id}")
@@ -302,23 +285,3 @@ class RedisStateStore:
             ) from error
         self._unreadable.discard(job_id)
         return job
-
-    async def _ask(self, command: Awaitable[Any] | Any) -> Any:
-        """The only way to Redis: its errors do not leave this module."""
-        task = asyncio.current_task()
-        cancelled = task.cancelling() if task else 0
-        try:
-            answer = await command
-            # redis-py sends under `asyncio.wait_for`, which before Python 3.12 loses a cancellation that meets the end
-            # of the send: without this a cancelled loop would go on for ever.
-            if task and task.cancelling() > cancelled:
-                raise asyncio.CancelledError
-            return answer
-        except (RedisError, OSError) as error:
-            raise StateUnavailable(
-                f"the state store does not answer ({error}); check redis_url and the Redis server, then try again"
-            ) from error
-
-
-def _script(name: str) -> str:
-    return files("coordinator").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")

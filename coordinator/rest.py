@@ -16,9 +16,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import HTMLResponse
 
-from coordinator import problems, rest_jobs, views
+from coordinator import problems, rest_access, rest_jobs, views
 from coordinator.blob_store import BlobStore
+from coordinator.doorkeeper import Doorkeeper
 from coordinator.engine import Engine
+from coordinator.errors import AgentNotFound
 from coordinator.metrics import Metrics
 from coordinator.readiness import Probe, Readiness
 from fedgalore import PROTOCOL_VERSION, __version__
@@ -41,7 +43,13 @@ class Version(BaseModel):
 
 
 def create_app(
-    engine: Engine, blobs: BlobStore, probe: Probe, stopping: asyncio.Event, *, sees_models: bool
+    engine: Engine,
+    blobs: BlobStore,
+    probe: Probe,
+    doorkeeper: Doorkeeper,
+    stopping: asyncio.Event,
+    *,
+    sees_models: bool,
 ) -> FastAPI:
     """The whole door.
 
@@ -56,16 +64,18 @@ def create_app(
         separate_input_output_schemas=False,  # a job is posted with defaults left out and shown with them: one schema
     )
     metrics = Metrics(engine)
-    app.add_middleware(problems.Guard, metrics=metrics)
+    app.add_middleware(rest_access.KeyGuard, doorkeeper=doorkeeper)
+    app.add_middleware(problems.Guard, metrics=metrics)  # added last: around the other
     problems.install(app)
     app.include_router(rest_jobs.router(rest_jobs.Jobs(engine, blobs, stopping, sees_models)))
-    app.include_router(_agents(engine))
+    app.include_router(_agents(engine, doorkeeper))
+    app.include_router(rest_access.router(doorkeeper))
     app.include_router(_operations(probe, metrics))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
-def _agents(engine: Engine) -> APIRouter:
+def _agents(engine: Engine, doorkeeper: Doorkeeper) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 
     @routes.get("")
@@ -76,7 +86,7 @@ def _agents(engine: Engine) -> APIRouter:
     async def enrol(agent: NewAgent, response: Response) -> views.AgentView:
         """Enters a site that is expected, so that it shows before its agent has come; 200 when it is known already.
 
-        There are no credentials yet: an agent that registers needs no entry made beforehand.
+        An agent needs no entry made beforehand; where credentials are asked for, it needs a join token.
         """
         found, new = await engine.enrol(agent.name)
         response.status_code = 201 if new else 200
@@ -84,8 +94,16 @@ def _agents(engine: Engine) -> APIRouter:
 
     @routes.delete("/{name}", status_code=204)
     async def forget(name: str) -> None:
-        """Forgets an agent; one that still runs has to register again."""
-        await engine.forget_agent(name)
+        """Revokes an agent's key and its join tokens, gives up its open tasks and forgets it.
+
+        It is out with its next call. Where no credentials are asked for, one that still runs registers again.
+        """
+        revoked = await doorkeeper.revoke_agent(name)
+        try:
+            await engine.forget_agent(name)
+        except AgentNotFound:
+            if not revoked:
+                raise
 
     return routes
 
@@ -140,8 +158,16 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         described = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(described.pop("$defs"), Problem=described)
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        for operations in document["paths"].values():
-            for operation in operations.values():
+        document["components"]["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer", "description": "An API key, where the coordinator asks for one"}
+        }
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if (role := rest_access.needed(method.upper(), path)) is not None:
+                    operation["security"] = [{"key": []}]
+                    operation["description"] = (
+                        f"{operation.get('description', '')}\n\nNeeds a key of role {role}.".strip()
+                    )
                 operation["responses"].pop("422", None)
                 operation["responses"]["default"] = {"description": "Problem", "content": content}
         app.openapi_schema = document

@@ -25,7 +25,6 @@ from coordinator.model_archive import ModelArchive
 from coordinator.model_source import SourceError, local_folder
 from fedgalore.job_spec import JobSpec, explain
 
-MAX_DOCUMENT_BYTES = 2**20
 MAX_ROUNDS = 10_000  # of one page
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 JOB_BODY = {
@@ -80,7 +79,7 @@ def router(door: Jobs) -> APIRouter:
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[!-~]+$")] = None,
     ) -> views.JobView:
         """Posts a job, as JSON or YAML. With an Idempotency-Key it can be repeated without making a second job."""
-        spec = await asyncio.to_thread(read_job, await _body(request), request.headers.get("content-type", ""))
+        spec = await asyncio.to_thread(read_job, await request.body(), request.headers.get("content-type", ""))
         if door.sees_models:
             check_source(spec.model.source)
         job, created = await engine.create(spec, idempotency_key)
@@ -243,15 +242,6 @@ async def _in_turn(archive: Archive, turns: asyncio.Semaphore) -> AsyncIterator[
         if chunk is None:
             return
         yield chunk
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_DOCUMENT_BYTES:
-            raise HTTPException(413, f"a job document has at most {MAX_DOCUMENT_BYTES} bytes")
-    return bytes(body)
 
 
 def _version(job: Job, results: list[ModelVersion | None], wanted: int | None, blobs: BlobStore) -> ModelVersion:

@@ -18,13 +18,16 @@ import uvicorn
 from coordinator import driver, grpc_server
 from coordinator.binding import Binding
 from coordinator.blob_store import DirectoryBlobStore
+from coordinator.doorkeeper import Access, Doorkeeper
+from coordinator.doors import Tls, doors
 from coordinator.engine import Engine
 from coordinator.garbage import Collector
 from coordinator.lease import DRIVER, Lease
 from coordinator.readiness import Probe
+from coordinator.redis_credential_store import RedisCredentialStore
 from coordinator.redis_state_store import RedisStateStore
 from coordinator.rest import create_app
-from coordinator.settings import CoordinatorSettings
+from coordinator.settings import CoordinatorSettings, SettingsError
 from fedgalore import __version__, faults, logs
 
 GRACE_S = 5  # for answers and transfers under way when the process is told to stop
@@ -44,7 +47,7 @@ def run(settings: CoordinatorSettings) -> None:
     """Serves until SIGTERM or SIGINT, then ends in order.
 
     Raises:
-        StartError: an address is taken, or the blob directory can not be used.
+        StartError: an address is taken, the blob directory can not be used, or settings of the doors do not fit.
         CoordinatorError: a part of it has ended while it ran.
     """
     logs.configure(settings.log_format, settings.log_level)
@@ -72,9 +75,13 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         stopping: ends event streams when set; leaving the block sets it, and so does a part that ends by itself.
 
     Raises:
-        StartError: an address is taken, or the blob directory can not be used.
+        StartError: an address is taken, the blob directory can not be used, or settings of the doors do not fit.
         CoordinatorError: on leaving, a part had ended by itself.
     """
+    try:
+        plan = doors(settings)
+    except SettingsError as error:
+        raise StartError(str(error)) from error
     async with contextlib.AsyncExitStack() as stack:
         try:
             blobs = DirectoryBlobStore(settings.blob_dir)
@@ -92,6 +99,10 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             max_jobs=settings.max_jobs,
         )
         stack.push_async_callback(engine.close)
+        credentials = RedisCredentialStore(settings.redis_url)
+        stack.push_async_callback(credentials.close)
+        operator_key = settings.operator_key.get_secret_value() if settings.operator_key else None
+        doorkeeper = Doorkeeper(credentials, plan.access, operator_key)
         binding = Binding(store, blobs)
         probe = Probe(settings.redis_url, blobs, binding)
         stack.push_async_callback(probe.close)
@@ -105,16 +116,23 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             parts["keep_aggregator"] = driver.keep_aggregator(settings.environment())
         await stack.enter_async_context(_background(parts, stopping))
         try:
-            door = await grpc_server.serve(engine, blobs, settings.grpc_host, settings.grpc_port)
+            door = await grpc_server.serve(engine, blobs, doorkeeper, settings.grpc_host, settings.grpc_port, plan.tls)
         except OSError as error:
             raise StartError(f"FEDGALORE_GRPC_PORT: {error}; choose another port, 0 for any") from error
         stack.push_async_callback(door.stop, GRACE_S)
-        app = create_app(engine, blobs, probe, stopping, sees_models=settings.aggregator)
-        await stack.enter_async_context(_rest(app, listener))
+        app = create_app(engine, blobs, probe, doorkeeper, stopping, sees_models=settings.aggregator)
+        await stack.enter_async_context(_rest(app, listener, plan.tls))
         stack.callback(stopping.set)
 
         ports = {"rest": listener.getsockname()[1], "grpc": door.port}
-        log.info("ready", version=__version__, redis=settings.redis_address, blobs=str(settings.blob_dir), **ports)
+        how = {"tls": plan.tls is not None, "access": plan.access.name.lower()}
+        log.info(
+            "ready", version=__version__, redis=settings.redis_address, blobs=str(settings.blob_dir), **ports, **how
+        )
+        if plan.access is Access.PLAINTEXT:
+            log.warning(
+                "insecure", detail="whoever reaches these ports reads models, posts jobs and speaks for any client"
+            )
         await _warn(probe)
         if settings.port_file is not None:
             _write_whole(settings.port_file, json.dumps(ports))
@@ -157,7 +175,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _rest(app: object, listener: socket.socket) -> AsyncIterator[None]:
+async def _rest(app: object, listener: socket.socket, tls: Tls | None) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         log_config=None,
@@ -165,6 +183,8 @@ async def _rest(app: object, listener: socket.socket) -> AsyncIterator[None]:
         server_header=False,
         lifespan="off",
         timeout_graceful_shutdown=GRACE_S,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="rest")

@@ -7,22 +7,24 @@ variable: `FEDGALORE_REDIS_URL_FILE` names a file that holds the value.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 
 from coordinator.agents import MAX_AGENTS
 from coordinator.state_store import MAX_JOBS
-from fedgalore.settings import MergedSettings, SettingsError, from_file
+from fedgalore.settings import MergedSettings, SettingsError, from_file, with_secrets
 
 __all__ = ["CoordinatorSettings", "SettingsError", "load"]
 
 PREFIX = "FEDGALORE_"
-SECRETS = ("redis_url",)
+SECRETS = ("redis_url", "operator_key")
+SHORTEST_KEY = 32  # characters
 
 
 class CoordinatorSettings(MergedSettings):
@@ -46,6 +48,14 @@ class CoordinatorSettings(MergedSettings):
     presence_s: float = Field(default=30, ge=1, le=3600, description="Time a silent agent counts as present")
     max_agents: int = Field(default=MAX_AGENTS, ge=1, le=1_000_000, description="Clients that can be enrolled")
     max_jobs: int = Field(default=MAX_JOBS, ge=1, le=1_000_000, description="Jobs that can be active at a time")
+    operator_key: SecretStr | None = Field(
+        default=None, description="API key of an operator; with it, both doors ask everybody for credentials"
+    )
+    tls_cert: Path | None = Field(default=None, description="Certificate chain of both doors, PEM")
+    tls_key: Path | None = Field(default=None, description="Its key, PEM")
+    client_ca: Path | None = Field(default=None, description="CA of the certificates that agents have to show, PEM")
+    mutual_tls: bool = Field(default=True, description="Whether a door that is open to the network needs client_ca")
+    insecure: bool = Field(default=False, description="Plaintext and no credentials, also beyond this machine")
     lease_s: float = Field(
         default=10, ge=1, le=300, description="Time after which another replica takes over from one that died"
     )
@@ -59,13 +69,23 @@ class CoordinatorSettings(MergedSettings):
             raise ValueError("must start with redis://, rediss:// or unix://")
         return url
 
-    @field_validator("blob_dir", "port_file")
+    @field_validator("operator_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(rf"[!-~]{{{SHORTEST_KEY},512}}", key.get_secret_value()):
+            raise ValueError(f"must have {SHORTEST_KEY} to 512 characters of ASCII without spaces")
+        return key
+
+    @field_validator("blob_dir", "port_file", "tls_cert", "tls_key", "client_ca")
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
         return path.expanduser() if path else path
 
     def environment(self) -> dict[str, str]:
-        """This process' variables with these settings in them, for a child that shares the state and the blobs."""
+        """This process' variables with these settings in them, for a child that shares the state and the blobs.
+
+        The operator's key is not among them: an aggregator opens no door.
+        """
         values = {
             "redis_url": self.redis_url,
             "blob_dir": str(self.blob_dir.absolute()),
@@ -77,8 +97,8 @@ class CoordinatorSettings(MergedSettings):
         }
         own = {PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}
         # A secret's value is among them, so the file that it came from must not be named a second time.
-        files = {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS}
-        return {name: value for name, value in os.environ.items() if name not in files} | own
+        left_out = {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS} | {f"{PREFIX}OPERATOR_KEY"}
+        return {name: value for name, value in os.environ.items() if name not in left_out} | own
 
     @property
     def redis_address(self) -> str:
@@ -94,7 +114,13 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
         SettingsError: naming the variable, flag or file and what it should hold.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
-    merged = {**from_file(config, "such as `redis_url: redis://...`"), **_from_environment(), **given}
+    if urlsplit(str(given.get("redis_url", ""))).password:
+        raise SettingsError(
+            "--redis-url: holds a password, which every process list would show; give the URL by FEDGALORE_REDIS_URL "
+            "or FEDGALORE_REDIS_URL_FILE"
+        )
+    environment = with_secrets(EnvSettingsSource(CoordinatorSettings)(), PREFIX, SECRETS)
+    merged = {**from_file(config, "such as `redis_url: redis://...`"), **environment, **given}
     try:
         return CoordinatorSettings(**merged)
     except ValidationError as error:
@@ -103,26 +129,11 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
         ) from None
 
 
-def _from_environment() -> dict[str, Any]:
-    values = EnvSettingsSource(CoordinatorSettings)()
-    for name in SECRETS:
-        variable = f"{PREFIX}{name.upper()}"
-        path = os.environ.get(f"{variable}_FILE")
-        if not path:
-            continue
-        if name in values:
-            raise SettingsError(f"{variable} and {variable}_FILE are both set: unset one of them")
-        try:
-            values[name] = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{variable}_FILE: {path} can not be read ({error}): name a readable file") from None
-    return values
-
-
 def _line(location: tuple[int | str, ...], message: str, kind: str) -> str:
     name = str(location[0]) if location else "settings"
     if kind == "extra_forbidden":
         known = ", ".join(CoordinatorSettings.model_fields)
         return f"{name}: not a setting; remove it or check its spelling (known: {known})"
-    where = f"{PREFIX}{name.upper()} (flag --{name.replace('_', '-')}, key {name})"
+    flag = "" if name in SECRETS[1:] else f"flag --{name.replace('_', '-')}, "
+    where = f"{PREFIX}{name.upper()} ({flag}key {name})"
     return f"{where}: {message.removeprefix('Value error, ')}"

@@ -179,7 +179,7 @@ def round_view(round: Round, traffic: Traffic, dense_bytes: int) -> RoundView:
         reason=round.reason,
         model_version=round.model_version,
         result_version=round.result.version if round.result else None,
-        phase_at={phase: _time(at) for phase, at in starts},
+        phase_at={phase: moment(at) for phase, at in starts},
         phase_s={phase: after - at for (phase, at), (_, after) in pairwise(starts)},
         participants={
             client: _participant(round, client, one, bytes_of.get(client, {}))
@@ -199,8 +199,8 @@ def agent_view(agent: Agent) -> AgentView:
         present=agent.present,
         datasets=agent.datasets,
         software_version=agent.software_version,
-        registered=_time(agent.registered_at),
-        last_seen=_time(agent.last_seen) if agent.last_seen else None,
+        registered=moment(agent.registered_at),
+        last_seen=moment(agent.last_seen) if agent.last_seen else None,
         task=TaskView(job=agent.task.job_id, round=agent.task.round) if agent.task else None,
     )
 
@@ -240,8 +240,8 @@ def _summary(job: Job) -> dict[str, Any]:
         "name": spec.name,
         "status": job.status,
         "reason": job.reason,
-        "created": _time(job.created_at),
-        "updated": _time(job.updated_at),
+        "created": moment(job.created_at),
+        "updated": moment(job.updated_at),
         "model_version": job.model.version if job.model else None,
         "rounds_total": spec.rounds.count,
         "method": spec.method.kind,
@@ -255,8 +255,8 @@ def _current(round: Round, live: Mapping[str, Mapping[str, Any]]) -> CurrentRoun
         phase=round.phase,
         reason=round.reason,
         model_version=round.model_version,
-        opened_at=_time(round.opened_at),
-        deadline_at=_time(round.deadline_at) if round.deadline_at is not None else None,
+        opened_at=moment(round.opened_at),
+        deadline_at=moment(round.deadline_at) if round.deadline_at is not None else None,
         participants={
             client: _live(round, client, one, live.get(client, {}))
             for client, one in sorted(round.participants.items())
@@ -294,5 +294,6 @@ def _evaluation(result: EvaluationResult) -> EvaluationView:
     return EvaluationView(model_version=result.model_version, examples=result.examples, metrics=dict(result.metrics))
 
 
-def _time(seconds: float) -> datetime:
+def moment(seconds: float) -> datetime:
+    """Seconds since the epoch as REST shows them."""
     return datetime.fromtimestamp(seconds, UTC)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -74,6 +75,28 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("FEDGALORE_")}
 
 
+@dataclass(frozen=True)
+class Secured:
+    """A federation with credentials and TLS; `certs`: what `fedgalore certs` made for 127.0.0.1 and for every agent."""
+
+    certs: Path
+    operator_key: str
+
+    def coordinator(self) -> dict[str, str]:
+        """Variables of the coordinator's process."""
+        return {
+            "FEDGALORE_OPERATOR_KEY": self.operator_key,
+            "FEDGALORE_TLS_CERT": str(self.certs / "coordinator.pem"),
+            "FEDGALORE_TLS_KEY": str(self.certs / "coordinator.key"),
+            "FEDGALORE_CLIENT_CA": str(self.certs / "ca.pem"),
+        }
+
+    def agent(self, name: str) -> dict[str, str]:
+        """Keys of an agent's config."""
+        files = {"ca": "ca.pem", "tls_cert": f"agent-{name}.pem", "tls_key": f"agent-{name}.key"}
+        return {key: str(self.certs / file) for key, file in files.items()}
+
+
 class LocalFederation:
     """A context manager around a running federation.
 
@@ -82,13 +105,19 @@ class LocalFederation:
         agents: agent configs as documents, without `coordinator` and `work_dir`, which are filled in.
         threads: CPU threads of the aggregator; the agents name theirs in their configs.
         wrapper: a command that runs the one that is appended to it, for the coordinator.
+        secured: with credentials and TLS; default: without, as on one machine.
 
     Raises (on entering):
         LaunchError: a process did not come up.
     """
 
     def __init__(
-        self, root: Path, agents: Sequence[Mapping[str, Any]], threads: int = 1, wrapper: Sequence[str] = ()
+        self,
+        root: Path,
+        agents: Sequence[Mapping[str, Any]],
+        threads: int = 1,
+        wrapper: Sequence[str] = (),
+        secured: Secured | None = None,
     ) -> None:
         self.root = root
         self.rest_url = ""
@@ -96,6 +125,7 @@ class LocalFederation:
         self._redis_url = ""
         self._threads = threads
         self._wrapper = wrapper
+        self._secured = secured
         self._agent_documents = agents
         self._stack = ExitStack()
         self.redis = RedisServer(root / "redis")
@@ -135,16 +165,28 @@ class LocalFederation:
             FEDGALORE_REST_PORT=str(self._ports["rest"]),
             FEDGALORE_GRPC_PORT=str(self._ports["grpc"]),
             FEDGALORE_THREADS=str(self._threads),
-            **{"FEDGALORE_LEASE_S": str(LEASE_S), **environment},
+            **{
+                "FEDGALORE_LEASE_S": str(LEASE_S),
+                **(self._secured.coordinator() if self._secured else {}),
+                **environment,
+            },
         )
         self.coordinator.start()
         deadline = time.monotonic() + timeout_s
         while not port_file.exists():
             self._must_run(self.coordinator, deadline)
         self._ports = json.loads(port_file.read_text())
-        self.rest_url = f"http://127.0.0.1:{self._ports['rest']}"
+        self.rest_url = f"{'https' if self._secured else 'http'}://127.0.0.1:{self._ports['rest']}"
         while not self._ready():
             self._must_run(self.coordinator, deadline)
+
+    def http(self) -> httpx.Client:
+        """A client of the REST door, with the operator's key where there is one."""
+        if self._secured is None:
+            return httpx.Client(base_url=self.rest_url)
+        trust = ssl.create_default_context(cafile=self._secured.certs / "ca.pem")
+        key = {"Authorization": f"Bearer {self._secured.operator_key}"}
+        return httpx.Client(base_url=self.rest_url, verify=trust, headers=key)
 
     def stop_coordinator(self, sign: signal.Signals = signal.SIGTERM) -> None:
         self.coordinator.stop(sign)
@@ -155,10 +197,16 @@ class LocalFederation:
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "agent.yaml"
         address = f"127.0.0.1:{self._ports['grpc']}"
-        config.write_text(
-            yaml.safe_dump({**document, "coordinator": address, "work_dir": str(folder / "work")}, sort_keys=False)
-        )
-        self.agents[name] = self._process(name, [sys.executable, "-m", "client_agent", "--config", str(config)])
+        given = {"coordinator": address, "work_dir": str(folder / "work")}
+        environment = {}
+        if self._secured is not None:
+            given |= self._secured.agent(name)
+            with self.http() as http:
+                made = http.post("/api/v1/join-tokens", json={"client": name}).raise_for_status().json()
+            environment["FEDGALORE_AGENT_JOIN_TOKEN"] = made["token"]
+        config.write_text(yaml.safe_dump({**document, **given}, sort_keys=False))
+        command = [sys.executable, "-m", "client_agent", "--config", str(config)]
+        self.agents[name] = self._process(name, command, **environment)
         self._stack.callback(self.agents[name].stop)
         self.agents[name].start()
 
@@ -169,7 +217,8 @@ class LocalFederation:
 
     def _ready(self) -> bool:
         try:
-            return httpx.get(f"{self.rest_url}/readyz", timeout=5).status_code == 200
+            with self.http() as http:
+                return http.get("/readyz", timeout=5).status_code == 200
         except httpx.HTTPError:
             return False
 

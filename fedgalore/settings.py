@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,27 @@ class MergedSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
+
+
+def with_secrets(values: dict[str, Any], prefix: str, names: Iterable[str]) -> dict[str, Any]:
+    """The values of the environment, with secrets from the files that `<PREFIX><NAME>_FILE` variables name.
+
+    Raises:
+        SettingsError: a secret is given twice, or its file can not be read.
+    """
+    found = dict(values)
+    for name in names:
+        variable = f"{prefix}{name.upper()}"
+        path = os.environ.get(f"{variable}_FILE")
+        if not path:
+            continue
+        if name in values:
+            raise SettingsError(f"{variable} and {variable}_FILE are both set: unset one of them")
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{variable}_FILE: {path} can not be read ({error}): name a readable file") from None
+    return found
 
 
 def from_file(config: Path | None, shape: str) -> dict[str, Any]:

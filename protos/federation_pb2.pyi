@@ -7,6 +7,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class EnrolRequest(_message.Message):
+    __slots__ = ("client", "join_token", "key_sha256")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    JOIN_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    KEY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    join_token: str
+    key_sha256: str
+    def __init__(self, client: _Optional[str] = ..., join_token: _Optional[str] = ..., key_sha256: _Optional[str] = ...) -> None: ...
+
+class EnrolResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class RegisterRequest(_message.Message):
     __slots__ = ("client", "protocol_version", "software_version", "datasets")
     class DatasetsEntry(_message.Message):

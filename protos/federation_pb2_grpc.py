@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class FederationStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Where the coordinator asks for credentials, every call but Enrol names the client's own key in its metadata:
+    `authorization: Bearer KEY`. A call for another client than the key's is UNAUTHENTICATED.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -34,6 +36,11 @@ class FederationStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.Enrol = channel.unary_unary(
+                '/fedgalore.v1.Federation/Enrol',
+                request_serializer=protos_dot_federation__pb2.EnrolRequest.SerializeToString,
+                response_deserializer=protos_dot_federation__pb2.EnrolResponse.FromString,
+                _registered_method=True)
         self.Register = channel.unary_unary(
                 '/fedgalore.v1.Federation/Register',
                 request_serializer=protos_dot_federation__pb2.RegisterRequest.SerializeToString,
@@ -67,7 +74,16 @@ class FederationStub(object):
 
 
 class FederationServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Where the coordinator asks for credentials, every call but Enrol names the client's own key in its metadata:
+    `authorization: Bearer KEY`. A call for another client than the key's is UNAUTHENTICATED.
+    """
+
+    def Enrol(self, request, context):
+        """Brings the client's own key, by a join token that is good once; again with the same key it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Register(self, request, context):
         """Makes a client known, or known again after a restart.
@@ -113,6 +129,11 @@ class FederationServicer(object):
 
 def add_FederationServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Enrol': grpc.unary_unary_rpc_method_handler(
+                    servicer.Enrol,
+                    request_deserializer=protos_dot_federation__pb2.EnrolRequest.FromString,
+                    response_serializer=protos_dot_federation__pb2.EnrolResponse.SerializeToString,
+            ),
             'Register': grpc.unary_unary_rpc_method_handler(
                     servicer.Register,
                     request_deserializer=protos_dot_federation__pb2.RegisterRequest.FromString,
@@ -152,7 +173,36 @@ def add_FederationServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Federation(object):
-    """Missing associated documentation comment in .proto file."""
+    """Where the coordinator asks for credentials, every call but Enrol names the client's own key in its metadata:
+    `authorization: Bearer KEY`. A call for another client than the key's is UNAUTHENTICATED.
+    """
+
+    @staticmethod
+    def Enrol(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedgalore.v1.Federation/Enrol',
+            protos_dot_federation__pb2.EnrolRequest.SerializeToString,
+            protos_dot_federation__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Register(request,

@@ -13,7 +13,9 @@ import structlog
 
 from coordinator import driver, grpc_server
 from coordinator.blob_store import DirectoryBlobStore
+from coordinator.doorkeeper import Doorkeeper
 from coordinator.engine import Engine
+from coordinator.redis_credential_store import RedisCredentialStore
 from coordinator.redis_state_store import RedisStateStore
 from tests.builders import free_port
 
@@ -24,6 +26,7 @@ class Coordinator:
 
     engine: Engine
     blobs: DirectoryBlobStore
+    doorkeeper: Doorkeeper
     port: int
     server: grpc_server.RunningServer | None = None
 
@@ -32,7 +35,7 @@ class Coordinator:
         return f"127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        self.server = await grpc_server.serve(self.engine, self.blobs, "127.0.0.1", self.port)
+        self.server = await grpc_server.serve(self.engine, self.blobs, self.doorkeeper, "127.0.0.1", self.port)
 
     async def stop(self) -> None:
         if self.server is not None:
@@ -44,7 +47,8 @@ class Coordinator:
 async def away(redis_url: str, tmp_path: Path) -> AsyncIterator[Coordinator]:
     """A coordinator whose door is not open yet."""
     engine = Engine(RedisStateStore(redis_url), presence_s=3)
-    coordinator = Coordinator(engine, DirectoryBlobStore(tmp_path / "blobs"), free_port())
+    credentials = RedisCredentialStore(redis_url)
+    coordinator = Coordinator(engine, DirectoryBlobStore(tmp_path / "blobs"), Doorkeeper(credentials), free_port())
     ticks = asyncio.create_task(driver.tick(engine))
     try:
         yield coordinator
@@ -53,6 +57,7 @@ async def away(redis_url: str, tmp_path: Path) -> AsyncIterator[Coordinator]:
         await asyncio.gather(ticks, return_exceptions=True)
         await coordinator.stop()
         await engine.close()
+        await credentials.close()
 
 
 @pytest.fixture

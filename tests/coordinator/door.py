@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from coordinator.blob_store import DirectoryBlobStore
+from coordinator.doorkeeper import Access, Doorkeeper
 from coordinator.engine import Engine
 from coordinator.grpc_server import RunningServer, serve
 from coordinator.job import Job, Prepared
+from coordinator.redis_credential_store import RedisCredentialStore
 from coordinator.redis_state_store import RedisStateStore
 from coordinator.round_state import BlobRef, ModelVersion
 from fedgalore import PROTOCOL_VERSION
@@ -36,6 +38,7 @@ class House:
     engine: Engine
     blobs: DirectoryBlobStore
     server: RunningServer
+    doorkeeper: Doorkeeper
     channel: grpc.aio.Channel
     stub: Any
     tmp: Path
@@ -132,11 +135,14 @@ async def told(code: grpc.StatusCode, *words: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def open_house(redis_url: str, tmp: Path) -> AsyncIterator[House]:
+async def open_house(redis_url: str, tmp: Path, access: Access = Access.OPEN) -> AsyncIterator[House]:
     engine = Engine(RedisStateStore(redis_url))
+    credentials = RedisCredentialStore(redis_url)
+    doorkeeper = Doorkeeper(credentials, access)
     blobs = DirectoryBlobStore(tmp / "store")
-    server = await serve(engine, blobs, "127.0.0.1", 0)
+    server = await serve(engine, blobs, doorkeeper, "127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        yield House(engine, blobs, server, channel, federation_pb2_grpc.FederationStub(channel), tmp)
+        yield House(engine, blobs, server, doorkeeper, channel, federation_pb2_grpc.FederationStub(channel), tmp)
     await server.stop(0)
     await engine.close()
+    await credentials.close()

@@ -248,7 +248,7 @@ async def test_health_and_reflection_are_served(house: House) -> None:
 
 async def test_a_taken_port_is_an_error(house: House) -> None:
     with pytest.raises(OSError, match=f"127.0.0.1:{house.server.port}"):
-        await serve(house.engine, house.blobs, "127.0.0.1", house.server.port)
+        await serve(house.engine, house.blobs, house.doorkeeper, "127.0.0.1", house.server.port)
 
 
 async def test_what_nobody_expected_is_told_by_an_id_that_the_log_knows(house: House) -> None:

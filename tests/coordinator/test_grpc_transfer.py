@@ -132,7 +132,7 @@ async def test_an_upload_survives_the_server(house: House) -> None:
     content = sample.bytes_in(house.tmp)
     await house.begin(sample, content, 600)
     await house.server.stop(0)
-    second = await serve(house.engine, house.blobs, "127.0.0.1", 0)
+    second = await serve(house.engine, house.blobs, house.doorkeeper, "127.0.0.1", 0)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{second.port}") as channel:
             after = replace(house, stub=federation_pb2_grpc.FederationStub(channel))
