@@ -43,9 +43,9 @@ def invite(
     Give it to the agent as FEDGALORE_AGENT_JOIN_TOKEN_FILE. For a client that is enrolled already the new agent's key
     takes the place of the old one.
     """
-    with Coordinator(url) as coordinator:
+    with Coordinator(url) as coordinator, secret_file.teller(out) as tell:
         made = coordinator.ask("POST", "/api/v1/join-tokens", json={"client": name, "valid_s": valid_days * DAY_S})
-    secret_file.tell(made["token"], out, f"join token {made['id']} for {name}, good until {made['expires']}")
+        tell(made["token"], f"join token {made['id']} for {name}, good until {made['expires']}")
 
 
 @app.command()

@@ -157,5 +157,6 @@ def _write(stem: Path, certificate: x509.Certificate, key: EllipticCurvePrivateK
     pem = key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption())
     for suffix, content in ((".key", pem), (".pem", certificate.public_bytes(to.Encoding.PEM))):
         path = stem.with_name(stem.name + suffix)
-        secret_file.write(path, content)
+        with secret_file.new(path) as file:
+            file.write(content)
         typer.echo(str(path))

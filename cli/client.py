@@ -141,14 +141,19 @@ class Coordinator:
         try:
             yield
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise Unreachable(
-                f"no answer from {self._url} ({error}): start it with `fedgalore coordinator`, or name another by --url"
-            ) from error
+            remedy = "start it with `fedgalore coordinator`, or name another by --url"
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                remedy = "name the CA of its certificate in FEDGALORE_CA"
+            raise Unreachable(f"no answer from {self._url} ({error}): {remedy}") from error
 
     def _check(self, answer: httpx.Response) -> None:
         if answer.is_success:
             return
         if answer.headers.get("content-type", "").startswith("application/problem+json"):
             told = answer.json()
+            if told["code"] == "not_authenticated":
+                raise Refused(
+                    f"{told['detail']}; give it as FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE [{told['code']}]"
+                )
             raise Refused(f"{told['detail']} [{told['code']}]")
         raise Refused(f"{self._url} answered {answer.status_code} and is no coordinator: check --url")

@@ -21,9 +21,9 @@ def create(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Make an API key. Commands take it from FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE."""
-    with Coordinator(url) as coordinator:
+    with Coordinator(url) as coordinator, secret_file.teller(out) as tell:
         made = coordinator.ask("POST", "/api/v1/keys", json={"name": name, "role": role})
-    secret_file.tell(made["key"], out, f"key {made['id']} of {name}, {role}")
+        tell(made["key"], f"key {made['id']} of {name}, {role}")
 
 
 @app.command("list")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -16,23 +18,39 @@ Out = Annotated[
 ]
 
 
-def write(path: Path, secret: bytes) -> None:
-    """Makes a file of mode 0600; one that exists already ends the command."""
+@contextlib.contextmanager
+def new(path: Path) -> Iterator[BinaryIO]:
+    """A new file of mode 0600, open before the secret is made, gone again if it is not; failing ends the command."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secret)
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
     except FileExistsError:
         fail(f"{path} exists already: name another file, or remove it")
     except OSError as error:
         fail(f"{path} can not be written ({error})")
+    try:
+        with file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
-def tell(secret: str, out: Path | None, what: str) -> None:
-    """Hands out a new secret; what it is goes to stderr, so that a pipe gets the secret alone."""
+@contextlib.contextmanager
+def teller(out: Path | None) -> Iterator[Callable[[str, str], None]]:
+    """Hands out a new secret with what it is, which goes to stderr, so that a pipe gets the secret alone."""
     if out is None:
-        typer.echo(f"{what}; it is shown this once:", err=True)
-        typer.echo(secret)
-    else:
-        write(out, secret.encode() + b"\n")
-        typer.echo(f"{what}; it is in {out}", err=True)
+        yield _print
+        return
+    with new(out) as file:
+
+        def put(secret: str, what: str) -> None:
+            file.write(secret.encode() + b"\n")
+            typer.echo(f"{what}; it is in {out}", err=True)
+
+        yield put
+
+
+def _print(secret: str, what: str) -> None:
+    typer.echo(f"{what}; it is shown this once:", err=True)
+    typer.echo(secret)

@@ -60,7 +60,9 @@ class Doorkeeper:
         if self.access is not Access.SECURED:
             return Role.OPERATOR
         if secret is None:
-            raise NotAuthenticated("no API key: send `Authorization: Bearer KEY`; `fedgalore keys create` makes keys")
+            raise NotAuthenticated(
+                "no API key: send `Authorization: Bearer KEY`; an operator makes keys by `fedgalore keys create`"
+            )
         digest = digest_of(secret)
         if hmac.compare_digest(digest, self._operator_digest):
             return Role.OPERATOR

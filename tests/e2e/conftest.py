@@ -53,15 +53,19 @@ class Running:
 
     def post(self, **sections: Any) -> str:
         """Posts a job; its id."""
-        answer = httpx.post(self.url("jobs"), json=self.document(**sections))
+        answer = self.ask("POST", "jobs", json=self.document(**sections))
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
+
+    def ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        with self.federation.http() as http:
+            return http.request(method, f"/api/v1/{path}", **arguments)
 
     def url(self, path: str) -> str:
         return f"{self.federation.rest_url}/api/v1/{path}"
 
     def get(self, path: str) -> Any:
-        answer = httpx.get(self.url(path))
+        answer = self.ask("GET", path)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -75,7 +79,7 @@ class Running:
 
     def downloaded(self, job_id: str, folder: Path, auto: Any) -> dict[str, torch.Tensor]:
         """The weights of the job's model, downloaded into `folder` and loaded by transformers."""
-        answer = httpx.get(self.url(f"jobs/{job_id}/model"))
+        answer = self.ask("GET", f"jobs/{job_id}/model")
         assert answer.status_code == 200
         with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
             tar.extraction_filter = getattr(tarfile, "data_filter", None)  # early 3.11 has none
