@@ -13,7 +13,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from cli.main import app
 from client_agent import settings
 from fedgalore.job_spec import JobSpec
 
@@ -22,16 +24,18 @@ K8S = ROOT / "deploy" / "k8s"
 WORKLOADS = {"Deployment", "StatefulSet"}
 
 
+def kustomized(folder: Path) -> list[dict[str, Any]]:
+    result = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(result.stdout))
+
+
 def rendered() -> Iterator[dict[str, Any]]:
     """The base as kustomize renders it; where there is no kubectl, its resource files as they are."""
     if shutil.which("kubectl"):
-        result = subprocess.run(["kubectl", "kustomize", str(K8S)], capture_output=True, text=True, check=True)
-        texts = [result.stdout]
-    else:
-        listed = yaml.safe_load((K8S / "kustomization.yaml").read_text())["resources"]
-        texts = [(K8S / name).read_text() for name in listed]
-    for text in texts:
-        yield from yaml.safe_load_all(text)
+        yield from kustomized(K8S)
+        return
+    for name in yaml.safe_load((K8S / "kustomization.yaml").read_text())["resources"]:
+        yield from yaml.safe_load_all((K8S / name).read_text())
 
 
 RESOURCES = list(rendered())
@@ -85,6 +89,55 @@ def test_every_mount_of_a_pod_has_its_volume() -> None:
         volumes = {volume["name"] for volume in pod.get("volumes", [])} | claims[name]
         mounts = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
         assert mounts <= volumes, name
+
+
+def test_the_base_says_that_it_is_plaintext() -> None:
+    (coordinator,) = PODS["coordinator"]["containers"]
+    assert {"name": "FEDGALORE_INSECURE", "value": "true"} in coordinator["env"]
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl renders the overlay")
+def test_the_secured_overlay_renders_with_the_files_that_its_comment_makes(tmp_path: Path) -> None:
+    for name in ("k8s", "k8s-secured"):
+        shutil.copytree(ROOT / "deploy" / name, tmp_path / name, ignore=shutil.ignore_patterns("pki"))
+    pki = tmp_path / "k8s-secured" / "pki"
+    comment = (tmp_path / "k8s-secured" / "kustomization.yaml").read_text()
+    command = re.search(r"fedgalore (certs .*)", comment)
+    assert command
+    words = [str(pki) if word == "pki" else word for word in command[1].split()]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    (pki / "operator.key").write_text("k" * 64)
+    resources = kustomized(tmp_path / "k8s-secured")
+    secrets = {item["metadata"]["name"]: item for item in resources if item["kind"] == "Secret"}
+    pods = {i["metadata"]["name"]: i["spec"]["template"]["spec"] for i in resources if i["kind"] in WORKLOADS}
+    for resource in resources:
+        kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
+    for pod in pods.values():
+        for container in pod["containers"]:
+            known: set[str] = set()
+            for variable in container.get("env", []):  # one that is named before it is set stays as it is written
+                assert set(re.findall(r"\$\((\w+)\)", variable.get("value", ""))) <= known, variable["name"]
+                known.add(variable["name"])
+        mounted = {
+            v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v and not v["secret"].get("optional")
+        }
+        assert mounted <= set(secrets)
+    (coordinator,) = pods["coordinator"]["containers"]
+    given = {variable["name"]: variable.get("value") for variable in coordinator["env"]}
+    assert given["FEDGALORE_INSECURE"] == "false"
+    files = set(secrets[pods["coordinator"]["volumes"][0]["secret"]["secretName"]]["data"])
+    for name in ("FEDGALORE_TLS_CERT", "FEDGALORE_TLS_KEY", "FEDGALORE_CLIENT_CA", "FEDGALORE_OPERATOR_KEY_FILE"):
+        folder, _, file = str(given[name]).rpartition("/")
+        assert folder == "/secrets/coordinator"
+        assert file in files
+    assert all("ca.key" not in secret["data"] for secret in secrets.values())
+
+
+def test_no_password_is_an_argument() -> None:
+    for pod in PODS.values():
+        for container in pod["containers"]:
+            text = " ".join([*container.get("command", []), *container.get("args", [])])
+            assert "$(" not in text, text  # what kubernetes puts there shows in process lists
 
 
 @pytest.mark.parametrize("service", COMPOSE["services"])
