@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated
 
@@ -12,9 +13,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coordinator import problems
 from coordinator.credentials import ApiKey, JoinToken, Role, bearer
-from coordinator.doorkeeper import MOST_VALID_S, Doorkeeper
+from coordinator.doorkeeper import MOST_VALID_S, Access, Doorkeeper
 from coordinator.errors import DomainError, NotAllowed
 from coordinator.views import moment
+from fedgalore.loopback import is_loopback
 from fedgalore.strict import Identifier
 
 API = "/api/"
@@ -41,13 +43,32 @@ class KeyGuard:
         role = needed(scope["method"], scope["path"]) if scope["type"] == "http" else None
         if role is not None:
             try:
-                found = await self._doorkeeper.role(bearer(Headers(scope=scope).get("authorization")))
+                headers = Headers(scope=scope)
+                self._check_page(headers)
+                found = await self._doorkeeper.role(bearer(headers.get("authorization")))
                 if role is Role.OPERATOR and found is not role:
                     raise NotAllowed(f"this key is a {found}'s: {scope['method']} {scope['path']} needs an operator's")
             except DomainError as error:
                 await problems.of(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _check_page(self, headers: Headers) -> None:
+        """Where nobody is asked for a key, keeps out pages of other sites that a browser on this machine shows.
+
+        Raises:
+            NotAllowed: the page is of another origin, or calls this machine by a name of its own (DNS rebinding).
+        """
+        if self._doorkeeper.access is Access.SECURED:
+            return  # a page does not have the key
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            raise NotAllowed(f"Origin: a page of {origin} may not call this coordinator")
+        if self._doorkeeper.access is Access.OPEN and not is_loopback(re.sub(r":\d*$", "", host)):
+            raise NotAllowed(
+                f"Host: {host!r} is no name of this machine alone: call 127.0.0.1, or set FEDGALORE_OPERATOR_KEY_FILE, "
+                "so that everybody is asked for a key"
+            )
 
 
 class NewKey(BaseModel):

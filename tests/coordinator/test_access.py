@@ -199,6 +199,28 @@ async def test_on_loopback_without_an_operators_key_nobody_is_asked(redis_url: s
         assert (await http.get("/api/v1/keys")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:1"}, 200),
+        ({"Host": "[::1]:8080"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "evil.example:8080"}, 403),
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
+        ({"Host": "["}, 403),
+    ],
+)
+async def test_where_nobody_is_asked_no_page_of_another_site_is_let_in(
+    redis_url: str, tmp_path: Path, headers: dict[str, str], status: int
+) -> None:
+    async with rest(redis_url, tmp_path) as http:
+        own = {"Origin": f"http://127.0.0.1:{http.base_url.port}"}
+        assert (await http.get("/api/v1/jobs", headers=own)).status_code == 200
+        assert (await http.get("/api/v1/jobs", headers=headers)).status_code == status
+
+
 async def test_no_key_is_taken_or_made_over_plaintext_beyond_this_machine(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
