@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
@@ -178,6 +179,10 @@ class Aggregator:
                 await asyncio.sleep(IDLE_S)
                 return False
             reason = f"{type(error).__name__}: {error}"
+            return await self._post(self.engine.aggregation_failed, job.id, number, reason)
+        if odd := [name for name, value in {**done.timings, **done.statistics}.items() if not isfinite(value)]:
+            reason = f"{', '.join(odd)} of the aggregate is not finite: what clients sent is out of all proportion"
+            log.error("aggregate refused", reason=reason)
             return await self._post(self.engine.aggregation_failed, job.id, number, reason)
         log.info("round aggregated", version=done.model.version, **done.timings)
         return await self._post(

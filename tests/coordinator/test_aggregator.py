@@ -33,6 +33,7 @@ class Work:
         self.go, self.begun = threading.Event(), threading.Semaphore(0)
         self.done: list[str] = []
         self.error: Exception | None = None
+        self.statistics: dict[str, float] = {}
 
     def _do(self, what: str) -> None:
         self.done.append(what)
@@ -47,7 +48,7 @@ class Work:
 
     def aggregate(self, job: Any, *_: Any) -> aggregation.Aggregated:
         self._do(f"round {job.round.number}")
-        return aggregation.Aggregated(a_version(job.round.model_version + 1), {}, {})
+        return aggregation.Aggregated(a_version(job.round.model_version + 1), {}, self.statistics)
 
 
 @pytest.fixture
@@ -183,6 +184,16 @@ async def test_what_can_not_be_aggregated_is_given_up_after_three_attempts(
     assert closed.reason == "aggregation failed: OSError: the disk is full"
     assert work.done == ["round 1"] * 3
     assert await keys_of_attempts(redis_url) == []
+
+
+async def test_an_aggregate_that_is_not_finite_ends_its_round(engine: Engine, work: Work, tmp_path: Path) -> None:
+    job_id = await aggregating(engine)
+    work.statistics = {"explained": float("nan"), "norm": 1.0}
+    work.go.set()
+    process = Process(engine, tmp_path)
+    closed = await first_round(engine, job_id)
+    await process.end()
+    assert closed.reason.startswith("aggregation failed: explained of the aggregate is not finite")
 
 
 async def test_a_damaged_update_is_asked_for_again(engine: Engine, work: Work, tmp_path: Path, redis_url: str) -> None:
