@@ -69,6 +69,7 @@ class Doorkeeper:
         key_id = id_of(KEY, secret)
         key = await self._store.key(key_id) if key_id else None
         if key is None or not hmac.compare_digest(digest, key.digest):
+            _log.warning("API key refused", key=key_id)
             raise NotAuthenticated("the API key is not known here, or was revoked; ask an operator for another")
         return key.role
 
@@ -83,6 +84,7 @@ class Doorkeeper:
             return
         known = await self._store.credential(client)
         if known is None or secret is None or not hmac.compare_digest(digest_of(secret), known):
+            _log.warning("agent refused", client=client, known=known is not None, with_key=secret is not None)
             raise NotAuthenticated(
                 f"client {client!r} is not enrolled with this key, or was revoked: give its agent a join token "
                 f"(`fedgalore agents invite {client}`)"
@@ -110,6 +112,7 @@ class Doorkeeper:
         secret = new_secret(KEY)
         key = ApiKey(secret.id, name, role, secret.digest, self._clock())
         await self._store.add_key(key)
+        _log.info("API key made", key=key.id, name=name, role=role.value)
         return key, secret.text
 
     async def keys(self) -> list[ApiKey]:
@@ -120,6 +123,7 @@ class Doorkeeper:
         """Raises `CredentialNotFound`."""
         if not await self._store.remove_key(key_id):
             raise CredentialNotFound(f"key {key_id!r} is not known; GET /api/v1/keys lists those that are")
+        _log.info("API key revoked", key=key_id)
 
     async def create_join_token(self, client: str, valid_s: float) -> tuple[JoinToken, str]:
         """A token by which this client can enrol once, and its secret, which can not be read again."""
@@ -127,6 +131,7 @@ class Doorkeeper:
         secret, now = new_secret(JOIN_TOKEN), self._clock()
         token = JoinToken(secret.id, client, secret.digest, now, now + valid_s)
         await self._store.add_join_token(token)
+        _log.info("join token made", token=token.id, client=client)
         return token, secret.text
 
     async def join_tokens(self) -> list[JoinToken]:
@@ -137,10 +142,14 @@ class Doorkeeper:
         """Raises `CredentialNotFound`. A key that the token has brought in stays."""
         if not await self._store.remove_join_token(token_id):
             raise CredentialNotFound(f"token {token_id!r} is not known; GET /api/v1/join-tokens lists those that are")
+        _log.info("join token revoked", token=token_id)
 
     async def revoke_agent(self, client: str) -> bool:
         """Strikes a client's key and its tokens; False when there was neither."""
-        return await self._store.revoke(client)
+        revoked = await self._store.revoke(client)
+        if revoked:
+            _log.info("client revoked", client=client)
+        return revoked
 
     def is_expired(self, token: JoinToken) -> bool:
         return token.expires_at < self._clock()
