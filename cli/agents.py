@@ -34,7 +34,7 @@ def list_agents(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 @app.command()
 def invite(
     name: Client,
-    valid_days: Annotated[float, typer.Option(help="Days that the token is good for.", min=0.01, max=90)] = 7,
+    valid_days: Annotated[float, typer.Option(help="Days that the token is good for.", min=0.01)] = 7,
     out: secret_file.Out = None,
     url: Url = DEFAULT_URL,
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 CA_DAYS = 3650
+_CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _USES = [
     "digital_signature",
     "content_commitment",
@@ -37,21 +40,31 @@ def certs(
         typer.Option(help="A name or address by which the coordinator is reached; may be given again."),
     ] = None,
     agent: Annotated[list[str] | None, typer.Option(help="A client's name; may be given again.")] = None,
+    operator_key: Annotated[bool, typer.Option("--operator-key", help="Make an operator's key as well.")] = False,
     days: Annotated[int, typer.Option(help="Days that the certificates are good for.", min=1, max=CA_DAYS)] = 365,
 ) -> None:
-    """Make a CA, the coordinator's certificate (--host) and the agents' ones (--agent).
+    """Make a CA, the coordinator's certificate (--host), the agents' ones (--agent), an operator's key.
 
     A CA that lies in the folder already signs further certificates. Files that exist are never written over: to renew a
     certificate, remove its two files first. Keep `ca.key` to yourself; an agent needs `ca.pem` and its own two files.
     """
+    if not (host or agent or operator_key):
+        fail("nothing to make: name --host for the coordinator, --agent for an agent, or say --operator-key")
+    for name in agent or ():
+        if not _CLIENT.fullmatch(name):
+            fail(f"--agent {name!r}: can not be a client's name")
+    if any(not name.strip() for name in host or ()):
+        fail("--host: is empty; give a name or an address")
+    if operator_key:
+        with secret_file.new(directory / "operator.key") as file:
+            file.write(secrets.token_hex(32).encode() + b"\n")
+        typer.echo(str(directory / "operator.key"))
     if not (host or agent):
-        fail("nothing to make: name --host for the coordinator, --agent for an agent")
+        return
     ca, key = _authority(directory)
     if host:
         _issue(directory / "coordinator", host[0], host, server=True, days=days, ca=ca, ca_key=key)
     for name in agent or ():
-        if "/" in name or name.startswith("."):
-            fail(f"--agent {name}: can not be a client's name")
         _issue(directory / f"agent-{name}", name, [name], server=False, days=days, ca=ca, ca_key=key)
 
 
@@ -62,7 +75,7 @@ def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateK
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     certificate, key_file = directory / "ca.pem", directory / "ca.key"
-    if not certificate.exists() and not key_file.exists():
+    if not certificate.exists():
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name("FedGaLore federation")
         usage = {use: use in ("key_cert_sign", "crl_sign") for use in _USES}
@@ -139,7 +152,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))  # for clocks that are a little behind
+        .not_valid_before(now - datetime.timedelta(days=1))  # for clocks that are behind
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
@@ -155,8 +168,15 @@ def _write(stem: Path, certificate: x509.Certificate, key: EllipticCurvePrivateK
     from cryptography.hazmat.primitives import serialization as to
 
     pem = key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption())
-    for suffix, content in ((".key", pem), (".pem", certificate.public_bytes(to.Encoding.PEM))):
-        path = stem.with_name(stem.name + suffix)
-        with secret_file.new(path) as file:
+    final = stem.with_name(f"{stem.name}.pem")
+    if final.exists():
+        fail(f"{final} exists already: remove it and its key first, if it is to be made anew")
+    # The certificate last: what is there without it was interrupted, and is made again.
+    for suffix, content in (("key", pem), ("pem", certificate.public_bytes(to.Encoding.PEM))):
+        path = stem.with_name(f"{stem.name}.{suffix}")
+        draft = path.with_name(f".{path.name}")
+        draft.unlink(missing_ok=True)
+        with secret_file.new(draft) as file:
             file.write(content)
+        draft.replace(path)
         typer.echo(str(path))

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import typer
 
-from fedgalore.loopback import is_loopback
+from fedgalore.tls import is_loopback
 
 if TYPE_CHECKING:
     import httpx
@@ -89,8 +89,14 @@ class Coordinator:
         import httpx
 
         try:
-            key = _api_key(urlsplit(url))
-            self._http = httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT_S, headers=key, verify=_trust())
+            where = urlsplit(url)
+            self._http = httpx.Client(
+                base_url=url.rstrip("/"),
+                timeout=TIMEOUT_S,
+                headers=_api_key(where),
+                verify=_trust(),
+                trust_env=not is_loopback(where.hostname or ""),  # a proxy would take it off this machine
+            )
         except (httpx.InvalidURL, ValueError) as error:
             fail(f"--url {url} is not an address ({error}): give one such as {DEFAULT_URL}")
         self._url = url

@@ -18,7 +18,7 @@ from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused,
 from client_agent.session import Session, State, advance
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
-from client_agent.transport import Transport
+from client_agent.transport import Transport, words
 from fedgalore.faults import Fault, reach
 
 POLL_S = 30.0
@@ -104,7 +104,10 @@ class Agent:
                 if not answer.go_on and state is not State.UPLOADING:  # an upload gets an answer of its own
                     self._assignment.forget_updates()
                     return on.Dropped(answer.reason)
-            except grpc.aio.AioRpcError as error:  # what must arrive is sent elsewhere, with retries
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAUTHENTICATED:  # revoked: no use in training on
+                    return on.Forgotten(words(error))
+                # What must arrive is sent elsewhere, with retries
                 self._log.debug("heartbeat failed", status=error.code().name)
             await asyncio.sleep(HEARTBEAT_S)
 

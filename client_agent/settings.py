@@ -1,7 +1,7 @@
 """What an agent is told: flags, then the environment (`FEDGALORE_AGENT_*`), then a YAML file, then defaults.
 
 This module is the only one of the agent that reads the environment. Relative paths, wherever they are given, are
-relative to the folder of the config file. The join token may come from a file: `FEDGALORE_AGENT_JOIN_TOKEN_FILE`.
+relative to the folder of the config file.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from pydantic_settings import SettingsError as SourceError
 
 from fedgalore.data import SplitFile
 from fedgalore.job_spec import explain
-from fedgalore.settings import MergedSettings, SettingsError, from_file, with_secrets
+from fedgalore.settings import MergedSettings, SettingsError, from_file
 from fedgalore.strict import Identifier
 
 __all__ = ["AgentSettings", "DataSet", "SettingsError", "load"]
 
 PREFIX = "FEDGALORE_AGENT_"
-SECRETS = ("join_token",)
 
 
 class DataSet(BaseModel):
@@ -65,6 +64,7 @@ class AgentSettings(MergedSettings):
     coordinator: str = Field(default="127.0.0.1:50051", pattern=r"^\S+:\d+$", description="host:port of its gRPC door")
     work_dir: Path = Field(description="Folder of this agent alone: its key, downloads, base models, updates")
     join_token: SecretStr | None = Field(default=None, description="Lets this client bring a key of its own, once")
+    join_token_file: Path | None = Field(default=None, description="File that holds it, in place of join_token")
     ca: Path | None = Field(default=None, description="CA of the coordinator's certificate, PEM; default: the system's")
     tls_cert: Path | None = Field(default=None, description="This client's certificate, PEM")
     tls_key: Path | None = Field(default=None, description="Its key, PEM")
@@ -88,7 +88,7 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
     try:
         merged = {
             **from_file(config, "with the keys name, coordinator, work_dir, data, ..."),
-            **with_secrets(EnvSettingsSource(AgentSettings)(), PREFIX, SECRETS),
+            **EnvSettingsSource(AgentSettings)(),
             **given,
         }
         settings = AgentSettings(**merged)
@@ -114,7 +114,7 @@ def _anchored(settings: AgentSettings, base: Path) -> AgentSettings:
     for folder in models:
         if not folder.is_dir():
             raise SettingsError(f"models: {folder} is not a folder; remove it or correct the path")
-    given = {name: getattr(settings, name) for name in ("ca", "tls_cert", "tls_key")}
-    pems = {name: path(file) for name, file in given.items() if file is not None}
-    places = {"work_dir": path(settings.work_dir), "models": models, "data": data, **pems}
+    given = {name: getattr(settings, name) for name in ("ca", "tls_cert", "tls_key", "join_token_file")}
+    files = {name: path(file) for name, file in given.items() if file is not None}
+    places = {"work_dir": path(settings.work_dir), "models": models, "data": data, **files}
     return settings.model_copy(update=places)

@@ -84,7 +84,8 @@ class Transport:
         self._patience_s = patience_s
         self._line = line or Line()
         if self._line.channel is None:
-            self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+            # A proxy of the environment would take what is not encrypted off this machine.
+            self._channel = grpc.aio.insecure_channel(address, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)])
         else:
             self._channel = grpc.aio.secure_channel(address, self._line.channel, options=_OPTIONS)
         self._stub: Any = FederationStub(self._channel)  # type: ignore[no-untyped-call]
@@ -96,8 +97,8 @@ class Transport:
         await self._channel.close(None)
 
     async def register(self, datasets: Mapping[str, int]) -> pb.RegisterResponse:
-        """Makes this client known with its data sets and their numbers of training examples; with a join token, brings
-        its own key first.
+        """Makes this client known with its data sets and their numbers of training examples; where its key is not
+        known yet, a join token brings that in.
 
         Raises:
             Refused: another protocol version, a name or credential it does not take, or no coordinator at that address.
@@ -109,17 +110,25 @@ class Transport:
             datasets=dict(datasets),
         )
         try:
-            if self._line.join_token is not None:
-                joining = pb.EnrolRequest(
-                    client=self._client, join_token=self._line.join_token, key_sha256=self._line.key_sha256
-                )
-                await self._for_ever(lambda: self._stub.Enrol(joining, timeout=CALL_TIMEOUT_S))
-            answer: pb.RegisterResponse = await self._for_ever(
-                lambda: self._stub.Register(request, timeout=CALL_TIMEOUT_S, metadata=self._line.metadata)
-            )
+            try:
+                answer = await self._register(request)
+            except Forgotten:
+                if self._line.join_token is None:
+                    raise
+                await self._enrol(self._line.join_token)
+                answer = await self._register(request)
         except (RoundOver, Rejected, Forgotten) as error:
             raise Refused(str(error)) from error
         return answer
+
+    async def _register(self, request: pb.RegisterRequest) -> pb.RegisterResponse:
+        return await self._for_ever(
+            lambda: self._stub.Register(request, timeout=CALL_TIMEOUT_S, metadata=self._line.metadata)
+        )
+
+    async def _enrol(self, token: str) -> None:
+        request = pb.EnrolRequest(client=self._client, join_token=token, key_sha256=self._line.key_sha256)
+        await self._for_ever(lambda: self._stub.Enrol(request, timeout=CALL_TIMEOUT_S))
 
     async def next_task(self, wait_s: float) -> pb.Task | None:
         """The next task, or None when there was none for `wait_s` seconds.

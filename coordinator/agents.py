@@ -59,7 +59,7 @@ class AgentRegistry:
         record = AgentRecord(client, dict(datasets), software_version, now, protocol_version)
         await self._store.register(record, now)
 
-    async def enrol(self, client: str) -> bool:
+    async def expect(self, client: str) -> bool:
         """Enters a client that is expected; False when it is known already.
 
         Raises:
@@ -68,7 +68,7 @@ class AgentRegistry:
         """
         check_name("name", client)
         await self._check_room(client)
-        return await self._store.enrol(AgentRecord(client, {}, "", self._clock()))
+        return await self._store.expect(AgentRecord(client, {}, "", self._clock()))
 
     async def _check_room(self, client: str) -> None:
         known = await self._store.clients()

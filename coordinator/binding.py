@@ -11,6 +11,7 @@ import uuid
 from dataclasses import dataclass
 
 from coordinator.blob_store import BlobStore
+from coordinator.errors import StateUnavailable
 from coordinator.state_store import StateStore
 
 
@@ -44,6 +45,17 @@ class Binding:
         """
         async with self._turn:
             return await self._check()
+
+    async def must_hold(self) -> None:
+        """As `check`, for whoever would wait until the right state store is there.
+
+        Raises:
+            StateUnavailable
+        """
+        try:
+            await self.check()
+        except (NotBound, OSError) as error:
+            raise StateUnavailable(str(error)) from error
 
     async def _check(self) -> Bound:
         of_blobs = await asyncio.to_thread(self._blobs.store_id)

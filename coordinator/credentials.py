@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
 
 KEY, JOIN_TOKEN = "fgk", "fgj"  # what an API key and a join token begin with
 _FORM = re.compile(r"(fg[jk])_([0-9a-f]{8})_[0-9a-f]{64}")
@@ -46,11 +45,12 @@ class JoinToken:
     used_at: float | None = None
 
 
-class Secret(NamedTuple):
+@dataclass(frozen=True)
+class Secret:
     """A new secret: shown once, as `text`."""
 
     id: str
-    text: str
+    text: str = field(repr=False)
     digest: str
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 
 import structlog
@@ -14,13 +14,19 @@ from coordinator.errors import CredentialNotFound, NotAllowed, NotAuthenticated
 from coordinator.redis_credential_store import CredentialStore
 
 MOST_VALID_S = 90 * 86400.0
+RECHECK_S = 10.0  # a transfer or stream that takes longer shows its key again
 _log = structlog.get_logger(__name__)
 _REFUSED = {
     "unknown": "is not known here, or was revoked",
     "other": "was made for another client",
     "used": "was used already, with another key",
     "expired": "has expired",
+    "struck": "is good, but this agent's key was revoked: delete agent.key in its work folder, it makes a new one, and",
 }
+
+
+async def _always() -> None:
+    """The state is the right one."""
 
 
 class Access(Enum):
@@ -36,6 +42,7 @@ class Doorkeeper:
 
     Args:
         operator_key: the first key, from the settings; what it makes is kept in the store.
+        check_state: raises `StateUnavailable` where the store is not the one that clients enrolled with: they wait.
     """
 
     def __init__(
@@ -44,11 +51,13 @@ class Doorkeeper:
         access: Access = Access.OPEN,
         operator_key: str | None = None,
         clock: Callable[[], float] = time.time,
+        check_state: Callable[[], Awaitable[None]] = _always,
     ) -> None:
         self._store = store
         self.access = access
         self._operator_digest = digest_of(operator_key) if operator_key else ""
         self._clock = clock
+        self._check_state = check_state
 
     async def role(self, secret: str | None) -> Role:
         """What the holder of an API key may do.
@@ -84,6 +93,8 @@ class Doorkeeper:
             return
         known = await self._store.credential(client)
         if known is None or secret is None or not hmac.compare_digest(digest_of(secret), known):
+            if known is None:
+                await self._check_state()
             _log.warning("agent refused", client=client, known=known is not None, with_key=secret is not None)
             raise NotAuthenticated(
                 f"client {client!r} is not enrolled with this key, or was revoked: give its agent a join token "
@@ -96,19 +107,22 @@ class Doorkeeper:
         Raises:
             NotAllowed: the token is not good for this client, or can not be taken here.
         """
-        self._check_line(token)
+        self._refuse_plaintext()
         now = self._clock()
         outcome = await self._store.enrol(id_of(JOIN_TOKEN, token) or "", digest_of(token), client, key_digest, now)
+        if outcome == "unknown":
+            await self._check_state()
         if outcome in _REFUSED:
             _log.warning("join token refused", client=client, reason=_REFUSED[outcome])
             raise NotAllowed(
                 f"join_token: it {_REFUSED[outcome]}; an operator makes another by `fedgalore agents invite {client}`"
             )
-        _log.info("client enrolled", client=client, outcome=outcome)
+        tell = _log.warning if outcome == "replaced" else _log.info
+        tell("client enrolled", client=client, outcome=outcome)
 
     async def create_key(self, name: str, role: Role) -> tuple[ApiKey, str]:
         """A new API key and its secret, which can not be read again."""
-        self._check_line("new")
+        self._refuse_plaintext()
         secret = new_secret(KEY)
         key = ApiKey(secret.id, name, role, secret.digest, self._clock())
         await self._store.add_key(key)
@@ -127,8 +141,11 @@ class Doorkeeper:
 
     async def create_join_token(self, client: str, valid_s: float) -> tuple[JoinToken, str]:
         """A token by which this client can enrol once, and its secret, which can not be read again."""
-        self._check_line("new")
+        self._refuse_plaintext()
         secret, now = new_secret(JOIN_TOKEN), self._clock()
+        for old in await self._store.join_tokens():
+            if old.expires_at < now - MOST_VALID_S:
+                await self._store.remove_join_token(old.id)
         token = JoinToken(secret.id, client, secret.digest, now, now + valid_s)
         await self._store.add_join_token(token)
         _log.info("join token made", token=token.id, client=client)
@@ -155,8 +172,12 @@ class Doorkeeper:
         return token.expires_at < self._clock()
 
     def _check_line(self, secret: str | None) -> None:
-        """Raises `NotAllowed` for a secret where everybody on the network could read it."""
-        if secret is not None and self.access is Access.PLAINTEXT:
+        if secret is not None:
+            self._refuse_plaintext()
+
+    def _refuse_plaintext(self) -> None:
+        """Raises `NotAllowed` where everybody on the network could read a secret."""
+        if self.access is Access.PLAINTEXT:
             raise NotAllowed(
                 "no key or token is taken or made over plaintext beyond this machine (--insecure): revoke what you "
                 "sent, and give this coordinator a certificate (tls_cert, tls_key)"

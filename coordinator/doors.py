@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.doorkeeper import Access
 from coordinator.settings import CoordinatorSettings, SettingsError
-from fedgalore.loopback import is_loopback
+from fedgalore.tls import is_loopback
 
 if TYPE_CHECKING:
     import grpc
@@ -49,6 +49,8 @@ def doors(settings: CoordinatorSettings) -> Doors:
     Raises:
         SettingsError: something is missing, or two settings contradict each other.
     """
+    if settings.client_ca is not None and not settings.mutual_tls:
+        raise SettingsError("mutual_tls: is off, and client_ca asks agents for certificates: unset one of the two")
     open_rest, open_grpc = not is_loopback(settings.rest_host), not is_loopback(settings.grpc_host)
     tls = _tls(settings)
     if tls and settings.insecure:
@@ -74,8 +76,8 @@ def doors(settings: CoordinatorSettings) -> Doors:
             )
         if settings.operator_key is None:
             raise SettingsError(
-                f"operator_key: {host} is open to the network: set FEDGALORE_OPERATOR_KEY_FILE (a file that holds 32 "
-                "characters or more, such as `openssl rand -hex 32` prints); with it, API keys and join tokens are made"
+                f"operator_key: {host} is open to the network: set FEDGALORE_OPERATOR_KEY_FILE, a file that holds 32 "
+                "characters or more (`fedgalore certs --operator-key` makes one); with it, keys and tokens are made"
             )
     return Doors(tls, Access.OPEN if settings.operator_key is None else Access.SECURED)
 

@@ -76,13 +76,13 @@ class Engine(ClientSide, WorkSide):
         """
         return (await self._stepper.send(job_id, jobs.Cancel()))[0]
 
-    async def enrol(self, client: str) -> tuple[Agent, bool]:
+    async def expect(self, client: str) -> tuple[Agent, bool]:
         """The client of this name, and whether it is new: expected, but not seen yet.
 
         Raises:
             InvalidAgent: a name that can not be used.
         """
-        new = await self._agents.enrol(client)
+        new = await self._agents.expect(client)
         return next(agent for agent in await self.agents() if agent.name == client), new
 
     async def forget_agent(self, name: str) -> None:

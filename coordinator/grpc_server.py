@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,14 @@ from grpc_reflection.v1alpha import reflection
 import fedgalore
 from coordinator import messages
 from coordinator.credentials import bearer
+from coordinator.doorkeeper import RECHECK_S
 from coordinator.errors import (
     BlobLost,
     BlobNotFound,
     DomainError,
     InvalidRequest,
     JobNotFound,
+    NotAuthenticated,
     NotParticipant,
     RoundClosed,
     RoundNotFound,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from coordinator.grpc_guard import Context
 
 LONGEST_POLL_S = 60.0
+FIRST_MESSAGE_S = 10.0
 SERVICE = pb.DESCRIPTOR.services_by_name["Federation"].full_name
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
@@ -92,6 +96,11 @@ class Federation(federation_pb2_grpc.FederationServicer):
         version = positive("protocol_version", request.protocol_version)
         software = text("software_version", request.software_version)
         await self._engine.register(client, version, software, dict(request.datasets))
+        try:
+            await self._caller(request, context)
+        except NotAuthenticated:  # revoked meanwhile, and nobody is to wait for it
+            await self._engine.forget_agent(client)
+            raise
         return pb.RegisterResponse(software_version=fedgalore.__version__, presence_s=self._engine.presence_s)
 
     @answers
@@ -103,6 +112,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
         try:
             await asyncio.wait([asked, stopping], return_when=asyncio.FIRST_COMPLETED)
             assignment = asked.result() if asked.done() else None
+            if assignment:
+                await self._caller(request, context)  # who was revoked while it waited gets no work
         finally:
             asked.cancel()
             stopping.cancel()
@@ -120,8 +131,12 @@ class Federation(federation_pb2_grpc.FederationServicer):
         if request.offset > size:
             raise WrongOffset(f"offset: {request.offset}; the blob has {size} bytes", size)
         offset = request.offset
+        asked = time.monotonic()
         try:
             while offset < size:
+                if time.monotonic() - asked > RECHECK_S:
+                    await self._caller(request, context)
+                    asked = time.monotonic()
                 data = await in_thread(self._read, wanted, offset)
                 if not data:
                     raise BlobLost(f"the coordinator has lost blob {wanted} of job {job_id}; ask its operator")
@@ -135,7 +150,11 @@ class Federation(federation_pb2_grpc.FederationServicer):
     async def SubmitUpdate(
         self, requests: AsyncIterator[pb.SubmitUpdateRequest], context: Context
     ) -> pb.SubmitUpdateResponse:
-        first = await anext(requests, None)
+        try:
+            async with asyncio.timeout(FIRST_MESSAGE_S):  # who sends has shown no key yet
+                first = await anext(requests, None)
+        except TimeoutError:
+            raise InvalidRequest(f"header: did not come within {FIRST_MESSAGE_S:.0f} s") from None
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidRequest("header: missing; it is the first message of an update")
         told = first.header

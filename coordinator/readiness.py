@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from pydantic import BaseModel, Field
 from redis.asyncio import Redis
@@ -11,6 +12,7 @@ from redis.exceptions import RedisError
 from coordinator.binding import Binding, NotBound
 from coordinator.blob_store import BlobStore
 from coordinator.errors import StateUnavailable
+from fedgalore.tls import expiry
 
 TIMEOUT_S = 3.0
 
@@ -29,18 +31,21 @@ class Readiness(BaseModel):
 class Probe:
     """Asks Redis over a connection of its own, so a busy pool does not look like a dead server."""
 
-    def __init__(self, redis_url: str, blobs: BlobStore, binding: Binding) -> None:
+    def __init__(self, redis_url: str, blobs: BlobStore, binding: Binding, certificate: Path | None = None) -> None:
         self._redis: Redis = Redis.from_url(
             redis_url, decode_responses=True, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
         )
         self._blobs = blobs
         self._binding = binding
+        self._certificate = certificate
 
     async def readiness(self) -> Readiness:
         warnings: list[str] = []
         checks = {"redis": await self._check_redis(warnings), "blobs": await self._check_blobs()}
         if all(check.ok for check in checks.values()):  # else there is nothing to compare
             checks["binding"] = await self._check_binding(warnings)
+        if self._certificate is not None and (odd := await asyncio.to_thread(_odd, self._certificate)):
+            warnings.append(f"tls_cert: {odd}")
         return Readiness(ready=all(check.ok for check in checks.values()), checks=checks, warnings=warnings)
 
     async def close(self) -> None:
@@ -82,3 +87,10 @@ class Probe:
         if bound.warning:
             warnings.append(f"blobs: {bound.warning}")
         return Check(ok=True, detail="Redis and blob_dir belong together")
+
+
+def _odd(certificate: Path) -> str | None:
+    try:
+        return expiry(certificate)
+    except (OSError, ValueError) as error:
+        return f"{certificate} can not be read ({error})"

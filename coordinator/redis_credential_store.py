@@ -5,6 +5,7 @@
 | `keys`        | hash | id -> API key as JSON, its digest in place of its secret            |
 | `join_tokens` | hash | id -> join token as JSON, likewise; used ones stay until revoked    |
 | `credentials` | hash | client -> digest of its key                                         |
+| `struck`      | set  | digests of revoked clients' keys: no token brings them back         |
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal, Protocol
 from coordinator.credentials import ApiKey, JoinToken, Role
 from coordinator.redis_connection import RedisConnection
 
-Enrolment = Literal["enrolled", "known", "unknown", "other", "used", "expired"]
+Enrolment = Literal["enrolled", "replaced", "known", "struck", "unknown", "other", "used", "expired"]
 
 
 class CredentialStore(Protocol):
@@ -43,7 +44,8 @@ class RedisCredentialStore:
         self._keys = self._connection.key("keys")
         self._tokens = self._connection.key("join_tokens")
         self._credentials = self._connection.key("credentials")
-        self._enrol = self._connection.script("enrol")
+        self._struck = self._connection.key("struck")
+        self._enrol, self._revoke = self._connection.script("enrol"), self._connection.script("revoke")
 
     async def add_key(self, key: ApiKey) -> None:
         await self._ask(self._redis.hset(self._keys, key.id, json.dumps(asdict(key))))
@@ -81,15 +83,15 @@ class RedisCredentialStore:
     async def enrol(self, token_id: str, token_digest: str, client: str, key_digest: str, now: float) -> Enrolment:
         """Takes the token and the client's key in one step, or neither."""
         args = [token_id, token_digest, client, key_digest, repr(now)]
-        outcome: Enrolment = await self._ask(self._enrol(keys=[self._tokens, self._credentials], args=args))
+        outcome: Enrolment = await self._ask(
+            self._enrol(keys=[self._tokens, self._credentials, self._struck], args=args)
+        )
         return outcome
 
     async def revoke(self, client: str) -> bool:
-        """Strikes the client's key and the tokens made for it; False when there was neither."""
-        tokens = [token.id for token in await self.join_tokens() if token.client == client]
-        # Tokens first: whoever enrols in between loses the key again.
-        gone = await self._ask(self._redis.hdel(self._tokens, *tokens)) if tokens else 0
-        return bool(await self._ask(self._redis.hdel(self._credentials, client)) or gone)
+        """Strikes the client's key for good, and the tokens made for it; False when there was neither."""
+        keys = [self._tokens, self._credentials, self._struck]
+        return bool(await self._ask(self._revoke(keys=keys, args=[client])))
 
     async def close(self) -> None:
         await self._connection.close()

@@ -181,7 +181,7 @@ class RedisStateStore:
             pipeline.zadd(self._key("seen"), {agent.name: now})
             await self._ask(pipeline.execute())
 
-    async def enrol(self, agent: AgentRecord) -> bool:
+    async def expect(self, agent: AgentRecord) -> bool:
         """Enters a client that has not been seen yet; False, and nothing changed, when there is one of its name."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.hsetnx(self._key("agents"), agent.name, json.dumps(asdict(agent)))

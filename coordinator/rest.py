@@ -83,12 +83,12 @@ def _agents(engine: Engine, doorkeeper: Doorkeeper) -> APIRouter:
         return views.AgentList(agents=[views.agent_view(agent) for agent in await engine.agents()])
 
     @routes.post("", status_code=201, responses={200: {"model": views.AgentView}})
-    async def enrol(agent: NewAgent, response: Response) -> views.AgentView:
+    async def expect(agent: NewAgent, response: Response) -> views.AgentView:
         """Enters a site that is expected, so that it shows before its agent has come; 200 when it is known already.
 
         An agent needs no entry made beforehand; where credentials are asked for, it needs a join token.
         """
-        found, new = await engine.enrol(agent.name)
+        found, new = await engine.expect(agent.name)
         response.status_code = 201 if new else 200
         return views.agent_view(found)
 

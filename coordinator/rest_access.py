@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator import problems
 from coordinator.credentials import ApiKey, JoinToken, Role, bearer
-from coordinator.doorkeeper import MOST_VALID_S, Access, Doorkeeper
-from coordinator.errors import DomainError, NotAllowed
+from coordinator.doorkeeper import MOST_VALID_S, RECHECK_S, Access, Doorkeeper
+from coordinator.errors import DomainError, NotAllowed, NotAuthenticated
 from coordinator.views import moment
-from fedgalore.loopback import is_loopback
 from fedgalore.strict import Identifier
+from fedgalore.tls import is_loopback
 
 API = "/api/"
 _GUARDED = (API, "/metrics")
@@ -41,17 +42,37 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         role = needed(scope["method"], scope["path"]) if scope["type"] == "http" else None
-        if role is not None:
-            try:
-                headers = Headers(scope=scope)
-                self._check_page(headers)
-                found = await self._doorkeeper.role(bearer(headers.get("authorization")))
-                if role is Role.OPERATOR and found is not role:
-                    raise NotAllowed(f"this key is a {found}'s: {scope['method']} {scope['path']} needs an operator's")
-            except DomainError as error:
-                await problems.of(error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if role is None:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        secret = bearer(headers.get("authorization"))
+        try:
+            self._check_page(headers)
+            found = await self._doorkeeper.role(secret)
+            if role is Role.OPERATOR and found is not role:
+                raise NotAllowed(f"this key is a {found}'s: {scope['method']} {scope['path']} needs an operator's")
+        except DomainError as error:
+            await problems.of(error)(scope, receive, send)
+            return
+        asked, revoked = time.monotonic(), False
+
+        async def while_known(message: Message) -> None:
+            nonlocal asked, revoked
+            if message.get("more_body") and time.monotonic() - asked > RECHECK_S:
+                try:
+                    await self._doorkeeper.role(secret)
+                except NotAuthenticated:
+                    revoked = True
+                    raise
+                asked = time.monotonic()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, while_known)
+        except Exception:
+            if not revoked:
+                raise  # else the answer stays unfinished, and the server cuts the connection
 
     def _check_page(self, headers: Headers) -> None:
         """Where nobody is asked for a key, keeps out pages of other sites that a browser on this machine shows.

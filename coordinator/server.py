@@ -102,9 +102,9 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         credentials = RedisCredentialStore(settings.redis_url)
         stack.push_async_callback(credentials.close)
         operator_key = settings.operator_key.get_secret_value() if settings.operator_key else None
-        doorkeeper = Doorkeeper(credentials, plan.access, operator_key)
         binding = Binding(store, blobs)
-        probe = Probe(settings.redis_url, blobs, binding)
+        doorkeeper = Doorkeeper(credentials, plan.access, operator_key, check_state=binding.must_hold)
+        probe = Probe(settings.redis_url, blobs, binding, plan.tls.certificate if plan.tls else None)
         stack.push_async_callback(probe.close)
 
         parts = {
@@ -185,11 +185,14 @@ async def _rest(app: object, listener: socket.socket, tls: Tls | None) -> AsyncI
         timeout_graceful_shutdown=GRACE_S,
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
+        ssl_ciphers="ECDHE+AESGCM:ECDHE+CHACHA20",  # of TLS 1.2; those of 1.3 are all good
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="rest")
     try:
-        await server.listening.wait()
+        listening = asyncio.ensure_future(server.listening.wait())
+        await asyncio.wait([listening, task], return_when=asyncio.FIRST_COMPLETED)
+        listening.cancel()
         yield
     finally:
         server.should_exit = True

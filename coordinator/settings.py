@@ -33,7 +33,7 @@ class CoordinatorSettings(MergedSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     redis_url: str = Field(
-        default="redis://127.0.0.1:6379/0", description="State store: redis://, rediss:// or unix://"
+        default="redis://127.0.0.1:6379/0", repr=False, description="State store: redis://, rediss:// or unix://"
     )
     blob_dir: Path = Field(default=Path("fedgalore-blobs"), description="Directory of weights and updates")
     rest_host: str = Field(default="127.0.0.1", min_length=1, description="Address that REST listens on")
@@ -67,6 +67,12 @@ class CoordinatorSettings(MergedSettings):
     def _known_scheme(cls, url: str) -> str:
         if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            url = "@"  # the end of a password was taken for the port
+        if "@" in _beyond_the_host(url):
+            raise ValueError("has a password with /, ?, # or @ in it: write those as %2F, %3F, %23 and %40")
         return url
 
     @field_validator("operator_key")
@@ -104,7 +110,7 @@ class CoordinatorSettings(MergedSettings):
     def redis_address(self) -> str:
         """The Redis URL without its credentials, fit for logs and answers."""
         parts = urlsplit(self.redis_url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> CoordinatorSettings:
@@ -114,7 +120,8 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
         SettingsError: naming the variable, flag or file and what it should hold.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
-    if urlsplit(str(given.get("redis_url", ""))).password:
+    flag = str(given.get("redis_url", ""))
+    if urlsplit(flag).password or "@" in _beyond_the_host(flag) or "password" in urlsplit(flag).query:
         raise SettingsError(
             "--redis-url: holds a password, which every process list would show; give the URL by FEDGALORE_REDIS_URL "
             "or FEDGALORE_REDIS_URL_FILE"
@@ -127,6 +134,11 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
         raise SettingsError(
             "\n".join(_line(item["loc"], item["msg"], item["type"]) for item in error.errors())
         ) from None
+
+
+def _beyond_the_host(url: str) -> str:
+    parts = urlsplit(url)
+    return parts.path + parts.query + parts.fragment
 
 
 def _line(location: tuple[int | str, ...], message: str, kind: str) -> str:

@@ -132,7 +132,7 @@ class AgentView(BaseModel):
     datasets: dict[str, int] = Field(description="Training examples by data set")
     software_version: str
     registered: datetime
-    last_seen: datetime | None = Field(description="null: enrolled, but never seen")
+    last_seen: datetime | None = Field(description="null: expected, but never seen")
     task: TaskView | None
 
 

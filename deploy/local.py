@@ -183,10 +183,10 @@ class LocalFederation:
     def http(self) -> httpx.Client:
         """A client of the REST door, with the operator's key where there is one."""
         if self._secured is None:
-            return httpx.Client(base_url=self.rest_url)
+            return httpx.Client(base_url=self.rest_url, trust_env=False)
         trust = ssl.create_default_context(cafile=self._secured.certs / "ca.pem")
         key = {"Authorization": f"Bearer {self._secured.operator_key}"}
-        return httpx.Client(base_url=self.rest_url, verify=trust, headers=key)
+        return httpx.Client(base_url=self.rest_url, verify=trust, headers=key, trust_env=False)
 
     def stop_coordinator(self, sign: signal.Signals = signal.SIGTERM) -> None:
         self.coordinator.stop(sign)

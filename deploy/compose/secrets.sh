@@ -8,10 +8,7 @@ if [ ! -e ca/coordinator.pem ]; then
   fedgalore certs --dir ca --host coordinator --host localhost --host 127.0.0.1 ${COORDINATOR_HOST:+--host "$COORDINATOR_HOST"}
 fi
 cp ca/ca.pem ca/coordinator.pem ca/coordinator.key coordinator/
-if [ ! -e coordinator/operator.key ]; then
-  python -c 'import secrets; print(secrets.token_hex(32))' > coordinator/operator.new
-  mv coordinator/operator.new coordinator/operator.key
-fi
+[ -s coordinator/operator.key ] || { rm -f coordinator/operator.key; fedgalore certs --dir coordinator --operator-key; }
 for agent in "$@"; do
   [ -e "ca/agent-$agent.pem" ] || fedgalore certs --dir ca --agent "$agent"
   cp ca/ca.pem "$agent/ca.pem"

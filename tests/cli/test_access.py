@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from coordinator.redis_server import free_port
 from deploy.local import LocalFederation, Secured
 
 OPERATOR = "operators-key-" + "0" * 32
@@ -116,8 +118,26 @@ def test_certificates_are_added_to_a_folder_and_never_written_over(tmp_path: Pat
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     again = run("certs", "--dir", folder, "--agent", "one")
     assert again.exit_code == 1
-    assert "agent-one.key exists already" in again.stderr
+    assert "agent-one.pem exists already" in again.stderr
+    (tmp_path / "pki/agent-one.pem").unlink()  # as a process that was killed leaves it
+    assert run("certs", "--dir", folder, "--agent", "one").exit_code == 0
+    assert run("certs", "--dir", folder, "--operator-key").exit_code == 0
+    assert len((tmp_path / "pki/operator.key").read_text().strip()) == 64
+    assert run("certs", "--dir", folder, "--operator-key").exit_code == 1
+    for bad in (["--agent", ""], ["--host", " "], ["--agent", "../x"]):
+        assert run("certs", "--dir", str(tmp_path / "b"), *bad).exit_code == 1
+    assert not (tmp_path / "b").exists()
     (tmp_path / "pki/ca.key").write_text("nonsense")
     assert "are no CA that could be read" in run("certs", "--dir", folder, "--agent", "three").stderr
     assert "nothing to make" in run("certs", "--dir", folder).stderr
-    assert "can not be a client's name" in run("certs", "--dir", str(tmp_path / "b"), "--agent", "../x").stderr
+
+
+def test_a_key_for_this_machine_goes_to_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0.5)
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.setenv("FEDGALORE_URL", f"http://127.0.0.1:{free_port()}")
+        assert "no answer from" in run("jobs", "list").stderr
+        with pytest.raises(TimeoutError):
+            proxy.accept()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,6 +36,8 @@ def test_a_key_is_made_with_the_first_join_token_and_stays(tmp_path: Path) -> No
     assert stat.S_IMODE((tmp_path / KEY_FILE).stat().st_mode) == 0o600
     assert line(settings(tmp_path)).key == first.key  # the token is needed once
     assert line(settings(tmp_path, join_token="fgj_y")).key == first.key
+    assert first.key not in repr(first)
+    assert "fgj_x" not in repr(first)
     assert first.metadata == (("authorization", f"Bearer {first.key}"),)
     assert len(first.key_sha256) == 64
     assert first.key_sha256 not in first.key
@@ -51,6 +55,29 @@ def test_a_key_that_can_not_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match=f"work_dir: the agent's key .*{KEY_FILE}"):
         line(settings(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "fga_short", "fga_" + "0" * 64 + "\nfga_" + "0" * 64])
+def test_a_file_that_holds_no_key_burns_no_token(tmp_path: Path, content: str) -> None:
+    (tmp_path / KEY_FILE).write_text(content)
+    with pytest.raises(SettingsError, match="holds no key; delete it"):
+        line(settings(tmp_path, join_token="fgj_x"))
+
+
+def test_a_used_token_may_be_tidied_away(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    with pytest.raises(SettingsError, match="join_token_file: .*token can not be read"):
+        line(settings(tmp_path, join_token_file=file))
+    file.write_text("\n")
+    with pytest.raises(SettingsError, match="join_token_file: .*token is empty"):
+        line(settings(tmp_path, join_token_file=file))
+    file.write_text("fgj_x\n")
+    first = line(settings(tmp_path, join_token_file=file))
+    assert first.join_token == "fgj_x"
+    file.write_text("")
+    assert line(settings(tmp_path, join_token_file=file)) == Line(key=first.key)
+    file.unlink()
+    assert line(settings(tmp_path, join_token_file=file)) == Line(key=first.key)
 
 
 @pytest.mark.parametrize(
@@ -86,15 +113,17 @@ def test_no_key_travels_in_plaintext_beyond_this_machine(tmp_path: Path) -> None
     [
         ({"ca": "none.pem"}, "ca: .*none.pem can not be read"),
         ({"ca": "train.jsonl"}, "ca: .*train.jsonl is no PEM file"),
-        ({"ca": "ca.pem", "tls_cert": "ca.pem"}, "certificate and key go together"),
+        ({"ca": "ca.pem", "tls_cert": "ca.pem"}, "certificate and key go together|is no certificate"),
+        ({"tls_cert": "ca.pem", "tls_key": "ca.pem"}, "tls_cert: .* is plaintext: name the ca"),
+        ({"ca": "ca.pem", "insecure": True}, "ca: .* is plaintext: unset insecure"),
         ({"ca": "ca.pem", "tls_key": "ca.pem"}, "certificate and key go together"),
     ],
 )
-def test_files_that_do_not_fit_are_named(tmp_path: Path, given: dict[str, str], words: str) -> None:
+def test_files_that_do_not_fit_are_named(tmp_path: Path, given: dict[str, Any], words: str) -> None:
     (tmp_path / "ca.pem").write_text(PEM)
     (tmp_path / "train.jsonl").write_text("{}")
     with pytest.raises(SettingsError, match=words):
-        line(settings(tmp_path, **{name: tmp_path / file for name, file in given.items()}))
+        line(settings(tmp_path, **{name: tmp_path / v if isinstance(v, str) else v for name, v in given.items()}))
 
 
 def test_the_join_token_comes_from_a_file_and_shows_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,12 +133,13 @@ def test_the_join_token_comes_from_a_file_and_shows_nowhere(tmp_path: Path, monk
     )
     monkeypatch.setenv("FEDGALORE_AGENT_JOIN_TOKEN_FILE", str(tmp_path / "token"))
     loaded = load(tmp_path / "agent.yaml")
-    assert loaded.join_token == SecretStr("fgj_geheim")
-    assert "geheim" not in repr(loaded)
+    assert line(loaded.model_copy(update={"work_dir": tmp_path, "ca": None})).join_token == "fgj_geheim"
     assert loaded.ca == tmp_path / "pki/ca.pem"
     monkeypatch.setenv("FEDGALORE_AGENT_JOIN_TOKEN", "fgj_other")
-    with pytest.raises(SettingsError, match="both set"):
-        load(tmp_path / "agent.yaml")
+    assert load(tmp_path / "agent.yaml").join_token == SecretStr("fgj_other")
+    assert "other" not in repr(load(tmp_path / "agent.yaml"))
+    with pytest.raises(SettingsError, match="both are set"):
+        line(load(tmp_path / "agent.yaml"))
 
 
 @asynccontextmanager
@@ -148,3 +178,16 @@ async def test_a_revoked_agent_is_out_with_its_next_call(coordinator: Coordinato
             await agent.next_task(0)
         with pytest.raises(Refused):
             await agent.register({"d": 1})
+
+
+async def test_a_key_for_this_machine_goes_to_no_proxy(
+    coordinator: Coordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0.5)
+        for name in ("HTTP_PROXY", "http_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        async with connected(coordinator, tmp_path, None) as agent:
+            await asyncio.wait_for(agent.register({"d": 1}), 20)
+        with pytest.raises(TimeoutError):
+            proxy.accept()

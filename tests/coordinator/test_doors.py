@@ -13,7 +13,7 @@ from cli.main import app
 from coordinator.doorkeeper import Access
 from coordinator.doors import doors
 from coordinator.settings import CoordinatorSettings, SettingsError, load
-from fedgalore.loopback import is_loopback
+from fedgalore.tls import is_loopback
 
 KEY = SecretStr("k" * 32)
 
@@ -140,7 +140,25 @@ def test_secrets_are_in_no_text_of_the_settings_and_not_passed_on(
     assert not {"FEDGALORE_OPERATOR_KEY", "FEDGALORE_OPERATOR_KEY_FILE"} & set(settings.environment())
 
 
+@pytest.mark.parametrize("password", ["Ab1/cdGEHEIM", "12/cdGEHEIM", "a?b/GEHEIM", "a#GEHEIM", "x@yGEHEIM/"])
+def test_a_password_that_breaks_its_url_is_refused_and_not_shown(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDGALORE_REDIS_URL", f"redis://:{password}@127.0.0.1:6379/0")
+    with pytest.raises(SettingsError, match="FEDGALORE_REDIS_URL .*%2F") as caught:
+        load()
+    assert "GEHEIM" not in str(caught.value)
+
+
+def test_the_address_of_redis_is_told_without_what_proves_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDGALORE_REDIS_URL", "redis://me:a%2FGEHEIM@127.0.0.1:6379/3?password=GEHEIM")
+    settings = load()
+    assert settings.redis_address == "redis://127.0.0.1:6379/3"
+    assert "GEHEIM" not in repr(settings)
+
+
 def test_a_password_in_a_flag_is_refused_for_process_lists_show_it() -> None:
-    with pytest.raises(SettingsError, match="--redis-url: .*FEDGALORE_REDIS_URL_FILE") as caught:
-        load(flags={"redis_url": "redis://:geheim@127.0.0.1/0"})
-    assert "geheim" not in str(caught.value)
+    for url in ("redis://:geheim@127.0.0.1/0", "redis://127.0.0.1/0?password=geheim", "redis://:a/geheim@127.0.0.1/0"):
+        with pytest.raises(SettingsError, match="--redis-url: .*FEDGALORE_REDIS_URL_FILE") as caught:
+            load(flags={"redis_url": url})
+        assert "geheim" not in str(caught.value)

@@ -525,9 +525,9 @@ async def test_no_more_jobs_and_clients_than_the_limits(redis_url: str) -> None:
         with pytest.raises(TooMany, match="2 are enrolled.*FEDGALORE_MAX_AGENTS"):
             await engine.register("c", PROTOCOL_VERSION, "0.1", {"reviews": 20})
         with pytest.raises(TooMany, match="FEDGALORE_MAX_AGENTS"):
-            await engine.enrol("c")
+            await engine.expect("c")
         await engine.forget_agent("a")
-        await engine.enrol("c")
+        await engine.expect("c")
         jobs = [(await engine.create(a_spec(), key))[0] for key in ("one", "two")]
         with pytest.raises(TooMany, match="2 jobs are active.*FEDGALORE_MAX_JOBS"):
             await engine.create(a_spec(), "three")

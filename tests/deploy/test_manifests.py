@@ -106,7 +106,6 @@ def test_the_secured_overlay_renders_with_the_files_that_its_comment_makes(tmp_p
     assert command
     words = [str(pki) if word == "pki" else word for word in command[1].split()]
     assert CliRunner().invoke(app, words).exit_code == 0
-    (pki / "operator.key").write_text("k" * 64)
     resources = kustomized(tmp_path / "k8s-secured")
     secrets = {item["metadata"]["name"]: item for item in resources if item["kind"] == "Secret"}
     pods = {i["metadata"]["name"]: i["spec"]["template"]["spec"] for i in resources if i["kind"] in WORKLOADS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -26,7 +26,16 @@ def secured(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterat
     assert made.exit_code == 0, made.output
     doors = Secured(folder / "certs", OPERATOR)
     with LocalFederation(folder / "run", agents_of(folder), secured=doors) as federation:
-        yield Running(federation, tiny_bert)
+        running = Running(federation, tiny_bert)
+        wait_for_agents(running, NAMES)
+        yield running
+
+
+def wait_for_agents(running: Running, names: Sequence[str]) -> None:
+    end = time.monotonic() + 60
+    while not set(names) <= {agent["name"] for agent in running.get("agents")["agents"]}:
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def exit_status(process: Process, within_s: float) -> int | None:
@@ -62,11 +71,12 @@ def test_a_revoked_agent_ends_within_one_poll_and_comes_back_when_invited(secure
     assert exit_status(west, within_s=60) == 3, west.last_lines()
     token = secured.ask("POST", "join-tokens", json={"client": "west"}).json()["token"]
     west.environment = {**west.environment, "FEDGALORE_AGENT_JOIN_TOKEN": token}
+    west.start()  # with the key that was revoked, perhaps because it was stolen
+    assert exit_status(west, within_s=60) == 3, west.last_lines()
+    assert "delete agent.key" in west.last_lines()
+    (secured.federation.root / "agents/west/work/agent.key").unlink()
     west.start()
-    end = time.monotonic() + 60
-    while "west" not in [agent["name"] for agent in secured.get("agents")["agents"]]:
-        assert time.monotonic() < end, west.last_lines()
-        time.sleep(0.1)
+    wait_for_agents(secured, ["west"])
 
 
 def test_no_secret_shows_in_a_log_or_a_process_list(secured: Running) -> None:

@@ -1,0 +1,34 @@
+"""What may travel in plaintext, and how long a certificate is good: the same at both ends of a line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+SOON = timedelta(days=30)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name `localhost`, is of this machine alone; a wildcard address is not."""
+    host = host.strip("[]").rstrip(".").lower()
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def expiry(certificate: Path) -> str | None:
+    """What is to be said of a certificate's end: that it has come, or comes within 30 days; else None.
+
+    Raises:
+        OSError, ValueError: it can not be read.
+    """
+    from cryptography import x509
+
+    ends = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    if ends > datetime.now(UTC) + SOON:
+        return None
+    return f"{certificate} {'ends' if ends > datetime.now(UTC) else 'ended'} on {ends:%Y-%m-%d}; renew it"
