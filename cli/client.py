@@ -25,7 +25,12 @@ STREAM_S = 120.0  # of silence inside of a download: a large matrix may have to 
 
 Url = Annotated[
     str,
-    typer.Option("--url", envvar="FEDGALORE_URL", help="Address of the coordinator's REST door.", show_default=True),
+    typer.Option(
+        "--url",
+        envvar="FEDGALORE_URL",
+        help="Address of the coordinator's REST door. Its key: FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE.",
+        show_default=True,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the coordinator answers, as JSON.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, as `fedgalore jobs list` shows it.")]

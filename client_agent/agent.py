@@ -15,10 +15,11 @@ from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.data import LocalData
 from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, RoundOver
+from client_agent.retries import words
 from client_agent.session import Session, State, advance
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
-from client_agent.transport import Transport, words
+from client_agent.transport import Transport
 from fedgalore.faults import Fault, reach
 
 POLL_S = 30.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,11 +10,11 @@ from typing import Any, TypeVar
 import grpc
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never, wait_random_exponential
-from tenacity.stop import stop_base
 
 from client_agent.cache import Blob, Cache
 from client_agent.credential import Line
 from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
+from client_agent.retries import BrokenTransfer, Patience, passes, within, words
 from fedgalore import PROTOCOL_VERSION, __version__
 from fedgalore.faults import Fault, reach
 from protos import CHUNK_BYTES, MAX_RESPONSE_BYTES
@@ -34,41 +33,9 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 5_000),  # the default of two minutes would outlast a restart by far
 ]
 _Status = grpc.StatusCode
-# INTERNAL, UNKNOWN: a broken stream or a crash in a handler. CANCELLED: the server shuts down. OUT_OF_RANGE: an upload
-# goes on elsewhere by now. ABORTED: the connection that broke still holds the upload.
-_TRANSIENT = {
-    _Status.UNAVAILABLE,
-    _Status.DEADLINE_EXCEEDED,
-    _Status.INTERNAL,
-    _Status.UNKNOWN,
-    _Status.CANCELLED,
-    _Status.OUT_OF_RANGE,
-    _Status.ABORTED,
-}
 _ROUND_OVER = {_Status.NOT_FOUND, _Status.FAILED_PRECONDITION, _Status.PERMISSION_DENIED}
 
 T = TypeVar("T")
-
-
-class BrokenTransfer(Exception):
-    """A stream ended early or delivered other bytes; worth another attempt."""
-
-
-class _Patience(stop_base):
-    """Ends the retries when nothing has moved for `limit_s` seconds."""
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._furthest = -1
-        self._since = time.monotonic()
-
-    def reached(self, position: int) -> None:
-        """Notes bytes that were never reached before as a sign of life."""
-        if position > self._furthest:
-            self._furthest, self._since = position, time.monotonic()
-
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        return time.monotonic() - self._since >= self._limit_s
 
 
 class Transport:
@@ -149,7 +116,7 @@ class Transport:
         """The blob's file in the cache, fetched if it is not there; goes on where an earlier attempt ended."""
         if (path := cache.find(blob)) is not None:
             return path
-        patience = _Patience(self._patience_s)
+        patience = Patience(self._patience_s)
         corrupt = 0
 
         async def attempt() -> Path:
@@ -168,7 +135,7 @@ class Transport:
 
         return await self._persist(attempt, patience)
 
-    async def _fill(self, partial: Path, blob: Blob, job_id: str, round_number: int, patience: _Patience) -> None:
+    async def _fill(self, partial: Path, blob: Blob, job_id: str, round_number: int, patience: Patience) -> None:
         with partial.open("ab") as file:
             offset = file.tell()
             if offset >= blob.size_bytes:
@@ -178,7 +145,7 @@ class Transport:
             )
             call = self._stub.DownloadBlob(request, metadata=self._line.metadata)
             try:
-                while part := await _within(STALL_S, call.read()):  # its end is false
+                while part := await within(STALL_S, call.read()):  # its end is false
                     file.write(part.data)
                     reach(Fault.CHUNK_RECEIVED)
                     patience.reached(file.tell())
@@ -197,7 +164,7 @@ class Transport:
             Rejected: the coordinator found it wrong.
         """
         reference = pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
-        patience = _Patience(self._patience_s)
+        patience = Patience(self._patience_s)
 
         async def parts(offset: int) -> AsyncIterator[pb.SubmitUpdateRequest]:
             header = pb.UpdateHeader(
@@ -227,7 +194,7 @@ class Transport:
 
     async def report(self, request: pb.ReportProgressRequest) -> pb.ReportProgressResponse:
         """Delivers an evaluation or a failure."""
-        return await self._persist(lambda: self.heartbeat(request), _Patience(self._patience_s))
+        return await self._persist(lambda: self.heartbeat(request), Patience(self._patience_s))
 
     async def heartbeat(self, request: pb.ReportProgressRequest) -> pb.ReportProgressResponse:
         """One attempt at `ReportProgress`.
@@ -250,7 +217,7 @@ class Transport:
             return await attempt()
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception(_passes),
+            retry=retry_if_exception(passes),
             wait=wait_random_exponential(multiplier=0.25, max=15),
             stop=stop,
             before_sleep=self._note_away,
@@ -275,7 +242,7 @@ class Transport:
         )
 
     def _translate(self, error: Exception) -> AgentError:
-        if _passes(error):
+        if passes(error):
             return CoordinatorAway(f"no answer from {self._address} for {self._patience_s:.0f} s ({words(error)})")
         assert isinstance(error, grpc.aio.AioRpcError)
         if error.code() is _Status.UNAUTHENTICATED:
@@ -283,26 +250,3 @@ class Transport:
         if error.code() is _Status.UNIMPLEMENTED:
             return Rejected(f"what listens at {self._address} does not speak this protocol ({words(error)})")
         return RoundOver(words(error)) if error.code() in _ROUND_OVER else Rejected(words(error))
-
-
-async def _within(limit_s: float, answer: Awaitable[T]) -> T:
-    """`asyncio.wait_for`, which before Python 3.12 may lose a cancellation.
-
-    Raises:
-        TimeoutError: nothing came for `limit_s` seconds.
-    """
-    async with asyncio.timeout(limit_s):
-        return await answer
-
-
-def words(error: BaseException | None) -> str:
-    """An error for people: the coordinator's own words where it has some."""
-    if isinstance(error, grpc.aio.AioRpcError):
-        return error.details() or error.code().name
-    return str(error) or type(error).__name__
-
-
-def _passes(error: BaseException) -> bool:
-    if isinstance(error, grpc.aio.AioRpcError):
-        return error.code() in _TRANSIENT
-    return isinstance(error, TimeoutError | BrokenTransfer)
