@@ -20,7 +20,7 @@ from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
 from fedgalore.faults import Fault, reach
-from fedgalore.job_spec import JobSpec
+from fedgalore.job_spec import JobSpec, explain
 from fedgalore.plan import TrainingPlan
 from protos import federation_pb2 as pb
 
@@ -154,7 +154,8 @@ class Assignment:
         try:
             return JobSpec.model_validate_json(self._task.spec_json)
         except ValidationError as error:
-            raise CannotTrain(f"this version of the agent does not know such a job; upgrade it ({error})") from error
+            rows = "; ".join(f"{row['field']}: {row['problem']}" for row in explain(error))
+            raise CannotTrain(f"this version of the agent does not know such a job; upgrade it ({rows})") from None
 
     def _local_data(self, spec: JobSpec) -> LocalData:
         data = self._site.data.get(spec.data.name)

@@ -19,9 +19,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from client_agent.errors import Rejected, WorkDirUnusable
+from fedgalore.model_folder import ModelFolderError, check_name
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -151,12 +152,13 @@ class Cache:
         """Where the base model made of these files belongs.
 
         Raises:
-            Rejected: a file name leads out of the folder.
+            Rejected: a file name leads out of the folder, or is that of a pickle, a program or anything else unusual.
         """
         for name in files:
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name:
-                raise Rejected(f"the coordinator named a model file {name!r}, which is no path inside a folder")
+            try:
+                check_name(name)
+            except ModelFolderError as error:
+                raise Rejected(f"the coordinator named a bad model file: {error}") from error
         listing = "\n".join(f"{name}\0{blob.sha256}" for name, blob in sorted(files.items()))
         return self._models / hashlib.sha256(listing.encode()).hexdigest()
 
@@ -177,16 +179,17 @@ class Cache:
         draft = folder.with_suffix(".draft")
         for leftover in (draft, folder):
             shutil.rmtree(leftover, ignore_errors=True)
+        draft.mkdir()
         for name, blob in files.items():
             source, target = sources[blob.sha256], draft / name
-            target.parent.mkdir(parents=True, exist_ok=True)
             if source != self._path(blob):
                 target.symlink_to(source.resolve())
                 continue
             try:
                 target.hardlink_to(source)
             except OSError:
-                shutil.copyfile(source, target)
+                with source.open("rb") as original, target.open("xb") as copy:  # never into a file that is there
+                    shutil.copyfileobj(original, copy)
         return draft.replace(folder)
 
     def update(self, client: str, job_id: str, round_number: int) -> Path:

@@ -16,7 +16,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from fedgalore.data import SplitFile
 from fedgalore.job_spec import explain
-from fedgalore.settings import MergedSettings, SettingsError, from_file
+from fedgalore.settings import MergedSettings, SettingsError, expanded, from_file
 from fedgalore.strict import Identifier
 
 __all__ = ["AgentSettings", "DataSet", "SettingsError", "load"]
@@ -39,6 +39,7 @@ class DataSet(BaseModel):
     prompt: str | None = None
     completion: str | None = None
     quoting: bool = Field(default=True, description="Whether quotes in CSV/TSV files enclose fields")
+    follow_links: bool = Field(default=False, description="Whether images may be links to files in other folders")
 
     @field_validator("text", mode="before")
     @classmethod
@@ -52,7 +53,16 @@ class DataSet(BaseModel):
 
     def columns(self, path: Path) -> SplitFile:
         """How to read one of the files."""
-        return SplitFile(path, self.text, self.image, self.label, self.prompt, self.completion, self.quoting)
+        return SplitFile(
+            path,
+            self.text,
+            self.image,
+            self.label,
+            self.prompt,
+            self.completion,
+            self.quoting,
+            follow_links=self.follow_links,
+        )
 
 
 class AgentSettings(MergedSettings):
@@ -61,7 +71,9 @@ class AgentSettings(MergedSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     name: Identifier = Field(description="The client's name; unique in the federation")
-    coordinator: str = Field(default="127.0.0.1:50051", pattern=r"^\S+:\d+$", description="host:port of its gRPC door")
+    coordinator: str = Field(
+        default="127.0.0.1:50051", pattern=r"^\S+:[0-9]{1,5}$", description="host:port of its gRPC door"
+    )
     work_dir: Path = Field(description="Folder of this agent alone: its key, downloads, base models, updates")
     join_token: SecretStr | None = Field(default=None, description="Lets this client bring a key of its own, once")
     join_token_file: Path | None = Field(default=None, description="File that holds it, in place of join_token")
@@ -103,18 +115,29 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
 def _anchored(settings: AgentSettings, base: Path) -> AgentSettings:
     """The settings with every path absolute, seen from `base`."""
 
-    def path(value: Path) -> Path:
-        return base / value.expanduser()
+    def path(field: str, value: Path) -> Path:
+        try:
+            return base / expanded(value)
+        except ValueError as error:
+            raise SettingsError(f"{field}: {error}") from None
 
-    data = {
-        name: item.model_copy(update={"train": path(item.train), "test": path(item.test) if item.test else None})
-        for name, item in settings.data.items()
-    }
-    models = tuple(path(folder) for folder in settings.models)
+    data = {}
+    for name, item in settings.data.items():
+        splits = {"train": item.train, "test": item.test}
+        data[name] = item.model_copy(
+            update={key: path(f"data.{name}.{key}", split) if split else None for key, split in splits.items()}
+        )
+    models = tuple(path("models", folder) for folder in settings.models)
     for folder in models:
-        if not folder.is_dir():
+        if not _is_folder(folder):
             raise SettingsError(f"models: {folder} is not a folder; remove it or correct the path")
-    given = {name: getattr(settings, name) for name in ("ca", "tls_cert", "tls_key", "join_token_file")}
-    files = {name: path(file) for name, file in given.items() if file is not None}
-    places = {"work_dir": path(settings.work_dir), "models": models, "data": data, **files}
-    return settings.model_copy(update=places)
+    given = {name: getattr(settings, name) for name in ("work_dir", "ca", "tls_cert", "tls_key", "join_token_file")}
+    files = {name: path(name, file) for name, file in given.items() if file is not None}
+    return settings.model_copy(update={"models": models, "data": data, **files})
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # such as a name longer than any
+        return False

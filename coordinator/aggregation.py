@@ -19,9 +19,9 @@ from torch import Tensor
 from coordinator.blob_store import BlobStore
 from coordinator.errors import BlobLost
 from coordinator.job import Job, Prepared
-from coordinator.model_source import MODEL_FILES, SourceError, fetched_folder
+from coordinator.model_source import SourceError, fetched_folder
 from coordinator.round_state import BlobRef, ModelVersion
-from fedgalore import layout
+from fedgalore import layout, model_folder
 from fedgalore.faults import Fault, reach
 from fedgalore.job_spec import JobSpec
 from fedgalore.methods import method_of
@@ -58,7 +58,7 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def prepare(spec: JobSpec, blobs: BlobStore) -> Prepared:
+def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False) -> Prepared:
     """Reads `model.source`, draws its new weights and stores what agents and downloads need.
 
     Raises:
@@ -66,7 +66,7 @@ def prepare(spec: JobSpec, blobs: BlobStore) -> Prepared:
     """
     try:
         source = fetched_folder(spec.model.source)
-        task = TaskModel.load(spec, source)
+        task = TaskModel.load(spec, source, allow_pickle=allow_pickle)
     except SourceError as error:
         raise PreparationError(f"model.source: {error}") from error
     except TaskError as error:
@@ -84,7 +84,8 @@ def prepare(spec: JobSpec, blobs: BlobStore) -> Prepared:
         reach(Fault.MODEL_EXPORTED)
         prepared = Prepared(
             plan=task.plan.to_dict(),
-            base_model=_store_folder(source, blobs),
+            # No site is sent a pickle: the model as it was read takes its place.
+            base_model=_store_folder(source if model_folder.has_safetensors(source) else export, blobs),
             export=_store_folder(export, blobs),
             model=ModelVersion(version=0, weights=blobs.put_file(weights, move=True)),
         )
@@ -93,8 +94,7 @@ def prepare(spec: JobSpec, blobs: BlobStore) -> Prepared:
 
 
 def _store_folder(folder: Path, blobs: BlobStore) -> tuple[tuple[str, BlobRef], ...]:
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in MODEL_FILES)
-    return tuple((path.name, blobs.put_file(path)) for path in files)
+    return tuple((path.name, blobs.put_file(path)) for path in model_folder.files(folder))
 
 
 def _check_export(export: Path, plan: TrainingPlan) -> None:

@@ -48,9 +48,10 @@ class _NoRoom(Exception):
 class Aggregator:
     """Looks for work and does it, one piece after the other."""
 
-    def __init__(self, engine: Engine, blobs: BlobStore) -> None:
+    def __init__(self, engine: Engine, blobs: BlobStore, allow_pickle: bool = False) -> None:
         self.engine = engine
         self._blobs = blobs
+        self._allow_pickle = allow_pickle
         self._stop = asyncio.Event()
         self._in_hand: tuple[str, str] | None = None  # job and piece
 
@@ -137,7 +138,7 @@ class Aggregator:
         from coordinator import aggregation
 
         try:
-            prepared = await self._compute(aggregation.prepare, job.parsed, self._blobs)
+            prepared = await self._compute(aggregation.prepare, job.parsed, self._blobs, self._allow_pickle)
         except _NoRoom:
             raise
         except (aggregation.PreparationError, OSError) as error:
@@ -246,7 +247,7 @@ def build(settings: CoordinatorSettings) -> Aggregator:
 
     store = RedisStateStore(settings.redis_url)
     engine = Engine(store, presence_s=settings.presence_s, lease=Lease(store, AGGREGATOR, settings.lease_s))
-    return Aggregator(engine, DirectoryBlobStore(settings.blob_dir))
+    return Aggregator(engine, DirectoryBlobStore(settings.blob_dir), settings.allow_pickle)
 
 
 async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False) -> None:

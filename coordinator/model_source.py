@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MODEL_FILES = (".json", ".txt", ".model", ".safetensors", ".jinja")  # what a model folder is made of; never pickle
+from fedgalore.model_folder import SUFFIXES, ModelFolderError, check_links
+
 SECOND_COPIES = ("consolidated*", "*/*")  # of weights that the folder holds already
 
 
@@ -16,13 +17,19 @@ def local_folder(source: str) -> Path | None:
     """The folder, or None for what may be a hub id.
 
     Raises:
-        SourceError: a path where no model folder is.
+        SourceError: a path where no model folder is, or a folder with links to files elsewhere.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        if (folder / "config.json").is_file():
+    try:
+        folder = Path(source).expanduser()
+        if folder.is_dir():
+            if not (folder / "config.json").is_file():
+                raise SourceError(f"{source} has no config.json; name a folder that save_pretrained wrote")
+            check_links(folder)
             return folder
-        raise SourceError(f"{source} has no config.json; name a folder that save_pretrained wrote")
+    except ModelFolderError as error:
+        raise SourceError(str(error)) from error
+    except (OSError, RuntimeError) as error:  # too long a name, a folder that is closed to us, an unknown ~user
+        raise SourceError(f"{source} can not be looked at ({error}); correct the path") from error
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise SourceError(f"the coordinator sees no folder {source}; give the path as the coordinator sees it")
     return None
@@ -39,7 +46,7 @@ def fetched_folder(source: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [f"*{suffix}" for suffix in MODEL_FILES]
+    patterns = [f"*{suffix}" for suffix in SUFFIXES]
     try:
         return Path(snapshot_download(source, allow_patterns=patterns, ignore_patterns=list(SECOND_COPIES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

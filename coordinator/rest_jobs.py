@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import yaml
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from fastapi import Path as PathParameter
 from pydantic import ValidationError
@@ -23,6 +21,7 @@ from coordinator.errors import InvalidJob, NotReady, VersionNotFound
 from coordinator.job import Job, ModelVersion, Status
 from coordinator.model_archive import ModelArchive
 from coordinator.model_source import SourceError, local_folder
+from fedgalore.documents import DocumentError, read_json, read_yaml
 from fedgalore.job_spec import JobSpec, explain
 
 MAX_ROUNDS = 10_000  # of one page
@@ -198,12 +197,10 @@ def read_job(body: bytes, content_type: str) -> JobSpec:
     kind = content_type.partition(";")[0].strip().lower()
     if kind != "application/json" and kind not in YAML_TYPES:
         raise HTTPException(415, "send the job with Content-Type: application/json or application/yaml")
-    name = "JSON" if kind == "application/json" else "YAML"
     try:
-        document = json.loads(body) if name == "JSON" else yaml.safe_load(body)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InvalidJob([{"field": "document", "problem": f"not valid {name}: {reason}"}]) from None
+        document = read_json(body) if kind == "application/json" else read_yaml(body)
+    except DocumentError as error:
+        raise InvalidJob([{"field": "document", "problem": str(error)}]) from None
     if not isinstance(document, dict):
         problem = "a job is a mapping with the keys name, model, data, ..."
         raise InvalidJob([{"field": "document", "problem": problem}])

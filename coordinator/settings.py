@@ -18,7 +18,7 @@ from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 
 from coordinator.agents import MAX_AGENTS
 from coordinator.state_store import MAX_JOBS
-from fedgalore.settings import MergedSettings, SettingsError, from_file, with_secrets
+from fedgalore.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
 
 __all__ = ["CoordinatorSettings", "SettingsError", "load"]
 
@@ -59,6 +59,9 @@ class CoordinatorSettings(MergedSettings):
     lease_s: float = Field(
         default=10, ge=1, le=300, description="Time after which another replica takes over from one that died"
     )
+    allow_pickle: bool = Field(
+        default=False, description="Take model folders whose weights are a pickle, read without running code"
+    )
     log_format: Literal["auto", "json", "text"] = Field(default="auto", description="auto: JSON unless at a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -85,7 +88,7 @@ class CoordinatorSettings(MergedSettings):
     @field_validator("blob_dir", "port_file", "tls_cert", "tls_key", "client_ca")
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
-        return path.expanduser() if path else path
+        return expanded(path) if path else path
 
     def environment(self) -> dict[str, str]:
         """This process' variables with these settings in them, for a child that shares the state and the blobs.
@@ -98,6 +101,7 @@ class CoordinatorSettings(MergedSettings):
             "threads": self.threads,
             "presence_s": self.presence_s,
             "lease_s": self.lease_s,
+            "allow_pickle": self.allow_pickle,
             "log_format": self.log_format,
             "log_level": self.log_level,
         }

@@ -58,6 +58,8 @@ class SplitFile:
     `domain`: a column that tells where an example is from; it comes along as `"domain"` and is not trained on.
 
     `quoting`: whether quotes in a CSV/TSV file enclose fields. Many TSV files use them as plain characters.
+
+    `follow_links`: whether images may be links to files outside of the folder.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class SplitFile:
     completion: str | None = None
     quoting: bool = True
     domain: str | None = None
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         named = {
@@ -110,7 +113,7 @@ def read_examples(split: SplitFile) -> list[Example]:
 
 def _examples(split: SplitFile) -> Iterator[Example]:
     if not split.columns:
-        return _images_by_class(split.path)
+        return _images_by_class(split.path, split.follow_links)
     if split.path.is_dir():
         raise DataError(
             "is a folder, in which there are no columns",
@@ -127,12 +130,12 @@ def _examples(split: SplitFile) -> Iterator[Example]:
     return (_example(split, row, record) | _domain(split, row, record) for row, record in reader(split))
 
 
-def _images_by_class(folder: Path) -> Iterator[Example]:
+def _images_by_class(folder: Path, follow_links: bool) -> Iterator[Example]:
     if folder.is_file():
         raise DataError("no columns are named, and it is no folder of images", path=folder, remedy=COLUMNS_REMEDY)
     try:
         for row, (label, name) in enumerate(images.by_class(folder), start=1):
-            yield {"row": row, "image": str(images.checked(folder, name)), "label": label}
+            yield {"row": row, "image": str(images.checked(folder, name, follow_links)), "label": label}
     except images.ImageError as error:
         raise DataError(str(error), path=folder) from error
 
@@ -168,7 +171,7 @@ def _text(split: SplitFile, row: int, record: dict[str, Any], column: str) -> st
 def _image(split: SplitFile, row: int, record: dict[str, Any], column: str) -> str:
     name = _text(split, row, record, column)
     try:
-        return str(images.checked(split.path.parent, name))
+        return str(images.checked(split.path.parent, name, split.follow_links))
     except images.ImageError as error:
         raise DataError(str(error), path=split.path, row=row, column=column) from error
 
@@ -226,7 +229,7 @@ def _read_jsonl(split: SplitFile) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"not JSON ({error})", path=split.path, row=row, remedy="JSONL holds one JSON object on each line"
                 ) from error

@@ -35,16 +35,19 @@ def by_class(folder: Path) -> Iterator[tuple[str, str]]:
         yield from ((entry.name, f"{entry.name}/{name}") for name in files if not name.startswith("."))
 
 
-def checked(folder: Path, name: str) -> Path:
+def checked(folder: Path, name: str, follow_links: bool = False) -> Path:
     """The image of a relative name in or below `folder`: its absolute path, with links followed.
 
     Its header and checksums are looked at; nothing is decoded.
+
+    Args:
+        follow_links: links may lead out of the folder; names still may not.
 
     Raises:
         ImageError: there is no such file, the name or a link leads out of the folder, it is no image of a known kind,
             larger than Pillow finds safe, of more than 8 bits a channel, or damaged as far as this shows.
     """
-    path = _inside(folder, name)
+    path = _inside(folder, name, follow_links)
     with _opened(path, name) as image:
         image.verify()
     return path
@@ -61,7 +64,7 @@ def decode(path: Path) -> Image.Image:
         return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
 
 
-def _inside(folder: Path, name: str) -> Path:
+def _inside(folder: Path, name: str, follow_links: bool) -> Path:
     try:
         name.encode()
         root = folder.resolve()
@@ -69,8 +72,13 @@ def _inside(folder: Path, name: str) -> Path:
         there = path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a name that no file can have
         raise ImageError(f"image {name!r} can not be found ({error}); correct the name") from error
-    if Path(name).is_absolute() or not path.is_relative_to(root):
-        raise ImageError(f"image {name!r} leads out of {folder}; copy the image into it, and name it relative to it")
+    named = Path(name)
+    follows = follow_links and ".." not in named.parts
+    if named.is_absolute() or not (follows or path.is_relative_to(root)):
+        raise ImageError(
+            f"image {name!r} leads out of {folder}; copy the image into it, and name it relative to it "
+            "(follow_links: true lets links lead elsewhere)"
+        )
     if not there:
         raise ImageError(f"image {name!r} is not a file in {folder}; correct the name or remove it")
     return path

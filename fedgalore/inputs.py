@@ -49,7 +49,9 @@ class TextInputs:
             TaskError: the folder has none, or it lacks words or an end token.
         """
         try:
-            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError) as error:
             raise TaskError(
                 f"model.source: the folder has no tokenizer that transformers loads ({error}); add its files"

@@ -6,24 +6,27 @@ can not disagree about a default. Unknown keys are refused. Durations are in sec
 
 from __future__ import annotations
 
-import json
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from fedgalore.documents import DocumentError, printable, read_json, read_yaml
 from fedgalore.method_spec import CLIPPABLE, FedGaLoreSpec, MethodSpec
-from fedgalore.strict import Identifier, Strict
+from fedgalore.strict import MANY, Identifier, Strict, Text
+
+MOST_ROWS = 50  # of what is wrong with one document
 
 
 class ModelSpec(Strict):
-    source: str = Field(min_length=1, description="Folder that the coordinator can read, or a hub id")
+    source: str = Field(min_length=1, max_length=4096, description="Folder that the coordinator can read, or a hub id")
     task: Literal["sequence-classification", "causal-lm", "image-classification"] = "sequence-classification"
     num_labels: int | None = Field(default=None, ge=2, le=100_000, description="Classes; needed for classification")
-    label_names: tuple[str, ...] | None = Field(
-        default=None, description="Class names in order of their index; lets data hold names instead of numbers"
+    label_names: tuple[Text, ...] | None = Field(
+        default=None,
+        max_length=100_000,
+        description="Class names in order of their index; lets data hold names instead of numbers",
     )
 
     @model_validator(mode="after")
@@ -124,7 +127,10 @@ class ServerSpec(Strict):
         description="A client's change whose norm is above this multiple of the round's median is left out; null: off",
     )
     max_examples: int | None = Field(
-        default=None, ge=1, description="No client weighs more than one with so many examples, whatever it claims"
+        default=None,
+        ge=1,
+        le=MANY,
+        description="No client weighs more than one with so many examples, whatever it claims",
     )
     aggregation: Literal["mean", "trimmed_mean", "median"] = Field(
         default="mean",
@@ -157,10 +163,12 @@ class PrivacySpec(Strict):
 
 
 class EvaluationSpec(Strict):
-    every: int = Field(default=1, ge=0, description="Rounds between two evaluations; 0: only the final model")
+    every: int = Field(default=1, ge=0, le=MANY, description="Rounds between two evaluations; 0: only the final model")
     split: Literal["train", "test"] = "test"
     batch_size: int = Field(default=64, ge=1, le=65_536)
-    max_examples: int | None = Field(default=None, ge=1, description="Examples a client evaluates at most; null: all")
+    max_examples: int | None = Field(
+        default=None, ge=1, le=MANY, description="Examples a client evaluates at most; null: all"
+    )
     exact_match: Literal["text", "number"] | None = Field(
         default=None,
         description="Lets a language model answer each prompt and counts answers that are the completion: its text, or "
@@ -274,8 +282,9 @@ class SpecError(ValueError):
 def explain(error: ValidationError) -> list[dict[str, str]]:
     """Pydantic's findings as `{field, problem}` rows that a person can act on."""
     rows = []
-    for item in error.errors(include_url=False, include_context=False):
-        path = [str(part) for part in item["loc"]]
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    for item in found[:MOST_ROWS]:
+        path = [printable(str(part), 60) for part in item["loc"]]
         if path[0:1] == ["method"] and path[1:2] and path[1] in ("fedgalore", "fedavg", "lora"):
             del path[1]  # pydantic's name of the union's member
         if item["type"] == "method_kind":
@@ -285,6 +294,8 @@ def explain(error: ValidationError) -> list[dict[str, str]]:
         if item["type"] == "extra_forbidden":
             problem = "unknown key; remove it or check its spelling"
         rows.append({"field": field, "problem": problem})
+    if len(found) > MOST_ROWS:
+        rows.append({"field": "document", "problem": f"{len(found) - MOST_ROWS} more; correct these first"})
     return rows
 
 
@@ -298,7 +309,7 @@ def parse(document: Any) -> JobSpec:
         return JobSpec.model_validate(document)
     except ValidationError as error:
         lines = [f"{row['field']}: {row['problem']}" for row in explain(error)]
-        raise SpecError("; ".join(lines)) from error
+        raise SpecError("; ".join(lines)) from None
 
 
 def load(path: Path) -> JobSpec:
@@ -312,9 +323,9 @@ def load(path: Path) -> JobSpec:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read ({error})") from error
     try:
-        document = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise SpecError(f"{path}: not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from error
+        document = read_json(text) if path.suffix == ".json" else read_yaml(text)
+    except DocumentError as error:
+        raise SpecError(f"{path}: {error}") from None
     if not isinstance(document, dict):
         raise SpecError(f"{path}: a job is a mapping with the keys name, model, data, ...")
     return parse(document)

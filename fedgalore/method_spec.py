@@ -6,19 +6,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from fedgalore.strict import Identifier, Strict
+from fedgalore.strict import MANY, Identifier, Strict, Text
 
 Rank = Annotated[int, Field(ge=1, le=4096)]
 TargetModules = Annotated[
-    tuple[str, ...] | None,
-    Field(description="Suffixes of module names to train; default: all linear layers of the backbone"),
+    tuple[Text, ...] | None,
+    Field(max_length=1000, description="Suffixes of module names to train; default: all linear layers of the backbone"),
 ]
 RankPattern = Annotated[
-    dict[str, Rank],
-    Field(description="Ranks of modules in place of `rank`, by suffix of the module's name; the longest suffix wins"),
+    dict[Text, Rank],
+    Field(
+        max_length=1000,
+        description="Ranks of modules in place of `rank`, by suffix of the module's name; the longest suffix wins",
+    ),
 ]
 ClientRanks = Annotated[
-    dict[Identifier, Rank], Field(description="Ranks of clients in place of `rank`, by the client's name")
+    dict[Identifier, Rank],
+    Field(max_length=10_000, description="Ranks of clients in place of `rank`, by the client's name"),
 ]
 
 
@@ -69,7 +73,7 @@ class FedGaLoreSpec(Strict):
         le=64,
         description="A local basis is drawn from this many times `rank` leading singular vectors; 1: the leading ones",
     )
-    update_proj_gap: int = Field(default=200, ge=1, description="Local steps between two bases inside a round")
+    update_proj_gap: int = Field(default=200, ge=1, le=MANY, description="Local steps between two bases inside a round")
     prior_steps: float | None = Field(
         default=10.0, ge=0, description="Steps the carried second moment counts for; null: trusted for ever"
     )
@@ -167,7 +171,9 @@ CLIPPABLE = ("fedgalore", "fedavg", "flora")  # sum the clients' changes in the 
 
 def _method_kind(value: Any) -> str:
     kind = value.get("kind", "fedgalore") if isinstance(value, dict) else getattr(value, "kind", "")
-    return "lora" if kind in KINDS[2:] else str(kind)
+    if not isinstance(kind, str):  # nobody knows how large it would be as text
+        return ""
+    return "lora" if kind in KINDS[2:] else kind
 
 
 MethodSpec = Annotated[

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from fedgalore import faults
+from fedgalore.documents import DocumentError, printable, read_yaml
 
 
 class SettingsError(ValueError):
@@ -77,13 +77,30 @@ def from_file(config: Path | None, shape: str) -> dict[str, Any]:
     if config is None:
         return {}
     try:
-        document = yaml.safe_load(config.read_text(encoding="utf-8"))
+        document = read_yaml(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"--config: {config} can not be read ({error}); name a readable YAML file") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"--config: {config} is not valid YAML: {error}") from None
+    except DocumentError as error:
+        raise SettingsError(f"--config: {config} is {error}") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise SettingsError(f"--config: {config} must be a mapping {shape}")
-    return {str(key): value for key, value in document.items()}
+    values = {str(key): value for key, value in document.items()}
+    if own := [key for key in values if key.startswith("_")]:  # what pydantic itself would take, such as a command line
+        raise SettingsError(f"{printable(own[0], 60)}: unknown key; remove it or check its spelling")
+    return values
+
+
+def expanded(path: Path) -> Path:
+    """The path with `~` written out.
+
+    Raises:
+        ValueError: no file can have this name, or nobody that of the user.
+    """
+    if "\0" in str(path):
+        raise ValueError(f"{printable(str(path), 60)} has a zero byte in it; correct the path")
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {error} Write the path out") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from fedgalore.inputs import IGNORED, Batch, Example, Inputs, TaskError, load_inputs
 from fedgalore.job_spec import JobSpec
 from fedgalore.method_spec import FedAvgSpec, MethodSpec
+from fedgalore.model_folder import ModelFolderError, check, has_safetensors
 from fedgalore.plan import Dense, Target, TrainingPlan, ends_in, rank_of_module
 from fedgalore.precision import passes_in
 from fedgalore.seeding import derive_seed
@@ -53,13 +55,18 @@ class TaskModel:
             parameter.requires_grad_(name in trained)
 
     @classmethod
-    def load(cls, spec: JobSpec, folder: Path, device: torch.device | None = None) -> TaskModel:
+    def load(
+        cls, spec: JobSpec, folder: Path, device: torch.device | None = None, *, allow_pickle: bool = False
+    ) -> TaskModel:
         """Builds the model from a folder with config, safetensors weights, and tokenizer or image processor.
 
         New weights, such as the head, are drawn from the job's seed, so every site would draw the same.
 
+        Args:
+            allow_pickle: weights may be a pickle where there are no safetensors.
+
         Raises:
-            TaskError: the folder does not hold a model that fits the job.
+            TaskError: the folder does not hold a model that fits the job, or more than data.
         """
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -74,17 +81,21 @@ class TaskModel:
             options["id2label"] = dict(enumerate(names))
             options["label2id"] = {name: i for i, name in enumerate(names)}
         try:
+            check(folder, allow_pickle=allow_pickle)
             model, loaded = AUTO_MODELS[spec.model.task].from_pretrained(
                 str(folder),
                 dtype=torch.float32,
                 local_files_only=True,
-                use_safetensors=True,
+                use_safetensors=has_safetensors(folder) or not allow_pickle,
+                weights_only=True,
                 trust_remote_code=False,
                 ignore_mismatched_sizes=True,  # a head for other classes is replaced
                 output_loading_info=True,
                 **options,
             )
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except ModelFolderError as error:
+            raise TaskError(f"model.source: {error}") from error
+        except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
             raise TaskError(
                 f"model.source: not a folder that transformers loads for {spec.model.task}: {error}"
             ) from error

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,21 @@ async def test_a_base_model_that_lies_at_the_site_is_not_fetched(coordinator, ti
         job = await until(coordinator, job_id, final)
     assert job.status is Status.COMPLETED
     assert (await coordinator.engine.traffic(job_id))[1]["a"]["down"] == 0
+
+
+@pytest.mark.parametrize("name", ["../../evil.json", "{tmp_path}/evil.json", "pytorch_model.bin", "modeling_own.py"])
+async def test_a_coordinator_can_not_make_a_site_write_elsewhere_or_take_a_program(
+    coordinator, tiny_model, tmp_path, name
+):
+    name = name.format(tmp_path=tmp_path)
+    spec = a_spec(model={"source": str(tiny_model), "num_labels": 2}, method={"kind": "fedgalore", "rank": 1})
+    prepared = await asyncio.to_thread(aggregation.prepare, spec, coordinator.blobs)
+    evil = replace(prepared, base_model=(*prepared.base_model, (name, prepared.base_model[0][1])))
+    async with serving(configure(tmp_path, coordinator.address)):
+        job_id = await post(coordinator, tiny_model)
+        await coordinator.engine.prepared(job_id, evil)
+        await until(coordinator, job_id, lambda job: "bad model file" in job.reason)
+    assert Path(name).name not in {path.name for path in tmp_path.rglob("*")}
 
 
 async def test_a_blob_that_the_coordinator_lost_fails_the_task_and_the_job_says_so(coordinator, tiny_model, tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from pathlib import PosixPath
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_a_model_is_assembled_from_blobs_and_local_files(cache, tmp_path):
     local = tmp_path / "elsewhere" / "deep" / "model.safetensors"
     local.parent.mkdir(parents=True)
     local.write_bytes(b"tensors")
-    files = {"config.json": own, "1_Pooling/model.safetensors": blob_of(b"tensors")}
+    files = {"config.json": own, "model.safetensors": blob_of(b"tensors")}
     found = find_local([tmp_path / "elsewhere"], files.values())
     assert found == {blob_of(b"tensors").sha256: local}
 
@@ -80,7 +81,7 @@ def test_a_model_is_assembled_from_blobs_and_local_files(cache, tmp_path):
     folder = cache.assemble_model(files, {**found, own.sha256: cache.find(own)})
     assert folder == cache.model_folder(files)
     assert (folder / "config.json").read_bytes() == b"config"
-    assert (folder / "1_Pooling" / "model.safetensors").read_bytes() == b"tensors"
+    assert (folder / "model.safetensors").read_bytes() == b"tensors"
     assert cache.has_model(files)
 
     local.write_bytes(b"changed")  # same size: only the content tells
@@ -92,7 +93,7 @@ def test_a_model_is_assembled_from_blobs_and_local_files(cache, tmp_path):
 
 def a_model(cache: Cache, *contents: bytes, age_s: float = 0) -> dict[str, Blob]:
     """A model of blobs that was used `age_s` seconds ago."""
-    files = {f"{i}.bin": blob_of(content) for i, content in enumerate(contents)}
+    files = {f"{i}.json": blob_of(content) for i, content in enumerate(contents)}
     for content, blob in zip(contents, files.values(), strict=True):
         if not cache.find(blob):
             put(cache, content)
@@ -119,19 +120,45 @@ def test_prune_spares_the_model_in_use_and_deletes_the_longest_unused_of_the_oth
     assert cache.find(loose) is None
     cache.prune([], cache.model_folder(used), max_bytes=260)
     assert held() == [True, False, True, True]
-    assert cache.find(old["0.bin"]) is None  # what only that model needed is gone with it
-    assert cache.find(old["1.bin"])
+    assert cache.find(old["0.json"]) is None  # what only that model needed is gone with it
+    assert cache.find(old["1.json"])
     cache.prune([], cache.model_folder(used), max_bytes=0)
     assert held() == [True, False, False, False]
     assert cache.has_model(used)
-    assert cache.find(used["0.bin"])
-    assert cache.find(young["1.bin"]) is None
+    assert cache.find(used["0.json"])
+    assert cache.find(young["1.json"]) is None
 
 
-@pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/../../b", "", "a\\b"])
-def test_a_model_file_can_not_leave_its_folder(cache, name):
-    with pytest.raises(Rejected, match="no path inside a folder"):
-        cache.model_folder({name: blob_of(b"")})
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../evil.json", "not the plain name"),
+        ("/etc/passwd", "not the plain name"),
+        ("a/../../b.json", "not the plain name"),
+        ("a/b.json", "not the plain name"),
+        ("a\\b.json", "not the plain name"),
+        ("a\0.json", "not the plain name"),
+        ("", "no file of a model"),
+        ("pytorch_model.bin", "no file of a model"),
+        ("modeling_own.py", "no file of a model"),
+    ],
+)
+def test_a_model_file_is_no_path_no_pickle_and_no_program(cache, name, words):
+    with pytest.raises(Rejected, match=f"the coordinator named a bad model file: .*{words}"):
+        cache.model_folder({"config.json": blob_of(b"{}"), name: blob_of(b"")})
+
+
+def test_a_model_file_never_goes_through_the_link_of_another(cache, tmp_path, monkeypatch):
+    """On a file system that takes two names for one: the site's own file is not written to."""
+    site = tmp_path / "site.safetensors"
+    site.write_bytes(b"tensors")
+    evil = put(cache, b"evil")
+    files = {"a.json": blob_of(b"tensors"), "A.json": evil}
+    sources = {blob_of(b"tensors").sha256: site, evil.sha256: cache.find(evil)}
+    monkeypatch.setattr(PosixPath, "__truediv__", lambda self, name: PosixPath(f"{self}/{name}".replace("A.", "a.")))
+    with pytest.raises(FileExistsError):
+        cache.assemble_model(files, sources)
+    assert site.read_bytes() == b"tensors"
 
 
 def test_updates_belong_to_client_job_and_round(cache):

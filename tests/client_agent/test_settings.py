@@ -66,6 +66,16 @@ def test_everything_can_come_from_the_environment(tmp_path, monkeypatch):
         ({"data": {"d": {"train": "a.csv", "image": "i"}}}, ["data.d: ", "image and label"]),
         ({"data": {"d": {"train": "a.csv", "text": ["a", "b", "c"], "label": "y"}}}, ["data.d.text: "]),
         ({"models": ["nothing-here"]}, ["models: ", "not a folder"]),
+        ({"models": ["x" * 5000]}, ["models: ", "not a folder"]),
+        ({"models": ["a\0b"]}, ["models: ", "zero byte"]),
+        ({"work_dir": "~nobody-of-this-name/work"}, ["work_dir: ", "home directory", "Write the path out"]),
+        (
+            {"data": {"d": {"train": "a\0.csv", "text": "t", "label": "y"}}},
+            [r"data.d.train: a\x00.csv has a zero byte"],
+        ),
+        ({"coordinator": "host:٣"}, ["coordinator: "]),
+        ({"_cli_parse_args": True}, ["_cli_parse_args: unknown key"]),
+        ({"_env_file": "/etc/passwd"}, ["_env_file: unknown key"]),
     ],
 )
 def test_mistakes_are_named_by_key(tmp_path, changes, words):
@@ -84,7 +94,12 @@ def test_all_mistakes_are_told_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        ("a: [", "not valid YAML"),
+        ("a: [", "agent.yaml is not valid YAML"),
+        ("name: &a x\nwork_dir: *a", "aliases .* are not read; write the value out"),
+        ("name: a\nname: b", "'name' is given twice"),
+        ("name: !!python/object/apply:os.getcwd []", "not valid YAML.*could not determine a constructor"),
+        ("name: !!timestamp x", "not valid YAML.*does not fit its tag"),
+        ("[" * 100_000, "not valid YAML: nested too deeply"),
         ("- 1", "must be a mapping with the keys name"),
         ("# nothing yet", "(?m)^work_dir: "),
         (None, "can not be read"),
@@ -129,3 +144,13 @@ def test_columns_that_are_forgotten_are_told_when_the_file_is_read(tmp_path):
     settings = load(write(tmp_path, data={"d": {"train": "train.jsonl"}}))
     with pytest.raises(DataError, match=r"train\.jsonl: no columns are named.*name text .* and label, image and label"):
         read_all(settings.data)
+
+
+def test_images_may_be_links_where_the_config_says_so(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "train" / "no").mkdir(parents=True)
+    (tmp_path / "train" / "no" / "b.png").symlink_to(tmp_path / "a.png")
+    with pytest.raises(DataError, match="leads out of .*follow_links: true"):
+        read_all(load(write(tmp_path, data={"d": {"train": "train"}})).data)
+    data = read_all(load(write(tmp_path, data={"d": {"train": "train", "follow_links": True}})).data)
+    assert data["d"].train.examples == [{"row": 1, "image": str(tmp_path / "a.png"), "label": "no"}]

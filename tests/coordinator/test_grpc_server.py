@@ -74,6 +74,7 @@ GOOD: dict[str, dict[str, Any]] = {
         ("Register", "software_version", " "),
         ("Register", "software_version", "9" * 201),
         ("Register", "datasets", {f"d{number}": 1 for number in range(1001)}),
+        ("Register", "datasets", {"../d": 1}),
         ("NextTask", "client", ""),
         ("NextTask", "wait_s", float("nan")),
         ("DownloadBlob", "client", ""),

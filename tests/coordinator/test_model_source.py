@@ -26,6 +26,22 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         local_folder(str(tmp_path))
 
 
+@pytest.mark.parametrize("source", ["x" * 5000, "~nobody-of-this-name/model"])
+def test_a_path_that_no_system_has_is_refused_in_words(source: str) -> None:
+    with pytest.raises(SourceError, match="can not be looked at .*; correct the path"):
+        local_folder(source)
+
+
+def test_a_folder_with_a_link_to_a_file_elsewhere_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (tmp_path / "secret").write_text("key")
+    (folder / "vocab.txt").symlink_to("../secret")
+    with pytest.raises(SourceError, match=r"vocab\.txt in .*/model is a link that leads out of it; copy the file"):
+        fetched_folder(str(folder))
+
+
 @pytest.mark.parametrize("source", ["gpt2", "org/model"])
 def test_a_hub_id_is_left_to_the_fetch(source: str) -> None:
     assert local_folder(source) is None

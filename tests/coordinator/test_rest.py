@@ -152,6 +152,11 @@ async def test_an_idempotency_key_makes_one_job(stack: Stack) -> None:
         ({"method": {"rank": 0}}, "method.rank", "greater than or equal to 1"),
         ({"local": {"learning_rate": float("nan")}}, "local.learning_rate", "finite"),
         ({"rounds": {"min_clients": 3, "goal_clients": 2}}, "rounds", "goal_clients (2) is below min_clients (3)"),
+        ({"evaluation": {"max_examples": 10**4000}}, "evaluation.max_examples", "less than or equal to"),
+        ({"name": "../x"}, "name", "match pattern"),
+        ({"data": {"name": "a/b"}}, "data.name", "match pattern"),
+        ({"\x1b": 1}, r"\x1b", "unknown key"),
+        ({"\ud800": 1}, "document", "unicode"),
     ],
 )
 async def test_a_bad_job_names_its_fields_and_changes_nothing(
@@ -171,7 +176,8 @@ async def test_a_body_that_is_no_document_is_refused(stack: Stack) -> None:
 
     assert "not valid JSON" in is_problem(await post("{", "application/json"), 422, "invalid_job")["detail"]
     assert "not valid YAML" in is_problem(await post("a: [", "application/yaml"), 422, "invalid_job")["detail"]
-    assert "not valid YAML" in is_problem(await post("a: 2024-13-45", "text/yaml"), 422, "invalid_job")["detail"]
+    for text in ("a: 2024-13-45", "a: !!bool x", "a: &a [*a]", "a: 1\na: 2"):
+        assert "not valid YAML" in is_problem(await post(text, "text/yaml"), 422, "invalid_job")["detail"]
     assert "not valid JSON" in is_problem(await post("[" * 10**5, "application/json"), 422, "invalid_job")["detail"]
     assert "mapping" in is_problem(await post("[1]", "application/json"), 422, "invalid_job")["detail"]
     is_problem(await post("name: x", "text/plain"), 415, "unsupported_media_type")
@@ -179,7 +185,7 @@ async def test_a_body_that_is_no_document_is_refused(stack: Stack) -> None:
 
 
 def test_a_model_folder_that_does_not_exist_is_refused_at_once(tmp_path: Path) -> None:
-    for source in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c"):
+    for source in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c", "x" * 4096, "~nobody-of-this-name/x"):
         with pytest.raises(InvalidJob) as caught:
             check_source(source)
         assert caught.value.errors[0]["field"] == "model.source"

@@ -84,7 +84,16 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("redis_ulr: redis://x", "redis_ulr: not a setting"), ("- 1", "must be a mapping"), ("a: [", "not valid YAML")],
+    [
+        ("redis_ulr: redis://x", "redis_ulr: not a setting"),
+        ("- 1", "must be a mapping"),
+        ("a: [", "c.yaml is not valid YAML"),
+        ("rest_port: !!bool x", "not valid YAML.*does not fit its tag"),
+        ("rest_port: 1\nrest_port: 2", "'rest_port' is given twice"),
+        ("_cli_parse_args: true", "_cli_parse_args: unknown key"),
+        ("blob_dir: ~nobody-of-this-name/blobs", "blob_dir.*home directory"),
+        ('blob_dir: "a\\0"', "blob_dir.*zero byte"),
+    ],
 )
 def test_a_bad_file_is_refused(text: str, problem: str, tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
@@ -100,14 +109,14 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_the_child_sees_the_same_state_and_blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDGALORE_REDIS_URL_FILE", "")
-    parent = load(
-        flags={"redis_url": "redis://db", "blob_dir": tmp_path / "blobs", "threads": 2, "rest_port": 5, "presence_s": 7}
-    )
+    given = {"redis_url": "redis://db", "blob_dir": tmp_path / "blobs", "threads": 2, "rest_port": 5, "presence_s": 7}
+    parent = load(flags={**given, "allow_pickle": True})
     for name, value in parent.environment().items():
         monkeypatch.setenv(name, value)
     child = load()
     assert (child.redis_url, child.blob_dir, child.threads) == (parent.redis_url, parent.blob_dir, 2)
     assert child.presence_s == 7
+    assert child.allow_pickle
     assert child.rest_port == CoordinatorSettings().rest_port
 
 

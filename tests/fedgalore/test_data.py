@@ -61,6 +61,8 @@ def test_language_model_examples(tmp_path):
         ("a.csv", "text,label\n", ["holds no examples"]),
         ("a.jsonl", b'{"text": "\xff", "label": 0}', ["not UTF-8", "save the file as UTF-8"]),
         ("a.jsonl", '{"text": "a", "label": 0}\n{"text": ', ["row 2", "not JSON"]),
+        ("a.jsonl", "[" * 100_000, ["row 1", "not JSON"]),
+        ("a.jsonl", '{"text": "a", "label": ' + "9" * 5000 + "}", ["row 1", "not JSON"]),
         ("a.jsonl", "[1]\n", ["row 1", "not a JSON object"]),
         ("a.jsonl", jsonl({"txt": "a", "label": 0}), ["column 'text'", "no such column", "'txt'"]),
         (

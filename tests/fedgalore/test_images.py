@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,23 @@ def test_a_site_s_folder_may_itself_be_a_link(tmp_path: Path) -> None:
     table(tmp_path / "disk", "a.png")
     (example,) = read_examples(SplitFile(tmp_path / "site" / "a.jsonl", image="file", label="label"))
     assert example["image"] == str(inside)
+
+
+def test_links_out_of_the_folder_are_followed_where_the_site_says_so(tmp_path: Path) -> None:
+    outside, folder = picture(tmp_path / "outside.png"), tmp_path / "site"
+    folder.mkdir()
+    (folder / "link.png").symlink_to(outside)
+    for name in ("../outside.png", "../site/../outside.png", str(outside)):  # a name is no link
+        assert "leads out of" in refused(replace(table(folder, name), follow_links=True))
+    (example,) = read_examples(replace(table(folder, "link.png"), follow_links=True))
+    assert example["image"] == str(outside)
+    classes = tmp_path / "train"
+    classes.mkdir()
+    (classes / "cat").symlink_to(folder)
+    (folder / "a.jsonl").unlink()
+    assert "follow_links: true lets links lead elsewhere" in refused(SplitFile(classes))
+    (example,) = read_examples(SplitFile(classes, follow_links=True))
+    assert (example["image"], example["label"]) == (str(outside), "cat")
 
 
 @pytest.mark.parametrize(

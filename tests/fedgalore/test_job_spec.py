@@ -50,6 +50,7 @@ def test_a_spec_survives_json_and_yaml():
         ({"method": {"rank": 0}}, ["method.rank", "greater than or equal to 1"]),
         ({"method": {"rank": 2.5}}, ["method.rank", "integer"]),
         ({"method": {"kind": "fedsgd"}}, ["method.kind", "fedgalore, fedavg, fedit, ffa_lora, flora, fedex_lora"]),
+        ({"method": {"kind": ["fedavg"]}}, ["method.kind", "fedgalore, fedavg, fedit, ffa_lora, flora, fedex_lora"]),
         ({"method": {"kind": "fedavg", "rank": 4}}, ["method.rank", "unknown key"]),
         ({"method": {"kind": "fedit", "rank": 0}}, ["method.rank", "greater than or equal to 1"]),
         ({"method": {"kind": "flora", "basis": "local"}}, ["method.basis", "unknown key"]),
@@ -99,6 +100,12 @@ def test_a_spec_survives_json_and_yaml():
             ["local.group_by_length", "no length", "leave it out"],
         ),
         ({"model": {"source": ""}}, ["model.source"]),
+        ({"model": {"source": "x" * 4097}}, ["model.source", "at most 4096 characters"]),
+        ({"model": {"num_labels": None, "label_names": ["a", "b" * 501]}}, ["model.label_names.1", "at most 500"]),
+        ({"method": {"target_modules": ["a"] * 1001}}, ["method.target_modules", "at most 1000 items"]),
+        ({"evaluation": {"max_examples": 10**5000}}, ["evaluation.max_examples", "less than or equal to"]),
+        ({"server": {"max_examples": 2**53 + 1}}, ["server.max_examples", "less than or equal to"]),
+        ({"method": {"update_proj_gap": 10**5000}}, ["method.update_proj_gap", "less than or equal to"]),
         ({"data": {}, "name": "no spaces"}, ["name", "pattern"]),
         ({"data": None}, ["data"]),
         ({"local": {"learning_rate": float("nan")}}, ["local.learning_rate", "finite"]),
@@ -132,6 +139,13 @@ def test_every_field_that_is_wrong_is_named_at_once():
     assert len(message.split("; ")) >= 3
     for field in ("method.rank", "local.steps", "extra"):
         assert f"{field}: " in message
+
+
+def test_an_answer_is_short_and_printable_whatever_was_sent():
+    message = refused(job_document(**{f"key{i}": 1 for i in range(10_000)}))
+    assert message.endswith("document: 9950 more; correct these first")
+    assert len(message) < 5000
+    assert refused(job_document(**{"\x1b[2J": 1, "k" * 10_000: 1})).startswith(r"\x1b[2J: unknown key")
 
 
 def test_findings_come_as_rows():
@@ -198,6 +212,11 @@ def test_numbers_in_yaml_may_be_written_with_an_exponent_alone(tmp_path):
     [
         ("job.yaml", b"name: [", ["not valid YAML"]),
         ("job.json", b"{name: 1}", ["not valid JSON"]),
+        ("job.yaml", b"name: &a a\nmodel: *a", ["not valid YAML", "line 2, column 8: aliases"]),
+        ("job.yaml", b"name: a\nname: b", ["not valid YAML", "'name' is given twice"]),
+        ("job.yaml", b"name: !!bool x", ["not valid YAML", "does not fit its tag"]),
+        ("job.json", b'{"name": 1, "name": 2}', ["not valid JSON", "'name' is given twice"]),
+        ("job.json", b"[" * 100_000, ["not valid JSON", "nested too deeply"]),
         ("job.yaml", b"- a\n- b\n", ["a job is a mapping"]),
         ("job.yaml", b"", ["a job is a mapping"]),
         ("job.json", b"null", ["a job is a mapping"]),
