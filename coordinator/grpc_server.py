@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from coordinator import messages
 from coordinator.credentials import bearer
 from coordinator.doorkeeper import RECHECK_S
 from coordinator.errors import (
+    AgentNotFound,
     BlobLost,
     BlobNotFound,
     DomainError,
@@ -99,7 +101,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
         try:
             await self._caller(request, context)
         except NotAuthenticated:  # revoked meanwhile, and nobody is to wait for it
-            await self._engine.forget_agent(client)
+            with suppress(AgentNotFound):
+                await self._engine.forget_agent(client)
             raise
         return pb.RegisterResponse(software_version=fedgalore.__version__, presence_s=self._engine.presence_s)
 
