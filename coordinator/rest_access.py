@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coordinator import problems
 from coordinator.credentials import ApiKey, JoinToken, Role, bearer
 from coordinator.doorkeeper import MOST_VALID_S, RECHECK_S, Access, Doorkeeper
-from coordinator.errors import DomainError, NotAllowed, NotAuthenticated
+from coordinator.errors import DomainError, NotAllowed, NotAuthenticated, StateUnavailable
 from coordinator.views import moment
 from fedgalore.strict import Identifier
 from fedgalore.tls import is_loopback
@@ -65,7 +65,10 @@ class KeyGuard:
                 except NotAuthenticated:
                     revoked = True
                     raise
-                asked = time.monotonic()
+                except StateUnavailable:
+                    pass  # nothing is known: asked again with the next piece
+                else:
+                    asked = time.monotonic()
             await send(message)
 
         try:

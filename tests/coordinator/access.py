@@ -72,3 +72,13 @@ async def call(house: House, method: str, **arguments: Any) -> None:
             pass
     else:
         await answer
+
+
+async def both_registered(house: House) -> None:
+    """Two clients, of which site-a holds `KEY`: enough for a round."""
+    for client, key in (("site-a", KEY), ("site-b", "fga_" + "6" * 64)):
+        await enrol(house, client, key)
+        request = pb.RegisterRequest(
+            client=client, protocol_version=PROTOCOL_VERSION, software_version="1", datasets={"reviews": 10}
+        )
+        await house.stub.Register(request, metadata=as_agent(key))

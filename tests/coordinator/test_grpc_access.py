@@ -17,9 +17,8 @@ from coordinator.binding import Binding
 from coordinator.credentials import digest_of
 from coordinator.doorkeeper import Access
 from coordinator.redis_state_store import RedisStateStore
-from fedgalore import PROTOCOL_VERSION
 from protos import federation_pb2 as pb
-from tests.coordinator.access import CALLS, KEY, as_agent, call, enrol
+from tests.coordinator.access import CALLS, KEY, as_agent, both_registered, call, enrol
 from tests.coordinator.door import Code, House, header, open_house, told
 from tests.coordinator.updates import ref
 
@@ -114,12 +113,7 @@ async def test_a_revoked_client_is_out_and_its_tokens_are_void(house: House) -> 
 async def test_an_update_of_a_client_that_is_revoked_while_it_sends_does_not_count(
     house: House, tmp_path: Path
 ) -> None:
-    for client, key in (("site-a", KEY), ("site-b", "fga_" + "6" * 64)):
-        await enrol(house, client, key)
-        request = pb.RegisterRequest(
-            client=client, protocol_version=PROTOCOL_VERSION, software_version="1", datasets={"reviews": 10}
-        )
-        await house.stub.Register(request, metadata=as_agent(key))
+    await both_registered(house)
     job = await house.job()
     await house.engine.tick(job.id)
     await house.stub.NextTask(pb.NextTaskRequest(client="site-a"), metadata=as_agent())
@@ -178,13 +172,8 @@ async def test_who_is_revoked_while_it_registers_is_not_waited_for(
 
 
 async def test_a_poll_that_waits_with_an_old_key_gets_no_work(house: House) -> None:
-    other, new = "fga_" + "6" * 64, "fga_" + "8" * 64
-    for client, key in (("site-a", KEY), ("site-b", other)):
-        await enrol(house, client, key)
-        request = pb.RegisterRequest(
-            client=client, protocol_version=PROTOCOL_VERSION, software_version="1", datasets={"reviews": 10}
-        )
-        await house.stub.Register(request, metadata=as_agent(key))
+    new = "fga_" + "8" * 64
+    await both_registered(house)
     waiting = house.stub.NextTask(pb.NextTaskRequest(client="site-a", wait_s=30), metadata=as_agent())
     await enrol(house, key=new)
     job = await house.job()
@@ -196,12 +185,7 @@ async def test_a_poll_that_waits_with_an_old_key_gets_no_work(house: House) -> N
 
 async def test_a_download_ends_when_its_client_is_revoked(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_server, "RECHECK_S", 0)
-    for client, key in (("site-a", KEY), ("site-b", "fga_" + "6" * 64)):
-        await enrol(house, client, key)
-        request = pb.RegisterRequest(
-            client=client, protocol_version=PROTOCOL_VERSION, software_version="1", datasets={"reviews": 10}
-        )
-        await house.stub.Register(request, metadata=as_agent(key))
+    await both_registered(house)
     job = await house.job()
     await house.engine.tick(job.id)
     await house.stub.NextTask(pb.NextTaskRequest(client="site-a"), metadata=as_agent())
