@@ -63,7 +63,8 @@ def perform(run: Run, data_folder: Path, cache: Path) -> Result:
     test: dict[str, float] | None = None
     failure = None
     try:
-        result = simulate(spec, folder, sites_of(run, found), on_round=note, held_out={"validation": found.validation})
+        sites, held_out = sites_of(run, found), {"validation": found.validation}
+        result = simulate(without_generation(spec), folder, sites, on_round=note, held_out=held_out)
         test = _rounded(evaluate(result.task, spec, found.test))
     except TrainingError as error:
         failure = str(error)

@@ -4,12 +4,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from benchmarks import accuracy, datasets, suites
+import fedgalore.simulation
+import fedgalore.training
+from benchmarks import accuracy, datasets, models, suites
 from benchmarks.accuracy import Store
+from benchmarks.perform import perform
 from benchmarks.report import write
 from benchmarks.suites import chosen_runs, entries_of, job_of, key_of, merged, walk, wanted
 
@@ -206,6 +210,27 @@ def test_results_are_kept_whole(tmp_path):
     store.add("s", a_result(run, 0.5))
     assert json.loads((tmp_path / "s.json").read_text()) == Store(tmp_path).results
     assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_answers_are_generated_for_test_examples_only(tmp_path, monkeypatch):
+    looked_for = []
+
+    def simulate(spec, *_, **__):
+        looked_for.append(spec.evaluation.exact_match)
+        return SimpleNamespace(task=None)
+
+    def evaluate(task, spec, examples):
+        looked_for.append(spec.evaluation.exact_match)
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: datasets.DataSet([{}] * 8, [], [], None))
+    monkeypatch.setattr(models, "prepared", lambda *_: tmp_path)
+    monkeypatch.setattr(fedgalore.simulation, "simulate", simulate)
+    monkeypatch.setattr(fedgalore.training, "evaluate", evaluate)
+    data = {"name": "d", "split": "iid", "clients": 2, "least": 1}
+    job = {"model": {"task": "causal-lm"}, "evaluation": {"exact_match": "number"}}
+    perform(an_entry(data=data, job=job).run(1, 0), tmp_path, tmp_path)
+    assert looked_for == [None, "number"]
 
 
 @pytest.mark.slow
