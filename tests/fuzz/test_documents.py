@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from client_agent.settings import AgentSettings, SettingsError, load
 from coordinator.errors import InvalidJob
-from coordinator.rest_jobs import MAX_DOCUMENT_BYTES, read_job
+from coordinator.problems import MAX_BODY_BYTES
+from coordinator.rest_jobs import read_job
 from fedgalore.job_spec import JobSpec
 from tests.builders import job_document
 from tests.fuzz.conftest import ROW
@@ -145,7 +146,7 @@ def body(draw: Any, document: dict[str, Any], kind: str) -> bytes:
             text = written(draw, document, kind)
         case _:
             text = written(draw, changed(draw, document), kind)
-    return text.encode("utf-8", "surrogatepass")[:MAX_DOCUMENT_BYTES]
+    return text.encode("utf-8", "surrogatepass")[:MAX_BODY_BYTES]
 
 
 class Fuzz:
@@ -204,7 +205,7 @@ def test_job_documents(record_property: Any) -> None:
     def read(content: bytes, kind: str) -> None:
         spec = read_job(content, kind)
         kept = spec.model_dump_json()  # as it lies in Redis and goes to the agents
-        assert len(kept) < 3 * MAX_DOCUMENT_BYTES
+        assert len(kept) < 3 * MAX_BODY_BYTES
         assert JobSpec.model_validate_json(kept) == spec
 
     Fuzz("job documents", read).run(job_document(evaluation={"every": 1}, server={"clip_norm": 3}), record_property)
