@@ -9,14 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from typer.testing import CliRunner
 
-from deploy.local import LocalFederation
+from cli.main import app
+from deploy.local import LocalFederation, Secured
 from tests.builders import job_document
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # fixture
 from tests.fuzz.conftest import ROW
 
+KEY = "operators-key-" + "0" * 32
 EXAMPLES = int(os.environ.get("FUZZ_INPUTS", "1500")) // 40  # for each operation
 CHECKS = (
     "not_a_server_error",
@@ -30,10 +32,14 @@ CHECKS = (
 @pytest.mark.fuzz
 @pytest.mark.timeout(3600)
 def test_the_rest_door(tmp_path: Path, tiny_bert: Path, record_property: Any) -> None:  # noqa: F811
-    with LocalFederation(tmp_path / "run", []) as federation:
+    made = CliRunner().invoke(app, ["certs", "--dir", str(tmp_path / "certs"), "--host", "127.0.0.1"])
+    assert made.exit_code == 0, made.output
+    with LocalFederation(tmp_path / "run", [], secured=Secured(tmp_path / "certs", KEY)) as federation:
         document = job_document(model={"source": str(tiny_bert), "num_labels": 2})
-        assert httpx.post(f"{federation.rest_url}/api/v1/jobs", json=document).status_code == 201
+        with federation.http() as http:
+            assert http.post("/api/v1/jobs", json=document).status_code == 201
         command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{federation.rest_url}/openapi.json"]
+        command += ["--tls-verify", str(tmp_path / "certs/ca.pem"), "--header", f"Authorization: Bearer {KEY}"]
         command += ["--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--request-timeout", "30"]
         # an event stream ends with its job only
         command += ["--exclude-path-regex", "/events$", "--suppress-health-check", "all", "--no-color"]
