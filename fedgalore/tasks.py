@@ -5,6 +5,7 @@ Works with any Hugging Face model for the classification of texts or images, or 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -28,6 +29,9 @@ from fedgalore.seeding import derive_seed
 __all__ = ["Example", "TaskError", "TaskModel", "training_plan"]
 
 MISSING_SHARE = 0.1  # of the weights may be new (heads, poolers); with more, the folder holds another model
+# While it loads, transformers replaces methods of its classes; two threads at once leave them replaced for good. The
+# seed of new weights is the process' as well.
+_LOADING = threading.Lock()
 SHORT = 128  # tokens up to which plain attention is the faster one in bfloat16 on a CPU
 AUTO_MODELS: dict[str, Any] = {
     "sequence-classification": transformers.AutoModelForSequenceClassification,
@@ -70,7 +74,6 @@ class TaskModel:
         """
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        torch.manual_seed(derive_seed(spec.seed, "new weights"))
         options: dict[str, Any] = {}
         on_cpu = device is None or device.type == "cpu"
         short = spec.model.task != "image-classification" and spec.data.max_length <= SHORT
@@ -82,17 +85,19 @@ class TaskModel:
             options["label2id"] = {name: i for i, name in enumerate(names)}
         try:
             check(folder, allow_pickle=allow_pickle)
-            model, loaded = AUTO_MODELS[spec.model.task].from_pretrained(
-                str(folder),
-                dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=has_safetensors(folder) or not allow_pickle,
-                weights_only=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # a head for other classes is replaced
-                output_loading_info=True,
-                **options,
-            )
+            with _LOADING:
+                torch.manual_seed(derive_seed(spec.seed, "new weights"))
+                model, loaded = AUTO_MODELS[spec.model.task].from_pretrained(
+                    str(folder),
+                    dtype=torch.float32,
+                    local_files_only=True,
+                    use_safetensors=has_safetensors(folder) or not allow_pickle,
+                    weights_only=True,
+                    trust_remote_code=False,
+                    ignore_mismatched_sizes=True,  # a head for other classes is replaced
+                    output_loading_info=True,
+                    **options,
+                )
         except ModelFolderError as error:
             raise TaskError(f"model.source: {error}") from error
         except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from cli.main import app
 from deploy.local import LocalFederation, Process, Secured
 from tests.e2e.conftest import NAMES, Running, agents_of, different, ended
 
-OPERATOR = "operators-key-" + "0" * 32
+OPERATOR = f"operators-key-{secrets.token_hex(16)}"  # no other process of this machine has it
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,30 @@ def test_matrices_of_gpt2_are_targets_and_its_head_is_not_trained(tiny_gpt2):
     assert Target("transformer.h.0.attn.c_attn.weight", (32, 96), 4, fan_in_fan_out=True) in task.plan.targets
     assert len(task.plan.targets) == 2 * 4
     assert task.plan.dense == ()
+
+
+def test_two_threads_that_load_leave_transformers_as_it_was(tiny_gpt2, monkeypatch):
+    """Inside of `from_pretrained` no weights are tied; two at once would leave it so for the whole process."""
+    inside, most = 0, 0
+    load = transformers.AutoModelForCausalLM.from_pretrained
+
+    def watched(*arguments, **options):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.05)
+        try:
+            return load(*arguments, **options)
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", watched)
+    tie = transformers.PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(4) as pool:
+        tasks = list(pool.map(lambda _: TaskModel.load(language_model(), tiny_gpt2), range(4)))
+    assert most == 1
+    assert transformers.PreTrainedModel.tie_weights is tie
+    assert all(task.model.lm_head.weight is task.model.transformer.wte.weight for task in tasks)
 
 
 def test_target_modules_choose_layers_by_the_end_of_their_names(tiny_bert):
