@@ -35,6 +35,7 @@ from fedgalore.job_spec import SpecError
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+SHIPPED = ROOT / "benchmarks" / "accuracy.yaml"
 
 
 class Store:
@@ -147,7 +148,7 @@ def _listing(entry: Entry, store: Store) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=ROOT / "benchmarks" / "accuracy.yaml")
+    parser.add_argument("--config", type=Path, default=SHIPPED)
     parser.add_argument("--suite", action="append", help="only this suite; may be given again")
     parser.add_argument("--entry", action="append", help="only this entry; may be given again")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, each with one thread")
@@ -176,7 +177,9 @@ def main() -> None:
         for entry in entries:
             print(_listing(entry, store))
     elif options.report:
-        report.write(entries, store.results, options.results)
+        # The page is of the shipped suites with all their entries.
+        page = report.PAGE if options.config == SHIPPED and not options.entry else None
+        report.write(entries, store.results, options.results, page, whole=not options.suite)
     else:
         with store.claimed():
             options.cache.mkdir(parents=True, exist_ok=True)

@@ -19,18 +19,25 @@ NEAR = 0.9  # of the suite's best validation accuracy: the target that rounds ar
 Results = Mapping[str, Result]
 
 
-def write(entries: Sequence[Entry], results: Results, plots: Path, page: Path = PAGE) -> None:
-    """Prints each suite's table, puts it between its markers in the page, and draws its plot."""
+def write(entries: Sequence[Entry], results: Results, plots: Path, page: Path | None, *, whole: bool = True) -> None:
+    """Prints each suite's table, puts it between its markers in the page, and draws its plot.
+
+    Args:
+        page: None where there is no page to keep.
+        whole: whether these are all suites, so that the page's summary can be made of them.
+    """
     suites = {suite: list(mine) for suite, mine in groupby(entries, key=lambda entry: entry.suite)}
     for suite, mine in suites.items():
         text = _decade(mine, results) if mine[0].every_rate else _table(mine, results)
         if text:
             print(f"\n{suite}\n{text}")
-            _replace(page, suite, text)
+            if page is not None:
+                _replace(page, suite, text)
             _plot(suite, mine, results, plots / f"{suite}.png")
     text = _summary(suites, results)
     print(f"\nsummary\n{text}")
-    _replace(page, "summary", text)
+    if page is not None and whole:
+        _replace(page, "summary", text)
 
 
 # --- what a run shows ----------------------------------------------------------------------------------------

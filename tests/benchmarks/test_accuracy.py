@@ -280,6 +280,8 @@ def test_a_real_suite_runs_resumes_and_reports(tmp_path):
     assert "seed 0" not in told()
     results = json.loads((tmp_path / "results" / "tiny.json").read_text())
     assert all(0 <= one["test"]["accuracy"] <= 1 and one["up_bytes"] > 0 for one in results.values())
+    page = (ROOT / "docs" / "RESULTS.md").read_bytes()
     report = told("--report")
     assert "| fedavg | 0.001 |" in report
+    assert (ROOT / "docs" / "RESULTS.md").read_bytes() == page  # which tells of the shipped suites
     assert (tmp_path / "results" / "tiny.png").stat().st_size > 10_000
