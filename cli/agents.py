@@ -23,12 +23,9 @@ def list_agents(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
     with Coordinator(url) as coordinator:
         answer = coordinator.ask("GET", "/api/v1/agents")
-    if as_json:
-        show.as_json(answer)
-    elif answer["agents"]:
-        show.agents(answer["agents"])
-    else:
-        typer.echo("no agents yet: start one with `fedgalore agent --config agent.yaml`", err=True)
+    show.listing(
+        answer, "agents", show.agents, "no agents yet: start one with `fedgalore agent --config agent.yaml`", as_json
+    )
 
 
 @app.command()
@@ -55,12 +52,9 @@ def tokens(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
     with Coordinator(url) as coordinator:
         answer = coordinator.ask("GET", "/api/v1/join-tokens")
-    if as_json:
-        show.as_json(answer)
-    elif answer["join_tokens"]:
-        show.join_tokens(answer["join_tokens"])
-    else:
-        typer.echo("no join tokens: make one with `fedgalore agents invite NAME`", err=True)
+    show.listing(
+        answer, "join_tokens", show.join_tokens, "no join tokens: make one with `fedgalore agents invite NAME`", as_json
+    )
 
 
 @app.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 CA_DAYS = 3650
-_CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _USES = [
     "digital_signature",
     "content_commitment",
@@ -51,8 +49,7 @@ def certs(
     if not (host or agent or operator_key):
         fail("nothing to make: name --host for the coordinator, --agent for an agent, or say --operator-key")
     for name in agent or ():
-        if not _CLIENT.fullmatch(name):
-            fail(f"--agent {name!r}: can not be a client's name")
+        _check_client(name)
     if any(not name.strip() for name in host or ()):
         fail("--host: is empty; give a name or an address")
     if operator_key:
@@ -66,6 +63,17 @@ def certs(
         _issue(directory / "coordinator", host[0], host, server=True, days=days, ca=ca, ca_key=key)
     for name in agent or ():
         _issue(directory / f"agent-{name}", name, [name], server=False, days=days, ca=ca, ca_key=key)
+
+
+def _check_client(name: str) -> None:
+    """A name that no coordinator would take ends the command."""
+    from coordinator.agents import check_name
+    from coordinator.errors import InvalidAgent
+
+    try:
+        check_name("--agent", name)
+    except InvalidAgent as error:
+        fail(str(error))
 
 
 def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:

@@ -61,12 +61,8 @@ def list_jobs(
     query: dict[str, Any] = {"limit": limit} | ({"status": status.upper()} if status else {})
     with Coordinator(url) as coordinator:
         answer = coordinator.ask("GET", ROOT, params=query)
-    if as_json:
-        show.as_json(answer)
-    elif answer["jobs"]:
-        show.jobs(answer["jobs"])
-    else:
-        typer.echo("no such jobs: post one with `fedgalore jobs submit job.yaml`", err=True)
+    nothing = "no such jobs: post one with `fedgalore jobs submit job.yaml`"
+    show.listing(answer, "jobs", show.jobs, nothing, as_json)
 
 
 @app.command()

@@ -33,12 +33,9 @@ def list_keys(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
     with Coordinator(url) as coordinator:
         answer = coordinator.ask("GET", "/api/v1/keys")
-    if as_json:
-        show.as_json(answer)
-    elif answer["keys"]:
-        show.keys(answer["keys"])
-    else:
-        typer.echo("no keys but the operator's own: make one with `fedgalore keys create NAME`", err=True)
+    show.listing(
+        answer, "keys", show.keys, "no keys but the operator's own: make one with `fedgalore keys create NAME`", as_json
+    )
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+Rows = Sequence[Mapping[str, Any]]
 COLOURS = {
     "PENDING": "yellow",
     "RUNNING": "cyan",
@@ -36,7 +37,17 @@ def as_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2))
 
 
-def jobs(rows: Sequence[Mapping[str, Any]]) -> None:
+def listing(answer: Mapping[str, Any], name: str, table: Callable[[Rows], None], nothing: str, json_: bool) -> None:
+    """Prints a list that the coordinator answered: as JSON, as a table, or what to do where it is empty."""
+    if json_:
+        as_json(answer)
+    elif answer[name]:
+        table(answer[name])
+    else:
+        typer.echo(nothing, err=True)
+
+
+def jobs(rows: Rows) -> None:
     """Prints a table of jobs."""
     table = _table("job", "name", "status", "version", "method", "updated", "reason")
     for job in rows:
@@ -46,7 +57,7 @@ def jobs(rows: Sequence[Mapping[str, Any]]) -> None:
     console().print(table)
 
 
-def keys(rows: Sequence[Mapping[str, Any]]) -> None:
+def keys(rows: Rows) -> None:
     """Prints a table of API keys."""
     table = _table("key", "name", "role", "made")
     for key in rows:
@@ -54,7 +65,7 @@ def keys(rows: Sequence[Mapping[str, Any]]) -> None:
     console().print(table)
 
 
-def join_tokens(rows: Sequence[Mapping[str, Any]]) -> None:
+def join_tokens(rows: Rows) -> None:
     """Prints a table of join tokens."""
     table = _table("token", "client", "state", "made", "good until")
     for token in rows:
@@ -63,7 +74,7 @@ def join_tokens(rows: Sequence[Mapping[str, Any]]) -> None:
     console().print(table)
 
 
-def agents(rows: Sequence[Mapping[str, Any]]) -> None:
+def agents(rows: Rows) -> None:
     """Prints a table of agents."""
     table = _table("agent", "present", "data (train examples)", "version", "last seen", "task")
     for agent in rows:

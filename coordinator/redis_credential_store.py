@@ -3,7 +3,7 @@
 | key           | type | what                                                                |
 |---------------|------|---------------------------------------------------------------------|
 | `keys`        | hash | id -> API key as JSON, its digest in place of its secret            |
-| `join_tokens` | hash | id -> join token as JSON, likewise; used ones stay until revoked    |
+| `join_tokens` | hash | id -> join token as JSON, likewise; kept for 90 days after its end  |
 | `credentials` | hash | client -> digest of its key                                         |
 | `struck`      | set  | digests of revoked clients' keys: no token brings them back         |
 """

@@ -21,7 +21,7 @@ Layout, every key under `<prefix>:`
 | `store`              | string | random id, the same as in the blob directory: `coordinator.binding`             |
 | `lease:<name>`       | hash   | `holder`, `token` of who drives, or aggregates; expires unless it is renewed    |
 | `tokens`             | string | the last fencing token; each holder of a lease has a higher one than any before |
-| `credentials`        | hash   | `coordinator.redis_credential_store`, as are `keys` and `join_tokens`           |
+| `credentials`        | hash   | `coordinator.redis_credential_store`, as `keys`, `join_tokens` and `struck` are |
 | `wake`               | pubsub | one message a save: names of effects, parted by spaces; may be empty            |
 
 Writes to several keys are one Lua script each (`coordinator/lua`), with named outcomes. A job's document moves by

@@ -135,9 +135,3 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def pid_of(process: Process) -> int:
     assert process.popen is not None
     return process.popen.pid
-
-
-def children(pid: int) -> list[int]:
-    """Process ids; none of a process that is gone."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in listed.read_text().split()] if listed.exists() else []

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from benchmarks.kills.processes import children
 from coordinator.lease import AGGREGATOR, DRIVER
 from deploy.local import LEASE_S, Process
-from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, children, pid_of
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, pid_of
 from tests.e2e.conftest import WAIT_S
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]

@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.kills.processes import children
 from fedgalore.faults import Fault
 from protos.codec import open_update
-from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, VICTIM, Chaos, children, pid_of
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, VICTIM, Chaos, pid_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 

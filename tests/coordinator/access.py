@@ -78,7 +78,4 @@ async def both_registered(house: House) -> None:
     """Two clients, of which site-a holds `KEY`: enough for a round."""
     for client, key in (("site-a", KEY), ("site-b", "fga_" + "6" * 64)):
         await enrol(house, client, key)
-        request = pb.RegisterRequest(
-            client=client, protocol_version=PROTOCOL_VERSION, software_version="1", datasets={"reviews": 10}
-        )
-        await house.stub.Register(request, metadata=as_agent(key))
+        await house.register(client, metadata=as_agent(key))

@@ -43,7 +43,7 @@ class House:
     stub: Any
     tmp: Path
 
-    async def register(self, *clients: str) -> None:
+    async def register(self, *clients: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
         for client in clients:
             await self.stub.Register(
                 pb.RegisterRequest(
@@ -51,7 +51,8 @@ class House:
                     protocol_version=PROTOCOL_VERSION,
                     software_version="0.1.0",
                     datasets={"reviews": 10},
-                )
+                ),
+                metadata=metadata,
             )
 
     async def job(self, **sections: Any) -> Job:
