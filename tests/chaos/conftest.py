@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from benchmarks.kills.processes import children
 from deploy.local import LaunchError, LocalFederation, Process
 from tests.e2e.conftest import WAIT_S, Running, agents_of, different, ended
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # fixture
@@ -135,3 +138,36 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def pid_of(process: Process) -> int:
     assert process.popen is not None
     return process.popen.pid
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@contextmanager
+def in_phase(chaos: Chaos, job_id: str, phase: str, *others: Process) -> Iterator[None]:
+    """Waits until the job's round is in a phase.
+
+    Aggregation, else over before it is seen, is held until the block's end by stopping the aggregators: of the
+    federation's coordinator, which goes on then, and of `others`, which do not.
+    """
+
+    def reached(wanted: str) -> bool:
+        flying = chaos.get(f"jobs/{job_id}")["round"]
+        return flying is not None and bool(flying["phase"] == wanted)
+
+    own: list[int] = []
+    if phase == "AGGREGATION":
+        until(lambda: reached("REPORTING"))
+        own = children(pid_of(chaos.federation.coordinator))
+        for pid in [*own, *(pid for other in others for pid in children(pid_of(other)))]:
+            os.kill(pid, signal.SIGSTOP)
+    try:
+        until(lambda: reached(phase))
+        yield
+    finally:
+        for pid in own:
+            os.kill(pid, signal.SIGCONT)

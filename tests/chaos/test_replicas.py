@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from redis import Redis
 from benchmarks.kills.processes import children
 from coordinator.lease import AGGREGATOR, DRIVER
 from deploy.local import LEASE_S, Process
-from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, pid_of
-from tests.e2e.conftest import WAIT_S
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, in_phase, pid_of, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -36,13 +35,6 @@ def written(chaos: Chaos, job_id: str) -> Any:
     """Everything that Redis has of a job."""
     with Redis.from_url(chaos.federation.redis.url) as redis:
         return {key: redis.dump(key) for key in sorted(redis.keys(f"fedgalore:job:{job_id}*"))}
-
-
-def until(condition: Any) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @contextmanager
@@ -79,9 +71,10 @@ def test_another_replica_takes_over(
     sections = {"rounds": SCHEDULE, "seed": 5000 + 10 * len(phase) + sign}
     with a_leader(chaos, tmp_path) as leader:
         job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
-        if phase != "SELECTION":  # else as soon as the job is there
-            until(lambda: (flying := chaos.get(f"jobs/{job_id}")["round"]) is not None and flying["phase"] == phase)
-        stop_whole(leader, sign)
+        with (
+            nullcontext() if phase == "SELECTION" else in_phase(chaos, job_id, phase, leader)
+        ):  # there as soon as the job
+            stop_whole(leader, sign)
         stopped = time.monotonic()
         until(lambda: holder(chaos) == pid_of(chaos.federation.coordinator))
         took_s = time.monotonic() - stopped

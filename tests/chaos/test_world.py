@@ -15,7 +15,7 @@ import pytest
 from benchmarks.kills.processes import children
 from fedgalore.faults import Fault
 from protos.codec import open_update
-from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, VICTIM, Chaos, pid_of
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, VICTIM, Chaos, in_phase, pid_of
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -57,10 +57,8 @@ def test_a_damaged_update_is_sent_again(chaos: Chaos, tmp_path: Path, record_pro
 def test_redis_killed_and_started_from_its_file(chaos: Chaos, tmp_path: Path, phase: str, record_property: Any) -> None:
     sections = {"rounds": SCHEDULE, "seed": 10 + len(phase)}
     job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
-    end = time.monotonic() + 60
-    while (flying := chaos.get(f"jobs/{job_id}")["round"]) is None or flying["phase"] != phase:
-        assert time.monotonic() < end
-    chaos.federation.redis.kill()
+    with in_phase(chaos, job_id, phase):
+        chaos.federation.redis.kill()
     time.sleep(1)
     started = time.monotonic()
     chaos.federation.redis.start()
