@@ -20,6 +20,7 @@ REVISIONS = {"fedgalore": 4, "fedavg": 1, "fedit": 1, "ffa_lora": 1, "flora": 1,
 # Fields that came later, with the value at which everything is as it was before them.
 NEUTRAL: dict[str, Any] = {
     "method.global_momentum": 0.0,
+    "method.state_scale": "own",
     "server.clip_norm": None,
     "server.drop_norm": None,
     "server.max_examples": None,
@@ -68,6 +69,8 @@ def key_of(run: Run) -> str:
         _drop(job, field.split("."))
     for field, value in NEUTRAL.items():
         _drop(job, field.split("."), only=value)
+    if job["method"].get("state_sync") in ("reset", "local"):  # nothing is combined
+        _drop(job, ["method", "state_scale"])
     identity = {name: run[name] for name in ("model", "data", "attack")}
     identity |= {"job": job, "revision": REVISIONS[job["method"]["kind"]]}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -52,6 +52,11 @@ class FedGaLoreSpec(Strict):
         default="reset",
         description="Second moments a round starts from: none, what all share, their mean, or each client's own",
     )
+    state_scale: Literal["median", "own"] = Field(
+        default="median",
+        description="How large each client's second moments of a matrix are when they are combined: as the clients' "
+        "median, so that nobody's large gradients outweigh the others, or as they are",
+    )
     scale: float = Field(
         default=1.0, gt=0, le=100, description="GaLore's alpha: multiplies the step of target matrices"
     )

@@ -7,10 +7,13 @@ After LDAdam, https://arxiv.org/abs/2410.16103, with the term for directions out
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from fedgalore.robust import median
 
 FLOOR = 0.1
 SMALLEST = 1e-30  # keeps a second moment positive where no client ever saw a gradient
@@ -23,6 +26,12 @@ class SecondMomentSketch:
     basis: Tensor
     second_moment: Tensor
     residual: Tensor
+
+    @property
+    def energy(self) -> Tensor:
+        """`sum V + (d - r) rho (1, k)`: the second moment of each column of the gradient, in whatever basis."""
+        d, r = self.basis.shape[-2:]
+        return self.second_moment.sum(-2, keepdim=True) + (d - r) * self.residual
 
 
 def transfer(second_moment: Tensor, residual: Tensor, overlap: Tensor) -> Tensor:
@@ -49,12 +58,24 @@ def carry(sketch: SecondMomentSketch, basis: Tensor) -> Tensor:
 
 def moved_to(basis: Tensor, sketch: SecondMomentSketch) -> SecondMomentSketch:
     """The sketch in another basis `(d, r)`; what that does not hold of each column's energy is in its `rho`."""
-    second, (d, r) = carry(sketch, basis), sketch.basis.shape[-2:]
+    second, d = carry(sketch, basis), sketch.basis.shape[-2]
     if d == basis.shape[-1]:
         return SecondMomentSketch(basis, second, torch.zeros_like(sketch.residual))
-    energy = sketch.second_moment.sum(-2, keepdim=True) + (d - r) * sketch.residual
-    outside = (energy - second.sum(-2, keepdim=True)).clamp_min(0) / (d - basis.shape[-1])
+    outside = (sketch.energy - second.sum(-2, keepdim=True)).clamp_min(0) / (d - basis.shape[-1])
     return SecondMomentSketch(basis, second, outside)
+
+
+def of_equal_size(sketches: Sequence[SecondMomentSketch]) -> list[SecondMomentSketch]:
+    """The clients' sketches, each of a matrix scaled to the clients' median energy; without any it stays as it is.
+
+    What combines them else follows whoever has the largest gradients: second moments grow with their square.
+    """
+    energies = torch.stack([sketch.energy.double().sum((-2, -1), keepdim=True) for sketch in sketches])
+    factors = torch.where(energies > 0, median(energies) / energies, 1.0).float()
+    return [
+        SecondMomentSketch(one.basis, factor * one.second_moment, factor * one.residual)
+        for one, factor in zip(sketches, factors, strict=True)
+    ]
 
 
 def residual_of(gradient: Tensor, projected: Tensor) -> Tensor:

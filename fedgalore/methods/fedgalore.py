@@ -29,7 +29,7 @@ from fedgalore.methods.base import (
 from fedgalore.optim import Factor, GaLoreAdamW, SharedBasis, SubspaceConfig
 from fedgalore.plan import Target, TrainingPlan, rank_at
 from fedgalore.projector import leading_left_vectors, orient
-from fedgalore.second_moment import SecondMomentSketch, carry, floored, moved_to
+from fedgalore.second_moment import SecondMomentSketch, carry, floored, moved_to, of_equal_size
 from fedgalore.seeding import derive_seed
 from fedgalore.shared_signal import extract
 from fedgalore.tasks import TaskModel
@@ -286,6 +286,8 @@ def _align(
         second = _gather(this, client, targets, "rms").square()
         basis = own[..., : second.shape[-2]]
         sketches.append(SecondMomentSketch(basis, second, _gather(this, client, targets, "residual")))
+    if _method(this.spec).state_scale == "median":
+        sketches = of_equal_size(sketches)
     blocks = torch.stack([carry(sketch, reference) for sketch in sketches]).double()  # (M, B, r, k)
     mean = this.state_of(blocks)
     aligned = mean

@@ -389,7 +389,7 @@ def test_one_client_or_equal_clients_keep_their_own_state(sync, count, complemen
 
 @SENDING
 def test_averaged_states_are_the_weighted_mean_in_the_reference_basis(complement):
-    spec = a_spec_of(state_sync="average", complement=complement)
+    spec = a_spec_of(state_sync="average", state_scale="own", complement=complement)
     clients = [a_client("a", spec, 10), a_client("b", spec, 30)]
     state = aggregate(clients, spec).state
     for target in PLAN.targets:
@@ -399,6 +399,36 @@ def test_averaged_states_are_the_weighted_mean_in_the_reference_basis(complement
         torch.testing.assert_close(state[f"{target.name}/second_moment"], expected, rtol=1e-4, atol=1e-5)
         residual = 0.25 * clients[0].read(f"{target.name}/residual") + 0.75 * clients[1].read(f"{target.name}/residual")
         torch.testing.assert_close(state[f"{target.name}/residual"], residual)
+
+
+def louder(client: ClientTensors, factor: float) -> ClientTensors:
+    """The client with gradients `factor` times as large: Adam's steps are the same, its second moments are not."""
+
+    def read(name: str) -> torch.Tensor:
+        tensor = client.read(name)
+        if name.endswith("/rms"):
+            return tensor * factor
+        return tensor * factor**2 if name.endswith("/residual") else tensor
+
+    return ClientTensors(client.client, client.num_examples, client.decay, read)
+
+
+@pytest.mark.parametrize("sync", ["ajive", "average"])
+@SENDING
+def test_nobodys_large_gradients_outweigh_the_others_second_moments(sync, complement):
+    """Of three clients the one in the middle sets the size; of the same three, unscaled, the loud one does."""
+    states = {}
+    for scale in ("median", "own"):
+        spec = a_spec_of(state_sync=sync, state_scale=scale, complement=complement)
+        calm = [a_client(name, spec, seed=seed) for seed, name in enumerate("abc")]
+        for factor in (1.0, 8.0, 64.0):
+            states[scale, factor] = aggregate([*calm[:2], louder(calm[2], factor)], spec).state
+    for target in PLAN.targets:
+        for part in ("second_moment", "residual"):
+            name = f"{target.name}/{part}"
+            torch.testing.assert_close(states["median", 64.0][name], states["median", 8.0][name], rtol=1e-3, atol=1e-6)
+            assert states["median", 64.0][name].sum() < 4 * states["median", 1.0][name].sum()
+            assert states["own", 64.0][name].sum() > 100 * states["own", 1.0][name].sum()
 
 
 def resembling(client: ClientTensors, share: float = 0.1) -> ClientTensors:

@@ -219,7 +219,8 @@ def test_each_client_goes_on_from_the_state_it_kept(tiny_bert):
 
 
 def test_clients_of_different_ranks_have_the_mean_of_their_changes(tiny_bert):
-    spec = spec_of({"rank": 4, "client_ranks": {"b": 7}, "state_sync": "average", "complement": 0, "downlink_rank": 0})
+    method = {"rank": 4, "client_ranks": {"b": 7}, "state_sync": "average", "state_scale": "own"}
+    spec = spec_of(method | {"complement": 0, "downlink_rank": 0})
     task, weights = version_0(spec, tiny_bert)
     updates = updates_of(task, spec, Start(weights))
     result = aggregated(task.plan, a_round(spec, clients_of(updates), weights))

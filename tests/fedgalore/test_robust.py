@@ -126,7 +126,7 @@ def test_no_client_weighs_more_than_it_may_claim(tiny_bert):
 
 
 def test_states_are_combined_alike(tiny_bert):
-    spec = a_job({"kind": "fedgalore", "rank": 4, "state_sync": "average"}, aggregation="median")
+    spec = a_job({"kind": "fedgalore", "rank": 4, "state_sync": "average", "state_scale": "own"}, aggregation="median")
     plan, weights, clients = five_updates(spec, tiny_bert)
     loud = clients[4]
     clients[4] = ClientTensors(

@@ -6,7 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgalore.second_moment import SMALLEST, SecondMomentSketch, carry, floored, moved_to, residual_of, transfer
+from fedgalore.second_moment import (
+    SMALLEST,
+    SecondMomentSketch,
+    carry,
+    floored,
+    moved_to,
+    of_equal_size,
+    residual_of,
+    transfer,
+)
 
 
 def orthonormal(d: int, seed: int) -> torch.Tensor:
@@ -105,6 +114,7 @@ def test_a_sketch_in_another_basis_has_the_energy_that_it_had(rank):
     moved = moved_to(new, sketch)
     before = sketch.second_moment.sum(0) + (9 - 4) * sketch.residual[0]
     torch.testing.assert_close(moved.second_moment.sum(0) + (9 - rank) * moved.residual[0], before)
+    torch.testing.assert_close(moved.energy, before[None])
     torch.testing.assert_close(moved.second_moment, carry(sketch, new))
     assert (moved.residual >= 0).all()
 
@@ -112,3 +122,22 @@ def test_a_sketch_in_another_basis_has_the_energy_that_it_had(rank):
 def test_floor_is_a_tenth_of_the_mean_and_never_zero():
     second, mean = torch.tensor([[0.5, 0.0, -1.0, 0.0]]), torch.tensor([[1.0, 1.0, 2.0, 0.0]])
     torch.testing.assert_close(floored(second, mean), torch.tensor([[0.5, 0.1, 0.2, SMALLEST]]))
+
+
+def test_sketches_of_equal_size_have_the_median_energy_and_the_shapes_that_they_had():
+    """A batch of two matrices; one client saw no gradient of the second."""
+    basis = torch.stack([orthonormal(9, 1)[:, :4], orthonormal(9, 2)[:, :4]])
+    generator = torch.Generator().manual_seed(3)
+    sizes = torch.tensor([[1.0, 5.0], [1e-12, 0.0], [1e8, 2.0]])
+    sketches = []
+    for size in sizes:
+        second, residual = (torch.rand(2, n, 6, generator=generator) * size[:, None, None] for n in (4, 1))
+        sketches.append(SecondMomentSketch(basis, second, residual))
+    energies = torch.stack([sketch.energy.sum((1, 2)) for sketch in sketches])
+    for before, after, energy in zip(sketches, of_equal_size(sketches), energies, strict=True):
+        wanted = torch.where(energy > 0, energies.median(0).values, energy)
+        torch.testing.assert_close(after.energy.sum((1, 2)), wanted)
+        torch.testing.assert_close(
+            after.second_moment * energy[:, None, None], before.second_moment * wanted[:, None, None]
+        )
+        assert after.second_moment.dtype == torch.float32
