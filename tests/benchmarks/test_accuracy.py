@@ -105,6 +105,25 @@ def test_a_key_is_of_the_whole_job_and_its_methods_revision(monkeypatch):
     assert key_of(run) != before
 
 
+def test_committed_results_are_of_the_jobs_that_they_are_known_by():
+    """A default that changes must not pass old results off as those of the new one."""
+    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert files
+    for path in files:
+        for key, result in json.loads(path.read_text()).items():
+            assert key_of(result["run"]) == key, (path.name, result["run"]["job"])
+
+
+def test_second_moments_that_are_not_combined_have_no_scale():
+    run = an_entry().run(1, 0)
+    for sync, differs in (("reset", False), ("local", False), ("ajive", True), ("average", True)):
+        keys = {
+            key_of(merged(run, {"job": {"method": {"kind": "fedgalore", "state_sync": sync, "state_scale": how}}}))
+            for how in ("median", "own")
+        }
+        assert len(keys) == 1 + differs
+
+
 def test_a_run_that_another_suite_has_done_counts(tmp_path):
     store = Store(tmp_path)
     run = an_entry().run(1, 0)
