@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -136,7 +136,7 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
         return CoordinatorSettings(**merged)
     except ValidationError as error:
         raise SettingsError(
-            "\n".join(_line(item["loc"], item["msg"], item["type"]) for item in error.errors())
+            "\n".join(_line(item["loc"], item["msg"], item["type"], given) for item in error.errors())
         ) from None
 
 
@@ -145,11 +145,10 @@ def _beyond_the_host(url: str) -> str:
     return parts.path + parts.query + parts.fragment
 
 
-def _line(location: tuple[int | str, ...], message: str, kind: str) -> str:
+def _line(location: tuple[int | str, ...], message: str, kind: str, flags: Container[str]) -> str:
     name = str(location[0]) if location else "settings"
     if kind == "extra_forbidden":
         known = ", ".join(CoordinatorSettings.model_fields)
         return f"{name}: not a setting; remove it or check its spelling (known: {known})"
-    flag = "" if name in SECRETS[1:] else f"flag --{name.replace('_', '-')}, "
-    where = f"{PREFIX}{name.upper()} ({flag}key {name})"
+    where = f"--{name.replace('_', '-')}" if name in flags else f"{PREFIX}{name.upper()} (in a file: {name})"
     return f"{where}: {message.removeprefix('Value error, ')}"
