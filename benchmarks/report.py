@@ -236,6 +236,7 @@ def _plot(suite: str, entries: Sequence[Entry], results: Results, path: Path) ->
         by_round.fill_between(versions, [min(v) for v in values], [max(v) for v in values], alpha=0.12)
         by_bytes.plot(sent[1:], [mean(v) for v in values[1:]], color=line.get_color(), **style)
     by_round.set(xlabel="rounds", ylabel=unit, title=suite)
+    by_round.xaxis.get_major_locator().set_params(integer=True)
     by_bytes.set(xlabel="MB sent up, all clients together", xscale="log")
     by_round.legend(fontsize=8)
     figure.savefig(path, dpi=100)
