@@ -69,8 +69,11 @@ def key_of(run: Run) -> str:
         _drop(job, field.split("."))
     for field, value in NEUTRAL.items():
         _drop(job, field.split("."), only=value)
-    if job["method"].get("state_sync") in ("reset", "local"):  # nothing is combined
+    sync = job["method"].get("state_sync")
+    if sync in ("reset", "local"):  # nothing is combined
         _drop(job, ["method", "state_scale"])
+    if sync == "reset":  # nor carried, whatever the default says
+        job["method"]["prior_steps"] = 10.0
     identity = {name: run[name] for name in ("model", "data", "attack")}
     identity |= {"job": job, "revision": REVISIONS[job["method"]["kind"]]}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -80,7 +80,7 @@ class FedGaLoreSpec(Strict):
     )
     update_proj_gap: int = Field(default=200, ge=1, le=MANY, description="Local steps between two bases inside a round")
     prior_steps: float | None = Field(
-        default=10.0, ge=0, description="Steps the carried second moment counts for; null: trusted for ever"
+        default=2.0, ge=0, description="Steps the carried second moment counts for; null: trusted for ever"
     )
     update_clip: float | None = Field(default=1.0, gt=0, description="RMS an update is clipped to; null: off")
     global_momentum: float | None = Field(

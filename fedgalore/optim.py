@@ -33,7 +33,7 @@ class SubspaceConfig:
     complement: float = 0.0
     basis_pool: int = 6
     update_proj_gap: int = 200
-    prior_steps: float | None = 10.0
+    prior_steps: float | None = 2.0
     update_clip: float | None = 1.0
 
 

@@ -21,7 +21,7 @@ def refused(document) -> str:
 def test_the_smallest_document_gets_the_documented_defaults():
     spec = parse({"name": "a", "model": {"source": "m", "num_labels": 2}, "data": {"name": "d"}})
     assert (spec.method.kind, spec.method.rank, spec.method.basis) == ("fedgalore", 8, "local")
-    assert (spec.method.state_sync, spec.method.prior_steps, spec.method.update_clip) == ("reset", 10.0, 1.0)
+    assert (spec.method.state_sync, spec.method.prior_steps, spec.method.update_clip) == ("reset", 2.0, 1.0)
     assert (spec.rounds.goal, spec.rounds.cohort_size, spec.local.head_learning_rate) == (2, 2, None)
     assert spec.method.target_modules is spec.method.downlink_rank is None
     assert (spec.evaluation.exact_match, spec.evaluation.max_new_tokens) == (None, 64)
