@@ -71,9 +71,9 @@ def test_another_replica_takes_over(
     sections = {"rounds": SCHEDULE, "seed": 5000 + 10 * len(phase) + sign}
     with a_leader(chaos, tmp_path) as leader:
         job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
-        with (
-            nullcontext() if phase == "SELECTION" else in_phase(chaos, job_id, phase, leader)
-        ):  # there as soon as the job
+        # A round selects as soon as the job is there.
+        reached = nullcontext() if phase == "SELECTION" else in_phase(chaos, job_id, phase, leader)
+        with reached:
             stop_whole(leader, sign)
         stopped = time.monotonic()
         until(lambda: holder(chaos) == pid_of(chaos.federation.coordinator))

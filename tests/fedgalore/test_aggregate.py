@@ -1,5 +1,7 @@
 """The server's half: exact means held as factors, what goes down, aligned states, error feedback, order and bits."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -318,7 +320,7 @@ def grown(client: ClientTensors, factor: float) -> ClientTensors:
         grows = name.rsplit("/", 1)[1].split(".")[0] in ("factor", "right", "delta", "lora_B")
         return client.read(name) * (factor if grows else 1)
 
-    return ClientTensors(client.client, client.num_examples, client.decay, read)
+    return replace(client, read=read)
 
 
 @SENDING
@@ -407,10 +409,10 @@ def louder(client: ClientTensors, factor: float) -> ClientTensors:
     def read(name: str) -> torch.Tensor:
         tensor = client.read(name)
         if name.endswith("/rms"):
-            return tensor * factor
+            return (tensor * factor).clamp(max=65504)  # float16's largest
         return tensor * factor**2 if name.endswith("/residual") else tensor
 
-    return ClientTensors(client.client, client.num_examples, client.decay, read)
+    return replace(client, read=read)
 
 
 @pytest.mark.parametrize("sync", ["ajive", "average"])
@@ -441,7 +443,7 @@ def resembling(client: ClientTensors, share: float = 0.1) -> ClientTensors:
         pattern = torch.rand(1, tensor.shape[1], generator=seeded(tensor.shape[1]))
         return tensor.mean(1, keepdim=True) * pattern + share * tensor
 
-    return ClientTensors(client.client, client.num_examples, client.decay, read)
+    return replace(client, read=read)
 
 
 def test_aligned_states_are_the_weighted_joint_parts_above_a_floor(monkeypatch):
@@ -474,7 +476,7 @@ def test_clients_that_agree_to_a_percent_start_near_their_mean():
             off = 1 + 0.01 * torch.randn(tensor.shape, generator=seeded(seed))
             return (tensor * off.sqrt()).half() if name.endswith("rms") else tensor
 
-        return ClientTensors(client.client, client.num_examples, client.decay, read)
+        return replace(client, read=read)
 
     states = []
     for sync in ("ajive", "average"):
@@ -492,18 +494,8 @@ def test_clients_that_agree_to_a_percent_start_near_their_mean():
 def test_a_state_is_always_a_second_moment(sync, scale, zero_for, seed):
     spec = a_spec_of(state_sync=sync)
 
-    def scaled(client: ClientTensors) -> ClientTensors:
-        factor = 0.0 if client.client == zero_for else scale
-
-        def read(name: str) -> torch.Tensor:
-            tensor = client.read(name)
-            if name.endswith("rms"):
-                return (tensor * factor**0.5).clamp(max=65504)
-            return tensor * factor if name.endswith("residual") else tensor
-
-        return ClientTensors(client.client, client.num_examples, client.decay, read)
-
-    clients = [scaled(a_client(name, spec, seed=seed + i)) for i, name in enumerate("abc")]
+    loudness = {name: 0.0 if name == zero_for else scale**0.5 for name in "abc"}
+    clients = [louder(a_client(name, spec, seed=seed + i), loudness[name]) for i, name in enumerate("abc")]
     state = aggregate(clients, spec).state
     assert {n: tuple(t.shape) for n, t in state.items()} == {
         n: t.shape for n, t in state_tensors(spec, PLAN, 1).items()

@@ -71,7 +71,7 @@ def test_two_threads_that_load_leave_transformers_as_it_was(tiny_gpt2, monkeypat
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
-        time.sleep(0.05)
+        time.sleep(0.05)  # for another thread to come in, if it can
         try:
             return load(*arguments, **options)
         finally:
