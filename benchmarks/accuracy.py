@@ -31,7 +31,7 @@ import yaml
 from benchmarks import datasets, models, report
 from benchmarks.perform import perform
 from benchmarks.suites import Entry, Result, entries_of, key_of, walk, wanted
-from fedgalore.job_spec import SpecError
+from fedgalore.spec.job import SpecError
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -21,22 +21,22 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from cli.download import unpack
-from coordinator import job as jobs
-from coordinator.adapter_archive import AdapterArchive
-from coordinator.aggregation import prepare
-from coordinator.archive import Archive
-from coordinator.blob_store import BlobStore, DirectoryBlobStore
-from coordinator.job import Job, ModelVersion
-from coordinator.model_archive import ModelArchive
-from deploy.demo.job import LEARNING_RATES, job_document
-from deploy.demo.sites import demo_sites
-from fedgalore.inputs import Inputs
-from fedgalore.job_spec import JobSpec, parse
-from fedgalore.layout import weights_tensors
+from coordinator.aggregator.blobs import prepare
+from coordinator.models.adapter_archive import AdapterArchive
+from coordinator.models.archive import Archive
+from coordinator.models.model_archive import ModelArchive
+from coordinator.state import job as jobs
+from coordinator.state.job import Job, ModelVersion
+from coordinator.store.blob_store import BlobStore, DirectoryBlobStore
+from fedgalore.model.inputs import Inputs
+from fedgalore.model.task import Example, TaskModel
 from fedgalore.simulation import Site, simulate
-from fedgalore.tasks import Example, TaskModel
+from fedgalore.spec.job import JobSpec, parse
+from fedgalore.spec.layout import weights_tensors
 from fedgalore.training import evaluate
+from fedgalore_cli.demo.job import LEARNING_RATES, job_document
+from fedgalore_cli.demo.sites import demo_sites
+from fedgalore_cli.download import unpack
 from protos.codec import SafetensorsWriter
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedgalore.job_spec import JobSpec
+from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.base import Start
-from fedgalore.seeding import derive_seed
+from fedgalore.model.task import Example, TaskModel
 from fedgalore.simulation import Site
-from fedgalore.tasks import Example, TaskModel
+from fedgalore.spec.job import JobSpec
 from fedgalore.training import Update, local_update
 
 SCALE = 100.0

@@ -1,4 +1,4 @@
-"""The benchmarks' data sets as examples of `fedgalore.data`, with the keys by which they are split over clients.
+"""The benchmarks' data sets as `fedgalore.data.examples` has them, with the keys by which they are split over clients.
 
 Raw files are read from one folder (`--data`); the demo's excerpt ships with the project. A data set that is not there
 raises `Missing`, so that a benchmark can go on without it.
@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from deploy.demo.sites import EXCERPT
-from fedgalore.seeding import derive_seed
+from fedgalore.maths.seeding import derive_seed
+from fedgalore_cli.demo.sites import EXCERPT
 
 Example = dict[str, Any]
 VALIDATION_SHARE = 0.1

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from deploy.demo.job import job_document
-from deploy.demo.sites import DemoSite, validation_sites
-from fedgalore.job_spec import parse
-from fedgalore.method_spec import KINDS
+from fedgalore.model.task import Example
 from fedgalore.simulation import Site, simulate
-from fedgalore.tasks import Example
+from fedgalore.spec.job import parse
+from fedgalore.spec.method import KINDS
+from fedgalore_cli.demo.job import job_document
+from fedgalore_cli.demo.sites import DemoSite, validation_sites
 
 GRID = (3e-4, 6e-4, 1.2e-3, 2.4e-3, 4.8e-3, 9.6e-3)
 EVALUATED_EVERY = 3  # no divisor of the period 2 in which one-sided sites swing

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from deploy.demo.sites import EXCERPT
+from fedgalore_cli.demo.sites import EXCERPT
 
 
 class Missing(Exception):

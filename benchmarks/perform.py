@@ -11,13 +11,13 @@ from typing import Any
 
 from benchmarks import datasets, models
 from benchmarks.suites import Result, Run, job_of
-from fedgalore.job_spec import JobSpec
+from fedgalore.spec.job import JobSpec
 
 
 def sites_of(run: Run, found: datasets.DataSet) -> list[Any]:
     """The run's clients with their shards; the first one is the attacker if the run has one."""
     from benchmarks.attackers import corrupted
-    from fedgalore.partition import split
+    from fedgalore.data.partition import split
     from fedgalore.simulation import Site
 
     data = run["data"]

@@ -29,9 +29,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
-from deploy.local import LocalFederation
-from fedgalore.job_spec import parse
 from fedgalore.simulation import SimulationResult, Site, simulate
+from fedgalore.spec.job import parse
+from fedgalore_cli.local import LocalFederation
 
 WORDS = {
     "weather": ["rain", "sun", "wind", "snow"],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from fedgalore.job_spec import JobSpec, parse
+from fedgalore.spec.job import JobSpec, parse
 
 Run = dict[str, Any]  # all that determines a result: model, data, attack, job
 Result = dict[str, Any]

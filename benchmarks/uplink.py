@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from deploy.demo.job import job_document
-from deploy.demo.sites import demo_sites
-from fedgalore.job_spec import parse
-from fedgalore.layout import update_tensors
+from fedgalore.maths.projector import orient
 from fedgalore.methods.base import Start
-from fedgalore.projector import orient
-from fedgalore.tasks import TaskModel
+from fedgalore.model.task import TaskModel
+from fedgalore.spec.job import parse
+from fedgalore.spec.layout import update_tensors
 from fedgalore.training import local_update
+from fedgalore_cli.demo.job import job_document
+from fedgalore_cli.demo.sites import demo_sites
 from protos.codec import SafetensorsWriter, open_update
 
 

@@ -21,8 +21,8 @@ from client_agent.credential import Line, line
 from client_agent.data import LocalData, read_all
 from client_agent.errors import WorkDirUnusable
 from client_agent.settings import AgentSettings, SettingsError
-from fedgalore import faults, logs
-from fedgalore.data import DataError
+from fedgalore.data.examples import DataError
+from fedgalore.process import faults, logs
 
 
 def agent(

@@ -20,7 +20,7 @@ from client_agent.session import Session, State, advance
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
-from fedgalore.faults import Fault, reach
+from fedgalore.process.faults import Fault, reach
 
 POLL_S = 30.0
 HEARTBEAT_S = 2.0

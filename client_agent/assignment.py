@@ -19,9 +19,9 @@ from client_agent.session import Work
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
-from fedgalore.faults import Fault, reach
-from fedgalore.job_spec import JobSpec, explain
-from fedgalore.plan import TrainingPlan
+from fedgalore.process.faults import Fault, reach
+from fedgalore.spec.job import JobSpec, explain
+from fedgalore.spec.plan import TrainingPlan
 from protos import federation_pb2 as pb
 
 # Steps that may round differently than the server's before whole weights set it right. Each is off by one rounding of

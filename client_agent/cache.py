@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client_agent.errors import Rejected, WorkDirUnusable
-from fedgalore.model_folder import ModelFolderError, check_name
+from fedgalore.model.folder import ModelFolderError, check_name
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -13,7 +13,7 @@ import grpc
 import structlog
 
 from client_agent.settings import AgentSettings, SettingsError
-from fedgalore.tls import expiry, is_loopback
+from fedgalore.process.tls import expiry, is_loopback
 
 KEY_FILE = "agent.key"
 _log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client_agent.settings import DataSet
-from fedgalore.data import Example, read_examples
+from fedgalore.data.examples import Example, read_examples
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
-from fedgalore.data import SplitFile
-from fedgalore.job_spec import explain
-from fedgalore.settings import MergedSettings, SettingsError, expanded, from_file
-from fedgalore.strict import Identifier
+from fedgalore.data.examples import SplitFile
+from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file
+from fedgalore.spec.job import explain
+from fedgalore.spec.strict import Identifier
 
 __all__ = ["AgentSettings", "DataSet", "SettingsError", "load"]
 

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from client_agent.data import Split
 from client_agent.errors import CannotTrain
-from fedgalore.exact_match import check_exact_match
-from fedgalore.faults import Fault, reach
-from fedgalore.job_spec import JobSpec
-from fedgalore.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, update_tensors, weights_tensors
+from fedgalore.aggregation import apply_aggregate
 from fedgalore.methods import method_of
 from fedgalore.methods.base import Start
-from fedgalore.plan import TensorSpec, TrainingPlan
-from fedgalore.server import apply_aggregate
-from fedgalore.tasks import TaskError, TaskModel
+from fedgalore.model.exact_match import check_exact_match
+from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.process.faults import Fault, reach
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, update_tensors, weights_tensors
+from fedgalore.spec.plan import TensorSpec, TrainingPlan
 from fedgalore.training import TrainingError, Update, evaluate, local_update
 from protos.codec import CodecError, SafetensorsWriter, TensorFile, encode_header, open_update
 

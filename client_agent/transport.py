@@ -16,7 +16,7 @@ from client_agent.credential import Line
 from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
 from client_agent.retries import BrokenTransfer, Patience, passes, within, words
 from fedgalore import PROTOCOL_VERSION, __version__
-from fedgalore.faults import Fault, reach
+from fedgalore.process.faults import Fault, reach
 from protos import CHUNK_BYTES, MAX_RESPONSE_BYTES
 from protos import federation_pb2 as pb
 from protos.federation_pb2_grpc import FederationStub

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 
 import structlog
 
-from coordinator.binding import NotBound
-from coordinator.blob_store import BlobStore
-from coordinator.engine import Engine
-from coordinator.errors import LeaseLost, StateUnavailable
-from coordinator.garbage import Collector
-from coordinator.uploads import clean_partials
+from coordinator.doors.grpc.uploads import clean_partials
+from coordinator.engine.commands import Engine
+from coordinator.state.errors import LeaseLost, StateUnavailable
+from coordinator.store.binding import NotBound
+from coordinator.store.blob_store import BlobStore
+from coordinator.store.garbage import Collector
 
 TICK_S = 0.3
 LEAST_TICK_S = 0.02  # a burst of changes is worth one look

@@ -15,20 +15,22 @@ from typing import Any
 import structlog
 import uvicorn
 
-from coordinator import driver, grpc_server
-from coordinator.binding import Binding
-from coordinator.blob_store import DirectoryBlobStore
-from coordinator.doorkeeper import Access, Doorkeeper
-from coordinator.doors import Tls, doors
-from coordinator.engine import Engine
-from coordinator.garbage import Collector
-from coordinator.lease import DRIVER, Lease
-from coordinator.readiness import Probe
-from coordinator.redis_credential_store import RedisCredentialStore
-from coordinator.redis_state_store import RedisStateStore
-from coordinator.rest import create_app
+from coordinator import driver
+from coordinator.doors.doorkeeper import Access, Doorkeeper
+from coordinator.doors.grpc import service as grpc_server
+from coordinator.doors.opening import Tls, doors
+from coordinator.doors.rest.app import create_app
+from coordinator.doors.rest.readiness import Probe
+from coordinator.engine.commands import Engine
+from coordinator.engine.lease import DRIVER, Lease
 from coordinator.settings import CoordinatorSettings, SettingsError
-from fedgalore import __version__, faults, logs
+from coordinator.store.binding import Binding
+from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.garbage import Collector
+from coordinator.store.redis_credential_store import RedisCredentialStore
+from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore import __version__
+from fedgalore.process import faults, logs
 
 GRACE_S = 5  # for answers and transfers under way when the process is told to stop
 

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 
-from coordinator.agents import MAX_AGENTS
-from coordinator.state_store import MAX_JOBS
-from fedgalore.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
+from coordinator.engine.agents import MAX_AGENTS
+from coordinator.store.state_store import MAX_JOBS
+from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
 
 __all__ = ["CoordinatorSettings", "SettingsError", "load"]
 

@@ -13,20 +13,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedgalore import layout
-from fedgalore.exact_match import check_exact_match
-from fedgalore.job_spec import JobSpec
+from fedgalore.aggregation import aggregate_group, groups, screened, spent
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start, nothing
+from fedgalore.model.exact_match import check_exact_match
+from fedgalore.model.task import Example, TaskModel
 from fedgalore.selection import choose_cohort
-from fedgalore.server import aggregate_group, groups, screened, spent
-from fedgalore.tasks import Example, TaskModel
+from fedgalore.spec import layout
+from fedgalore.spec.job import JobSpec
 from fedgalore.training import Update, evaluate, local_update
 
 
 @dataclass(frozen=True)
 class Site:
-    """One client's name and data, as `fedgalore.data` reads it.
+    """One client's name and data, as `fedgalore.data.examples` reads it.
 
     `local_update` is what the client does with a round; a client that misbehaves has one of its own.
     """

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fedgalore.batches import batches
-from fedgalore.exact_match import check_exact_match, count_matches
-from fedgalore.inputs import Example, check_examples
-from fedgalore.job_spec import JobSpec
+from fedgalore.data.batches import batches
+from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods import method_of
 from fedgalore.methods.base import Start, change_in
-from fedgalore.seeding import derive_seed
-from fedgalore.tasks import TaskModel
+from fedgalore.model.exact_match import check_exact_match, count_matches
+from fedgalore.model.inputs import Example, check_examples
+from fedgalore.model.task import TaskModel
+from fedgalore.spec.job import JobSpec
 
 
 class TrainingError(RuntimeError):
@@ -30,7 +30,7 @@ class TrainingStopped(Exception):
 
 @dataclass(frozen=True)
 class Update:
-    """What a participant reports: `tensors` as `fedgalore.layout` lists them, contiguous, on the CPU.
+    """What a participant reports: `tensors` as `fedgalore.spec.layout` lists them, contiguous, on the CPU.
 
     `kept` stays with the client for its next round.
     """

@@ -2,8 +2,8 @@
 
 A file is 8 bytes of little-endian header length `n`, `n` bytes of JSON, then the tensors' bytes. This reader is
 stricter than the format: tensors must cover the data without gap, overlap or rest, so a file has one meaning only;
-dtypes are those of `fedgalore.plan.DTYPE_BYTES`; data starts at a multiple of 8, and every tensor at a multiple of its
-items' size, so that arrays map aligned.
+dtypes are those of `fedgalore.spec.plan.DTYPE_BYTES`; data starts at a multiple of 8, and every tensor at a multiple of
+its items' size, so that arrays map aligned.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from fedgalore.plan import DTYPE_BYTES, TensorSpec
+from fedgalore.spec.plan import DTYPE_BYTES, TensorSpec
 
 LENGTH_BYTES = 8  # of the field in front of the header
 MAX_HEADER_BYTES = 16 * 2**20

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from coordinator import job as jobs
-from coordinator.job import Job, Prepared
-from coordinator.redis_server import free_port
-from coordinator.round import BlobRef, EvaluationResult, ModelVersion, Policy, UpdateReceipt
-from fedgalore.job_spec import JobSpec, parse
-from fedgalore.plan import Dense, Target, TrainingPlan
+from coordinator.state import job as jobs
+from coordinator.state.job import Job, Prepared
+from coordinator.state.round import BlobRef, EvaluationResult, ModelVersion, Policy, UpdateReceipt
+from fedgalore.process.redis_server import free_port
+from fedgalore.spec.job import JobSpec, parse
+from fedgalore.spec.plan import Dense, Target, TrainingPlan
 
 __all__ = [
     "a_blob",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from coordinator.redis_server import RedisServer
+from fedgalore.process.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from threading import Event
 from benchmarks.kills import fedgalore, flower
 from benchmarks.kills.experiment import CLIENTS, Experiment, Row, perform, row, table
 from benchmarks.kills.processes import adopt_orphans
-from deploy.demo.sites import demo_sites
+from fedgalore_cli.demo.sites import demo_sites
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "kills" / "kills.json"
 SYSTEMS = (fedgalore.SYSTEM, flower.SYSTEM)

@@ -1,4 +1,4 @@
-"""FedGaLore's experiments: the processes of `deploy.local`, a tiny BERT, and the demo's texts at two sites."""
+"""FedGaLore's experiments: the processes of `fedgalore_cli.local`, a tiny BERT, and the demo's texts at two sites."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import httpx
 from safetensors.numpy import load
 
 from benchmarks.kills.experiment import CLIENTS, HAND, KILLED_IN, ROUNDS, Experiment, RoundEnd, Run, State
-from deploy.demo.job import agent_documents, job_document
-from deploy.demo.sites import DemoSite
-from deploy.local import LocalFederation
-from fedgalore.faults import Fault
+from fedgalore.process.faults import Fault
+from fedgalore_cli.demo.job import agent_documents, job_document
+from fedgalore_cli.demo.sites import DemoSite
+from fedgalore_cli.local import LocalFederation
 
 SYSTEM = "FedGaLore"
 STEPS = 150  # one to several seconds

@@ -32,10 +32,10 @@ from benchmarks.kills.experiment import (
     State,
 )
 from benchmarks.kills.processes import descendants, end, is_running, reap
-from coordinator.redis_server import free_port
-from deploy.demo.job import agent_documents
-from deploy.demo.sites import DATASET, DemoSite
-from deploy.local import Process
+from fedgalore.process.redis_server import free_port
+from fedgalore_cli.demo.job import agent_documents
+from fedgalore_cli.demo.sites import DATASET, DemoSite
+from fedgalore_cli.local import Process
 
 VERSION = "1.41.0"
 SYSTEM = "Flower"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fedgalore.job_spec import JobSpec
 from fedgalore.methods.base import Method
 from fedgalore.methods.fedavg import FedAvg
 from fedgalore.methods.fedex_lora import FedExLoRA
@@ -10,6 +9,7 @@ from fedgalore.methods.fedgalore import FedGaLore
 from fedgalore.methods.fedit import FedIT
 from fedgalore.methods.ffa_lora import FFALoRA
 from fedgalore.methods.flora import FLoRA
+from fedgalore.spec.job import JobSpec
 
 _METHODS: dict[str, Method] = {
     "fedgalore": FedGaLore(),

@@ -1,8 +1,8 @@
 """What every method of a job answers to, and what travels through it.
 
 A method has a client half (`train`), a server half (`aggregate`), and `apply`, which both call so that they hold the
-same bits. Tensors are addressed by the names of `fedgalore.layout`; reading is a callable, so the server half works on
-memory-mapped files in the coordinator and on dictionaries in the simulation.
+same bits. Tensors are addressed by the names of `fedgalore.spec.layout`; reading is a callable, so the server half
+works on memory-mapped files in the coordinator and on dictionaries in the simulation.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from fedgalore.aggregate import Aggregate, apply_dense, apply_factors, mean_of_factors, of_matrix
-from fedgalore.job_spec import JobSpec
-from fedgalore.plan import Target, TrainingPlan
-from fedgalore.privacy import noise
-from fedgalore.projector import orient
-from fedgalore.robust import combine, combine_numbers
+from fedgalore.maths.mean import Aggregate, apply_dense, apply_factors, mean_of_factors, of_matrix
+from fedgalore.maths.privacy import noise
+from fedgalore.maths.projector import orient
+from fedgalore.maths.robust import combine, combine_numbers
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.plan import Target, TrainingPlan
 
 if TYPE_CHECKING:
-    from fedgalore.tasks import TaskModel
+    from fedgalore.model.task import TaskModel
 
 Reader = Callable[[str], Tensor]
 Lookup = Callable[[str], Tensor | None]  # None: there is no such tensor

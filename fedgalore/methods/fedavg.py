@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from fedgalore.job_spec import JobSpec
 from fedgalore.methods.base import ClientTensors, GroupResult, LocalTraining, Method, Round, Start, change_in
-from fedgalore.plan import Target
-from fedgalore.tasks import TaskModel
+from fedgalore.model.task import TaskModel
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.plan import Target
 
 
 class FedAvg(Method):

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from fedgalore.aggregate import mean_of_factors
-from fedgalore.job_spec import JobSpec
+from fedgalore.maths.mean import mean_of_factors
 from fedgalore.methods.base import GroupResult, Reader, Round, apply_change, put_change
 from fedgalore.methods.fedit import FedIT
 from fedgalore.methods.lora import client_products, lora_spec, read_adapter, scaled_products
-from fedgalore.plan import Target
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.plan import Target
 
 
 class FedExLoRA(FedIT):

@@ -10,11 +10,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fedgalore.aggregate import Aggregate, squared_norm_of_product, truncate
-from fedgalore.compression import Compressed, compress
-from fedgalore.job_spec import JobSpec
-from fedgalore.layout import bases_per_round, downlink_rank_at, sketch_width, uplink_rank_at
-from fedgalore.method_spec import FedGaLoreSpec
+from fedgalore.maths.compression import Compressed, compress
+from fedgalore.maths.mean import Aggregate, squared_norm_of_product, truncate
+from fedgalore.maths.optim import Factor, GaLoreAdamW, SharedBasis, SubspaceConfig
+from fedgalore.maths.projector import leading_left_vectors, orient
+from fedgalore.maths.second_moment import SecondMomentSketch, carry, floored, moved_to, of_equal_size
+from fedgalore.maths.seeding import derive_seed
+from fedgalore.maths.shared_signal import extract
 from fedgalore.methods.base import (
     ClientTensors,
     GroupResult,
@@ -26,13 +28,11 @@ from fedgalore.methods.base import (
     orient_back,
     put_change,
 )
-from fedgalore.optim import Factor, GaLoreAdamW, SharedBasis, SubspaceConfig
-from fedgalore.plan import Target, TrainingPlan, rank_at
-from fedgalore.projector import leading_left_vectors, orient
-from fedgalore.second_moment import SecondMomentSketch, carry, floored, moved_to, of_equal_size
-from fedgalore.seeding import derive_seed
-from fedgalore.shared_signal import extract
-from fedgalore.tasks import TaskModel
+from fedgalore.model.task import TaskModel
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.layout import bases_per_round, downlink_rank_at, sketch_width, uplink_rank_at
+from fedgalore.spec.method import FedGaLoreSpec
+from fedgalore.spec.plan import Target, TrainingPlan, rank_at
 
 
 class FedGaLore(Method):

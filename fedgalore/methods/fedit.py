@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 
 from torch import Tensor
 
-from fedgalore.job_spec import JobSpec
 from fedgalore.methods.base import GroupResult, LocalTraining, Method, Reader, Round, Start
 from fedgalore.methods.lora import apply_adapters, carried_adapters, lora_training, mean_adapters, start_adapter
-from fedgalore.plan import Target, TrainingPlan
-from fedgalore.tasks import TaskModel
+from fedgalore.model.task import TaskModel
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.plan import Target, TrainingPlan
 
 
 class FedIT(Method):

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager
 
 from torch import Tensor
 
-from fedgalore.aggregate import squared_norm_of_product
-from fedgalore.job_spec import JobSpec
+from fedgalore.maths.mean import squared_norm_of_product
+from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.base import ClientTensors, GroupResult, LocalTraining, Method, Round, Start, put_change
 from fedgalore.methods.lora import (
     client_products,
@@ -21,9 +21,9 @@ from fedgalore.methods.lora import (
     read_adapter,
     scaled_products,
 )
-from fedgalore.plan import Target, rank_at
-from fedgalore.seeding import derive_seed
-from fedgalore.tasks import TaskModel
+from fedgalore.model.task import TaskModel
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.plan import Target, rank_at
 
 
 class FLoRA(Method):

@@ -16,13 +16,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fedgalore.job_spec import JobSpec
-from fedgalore.layout import adapter_shapes
-from fedgalore.method_spec import LoRASpec
+from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round, Start
-from fedgalore.plan import Target, TrainingPlan, rank_at
-from fedgalore.seeding import derive_seed
-from fedgalore.tasks import TaskError, TaskModel
+from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.layout import adapter_shapes
+from fedgalore.spec.method import LoRASpec
+from fedgalore.spec.plan import Target, TrainingPlan, rank_at
 
 ADAPTER = "default"
 Adapter = tuple[Tensor, Tensor]  # A, B

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from benchmarks.kills.processes import children
-from deploy.local import LaunchError, LocalFederation, Process
+from fedgalore_cli.local import LaunchError, LocalFederation, Process
 from tests.e2e.conftest import WAIT_S, Running, agents_of, different, ended
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # fixture
 from tests.summary import tell

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from deploy.local import LocalFederation
-from fedgalore.faults import Fault
+from fedgalore.process.faults import Fault
+from fedgalore_cli.local import LocalFederation
 from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, pid_of
 from tests.e2e.conftest import agents_of
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # fixture

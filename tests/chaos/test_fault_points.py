@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedgalore.faults import Fault
+from fedgalore.process.faults import Fault
 from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]

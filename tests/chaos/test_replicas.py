@@ -15,8 +15,8 @@ import pytest
 from redis import Redis
 
 from benchmarks.kills.processes import children
-from coordinator.lease import AGGREGATOR, DRIVER
-from deploy.local import LEASE_S, Process
+from coordinator.engine.lease import AGGREGATOR, DRIVER
+from fedgalore_cli.local import LEASE_S, Process
 from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, in_phase, pid_of, until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from benchmarks.kills.processes import children
-from fedgalore.faults import Fault
+from fedgalore.process.faults import Fault
 from protos.codec import open_update
 from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, VICTIM, Chaos, in_phase, pid_of
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import structlog
 
-from coordinator import driver, grpc_server
-from coordinator.blob_store import DirectoryBlobStore
-from coordinator.doorkeeper import Doorkeeper
-from coordinator.engine import Engine
-from coordinator.redis_credential_store import RedisCredentialStore
-from coordinator.redis_state_store import RedisStateStore
+from coordinator import driver
+from coordinator.doors.doorkeeper import Doorkeeper
+from coordinator.doors.grpc import service as grpc_server
+from coordinator.engine.commands import Engine
+from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.redis_credential_store import RedisCredentialStore
+from coordinator.store.redis_state_store import RedisStateStore
 from tests.builders import free_port
 
 

@@ -21,10 +21,10 @@ from client_agent import transport as door
 from client_agent.agent import Agent
 from client_agent.cache import claimed, hash_file
 from client_agent.data import read_all
-from coordinator import aggregation
-from coordinator.aggregator import Aggregator
-from coordinator.job import Job, Status
-from coordinator.round import Phase
+from coordinator.aggregator import blobs as aggregation
+from coordinator.aggregator.worker import Aggregator
+from coordinator.state.job import Job, Status
+from coordinator.state.round import Phase
 from fedgalore.simulation import Site, simulate
 from protos.codec import open_update
 from tests.builders import a_spec

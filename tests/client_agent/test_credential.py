@@ -17,7 +17,7 @@ from client_agent.credential import KEY_FILE, Line, line
 from client_agent.errors import Forgotten, Refused
 from client_agent.settings import AgentSettings, SettingsError, load
 from client_agent.transport import Transport
-from coordinator.doorkeeper import Access
+from coordinator.doors.doorkeeper import Access
 from tests.client_agent.conftest import Coordinator
 
 PEM = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"

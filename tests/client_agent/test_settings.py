@@ -8,7 +8,7 @@ from PIL import Image
 
 from client_agent.data import read_all
 from client_agent.settings import SettingsError, load
-from fedgalore.data import DataError
+from fedgalore.data.examples import DataError
 
 GOOD = {
     "name": "hospital-a",

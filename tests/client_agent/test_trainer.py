@@ -9,11 +9,11 @@ from client_agent.cache import hash_file
 from client_agent.data import Split
 from client_agent.errors import CannotTrain
 from client_agent.trainer import Trainer
-from fedgalore.data import SplitFile, read_examples
-from fedgalore.layout import AGGREGATE_FORMAT, WEIGHTS_FORMAT, aggregate_tensors, update_tensors
-from fedgalore.plan import Dense, TrainingPlan
-from fedgalore.server import apply_aggregate
-from fedgalore.tasks import TaskModel
+from fedgalore.aggregation import apply_aggregate
+from fedgalore.data.examples import SplitFile, read_examples
+from fedgalore.model.task import TaskModel
+from fedgalore.spec.layout import AGGREGATE_FORMAT, WEIGHTS_FORMAT, aggregate_tensors, update_tensors
+from fedgalore.spec.plan import Dense, TrainingPlan
 from fedgalore.training import TrainingStopped
 from protos.codec import SafetensorsWriter, open_update
 from tests.builders import a_spec

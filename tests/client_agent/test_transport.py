@@ -20,11 +20,11 @@ from client_agent import transport as door
 from client_agent.cache import Blob, Cache, hash_file
 from client_agent.errors import CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
 from client_agent.transport import Transport
-from coordinator.job import Prepared
-from coordinator.round import BlobRef, ModelVersion
-from fedgalore.job_spec import JobSpec
-from fedgalore.layout import UPDATE_FORMAT, update_tensors
-from fedgalore.plan import Dense, TrainingPlan
+from coordinator.state.job import Prepared
+from coordinator.state.round import BlobRef, ModelVersion
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.layout import UPDATE_FORMAT, update_tensors
+from fedgalore.spec.plan import Dense, TrainingPlan
 from protos import CHUNK_BYTES
 from protos import federation_pb2 as pb
 from protos.codec import SafetensorsWriter

@@ -12,13 +12,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from coordinator import driver
-from coordinator.binding import Binding
-from coordinator.blob_store import DirectoryBlobStore
-from coordinator.engine import Engine
-from coordinator.garbage import Collector
-from coordinator.redis_state_store import RedisStateStore
+from coordinator.engine.commands import Engine
 from coordinator.server import CoordinatorError, serving
 from coordinator.settings import CoordinatorSettings
+from coordinator.store.binding import Binding
+from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.garbage import Collector
+from coordinator.store.redis_state_store import RedisStateStore
 
 PATIENCE_S = 20
 
@@ -54,7 +54,7 @@ async def test_a_part_that_ends_is_told_at_once_and_ends_the_coordinator(
 
 def test_the_process_of_a_coordinator_that_broke_says_why_and_fails(redis_url: str, tmp_path: Path) -> None:
     script = (
-        "import sys; from coordinator import driver; from cli.main import main\n"
+        "import sys; from coordinator import driver; from fedgalore_cli.main import main\n"
         "async def broken(engine): raise ValueError('no more ticks')\n"
         "driver.tick = broken; sys.argv[0] = 'fedgalore'; main()"
     )

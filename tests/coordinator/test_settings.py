@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from coordinator.settings import CoordinatorSettings, SettingsError, load
-from fedgalore import logs
+from fedgalore.process import logs
 
 
 @pytest.fixture(autouse=True)

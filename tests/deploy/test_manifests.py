@@ -15,9 +15,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cli.main import app
 from client_agent import settings
-from fedgalore.job_spec import JobSpec
+from fedgalore.spec.job import JobSpec
+from fedgalore_cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "deploy" / "k8s"

@@ -18,9 +18,9 @@ import torch
 
 from client_agent.data import read_all
 from client_agent.settings import load
-from deploy.local import LocalFederation
-from fedgalore.job_spec import parse
 from fedgalore.simulation import SimulationResult, Site, simulate
+from fedgalore.spec.job import parse
+from fedgalore_cli.local import LocalFederation
 from tests.fedgalore.conftest import COLOURS, questions, sentences, squares, tiny_bert, tiny_gpt2, tiny_vit  # noqa: F401  # fixtures
 
 NAMES = ("north", "south", "west")

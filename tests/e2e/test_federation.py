@@ -198,7 +198,7 @@ def test_a_killed_agent_goes_on_from_what_it_kept(running: Running, tmp_path: Pa
 
 def test_a_job_by_the_command_line(running: Running, tmp_path: Path) -> None:
     def fedgalore(*words: str) -> str:
-        command = [sys.executable, "-m", "cli.main", *words]
+        command = [sys.executable, "-m", "fedgalore_cli.main", *words]
         done = subprocess.run(
             command, capture_output=True, text=True, env={**os.environ, "FEDGALORE_URL": running.federation.rest_url}
         )

@@ -12,8 +12,8 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
-from cli.main import app
-from deploy.local import LocalFederation, Process, Secured
+from fedgalore_cli.local import LocalFederation, Process, Secured
+from fedgalore_cli.main import app
 from tests.e2e.conftest import NAMES, Running, agents_of, different, ended
 
 OPERATOR = f"operators-key-{secrets.token_hex(16)}"  # no other process of this machine has it

@@ -15,8 +15,8 @@ import transformers
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from fedgalore.data import SplitFile, read_examples
-from fedgalore.job_spec import JobSpec
+from fedgalore.data.examples import SplitFile, read_examples
+from fedgalore.spec.job import JobSpec
 from tests.builders import a_spec
 
 CLASSES = ("weather", "music", "food")

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedgalore.job_spec import JobSpec
+from fedgalore.aggregation import aggregate_group, groups
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start, nothing
-from fedgalore.plan import TrainingPlan
-from fedgalore.server import aggregate_group, groups
-from fedgalore.tasks import Example, TaskModel
+from fedgalore.model.task import Example, TaskModel
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.plan import TrainingPlan
 from fedgalore.training import Update, local_update
 from tests.fedgalore.conftest import questions, sentences
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedgalore.seeding import derive_seed
+from fedgalore.maths.seeding import derive_seed
 from fedgalore.selection import choose_cohort
 
 NAMES = [f"site-{i}" for i in range(12)]

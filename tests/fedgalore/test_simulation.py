@@ -5,9 +5,9 @@ import safetensors.torch
 import torch
 
 from fedgalore.methods.base import Start
+from fedgalore.model.task import TaskError, TaskModel
 from fedgalore.selection import choose_cohort
 from fedgalore.simulation import Site, simulate
-from fedgalore.tasks import TaskError, TaskModel
 from fedgalore.training import TrainingError, local_update
 from tests.builders import a_spec
 from tests.fedgalore.conftest import configure, image_classifier, questions, sentences, squares

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from fedgalore.batches import batches
-from fedgalore.layout import state_tensors
+from fedgalore.data.batches import batches
+from fedgalore.maths.projector import orient
+from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.base import Start
-from fedgalore.projector import orient
-from fedgalore.seeding import derive_seed
-from fedgalore.tasks import TaskError, TaskModel
+from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.spec.layout import state_tensors
 from fedgalore.training import TrainingError, TrainingStopped, evaluate, local_update
 from tests.builders import a_spec
 from tests.fedgalore.conftest import questions, sentences

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client_agent.settings import AgentSettings, SettingsError, load
-from coordinator.errors import InvalidJob
-from coordinator.problems import MAX_BODY_BYTES
-from coordinator.rest_jobs import read_job
-from fedgalore.job_spec import JobSpec
+from coordinator.doors.rest.jobs import read_job
+from coordinator.doors.rest.problems import MAX_BODY_BYTES
+from coordinator.state.errors import InvalidJob
+from fedgalore.spec.job import JobSpec
 from tests.builders import job_document
 from tests.fuzz.conftest import ROW
 from tests.fuzz.test_update_stream import JSON, NAMES, NUMBERS

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
-from deploy.local import LocalFederation, Secured
+from fedgalore_cli.local import LocalFederation, Secured
+from fedgalore_cli.main import app
 from tests.builders import job_document
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # fixture
 from tests.fuzz.conftest import ROW

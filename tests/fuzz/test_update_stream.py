@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.job import Job
+from coordinator.state.job import Job
 from protos import CHUNK_BYTES
 from protos import federation_pb2 as pb
-from tests.coordinator.door import House, open_house
-from tests.coordinator.updates import ref
+from tests.coordinator.doors.grpc.door import House, open_house
+from tests.coordinator.doors.grpc.updates import ref
 from tests.fuzz.conftest import ROW
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "1500"))

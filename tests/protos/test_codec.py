@@ -13,7 +13,7 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedgalore.plan import TensorSpec
+from fedgalore.spec.plan import TensorSpec
 from protos import generate
 from protos.codec import (
     MAX_HEADER_BYTES,

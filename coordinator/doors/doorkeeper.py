@@ -1,0 +1,184 @@
+"""Who may come in: asked by both doors before anything else is looked at."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from enum import Enum, auto
+
+import structlog
+
+from coordinator.state.errors import CredentialNotFound, NotAllowed, NotAuthenticated
+from coordinator.store.credentials import JOIN_TOKEN, KEY, ApiKey, JoinToken, Role, digest_of, id_of, new_secret
+from coordinator.store.redis_credential_store import CredentialStore
+
+MOST_VALID_S = 90 * 86400.0
+RECHECK_S = 10.0  # a transfer or stream that takes longer shows its key again
+_log = structlog.get_logger(__name__)
+_REFUSED = {
+    "unknown": "is not known here, or was revoked",
+    "other": "was made for another client",
+    "used": "was used already, with another key",
+    "expired": "has expired",
+    "struck": "is good, but this agent's key was revoked: delete agent.key in its work folder, it makes a new one, and",
+}
+
+
+async def _always() -> None:
+    """The state is the right one."""
+
+
+class Access(Enum):
+    """How a coordinator takes credentials."""
+
+    OPEN = auto()  # on loopback without an operator's key: whoever is on this machine is let in
+    SECURED = auto()  # every call needs one
+    PLAINTEXT = auto()  # open to the network by `--insecure`: nobody needs one, and none may be sent
+
+
+class Doorkeeper:
+    """Knows keys and tokens by their digests.
+
+    Args:
+        operator_key: the first key, from the settings; what it makes is kept in the store.
+        check_state: raises `StateUnavailable` where the store is not the one that clients enrolled with: they wait.
+    """
+
+    def __init__(
+        self,
+        store: CredentialStore,
+        access: Access = Access.OPEN,
+        operator_key: str | None = None,
+        clock: Callable[[], float] = time.time,
+        check_state: Callable[[], Awaitable[None]] = _always,
+    ) -> None:
+        self._store = store
+        self.access = access
+        self._operator_digest = digest_of(operator_key) if operator_key else ""
+        self._clock = clock
+        self._check_state = check_state
+
+    async def role(self, secret: str | None) -> Role:
+        """What the holder of an API key may do.
+
+        Raises:
+            NotAuthenticated: no key, or none that is known here.
+        """
+        self._check_line(secret)
+        if self.access is not Access.SECURED:
+            return Role.OPERATOR
+        if secret is None:
+            raise NotAuthenticated(
+                "no API key: send `Authorization: Bearer KEY`; an operator makes keys by `fedgalore keys create`"
+            )
+        digest = digest_of(secret)
+        if hmac.compare_digest(digest, self._operator_digest):
+            return Role.OPERATOR
+        key_id = id_of(KEY, secret)
+        key = await self._store.key(key_id) if key_id else None
+        if key is None or not hmac.compare_digest(digest, key.digest):
+            _log.warning("API key refused", key=key_id)
+            raise NotAuthenticated("the API key is not known here, or was revoked; ask an operator for another")
+        return key.role
+
+    async def check_agent(self, client: str, secret: str | None) -> None:
+        """Returns when the secret is the key of this client.
+
+        Raises:
+            NotAuthenticated: it is not.
+        """
+        self._check_line(secret)
+        if self.access is not Access.SECURED:
+            return
+        known = await self._store.credential(client)
+        if known is None or secret is None or not hmac.compare_digest(digest_of(secret), known):
+            if known is None:
+                await self._check_state()
+            _log.warning("agent refused", client=client, known=known is not None, with_key=secret is not None)
+            raise NotAuthenticated(
+                f"client {client!r} is not enrolled with this key, or was revoked: give its agent a join token "
+                f"(`fedgalore agents invite {client}`)"
+            )
+
+    async def enrol(self, client: str, token: str, key_digest: str) -> None:
+        """Takes a client's own key for a join token. A second time with the same key changes nothing.
+
+        Raises:
+            NotAllowed: the token is not good for this client, or can not be taken here.
+        """
+        self._refuse_plaintext()
+        now = self._clock()
+        outcome = await self._store.enrol(id_of(JOIN_TOKEN, token) or "", digest_of(token), client, key_digest, now)
+        if outcome == "unknown":
+            await self._check_state()
+        if outcome in _REFUSED:
+            _log.warning("join token refused", client=client, reason=_REFUSED[outcome])
+            raise NotAllowed(
+                f"join_token: it {_REFUSED[outcome]}; an operator makes another by `fedgalore agents invite {client}`"
+            )
+        tell = _log.warning if outcome == "replaced" else _log.info
+        tell("client enrolled", client=client, outcome=outcome)
+
+    async def create_key(self, name: str, role: Role) -> tuple[ApiKey, str]:
+        """A new API key and its secret, which can not be read again."""
+        self._refuse_plaintext()
+        secret = new_secret(KEY)
+        key = ApiKey(secret.id, name, role, secret.digest, self._clock())
+        await self._store.add_key(key)
+        _log.info("API key made", key=key.id, name=name, role=role.value)
+        return key, secret.text
+
+    async def keys(self) -> list[ApiKey]:
+        """Oldest first; not the one of the settings."""
+        return await self._store.keys()
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Raises `CredentialNotFound`."""
+        if not await self._store.remove_key(key_id):
+            raise CredentialNotFound(f"key {key_id!r} is not known; GET /api/v1/keys lists those that are")
+        _log.info("API key revoked", key=key_id)
+
+    async def create_join_token(self, client: str, valid_s: float) -> tuple[JoinToken, str]:
+        """A token by which this client can enrol once, and its secret, which can not be read again."""
+        self._refuse_plaintext()
+        secret, now = new_secret(JOIN_TOKEN), self._clock()
+        for old in await self._store.join_tokens():
+            if old.expires_at < now - MOST_VALID_S:
+                await self._store.remove_join_token(old.id)
+        token = JoinToken(secret.id, client, secret.digest, now, now + valid_s)
+        await self._store.add_join_token(token)
+        _log.info("join token made", token=token.id, client=client)
+        return token, secret.text
+
+    async def join_tokens(self) -> list[JoinToken]:
+        """Oldest first, used and expired ones among them."""
+        return await self._store.join_tokens()
+
+    async def revoke_join_token(self, token_id: str) -> None:
+        """Raises `CredentialNotFound`. A key that the token has brought in stays."""
+        if not await self._store.remove_join_token(token_id):
+            raise CredentialNotFound(f"token {token_id!r} is not known; GET /api/v1/join-tokens lists those that are")
+        _log.info("join token revoked", token=token_id)
+
+    async def revoke_agent(self, client: str) -> bool:
+        """Strikes a client's key and its tokens; False when there was neither."""
+        revoked = await self._store.revoke(client)
+        if revoked:
+            _log.info("client revoked", client=client)
+        return revoked
+
+    def is_expired(self, token: JoinToken) -> bool:
+        return token.expires_at < self._clock()
+
+    def _check_line(self, secret: str | None) -> None:
+        if secret is not None:
+            self._refuse_plaintext()
+
+    def _refuse_plaintext(self) -> None:
+        """Raises `NotAllowed` where everybody on the network could read a secret."""
+        if self.access is Access.PLAINTEXT:
+            raise NotAllowed(
+                "no key or token is taken or made over plaintext beyond this machine (--insecure): revoke what you "
+                "sent, and give this coordinator a certificate (tls_cert, tls_key)"
+            )

@@ -1,0 +1,174 @@
+"""What every call of the agents' door has in common: fields that must be there, errors told, threads waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import uuid
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import grpc
+import structlog
+
+from coordinator.engine.agents import check_name
+from coordinator.state.errors import DomainError, InvalidRequest, NotAllowed, StorageFull
+from coordinator.store.blob_store import SHA256
+from coordinator.store.disk import is_full
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from typing import NoReturn
+
+    from protos import federation_pb2 as pb
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+MOST_TEXT = 200  # characters
+_DETAILS = 1000  # characters: details travel as a header, and a peer's own names may stand in them
+_log = structlog.get_logger(__name__)
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """Status and details of an error; of one that is no domain error only an id is told, under which the log has it."""
+    if is_full(error):
+        _log.error("disk full", reason=str(error))
+        error = StorageFull("the coordinator's disk is full; the update goes on from here when there is room")
+    if isinstance(error, DomainError):
+        return grpc.StatusCode[error.grpc_status], str(error)[:_DETAILS]
+    reference = uuid.uuid4().hex[:8]
+    _log.error("unexpected error in a call", reference=reference, exc_info=error)
+    return grpc.StatusCode.INTERNAL, f"internal error {reference}; the coordinator's log tells more under this id"
+
+
+async def fail(context: Context, error: Exception) -> NoReturn:
+    """Ends the call with the error's status."""
+    code, details = status_of(error)
+    await context.abort(code, details)
+    raise AssertionError("abort returned")
+
+
+def answers(handler: Callable[[Any, Any, Context], Awaitable[R]]) -> Callable[[Any, Any, Context], Awaitable[R]]:
+    """Wraps a handler so that what it raises reaches the agent as a status."""
+
+    @wraps(handler)
+    async def call(self: Any, request: Any, context: Context) -> R:
+        try:
+            return await handler(self, request, context)
+        except Exception as error:
+            await fail(context, error)
+
+    return call
+
+
+def header(context: Context, key: str) -> str | None:
+    """A text of the call's metadata."""
+    found = dict(context.invocation_metadata() or ()).get(key)
+    return found.decode(errors="replace") if isinstance(found, bytes) else found
+
+
+def check_certificate(context: Context, client: str) -> None:
+    """Where agents show certificates, returns when the call's one names this client.
+
+    Raises:
+        NotAllowed: as its common name or as an alternative one it names others.
+    """
+    proved: Mapping[str, Iterable[bytes]] = context.auth_context()
+    if not proved.get("x509_pem_cert"):
+        return
+    named = [*proved.get("x509_common_name", ()), *proved.get("x509_subject_alternative_name", ())]
+    if client.encode() not in named:
+        names = b", ".join(named).decode(errors="replace")
+        raise NotAllowed(f"client: the certificate is made for {names or 'nobody'}, not for {client!r}")
+
+
+async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Runs blocking work in a thread and, even when cancelled, waits for its end: no thread touches a file that was
+    given up."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # looked at, or asyncio complains of it
+        raise
+
+
+def name(field: str, value: str) -> str:
+    """A client's name.
+
+    Raises:
+        InvalidRequest: missing.
+        InvalidAgent: no name.
+    """
+    check_name(field, text(field, value))
+    return value
+
+
+def text(field: str, value: str) -> str:
+    """A short text that is not blank.
+
+    Raises:
+        InvalidRequest: it is, or is long.
+    """
+    if len(value) > MOST_TEXT:
+        raise InvalidRequest(f"{field}: has {len(value)} characters; send at most {MOST_TEXT}")
+    return prose(field, value)
+
+
+def prose(field: str, value: str) -> str:
+    """A text of any length that is not blank; whoever keeps it makes it shorter.
+
+    Raises:
+        InvalidRequest: it is.
+    """
+    if not value.strip():
+        raise InvalidRequest(f"{field}: missing; set it")
+    return value
+
+
+def positive(field: str, value: int) -> int:
+    """A count or number that starts at 1.
+
+    Raises:
+        InvalidRequest: it is 0, which in this protocol is the same as not set.
+    """
+    if value < 1:
+        raise InvalidRequest(f"{field}: missing; set it to 1 or more")
+    return value
+
+
+def finite(field: str, value: float) -> float:
+    """A number that is neither NaN nor infinite.
+
+    Raises:
+        InvalidRequest: it is.
+    """
+    if not math.isfinite(value):
+        raise InvalidRequest(f"{field}: {value} is not a finite number")
+    return value
+
+
+def sha256(field: str, value: str) -> str:
+    """64 lower-case hexadecimal digits.
+
+    Raises:
+        InvalidRequest: something else.
+    """
+    if not SHA256.fullmatch(text(field, value)):
+        raise InvalidRequest(f"{field}: {value[:64]!r} is no SHA-256; send 64 lower-case hexadecimal digits")
+    return value
+
+
+def in_round(
+    message: pb.UpdateHeader | pb.QueryUploadRequest | pb.ReportProgressRequest | pb.DownloadBlobRequest,
+) -> tuple[str, int]:
+    """Job and round of a message that speaks of a task.
+
+    Raises:
+        InvalidRequest: one of them is missing.
+    """
+    return text("job_id", message.job_id), positive("round", message.round)

@@ -1,0 +1,98 @@
+"""Between the wire's messages and the coordinator's own values."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from coordinator.doors.grpc.guard import finite, positive, sha256
+from coordinator.doors.grpc.update_check import Manifest
+from coordinator.state.errors import InvalidRequest, InvalidUpdate
+from coordinator.state.round_state import BlobRef, EvaluationResult
+from fedgalore.spec.layout import update_tensors
+from fedgalore.spec.plan import TrainingPlan
+from protos import federation_pb2 as pb
+
+if TYPE_CHECKING:
+    from coordinator.state.job import Job
+    from coordinator.state.records import Assignment
+
+
+def task(assignment: Assignment, client: str) -> pb.Task:
+    """What the client is told to do."""
+    job = assignment.job
+    if job.prepared is None or job.model is None:
+        raise RuntimeError(f"job {job.id} has a round but no model")
+    model = job.model
+    kinds = {"train": pb.Task.KIND_TRAIN, "evaluate": pb.Task.KIND_EVALUATE}
+    return pb.Task(
+        job_id=job.id,
+        round=assignment.round.number,
+        kind=kinds[assignment.round.kind],
+        evaluate=assignment.round.evaluate,
+        spec_json=json.dumps(job.spec),
+        plan_json=json.dumps(job.prepared.plan),
+        base_model=[pb.ModelFile(name=file, blob=_ref(blob)) for file, blob in job.prepared.base_model],
+        model_version=assignment.round.model_version,
+        weights=_ref(model.weights),
+        aggregate=_ref(model.aggregate) if model.aggregate else None,
+        state=_ref(model.state) if model.state else None,
+        remaining_s=assignment.remaining_s,
+        last_contribution=job.contributions.get(client, 0),
+    )
+
+
+def _ref(blob: BlobRef) -> pb.BlobRef:
+    return pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
+
+
+def named_blobs(job: Job) -> dict[str, int]:
+    """Hash -> bytes of everything that a task of this job tells its client to fetch."""
+    blobs = [blob for _, blob in job.prepared.base_model] if job.prepared else []
+    if job.model:
+        blobs += [blob for blob in (job.model.weights, job.model.aggregate, job.model.state) if blob]
+    return {blob.sha256: blob.size_bytes for blob in blobs}
+
+
+def manifest(job: Job, number: int, client: str) -> Manifest:
+    """What this client's update must be.
+
+    Raises:
+        InvalidUpdate: the round takes no updates.
+    """
+    if job.prepared is None or job.round is None or job.round.kind != "train":
+        raise InvalidUpdate(f"round: {number} only evaluates; send its result with ReportProgress")
+    plan = TrainingPlan.from_dict(job.prepared.plan)
+    made = job.round.model_version + 1  # abandoned rounds do not count
+    local = job.parsed.local
+    least_decay = (1 - local.learning_rate * local.weight_decay) ** local.steps * (1 - 1e-9)  # rounding
+    return Manifest(job.id, number, client, update_tensors(job.parsed, plan, client, made), least_decay)
+
+
+def blob_of(message: pb.UpdateHeader | pb.QueryUploadRequest) -> BlobRef:
+    """The blob that an upload announces.
+
+    Raises:
+        InvalidRequest: hash or size is missing.
+    """
+    blob = message.blob
+    return BlobRef(sha256("blob.sha256", blob.sha256), positive("blob.size_bytes", blob.size_bytes))
+
+
+def duplicate(client: str, number: int) -> pb.SubmitUpdateResponse:
+    """The answer to an update that was sent twice."""
+    reason = f"round {number} holds an update of {client} already; nothing changed"
+    return pb.SubmitUpdateResponse(outcome=pb.SubmitUpdateResponse.OUTCOME_DUPLICATE, reason=reason)
+
+
+def evaluation(message: pb.Evaluation) -> EvaluationResult:
+    """What a client found the model to be worth.
+
+    Raises:
+        InvalidRequest: no examples, no loss, or a metric that is not finite.
+    """
+    examples = positive("evaluation.examples", message.examples)
+    metrics = {key: finite(f"evaluation.metrics.{key}", value) for key, value in message.metrics.items()}
+    if "loss" not in metrics:
+        raise InvalidRequest("evaluation.metrics.loss: missing; set it")
+    return EvaluationResult(message.model_version, examples, metrics)

@@ -1,0 +1,296 @@
+"""The agents' door: translates messages for the engine, streams files in and out, decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+import fedgalore
+from coordinator.doors.doorkeeper import RECHECK_S
+from coordinator.doors.grpc import messages
+from coordinator.doors.grpc.guard import (
+    answers,
+    check_certificate,
+    finite,
+    header,
+    in_round,
+    in_thread,
+    name,
+    positive,
+    prose,
+    sha256,
+    text,
+)
+from coordinator.doors.grpc.uploads import PartialKey, Upload, received_bytes
+from coordinator.state.errors import (
+    AgentNotFound,
+    BlobLost,
+    BlobNotFound,
+    DomainError,
+    InvalidRequest,
+    JobNotFound,
+    NotAuthenticated,
+    NotParticipant,
+    RoundClosed,
+    RoundNotFound,
+    WrongOffset,
+)
+from coordinator.store.credentials import bearer
+from fedgalore.process.faults import Fault, reach
+from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, federation_pb2_grpc
+from protos import federation_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import Literal
+
+    from coordinator.doors.doorkeeper import Doorkeeper
+    from coordinator.doors.grpc.guard import Context
+    from coordinator.doors.opening import Tls
+    from coordinator.engine.commands import Engine
+    from coordinator.store.blob_store import BlobStore
+
+LONGEST_POLL_S = 60.0
+FIRST_MESSAGE_S = 10.0
+SERVICE = pb.DESCRIPTOR.services_by_name["Federation"].full_name
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
+    ("grpc.so_reuseport", 0),  # a second coordinator on this port must fail, not share it
+    # A vanished agent is noticed, so that its half-open upload does not keep the next one out.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+_TASK_GONE = (JobNotFound, RoundNotFound, RoundClosed, NotParticipant)
+_log = structlog.get_logger(__name__)
+
+
+class Federation(federation_pb2_grpc.FederationServicer):
+    """The service of `federation.proto`; each method's behaviour stands there."""
+
+    def __init__(self, engine: Engine, blobs: BlobStore, doorkeeper: Doorkeeper) -> None:
+        self._engine = engine
+        self._blobs = blobs
+        self._doorkeeper = doorkeeper
+        self.stopping = asyncio.Event()
+
+    @answers
+    async def Enrol(self, request: pb.EnrolRequest, context: Context) -> pb.EnrolResponse:
+        client = name("client", request.client)
+        check_certificate(context, client)
+        token, digest = text("join_token", request.join_token), sha256("key_sha256", request.key_sha256)
+        await self._doorkeeper.enrol(client, token, digest)
+        return pb.EnrolResponse()
+
+    @answers
+    async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
+        client = await self._caller(request, context)
+        version = positive("protocol_version", request.protocol_version)
+        software = text("software_version", request.software_version)
+        await self._engine.register(client, version, software, dict(request.datasets))
+        try:
+            await self._caller(request, context)
+        except NotAuthenticated:  # revoked meanwhile, and nobody is to wait for it
+            with suppress(AgentNotFound):
+                await self._engine.forget_agent(client)
+            raise
+        return pb.RegisterResponse(software_version=fedgalore.__version__, presence_s=self._engine.presence_s)
+
+    @answers
+    async def NextTask(self, request: pb.NextTaskRequest, context: Context) -> pb.NextTaskResponse:
+        client = await self._caller(request, context)
+        wait_s = min(max(finite("wait_s", request.wait_s), 0.0), LONGEST_POLL_S)
+        asked = asyncio.ensure_future(self._engine.next_task(client, wait_s))
+        stopping = asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait([asked, stopping], return_when=asyncio.FIRST_COMPLETED)
+            assignment = asked.result() if asked.done() else None
+            if assignment:
+                await self._caller(request, context)  # who was revoked while it waited gets no work
+        finally:
+            asked.cancel()
+            stopping.cancel()
+            await asyncio.gather(asked, stopping, return_exceptions=True)
+        return pb.NextTaskResponse(task=messages.task(assignment, request.client) if assignment else None)
+
+    @answers
+    async def DownloadBlob(self, request: pb.DownloadBlobRequest, context: Context) -> None:
+        client = await self._caller(request, context)
+        wanted = sha256("sha256", request.sha256)
+        job_id, number = in_round(request)
+        size = messages.named_blobs(await self._engine.open_round(job_id, number, client)).get(wanted)
+        if size is None:
+            raise BlobNotFound(f"no task of {client} in job {job_id} names blob {wanted}; fetch what your task names")
+        if request.offset > size:
+            raise WrongOffset(f"offset: {request.offset}; the blob has {size} bytes", size)
+        offset = request.offset
+        asked = time.monotonic()
+        try:
+            while offset < size:
+                if time.monotonic() - asked > RECHECK_S:
+                    await self._caller(request, context)
+                    asked = time.monotonic()
+                data = await in_thread(self._read, wanted, offset)
+                if not data:
+                    raise BlobLost(f"the coordinator has lost blob {wanted} of job {job_id}; ask its operator")
+                await context.write(pb.DownloadBlobResponse(data=data))
+                offset += len(data)
+                reach(Fault.CHUNK_SENT)
+        finally:
+            await self._count(job_id, number, client, "down", offset - request.offset)
+
+    @answers
+    async def SubmitUpdate(
+        self, requests: AsyncIterator[pb.SubmitUpdateRequest], context: Context
+    ) -> pb.SubmitUpdateResponse:
+        try:
+            async with asyncio.timeout(FIRST_MESSAGE_S):  # who sends has shown no key yet
+                first = await anext(requests, None)
+        except TimeoutError:
+            raise InvalidRequest(f"header: did not come within {FIRST_MESSAGE_S:.0f} s") from None
+        if first is None or first.WhichOneof("part") != "header":
+            raise InvalidRequest("header: missing; it is the first message of an update")
+        told = first.header
+        client = await self._caller(told, context)
+        job_id, number = in_round(told)
+        blob = messages.blob_of(told)
+        if await self._engine.receipt(job_id, number, client):
+            return messages.duplicate(client, number)
+        job = await self._engine.open_round(job_id, number, client)
+        upload = Upload(self._blobs, messages.manifest(job, number, client), blob)
+        arrived = 0
+        try:
+            await in_thread(upload.open, told.offset)
+            async for message in requests:
+                if message.WhichOneof("part") != "chunk":
+                    raise InvalidRequest("chunk: missing; after the header every message holds one")
+                arrived += len(message.chunk)
+                await in_thread(upload.write, message.chunk)
+            receipt = await in_thread(upload.finish, self._engine.now())
+        finally:
+            try:
+                await in_thread(upload.close)
+            finally:
+                await self._count(job_id, number, client, "up", arrived)
+        await self._caller(told, context)  # who was revoked while it sent is out
+        if await self._engine.report(job_id, number, client, receipt) == "duplicate":
+            return messages.duplicate(client, number)
+        reason = f"update of {client} is in round {number}: {blob.size_bytes} bytes"
+        return pb.SubmitUpdateResponse(outcome=pb.SubmitUpdateResponse.OUTCOME_ACCEPTED, reason=reason)
+
+    @answers
+    async def QueryUpload(self, request: pb.QueryUploadRequest, context: Context) -> pb.QueryUploadResponse:
+        client = await self._caller(request, context)
+        job_id, number = in_round(request)
+        blob = messages.blob_of(request)
+        if await self._engine.receipt(job_id, number, client):
+            return pb.QueryUploadResponse(accepted=True, received_bytes=blob.size_bytes)
+        await self._engine.open_round(job_id, number, client)
+        key = PartialKey(job_id, number, client, blob.sha256)
+        return pb.QueryUploadResponse(received_bytes=await in_thread(received_bytes, self._blobs, key, blob))
+
+    @answers
+    async def ReportProgress(self, request: pb.ReportProgressRequest, context: Context) -> pb.ReportProgressResponse:
+        client = await self._caller(request, context)
+        job_id, number = in_round(request)
+        try:
+            if request.HasField("failure"):
+                await self._engine.client_failed(job_id, number, client, prose("failure", request.failure))
+                return pb.ReportProgressResponse(go_on=False, reason="the failure is noted; ask for the next task")
+            if request.HasField("evaluation"):
+                await self._engine.evaluated(job_id, number, client, messages.evaluation(request.evaluation))
+            stage = text("stage", request.stage)
+            loss = request.train_loss if request.step else None  # before the first step there is none
+            go_on, reason = await self._engine.progress(job_id, number, client, stage, request.step, loss)
+        except _TASK_GONE as error:
+            go_on, reason = False, str(error)
+        return pb.ReportProgressResponse(go_on=go_on, reason=reason)
+
+    async def _caller(self, message: Any, context: Context) -> str:
+        """The client that a message speaks for, once it has proved to be that one.
+
+        Raises:
+            InvalidRequest, InvalidAgent: no client is named, or no name.
+            NotAuthenticated, NotAllowed: the call's key, or certificate, is not this client's.
+        """
+        client = name("client", message.client)
+        check_certificate(context, client)
+        await self._doorkeeper.check_agent(client, bearer(header(context, "authorization")))
+        return client
+
+    def _read(self, sha256: str, offset: int) -> bytes:
+        """The next chunk of a blob; none where the file ends, or is missing."""
+        try:
+            return self._blobs.read(sha256, offset, CHUNK_BYTES)
+        except BlobNotFound:
+            return b""
+
+    async def _count(self, job_id: str, number: int, client: str, direction: Literal["up", "down"], size: int) -> None:
+        """Counts bytes, also for a call that is being cancelled; a counter that fails must not fail the transfer."""
+
+        async def count() -> None:
+            try:
+                await self._engine.count_traffic(job_id, number, client, direction, size)
+            except DomainError as error:
+                _log.warning("traffic not counted", job=job_id, round=number, client=client, reason=str(error))
+
+        counting = asyncio.ensure_future(count())
+        try:
+            await asyncio.shield(counting)
+        except asyncio.CancelledError:
+            await asyncio.wait([counting])
+            raise
+
+
+@dataclass
+class RunningServer:
+    """A started server; `port` is the one it listens on."""
+
+    port: int
+    _server: grpc.aio.Server = field(repr=False)
+    _federation: Federation = field(repr=False)
+    _health: Any = field(repr=False)
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """Answers waiting polls, lets transfers go on for `grace_s` seconds, then ends them; they can be resumed."""
+        self._federation.stopping.set()
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+
+async def serve(
+    engine: Engine, blobs: BlobStore, doorkeeper: Doorkeeper, host: str, port: int, tls: Tls | None = None
+) -> RunningServer:
+    """Opens the agents' door with the standard health and reflection services; port 0 takes a free one.
+
+    Raises:
+        OSError: the address can not be bound.
+    """
+    server = grpc.aio.server(options=_OPTIONS)
+    federation = Federation(engine, blobs, doorkeeper)
+    federation_pb2_grpc.add_FederationServicer_to_server(federation, server)  # type: ignore[no-untyped-call]
+    checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if tls is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, tls.grpc_credentials())
+    except RuntimeError as error:
+        raise OSError(f"the agents' door can not listen on {host}:{port}: {error}") from error
+    await server.start()
+    for service in ("", SERVICE):
+        await checks.set(service, health_pb2.HealthCheckResponse.SERVING)
+    return RunningServer(bound, server, federation, checks)

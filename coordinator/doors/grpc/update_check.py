@@ -1,0 +1,172 @@
+"""What makes an update valid: its size, header, metadata and values, each checked as early as it is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from coordinator.state.errors import InvalidUpdate
+from fedgalore.spec.layout import UPDATE_FORMAT
+from fedgalore.spec.plan import TensorSpec
+from protos.codec import LENGTH_BYTES, CodecError, Header, TensorFile, encode_header, header_length, read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HEADER_SLACK_BYTES = 2**16  # for metadata, padding and another order of keys
+_SLICE = 2**20  # values looked at at a time
+_COUNT = re.compile(r"[0-9]{1,15}")
+_NOT_NEGATIVE = ("/rms", "/residual")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an update's metadata tells the round."""
+
+    num_examples: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the update of one client in one round must be; `tensors` is `fedgalore.spec.layout.update_tensors`.
+
+    `least_decay`: what the job's weight decay leaves of a weight; with less a client could shrink the model.
+    """
+
+    job_id: str
+    round: int
+    client: str
+    tensors: dict[str, TensorSpec]
+    least_decay: float = 0.0
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of all tensors, without the file's header."""
+        return sum(spec.size_bytes for spec in self.tensors.values())
+
+    @property
+    def most_header_bytes(self) -> int:
+        """Bytes before the data that a valid file can have."""
+        return len(encode_header(self.tensors, {})) + HEADER_SLACK_BYTES
+
+    def check_size(self, size_bytes: int) -> None:
+        """Before any byte: a file of this round can have this size.
+
+        Raises:
+            InvalidUpdate: too small or too large.
+        """
+        least, most = self.data_bytes + LENGTH_BYTES + 1, self.data_bytes + self.most_header_bytes
+        if not least <= size_bytes <= most:
+            raise InvalidUpdate(
+                f"blob.size_bytes: {size_bytes}; an update of this round has {least} to {most} bytes: "
+                "build it from the plan of this task"
+            )
+
+    def header_bytes(self, prefix: bytes) -> int:
+        """Bytes before the data of a file that starts with `prefix`, of at least 8 bytes.
+
+        Raises:
+            InvalidUpdate: not a header, or a longer one than an update of this round can have.
+        """
+        try:
+            total = LENGTH_BYTES + header_length(prefix)
+        except CodecError as error:
+            raise InvalidUpdate(f"{error}; send an update as a safetensors file") from error
+        if total > self.most_header_bytes:
+            raise InvalidUpdate(f"header of {total} bytes; at most {self.most_header_bytes}: shorten the metrics")
+        return total
+
+    def check_header(self, data: bytes, size_bytes: int) -> Contents:
+        """The file's first bytes, up to its data, name exactly this round's tensors, and its metadata and size fit.
+
+        Raises:
+            InvalidUpdate: names the tensor or the metadata field, and what it should be.
+        """
+        try:
+            header = read_header(data)
+        except CodecError as error:
+            raise InvalidUpdate(str(error)) from error
+        self._check_tensors(header)
+        contents = self._check_metadata(header.metadata)
+        if header.size_bytes != size_bytes:
+            raise InvalidUpdate(
+                f"blob.size_bytes: {size_bytes}; by its own header the file has {header.size_bytes} bytes"
+            )
+        return contents
+
+    def _check_tensors(self, header: Header) -> None:
+        for name, spec in self.tensors.items():
+            entry = header.tensors.get(name)
+            if entry is None:
+                raise InvalidUpdate(f"tensor {name!r} is missing; send one of shape {list(spec.shape)}")
+            if entry.spec != spec:
+                raise InvalidUpdate(
+                    f"tensor {name!r} is {entry.spec.dtype} {list(entry.spec.shape)}; "
+                    f"this job's plan asks for {spec.dtype} {list(spec.shape)}"
+                )
+        extra = sorted(header.tensors.keys() - self.tensors.keys())
+        if extra:
+            raise InvalidUpdate(f"tensor {extra[0]!r} is not in this job's plan; leave it out")
+
+    def _check_metadata(self, metadata: Mapping[str, str]) -> Contents:
+        expected = {"format": UPDATE_FORMAT, "job": self.job_id, "round": str(self.round), "client": self.client}
+        needed = {*expected, "num_examples", "decay", "metrics"}
+        if metadata.keys() != needed:
+            name = min(metadata.keys() ^ needed)
+            raise InvalidUpdate(f"metadata.{name[:64]}: {'missing' if name in needed else 'unknown; leave it out'}")
+        for name, value in expected.items():
+            if metadata[name] != value:
+                raise InvalidUpdate(f"metadata.{name}: {metadata[name][:64]!r}; this upload is for {value!r}")
+        if not _COUNT.fullmatch(metadata["num_examples"]) or int(metadata["num_examples"]) < 1:
+            raise InvalidUpdate(f"metadata.num_examples: {metadata['num_examples'][:64]!r}; at least 1 is needed")
+        if not max(self.least_decay, 1e-300) <= _number(metadata["decay"]) <= 1:
+            raise InvalidUpdate(
+                f"metadata.decay: {metadata['decay'][:64]!r}; by this job's weight decay it is at least "
+                f"{self.least_decay:.6g} and at most 1"
+            )
+        return Contents(int(metadata["num_examples"]), _metrics(metadata["metrics"]))
+
+    def check_values(self, file: TensorFile) -> None:
+        """All values are finite, and second moments are not negative; reads the file slice by slice.
+
+        Raises:
+            InvalidUpdate: names the first tensor for which this is not so.
+        """
+        for name in self.tensors:
+            flat = file.tensor(name).reshape(-1)
+            for start in range(0, flat.size, _SLICE):
+                part = flat[start : start + _SLICE]
+                if not np.isfinite(part).all():
+                    raise InvalidUpdate(
+                        f"tensor {name!r} holds NaN or infinite values: training diverged; lower local.learning_rate"
+                    )
+                if name.endswith(_NOT_NEGATIVE) and (part < 0).any():
+                    raise InvalidUpdate(f"tensor {name!r} holds negative values; second moments are at least 0")
+
+
+def _number(text: str) -> float:
+    """The text as a float; NaN when it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _metrics(text: str) -> dict[str, float]:
+    try:
+        metrics = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidUpdate("metadata.metrics: not JSON; send an object of numbers") from error
+    if not isinstance(metrics, dict):
+        raise InvalidUpdate("metadata.metrics: send a JSON object of numbers")
+    for name, value in metrics.items():
+        # Beyond 1e300 are infinities, and whole numbers that no float holds.
+        if type(value) not in (int, float) or not -1e300 < value < 1e300:
+            raise InvalidUpdate(f"metadata.metrics.{name[:64]}: a finite number is needed")
+    return {name: float(value) for name, value in metrics.items()}

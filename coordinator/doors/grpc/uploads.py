@@ -1,0 +1,234 @@
+"""Updates on their way to disk: checked header first, hashed and written chunk by chunk, resumed where they broke.
+
+The partial file is the only state, so an upload outlives connections and processes. A lock on it, which the system
+drops with the process that holds it, keeps a second connection from writing the same file. An `Upload`'s calls block;
+asyncio code runs them in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coordinator.state.errors import BlobNotFound, InvalidUpdate, RoundClosed, UploadInProgress, WrongOffset
+from coordinator.state.round_state import BlobRef, UpdateReceipt
+from fedgalore.process.faults import Fault, reach
+from protos.codec import LENGTH_BYTES, open_update
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from coordinator.doors.grpc.update_check import Contents, Manifest
+    from coordinator.engine.commands import Engine
+    from coordinator.store.blob_store import BlobStore
+
+_READ_BYTES = 2**20
+_PREFIX = "update"
+_SEPARATOR = "+"  # no job, client or hash has one
+
+
+@dataclass(frozen=True)
+class PartialKey:
+    """Names a partial file: one upload is (job, round, client, content)."""
+
+    job_id: str
+    round: int
+    client: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return self.place + self.sha256
+
+    @property
+    def place(self) -> str:
+        """What the keys of all files of this client in this round begin with."""
+        return _SEPARATOR.join((_PREFIX, self.job_id, str(self.round), self.client, ""))
+
+
+def received_bytes(blobs: BlobStore, key: PartialKey, blob: BlobRef) -> int:
+    """How much of this upload the server holds; 0 for one it has not seen.
+
+    All of it when the call that brought it ended between the file's move to the blobs and its report to the round.
+    """
+    try:
+        return blobs.partial_path(str(key)).stat().st_size
+    except FileNotFoundError:
+        return blob.size_bytes if _finished(blobs, blob) else 0
+
+
+class Upload:
+    """One connection's turn at one update: `open`, `write` each chunk, `finish`, and in any case `close`.
+
+    The partial file stays until it is refused or finished.
+    """
+
+    def __init__(self, blobs: BlobStore, manifest: Manifest, blob: BlobRef) -> None:
+        """Touches no disk.
+
+        Raises:
+            InvalidUpdate: no valid update has this size.
+        """
+        manifest.check_size(blob.size_bytes)
+        self._blobs = blobs
+        self._manifest = manifest
+        self._blob = blob
+        self._key = PartialKey(manifest.job_id, manifest.round, manifest.client, blob.sha256)
+        self._path = blobs.partial_path(str(self._key))
+        self._file: BinaryIO | None = None
+        self._digest = hashlib.sha256()
+        self._head = bytearray()  # the file's header until it is complete
+        self._contents: Contents | None = None
+        self.received = 0
+
+    def open(self, offset: int) -> None:
+        """Takes the partial file up where it ends, which must be `offset`; what is there is hashed and checked anew.
+
+        A file that became a blob, but was not reported, is taken up at its end. What the client had begun to send of
+        another content in this round is gone: one client fills the disk with one update at most.
+
+        Raises:
+            InvalidUpdate: what is there is refused; the partial file is gone.
+            UploadInProgress: another connection has this update in hand.
+            WrongOffset: the file ends elsewhere.
+        """
+        if not self._path.exists() and (finished := _finished(self._blobs, self._blob)):
+            # Under two names for a while; it is complete, so nothing more is written to it. Where a disk knows no hard
+            # links, the update is sent again.
+            with suppress(OSError):
+                self._path.hardlink_to(finished)
+        self._file = _locked(self._path)
+        for other in self._blobs.partial_keys():
+            if other.startswith(self._key.place) and other != str(self._key):
+                self._blobs.partial_path(other).unlink(missing_ok=True)
+        self._file.seek(0)
+        while block := self._file.read(_READ_BYTES):
+            self._look_at(block)
+        if offset != self.received:
+            raise WrongOffset(
+                f"offset: {offset}; {self.received} bytes of this update are here, go on from there", self.received
+            )
+        reach(Fault.UPLOAD_OPENED)
+
+    def write(self, chunk: bytes) -> None:
+        """Checks, hashes and writes the next bytes; they outlive this process when it returns.
+
+        Raises:
+            InvalidUpdate: the header is refused or the file grows past its announced size; the partial file is gone.
+        """
+        if self._file is None:
+            raise RuntimeError("write() before open()")
+        self._look_at(chunk)
+        self._file.write(chunk)
+        self._file.flush()
+        reach(Fault.CHUNK_WRITTEN)
+
+    def finish(self, now: float) -> UpdateReceipt:
+        """Checks hash and values and moves the file, synced, into the blob store.
+
+        Raises:
+            WrongOffset: bytes are missing; the partial file stays.
+            InvalidUpdate: another hash than announced, NaN or infinite values, negative second moments; the partial
+                file is gone.
+            RoundClosed: the partial file was cleaned away meanwhile.
+        """
+        size = self._blob.size_bytes
+        if self.received < size or self._contents is None:
+            raise WrongOffset(f"the stream ended after {self.received} of {size} bytes; send the rest", self.received)
+        reach(Fault.UPLOAD_ARRIVED)
+        try:
+            if self._digest.hexdigest() != self._blob.sha256:
+                self._blobs.discard_damaged(self._blob.sha256)  # if the bytes came from there
+                raise InvalidUpdate(
+                    "blob.sha256: the bytes received have another hash; send the file again from offset 0"
+                )
+            self._manifest.check_values(open_update(self._path))
+            self._blobs.adopt(self._path, self._blob)
+        except InvalidUpdate:
+            self._discard()
+            raise
+        except FileNotFoundError as error:
+            raise RoundClosed("the round closed while its update was on its way; ask for the next task") from error
+        reach(Fault.UPLOAD_STORED)
+        return UpdateReceipt(self._blob, self._contents.num_examples, self._contents.metrics, now)
+
+    def close(self) -> None:
+        """Lets go of the file; does nothing when it is not open."""
+        if self._file is not None:
+            with suppress(OSError):  # of a full disk, which write() has told
+                self._file.close()
+
+    def _look_at(self, chunk: bytes) -> None:
+        """What is done with bytes, new or already on disk, except to write them."""
+        size = self._blob.size_bytes
+        try:
+            if self.received + len(chunk) > size:
+                raise InvalidUpdate(f"more than the announced {size} bytes arrived; announce the file's true size")
+            if self._contents is None:
+                self._look_at_header(chunk)
+        except InvalidUpdate:
+            self._discard()
+            raise
+        self._digest.update(chunk)
+        self.received += len(chunk)
+
+    def _look_at_header(self, chunk: bytes) -> None:
+        self._head += chunk
+        if len(self._head) < LENGTH_BYTES:
+            return
+        needed = self._manifest.header_bytes(bytes(self._head[:LENGTH_BYTES]))
+        if len(self._head) < needed:
+            return
+        self._contents = self._manifest.check_header(bytes(self._head[:needed]), self._blob.size_bytes)
+        self._head.clear()
+
+    def _discard(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def _finished(blobs: BlobStore, blob: BlobRef) -> Path | None:
+    """The blob's file if the store has it at this size."""
+    try:
+        path = blobs.path(blob.sha256)
+        return path if path.stat().st_size == blob.size_bytes else None
+    except (BlobNotFound, FileNotFoundError):  # the latter: swept just now
+        return None
+
+
+async def clean_partials(blobs: BlobStore, engine: Engine) -> int:
+    """Removes partial files of rounds that are not in flight, and tells how many; the driver calls it now and then.
+
+    Raises:
+        StateUnavailable: nothing was removed.
+    """
+    # Files first: a round that opens after the look at the jobs has none among them.
+    keys = [key for key in await asyncio.to_thread(blobs.partial_keys) if key.startswith(_PREFIX + _SEPARATOR)]
+    if not keys:
+        return 0
+    in_flight = {(job.id, str(job.round.number)) for job in await engine.active_jobs() if job.round}
+    stale = [key for key in keys if tuple(key.split(_SEPARATOR)[1:3]) not in in_flight]
+    for key in stale:
+        await asyncio.to_thread(blobs.partial_path(key).unlink, missing_ok=True)
+        reach(Fault.PARTIALS_CLEANED)
+    return len(stale)
+
+
+def _locked(path: Path) -> BinaryIO:
+    """The file, made where there is none, open to read and append, and locked for this opener alone."""
+    file = path.open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lost = os.fstat(file.fileno()).st_nlink == 0  # whoever had the lock before finished or refused the file
+    except BlockingIOError:
+        lost = True
+    if lost:
+        file.close()
+        raise UploadInProgress(
+            "this update is being received over another connection; ask with QueryUpload, then try again"
+        )
+    return file

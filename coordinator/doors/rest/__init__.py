@@ -1,0 +1,1 @@
+"""The door for people: REST, the dashboard, metrics."""

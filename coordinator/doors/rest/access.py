@@ -1,0 +1,196 @@
+"""Keys of the REST door: who is asked for one, and the routes by which operators make and revoke keys and tokens."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from coordinator.doors.doorkeeper import MOST_VALID_S, RECHECK_S, Access, Doorkeeper
+from coordinator.doors.rest import problems
+from coordinator.doors.rest.views import moment
+from coordinator.state.errors import DomainError, NotAllowed, NotAuthenticated, StateUnavailable
+from coordinator.store.credentials import ApiKey, JoinToken, Role, bearer
+from fedgalore.process.tls import is_loopback
+from fedgalore.spec.strict import Identifier
+
+API = "/api/"
+_GUARDED = (API, "/metrics")
+_OPERATORS = ("/api/v1/keys", "/api/v1/join-tokens")
+_READS = ("GET", "HEAD", "OPTIONS")
+
+
+def needed(method: str, path: str) -> Role | None:
+    """The role that a request needs; None where nobody is asked."""
+    if not path.startswith(_GUARDED):
+        return None
+    return Role.VIEWER if method in _READS and not path.startswith(_OPERATORS) else Role.OPERATOR
+
+
+class KeyGuard:
+    """ASGI middleware that lets nothing of a request be read before its key was: no route can forget to ask."""
+
+    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
+        self._app = app
+        self._doorkeeper = doorkeeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        role = needed(scope["method"], scope["path"]) if scope["type"] == "http" else None
+        if role is None:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        secret = bearer(headers.get("authorization"))
+        try:
+            self._check_page(headers)
+            found = await self._doorkeeper.role(secret)
+            if role is Role.OPERATOR and found is not role:
+                raise NotAllowed(f"this key is a {found}'s: {scope['method']} {scope['path']} needs an operator's")
+        except DomainError as error:
+            await problems.of(error)(scope, receive, send)
+            return
+        asked, revoked = time.monotonic(), False
+
+        async def while_known(message: Message) -> None:
+            nonlocal asked, revoked
+            if message.get("more_body") and time.monotonic() - asked > RECHECK_S:
+                try:
+                    await self._doorkeeper.role(secret)
+                except NotAuthenticated:
+                    revoked = True
+                    raise
+                except StateUnavailable:
+                    pass  # nothing is known: asked again with the next piece
+                else:
+                    asked = time.monotonic()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, while_known)
+        except Exception:
+            if not revoked:
+                raise  # else the answer stays unfinished, and the server cuts the connection
+
+    def _check_page(self, headers: Headers) -> None:
+        """Where nobody is asked for a key, keeps out pages of other sites that a browser on this machine shows.
+
+        Raises:
+            NotAllowed: the page is of another origin, or calls this machine by a name of its own (DNS rebinding).
+        """
+        if self._doorkeeper.access is Access.SECURED:
+            return  # a page does not have the key
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            raise NotAllowed(f"Origin: a page of {origin} may not call this coordinator")
+        if self._doorkeeper.access is Access.OPEN and not is_loopback(re.sub(r":\d*$", "", host)):
+            raise NotAllowed(
+                f"Host: {host!r} is no name of this machine alone: call 127.0.0.1, or set FEDGALORE_OPERATOR_KEY_FILE, "
+                "so that everybody is asked for a key"
+            )
+
+
+class NewKey(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Identifier = Field(description="Whose key it is; shown in the list")
+    role: Role
+
+
+class KeyView(BaseModel):
+    id: str
+    name: str
+    role: Role
+    created: datetime
+
+
+class KeyList(BaseModel):
+    keys: list[KeyView]
+
+
+class MadeKey(KeyView):
+    key: str = Field(description="The key itself: shown this once")
+
+
+class NewJoinToken(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    client: Identifier
+    valid_s: Annotated[float, Field(ge=1, le=MOST_VALID_S)] = Field(default=7 * 86400, description="Seconds it is good")
+
+
+class JoinTokenView(BaseModel):
+    id: str
+    client: str
+    created: datetime
+    expires: datetime
+    used: datetime | None = Field(description="When an agent enrolled by it")
+    expired: bool
+
+
+class JoinTokenList(BaseModel):
+    join_tokens: list[JoinTokenView]
+
+
+class MadeJoinToken(JoinTokenView):
+    token: str = Field(description="The token itself: shown this once")
+
+
+def router(doorkeeper: Doorkeeper) -> APIRouter:
+    routes = APIRouter(prefix="/api/v1", tags=["access"])
+
+    def token_view(token: JoinToken) -> JoinTokenView:
+        return JoinTokenView(
+            id=token.id,
+            client=token.client,
+            created=moment(token.created_at),
+            expires=moment(token.expires_at),
+            used=moment(token.used_at) if token.used_at is not None else None,
+            expired=doorkeeper.is_expired(token),
+        )
+
+    @routes.get("/keys")
+    async def keys() -> KeyList:
+        """API keys without their secrets; the operator's key of the settings is not among them."""
+        return KeyList(keys=[_key_view(key) for key in await doorkeeper.keys()])
+
+    @routes.post("/keys", status_code=201)
+    async def create_key(new: NewKey) -> MadeKey:
+        """Makes an API key: a viewer's reads everything, models included; an operator's may change things as well."""
+        key, secret = await doorkeeper.create_key(new.name, new.role)
+        return MadeKey(**_key_view(key).model_dump(), key=secret)
+
+    @routes.delete("/keys/{key_id}", status_code=204)
+    async def revoke_key(key_id: str) -> None:
+        """The next request with this key is refused."""
+        await doorkeeper.revoke_key(key_id)
+
+    @routes.get("/join-tokens")
+    async def join_tokens() -> JoinTokenList:
+        """Join tokens without their secrets, used and expired ones among them."""
+        return JoinTokenList(join_tokens=[token_view(token) for token in await doorkeeper.join_tokens()])
+
+    @routes.post("/join-tokens", status_code=201)
+    async def create_join_token(new: NewJoinToken) -> MadeJoinToken:
+        """Makes a token by which this client's agent can enrol once, with a key of its own.
+
+        For a client that is enrolled already: its next agent replaces the key, as after the loss of a disk.
+        """
+        token, secret = await doorkeeper.create_join_token(new.client, new.valid_s)
+        return MadeJoinToken(**token_view(token).model_dump(), token=secret)
+
+    @routes.delete("/join-tokens/{token_id}", status_code=204)
+    async def revoke_join_token(token_id: str) -> None:
+        """A key that was brought in by the token stays: DELETE the agent."""
+        await doorkeeper.revoke_join_token(token_id)
+
+    return routes
+
+
+def _key_view(key: ApiKey) -> KeyView:
+    return KeyView(id=key.id, name=key.name, role=key.role, created=moment(key.created_at))

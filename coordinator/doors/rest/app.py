@@ -1,0 +1,176 @@
+"""The REST door: FastAPI over the engine. `create_app` puts the routes, the problems and the dashboard together."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+from importlib.resources import files
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict
+from starlette.responses import HTMLResponse
+
+from coordinator.doors.doorkeeper import Doorkeeper
+from coordinator.doors.rest import access as rest_access
+from coordinator.doors.rest import jobs as rest_jobs
+from coordinator.doors.rest import problems, views
+from coordinator.doors.rest.metrics import Metrics
+from coordinator.doors.rest.readiness import Probe, Readiness
+from coordinator.engine.commands import Engine
+from coordinator.state.errors import AgentNotFound
+from coordinator.store.blob_store import BlobStore
+from fedgalore import PROTOCOL_VERSION, __version__
+from fedgalore.spec.strict import Identifier
+
+
+class Live(BaseModel):
+    live: bool
+
+
+class NewAgent(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Identifier
+
+
+class Version(BaseModel):
+    version: str
+    protocol_version: int
+
+
+def create_app(
+    engine: Engine,
+    blobs: BlobStore,
+    probe: Probe,
+    doorkeeper: Doorkeeper,
+    stopping: asyncio.Event,
+    *,
+    sees_models: bool,
+) -> FastAPI:
+    """The whole door.
+
+    Args:
+        stopping: set when the process is about to end, so that event streams end too.
+        sees_models: whether model folders of posted jobs can be looked at from this process.
+    """
+    app = FastAPIOffline(  # /docs without a CDN: many sites have no way out
+        title="FedGaLore coordinator",
+        version=__version__,
+        summary="Federated fine-tuning of transformers along low-rank gradient subspaces",
+        separate_input_output_schemas=False,  # a job is posted with defaults left out and shown with them: one schema
+    )
+    metrics = Metrics(engine)
+    app.add_middleware(rest_access.KeyGuard, doorkeeper=doorkeeper)
+    app.add_middleware(problems.Guard, metrics=metrics)  # added last: around the other
+    problems.install(app)
+    app.include_router(rest_jobs.router(rest_jobs.Jobs(engine, blobs, stopping, sees_models)))
+    app.include_router(_agents(engine, doorkeeper))
+    app.include_router(rest_access.router(doorkeeper))
+    app.include_router(_operations(probe, metrics))
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _agents(engine: Engine, doorkeeper: Doorkeeper) -> APIRouter:
+    routes = APIRouter(prefix="/api/v1/agents", tags=["agents"])
+
+    @routes.get("")
+    async def agents() -> views.AgentList:
+        return views.AgentList(agents=[views.agent_view(agent) for agent in await engine.agents()])
+
+    @routes.post("", status_code=201, responses={200: {"model": views.AgentView}})
+    async def expect(agent: NewAgent, response: Response) -> views.AgentView:
+        """Enters a site that is expected, so that it shows before its agent has come; 200 when it is known already.
+
+        An agent needs no entry made beforehand; where credentials are asked for, it needs a join token.
+        """
+        found, new = await engine.expect(agent.name)
+        response.status_code = 201 if new else 200
+        return views.agent_view(found)
+
+    @routes.delete("/{name}", status_code=204)
+    async def forget(name: str) -> None:
+        """Revokes an agent's key and its join tokens, gives up its open tasks and forgets it.
+
+        It is out with its next call. Where no credentials are asked for, one that still runs registers again.
+        """
+        revoked = await doorkeeper.revoke_agent(name)
+        try:
+            await engine.forget_agent(name)
+        except AgentNotFound:
+            if not revoked:
+                raise
+
+    return routes
+
+
+def _operations(probe: Probe, metrics: Metrics) -> APIRouter:
+    routes = APIRouter(tags=["operations"])
+    page = files("coordinator.doors.rest").joinpath("dashboard.html").read_text(encoding="utf-8")
+    policy = _content_policy(page)
+
+    @routes.get("/livez")
+    async def livez() -> Live:
+        """This process answers; asks nothing else."""
+        return Live(live=True)
+
+    @routes.get("/readyz", responses={503: {"model": Readiness}})
+    async def readyz(response: Response) -> Readiness:
+        """Whether Redis and the blob store answer, each by name."""
+        readiness = await probe.readiness()
+        response.status_code = 200 if readiness.ready else 503
+        return readiness
+
+    @routes.get("/version")
+    async def version() -> Version:
+        return Version(version=__version__, protocol_version=PROTOCOL_VERSION)
+
+    @routes.get("/metrics", response_class=Response)
+    async def prometheus() -> Response:
+        return Response(await metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    @routes.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def dashboard() -> HTMLResponse:
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy, "Cache-Control": "no-cache"})
+
+    return routes
+
+
+def _content_policy(page: str) -> str:
+    """Lets the page run its own script and nothing else, so that no job name can smuggle one in."""
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script[1].encode() if script else b"").digest()).decode()
+    sources = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+    return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with every error as the problem that this door really sends."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        schemas = document["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        described = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(described.pop("$defs"), Problem=described)
+        content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        document["components"]["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer", "description": "An API key, where the coordinator asks for one"}
+        }
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if (role := rest_access.needed(method.upper(), path)) is not None:
+                    operation["security"] = [{"key": []}]
+                    operation["description"] = (
+                        f"{operation.get('description', '')}\n\nNeeds a key of role {role}.".strip()
+                    )
+                operation["responses"].pop("422", None)
+                operation["responses"]["default"] = {"description": "Problem", "content": content}
+        app.openapi_schema = document
+    return app.openapi_schema

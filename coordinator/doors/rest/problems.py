@@ -1,0 +1,155 @@
+"""Errors of the REST door as problem documents (RFC 9457); nothing leaves it as a traceback."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, cast
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from coordinator.doors.rest.metrics import Metrics
+from coordinator.state.errors import DomainError, InvalidJob
+
+MAX_BODY_BYTES = 2**20
+_HEADERS: dict[int, dict[str, str]] = {
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+}
+
+log = structlog.get_logger(__name__)
+
+
+class FieldProblem(BaseModel):
+    field: str
+    problem: str
+
+
+class Problem(BaseModel):
+    """What went wrong; `code` is stable, `detail` is for people and says what to do."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FieldProblem] | None = Field(default=None, description="One row for each bad field")
+    id: str | None = Field(default=None, description="Finds an unexpected error in the coordinator's log")
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    errors: list[dict[str, str]] | None = None,
+    id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A response of type application/problem+json."""
+    body = Problem(
+        type=f"urn:fedgalore:problem:{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        errors=[FieldProblem(**row) for row in errors] if errors else None,
+        id=id,
+    )
+    return JSONResponse(body.model_dump(exclude_none=True), status, headers, "application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Makes the app answer domain errors, bad parameters and unknown routes as problems."""
+    app.add_exception_handler(DomainError, _domain)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+
+
+def of(error: DomainError) -> JSONResponse:
+    """A domain error as a problem."""
+    errors = error.errors if isinstance(error, InvalidJob) else None
+    headers = _HEADERS.get(error.http_status)
+    return problem(error.http_status, error.code, str(error), errors, headers=headers)
+
+
+def _domain(request: Request, error: Exception) -> JSONResponse:
+    return of(cast("DomainError", error))
+
+
+def _validation(request: Request, error: Exception) -> JSONResponse:
+    rows = [
+        {"field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]), "problem": item["msg"]}
+        for item in cast("RequestValidationError", error).errors()
+    ]
+    detail = "; ".join(f"{row['field']}: {row['problem']}" for row in rows)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, rows)
+
+
+def _http(request: Request, error: Exception) -> JSONResponse:
+    known = cast("HTTPException", error)
+    status = HTTPStatus(known.status_code)
+    detail = known.detail
+    if detail == status.phrase:
+        detail = f"{request.method} {request.url.path} is not offered here; /docs lists what is"
+    return problem(status, status.name.lower(), detail, headers=known.headers)
+
+
+class Guard:
+    """ASGI middleware around everything: counts and logs each request, ends one whose body is too large, and turns an
+    unexpected error into a 500."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = received_bytes = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = int(message["status"])
+            await send(message)
+
+        async def limited() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            if received_bytes > MAX_BODY_BYTES:
+                raise HTTPException(413, f"a request's body has at most {MAX_BODY_BYTES} bytes")
+            return message
+
+        try:
+            await self._app(scope, limited, watched)
+        except Exception:
+            error_id = uuid.uuid4().hex[:12]
+            log.exception("unexpected_error", id=error_id, method=scope["method"], path=scope["path"])
+            if status:
+                raise  # too late for another answer; the server cuts the connection, so the client knows
+            detail = f"this is a fault of the coordinator; its log has more under {error_id}"
+            await problem(500, "internal_error", detail, id=error_id)(scope, receive, watched)
+        finally:
+            duration_s = time.perf_counter() - started
+            self._metrics.request(scope["method"], _route(scope), status, duration_s)
+            log.debug("request", method=scope["method"], path=scope["path"], status=status, duration_s=duration_s)
+
+
+def _route(scope: Scope) -> str:
+    """The route's template: paths themselves would make a new time series for every job."""
+    route: Any = scope.get("route")
+    mounted: str = scope.get("root_path", "").removeprefix(scope.get("app_root_path", ""))  # such as the files of /docs
+    return getattr(route, "path", "") or mounted or "unmatched"

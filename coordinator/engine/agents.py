@@ -1,0 +1,135 @@
+"""Who is enrolled, who is there: registration and signs of life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+
+from pydantic import TypeAdapter, ValidationError
+
+from coordinator.state.errors import AgentNotFound, InvalidAgent, ProtocolMismatch, TooMany, UnknownClient
+from coordinator.state.job import Job
+from coordinator.state.records import Agent, AgentRecord, OpenTask
+from coordinator.state.round import Candidates
+from coordinator.store.state_store import StateStore
+from fedgalore import PROTOCOL_VERSION
+from fedgalore.spec.strict import Identifier
+
+MOST_DATASETS = 1000
+MAX_AGENTS = 1000
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+
+
+class AgentRegistry:
+    """The enrolled clients. One counts as present for `presence_s` after its last sign of life."""
+
+    def __init__(
+        self, store: StateStore, clock: Callable[[], float], presence_s: float, max_agents: int = MAX_AGENTS
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._presence_s = presence_s
+        self._max_agents = max_agents
+
+    async def register(
+        self, client: str, protocol_version: int, software_version: str, datasets: dict[str, int]
+    ) -> None:
+        """Makes a client known, or known again; what it says now replaces what it said before.
+
+        Raises:
+            ProtocolMismatch: telling both versions and which side to upgrade.
+            InvalidAgent: a name that can not be used, a data set without examples, or too many of them.
+            TooMany: no other client can be enrolled.
+        """
+        if protocol_version != PROTOCOL_VERSION:
+            older = "the agent" if protocol_version < PROTOCOL_VERSION else "the coordinator"
+            raise ProtocolMismatch(
+                f"protocol_version: agent {client!r} speaks {protocol_version} and the coordinator speaks "
+                f"{PROTOCOL_VERSION}; upgrade {older}"
+            )
+        check_name("client", client)
+        if len(datasets) > MOST_DATASETS:
+            raise InvalidAgent(f"datasets: has {len(datasets)} entries; offer at most {MOST_DATASETS}")
+        for name, examples in datasets.items():
+            check_name("datasets", name)
+            if examples < 1:
+                raise InvalidAgent(f"datasets.{name}: has no training examples; add some or leave the data set out")
+        await self._check_room(client)
+        now = self._clock()
+        record = AgentRecord(client, dict(datasets), software_version, now, protocol_version)
+        await self._store.register(record, now)
+
+    async def expect(self, client: str) -> bool:
+        """Enters a client that is expected; False when it is known already.
+
+        Raises:
+            InvalidAgent: a name that can not be used.
+            TooMany: no other client can be enrolled.
+        """
+        check_name("name", client)
+        await self._check_room(client)
+        return await self._store.expect(AgentRecord(client, {}, "", self._clock()))
+
+    async def _check_room(self, client: str) -> None:
+        known = await self._store.clients()
+        if client not in known and len(known) >= self._max_agents:
+            raise TooMany(
+                f"client: {len(known)} are enrolled; remove one (DELETE /api/v1/agents/NAME) or raise "
+                "FEDGALORE_MAX_AGENTS"
+            )
+
+    async def touch(self, client: str) -> list[str]:
+        """Notes a sign of life; the ids of the jobs that wait for the client, oldest first.
+
+        Raises:
+            UnknownClient: it has to register first, or anew: it did with a coordinator of another protocol version.
+        """
+        job_ids = await self._store.touch(client, self._clock(), PROTOCOL_VERSION)
+        if job_ids is None:
+            raise UnknownClient(f"client {client!r} is not registered with this coordinator; register first")
+        return job_ids
+
+    async def candidates(self, dataset: str) -> Candidates:
+        """Present clients that offer this data set, by name, for a round that has no tasks out yet."""
+        found = await self._store.agents(seen_since=self._clock() - self._presence_s)
+        present = [
+            record.name
+            for record, _ in found
+            if dataset in record.datasets and record.protocol_version == PROTOCOL_VERSION
+        ]
+        # Who works for another job would let the round's deadline run without having begun.
+        busy = await self._store.busy(present)
+        return Candidates(tuple(name for name in present if name not in busy), len(busy))
+
+    async def all(self, active: Iterable[Job]) -> list[Agent]:
+        """Every enrolled client, by name, with the task that it holds in one of the active jobs."""
+        tasks: dict[str, OpenTask] = {}
+        for job in active:
+            for client in job.open_clients:
+                if job.round is not None:
+                    tasks.setdefault(client, OpenTask(job.id, job.round.number))
+        oldest = self._clock() - self._presence_s
+        return [
+            Agent(**asdict(record), last_seen=seen, present=seen >= oldest, task=tasks.get(record.name))
+            for record, seen in await self._store.agents()
+        ]
+
+    async def forget(self, client: str) -> None:
+        """Strikes a client from the list.
+
+        Raises:
+            AgentNotFound: nobody of that name is enrolled.
+        """
+        if not await self._store.forget(client):
+            raise AgentNotFound(f"agent {client!r} is not registered; GET /api/v1/agents lists those that are")
+
+
+def check_name(field: str, name: str) -> None:
+    """Raises `InvalidAgent` for what can not be the name of a client or a data set: names become parts of paths."""
+    try:
+        _IDENTIFIER.validate_python(name)
+    except ValidationError:
+        raise InvalidAgent(
+            f"{field}: {name[:64]!r} can not be a name; use up to 63 letters, digits, dots, dashes and underscores, "
+            "a letter or digit first"
+        ) from None

@@ -1,0 +1,96 @@
+"""Who drives: of all replicas on one Redis, one at a time.
+
+A lease is held for `lease_s` seconds and renewed while its holder lives; who takes it over gets a higher fencing token
+(Kleppmann 2016). Whatever is written under a lease names its token, and Redis refuses one that is over: a process that
+was paused for longer than its lease writes nothing when it wakes. Redis' clock alone tells when a lease ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from contextlib import suppress
+
+import structlog
+
+from coordinator.state.errors import LeaseLost, StateUnavailable
+from coordinator.store.state_store import Fence, StateStore
+
+DRIVER, AGGREGATOR = "driver", "aggregator"
+
+log = structlog.get_logger(__name__)
+
+
+class Lease:
+    """One process' claim to one lease; `keep` runs as long as the process."""
+
+    def __init__(self, store: StateStore, name: str, lease_s: float) -> None:
+        self._store = store
+        self._name = name
+        self._lease_s = lease_s
+        self._holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
+        self._token: int | None = None
+        self._ends = 0.0  # of the monotonic clock; earlier than Redis thinks
+        self._held = asyncio.Event()
+
+    @property
+    def drives(self) -> bool:
+        """Whether it is held, and the one under which rounds are opened."""
+        return self._name == DRIVER and self.is_held
+
+    @property
+    def is_held(self) -> bool:
+        """As far as this process knows; Redis has the last word."""
+        return self._token is not None and time.monotonic() < self._ends
+
+    @property
+    def fence(self) -> Fence:
+        """What a write under this lease names.
+
+        Raises:
+            LeaseLost: the lease is not held.
+        """
+        if self._token is None or not self.is_held:
+            raise LeaseLost(f"lease {self._name!r} is held by another process; this one waits for it")
+        return Fence(self._name, self._token)
+
+    def drop(self) -> None:
+        """Redis refused its token: it is over, whatever the clock here says."""
+        self._ends = 0.0
+
+    async def held(self) -> None:
+        """Returns when the lease is held."""
+        while not self.is_held:
+            self._held.clear()
+            await self._held.wait()
+
+    async def keep(self) -> None:
+        """Takes the lease when it is free, renews it, takes it anew when it was lost; gives it up when cancelled."""
+        try:
+            while True:
+                await self._turn()
+                # A third: two renewals may fail before the lease ends.
+                await asyncio.sleep(self._lease_s / 3)
+        finally:
+            if self.is_held:
+                with suppress(StateUnavailable):
+                    await self._store.release_lease(self._name, self._holder)
+
+    async def _turn(self) -> None:
+        asked = time.monotonic()
+        try:
+            async with asyncio.timeout(self._lease_s / 3):  # the store's own patience may be longer than the lease
+                token = await self._store.take_lease(self._name, self._holder, self._lease_s)
+        except (StateUnavailable, TimeoutError):
+            return  # it is held until it ends
+        if token != self._token:
+            if token is not None:
+                log.info("lease taken", lease=self._name, token=token)
+            elif self._token is not None:
+                log.warning("lease lost", lease=self._name, token=self._token)
+        self._token, self._ends = token, asked + self._lease_s
+        if token is not None:
+            self._held.set()

@@ -1,0 +1,74 @@
+"""What a step of a job looks like in its stream of events, told by comparing before and after.
+
+| type                | data                                                                     |
+|---------------------|--------------------------------------------------------------------------|
+| `job.status`        | status, reason; the first one tells of the job's creation                |
+| `round.phase`       | round, kind, phase, at, reason; on COMMITTED also model_version, timings and statistics |
+| `client.task`       | round, client: the client took its task                                  |
+| `client.report`     | round, client, num_examples, size_bytes, metrics                         |
+| `client.evaluation` | round, client, model_version, examples, metrics                          |
+| `client.failure`    | round, client, reason                                                    |
+| `client.dropped`    | round, client, reason: its update is not in the round's result           |
+| `client.lost`       | round, client, reason: its update is damaged on disk and asked for again |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from coordinator.state.job import Job
+from coordinator.state.round import Participant, Phase, Round
+
+Event = tuple[str, dict[str, Any]]
+
+
+def changes(before: Job | None, after: Job, closed: Round | None, reason: str) -> list[Event]:
+    """Events of one step, in the order in which they happened. `closed`: the round that the step ended."""
+    rows: list[Event] = []
+    for now in (closed, after.round):
+        if now is None:
+            continue
+        was = before.round if before and before.round and before.round.number == now.number else None
+        rows += [*_clients(was, now), *_phases(was, now)]
+    if before is None or before.status is not after.status:
+        rows.append(("job.status", {"status": after.status, "reason": reason}))
+    return rows
+
+
+def _clients(was: Round | None, now: Round) -> Iterator[Event]:
+    for client, one in sorted(now.participants.items()):
+        old = was.participants.get(client, Participant()) if was else Participant()
+        if one is old:
+            continue
+        head = {"round": now.number, "client": client}
+        if one.taken_at is not None and old.taken_at is None:
+            yield "client.task", head
+        if one.evaluation and not old.evaluation:
+            yield "client.evaluation", {**head, **asdict(one.evaluation)}
+        if one.receipt and not old.receipt:
+            size, receipt = one.receipt.blob.size_bytes, one.receipt
+            yield (
+                "client.report",
+                {**head, "num_examples": receipt.num_examples, "size_bytes": size, "metrics": receipt.metrics},
+            )
+        if one.lost is not None and old.receipt and not one.receipt:
+            yield "client.lost", {**head, "reason": one.lost}
+        if one.dropped is not None and old.dropped is None:
+            yield "client.dropped", {**head, "reason": one.dropped}
+        if one.failure is not None and old.failure is None:
+            yield "client.failure", {**head, "reason": one.failure}
+
+
+def _phases(was: Round | None, now: Round) -> Iterator[Event]:
+    for phase, at in now.phase_at.items():
+        if was and phase in was.phase_at:
+            continue
+        data: dict[str, Any] = {"round": now.number, "kind": now.kind, "phase": phase, "at": at}
+        if phase == now.phase:
+            data["reason"] = now.reason
+        if phase == Phase.COMMITTED:
+            version = now.result.version if now.result else now.model_version
+            data |= {"model_version": version, "timings": now.timings, "statistics": now.statistics}
+        yield "round.phase", data

@@ -1,0 +1,143 @@
+"""What is known of one job, and what can happen to it: plain values. How it changes: `coordinator.state.job`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from coordinator.state import round_state
+from coordinator.state.round_state import BlobRef, ModelVersion, Policy, Round, Tick
+from fedgalore.spec.job import JobSpec
+
+
+class Status(StrEnum):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the aggregator made of `model.source`."""
+
+    plan: dict[str, Any]  # TrainingPlan.to_dict()
+    base_model: tuple[tuple[str, BlobRef], ...]  # files of the source folder: what agents fetch
+    export: tuple[tuple[str, BlobRef], ...]  # files of the full initialised model: the template of downloads
+    model: ModelVersion  # version 0
+
+    def __post_init__(self) -> None:
+        # Plain JSON types, so that a document read back equals the one that was written.
+        object.__setattr__(self, "plan", json.loads(json.dumps(self.plan)))
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything the coordinator knows of a job but its closed rounds. Times are seconds since the epoch."""
+
+    id: str
+    spec: dict[str, Any]  # JobSpec.model_dump(mode="json")
+    status: Status
+    reason: str
+    created_at: float
+    updated_at: float
+    prepared: Prepared | None = None
+    model: ModelVersion | None = None
+    round: Round | None = None  # the round in flight
+    rounds_opened: int = 0
+    abandoned_in_a_row: int = 0
+    contributions: dict[str, int] = field(default_factory=dict)  # client -> last version that its update is in
+    idempotency_key: str | None = None
+    secret: str | None = None  # of the noise of a job with privacy; never told
+
+    @cached_property
+    def parsed(self) -> JobSpec:
+        """The spec, validated."""
+        return JobSpec.model_validate(self.spec)
+
+    def policy(self, kind: Literal["train", "evaluate"]) -> Policy:
+        """How the job's rounds of this kind wait and choose. Evaluations take whom they can get."""
+        spec = self.parsed
+        return Policy(
+            min_clients=spec.rounds.min_clients if kind == "train" else 1,
+            goal=spec.rounds.goal,
+            cohort_size=spec.rounds.cohort_size,
+            deadline_s=spec.rounds.deadline_s,
+            selection_wait_s=spec.rounds.selection_wait_s,
+            seed=spec.seed,
+        )
+
+    @property
+    def open_clients(self) -> frozenset[str]:
+        """Clients with a task of this job still to do."""
+        return self.round.open_clients if self.round else frozenset()
+
+    def to_json(self) -> str:
+        return _JOB.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """What `to_json` wrote.
+
+        Raises:
+            ValueError: it is something else, such as what another version of this software wrote.
+        """
+        job = _JOB.validate_json(text)
+        _ = job.parsed  # whoever has a job can rely on its spec
+        return job
+
+
+_JOB = TypeAdapter(Job)
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
+class PreparationFailed:
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pause:
+    pass
+
+
+@dataclass(frozen=True)
+class Resume:
+    pass
+
+
+@dataclass(frozen=True)
+class Cancel:
+    pass
+
+
+@dataclass(frozen=True)
+class RoundEvent:
+    """Something that happened to round `number`."""
+
+    number: int
+    event: round_state.Event
+
+
+@dataclass(frozen=True)
+class AggregationFailed:
+    number: int
+    reason: str
+
+
+Event = PreparedModel | PreparationFailed | Pause | Resume | Cancel | RoundEvent | AggregationFailed | Tick

@@ -1,0 +1,51 @@
+"""What the engine hands to the doors beside jobs and rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.state.job import Job
+from coordinator.state.round import Round
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """What a client said of itself when it registered. `datasets`: number of training examples by name.
+
+    A client that was enrolled and has not registered yet has said nothing.
+    """
+
+    name: str
+    datasets: dict[str, int]
+    software_version: str
+    registered_at: float
+    protocol_version: int = 0  # 0: it has not said so yet
+
+
+@dataclass(frozen=True)
+class OpenTask:
+    job_id: str
+    round: int
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A registered client as it stands. `task`: the one it holds now, the oldest job's first."""
+
+    name: str
+    datasets: dict[str, int]
+    software_version: str
+    registered_at: float
+    protocol_version: int
+    last_seen: float
+    present: bool
+    task: OpenTask | None
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One round's work for one client."""
+
+    job: Job
+    round: Round
+    remaining_s: float

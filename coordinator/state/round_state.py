@@ -1,0 +1,197 @@
+"""What is known of one round, and what can happen to it: plain values. How it changes: `coordinator.state.round`.
+
+Times are seconds since the epoch, durations end in `_s`, sizes in `_bytes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+
+class Phase(StrEnum):
+    SELECTION = "SELECTION"
+    CONFIGURATION = "CONFIGURATION"
+    REPORTING = "REPORTING"
+    AGGREGATION = "AGGREGATION"
+    COMMITTED = "COMMITTED"
+    ABANDONED = "ABANDONED"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (Phase.COMMITTED, Phase.ABANDONED)
+
+
+@dataclass(frozen=True)
+class BlobRef:
+    """A file in the blob store, named by its content."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """The model after `version` committed rounds. Only `weights` exists at version 0."""
+
+    version: int
+    weights: BlobRef
+    aggregate: BlobRef | None = None  # the step from version - 1 to version
+    state: BlobRef | None = None  # bases and second moments that all clients start from
+    residue: BlobRef | None = None  # error feedback of a truncated downlink; stays on the server
+
+
+@dataclass(frozen=True)
+class UpdateReceipt:
+    """An update that was checked, hashed and synced to disk."""
+
+    blob: BlobRef
+    num_examples: int
+    metrics: dict[str, float]
+    received_at: float
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    model_version: int
+    examples: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Participant:
+    taken_at: float | None = None
+    receipt: UpdateReceipt | None = None
+    evaluation: EvaluationResult | None = None
+    failure: str | None = None
+    lost: str | None = None  # why an update that had been accepted is asked for again
+    dropped: str | None = None  # why its update is not in the round's result
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How many clients a round wants and how long it waits; counts of clients, durations in seconds."""
+
+    min_clients: int
+    goal: int
+    cohort_size: int
+    deadline_s: float
+    selection_wait_s: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """Times are seconds since the epoch. `model_version` is the version the round starts from."""
+
+    number: int
+    kind: Literal["train", "evaluate"]
+    model_version: int
+    phase: Phase
+    reason: str
+    opened_at: float
+    evaluate: bool
+    deadline_at: float | None = None
+    phase_at: dict[str, float] = field(default_factory=dict)
+    participants: dict[str, Participant] = field(default_factory=dict)
+    result: ModelVersion | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    statistics: dict[str, float] = field(default_factory=dict)
+
+    def has_reported(self, client: str) -> bool:
+        """Whether the round holds from this participant what it was opened for."""
+        one = self.participants[client]
+        return (one.receipt if self.kind == "train" else one.evaluation) is not None
+
+    @property
+    def reports(self) -> int:
+        return sum(self.has_reported(client) for client in self.participants)
+
+    @property
+    def failures(self) -> int:
+        return sum(one.failure is not None for one in self.participants.values())
+
+    @property
+    def open_clients(self) -> frozenset[str]:
+        """Participants with a task still to do."""
+        if self.phase not in (Phase.CONFIGURATION, Phase.REPORTING):
+            return frozenset()
+        return frozenset(
+            client for client, one in self.participants.items() if one.failure is None and not self.has_reported(client)
+        )
+
+    def remaining_s(self, now: float) -> float:
+        """Seconds until the deadline; 0 when it has passed or has not been set."""
+        return max(0.0, self.deadline_at - now) if self.deadline_at is not None else 0.0
+
+
+class Effect(StrEnum):
+    """Who has something to do after a step: the topic that they wait on, published by the very save of the step.
+
+    A word that gets lost delays them until their next look, and does no other harm.
+    """
+
+    WAKE_AGENTS = "WAKE_AGENTS"
+    WAKE_AGGREGATOR = "WAKE_AGGREGATOR"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Live agents that offer the data set, as seen at this tick; `busy` more have a task of another job to do."""
+
+    names: tuple[str, ...]
+    busy: int = 0
+
+
+@dataclass(frozen=True)
+class TaskTaken:
+    client: str
+
+
+@dataclass(frozen=True)
+class Reported:
+    client: str
+    receipt: UpdateReceipt
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    client: str
+    result: EvaluationResult
+
+
+@dataclass(frozen=True)
+class ClientFailed:
+    client: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class UpdateLost:
+    """The client's accepted update, this very blob, can not be read any more."""
+
+    client: str
+    blob: BlobRef
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    result: ModelVersion
+    timings: dict[str, float]
+    statistics: dict[str, float]
+    dropped: dict[str, str] = field(default_factory=dict)  # client -> why its update is not in the result
+
+
+@dataclass(frozen=True)
+class Abandon:
+    reason: str
+
+
+Event = Candidates | TaskTaken | Reported | Evaluated | ClientFailed | UpdateLost | Tick | Aggregated | Abandon

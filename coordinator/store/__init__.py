@@ -1,0 +1,1 @@
+"""Where state and files are kept: Redis and blobs."""

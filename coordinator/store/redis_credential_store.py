@@ -1,0 +1,102 @@
+"""Digests of keys and join tokens, on Redis.
+
+| key           | type | what                                                                |
+|---------------|------|---------------------------------------------------------------------|
+| `keys`        | hash | id -> API key as JSON, its digest in place of its secret            |
+| `join_tokens` | hash | id -> join token as JSON, likewise; kept for 90 days after its end  |
+| `credentials` | hash | client -> digest of its key                                         |
+| `struck`      | set  | digests of revoked clients' keys: no token brings them back         |
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Literal, Protocol
+
+from coordinator.store.credentials import ApiKey, JoinToken, Role
+from coordinator.store.redis_connection import RedisConnection
+
+Enrolment = Literal["enrolled", "replaced", "known", "struck", "unknown", "other", "used", "expired"]
+
+
+class CredentialStore(Protocol):
+    """Every method raises `StateUnavailable` when the store does not answer."""
+
+    async def add_key(self, key: ApiKey) -> None: ...
+    async def key(self, key_id: str) -> ApiKey | None: ...
+    async def keys(self) -> list[ApiKey]: ...
+    async def remove_key(self, key_id: str) -> bool: ...
+    async def add_join_token(self, token: JoinToken) -> None: ...
+    async def join_tokens(self) -> list[JoinToken]: ...
+    async def remove_join_token(self, token_id: str) -> bool: ...
+    async def credential(self, client: str) -> str | None: ...
+    async def enrol(self, token_id: str, token_digest: str, client: str, key_digest: str, now: float) -> Enrolment: ...
+    async def revoke(self, client: str) -> bool: ...
+
+
+class RedisCredentialStore:
+    """Belongs to one event loop; any number of processes may share the prefix."""
+
+    def __init__(self, url: str, prefix: str = "fedgalore") -> None:
+        self._connection = RedisConnection(url, prefix)
+        self._redis, self._ask = self._connection.redis, self._connection.ask
+        self._keys = self._connection.key("keys")
+        self._tokens = self._connection.key("join_tokens")
+        self._credentials = self._connection.key("credentials")
+        self._struck = self._connection.key("struck")
+        self._enrol, self._revoke = self._connection.script("enrol"), self._connection.script("revoke")
+
+    async def add_key(self, key: ApiKey) -> None:
+        await self._ask(self._redis.hset(self._keys, key.id, json.dumps(asdict(key))))
+
+    async def key(self, key_id: str) -> ApiKey | None:
+        document = await self._ask(self._redis.hget(self._keys, key_id))
+        return _key(document) if document else None
+
+    async def keys(self) -> list[ApiKey]:
+        """Oldest first."""
+        found = map(_key, await self._ask(self._redis.hvals(self._keys)))
+        return sorted(found, key=lambda key: (key.created_at, key.id))
+
+    async def remove_key(self, key_id: str) -> bool:
+        """False when there was none."""
+        return bool(await self._ask(self._redis.hdel(self._keys, key_id)))
+
+    async def add_join_token(self, token: JoinToken) -> None:
+        await self._ask(self._redis.hset(self._tokens, token.id, json.dumps(asdict(token))))
+
+    async def join_tokens(self) -> list[JoinToken]:
+        """Used and expired ones among them, oldest first."""
+        found = [JoinToken(**json.loads(document)) for document in await self._ask(self._redis.hvals(self._tokens))]
+        return sorted(found, key=lambda token: (token.created_at, token.id))
+
+    async def remove_join_token(self, token_id: str) -> bool:
+        """False when there was none."""
+        return bool(await self._ask(self._redis.hdel(self._tokens, token_id)))
+
+    async def credential(self, client: str) -> str | None:
+        """Digest of the client's key; None when it never brought one, or was revoked."""
+        digest: str | None = await self._ask(self._redis.hget(self._credentials, client))
+        return digest
+
+    async def enrol(self, token_id: str, token_digest: str, client: str, key_digest: str, now: float) -> Enrolment:
+        """Takes the token and the client's key in one step, or neither."""
+        args = [token_id, token_digest, client, key_digest, repr(now)]
+        outcome: Enrolment = await self._ask(
+            self._enrol(keys=[self._tokens, self._credentials, self._struck], args=args)
+        )
+        return outcome
+
+    async def revoke(self, client: str) -> bool:
+        """Strikes the client's key for good, and the tokens made for it; False when there was neither."""
+        keys = [self._tokens, self._credentials, self._struck]
+        return bool(await self._ask(self._revoke(keys=keys, args=[client])))
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+def _key(document: str) -> ApiKey:
+    fields = json.loads(document)
+    return ApiKey(**{**fields, "role": Role(fields["role"])})

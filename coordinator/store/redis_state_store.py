@@ -1,0 +1,287 @@
+"""The `StateStore` on Redis (>= 7, or Valkey).
+
+Layout, every key under `<prefix>:`
+
+| key                  | type   | what                                                                            |
+|----------------------|--------|---------------------------------------------------------------------------------|
+| `jobs`               | zset   | job id by `created_at`                                                          |
+| `active`             | set    | ids of jobs that are not final                                                  |
+| `idempotency`        | hash   | idempotency key -> job id                                                       |
+| `job:<id>`           | hash   | `document`: the job as JSON, round in flight inside; `version`: counts its saves; |
+|                      |        | `round`: number of the round in flight, or empty                                |
+| `job:<id>:rounds`    | hash   | number -> closed round as JSON                                                  |
+| `job:<id>:events`    | stream | `type`, `data` (JSON), `coordinator.state.changes`                          |
+| `job:<id>:progress`  | hash   | client -> what it last said, as JSON; gone when the round closes                |
+| `job:<id>:attempts`  | hash   | `prepare` or `round <number>` -> times that the aggregator began it; gone when  |
+|                      |        | it is done, or the round or the job closes                                      |
+| `job:<id>:traffic`   | hash   | `<round>/<client>/<up or down>` -> bytes                                        |
+| `agents`             | hash   | client -> what it registered, as JSON                                           |
+| `seen`               | zset   | client by its last sign of life                                                 |
+| `tasks:<client>`     | set    | ids of jobs whose round in flight waits for this client                         |
+| `store`              | string | random id, the same as in the blob directory: `store.binding`                 |
+| `lease:<name>`       | hash   | `holder`, `token` of who drives, or aggregates; expires unless it is renewed    |
+| `tokens`             | string | the last fencing token; each holder of a lease has a higher one than any before |
+| `credentials`        | hash   | `store.redis_credential_store`, as `keys`, `join_tokens`, `struck` are |
+| `wake`               | pubsub | one message a save: names of effects, parted by spaces; may be empty            |
+
+Writes to several keys are one Lua script each (`coordinator/store/lua`), with named outcomes. A job's document moves by
+compare-and-set on its version. Progress, attempts and traffic are told beside it, without one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from operator import attrgetter
+from typing import Any, Literal
+
+import structlog
+from pydantic import TypeAdapter
+
+from coordinator.state.errors import JobUnreadable
+from coordinator.state.job import Job
+from coordinator.state.records import AgentRecord
+from coordinator.state.round import Round
+from coordinator.store.redis_connection import RedisConnection
+from coordinator.store.state_store import MAX_JOBS, Change, Event, Stored
+from coordinator.store.watcher import Watcher
+
+_ROUND = TypeAdapter(Round)
+log = structlog.get_logger(__name__)
+
+
+class RedisStateStore:
+    """Belongs to one event loop; any number of processes may share the prefix."""
+
+    def __init__(self, url: str, prefix: str = "fedgalore") -> None:
+        self._connection = RedisConnection(url, prefix)
+        self._redis, self._key, self._ask = self._connection.redis, self._connection.key, self._connection.ask
+        self._unreadable: set[str] = set()
+        self._create = self._connection.script("create")
+        self._save = self._connection.script("save")
+        self._touch = self._connection.script("touch")
+        self._lease = self._connection.script("lease")
+        self._release = self._connection.script("release")
+        self._watcher = Watcher(self._redis, self._key("wake"))
+
+    async def check(self) -> None:
+        await self._ask(self._redis.ping())
+
+    async def store_id(self, proposed: str | None = None) -> str | None:
+        """The id of this store; takes the proposed one for good where there is none yet."""
+        if proposed is not None:
+            await self._ask(self._redis.set(self._key("store"), proposed, nx=True))
+        found: str | None = await self._ask(self._redis.get(self._key("store")))
+        return found
+
+    async def create(
+        self, job: Job, events: Sequence[Event], max_active: int = MAX_JOBS
+    ) -> tuple[Literal["created", "exists", "full"], str]:
+        """Writes a new job, or names the one that its idempotency key made before.
+
+        "full", with their number: `max_active` jobs are active.
+        """
+        keys = [self._key("idempotency"), self._job(job.id), self._job(job.id, "events")]
+        keys += [self._key("jobs"), self._key("active")]
+        args = [job.idempotency_key or "", job.id, job.to_json(), repr(job.created_at)]
+        args += [json.dumps([(kind, json.dumps(data)) for kind, data in events]), self._key("wake"), str(max_active)]
+        outcome, job_id = await self._ask(self._create(keys=keys, args=args))
+        return outcome, job_id
+
+    async def load(self, job_id: str) -> Stored | None:
+        document, version = await self._ask(self._redis.hmget(self._job(job_id), ["document", "version"]))
+        return Stored(self._read(job_id, document), int(version)) if document else None
+
+    async def save(self, change: Change) -> Literal["saved", "stale", "fenced"]:
+        """Writes a step: the document, its events, the closed round, who has a task, and wakes whom it concerns.
+
+        "fenced": the step is made under a lease that is over.
+        """
+        job, before = change.after, change.before.job
+        gained = sorted(job.open_clients - before.open_clients)
+        lost = sorted(before.open_clients - job.open_clients)
+        keys = [self._job(job.id), *(self._job(job.id, part) for part in ("events", "rounds"))]
+        keys += [self._key("active"), *(self._job(job.id, part) for part in ("progress", "attempts"))]
+        keys.append(self._key(f"lease:{change.fence.lease if change.fence else ''}"))
+        keys += map(self._tasks, [*gained, *lost])
+        rest: dict[str, Any] = {
+            "final": job.status.is_final,
+            "round": str(job.round.number) if job.round else "",
+            "events": [(kind, json.dumps(data)) for kind, data in change.events],
+            "gained": len(gained),
+        }
+        if change.closed:
+            document = _ROUND.dump_json(change.closed).decode()
+            rest["closed"] = {"number": str(change.closed.number), "document": document}
+        args = [str(change.before.version), job.to_json(), job.id, self._key("wake"), " ".join(change.effects)]
+        args += [json.dumps(rest), str(change.fence.token) if change.fence else ""]
+        outcome: Literal["saved", "stale", "fenced"] = await self._ask(self._save(keys=keys, args=args))
+        return outcome
+
+    async def take_lease(self, name: str, holder: str, lease_s: float) -> int | None:
+        """Takes a free lease or renews an own one; its fencing token, or None while another holds it."""
+        keys = [self._key(f"lease:{name}"), self._key("tokens")]
+        token = await self._ask(self._lease(keys=keys, args=[holder, int(1000 * lease_s)]))
+        return int(token) if token is not None else None
+
+    async def release_lease(self, name: str, holder: str) -> None:
+        """Gives the lease up if this holder has it."""
+        await self._ask(self._release(keys=[self._key(f"lease:{name}")], args=[holder]))
+
+    async def job_ids(self, after: str | None, limit: int) -> list[str]:
+        """Newest first, from the one after `after` on; empty when `after` is not known."""
+        start = 0
+        if after is not None:
+            rank = await self._ask(self._redis.zrevrank(self._key("jobs"), after))
+            if rank is None:
+                return []
+            start = rank + 1
+        return list(await self._ask(self._redis.zrange(self._key("jobs"), start, start + limit - 1, desc=True)))
+
+    async def active_ids(self) -> list[str]:
+        return sorted(await self._ask(self._redis.smembers(self._key("active"))))
+
+    async def load_many(self, job_ids: Sequence[str]) -> list[Job]:
+        """Those that exist and can be read: one damaged document must not hide the others."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hget(self._job(job_id), "document")
+            documents = await self._ask(pipeline.execute())
+        found = []
+        for job_id, document in zip(job_ids, documents, strict=True):
+            with suppress(JobUnreadable):
+                if document:
+                    found.append(self._read(job_id, document))
+        return found
+
+    async def round_in_flight(self, job_id: str) -> int | None:
+        """Its number, without reading the job."""
+        number = await self._ask(self._redis.hget(self._job(job_id), "round"))
+        return int(number) if number else None
+
+    async def closed_rounds(self, job_id: str) -> list[Round]:
+        documents = await self._ask(self._redis.hvals(self._job(job_id, "rounds")))
+        return sorted(map(_ROUND.validate_json, documents), key=attrgetter("number"))
+
+    async def closed_round(self, job_id: str, number: int) -> Round | None:
+        document = await self._ask(self._redis.hget(self._job(job_id, "rounds"), str(number)))
+        return _ROUND.validate_json(document) if document else None
+
+    async def events(self, job_id: str, after: str, limit: int) -> list[tuple[str, str, dict[str, Any]]]:
+        """Rows (id, type, data) after the id `after`, oldest first."""
+        found = await self._ask(self._redis.xrange(self._job(job_id, "events"), f"({after}", "+", count=limit))
+        return [(event_id, fields["type"], json.loads(fields["data"])) for event_id, fields in found]
+
+    async def register(self, agent: AgentRecord, now: float) -> None:
+        """Two keys, in an order that needs no script: a client that was seen has a record."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hset(self._key("agents"), agent.name, json.dumps(asdict(agent)))
+            pipeline.zadd(self._key("seen"), {agent.name: now})
+            await self._ask(pipeline.execute())
+
+    async def expect(self, agent: AgentRecord) -> bool:
+        """Enters a client that has not been seen yet; False, and nothing changed, when there is one of its name."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hsetnx(self._key("agents"), agent.name, json.dumps(asdict(agent)))
+            pipeline.zadd(self._key("seen"), {agent.name: 0}, nx=True)
+            return bool((await self._ask(pipeline.execute()))[0])
+
+    async def forget(self, client: str) -> bool:
+        """False when nobody of that name was registered."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.zrem(self._key("seen"), client)
+            pipeline.hdel(self._key("agents"), client)
+            return bool((await self._ask(pipeline.execute()))[1])
+
+    async def clients(self) -> set[str]:
+        """Names of all that are enrolled."""
+        return set(await self._ask(self._redis.hkeys(self._key("agents"))))
+
+    async def touch(self, client: str, now: float, protocol_version: int) -> list[str] | None:
+        """Notes a sign of life; ids of the jobs that wait for the client, oldest first.
+
+        None: the client is not registered, or was with another protocol version.
+        """
+        keys = [self._key("seen"), self._key("agents"), self._tasks(client)]
+        outcome, *job_ids = await self._ask(self._touch(keys=keys, args=[client, repr(now), protocol_version]))
+        return sorted(job_ids) if outcome == "known" else None
+
+    async def busy(self, clients: Sequence[str]) -> set[str]:
+        """Those of the clients that a round in flight waits for. A job that can not be read keeps nobody."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for client in clients:
+                pipeline.smembers(self._tasks(client))
+            tasks = await self._ask(pipeline.execute())
+        return {client for client, job_ids in zip(clients, tasks, strict=True) if set(job_ids) - self._unreadable}
+
+    async def agents(self, seen_since: float | None = None) -> list[tuple[AgentRecord, float]]:
+        """Registered clients, by name, with when they were last seen; only those seen since then."""
+        low = "-inf" if seen_since is None else repr(seen_since)
+        seen = await self._ask(self._redis.zrange(self._key("seen"), low, "+inf", byscore=True, withscores=True))
+        if not seen:
+            return []
+        times = {client: float(score) for client, score in seen}
+        documents = await self._ask(self._redis.hmget(self._key("agents"), sorted(times)))
+        records = [AgentRecord(**json.loads(document)) for document in documents if document]
+        return [(record, times[record.name]) for record in records]
+
+    async def set_progress(self, job_id: str, client: str, progress: dict[str, Any]) -> None:
+        await self._ask(self._redis.hset(self._job(job_id, "progress"), client, json.dumps(progress)))
+
+    async def progress(self, job_id: str) -> dict[str, dict[str, Any]]:
+        found = await self._ask(self._redis.hgetall(self._job(job_id, "progress")))
+        return {client: json.loads(progress) for client, progress in sorted(found.items())}
+
+    async def begin_attempt(self, job_id: str, piece: str) -> int:
+        """Counts that the aggregator begins a piece of work; how often it has, this time included."""
+        return int(await self._ask(self._redis.hincrby(self._job(job_id, "attempts"), piece, 1)))
+
+    async def forget_attempts(self, job_id: str, piece: str) -> None:
+        await self._ask(self._redis.hdel(self._job(job_id, "attempts"), piece))
+
+    async def add_traffic(self, job_id: str, round: int, client: str, direction: str, n_bytes: int) -> None:
+        field = f"{round}/{client}/{direction}"
+        await self._ask(self._redis.hincrby(self._job(job_id, "traffic"), field, n_bytes))
+
+    async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]:
+        """Bytes by round, client and direction ("up", "down")."""
+        table: dict[int, dict[str, dict[str, int]]] = {}
+        for field, n_bytes in (await self._ask(self._redis.hgetall(self._job(job_id, "traffic")))).items():
+            number, client, direction = field.split("/")
+            row = table.setdefault(int(number), {}).setdefault(client, {"up": 0, "down": 0})
+            row[direction] = int(n_bytes)
+        return table
+
+    def mark(self, topic: str = "") -> int:
+        return self._watcher.mark(topic)
+
+    async def wait(self, timeout_s: float, since: int | None = None, topic: str = "") -> bool:
+        """Waits for a change made by any process; see `Watcher`."""
+        return await self._watcher.wait(timeout_s, since, topic)
+
+    async def close(self) -> None:
+        await self._watcher.close()
+        await self._connection.close()
+
+    def _job(self, job_id: str, part: str = "") -> str:
+        return self._key(f"job:{job_id}:{part}" if part else f"job:{job_id}")
+
+    def _tasks(self, client: str) -> str:
+        return self._key(f"tasks:{client}")
+
+    def _read(self, job_id: str, document: str) -> Job:
+        """Raises `JobUnreadable`, and tells the log of it once."""
+        try:
+            job = Job.from_json(document)
+        except ValueError as error:
+            if job_id not in self._unreadable:
+                self._unreadable.add(job_id)
+                log.error("job_unreadable", job=job_id, reason=str(error))
+            raise JobUnreadable(
+                f"the document of job {job_id} can not be read; run the version of this software that wrote it, or "
+                "restore it from a backup of Redis"
+            ) from error
+        self._unreadable.discard(job_id)
+        return job

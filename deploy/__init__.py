@@ -1,1 +1,0 @@
-"""Running the whole system on one machine, and what ships with it: containers, manifests, the demo's data."""

@@ -1,0 +1,1 @@
+"""Examples of a site: read, batched, split."""

@@ -1,0 +1,48 @@
+"""Which examples a client trains on, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from fedgalore.maths.seeding import derive_seed
+from fedgalore.model.inputs import Example
+from fedgalore.spec.job import JobSpec
+
+GROUPED_BATCHES = 8  # among which `group_by_length` sorts
+
+
+def batches(examples: Sequence[Example], spec: JobSpec, client: str, round_number: int) -> Iterator[list[Example]]:
+    """`local.steps` batches of one round: passes over the shard, each in an order of its own.
+
+    Depends on the job's seed, the client and the round alone, so a restarted agent draws the same batches.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(spec.seed, "batches", client, round_number))
+    size = spec.local.batch_size
+    order: list[int] = []
+    ready: list[list[int]] = []
+    for _ in range(spec.local.steps):
+        while not ready:
+            order += torch.randperm(len(examples), generator=generator).tolist()
+            full = len(order) - len(order) % size
+            ready, order = _cut(order[:full], examples, spec, generator), order[full:]
+        yield [examples[index] for index in ready.pop(0)]
+
+
+def _cut(order: list[int], examples: Sequence[Example], spec: JobSpec, generator: torch.Generator) -> list[list[int]]:
+    """A multiple of `batch_size` indices as batches; with `group_by_length` of like lengths, in mixed order."""
+    size = spec.local.batch_size
+    if not spec.local.group_by_length:
+        return [order[start : start + size] for start in range(0, len(order), size)]
+    cut: list[list[int]] = []
+    for start in range(0, len(order), GROUPED_BATCHES * size):
+        window = sorted(order[start : start + GROUPED_BATCHES * size], key=lambda index: text_length(examples[index]))
+        batches = [window[first : first + size] for first in range(0, len(window), size)]
+        cut += [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
+    return cut
+
+
+def text_length(example: Example) -> int:
+    """Characters of an example's texts."""
+    return sum(len(example.get(key) or "") for key in ("text", "text_pair", "prompt", "completion"))

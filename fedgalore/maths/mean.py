@@ -1,0 +1,91 @@
+"""The mean of the clients' updates in the full space, held as factors. ALGORITHM, "Server, one round", points 1 and 2.
+
+Shapes: `B` matrices of equal shape `(d, k)`, oriented; `left (B, d, q)` orthonormal, `right (B, q, k)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedgalore.spec.plan import factors_are_smaller
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """`dW = left @ right`, its left factor's columns sorted by how much of `dW` they carry."""
+
+    left: Tensor
+    right: Tensor
+
+    def reference_basis(self, rank: int) -> Tensor:
+        """Top left singular vectors of `dW`, `(B, d, rank)`, with any others where it has fewer."""
+        if self.left.shape[-1] >= rank:
+            return self.left[..., :rank]
+        whole, _ = torch.linalg.qr(self.left, mode="complete")
+        return torch.cat([self.left, whole[..., self.left.shape[-1] : rank]], dim=-1)
+
+    def leading(self, rank: int) -> Aggregate:
+        """Only the columns that carry most."""
+        return Aggregate(self.left[..., :rank], self.right[..., :rank, :])
+
+    @property
+    def is_smaller_than_dense(self) -> bool:
+        return factors_are_smaller(self.left.shape[-2], self.right.shape[-1], self.left.shape[-1])
+
+
+def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Aggregate:
+    """`sum_i w_i left_i right_i` exactly, by a thin QR of the stacked left factors and an SVD of the small core.
+
+    Args:
+        lefts: bases `P_ij` or any left factors, each `(B, d, r_i)`; the ranks may differ.
+        rights: each `(B, r_i, k)`.
+        weights: one for each pair.
+    """
+    stacked = torch.cat([left.double() for left in lefts], dim=-1)
+    tall = torch.cat([weight * right.double() for right, weight in zip(rights, weights, strict=True)], dim=-2)
+    span, triangle = torch.linalg.qr(stacked)
+    return _sorted(span, triangle @ tall)
+
+
+def of_matrix(change: Tensor) -> Aggregate:
+    """A change of full rank, `(B, d, k)` float64."""
+    batch, d, _ = change.shape
+    return _sorted(torch.eye(d, dtype=change.dtype, device=change.device).expand(batch, d, d), change)
+
+
+def squared_norm_of_product(left: Tensor, right: Tensor) -> Tensor:
+    """`|left right|^2` in float64 without the product, for `left (..., d, q)` and `right (..., q, k)`."""
+    left, right = left.double(), right.double()
+    return ((left.mT @ left) * (right @ right.mT)).sum((-2, -1)).clamp_min(0)
+
+
+def _sorted(span: Tensor, core: Tensor) -> Aggregate:
+    """`span @ core` with the span rotated so that its columns carry less and less."""
+    _, vectors = torch.linalg.eigh(core @ core.mT)
+    vectors = vectors.flip(-1)
+    return Aggregate((span @ vectors).float(), (vectors.mT @ core).float())
+
+
+def truncate(change: Tensor, rank: int) -> tuple[Aggregate, Tensor]:
+    """The best rank-`rank` part of `change (B, d, k)` in float16, and the residue in float32.
+
+    Rounding to float16 is part of the residue: error feedback, nothing is lost.
+    """
+    _, vectors = torch.linalg.eigh(change @ change.mT)
+    left = vectors.flip(-1)[..., :rank].half()
+    right = (left.to(change.dtype).mT @ change).half()
+    return Aggregate(left, right), (change - left.to(change.dtype) @ right.to(change.dtype)).float()
+
+
+def apply_factors(weight: Tensor, decay: float, left: Tensor, right: Tensor) -> Tensor:
+    """`decay W + left @ right` for one oriented matrix `(d, k)`; server and clients get the same bits by calling it."""
+    return torch.addmm(weight.contiguous(), left.contiguous(), right.contiguous(), beta=decay)
+
+
+def apply_dense(weight: Tensor, decay: float, change: Tensor) -> Tensor:
+    """`decay W + change`, element by element."""
+    return weight * decay + change

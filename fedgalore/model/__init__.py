@@ -1,0 +1,1 @@
+"""The model of a job: its weights, its inputs, its folder."""

@@ -1,0 +1,235 @@
+"""A job's model on one machine: which weights are trained, what a batch's loss is.
+
+Works with any Hugging Face model for the classification of texts or images, or for causal language modelling.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from fedgalore.maths.seeding import derive_seed
+from fedgalore.model.folder import ModelFolderError, check, has_safetensors
+from fedgalore.model.inputs import IGNORED, Batch, Example, Inputs, TaskError, load_inputs
+from fedgalore.model.precision import passes_in
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.method import FedAvgSpec, MethodSpec
+from fedgalore.spec.plan import Dense, Target, TrainingPlan, ends_in, rank_of_module
+
+__all__ = ["Example", "TaskError", "TaskModel", "training_plan"]
+
+MISSING_SHARE = 0.1  # of the weights may be new (heads, poolers); with more, the folder holds another model
+# While it loads, transformers replaces methods of its classes; two threads at once leave them replaced for good. The
+# seed of new weights is the process' as well.
+_LOADING = threading.Lock()
+SHORT = 128  # tokens up to which plain attention is the faster one in bfloat16 on a CPU
+AUTO_MODELS: dict[str, Any] = {
+    "sequence-classification": transformers.AutoModelForSequenceClassification,
+    "causal-lm": transformers.AutoModelForCausalLM,
+    "image-classification": transformers.AutoModelForImageClassification,
+}
+
+
+class TaskModel:
+    """Model of one job and what makes its batches, with its trained weights by name.
+
+    `model` is in float32; `plan` lists the trained weights. Everything else is frozen.
+    """
+
+    def __init__(self, spec: JobSpec, model: nn.Module, inputs: Inputs, device: torch.device) -> None:
+        self.spec = spec
+        self.model = model.to(device)
+        self._pretrained: Any = model
+        self.inputs = inputs
+        self.device = device
+        self.plan = training_plan(model, spec)
+        self._parameters = dict(model.named_parameters())
+        trained = self.plan.weights()
+        for name, parameter in self._parameters.items():
+            parameter.requires_grad_(name in trained)
+
+    @classmethod
+    def load(
+        cls, spec: JobSpec, folder: Path, device: torch.device | None = None, *, allow_pickle: bool = False
+    ) -> TaskModel:
+        """Builds the model from a folder with config, safetensors weights, and tokenizer or image processor.
+
+        New weights, such as the head, are drawn from the job's seed, so every site would draw the same.
+
+        Args:
+            allow_pickle: weights may be a pickle where there are no safetensors.
+
+        Raises:
+            TaskError: the folder does not hold a model that fits the job, or more than data.
+        """
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        options: dict[str, Any] = {}
+        on_cpu = device is None or device.type == "cpu"
+        short = spec.model.task != "image-classification" and spec.data.max_length <= SHORT
+        if on_cpu and spec.local.precision == "bfloat16" and short:
+            options["attn_implementation"] = "eager"  # the fused one's backward pass takes half of such a step
+        if spec.model.task != "causal-lm":
+            names = spec.model.label_names or tuple(f"LABEL_{i}" for i in range(spec.model.labels))
+            options["id2label"] = dict(enumerate(names))
+            options["label2id"] = {name: i for i, name in enumerate(names)}
+        try:
+            check(folder, allow_pickle=allow_pickle)
+            with _LOADING:
+                torch.manual_seed(derive_seed(spec.seed, "new weights"))
+                model, loaded = AUTO_MODELS[spec.model.task].from_pretrained(
+                    str(folder),
+                    dtype=torch.float32,
+                    local_files_only=True,
+                    use_safetensors=has_safetensors(folder) or not allow_pickle,
+                    weights_only=True,
+                    trust_remote_code=False,
+                    ignore_mismatched_sizes=True,  # a head for other classes is replaced
+                    output_loading_info=True,
+                    **options,
+                )
+        except ModelFolderError as error:
+            raise TaskError(f"model.source: {error}") from error
+        except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
+            raise TaskError(
+                f"model.source: not a folder that transformers loads for {spec.model.task}: {error}"
+            ) from error
+        missing = len(loaded["missing_keys"]) + len(loaded["mismatched_keys"])
+        if missing > MISSING_SHARE * len(list(model.parameters())):
+            raise TaskError(
+                f"model.source: {missing} weights of {type(model).__name__} are not in the folder, "
+                "or of another shape; is it the right model?"
+            )
+        return cls(spec, model, load_inputs(spec, folder, model), device or torch.device("cpu"))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the trained weights, on the CPU."""
+        return {name: self.weight(name).clone() for name in self.plan.weights()}
+
+    def weight(self, name: str) -> Tensor:
+        """One trained weight on the CPU, where it may share memory with the model."""
+        return self._parameters[name].detach().cpu()
+
+    def save(self, folder: Path) -> None:
+        """Writes the model and what makes its inputs as `from_pretrained` reads them.
+
+        Weights go by the names that they have in the model, which are the plan's; by default transformers writes those
+        of older versions.
+        """
+        self._pretrained.save_pretrained(folder, save_original_format=False)
+        self.inputs.save(folder)
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Sets the trained weights.
+
+        Raises:
+            TaskError: a weight is missing or has another shape.
+        """
+        with torch.no_grad():
+            for name, expected in self.plan.weights().items():
+                if name not in weights or tuple(weights[name].shape) != expected.shape:
+                    raise TaskError(
+                        f"weights: {name} is missing or not of shape {expected.shape}; this job has another model"
+                    )
+                self._parameters[name].copy_(weights[name])
+
+    def targets(self) -> dict[str, tuple[nn.Parameter, int]]:
+        return {target.name: (self._parameter(target.name), target.rank) for target in self.plan.targets}
+
+    def dense(self) -> dict[str, nn.Parameter]:
+        return {item.name: self._parameter(item.name) for item in self.plan.dense}
+
+    def _parameter(self, name: str) -> nn.Parameter:
+        return self._parameters[name]
+
+    # --- batches and their loss -----------------------------------------------------------------------------------
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Examples as tensors on the model's device, as `inputs` makes them.
+
+        Raises:
+            TaskError: an example that does not fit the job.
+        """
+        return {name: tensor.to(self.device) for name, tensor in self.inputs.collate(examples).items()}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, int, int]:
+        """Mean cross entropy, how many predictions it averages, how many of them were right."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        with passes_in(self.spec.local.precision, self.device):
+            logits = self.model(**inputs).logits
+        labels = batch["labels"]
+        if labels.dim() == 2:  # a token is predicted from those before it
+            keep = labels[:, 1:] != IGNORED
+            logits, labels = logits[:, :-1][keep], labels[:, 1:][keep]
+        logits = logits.float()
+        right = int((logits.argmax(-1) == labels).sum())
+        return F.cross_entropy(logits, labels), labels.numel(), right
+
+
+def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
+    """Which weights a job trains.
+
+    Targets: matrices of linear layers in the model's backbone, or those whose module name ends in one of
+    `method.target_modules`. Dense: everything in the head of a classifier, the part of the model that the backbone does
+    not hold.
+
+    Raises:
+        TaskError: `target_modules` or `rank_pattern` matches nothing, or a rank exceeds a target's smaller side.
+    """
+    prefix = getattr(model, "base_model_prefix", "")
+    backbone = getattr(model, prefix, model) if prefix else model
+    in_backbone = {id(parameter) for parameter in backbone.parameters()}
+    layers = {id(module) for module in backbone.modules()}
+    wanted = spec.method.target_modules
+    targets, dense, seen = [], [], set()
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | Conv1D) or id(module.weight) in seen:
+            continue
+        if wanted is not None and not any(ends_in(name, suffix) for suffix in wanted):
+            continue
+        if id(module) not in layers:  # an output layer may share its weight with the backbone's embeddings
+            continue
+        seen.add(id(module.weight))
+        rows, columns = module.weight.shape
+        for field, rank in _ranks_asked(spec.method, name):
+            if rank > min(rows, columns):
+                raise TaskError(
+                    f"{field}: {rank} exceeds the smaller side of {name}.weight ({rows} x {columns}); "
+                    f"take at most {min(rows, columns)}, or leave that layer out by method.target_modules"
+                )
+        rank = rank_of_module(spec.method, name)
+        targets.append(Target(f"{name}.weight", (rows, columns), rank, isinstance(module, Conv1D)))
+    if not targets:
+        raise TaskError(
+            f"method.target_modules: no linear layer of this model's backbone ends in {', '.join(wanted)}"
+            if wanted
+            else "model.source: this model has no linear layer that could be trained in a subspace"
+        )
+    for suffix in getattr(spec.method, "rank_pattern", {}):
+        if not any(ends_in(target.name.removesuffix(".weight"), suffix) for target in targets):
+            raise TaskError(f"method.rank_pattern: {suffix!r} is the end of no trained module's name")
+    if spec.model.task != "causal-lm":
+        for name, parameter in model.named_parameters():
+            if id(parameter) not in in_backbone:
+                dense.append(Dense(name, tuple(parameter.shape)))
+    return TrainingPlan(tuple(targets), tuple(dense))
+
+
+def _ranks_asked(method: MethodSpec, module: str) -> Iterator[tuple[str, int]]:
+    """The ranks at which clients train a module, each with the field that says so; none where in full."""
+    if isinstance(method, FedAvgSpec):
+        return
+    by_pattern = any(ends_in(module, suffix) for suffix in method.rank_pattern)
+    yield "method.rank_pattern" if by_pattern else "method.rank", rank_of_module(method, module)
+    for client, rank in method.client_ranks.items():
+        yield f"method.client_ranks.{client}", rank

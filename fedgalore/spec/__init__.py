@@ -1,0 +1,1 @@
+"""The job document, the training plan, and the layout of tensor files. Without torch."""

@@ -1,0 +1,190 @@
+"""`fedgalore certs`: certificates for a federation that has no CA of its own."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedgalore_cli import secret_file
+from fedgalore_cli.client import fail
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+CA_DAYS = 3650
+_USES = [
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+]
+
+
+def certs(
+    directory: Annotated[Path, typer.Option("--dir", help="Folder of the CA and of what it signs.")],
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name or address by which the coordinator is reached; may be given again."),
+    ] = None,
+    agent: Annotated[list[str] | None, typer.Option(help="A client's name; may be given again.")] = None,
+    operator_key: Annotated[bool, typer.Option("--operator-key", help="Make an operator's key as well.")] = False,
+    days: Annotated[int, typer.Option(help="Days that the certificates are good for.", min=1, max=CA_DAYS)] = 365,
+) -> None:
+    """Make a CA, the coordinator's certificate (--host), the agents' ones (--agent), an operator's key.
+
+    A CA that lies in the folder already signs further certificates. Files that exist are never written over: to renew a
+    certificate, remove its two files first. Keep `ca.key` to yourself; an agent needs `ca.pem` and its own two files.
+    """
+    if not (host or agent or operator_key):
+        fail("nothing to make: name --host for the coordinator, --agent for an agent, or say --operator-key")
+    for name in agent or ():
+        _check_client(name)
+    if any(not name.strip() for name in host or ()):
+        fail("--host: is empty; give a name or an address")
+    if operator_key:
+        with secret_file.new(directory / "operator.key") as file:
+            file.write(secrets.token_hex(32).encode() + b"\n")
+        typer.echo(str(directory / "operator.key"))
+    if not (host or agent):
+        return
+    ca, key = _authority(directory)
+    if host:
+        _issue(directory / "coordinator", host[0], host, server=True, days=days, ca=ca, ca_key=key)
+    for name in agent or ():
+        _issue(directory / f"agent-{name}", name, [name], server=False, days=days, ca=ca, ca_key=key)
+
+
+def _check_client(name: str) -> None:
+    """A name that no coordinator would take ends the command."""
+    from coordinator.engine.agents import check_name
+    from coordinator.state.errors import InvalidAgent
+
+    try:
+        check_name("--agent", name)
+    except InvalidAgent as error:
+        fail(str(error))
+
+
+def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
+    """The CA in the folder, made when there is none."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    certificate, key_file = directory / "ca.pem", directory / "ca.key"
+    if not certificate.exists():
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name("FedGaLore federation")
+        usage = {use: use in ("key_cert_sign", "crl_sign") for use in _USES}
+        builder = (
+            _builder(name, name, key, CA_DAYS)
+            .add_extension(x509.BasicConstraints(True, 0), critical=True)
+            .add_extension(x509.KeyUsage(**usage), critical=True)
+        )
+        _write(directory / "ca", _signed(builder, key), key)
+    try:
+        ca = x509.load_pem_x509_certificate(certificate.read_bytes())
+        loaded = load_pem_private_key(key_file.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        fail(f"{certificate} and {key_file} are no CA that could be read: {error}")
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey) or loaded.public_key() != ca.public_key():
+        fail(f"{key_file} is not the key of {certificate}")
+    return ca, loaded
+
+
+def _issue(
+    stem: Path,
+    name: str,
+    alternatives: list[str],
+    *,
+    server: bool,
+    days: int,
+    ca: x509.Certificate,
+    ca_key: EllipticCurvePrivateKey,
+) -> None:
+    """Writes `<stem>.pem` and `<stem>.key`."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
+    key = ec.generate_private_key(ec.SECP256R1())
+    try:
+        names = x509.SubjectAlternativeName([_alternative(text) for text in alternatives])
+    except ValueError as error:
+        fail(f"{name}: can not stand in a certificate ({error})")
+    issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+    builder = (
+        _builder(_name(name), ca.subject, key, days)
+        .add_extension(x509.BasicConstraints(False, None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(names, critical=False)
+        .add_extension(issuer_key, critical=False)
+    )
+    _write(stem, _signed(builder, ca_key), key)
+
+
+def _alternative(text: str) -> x509.GeneralName:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _name(text: str) -> x509.Name:
+    from cryptography import x509
+
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text[:64])])
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
+    from cryptography import x509
+
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))  # for clocks that are behind
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _signed(builder: x509.CertificateBuilder, key: EllipticCurvePrivateKey) -> x509.Certificate:
+    from cryptography.hazmat.primitives import hashes
+
+    return builder.sign(key, hashes.SHA256())
+
+
+def _write(stem: Path, certificate: x509.Certificate, key: EllipticCurvePrivateKey) -> None:
+    from cryptography.hazmat.primitives import serialization as to
+
+    pem = key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption())
+    final = stem.with_name(f"{stem.name}.pem")
+    if final.exists():
+        fail(f"{final} exists already: remove it and its key first, if it is to be made anew")
+    # The certificate last: what is there without it was interrupted, and is made again.
+    for suffix, content in (("key", pem), ("pem", certificate.public_bytes(to.Encoding.PEM))):
+        path = stem.with_name(f"{stem.name}.{suffix}")
+        draft = path.with_name(f".{path.name}")
+        draft.unlink(missing_ok=True)
+        with secret_file.new(draft) as file:
+            file.write(content)
+        draft.replace(path)
+        typer.echo(str(path))

@@ -1,0 +1,170 @@
+"""The REST door as the commands use it: JSON out, or one line that says what is wrong and exit status 1.
+
+Where the coordinator asks for a key, it comes from FEDGALORE_API_KEY or the file that FEDGALORE_API_KEY_FILE names;
+FEDGALORE_CA names the CA of its certificate, where the system does not know it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import SplitResult, quote, urlsplit
+
+import typer
+
+from fedgalore.process.tls import is_loopback
+
+if TYPE_CHECKING:
+    import httpx
+
+TIMEOUT_S = 15.0
+STREAM_S = 120.0  # of silence inside of a download: a large matrix may have to be decomposed, or others come first
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url",
+        envvar="FEDGALORE_URL",
+        help="Address of the coordinator's REST door. Its key: FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE.",
+        show_default=True,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what the coordinator answers, as JSON.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, as `fedgalore jobs list` shows it.")]
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+def job_path(job_id: str) -> str:
+    """Path of a job, whatever the id holds."""
+    return f"/api/v1/jobs/{quote(job_id, safe='')}"
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the command with one line on stderr and status 1."""
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    raise typer.Exit(1)
+
+
+class Unreachable(Exception):
+    """Nobody answers at the address, or not as a coordinator would."""
+
+
+class Refused(Exception):
+    """The coordinator answered with a problem; the message says what and why."""
+
+
+def _api_key(url: SplitResult) -> dict[str, str]:
+    """The header that carries the key of the environment; a wrong setting ends the command."""
+    from fedgalore.process.settings import SettingsError, with_secrets
+
+    given = {"api_key": os.environ["FEDGALORE_API_KEY"]} if os.environ.get("FEDGALORE_API_KEY") else {}
+    try:
+        key = with_secrets(given, "FEDGALORE_", ("api_key",)).get("api_key")
+    except SettingsError as error:
+        fail(str(error))
+    if key is None:
+        return {}
+    if url.scheme != "https" and not is_loopback(url.hostname or ""):
+        fail(
+            f"FEDGALORE_API_KEY: must not travel to {url.hostname} in plaintext: give an https:// address, or unset it"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        fail("FEDGALORE_API_KEY: holds characters that no key has; `fedgalore keys create` makes keys")
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _trust() -> ssl.SSLContext | bool:
+    """Whose certificates are believed: those of FEDGALORE_CA, else the system's."""
+    path = os.environ.get("FEDGALORE_CA")
+    if not path:
+        return True
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:
+        fail(f"FEDGALORE_CA: {path} is no PEM file of a CA ({error})")
+
+
+class Coordinator:
+    """A connection to one coordinator; a context manager. Errors end the command, except inside `patiently`."""
+
+    def __init__(self, url: str) -> None:
+        import httpx
+
+        try:
+            where = urlsplit(url)
+            self._http = httpx.Client(
+                base_url=url.rstrip("/"),
+                timeout=TIMEOUT_S,
+                headers=_api_key(where),
+                verify=_trust(),
+                trust_env=not is_loopback(where.hostname or ""),  # a proxy would take it off this machine
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            fail(f"--url {url} is not an address ({error}): give one such as {DEFAULT_URL}")
+        self._url = url
+
+    def __enter__(self) -> Coordinator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def ask(self, method: str, path: str, **arguments: Any) -> Any:
+        """The JSON of the answer, None for an empty one; anything else than success ends the command."""
+        try:
+            return self.try_to_ask(method, path, **arguments)
+        except (Unreachable, Refused) as error:
+            fail(str(error))
+
+    def try_to_ask(self, method: str, path: str, **arguments: Any) -> Any:
+        """As `ask`.
+
+        Raises:
+            Unreachable, Refused
+        """
+        with self._translated():
+            answer = self._http.request(method, path, **arguments)
+            self._check(answer)
+        return answer.json() if answer.content else None
+
+    @contextlib.contextmanager
+    def stream(self, path: str, **arguments: Any) -> Iterator[Iterator[bytes]]:
+        """The chunks of the answer's body; errors end the command."""
+        import httpx
+
+        patience = httpx.Timeout(TIMEOUT_S, read=STREAM_S)
+        try:
+            with self._translated(), self._http.stream("GET", path, timeout=patience, **arguments) as answer:
+                if not answer.is_success:
+                    answer.read()
+                self._check(answer)
+                yield answer.iter_bytes()
+        except (Unreachable, Refused) as error:
+            fail(str(error))
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        import httpx
+
+        try:
+            yield
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            remedy = "start it with `fedgalore coordinator`, or name another by --url"
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                remedy = "name the CA of its certificate in FEDGALORE_CA"
+            raise Unreachable(f"no answer from {self._url} ({error}): {remedy}") from error
+
+    def _check(self, answer: httpx.Response) -> None:
+        if answer.is_success:
+            return
+        if answer.headers.get("content-type", "").startswith("application/problem+json"):
+            told = answer.json()
+            if told["code"] == "not_authenticated":
+                raise Refused(
+                    f"{told['detail']}; give it as FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE [{told['code']}]"
+                )
+            raise Refused(f"{told['detail']} [{told['code']}]")
+        raise Refused(f"{self._url} answered {answer.status_code} and is no coordinator: check --url")

@@ -1,0 +1,136 @@
+"""`fedgalore demo`: a whole federation on this machine, from nothing to a model that `from_pretrained` loads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedgalore_cli.client import fail, job_path
+
+if TYPE_CHECKING:
+    from fedgalore_cli.client import Coordinator
+    from fedgalore_cli.demo.report import Run
+    from fedgalore_cli.demo.sites import DemoSite
+
+MARK = ".fedgalore-demo"  # in a folder that a demo made
+RESULT = "result.json"
+
+
+def demo(
+    to: Annotated[Path, typer.Option("--to", help="Folder for model, plot, tables and logs")] = Path("demo-run"),
+    clients: Annotated[int, typer.Option("--clients", min=2, max=16, help="Sites, each with an agent of its own")] = 4,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds to train")] = 16,
+    rank: Annotated[int, typer.Option("--rank", min=1, max=384, help="Columns of each gradient subspace")] = 8,
+    alpha: Annotated[float, typer.Option("--alpha", min=0.01, help="Dirichlet skew: 0.1 severe, 100 none")] = 0.1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the split and of the job")] = 0,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option("--compare", metavar="KIND", help="A method to show beside FedGaLore, such as fedit; repeatable"),
+    ] = None,
+) -> None:
+    """Fine-tune a real text encoder across unlike sites, watched live; takes some minutes on two cores.
+
+    Starts Redis, a coordinator with its aggregator and an agent for each site as separate processes on loopback
+    sockets, posts a job over REST, follows it, and downloads the model. With --compare it does the same for further
+    methods, one after the other on the same sites, and shows all in one table and one plot.
+    """
+    from rich.console import Console
+
+    from fedgalore_cli.client import Coordinator
+    from fedgalore_cli.demo import report
+    from fedgalore_cli.demo.job import SHOWN, agent_documents, job_document, rivals
+    from fedgalore_cli.demo.sites import demo_sites
+    from fedgalore_cli.local import LaunchError, LocalFederation
+
+    started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: no process is left behind
+    console = Console()
+    try:
+        kinds = [SHOWN, *rivals(compare or [])]
+        sites = demo_sites(clients, alpha, seed)
+        documents = [job_document(clients, rounds, rank, seed, kind) for kind in kinds]
+    except ValueError as error:
+        fail(str(error))
+    _make_room(to)
+    root = to / "federation"
+    console.print(f"[bold]FedGaLore demo[/]: {clients} sites, {rounds} rounds, rank {rank}; logs under {root / 'logs'}")
+    other_s: dict[str, float] = {}
+    try:
+        with LocalFederation(root, agent_documents(sites, root / "data")) as federation:
+            other_s["starting the processes"] = time.monotonic() - started
+            console.print(f"dashboard and API while it runs: {federation.rest_url}/  {federation.rest_url}/docs")
+            with Coordinator(federation.rest_url) as coordinator:
+                runs = [_run(coordinator, documents[0], to / "model")]
+                runs += [_run(coordinator, document) for document in documents[1:]]
+    except LaunchError as error:
+        fail(str(error))
+    for heavy in ("blobs", "agents", "redis"):
+        shutil.rmtree(root / heavy, ignore_errors=True)
+    other_s["in all"] = time.monotonic() - started
+    report.plot(runs, sites).savefig(to / "accuracy.png", dpi=130)
+    (to / RESULT).write_text(json.dumps({"runs": [asdict(run) for run in runs], "seconds": other_s}, indent=1))
+    console.print(report.tables(runs, sites, other_s))
+    _try_out(to / "model", sites, console)
+    console.print(
+        f"\nmodel: [bold]{to / 'model'}[/]  plot: [bold]{to / 'accuracy.png'}[/]  numbers: [bold]{to / RESULT}[/]"
+    )
+
+
+def _run(coordinator: Coordinator, document: dict[str, Any], model: Path | None = None) -> Run:
+    """Posts a job, follows it to its end, and downloads its model if there is a folder for it."""
+    from fedgalore_cli.demo.report import Run
+    from fedgalore_cli.download import unpack
+    from fedgalore_cli.watch import watch
+
+    posted = time.monotonic()
+    job = coordinator.ask("POST", "/api/v1/jobs", json=document)["id"]
+    watch(coordinator, job)
+    path = job_path(job)
+    rounds = coordinator.ask("GET", f"{path}/rounds")["rounds"]
+    in_rounds = sum(seconds for entry in rounds for seconds in entry["phase_s"].values())
+    preparing_s = time.monotonic() - posted - in_rounds
+    if model is not None:
+        with coordinator.stream(f"{path}/model") as chunks:
+            unpack(chunks, model)
+    return Run(document, rounds, preparing_s)
+
+
+def _make_room(to: Path) -> None:
+    """Removes what an earlier demo left, and nothing else."""
+    if to.exists() and any(to.iterdir()):
+        if not (to / MARK).is_file():
+            fail(f"--to: {to} holds something that is not a demo's; name another folder")
+        for folder in ("federation", "model"):
+            shutil.rmtree(to / folder, ignore_errors=True)
+    to.mkdir(parents=True, exist_ok=True)
+    (to / MARK).touch()
+
+
+def _try_out(model: Path, sites: list[DemoSite], console: Any) -> None:
+    """Loads the folder as any user would and classifies a held-out text of each site."""
+    import torch
+    from rich.markup import escape
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    from fedgalore_cli.demo.sites import LABELS
+
+    disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    classifier = AutoModelForSequenceClassification.from_pretrained(model).eval()
+    console.print("\nThe downloaded model on held-out texts:")
+    for number, site in enumerate(sites):
+        row = [row for row in site.test if row["label"] == str(number % 2)][-1]
+        with torch.no_grad():
+            scores = classifier(**tokenizer(row["text"], return_tensors="pt", truncation=True)).logits.softmax(-1)[0]
+        name = classifier.config.id2label[int(scores.argmax())]
+        truth = LABELS[int(row["label"])]
+        console.print(f"  {name} ({scores.max():.0%}; people: {truth})  {escape(row['text'][:70])}")

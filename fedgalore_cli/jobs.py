@@ -1,0 +1,168 @@
+"""`fedgalore jobs`: post jobs, look at them, steer them, fetch their models and adapters."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedgalore_cli.client import DEFAULT_URL, AsJson, Coordinator, JobId, Url, fail, job_path
+
+app = typer.Typer(help="Post jobs, watch and steer them, fetch their models and adapters.", no_args_is_help=True)
+ROOT = "/api/v1/jobs"
+
+Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to make; must be new or empty.")]
+Version = Annotated[int | None, typer.Option(min=0, help="Model version; default: the newest, of three kept.")]
+
+
+@app.command()
+def submit(
+    document: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The job as YAML or JSON; `-` reads YAML from stdin.")
+    ],
+    url: Url = DEFAULT_URL,
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency key: submitting again with it makes no second job.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+) -> None:
+    """Post a job and print its id."""
+    try:
+        body = sys.stdin.buffer.read() if str(document) == "-" else document.read_bytes()
+    except OSError as error:
+        fail(f"{document} can not be read ({error.strerror}): name a file with a job")
+    headers = {"Content-Type": "application/json" if document.suffix == ".json" else "application/yaml"}
+    if key is not None:
+        headers["Idempotency-Key"] = key
+    with Coordinator(url) as coordinator:
+        job = coordinator.ask("POST", ROOT, content=body, headers=headers)
+        typer.echo(job["id"])
+        if watch:
+            from fedgalore_cli.watch import watch as follow
+
+            follow(coordinator, job["id"])
+
+
+@app.command("list")
+def list_jobs(
+    url: Url = DEFAULT_URL,
+    status: Annotated[
+        str | None, typer.Option(help="Only PENDING, RUNNING, PAUSED, COMPLETED, FAILED or CANCELLED ones.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most, newest first.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    from fedgalore_cli import show
+
+    query: dict[str, Any] = {"limit": limit} | ({"status": status.upper()} if status else {})
+    with Coordinator(url) as coordinator:
+        answer = coordinator.ask("GET", ROOT, params=query)
+    nothing = "no such jobs: post one with `fedgalore jobs submit job.yaml`"
+    show.listing(answer, "jobs", show.jobs, nothing, as_json)
+
+
+@app.command()
+def get(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show one job: where it stands and why, its clients, its rounds."""
+    from fedgalore_cli import show
+
+    with Coordinator(url) as coordinator:
+        found = coordinator.ask("GET", job_path(job))
+        if as_json:
+            show.as_json(found)
+        else:
+            show.job(found, coordinator.ask("GET", f"{job_path(job)}/rounds")["rounds"])
+
+
+@app.command()
+def rounds(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show a job's rounds: reports, accuracy, bytes against whole matrices, time."""
+    from fedgalore_cli import show
+
+    with Coordinator(url) as coordinator:
+        answer = coordinator.ask("GET", f"{job_path(job)}/rounds")
+    if as_json:
+        show.as_json(answer)
+    else:
+        show.console().print(show.rounds(answer["rounds"]))
+
+
+@app.command()
+def watch(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """Follow a job live to its end; the exit status is 0 only when it completes."""
+    from fedgalore_cli.watch import watch as follow
+
+    with Coordinator(url) as coordinator:
+        follow(coordinator, job)
+
+
+@app.command()
+def pause(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """Open no further round; the one in flight goes on to its end."""
+    _steer(url, job, "pause")
+
+
+@app.command()
+def resume(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """Go on with a paused job."""
+    _steer(url, job, "resume")
+
+
+@app.command()
+def cancel(job: JobId, url: Url = DEFAULT_URL) -> None:
+    """End a job; its newest model versions can still be downloaded."""
+    _steer(url, job, "cancel")
+
+
+@app.command()
+def download(job: JobId, to: Folder, version: Version = None, url: Url = DEFAULT_URL) -> None:
+    """Fetch a job's model as a folder that transformers' `from_pretrained` loads."""
+    _fetch(f"{job_path(job)}/model", url, to, version)
+    typer.echo(to)
+
+
+@app.command()
+def adapter(
+    job: JobId,
+    to: Folder,
+    rank: Annotated[
+        int,
+        typer.Option(min=1, help="Rank of each matrix's change; where it reaches the matrix's own, nothing is lost."),
+    ] = 16,
+    version: Version = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Fetch what a job taught its model as a LoRA adapter: a folder that PEFT's `PeftModel.from_pretrained` loads.
+
+    Works for every method. The folder's README.md says how to load it, its fedgalore.json which share of the change it
+    keeps, matrix by matrix.
+    """
+    _fetch(f"{job_path(job)}/adapter", url, to, version, rank=rank)
+    kept = json.loads((to / "fedgalore.json").read_bytes())["energy_kept"]
+    typer.echo(f"rank {rank} keeps {100 * kept:.1f} % of the change's energy", err=True)
+    typer.echo(to)
+
+
+def _fetch(path: str, url: str, to: Path, version: int | None, **query: int) -> None:
+    """Unpacks the tar that the coordinator answers with into the folder `to`."""
+    from fedgalore_cli.download import UnsafeArchive, unpack
+
+    if version is not None:
+        query["version"] = version
+    try:
+        with Coordinator(url) as coordinator, coordinator.stream(path, params=query) as chunks:
+            unpack(chunks, to)
+    except FileExistsError as error:
+        fail(f"--to: {error}; choose another")
+    except (UnsafeArchive, OSError) as error:
+        fail(f"--to {to}: {error}; nothing was kept, try again")
+
+
+def _steer(url: str, job: str, verb: str) -> None:
+    with Coordinator(url) as coordinator:
+        found = coordinator.ask("POST", f"{job_path(job)}/{verb}")
+    typer.echo(f"{found['id']} is {found['status']}: {found['reason']}")

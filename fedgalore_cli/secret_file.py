@@ -1,0 +1,56 @@
+"""Secrets that are shown once: printed, or written to a file that only its owner reads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from fedgalore_cli.client import fail
+
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Write the secret to this new file, readable by its owner alone, and do not print it."),
+]
+
+
+@contextlib.contextmanager
+def new(path: Path) -> Iterator[BinaryIO]:
+    """A new file of mode 0600, open before the secret is made, gone again if it is not; failing ends the command."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+    except FileExistsError:
+        fail(f"{path} exists already: name another file, or remove it")
+    except OSError as error:
+        fail(f"{path} can not be written ({error})")
+    try:
+        with file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def teller(out: Path | None) -> Iterator[Callable[[str, str], None]]:
+    """Hands out a new secret with what it is, which goes to stderr, so that a pipe gets the secret alone."""
+    if out is None:
+        yield _print
+        return
+    with new(out) as file:
+
+        def put(secret: str, what: str) -> None:
+            file.write(secret.encode() + b"\n")
+            typer.echo(f"{what}; it is in {out}", err=True)
+
+        yield put
+
+
+def _print(secret: str, what: str) -> None:
+    typer.echo(f"{what}; it is shown this once:", err=True)
+    typer.echo(secret)

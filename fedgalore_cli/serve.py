@@ -1,0 +1,127 @@
+"""Commands that run a part of the federation in the foreground: `coordinator`, `aggregator`, `agent`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from coordinator.settings import CoordinatorSettings
+
+PANEL = "Run the parts"
+Config = Annotated[
+    Path | None, typer.Option(help="YAML file of settings. Flags and FEDGALORE_* variables go before it.")
+]
+RedisUrl = Annotated[
+    str | None, typer.Option(help="State store, Redis 7 or Valkey [FEDGALORE_REDIS_URL, FEDGALORE_REDIS_URL_FILE].")
+]
+BlobDir = Annotated[Path | None, typer.Option(help="Directory of weights and updates [FEDGALORE_BLOB_DIR].")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of the aggregator [FEDGALORE_THREADS].")]
+LogFormat = Annotated[str | None, typer.Option(help="auto, json or text [FEDGALORE_LOG_FORMAT].")]
+LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error [FEDGALORE_LOG_LEVEL].")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Puts the commands of this module into the app."""
+    app.command(rich_help_panel=PANEL)(coordinator)
+    app.command(rich_help_panel=PANEL)(aggregator)
+    # The agent's own parser knows its flags, --help included; listing them here would import it for every command.
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(rich_help_panel=PANEL, context_settings=passed_on)(agent)
+
+
+def coordinator(
+    config: Config = None,
+    redis_url: RedisUrl = None,
+    blob_dir: BlobDir = None,
+    rest_host: Annotated[str | None, typer.Option(help="Address of the REST door [FEDGALORE_REST_HOST].")] = None,
+    rest_port: Annotated[int | None, typer.Option(help="Port of it; 0: any [FEDGALORE_REST_PORT].")] = None,
+    grpc_host: Annotated[str | None, typer.Option(help="Address of the agents' door [FEDGALORE_GRPC_HOST].")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of it; 0: any [FEDGALORE_GRPC_PORT].")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate chain of both doors, PEM [FEDGALORE_TLS_CERT].")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM [FEDGALORE_TLS_KEY].")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option(help="CA of the certificates that agents have to show [FEDGALORE_CLIENT_CA].")
+    ] = None,
+    mutual_tls: Annotated[
+        bool | None,
+        typer.Option("--mutual-tls/--no-mutual-tls", help="Whether a door open to the network needs --client-ca."),
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Plaintext and no credentials, also beyond this machine.")
+    ] = None,
+    port_file: Annotated[
+        Path | None, typer.Option(help="Written when ready: the ports as JSON [FEDGALORE_PORT_FILE].")
+    ] = None,
+    aggregator: Annotated[
+        bool | None,
+        typer.Option("--aggregator/--no-aggregator", help="Whether to run the aggregator as a child process."),
+    ] = None,
+    threads: Threads = None,
+    presence_s: Annotated[
+        float | None, typer.Option(help="Seconds a silent agent counts as present [FEDGALORE_PRESENCE_S].")
+    ] = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Run the coordinator: REST for people, gRPC for agents, and the aggregator beside it.
+
+    Listens on 127.0.0.1:8080 and 127.0.0.1:50051 unless told otherwise, and needs a Redis server (7 or newer) with its
+    append-only file on. Beyond this machine it needs a certificate, and an operator's key in FEDGALORE_OPERATOR_KEY or
+    FEDGALORE_OPERATOR_KEY_FILE, of which there is no flag: `fedgalore certs` makes certificates.
+    """
+    flags = dict(locals())
+    settings = _settings(flags.pop("config"), flags)
+    from coordinator import server
+
+    try:
+        server.run(settings)
+    except server.CoordinatorError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def aggregator(
+    config: Config = None,
+    redis_url: RedisUrl = None,
+    blob_dir: BlobDir = None,
+    threads: Threads = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Run an aggregator by itself, for a coordinator started with --no-aggregator.
+
+    Shares the coordinator's Redis and blob directory. Uses a CUDA device when there is one.
+    """
+    flags = dict(locals())
+    settings = _settings(flags.pop("config"), flags)
+    import asyncio
+
+    from coordinator.aggregator.worker import serve
+    from fedgalore.process import logs
+
+    logs.configure(settings.log_format, settings.log_level)
+    asyncio.run(serve(settings))
+
+
+def agent(context: typer.Context) -> None:
+    """Run one client's agent: train on this site's data whenever the coordinator asks."""
+    from client_agent.__main__ import agent as run
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(run)
+    app(context.args, prog_name="fedgalore agent")
+
+
+def _settings(config: Path | None, flags: dict[str, Any]) -> CoordinatorSettings:
+    from coordinator.settings import SettingsError, load
+
+    try:
+        return load(config, flags)
+    except SettingsError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None

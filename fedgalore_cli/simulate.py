@@ -1,0 +1,143 @@
+"""`fedgalore simulate`: a whole federation in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedgalore_cli import partition as parts
+from fedgalore_cli.client import fail
+from fedgalore_cli.show import console
+
+if TYPE_CHECKING:
+    from fedgalore.data.examples import Example
+    from fedgalore.simulation import RoundRecord, Site
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job document, YAML or JSON", show_default=False)]
+WITH_AGENTS = {"job", "agents", "picture", "to", "threads"}  # all other options are about splitting
+
+
+def simulate(
+    context: typer.Context,
+    job: JobFile,
+    agents: Annotated[
+        list[Path] | None, typer.Option("--agent", help="Config of an agent whose data to use; once for each client")
+    ] = None,
+    clients: parts.Clients = 4,
+    train: parts.Train = None,
+    test: parts.Test = None,
+    split: parts.Split = None,
+    alpha: parts.Alpha = None,
+    domain: parts.Domain = None,
+    least: parts.Least = 1,
+    split_seed: parts.Seed = 0,
+    text: parts.Text = None,
+    label: parts.Label = "label",
+    prompt: parts.Prompt = None,
+    completion: parts.Completion = None,
+    picture: parts.Picture = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder for the fine-tuned model")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="torch's CPU threads")] = None,
+) -> None:
+    """Run a job in this one process: no coordinator, no agents, the same mathematics.
+
+    Data comes either from agents' own configs (--agent, once for each), or from one data set that is split
+    (--train, --clients, --split). With the agents' data, seed and machine of a distributed run the final weights are
+    the same, bit for bit. Each agent is tested on its own test data; of a data set that is split, all are on --test.
+    """
+    from fedgalore.data.examples import DataError
+    from fedgalore.spec import job as job_spec
+
+    try:
+        spec = job_spec.load(job)
+        parts.check_picture(picture)
+        held_out: list[Example] = []
+        if agents:
+            _refuse_splitting(context)
+            sites = _sites_of_agents(agents, spec.data.name)
+            by = "label" if all("label" in site.train[0] for site in sites) else None
+            title = f"{spec.data.name} at {len(sites)} agents"
+        else:
+            if train is None:
+                raise ValueError("--train: name a file with training examples, or name agents' configs by --agent")
+            if clients < spec.rounds.min_clients:
+                raise ValueError(
+                    f"--clients: {clients} are fewer than the job's rounds.min_clients, {spec.rounds.min_clients}; "
+                    "take as many at least, or lower that"
+                )
+            columns = parts.columns_of(text, label, prompt, completion)
+            splitting = parts.Splitting.of(split, clients, alpha, domain, least, split_seed, columns)
+            sites = splitting.sites(train, columns)
+            held_out = parts.read_test(test, columns)
+            by, title = splitting.by, splitting.title(train)
+        if picture is not None:
+            parts.draw(picture, sites, by, title)
+    except (job_spec.SpecError, DataError, ValueError) as error:
+        fail(str(error))
+    _run(spec, sites, held_out, to, threads)
+
+
+def _refuse_splitting(context: typer.Context) -> None:
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in WITH_AGENTS and source is not None and source.name == "COMMANDLINE":
+            option = parameter.opts[0]
+            raise ValueError(f"{option}: the data of --agent are split already; leave {option} or --agent out")
+
+
+def _run(spec: Any, sites: Sequence[Site], held_out: Sequence[Example], to: Path | None, threads: int | None) -> None:
+    import torch
+
+    from fedgalore.model.task import TaskError
+    from fedgalore.simulation import simulate as run
+    from fedgalore.training import TrainingError
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    out = console()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tests = {"test": held_out} if held_out else None
+    try:
+        folder = Path(spec.model.source).expanduser()
+        result = run(spec, folder, sites, device, lambda record: out.print(line(record)), tests)
+    except (TaskError, TrainingError, ValueError) as error:
+        fail(str(error))
+    if to is not None:
+        result.task.save(to)
+        out.print(f"model: {to}")
+
+
+def line(record: RoundRecord) -> str:
+    """What a round showed, in one line: metrics of the model that it started from, and the mean loss in training."""
+    cells = [f"version {record.model_version:>3}"]
+    cells += [f"{name} {_shares(metrics)}" for name, metrics in {**record.held_out, **record.evaluation}.items()]
+    if record.training:
+        losses = [metrics["train_loss"] for metrics in record.training.values()]
+        cells.append(f"train loss {sum(losses) / len(losses):.3f}")
+    return "  ".join(cells)
+
+
+def _shares(metrics: Mapping[str, float]) -> str:
+    exact = f" (exact match {metrics['exact_match']:.1%})" if "exact_match" in metrics else ""
+    return f"{metrics['accuracy']:.1%}{exact}"
+
+
+def _sites_of_agents(configs: list[Path], dataset: str) -> list[Site]:
+    from client_agent.data import read_all
+    from client_agent.settings import SettingsError, load
+    from fedgalore.simulation import Site
+
+    sites = []
+    for config in configs:
+        try:
+            settings = load(config)
+        except SettingsError as error:
+            raise ValueError(f"{config}: {error}") from error
+        if dataset not in settings.data:
+            raise ValueError(f"{config}: data: has no {dataset!r}, which the job's data.name asks for")
+        local = read_all({dataset: settings.data[dataset]})[dataset]
+        sites.append(Site(settings.name, local.train.examples, local.test.examples if local.test else ()))
+    return sites

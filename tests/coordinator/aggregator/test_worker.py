@@ -1,0 +1,302 @@
+"""Which work the aggregator takes up, and when it gives up: on a real store, the work in the test's hand."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from coordinator.aggregator import blobs as aggregation
+from coordinator.aggregator import worker as aggregator
+from coordinator.aggregator.worker import Aggregator
+from coordinator.engine.commands import Engine
+from coordinator.settings import load
+from coordinator.state.job import Status
+from coordinator.state.round import Phase, Round
+from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore import PROTOCOL_VERSION
+from tests.builders import a_prepared, a_receipt, a_spec, a_version
+
+LONG_S = 20.0
+
+
+class Work:
+    """Takes the place of the work of minutes; it blocks until `go` is set."""
+
+    def __init__(self) -> None:
+        self.go, self.begun = threading.Event(), threading.Semaphore(0)
+        self.done: list[str] = []
+        self.error: Exception | None = None
+        self.statistics: dict[str, float] = {}
+
+    def _do(self, what: str) -> None:
+        self.done.append(what)
+        self.begun.release()
+        self.go.wait(LONG_S)
+        if self.error is not None:
+            raise self.error
+
+    def prepare(self, *_: Any) -> Any:
+        self._do("prepare")
+        return a_prepared()
+
+    def aggregate(self, job: Any, *_: Any) -> aggregation.Aggregated:
+        self._do(f"round {job.round.number}")
+        return aggregation.Aggregated(a_version(job.round.model_version + 1), {}, self.statistics)
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
+    work = Work()
+    monkeypatch.setattr(aggregation, "prepare", work.prepare)
+    monkeypatch.setattr(aggregation, "aggregate", work.aggregate)
+    monkeypatch.setattr(aggregator, "IDLE_S", 0.02)
+    yield work
+    work.go.set()
+
+
+@pytest.fixture
+async def engine(redis_url: str) -> AsyncIterator[Engine]:
+    engine = Engine(RedisStateStore(redis_url))
+    yield engine
+    await engine.close()
+
+
+class Process:
+    """An aggregator, and what can happen to one."""
+
+    def __init__(self, engine: Engine, tmp_path: Path) -> None:
+        self.stop = asyncio.Event()
+        self.running = asyncio.create_task(Aggregator(engine, DirectoryBlobStore(tmp_path)).run(self.stop))
+
+    async def has_begun(self, work: Work) -> None:
+        assert await asyncio.to_thread(work.begun.acquire, timeout=LONG_S)
+
+    async def kill(self) -> None:
+        while not self.running.done():  # Python 3.11's wait_for, inside of redis-py, may swallow a cancellation
+            self.running.cancel()
+            await asyncio.wait([self.running], timeout=0.1)
+
+    async def end(self) -> None:
+        self.stop.set()
+        await asyncio.wait_for(self.running, LONG_S)
+
+
+async def until(engine: Engine, job_id: str, status: Status) -> str:
+    """The job's reason once it has this status."""
+    async with asyncio.timeout(LONG_S):
+        while (job := await engine.get(job_id)).status is not status:
+            await engine.wait_for_change(0.05)
+    return job.reason
+
+
+async def first_round(engine: Engine, job_id: str) -> Round:
+    """The job's first round once it is closed."""
+    async with asyncio.timeout(LONG_S):
+        while not (closed := await engine.round(job_id, 1)).phase.is_final:
+            await engine.wait_for_change(0.05)
+    return closed
+
+
+async def posted(engine: Engine) -> str:
+    return (await engine.create(a_spec()))[0].id
+
+
+async def aggregating(engine: Engine) -> str:
+    """A job whose first round has its reports."""
+    for client in "ab":
+        await engine.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
+    job_id = await posted(engine)
+    await engine.prepared(job_id, a_prepared())
+    for client in "ab":
+        await engine.report(job_id, 1, client, a_receipt(client))
+    assert (await engine.round(job_id, 1)).phase is Phase.AGGREGATION
+    return job_id
+
+
+async def keys_of_attempts(url: str) -> list[str]:
+    async with Redis.from_url(url, decode_responses=True) as redis:
+        return list(await redis.keys("*:attempts"))
+
+
+async def test_a_model_that_kills_the_process_fails_its_job_and_no_other(
+    engine: Engine, work: Work, tmp_path: Path, redis_url: str
+) -> None:
+    deadly = await posted(engine)
+    for _ in range(3):
+        process = Process(engine, tmp_path)
+        await process.has_begun(work)
+        await process.kill()
+    other = await posted(engine)
+    work.go.set()
+    process = Process(engine, tmp_path)
+    reason = await until(engine, deadly, Status.FAILED)
+    assert reason == "the aggregator ended 3 times while reading model.source: too little memory?"
+    await until(engine, other, Status.RUNNING)
+    await process.end()
+    assert work.done == ["prepare"] * 4
+    assert await keys_of_attempts(redis_url) == []
+
+
+async def test_a_round_that_kills_the_process_is_abandoned(engine: Engine, work: Work, tmp_path: Path) -> None:
+    job_id = await aggregating(engine)
+    for _ in range(3):
+        process = Process(engine, tmp_path)
+        await process.has_begun(work)
+        await process.kill()
+    process = Process(engine, tmp_path)
+    closed = await first_round(engine, job_id)
+    await process.end()
+    assert closed.phase is Phase.ABANDONED
+    assert closed.reason == "aggregation failed: the aggregator ended 3 times while at it: too little memory?"
+    assert work.done == ["round 1"] * 3
+
+
+async def test_a_process_that_was_told_to_stop_spoils_no_attempt(engine: Engine, work: Work, tmp_path: Path) -> None:
+    job_id = await posted(engine)
+    for _ in range(5):
+        process = Process(engine, tmp_path)
+        await process.has_begun(work)
+        process.stop.set()
+        await asyncio.sleep(0.05)
+        await process.kill()  # the patience of whoever told it was over
+    work.go.set()
+    process = Process(engine, tmp_path)
+    await until(engine, job_id, Status.RUNNING)
+    await process.end()
+
+
+async def test_what_can_not_be_aggregated_is_given_up_after_three_attempts(
+    engine: Engine, work: Work, tmp_path: Path, redis_url: str
+) -> None:
+    job_id = await aggregating(engine)
+    work.error = OSError("the disk is full")
+    work.go.set()
+    process = Process(engine, tmp_path)
+    closed = await first_round(engine, job_id)
+    await process.end()
+    assert closed.reason == "aggregation failed: OSError: the disk is full"
+    assert work.done == ["round 1"] * 3
+    assert await keys_of_attempts(redis_url) == []
+
+
+async def test_an_aggregate_that_is_not_finite_ends_its_round(engine: Engine, work: Work, tmp_path: Path) -> None:
+    job_id = await aggregating(engine)
+    work.statistics = {"explained": float("nan"), "norm": 1.0}
+    work.go.set()
+    process = Process(engine, tmp_path)
+    closed = await first_round(engine, job_id)
+    await process.end()
+    assert closed.reason.startswith("aggregation failed: explained of the aggregate is not finite")
+
+
+async def test_a_damaged_update_is_asked_for_again(engine: Engine, work: Work, tmp_path: Path, redis_url: str) -> None:
+    job_id = await aggregating(engine)
+    work.error = aggregation.UpdatesDamaged(["a"])
+    work.go.set()
+    process = Process(engine, tmp_path)
+    async with asyncio.timeout(LONG_S):
+        while await engine.next_task("a", wait_s=0.1) is None:
+            pass
+    assert (await engine.round(job_id, 1)).participants["b"].receipt == a_receipt("b")
+    work.error = None
+    assert await engine.report(job_id, 1, "a", a_receipt("trained again")) == "accepted"
+    assert (await first_round(engine, job_id)).phase is Phase.COMMITTED
+    await process.end()
+    assert work.done == ["round 1"] * 2
+    assert await keys_of_attempts(redis_url) == []
+
+
+async def test_a_full_disk_is_waited_for(
+    engine: Engine, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aggregator, "FULL_S", 0.02)
+    job_id = await aggregating(engine)
+    work.error = OSError(errno.ENOSPC, "No space left on device")
+    work.go.set()
+    process = Process(engine, tmp_path)
+    for _ in range(5):  # more often than it would be tried for any other reason
+        await process.has_begun(work)
+    assert (await engine.get(job_id)).round.phase is Phase.AGGREGATION
+    work.error = None
+    assert (await first_round(engine, job_id)).phase is Phase.COMMITTED
+    await process.end()
+
+
+async def test_rounds_go_before_new_jobs(engine: Engine, work: Work, tmp_path: Path) -> None:
+    first = await posted(engine)
+    rounds = await aggregating(engine)
+    assert first < rounds
+    work.go.set()
+    process = Process(engine, tmp_path)
+    await until(engine, first, Status.RUNNING)
+    await process.end()
+    assert work.done[:2] == ["round 1", "prepare"]
+
+
+async def test_a_job_cancelled_meanwhile_wants_no_result(
+    engine: Engine, work: Work, tmp_path: Path, redis_url: str
+) -> None:
+    job_id, other = await posted(engine), await posted(engine)
+    process = Process(engine, tmp_path)
+    await process.has_begun(work)
+    await engine.cancel(job_id)
+    work.go.set()
+    await until(engine, other, Status.RUNNING)
+    await process.end()
+    assert (await engine.get(job_id)).status is Status.CANCELLED
+    assert await keys_of_attempts(redis_url) == []
+
+
+async def test_an_unreadable_job_stops_no_other(engine: Engine, work: Work, tmp_path: Path, redis_url: str) -> None:
+    broken, job_id = await posted(engine), await posted(engine)
+    async with Redis.from_url(redis_url) as redis:
+        await redis.hset(f"fedgalore:job:{broken}", "document", "{}")
+    work.go.set()
+    process = Process(engine, tmp_path)
+    await until(engine, job_id, Status.RUNNING)
+    await process.end()
+
+
+async def test_it_wakes_for_its_own_work_only(engine: Engine, work: Work, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(aggregator, "IDLE_S", LONG_S)
+    work.go.set()
+    looks = []
+
+    class Watched(Engine):
+        async def active_jobs(self) -> Any:
+            looks.append(1)
+            return await super().active_jobs()
+
+    own = Watched(engine._store)
+    process = Process(own, tmp_path)
+    await asyncio.sleep(0.2)  # it has looked, subscribed, looked again and sleeps
+    for client in "ab":
+        await engine.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
+    job_id = await posted(engine)
+    await until(engine, job_id, Status.RUNNING)
+    await asyncio.sleep(0.1)
+    before = len(looks)
+    assert await engine.next_task("a") is not None
+    assert await engine.report(job_id, 1, "a", a_receipt("a")) == "accepted"
+    await asyncio.sleep(0.1)
+    assert len(looks) == before
+    assert await engine.report(job_id, 1, "b", a_receipt("b")) == "accepted"
+    assert (await first_round(engine, job_id)).phase is Phase.COMMITTED
+    await process.kill()
+
+
+async def test_it_counts_silent_agents_as_present_as_long_as_the_coordinator_does(
+    redis_url: str, tmp_path: Path
+) -> None:
+    settings = load(flags={"redis_url": redis_url, "blob_dir": tmp_path, "presence_s": 7})
+    built = aggregator.build(settings)
+    assert built.engine.presence_s == 7
+    await built.engine.close()

@@ -1,0 +1,149 @@
+"""A coordinator without REST on a real Redis, and an agent's end of a channel to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from coordinator.doors.doorkeeper import Access, Doorkeeper
+from coordinator.doors.grpc.service import RunningServer, serve
+from coordinator.engine.commands import Engine
+from coordinator.state.job import Job, Prepared
+from coordinator.state.round_state import BlobRef, ModelVersion
+from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.redis_credential_store import RedisCredentialStore
+from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore import PROTOCOL_VERSION
+from protos import CHUNK_BYTES, federation_pb2_grpc
+from protos import federation_pb2 as pb
+from tests.builders import a_plan, a_spec
+from tests.coordinator.doors.grpc.updates import Sample, ref
+
+Code = grpc.StatusCode
+BIG = np.random.default_rng(0).bytes(2 * CHUNK_BYTES + 12_345)
+
+
+@dataclass
+class House:
+    """A coordinator without REST, and an agent's end of a channel to it."""
+
+    engine: Engine
+    blobs: DirectoryBlobStore
+    server: RunningServer
+    doorkeeper: Doorkeeper
+    channel: grpc.aio.Channel
+    stub: Any
+    tmp: Path
+
+    async def register(self, *clients: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        for client in clients:
+            await self.stub.Register(
+                pb.RegisterRequest(
+                    client=client,
+                    protocol_version=PROTOCOL_VERSION,
+                    software_version="0.1.0",
+                    datasets={"reviews": 10},
+                ),
+                metadata=metadata,
+            )
+
+    async def job(self, **sections: Any) -> Job:
+        """A running job whose blobs are in the store."""
+        job, _ = await self.engine.create(a_spec(**sections))
+        weights, base = self.blobs.put_bytes(BIG), self.blobs.put_bytes(b"config")
+        prepared = Prepared(a_plan().to_dict(), (("config.json", base),), (), ModelVersion(0, weights))
+        return await self.engine.prepared(job.id, prepared)
+
+    async def round(self, **sections: Any) -> Job:
+        """A job with a round open to site-a and site-b; site-c is a bystander."""
+        await self.register("site-a", "site-b")
+        job = await self.job(**sections)
+        await self.engine.tick(job.id)
+        await self.register("site-c")
+        for client in ("site-a", "site-b"):
+            assert (await self.poll(client)).HasField("task")
+        return await self.engine.get(job.id)
+
+    async def poll(self, client: str, wait_s: float = 0) -> pb.NextTaskResponse:
+        return await self.stub.NextTask(pb.NextTaskRequest(client=client, wait_s=wait_s))
+
+    def sample(self, job: Job, client: str = "site-a", number: int = 1) -> Sample:
+        return Sample(job_id=job.id, round=number, client=client)
+
+    async def submit(
+        self, sample: Sample, content: bytes, offset: int = 0, blob: BlobRef | None = None, step: int = 300
+    ) -> pb.SubmitUpdateResponse:
+        return await self.stub.SubmitUpdate(parts(sample, blob or ref(content), offset, content[offset:], step))
+
+    async def begin(self, sample: Sample, content: bytes, size: int) -> Any:
+        """A call that has sent `size` bytes, which the server has taken, and stays open."""
+        call = self.stub.SubmitUpdate()
+        await call.write(header(sample, ref(content)))
+        await call.write(pb.SubmitUpdateRequest(chunk=content[:size]))
+        for _ in range(500):
+            if (await self.query(sample, ref(content))).received_bytes == size:
+                return call
+            await asyncio.sleep(0.01)
+        raise AssertionError("the server did not take the bytes")
+
+    async def query(self, sample: Sample, blob: BlobRef) -> pb.QueryUploadResponse:
+        request = pb.QueryUploadRequest(
+            client=sample.client, job_id=sample.job_id, round=sample.round, blob=pb_ref(blob)
+        )
+        return await self.stub.QueryUpload(request)
+
+    async def download(self, client: str, sha256: str, **fields: Any) -> list[bytes]:
+        request = pb.DownloadBlobRequest(client=client, sha256=sha256, **fields)
+        return [message.data async for message in self.stub.DownloadBlob(request)]
+
+    async def traffic(self, job: Job) -> dict[str, dict[str, int]]:
+        return (await self.engine.traffic(job.id)).get(1, {})
+
+
+def pb_ref(blob: BlobRef) -> pb.BlobRef:
+    return pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
+
+
+def header(sample: Sample, blob: BlobRef, offset: int = 0) -> pb.SubmitUpdateRequest:
+    return pb.SubmitUpdateRequest(
+        header=pb.UpdateHeader(
+            client=sample.client, job_id=sample.job_id, round=sample.round, blob=pb_ref(blob), offset=offset
+        )
+    )
+
+
+def parts(sample: Sample, blob: BlobRef, offset: int, rest: bytes, step: int) -> Iterator[pb.SubmitUpdateRequest]:
+    yield header(sample, blob, offset)
+    for start in range(0, len(rest), step):
+        yield pb.SubmitUpdateRequest(chunk=rest[start : start + step])
+
+
+@asynccontextmanager
+async def told(code: grpc.StatusCode, *words: str) -> AsyncIterator[None]:
+    """The call inside fails with this status, and its details say these words."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        yield
+    details = caught.value.details() or ""
+    assert (caught.value.code(), [word for word in words if word not in details]) == (code, []), details
+
+
+@asynccontextmanager
+async def open_house(redis_url: str, tmp: Path, access: Access = Access.OPEN) -> AsyncIterator[House]:
+    engine = Engine(RedisStateStore(redis_url))
+    credentials = RedisCredentialStore(redis_url)
+    doorkeeper = Doorkeeper(credentials, access)
+    blobs = DirectoryBlobStore(tmp / "store")
+    server = await serve(engine, blobs, doorkeeper, "127.0.0.1", 0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield House(engine, blobs, server, doorkeeper, channel, federation_pb2_grpc.FederationStub(channel), tmp)
+    await server.stop(0)
+    await engine.close()
+    await credentials.close()

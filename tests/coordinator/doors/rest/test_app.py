@@ -1,0 +1,509 @@
+"""The REST door of a real coordinator on a real Redis; jobs are moved through an engine of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import redis
+import yaml
+from structlog.testing import capture_logs
+
+from coordinator.doors.grpc import messages
+from coordinator.doors.rest.jobs import check_source
+from coordinator.engine.commands import Engine
+from coordinator.server import serving
+from coordinator.settings import CoordinatorSettings
+from coordinator.state.errors import InvalidJob, UnknownClient
+from coordinator.state.job import Job, ModelVersion, Prepared
+from coordinator.state.round import EvaluationResult
+from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore import PROTOCOL_VERSION
+from fedgalore.spec.plan import TrainingPlan
+from protos.codec import SafetensorsWriter
+from tests.builders import a_plan, a_receipt, a_spec, free_port, job_document
+
+JOBS = "/api/v1/jobs"
+
+
+class Stack:
+    """A coordinator, a client of its REST door, and an engine beside it that plays agents and aggregator."""
+
+    def __init__(self, http: httpx.AsyncClient, engine: Engine, blobs: DirectoryBlobStore) -> None:
+        self.http, self.engine, self.blobs = http, engine, blobs
+
+    async def post(self, document: Any, **headers: str) -> httpx.Response:
+        return await self.http.post(JOBS, json=document, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    async def running(self, folder: Path, **sections: Any) -> Job:
+        """A prepared job whose first round is under way with the agents a and b."""
+        for name in ("a", "b"):
+            await self.engine.register(name, PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
+        job, _ = await self.engine.create(a_spec(**sections), None)
+        model = self.version(folder, 0)
+        export = (("config.json", self.blobs.put_bytes(b"{}")), ("model.safetensors", model.weights))
+        return await self.engine.prepared(job.id, Prepared(a_plan().to_dict(), export, export, model))
+
+    def version(self, folder: Path, number: int) -> ModelVersion:
+        specs = TrainingPlan.from_dict(a_plan().to_dict()).weights()
+        path = folder / f"weights-{number}"
+        with SafetensorsWriter(path, specs, {}) as writer:
+            for name, spec in specs.items():
+                writer.write(name, np.full(spec.shape, number, dtype=np.float32))
+        return ModelVersion(number, self.blobs.put_file(path))
+
+    async def next_tasks(self, kind: str) -> int:
+        """Both agents take their task; returns the round's number."""
+        for name in ("a", "b"):
+            task = await self.engine.next_task(name, wait_s=10)
+            assert task is not None
+            assert task.round.kind == kind
+        return task.round.number
+
+    async def evaluated(self, job: Job, number: int, version: int) -> None:
+        for name, examples, accuracy in (("a", 30, 0.9), ("b", 10, 0.5)):
+            result = EvaluationResult(version, examples, {"loss": 0.25, "accuracy": accuracy})
+            await self.engine.evaluated(job.id, number, name, result)
+
+    async def trained(self, job: Job, folder: Path, version: int) -> int:
+        """One round from its tasks to its commit; returns its number."""
+        number = await self.next_tasks("train")
+        await self.evaluated(job, number, version - 1)
+        for name in ("a", "b"):
+            await self.engine.count_traffic(job.id, number, name, "up", 100)
+            await self.engine.count_traffic(job.id, number, name, "down", 300)
+            await self.engine.report(job.id, number, name, a_receipt(f"{name} {number}"))
+        await self.engine.aggregated(job.id, number, self.version(folder, version), {"compute_s": 0.1}, {"rank": 2.0})
+        return number
+
+    async def completed(self, folder: Path) -> Job:
+        """A job of one round that has run to its end."""
+        job = await self.running(folder, rounds={"count": 1})
+        await self.trained(job, folder, 1)
+        await self.evaluated(job, await self.next_tasks("evaluate"), 1)
+        return await self.engine.get(job.id)
+
+
+@pytest.fixture
+async def stack(redis_url: str, tmp_path: Path) -> AsyncIterator[Stack]:
+    settings = CoordinatorSettings(
+        redis_url=redis_url, blob_dir=tmp_path / "blobs", rest_port=0, grpc_port=0, aggregator=False
+    )
+    engine = Engine(RedisStateStore(redis_url))
+    async with (
+        serving(settings, asyncio.Event()) as ports,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}") as http,
+    ):
+        yield Stack(http, engine, DirectoryBlobStore(settings.blob_dir))
+        await engine.close()
+
+
+def is_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    told: dict[str, Any] = answer.json()
+    assert (answer.status_code, told["status"], told["code"]) == (status, status, code)
+    assert told["type"] == f"urn:fedgalore:problem:{code}"
+    assert told["title"]
+    assert told["detail"]
+    return told
+
+
+async def test_a_job_is_posted_as_json_or_yaml_and_read_back(stack: Stack) -> None:
+    posted = await stack.post(job_document())
+    assert posted.status_code == 201
+    job = posted.json()
+    assert posted.headers["location"] == f"{JOBS}/{job['id']}"
+    assert (job["status"], job["model_version"], job["rounds_total"], job["round"]) == ("PENDING", None, 2, None)
+    assert job["spec"]["method"]["rank"] == 2
+    assert job["created"].endswith("Z")
+    text = yaml.safe_dump(job_document(name="second"))
+    second = await stack.http.post(JOBS, content=text, headers={"content-type": "application/yaml; charset=utf-8"})
+    assert second.status_code == 201
+    assert (await stack.http.get(f"{JOBS}/{job['id']}")).json() == job
+
+    listed = (await stack.http.get(JOBS, params={"limit": 1})).json()
+    assert [row["name"] for row in listed["jobs"]] == ["second"]
+    rest = (await stack.http.get(JOBS, params={"limit": 1, "after": listed["next"]})).json()
+    assert [row["name"] for row in rest["jobs"]] == ["tiny"]
+    assert (await stack.http.get(JOBS, params={"status": "RUNNING"})).json() == {"jobs": [], "next": None}
+
+
+async def test_an_idempotency_key_makes_one_job(stack: Stack) -> None:
+    first = await stack.post(job_document(), Idempotency_Key="k1")
+    again = await stack.post(job_document(), Idempotency_Key="k1")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["id"] == again.json()["id"]
+    is_problem(await stack.post(job_document(seed=1), Idempotency_Key="k1"), 409, "idempotency_conflict")
+    assert len((await stack.http.get(JOBS)).json()["jobs"]) == 1
+    is_problem(await stack.post(job_document(), Idempotency_Key="x" * 201), 422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "problem"),
+    [
+        ({"rnak": 8}, "rnak", "unknown key"),
+        ({"method": {"rank": 0}}, "method.rank", "greater than or equal to 1"),
+        ({"local": {"learning_rate": float("nan")}}, "local.learning_rate", "finite"),
+        ({"rounds": {"min_clients": 3, "goal_clients": 2}}, "rounds", "goal_clients (2) is below min_clients (3)"),
+        ({"evaluation": {"max_examples": 10**4000}}, "evaluation.max_examples", "less than or equal to"),
+        ({"name": "../x"}, "name", "match pattern"),
+        ({"data": {"name": "a/b"}}, "data.name", "match pattern"),
+        ({"\x1b": 1}, r"\x1b", "unknown key"),
+        ({"\ud800": 1}, "document", "unicode"),
+    ],
+)
+async def test_a_bad_job_names_its_fields_and_changes_nothing(
+    stack: Stack, document: dict[str, Any], field: str, problem: str
+) -> None:
+    body = json.dumps(job_document(**document))
+    answer = await stack.http.post(JOBS, content=body, headers={"content-type": "application/json"})
+    told = is_problem(answer, 422, "invalid_job")
+    assert [row["field"] for row in told["errors"]] == [field]
+    assert problem in told["errors"][0]["problem"]
+    assert (await stack.http.get(JOBS)).json()["jobs"] == []
+
+
+async def test_a_body_that_is_no_document_is_refused(stack: Stack) -> None:
+    async def post(body: str, kind: str) -> httpx.Response:
+        return await stack.http.post(JOBS, content=body, headers={"content-type": kind})
+
+    assert "not valid JSON" in is_problem(await post("{", "application/json"), 422, "invalid_job")["detail"]
+    assert "not valid YAML" in is_problem(await post("a: [", "application/yaml"), 422, "invalid_job")["detail"]
+    for text in ("a: 2024-13-45", "a: !!bool x", "a: &a [*a]", "a: 1\na: 2"):
+        assert "not valid YAML" in is_problem(await post(text, "text/yaml"), 422, "invalid_job")["detail"]
+    assert "not valid JSON" in is_problem(await post("[" * 10**5, "application/json"), 422, "invalid_job")["detail"]
+    assert "mapping" in is_problem(await post("[1]", "application/json"), 422, "invalid_job")["detail"]
+    is_problem(await post("name: x", "text/plain"), 415, "unsupported_media_type")
+    is_problem(await post(" " * (2**20 + 1), "application/json"), 413, "request_entity_too_large")
+
+
+def test_a_model_folder_that_does_not_exist_is_refused_at_once(tmp_path: Path) -> None:
+    for source in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c", "x" * 4096, "~nobody-of-this-name/x"):
+        with pytest.raises(InvalidJob) as caught:
+            check_source(source)
+        assert caught.value.errors[0]["field"] == "model.source"
+    with pytest.raises(InvalidJob, match=r"no config\.json"):
+        check_source(str(tmp_path))
+    check_source("organisation/model")
+    (tmp_path / "config.json").write_text("{}")
+    check_source(str(tmp_path))
+
+
+async def test_unknown_things_are_problems(stack: Stack) -> None:
+    is_problem(await stack.http.get("/nothing"), 404, "not_found")
+    is_problem(await stack.http.put(JOBS), 405, "method_not_allowed")
+    for path in ("", "/rounds", "/rounds/1", "/events", "/model"):
+        is_problem(await stack.http.get(f"{JOBS}/nope{path}"), 404, "job_not_found")
+    is_problem(await stack.http.post(f"{JOBS}/nope/cancel"), 404, "job_not_found")
+    job = (await stack.post(job_document())).json()["id"]
+    is_problem(await stack.http.get(f"{JOBS}/{job}/rounds/7"), 404, "round_not_found")
+    told = is_problem(await stack.http.get(f"{JOBS}/{job}/rounds/x"), 422, "invalid_request")
+    assert told["errors"][0]["field"] == "number"
+    is_problem(await stack.http.get(f"{JOBS}/{job}/model"), 409, "not_ready")
+    is_problem(await stack.http.post(f"{JOBS}/{job}/pause"), 409, "illegal_transition")
+
+
+async def test_a_job_is_steered(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.running(tmp_path)
+    for verb, status in (("pause", "PAUSED"), ("resume", "RUNNING"), ("cancel", "CANCELLED")):
+        answer = await stack.http.post(f"{JOBS}/{job.id}/{verb}")
+        assert (answer.status_code, answer.json()["status"]) == (200, status)
+    is_problem(await stack.http.post(f"{JOBS}/{job.id}/resume"), 409, "illegal_transition")
+
+
+async def test_a_round_in_flight_shows_what_its_clients_do(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.running(tmp_path)
+    number = await stack.next_tasks("train")
+    await stack.engine.progress(job.id, number, "a", "train", 3, 0.5)
+    await stack.engine.report(job.id, number, "b", a_receipt())
+    current = (await stack.http.get(f"{JOBS}/{job.id}")).json()["round"]
+    assert (current["number"], current["phase"]) == (1, "REPORTING")
+    assert "1 of 2 reports" in current["reason"]
+    a, b = current["participants"]["a"], current["participants"]["b"]
+    assert (a["stage"], a["step"], a["train_loss"], a["reported"]) == ("train", 3, 0.5, False)
+    assert (b["stage"], b["reported"]) == (None, True)
+
+
+async def test_rounds_and_evaluations_are_told(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.completed(tmp_path)
+    view = (await stack.http.get(f"{JOBS}/{job.id}")).json()
+    assert (view["status"], view["model_version"], view["round"]) == ("COMPLETED", 1, None)
+    assert view["evaluation"]["model_version"] == 1
+    assert view["evaluation"]["mean"]["accuracy"] == pytest.approx((30 * 0.9 + 10 * 0.5) / 40)
+    assert view["evaluation"]["clients"]["b"]["metrics"]["accuracy"] == 0.5
+    assert (view["up_bytes"], view["down_bytes"]) == (200, 600)
+
+    rounds = (await stack.http.get(f"{JOBS}/{job.id}/rounds")).json()["rounds"]
+    assert [(one["kind"], one["phase"]) for one in rounds] == [("train", "COMMITTED"), ("evaluate", "COMMITTED")]
+    first = rounds[0]
+    assert first == (await stack.http.get(f"{JOBS}/{job.id}/rounds/1")).json()
+    assert (first["model_version"], first["result_version"], first["up_bytes"]) == (0, 1, 200)
+    assert first["dense_bytes"] == 4 * (6 * 4 + 2 * 4)
+    assert first["statistics"] == {"rank": 2.0}
+    assert first["timings"] == {"compute_s": 0.1}
+    assert list(first["phase_at"]) == ["SELECTION", "CONFIGURATION", "REPORTING", "AGGREGATION", "COMMITTED"]
+    assert list(first["phase_s"]) == ["SELECTION", "CONFIGURATION", "REPORTING", "AGGREGATION"]
+    part = first["participants"]["a"]
+    assert (part["num_examples"], part["up_bytes"], part["down_bytes"]) == (10, 100, 300)
+    assert part["evaluation"] == {"model_version": 0, "examples": 30, "metrics": {"loss": 0.25, "accuracy": 0.9}}
+
+
+async def test_rounds_come_in_pages(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = await stack.running(tmp_path, rounds={"count": 4})
+    for version in (1, 2, 3):
+        await stack.trained(job, tmp_path, version)
+    await stack.next_tasks("train")
+
+    read = TrainingPlan.from_dict
+    reads: list[None] = []
+    monkeypatch.setattr(TrainingPlan, "from_dict", lambda plan: reads.append(None) or read(plan))
+    whole = (await stack.http.get(f"{JOBS}/{job.id}/rounds")).json()
+    assert len(reads) == 1  # of a large model it takes long
+    assert [one["number"] for one in whole["rounds"]] == [1, 2, 3, 4]
+    assert whole["next"] is None
+
+    async def page(**query: int) -> tuple[list[int], int | None]:
+        answer = (await stack.http.get(f"{JOBS}/{job.id}/rounds", params=query)).json()
+        return [one["number"] for one in answer["rounds"]], answer["next"]
+
+    assert await page(limit=3) == ([1, 2, 3], 3)
+    assert await page(limit=3, after=3) == ([4], None)
+    assert await page(limit=4) == ([1, 2, 3, 4], None)
+    assert await page(after=9) == ([], None)
+    for query in ("limit=0", "limit=10001", "after=-1", "after=x"):
+        is_problem(await stack.http.get(f"{JOBS}/{job.id}/rounds?{query}"), 422, "invalid_request")
+
+
+async def events_of(http: httpx.AsyncClient, job: str, **headers: str) -> list[dict[str, str]]:
+    """All events until the stream ends by itself."""
+    rows: list[dict[str, str]] = []
+    async with http.stream("GET", f"{JOBS}/{job}/events", headers=headers, timeout=20) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        block: dict[str, str] = {}
+        async for line in answer.aiter_lines():
+            if line and not line.startswith(":"):
+                key, _, value = line.partition(": ")
+                block[key] = value
+            elif block:
+                rows.append(block)
+                block = {}
+    return [row for row in rows if "event" in row]
+
+
+async def test_events_run_until_the_job_is_final_and_can_be_taken_up(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.running(tmp_path, rounds={"count": 1})
+    listening = asyncio.create_task(events_of(stack.http, job.id))
+    await stack.trained(job, tmp_path, 1)
+    await stack.evaluated(job, await stack.next_tasks("evaluate"), 1)
+    rows = await listening
+    assert rows[0]["event"] == "job.status"
+    assert rows[-1]["event"] == "end"
+    phases = [json.loads(row["data"]) for row in rows if row["event"] == "round.phase"]
+    assert [one["phase"] for one in phases if one["round"] == 1][-2:] == ["AGGREGATION", "COMMITTED"]
+    assert json.loads(rows[-2]["data"])["status"] == "COMPLETED"
+
+    middle = len(rows) // 2
+    again = await events_of(stack.http, job.id, **{"Last-Event-ID": rows[middle]["id"]})
+    assert again == rows[middle + 1 :]
+    bad = await stack.http.get(f"{JOBS}/{job.id}/events", headers={"Last-Event-ID": "yesterday"})
+    is_problem(bad, 422, "invalid_request")
+
+
+async def test_models_are_streamed_with_their_size(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.completed(tmp_path)
+    newest = await stack.http.get(f"{JOBS}/{job.id}/model")
+    assert newest.headers["content-type"] == "application/x-tar"
+    assert int(newest.headers["content-length"]) == len(newest.content)
+    assert 'filename="tiny-v1.tar"' in newest.headers["content-disposition"]
+    oldest = await stack.http.get(f"{JOBS}/{job.id}/model", params={"version": 0})
+    weights = stack.blobs.path(stack.version(tmp_path, 0).weights.sha256).read_bytes()
+    assert weights in oldest.content
+    assert weights not in newest.content
+    missing = is_problem(await stack.http.get(f"{JOBS}/{job.id}/model?version=2"), 404, "version_not_found")
+    assert "not made yet" in missing["detail"]
+    assert "held: 0, 1" in missing["detail"]
+
+
+async def test_a_version_that_was_collected_names_those_that_are_held(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.running(tmp_path, rounds={"count": 3})
+    for version in (1, 2):
+        await stack.trained(job, tmp_path, version)
+    stack.blobs.path(stack.version(tmp_path, 1).weights.sha256).unlink()
+    gone = is_problem(await stack.http.get(f"{JOBS}/{job.id}/model?version=1"), 404, "version_not_found")
+    assert "not kept any more" in gone["detail"]
+    assert "held: 0, 2" in gone["detail"]
+    assert (await stack.http.get(f"{JOBS}/{job.id}/model?version=2")).status_code == 200
+
+
+async def test_an_expected_agent_is_listed_before_it_has_come(stack: Stack) -> None:
+    answer = await stack.http.post("/api/v1/agents", json={"name": "north"})
+    assert answer.status_code == 201
+    assert (answer.json()["present"], answer.json()["last_seen"]) == (False, None)
+    assert (await stack.http.post("/api/v1/agents", json={"name": "north"})).status_code == 200
+    with pytest.raises(UnknownClient):
+        await stack.engine.next_task("north")  # it has to say what it holds first
+
+    await stack.engine.register("north", PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
+    known = await stack.http.post("/api/v1/agents", json={"name": "north"})
+    assert known.status_code == 200
+    assert (known.json()["present"], known.json()["datasets"]) == (True, {"reviews": 20})
+    is_problem(await stack.http.post("/api/v1/agents", json={"name": "../north"}), 422, "invalid_request")
+
+
+async def test_agents_are_listed_and_forgotten(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.running(tmp_path)
+    await stack.next_tasks("train")
+    agents = (await stack.http.get("/api/v1/agents")).json()["agents"]
+    assert [(agent["name"], agent["present"], agent["datasets"]) for agent in agents] == [
+        ("a", True, {"reviews": 20}),
+        ("b", True, {"reviews": 20}),
+    ]
+    assert agents[0]["task"] == {"job": job.id, "round": 1}
+    assert (await stack.http.delete("/api/v1/agents/b")).status_code == 204
+    is_problem(await stack.http.delete("/api/v1/agents/b"), 404, "agent_not_found")
+
+
+async def test_operations(stack: Stack, tmp_path: Path) -> None:
+    await stack.completed(tmp_path)
+    assert (await stack.http.get("/livez")).json() == {"live": True}
+    ready = await stack.http.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["warnings"] == []
+    assert all(check["ok"] for check in ready.json()["checks"].values())
+    assert list(ready.json()["checks"]) == ["redis", "blobs", "binding"]
+    assert (await stack.http.get("/version")).json()["protocol_version"] == PROTOCOL_VERSION
+    metrics = (await stack.http.get("/metrics")).text
+    for line in (
+        'fedgalore_jobs{status="COMPLETED"} 1.0',
+        'fedgalore_rounds_total{outcome="committed"} 2.0',
+        'fedgalore_client_bytes_total{direction="up"} 200.0',
+        "fedgalore_agents_present 2.0",
+        'fedgalore_http_requests_total{method="GET",route="/livez",status="200"} 1.0',
+    ):
+        assert line in metrics.splitlines()
+    page = await stack.http.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "script-src 'sha256-" in page.headers["content-security-policy"]
+    assert "http://" not in page.text.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in page.text
+
+
+async def test_openapi_tells_the_true_shapes(stack: Stack) -> None:
+    document = (await stack.http.get("/openapi.json")).json()
+    body = document["paths"][JOBS]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["$ref"].removeprefix("#/components/schemas/") in document["components"]["schemas"]
+    assert "rounds" not in document["components"]["schemas"]["JobSpec"]["required"]
+    paged = document["paths"][f"{JOBS}/{{job_id}}/rounds"]["get"]["parameters"]
+    assert {(one["in"], one["name"]) for one in paged} == {("path", "job_id"), ("query", "limit"), ("query", "after")}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
+            assert "422" not in operation["responses"]
+
+
+async def test_the_page_of_the_api_is_served_from_here(stack: Stack) -> None:
+    page = await stack.http.get("/docs")
+    assert page.status_code == 200
+    assert "https://" not in page.text
+    script = "/static-offline-docs/swagger-ui-bundle.js"
+    assert script in page.text
+    assert (await stack.http.get(script)).status_code == 200
+    for path in ("nothing.js", "%2e%2e/core.py", ""):
+        is_problem(await stack.http.get(f"/static-offline-docs/{path}"), 404, "not_found")
+    is_problem(await stack.http.post(script), 405, "method_not_allowed")
+    routes = {
+        line.partition('route="')[2].partition('"')[0]
+        for line in (await stack.http.get("/metrics")).text.splitlines()
+        if line.startswith("fedgalore_http_requests_total")
+    }
+    assert routes == {"/docs", "/static-offline-docs"}
+
+
+async def test_an_unexpected_error_has_an_id_and_no_traceback(stack: Stack, tmp_path: Path) -> None:
+    job, _ = await stack.engine.create(a_spec(), None)
+    template = (("config.json", stack.blobs.put_bytes(b"{}")),)  # has no place for the weights
+    await stack.engine.prepared(job.id, Prepared(a_plan().to_dict(), template, template, stack.version(tmp_path, 0)))
+    with capture_logs() as logged:
+        answer = await stack.http.get(f"{JOBS}/{job.id}/model")
+    told = is_problem(answer, 500, "internal_error")
+    assert "Traceback" not in answer.text
+    assert "layer.weight" not in answer.text
+    assert [row["id"] for row in logged if row["event"] == "unexpected_error"] == [told["id"]]
+
+
+async def test_a_vanished_blob_store_is_named(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.completed(tmp_path)
+    (tmp_path / "blobs").rename(tmp_path / "moved")
+    (tmp_path / "blobs").write_text("in the way")
+    ready = await stack.http.get("/readyz")
+    assert ready.status_code == 503
+    assert not ready.json()["checks"]["blobs"]["ok"]
+    assert ready.json()["checks"]["redis"]["ok"]
+    is_problem(await stack.http.get(f"{JOBS}/{job.id}/model"), 404, "blob_not_found")
+
+
+async def test_blobs_of_another_redis_make_it_not_ready(stack: Stack, redis_url: str) -> None:
+    assert (await stack.http.get("/readyz")).status_code == 200
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    ready = await stack.http.get("/readyz")
+    assert ready.status_code == 503
+    told = ready.json()["checks"]["binding"]
+    assert not told["ok"]
+    assert "give the redis_url of the Redis that this blob_dir was used with, or an empty blob_dir" in told["detail"]
+
+
+async def test_a_new_blob_directory_is_taken_with_a_warning(redis_url: str, tmp_path: Path) -> None:
+    for name, warnings in (("old", 0), ("new", 1)):
+        settings = CoordinatorSettings(
+            redis_url=redis_url, blob_dir=tmp_path / name, rest_port=0, grpc_port=0, aggregator=False
+        )
+        async with (
+            serving(settings, asyncio.Event()) as ports,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}") as http,
+        ):
+            ready = await http.get("/readyz")
+            assert ready.status_code == 200
+            assert len(ready.json()["warnings"]) == warnings
+    assert "blob_dir is new" in ready.json()["warnings"][0]
+
+
+async def test_without_redis_the_process_lives_and_says_what_is_missing(tmp_path: Path) -> None:
+    settings = CoordinatorSettings(
+        redis_url=f"redis://127.0.0.1:{free_port()}", blob_dir=tmp_path, rest_port=0, grpc_port=0, aggregator=False
+    )
+    async with (
+        serving(settings, asyncio.Event()) as ports,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}", timeout=20) as http,
+    ):
+        assert (await http.get("/livez")).status_code == 200
+        ready = await http.get("/readyz")
+        assert ready.status_code == 503
+        assert not ready.json()["checks"]["redis"]["ok"]
+        assert ready.json()["checks"]["blobs"]["ok"]
+        answer = await http.get(JOBS)
+        is_problem(answer, 503, "state_unavailable")
+        assert answer.headers["retry-after"] == "1"
+
+
+async def test_the_secret_of_a_private_job_is_told_to_nobody(stack: Stack, tmp_path: Path) -> None:
+    privacy = {"clip_norm": 1.0, "noise_multiplier": 1.0}
+    job = await stack.running(tmp_path, method={"kind": "fedgalore", "rank": 2}, privacy=privacy)
+    assert job.secret is not None
+    assert len(job.secret) == 64
+    number = await stack.next_tasks("train")
+    task = await stack.engine.next_task("a", wait_s=10)
+    assert task is not None
+    told = [messages.task(task, "a").SerializeToString().decode("latin-1")]
+    paths = (JOBS, f"{JOBS}/{job.id}", f"{JOBS}/{job.id}/rounds", f"{JOBS}/{job.id}/rounds/{number}")
+    told += [(await stack.http.get(path)).text for path in paths]
+    told += [json.dumps(row) for row in await stack.engine.events(job.id)]
+    assert not any(job.secret in text for text in told)
+    assert (await stack.engine.create(a_spec()))[0].secret is None  # without privacy there is nothing to keep

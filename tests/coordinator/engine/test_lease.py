@@ -1,0 +1,154 @@
+"""Of several that want to drive one does, and what it wrote before it lost that stays the last of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from coordinator import driver
+from coordinator.engine.commands import Engine
+from coordinator.engine.lease import Lease
+from coordinator.state import job as jobs
+from coordinator.state.errors import LeaseLost
+from coordinator.state.job import Status
+from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore import PROTOCOL_VERSION
+from tests.builders import a_prepared, a_receipt, a_spec, a_version
+
+LEASE_S = 1.0
+LONG_S = 20.0
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[RedisStateStore]:
+    store = RedisStateStore(redis_url)
+    yield store
+    await store.close()
+
+
+@asynccontextmanager
+async def kept(lease: Lease, in_order: bool = True) -> AsyncIterator[Lease]:
+    """The lease while its process lives; not `in_order`: the process dies without giving it up."""
+    keeping = asyncio.create_task(lease.keep())
+    try:
+        yield lease
+    finally:
+        if not in_order:
+            lease.drop()
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+
+
+async def held_after(lease: Lease) -> float:
+    """Seconds until it is held."""
+    started = time.monotonic()
+    async with asyncio.timeout(LONG_S):
+        await lease.held()
+    return time.monotonic() - started
+
+
+async def test_one_holds_it_and_another_takes_over_when_it_is_given_up(store: RedisStateStore) -> None:
+    second = Lease(store, "driver", LEASE_S)
+    async with kept(Lease(store, "driver", LEASE_S)) as first:
+        await held_after(first)
+        async with kept(second):
+            await asyncio.sleep(2 * LEASE_S)
+            assert (first.is_held, second.is_held) == (True, False)
+            with pytest.raises(LeaseLost, match="driver"):
+                _ = second.fence
+            async with kept(Lease(store, "aggregator", LEASE_S)) as other:
+                await held_after(other)  # leases of other names are other leases
+    async with kept(second):
+        assert await held_after(second) < LEASE_S  # given up, not waited for
+        assert second.fence.token > 1
+
+
+async def test_a_dead_holder_costs_at_most_the_lease(store: RedisStateStore) -> None:
+    async with kept(Lease(store, "driver", LEASE_S), in_order=False) as first:
+        await held_after(first)
+        before = first.fence.token
+    async with kept(Lease(store, "driver", LEASE_S)) as second:
+        assert await held_after(second) < 1.5 * LEASE_S
+        assert second.fence.token > before
+
+
+async def running(engine: Engine) -> str:
+    """A job whose first round waits for its last report."""
+    for client in "ab":
+        await engine.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
+    job_id = (await engine.create(a_spec()))[0].id
+    await engine.prepared(job_id, a_prepared())
+    await engine.tick(job_id)
+    return job_id
+
+
+async def test_who_lost_the_lease_writes_nothing(store: RedisStateStore) -> None:
+    paused = Lease(store, "driver", LEASE_S)
+    asleep, awake = Engine(store, lease=paused), Engine(store, lease=Lease(store, "driver", LEASE_S))
+    async with kept(paused, in_order=False):
+        await held_after(paused)
+        job_id = await running(asleep)
+        for client in "ab":
+            await asleep.report(job_id, 1, client, a_receipt(client))
+    paused._ends = time.monotonic() + 1000  # it does not know: its process was stopped, and so was its clock
+    assert awake.lease is not None
+    async with kept(awake.lease):
+        await held_after(awake.lease)
+        before = await store.load(job_id)
+        for write in (
+            lambda: asleep.aggregated(job_id, 1, a_version(1), {}, {}),
+            lambda: asleep.aggregation_failed(job_id, 1, "too little memory"),
+            lambda: asleep.preparation_failed(job_id, "no such model"),
+            lambda: asleep.update_lost(job_id, 1, "a", a_receipt("a").blob, "damaged"),
+        ):
+            paused._ends = time.monotonic() + 1000
+            with pytest.raises((LeaseLost, jobs.IllegalTransition)):
+                await write()
+            assert await store.load(job_id) == before
+        await awake.aggregated(job_id, 1, a_version(1), {}, {})
+    after = await asleep.get(job_id)  # reading needs no lease
+    assert after.model == a_version(1)
+
+
+async def test_clients_and_people_are_heard_by_every_replica(store: RedisStateStore) -> None:
+    leading, other = (Engine(store, lease=Lease(store, "driver", LEASE_S)) for _ in range(2))
+    assert leading.lease is not None
+    async with kept(leading.lease):
+        await held_after(leading.lease)
+        job_id = await running(leading)
+        assert await other.report(job_id, 1, "a", a_receipt("a")) == "accepted"
+        assert (await other.pause(job_id)).status is Status.PAUSED
+        assert (await other.resume(job_id)).status is Status.RUNNING
+        with pytest.raises(LeaseLost):
+            await other.tick(job_id)
+
+
+async def test_the_driver_waits_for_the_lease(store: RedisStateStore) -> None:
+    engine = Engine(store, lease=Lease(store, "driver", LEASE_S))
+    assert engine.lease is not None
+    other = Engine(store, lease=engine.lease)
+    async with kept(Lease(store, "driver", LEASE_S)) as leading:
+        await held_after(leading)
+        job_id = (await engine.create(a_spec()))[0].id
+        ticking = asyncio.create_task(driver.tick(other))
+        await Engine(store).prepared(job_id, a_prepared())  # which ticks once, for want of a lease
+        await engine.cancel(job_id)
+        again = (await engine.create(a_spec()))[0].id
+        stored = await store.load(again)
+        assert stored is not None
+    try:
+        async with kept(engine.lease):
+            await held_after(engine.lease)
+            await engine.prepared(again, a_prepared())
+            async with asyncio.timeout(LONG_S):
+                while (await engine.get(again)).round is None:
+                    await engine.wait_for_change(0.05)
+    finally:
+        ticking.cancel()
+        with suppress(asyncio.CancelledError):
+            await ticking

@@ -1,0 +1,367 @@
+"""The job's table, its rounds in order, its documents as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.doors.grpc import messages
+from coordinator.state import job as jobs
+from coordinator.state import round as rounds
+from coordinator.state.changes import changes
+from coordinator.state.errors import DomainError, IllegalTransition, RoundClosed
+from coordinator.state.job import (
+    AggregationFailed,
+    Cancel,
+    Job,
+    Pause,
+    PreparationFailed,
+    PreparedModel,
+    Resume,
+    RoundEvent,
+    Status,
+    Tick,
+)
+from coordinator.state.records import Assignment
+from coordinator.state.round import Abandon, Aggregated, Candidates, Evaluated, Phase, Reported, TaskTaken
+from tests.builders import a_job, a_prepared, a_receipt, a_result, a_version
+
+PAIR = ("a", "b")
+
+
+def play(job: Job, *events: jobs.Event, now: float = 0.0) -> Job:
+    for event in events:
+        job = jobs.advance(job, event, now).job
+    return job
+
+
+def of_round(job: Job, event: rounds.Event) -> RoundEvent:
+    assert job.round is not None
+    return RoundEvent(job.round.number, event)
+
+
+def tell(job: Job, *events: rounds.Event, now: float = 0.0) -> Job:
+    for event in events:
+        job = play(job, of_round(job, event), now=now)
+    return job
+
+
+def running(**sections: Any) -> Job:
+    return play(a_job(**sections), PreparedModel(a_prepared()))
+
+
+def committed(job: Job, now: float = 0.0) -> Job:
+    """One round further."""
+    job = play(job, Tick(), now=now)
+    job = tell(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR), now=now)
+    assert job.model is not None
+    return tell(job, Aggregated(a_version(job.model.version + 1), {"qr": 0.1}, {"joint_rank": 1.0}), now=now)
+
+
+def abandoned(job: Job, reason: str = "broke") -> Job:
+    return tell(play(job, Tick()), Abandon(reason))
+
+
+IN: dict[Status, Job] = {
+    Status.PENDING: a_job(),
+    Status.RUNNING: play(running(), Tick()),
+    Status.PAUSED: play(running(), Tick(), Pause()),
+    Status.COMPLETED: replace(running(), status=Status.COMPLETED),
+    Status.FAILED: play(a_job(), PreparationFailed("no such folder")),
+    Status.CANCELLED: play(a_job(), Cancel()),
+}
+EVENTS: dict[str, jobs.Event] = {
+    "PreparedModel": PreparedModel(a_prepared()),
+    "PreparationFailed": PreparationFailed("no such folder"),
+    "Pause": Pause(),
+    "Resume": Resume(),
+    "Cancel": Cancel(),
+    "RoundEvent": RoundEvent(1, rounds.Tick()),
+    "AggregationFailed": AggregationFailed(1, "cut short"),
+    "Tick": Tick(),
+}
+OVER = {"RoundEvent": RoundClosed, "AggregationFailed": RoundClosed}
+OUTCOMES: dict[Status, dict[str, Any]] = {
+    Status.PENDING: {
+        **OVER,
+        "PreparedModel": Status.RUNNING,
+        "PreparationFailed": Status.FAILED,
+        "Cancel": Status.CANCELLED,
+        "Tick": Status.PENDING,
+    },
+    Status.RUNNING: {
+        "Pause": Status.PAUSED,
+        "Resume": Status.RUNNING,
+        "Cancel": Status.CANCELLED,
+        "RoundEvent": Status.RUNNING,
+        "AggregationFailed": Status.RUNNING,
+        "Tick": Status.RUNNING,
+    },
+    Status.PAUSED: {
+        "Resume": Status.RUNNING,
+        "Pause": Status.PAUSED,
+        "Cancel": Status.CANCELLED,
+        "RoundEvent": Status.PAUSED,
+        "AggregationFailed": Status.PAUSED,
+        "Tick": Status.PAUSED,
+    },
+    Status.COMPLETED: OVER,
+    Status.FAILED: OVER,
+    Status.CANCELLED: {**OVER, "Cancel": Status.CANCELLED},
+}
+
+
+@pytest.mark.parametrize(("status", "name"), list(product(Status, EVENTS)))
+def test_every_pair_of_status_and_event(status: Status, name: str) -> None:
+    before, copy = IN[status], Job.from_json(IN[status].to_json())
+    assert before.status is status
+    expected = OUTCOMES[status].get(name, IllegalTransition)
+    if isinstance(expected, Status):
+        assert jobs.advance(before, EVENTS[name], 1.0).job.status is expected
+    else:
+        with pytest.raises(expected):
+            jobs.advance(before, EVENTS[name], 1.0)
+    assert before == copy
+
+
+def test_the_table_holds_nothing_that_the_test_does_not_know() -> None:
+    known = {(status, name) for status, row in OUTCOMES.items() for name in row}
+    assert {(status, event.__name__) for status, event in jobs._TABLE} == known
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [(Pause(), Status.PAUSED), (Resume(), Status.RUNNING), (Cancel(), Status.CANCELLED)],
+)
+def test_asking_twice_is_asking_once(event: jobs.Event, status: Status) -> None:
+    """A person who saw no answer asks again, and so does the client library."""
+    assert play(IN[status], event) is IN[status]
+
+
+def test_pausing_what_does_not_run_yet_names_the_remedy() -> None:
+    with pytest.raises(IllegalTransition, match="PENDING: it can be paused once it runs"):
+        play(a_job(), Pause())
+    with pytest.raises(IllegalTransition, match="post a new job"):
+        play(IN[Status.FAILED], Pause())
+
+
+def test_a_job_from_post_to_end() -> None:
+    job = running()
+    assert (job.status, job.round, job.rounds_opened) == (Status.RUNNING, None, 0)
+    for version in (1, 2):
+        job = committed(job, now=float(version))
+        assert job.model == a_version(version)
+        assert (job.round, job.rounds_opened, job.updated_at) == (None, version, version)
+    job = play(job, Tick())
+    assert job.round is not None
+    assert (job.round.kind, job.round.number, job.round.model_version) == ("evaluate", 3, 2)
+    job = tell(job, Candidates(("a", "b", "c")))
+    job = tell(job, *(Evaluated(name, a_result(2)) for name in "ab"))
+    step = jobs.advance(job, of_round(job, Evaluated("c", a_result(2))), 9.0)
+    assert step.job.status is Status.COMPLETED
+    assert step.job.model == a_version(2)
+    assert step.closed is not None
+    assert step.closed.phase is Phase.COMMITTED
+
+
+def test_who_was_left_out_of_a_version_did_not_contribute_to_it() -> None:
+    """So it goes on from what it kept before."""
+    job = play(committed(running(rounds={"count": 5})), Tick())
+    job = tell(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR))
+    job = tell(job, Aggregated(a_version(2), {}, {}, {"b": "far too long"}))
+    assert job.contributions == {"a": 2, "b": 1}
+
+
+def test_contributions_tell_the_last_version_that_a_clients_update_is_in() -> None:
+    job = committed(running(rounds={"count": 5}))
+    assert job.contributions == dict.fromkeys(PAIR, 1)
+    job = play(abandoned(job), Tick())
+    job = tell(job, Candidates(("a", "b", "c")), Reported("a", a_receipt("a")), Reported("c", a_receipt("c")))
+    assert job.contributions == dict.fromkeys(PAIR, 1)  # reported, but not aggregated yet
+    job = tell(job, Aggregated(a_version(2), {}, {}))
+    assert job.contributions == {"a": 2, "b": 1, "c": 2}
+    job = play(job, Tick())
+    assert job.round is not None
+    told = {name: messages.task(Assignment(job, job.round, 9.0), name).last_contribution for name in "abcd"}
+    assert told == {"a": 2, "b": 1, "c": 2, "d": 0}
+
+
+def test_a_missed_evaluation_does_not_spoil_the_model() -> None:
+    job = abandoned(committed(running(rounds={"count": 1})))
+    assert (job.status, job.model) == (Status.COMPLETED, a_version(1))
+
+
+@pytest.mark.parametrize(("every", "asked"), [(1, [True, True, True]), (2, [True, False, True]), (0, [False] * 3)])
+def test_which_rounds_evaluate(every: int, asked: list[bool]) -> None:
+    job, seen = running(rounds={"count": 3}, evaluation={"every": every}), []
+    for _ in asked:
+        opened = play(job, Tick()).round
+        assert opened is not None
+        seen.append(opened.evaluate)
+        job = committed(job)
+    assert seen == asked
+    last = play(job, Tick()).round
+    assert last is not None
+    assert (last.kind, last.evaluate) == ("evaluate", True)
+
+
+def test_an_abandoned_round_keeps_its_number_and_makes_no_version() -> None:
+    job = committed(abandoned(running()))
+    assert (job.rounds_opened, job.model, job.abandoned_in_a_row) == (2, a_version(1), 0)
+
+
+def test_three_abandoned_rounds_in_a_row_pause_the_job_and_tell_why() -> None:
+    job = committed(abandoned(abandoned(running(rounds={"count": 5}))))
+    assert (job.status, job.reason) == (Status.RUNNING, "")  # a commit in between starts the count anew
+    for reason in ("first", "second", "third"):
+        assert job.status is Status.RUNNING
+        job = abandoned(job, reason)
+    assert job.status is Status.PAUSED
+    for told in ("3 rounds in a row", "resume", "round 4 abandoned: first", "round 5", "round 6 abandoned: third"):
+        assert told in job.reason
+    assert play(job, Tick()) is job
+    job = play(job, Resume(), Tick())
+    assert (job.status, job.abandoned_in_a_row) == (Status.RUNNING, 0)
+    assert job.round is not None
+    assert job.round.number == 7
+
+
+def test_a_failed_aggregation_counts_as_abandoned() -> None:
+    job = play(running(), Tick())
+    job = tell(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR))
+    step = jobs.advance(job, AggregationFailed(1, "cut short"), 3.0)
+    assert step.closed is not None
+    assert (step.closed.phase, step.closed.reason) == (Phase.ABANDONED, "aggregation failed: cut short")
+    assert (step.job.abandoned_in_a_row, step.job.round) == (1, None)
+
+
+def test_a_pause_lets_the_round_in_flight_end() -> None:
+    job = tell(play(running(), Tick()), Candidates(PAIR))
+    job = play(job, Pause())
+    job = tell(job, *(Reported(name, a_receipt(name)) for name in PAIR))
+    job = tell(job, Aggregated(a_version(1), {}, {}))
+    assert (job.status, job.model, job.round) == (Status.PAUSED, a_version(1), None)
+    assert "paused by the operator" in job.reason
+    assert play(job, Tick()) is job
+
+
+def test_cancel_abandons_the_round_in_flight() -> None:
+    job = tell(play(running(), Tick()), Candidates(PAIR))
+    step = jobs.advance(job, Cancel(), 5.0)
+    assert (step.job.status, step.job.round) == (Status.CANCELLED, None)
+    assert step.closed is not None
+    assert (step.closed.phase, step.closed.reason) == (Phase.ABANDONED, "the job was cancelled")
+
+
+def test_an_event_for_another_round_is_late() -> None:
+    job = committed(running())
+    for number in (1, 2, 9):
+        with pytest.raises(RoundClosed, match=f"round {number} of job job-1"):
+            play(job, RoundEvent(number, TaskTaken("a")))
+
+
+def test_reasons_are_told_as_of_now() -> None:
+    job = tell(play(running(), Tick()), Candidates(PAIR), TaskTaken("a"), Reported("b", a_receipt()))
+    told = jobs.explain(job, 19.0)
+    assert told.reason == "round 1: waiting: 1 of 2 reports, 41 s left"
+    assert told.round is not None
+    assert told.round.reason == "waiting: 1 of 2 reports, 41 s left"
+    assert jobs.explain(play(job, Pause()), 20.0).reason.startswith("paused by the operator")
+
+
+def test_a_job_survives_json() -> None:
+    job = tell(play(committed(running()), Tick()), Candidates(PAIR), Reported("a", a_receipt()))
+    assert Job.from_json(job.to_json()) == job
+
+
+def test_a_job_whose_spec_is_of_another_version_can_not_be_read() -> None:
+    document = json.loads(running().to_json())
+    document["spec"]["rounds"]["unheard_of"] = 1
+    with pytest.raises(ValueError, match="unheard_of"):
+        Job.from_json(json.dumps(document))
+
+
+def test_the_stream_tells_each_thing_once_and_in_order() -> None:
+    job, told = a_job(), []
+    told += changes(None, job, None, job.reason)
+    script: list[jobs.Event] = [PreparedModel(a_prepared()), Tick(), RoundEvent(1, Candidates(PAIR))]
+    script += [RoundEvent(1, TaskTaken("a")), RoundEvent(1, TaskTaken("a"))]
+    script += [RoundEvent(1, Evaluated("a", a_result())), RoundEvent(1, Reported("a", a_receipt()))]
+    script += [RoundEvent(1, Reported("b", a_receipt())), RoundEvent(1, Aggregated(a_version(1), {"qr": 0.1}, {}))]
+    for event in script:
+        step = jobs.advance(job, event, 1.0)
+        told += changes(job, step.job, step.closed, step.reason)
+        job = step.job
+    summary = [(kind, data.get("phase") or data.get("client") or data.get("status")) for kind, data in told]
+    assert summary == [
+        ("job.status", "PENDING"),
+        ("job.status", "RUNNING"),
+        ("round.phase", "SELECTION"),
+        ("round.phase", "CONFIGURATION"),
+        ("client.task", "a"),
+        ("client.evaluation", "a"),
+        ("client.report", "a"),
+        ("round.phase", "REPORTING"),
+        ("client.task", "b"),
+        ("client.report", "b"),
+        ("round.phase", "AGGREGATION"),
+        ("round.phase", "COMMITTED"),
+    ]
+    assert told[-1][1]["model_version"] == 1
+    assert json.loads(json.dumps([data for _, data in told]))
+
+
+numbers = st.integers(1, 5)
+names = st.sampled_from("abc")
+round_event = st.one_of(
+    st.lists(names, unique=True, min_size=2).map(lambda found: Candidates(tuple(found))),
+    st.builds(TaskTaken, names),
+    st.builds(lambda name: Reported(name, a_receipt(name)), names),
+    st.builds(lambda name, version: Evaluated(name, a_result(version)), names, st.integers(0, 2)),
+    st.builds(lambda version: Aggregated(a_version(version), {}, {}), st.integers(1, 2)),
+    st.just(Abandon("broke")),
+)
+# Mostly what moves a job on, so that sequences reach its end.
+any_event = st.one_of(
+    st.just(Tick()),
+    st.builds(RoundEvent, numbers, round_event),
+    st.builds(RoundEvent, numbers, round_event),
+    st.sampled_from(
+        [PreparedModel(a_prepared()), Pause(), Resume(), Cancel(), AggregationFailed(1, "x"), PreparationFailed("x")]
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=st.lists(st.tuples(any_event, st.floats(0, 20)), max_size=50))
+def test_no_sequence_of_events_breaks_a_job(steps: list[tuple[jobs.Event, float]]) -> None:
+    job, now, closed = running(), 0.0, []
+    for event, pause in steps:
+        now += pause
+        before, copy = job, job.to_json()
+        try:
+            step = jobs.advance(before, event, now)
+        except DomainError:
+            assert before.to_json() == copy
+            continue
+        job = step.job
+        if step.closed:
+            closed.append(step.closed)
+        assert [one.number for one in closed] == list(range(1, len(closed) + 1))
+        assert job.rounds_opened == len(closed) + (job.round is not None)
+        assert job.round is None or not job.round.phase.is_final
+        trained = sum(one.kind == "train" and one.phase is Phase.COMMITTED for one in closed)
+        assert job.model is not None
+        assert job.model.version == trained <= job.parsed.rounds.count
+        assert not before.status.is_final or job is before
+        assert job is before or job.updated_at == now
+        assert step.reason
+        if before.status is Status.PAUSED and job.status is Status.PAUSED:
+            assert job.rounds_opened == before.rounds_opened
+        assert Job.from_json(job.to_json()) == job

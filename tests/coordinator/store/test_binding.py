@@ -1,0 +1,66 @@
+"""The bond of Redis and blob directory: made once, told when odd, refused when wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from coordinator.store.binding import Binding, NotBound
+from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.redis_state_store import RedisStateStore
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[RedisStateStore]:
+    store = RedisStateStore(redis_url)
+    yield store
+    await store.close()
+
+
+class SlowBlobStore(DirectoryBlobStore):
+    def bind(self, store_id: str) -> str:
+        time.sleep(0.3)
+        return super().bind(store_id)
+
+
+async def test_two_that_are_new_are_bound_and_stay_so(store: RedisStateStore, tmp_path: Path) -> None:
+    blobs = SlowBlobStore(tmp_path)
+    binding = Binding(store, blobs)
+    probe = asyncio.create_task(binding.check())
+    while await store.store_id() is None:
+        pass
+    second = await binding.check()  # as the collector does meanwhile
+    first = await probe
+    assert first == second == await Binding(store, DirectoryBlobStore(tmp_path)).check()
+    assert first.warning is None
+    assert first.store_id == await store.store_id() == blobs.store_id()
+
+
+async def test_a_fresh_volume_is_adopted_with_a_warning(store: RedisStateStore, tmp_path: Path) -> None:
+    bound = await Binding(store, DirectoryBlobStore(tmp_path / "old")).check()
+    binding = Binding(store, DirectoryBlobStore(tmp_path / "new"))
+    for _ in range(2):  # as long as this process lives
+        adopted = await binding.check()
+        assert adopted.store_id == bound.store_id
+        assert adopted.warning is not None
+        assert "blob_dir is new" in adopted.warning
+
+
+async def test_blobs_of_another_store_are_refused_and_nothing_is_written(
+    store: RedisStateStore, tmp_path: Path
+) -> None:
+    blobs = DirectoryBlobStore(tmp_path)
+    blobs.bind("theirs")
+    binding = Binding(store, blobs)
+    with pytest.raises(NotBound, match="this Redis has none.*redis_url.*empty blob_dir"):
+        await binding.check()
+    assert await store.store_id() is None
+    assert await store.store_id("ours") == "ours"
+    assert await store.store_id("later") == "ours"
+    with pytest.raises(NotBound, match="this Redis has ours"):
+        await binding.check()
+    assert blobs.bind("ours") == blobs.store_id() == "theirs"

@@ -1,0 +1,219 @@
+"""Garbage collection: what a job needs stays, everything else goes, and nothing that is on its way."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from coordinator.engine.commands import Engine
+from coordinator.state.job import Job, Prepared, Status
+from coordinator.state.round import BlobRef, EvaluationResult, ModelVersion, Round, UpdateReceipt
+from coordinator.store.binding import Binding, NotBound
+from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, DirectoryBlobStore
+from coordinator.store.garbage import KEEP_VERSIONS, Collector
+from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore import PROTOCOL_VERSION
+from tests.builders import a_plan, a_spec
+
+ROUNDS = KEEP_VERSIONS + 2
+
+
+class CountingStore(RedisStateStore):
+    """Counts how many jobs and rounds it reads."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.read = 0
+
+    async def load_many(self, job_ids: list[str]) -> list[Job]:  # type: ignore[override]
+        self.read += len(job_ids)
+        return await super().load_many(job_ids)
+
+    async def closed_rounds(self, job_id: str) -> list[Round]:
+        found = await super().closed_rounds(job_id)
+        self.read += len(found)
+        return found
+
+    async def closed_round(self, job_id: str, number: int) -> Round | None:
+        found = await super().closed_round(job_id, number)
+        self.read += found is not None
+        return found
+
+
+class House:
+    """State and blobs that belong together, and one job of `ROUNDS` + 1 rounds that the test plays through."""
+
+    def __init__(self, url: str, root: Path) -> None:
+        self.store = CountingStore(url)
+        self.engine = Engine(self.store)
+        self.blobs = DirectoryBlobStore(root)
+        self.collector = self.another_collector()
+        self.updates: list[BlobRef] = []
+        self.base, self.export, self.first = (
+            self.put("base"),
+            self.put("export"),
+            ModelVersion(0, self.put("weights 0")),
+        )
+        self.versions = [self.first]
+
+    def another_collector(self) -> Collector:
+        """As a restarted coordinator has it."""
+        return Collector(self.store, self.blobs, Binding(self.store, self.blobs))
+
+    def put(self, text: str) -> BlobRef:
+        return self.blobs.put_bytes(text.encode())
+
+    async def start(self, rounds: int) -> str:
+        job, _ = await self.engine.create(a_spec(rounds={"count": rounds, "min_clients": 1}))
+        prepared = Prepared(a_plan().to_dict(), (("a", self.base),), (("a", self.export),), self.first)
+        await self.engine.prepared(job.id, prepared)
+        await self.engine.register("north", PROTOCOL_VERSION, "0", {"reviews": 10})
+        return job.id
+
+    async def report(self, job_id: str, number: int) -> None:
+        await self.engine.tick(job_id)
+        self.updates.append(self.put(f"update {number}"))
+        await self.engine.report(job_id, number, "north", UpdateReceipt(self.updates[-1], 10, {}, 0.0))
+
+    async def train(self, job_id: str, number: int) -> None:
+        await self.report(job_id, number)
+        parts = [self.put(f"{part} {number}") for part in ("weights", "aggregate", "state")]
+        self.versions.append(ModelVersion(number, *parts))
+        await self.engine.aggregated(job_id, number, self.versions[-1], {}, {})
+
+    async def finish(self, job_id: str, number: int) -> None:
+        """The evaluation at the end."""
+        await self.engine.tick(job_id)
+        await self.engine.evaluated(job_id, number, "north", EvaluationResult(number - 1, 10, {"loss": 1.0}))
+        assert (await self.engine.get(job_id)).status is Status.COMPLETED
+
+    def held(self, *blobs: BlobRef | None) -> list[bool]:
+        return [blob is not None and self.blobs.exists(blob.sha256) for blob in blobs]
+
+
+@pytest.fixture
+async def house(redis_url: str, tmp_path: Path) -> AsyncIterator[House]:
+    house = House(redis_url, tmp_path / "blobs")
+    yield house
+    await house.engine.close()
+
+
+def at(age_s: float) -> float:
+    """A time at which everything that was put just now is a little older than this."""
+    return time.time() + age_s + 1
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_a_running_job_needs_stays_and_the_rest_goes(house: House, restarted: bool) -> None:
+    job = await house.start(ROUNDS + 1)
+    for number in range(1, ROUNDS + 1):
+        await house.train(job, number)
+        if number == 2 and not restarted:
+            assert await house.collector.collect(time.time()) == 0  # all of it is young
+    await house.report(job, ROUNDS + 1)
+    stray = house.put("stray")
+
+    assert await house.collector.collect(at(GRACE_S)) > 0
+
+    newest = house.versions[-1]
+    kept = [house.base, house.export, house.updates[-1], house.first.weights, newest.aggregate, newest.state]
+    kept += [one.weights for one in house.versions[-KEEP_VERSIONS:]]
+    gone = [stray, *house.updates[:-1], house.versions[1].weights, *(one.state for one in house.versions[1:-1])]
+    assert all(house.held(*kept))
+    assert not any(house.held(*gone))
+
+
+async def test_what_is_spent_goes_within_minutes_and_what_nobody_named_does_not(house: House) -> None:
+    job = await house.start(ROUNDS + 1)
+    stray = house.put("stray")
+    for number in range(1, ROUNDS + 1):
+        await house.train(job, number)
+        assert await house.collector.collect(time.time()) == 0
+    assert await house.collector.collect(at(SPENT_GRACE_S)) > 0
+    spent = [*house.updates, *(one.aggregate for one in house.versions[1:-1]), house.versions[1].weights]
+    assert not any(house.held(*spent))
+    assert all(house.held(stray, house.base, *(one.weights for one in house.versions[-KEEP_VERSIONS:])))
+
+
+async def test_of_a_job_that_has_ended_the_downloads_stay(house: House) -> None:
+    job = await house.start(KEEP_VERSIONS)
+    for number in range(1, KEEP_VERSIONS + 1):
+        await house.train(job, number)
+    await house.finish(job, KEEP_VERSIONS + 1)
+    await house.collector.collect(at(GRACE_S))
+    newest = house.versions[-1]
+    assert all(house.held(house.base, house.export, *(one.weights for one in house.versions[-KEEP_VERSIONS:])))
+    assert not any(house.held(house.first.weights, newest.aggregate, newest.state, *house.updates))
+
+
+async def test_rounds_and_ended_jobs_are_read_once(house: House) -> None:
+    ended = await house.start(1)
+    await house.train(ended, 1)
+    await house.finish(ended, 2)
+    going = await house.start(ROUNDS + 1)
+    for number in range(1, ROUNDS + 1):
+        await house.train(going, number)
+    await house.collector.collect(time.time())
+    await house.train(going, ROUNDS + 1)
+    house.store.read = 0
+    await house.collector.collect(time.time())
+    assert house.store.read == 2  # the job that goes on, and its new round
+
+
+async def test_a_blob_put_again_is_young_again(house: House) -> None:
+    blob = house.put("as before")
+    now = at(GRACE_S)
+    path = house.blobs.path(blob.sha256)
+    os.utime(path, (0, 0))
+    house.put("as before")
+    assert path.stat().st_mtime > 0
+    assert await house.collector.collect(time.time()) == 0
+    await house.collector.collect(now)
+    assert house.held(blob) == [False]
+
+
+async def test_an_emptied_redis_makes_no_garbage(house: House, redis_url: str) -> None:
+    job = await house.start(2)
+    await house.train(job, 1)
+    assert await house.collector.collect(time.time()) == 0
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    for collector in (house.collector, house.another_collector()):
+        with pytest.raises(NotBound, match="an empty blob_dir"):
+            await collector.collect(at(GRACE_S))
+    assert all(house.held(house.base, house.export, house.versions[1].weights))
+
+
+async def test_another_redis_database_on_the_same_blobs_makes_no_garbage(house: House, redis_url: str) -> None:
+    job = await house.start(2)
+    await house.train(job, 1)
+    await house.collector.collect(time.time())
+    other = RedisStateStore(f"{redis_url}/1" if redis_url.count("/") == 2 else f"{redis_url.rsplit('/', 1)[0]}/1")
+    try:
+        with pytest.raises(NotBound, match="belongs to another Redis"):
+            await Collector(other, house.blobs, Binding(other, house.blobs)).collect(at(GRACE_S))
+        fresh = DirectoryBlobStore(house.blobs.path(house.base.sha256).parents[3] / "of its own")
+        await Collector(other, fresh, Binding(other, fresh)).collect(at(GRACE_S))
+        with pytest.raises(NotBound, match="this Redis has [0-9a-f]{32}"):
+            await Collector(other, house.blobs, Binding(other, house.blobs)).collect(at(GRACE_S))
+    finally:
+        await other.close()
+    assert all(house.held(house.base, house.export, house.versions[1].weights))
+
+
+@pytest.mark.parametrize("document", [None, "{}"])
+async def test_a_job_that_can_not_be_read_stops_the_sweep(house: House, redis_url: str, document: str | None) -> None:
+    job = await house.start(2)
+    await house.collector.collect(time.time())
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(f"fedgalore:job:{job}")
+        if document:
+            client.hset(f"fedgalore:job:{job}", "document", document)
+    with pytest.raises(RuntimeError, match=job):
+        await house.collector.collect(at(GRACE_S))
+    assert all(house.held(house.base, house.export))

@@ -1,0 +1,283 @@
+"""The store's contract, on a real server: what is atomic, what is named, what happens when the server is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import structlog
+from redis.asyncio import Redis
+
+from coordinator.state import job as jobs
+from coordinator.state.errors import JobUnreadable, StateUnavailable
+from coordinator.state.job import Job, PreparedModel, RoundEvent, Status, Tick
+from coordinator.state.records import AgentRecord
+from coordinator.state.round import Candidates, Effect, Phase, Reported
+from coordinator.store.redis_state_store import RedisStateStore
+from coordinator.store.state_store import Change, Stored
+from fedgalore.process.redis_server import RedisServer
+from tests.builders import a_job, a_prepared, a_receipt, free_port
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[RedisStateStore]:
+    store = RedisStateStore(redis_url)
+    yield store
+    await store.close()
+
+
+def job(name: str, at: float = 0.0, key: str | None = None) -> Job:
+    return replace(a_job(at), id=name, idempotency_key=key)
+
+
+async def step(store: RedisStateStore, job_id: str, event: jobs.Event) -> Change:
+    """One step as the engine makes it."""
+    stored = await store.load(job_id)
+    assert stored is not None
+    done = jobs.advance(stored.job, event, 1.0)
+    change = Change(stored, done.job, [("told", {"event": type(event).__name__})], done.effects, done.closed)
+    assert await store.save(change) == "saved"
+    return change
+
+
+async def in_configuration(store: RedisStateStore, name: str = "one") -> None:
+    await store.create(job(name), [])
+    for event in (PreparedModel(a_prepared()), Tick(), RoundEvent(1, Candidates(("a", "b")))):
+        await step(store, name, event)
+
+
+async def test_a_job_is_kept_with_its_version(store: RedisStateStore) -> None:
+    assert await store.load("one") is None
+    assert await store.create(job("one"), [("created", {"by": "test"})]) == ("created", "one")
+    assert await store.load("one") == Stored(job("one"), 1)
+    change = await step(store, "one", PreparedModel(a_prepared()))
+    assert await store.load("one") == Stored(change.after, 2)
+    assert [row[1:] for row in await store.events("one", "0", 10)] == [
+        ("created", {"by": "test"}),
+        ("told", {"event": "PreparedModel"}),
+    ]
+
+
+async def test_a_stale_save_writes_nothing_at_all(store: RedisStateStore) -> None:
+    await in_configuration(store)
+    await store.register(AgentRecord("a", {}, "1", 0.0, 1), 0.0)
+    stored = await store.load("one")
+    assert stored is not None
+    done = jobs.advance(stored.job, jobs.Cancel(), 1.0)
+    late = Change(Stored(stored.job, stored.version - 1), done.job, [("told", {})], done.effects, done.closed)
+    told = await store.events("one", "0", 10)
+    assert await store.save(late) == "stale"
+    assert await store.load("one") == stored
+    assert await store.events("one", "0", 10) == told
+    assert await store.closed_rounds("one") == []
+    assert await store.active_ids() == ["one"]
+    assert await store.touch("a", 1.0, 1) == ["one"]
+
+
+async def test_closing_a_round_archives_it_and_takes_the_tasks_back(store: RedisStateStore) -> None:
+    await in_configuration(store)
+    for name in "ab":
+        await store.register(AgentRecord(name, {"reviews": 3}, "1", 0.0, 1), 0.0)
+        assert await store.touch(name, 1.0, 1) == ["one"]
+    await store.set_progress("one", "a", {"step": 3})
+    await step(store, "one", RoundEvent(1, Reported("a", a_receipt())))
+    assert await store.touch("a", 1.0, 1) == []
+    assert await store.touch("b", 1.0, 1) == ["one"]
+    change = await step(store, "one", jobs.Cancel())
+    assert change.closed is not None
+    assert change.closed.phase is Phase.ABANDONED
+    assert await store.closed_rounds("one") == [change.closed]
+    assert await store.closed_round("one", 1) == change.closed
+    assert await store.closed_round("one", 2) is None
+    assert await store.touch("b", 1.0, 1) == []
+    assert await store.active_ids() == []
+    assert await store.progress("one") == {}
+
+
+async def test_the_number_of_the_round_in_flight_is_known_without_the_job(store: RedisStateStore) -> None:
+    await store.create(job("one"), [])
+    assert await store.round_in_flight("one") is None
+    for number in (1, 2):
+        for event in (*[PreparedModel(a_prepared())][number - 1 :], Tick()):
+            await step(store, "one", event)
+        assert await store.round_in_flight("one") == number
+        await step(store, "one", jobs.AggregationFailed(number, "x"))
+        assert await store.round_in_flight("one") is None
+
+
+async def test_attempts_are_counted_until_they_are_done_or_their_round_is_closed(store: RedisStateStore) -> None:
+    await in_configuration(store)
+    assert [await store.begin_attempt("one", piece) for piece in ("round 1", "prepare", "round 1")] == [1, 1, 2]
+    await store.forget_attempts("one", "prepare")
+    assert [await store.begin_attempt("one", piece) for piece in ("round 1", "prepare")] == [3, 1]
+    await step(store, "one", jobs.AggregationFailed(1, "x"))
+    assert await store.begin_attempt("one", "round 1") == 1
+    await step(store, "one", jobs.Cancel())
+    assert await store.begin_attempt("one", "round 1") == 1
+
+
+async def test_a_client_is_busy_while_a_round_waits_for_it(store: RedisStateStore) -> None:
+    assert await store.busy([]) == set()
+    await in_configuration(store)
+    assert await store.busy(["a", "b", "c"]) == {"a", "b"}
+    await step(store, "one", RoundEvent(1, Reported("a", a_receipt())))
+    assert await store.busy(["a", "b", "c"]) == {"b"}
+
+
+async def test_a_document_that_can_not_be_read_hides_no_other_and_keeps_no_client(
+    store: RedisStateStore, redis_url: str
+) -> None:
+    await in_configuration(store)
+    await store.create(job("two", at=1.0), [])
+    async with Redis.from_url(redis_url) as redis:
+        await redis.hset("fedgalore:job:one", "document", '{"half": ')
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(2):
+            assert [one.id for one in await store.load_many(["one", "two"])] == ["two"]
+            with pytest.raises(JobUnreadable, match="document of job one"):
+                await store.load("one")
+    assert [line["job"] for line in logs] == ["one"]  # told once
+    assert await store.busy(["a", "b"]) == set()
+
+
+async def test_rounds_come_in_order_of_their_number(store: RedisStateStore) -> None:
+    await store.create(job("one"), [])
+    await step(store, "one", PreparedModel(a_prepared()))
+    for number in range(1, 13):
+        await step(store, "one", Tick())
+        await step(store, "one", jobs.AggregationFailed(number, "x"))
+        if number % 3 == 0:
+            await step(store, "one", jobs.Resume())
+    assert [one.number for one in await store.closed_rounds("one")] == list(range(1, 13))
+
+
+async def test_an_idempotency_key_makes_one_job(store: RedisStateStore) -> None:
+    assert await store.create(job("one", key="k"), []) == ("created", "one")
+    assert await store.create(job("two", key="k"), []) == ("exists", "one")
+    assert await store.create(job("three", key="other"), []) == ("created", "three")
+    assert await store.load("two") is None
+
+
+async def test_creating_is_safe_to_send_twice(store: RedisStateStore) -> None:
+    """As the client library does when the answer was lost: the job may have moved on by then."""
+    await store.create(job("one", key="k"), [("created", {})])
+    await step(store, "one", PreparedModel(a_prepared()))
+    assert await store.create(job("one", key="k"), [("created", {})]) == ("created", "one")
+    stored = await store.load("one")
+    assert stored is not None
+    assert (stored.job.status, stored.version) == (Status.RUNNING, 2)
+    assert len(await store.events("one", "0", 10)) == 2
+
+
+async def test_jobs_are_paged_newest_first(store: RedisStateStore) -> None:
+    for number in (2, 0, 3, 1):
+        await store.create(job(f"j{number}", at=float(number)), [])
+    assert await store.job_ids(None, 3) == ["j3", "j2", "j1"]
+    assert await store.job_ids("j1", 3) == ["j0"]
+    assert await store.job_ids("unknown", 3) == []
+    assert [one.id for one in await store.load_many(["j2", "unknown", "j0"])] == ["j2", "j0"]
+
+
+async def test_agents_and_their_signs_of_life(store: RedisStateStore) -> None:
+    assert await store.touch("a", 1.0, 1) is None
+    records = [AgentRecord(name, {"reviews": 3}, "0.1", 5.0, 1) for name in "ab"]
+    for record in reversed(records):
+        await store.register(record, 5.0)
+    assert await store.touch("b", 9.0, 1) == []
+    assert await store.touch("b", 8.0, 1) == []  # a clock that lags behind takes nothing back
+    assert await store.agents() == [(records[0], 5.0), (records[1], 9.0)]
+    assert await store.agents(seen_since=9.0) == [(records[1], 9.0)]
+    assert await store.forget("a") is True
+    assert await store.forget("a") is False
+    assert await store.touch("a", 10.0, 1) is None
+
+
+async def test_who_registered_with_another_protocol_version_is_not_known(store: RedisStateStore) -> None:
+    await store.register(AgentRecord("a", {}, "1", 0.0, 1), 0.0)
+    assert await store.touch("a", 9.0, 1) == []
+    assert await store.touch("a", 10.0, 2) is None
+    assert [seen for _, seen in await store.agents()] == [9.0]
+
+
+async def test_a_change_wakes_those_who_wait_for_it_and_nobody_else(store: RedisStateStore) -> None:
+    await in_configuration(store)
+    await store.wait(5.0)  # subscribed
+    topics = (Effect.WAKE_AGGREGATOR, Effect.WAKE_AGENTS)
+    waiting = [asyncio.create_task(store.wait(20.0, topic=topic)) for topic in topics]
+    await asyncio.sleep(0.05)
+    looks, mark = [], store._watcher.mark
+
+    def counted(topic: str = "") -> int:
+        looks.append(topic)
+        return mark(topic)
+
+    store._watcher.mark = counted  # type: ignore[method-assign]
+    await step(store, "one", RoundEvent(1, Reported("a", a_receipt())))
+    await step(store, "one", RoundEvent(1, Reported("b", a_receipt())))
+    assert await waiting[0]
+    assert not waiting[1].done()
+    assert Effect.WAKE_AGENTS not in looks
+    waiting[1].cancel()
+
+
+async def test_traffic_adds_up(store: RedisStateStore) -> None:
+    for direction, n_bytes in (("up", 3), ("up", 4), ("down", 5)):
+        await store.add_traffic("one", 10, "a.b-c", direction, n_bytes)
+    await store.add_traffic("one", 2, "b", "down", 1)
+    assert await store.traffic("one") == {10: {"a.b-c": {"up": 7, "down": 5}}, 2: {"b": {"up": 0, "down": 1}}}
+
+
+async def test_prefixes_do_not_see_each_other(store: RedisStateStore, redis_url: str) -> None:
+    await store.create(job("one"), [])
+    other = RedisStateStore(redis_url, prefix="other")
+    assert await other.load("one") is None
+    assert await other.job_ids(None, 10) == []
+    await other.close()
+
+
+async def test_a_save_wakes_who_waits_in_another_process(store: RedisStateStore, redis_url: str) -> None:
+    other = RedisStateStore(redis_url)  # its own connections, as in another process
+    await store.create(job("one"), [])
+    await step(store, "one", PreparedModel(a_prepared()))
+    await step(store, "one", Tick())
+    assert await other.wait(5.0)  # the subscription itself counts as a change
+    agents, all_topics = other.mark(Effect.WAKE_AGENTS), other.mark()
+    waiting = asyncio.create_task(other.wait(5.0, topic=Effect.WAKE_AGENTS))
+    await step(store, "one", RoundEvent(1, Candidates(("a", "b"))))
+    assert await waiting
+    assert await other.wait(0.0, since=agents, topic=Effect.WAKE_AGENTS)  # passed already: no need to wait
+    assert await other.wait(0.0, since=all_topics)
+    assert not await other.wait(0.05, topic=Effect.WAKE_AGGREGATOR)
+    await other.close()
+
+
+async def test_a_server_that_is_gone_is_named_and_comes_back_with_all_data(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    store = RedisStateStore(server.url)
+    try:
+        await in_configuration(store)
+        before = await store.load("one")
+        waiting = asyncio.create_task(store.wait(20.0, topic=Effect.WAKE_AGENTS))
+        await asyncio.sleep(0.1)
+        await store.wait(0.0)
+        server.kill()  # as a crash would: no farewell, no last save
+        for call in (store.load("one"), store.check(), store.touch("a", 1.0, 1), store.create(job("two"), [])):
+            with pytest.raises(StateUnavailable, match="redis_url"):
+                await call
+        server.start()
+        assert await store.load("one") == before
+        assert await waiting  # the waiter subscribes anew by itself
+    finally:
+        await store.close()
+        server.stop()
+
+
+async def test_a_url_where_nobody_listens() -> None:
+    store = RedisStateStore(f"redis://127.0.0.1:{free_port()}/0")
+    with pytest.raises(StateUnavailable, match="does not answer"):
+        await store.check()
+    await store.close()

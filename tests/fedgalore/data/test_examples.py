@@ -1,0 +1,138 @@
+"""Reading a site's files: every kind of file, every way they are wrong."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fedgalore.data.examples import DataError, SplitFile, read_examples
+
+
+def split(path: Path, content: str | bytes, **columns) -> SplitFile:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return SplitFile(path, **(columns or {"text": ("text",), "label": "label"}))
+
+
+def jsonl(*records) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def test_jsonl_keeps_order_and_counts_blank_lines_in_row_numbers(tmp_path):
+    content = '{"text": "a", "label": 1}\n\n{"text": "é", "label": "no", "more": 0}\n'
+    assert read_examples(split(tmp_path / "a.jsonl", content)) == [
+        {"row": 1, "text": "a", "text_pair": None, "label": 1},
+        {"row": 3, "text": "é", "text_pair": None, "label": "no"},
+    ]
+
+
+def test_csv_with_quotes_line_breaks_byte_order_mark_and_long_fields(tmp_path):
+    long = "x" * 200_000
+    content = f'\ufefftext,label\n"a, ""b""\nc",2\n{long},name\n'
+    first, second = read_examples(split(tmp_path / "a.csv", content))
+    assert first == {"row": 2, "text": 'a, "b"\nc', "text_pair": None, "label": "2"}
+    assert (second["row"], len(second["text"]), second["label"]) == (4, 200_000, "name")
+
+
+def test_tsv_with_quotes_as_plain_characters_and_two_text_columns(tmp_path):
+    content = 'premise\thypothesis\ty\n"so\tit goes\t-1\n'
+    file = split(tmp_path / "a.tsv", content, text=("premise", "hypothesis"), label="y", quoting=False)
+    assert read_examples(file) == [{"row": 2, "text": '"so', "text_pair": "it goes", "label": "-1"}]
+
+
+def test_parquet_reads_named_columns(tmp_path):
+    table = pa.table({"text": ["a", "b"], "label": pa.array([0.0, 3.0]), "more": [[1], [2]]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    examples = read_examples(SplitFile(tmp_path / "a.parquet", text=("text",), label="label"))
+    assert [(e["row"], e["text"], e["label"]) for e in examples] == [(1, "a", 0), (2, "b", 3)]
+
+
+def test_language_model_examples(tmp_path):
+    file = split(tmp_path / "a.jsonl", jsonl({"q": "1+1", "a": "2"}), prompt="q", completion="a")
+    assert read_examples(file) == [{"row": 1, "prompt": "1+1", "completion": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", "", ["holds no examples"]),
+        ("a.csv", "text,label\n", ["holds no examples"]),
+        ("a.jsonl", b'{"text": "\xff", "label": 0}', ["not UTF-8", "save the file as UTF-8"]),
+        ("a.jsonl", '{"text": "a", "label": 0}\n{"text": ', ["row 2", "not JSON"]),
+        ("a.jsonl", "[" * 100_000, ["row 1", "not JSON"]),
+        ("a.jsonl", '{"text": "a", "label": ' + "9" * 5000 + "}", ["row 1", "not JSON"]),
+        ("a.jsonl", "[1]\n", ["row 1", "not a JSON object"]),
+        ("a.jsonl", jsonl({"txt": "a", "label": 0}), ["column 'text'", "no such column", "'txt'"]),
+        (
+            "a.jsonl",
+            jsonl({"text": "a", "label": 0}, {"text": " ", "label": 0}),
+            ["row 2", "column 'text'", "empty text"],
+        ),
+        ("a.jsonl", jsonl({"text": 3, "label": 0}), ["column 'text'", "expected text, found a int"]),
+        ("a.jsonl", '{"text": "\\ud83d", "label": 0}', ["row 1", "broken Unicode"]),
+        ("a.jsonl", jsonl({"text": "a", "label": None}), ["row 1", "column 'label'", "None is neither"]),
+        ("a.jsonl", jsonl({"text": "a", "label": True}), ["True is neither"]),
+        ("a.jsonl", jsonl({"text": "a", "label": 0.5}), ["0.5 is neither"]),
+        ("a.csv", "text,label\na,0\nb,c,1\n", ["row 3", "3 fields under a header of 2"]),
+        ("a.csv", 'text,label\n"a,0\n', ["row 2", "damaged", "quoting: false"]),
+        ("a.csv", "text,text,label\na,b,0\n", ["column 'text'", "more than once"]),
+        ("a.tsv", "a,0\n", ["no such column", "'a,0'"]),
+        ("a.parquet", "PAR1 not really", ["not a Parquet file"]),
+        ("a.xlsx", "", ["unknown kind of file '.xlsx'", ".jsonl"]),
+    ],
+)
+def test_bad_files_are_named_with_place_and_remedy(tmp_path, name, content, words):
+    with pytest.raises(DataError) as caught:
+        read_examples(split(tmp_path / name, content))
+    for word in [name, *words]:
+        assert word in str(caught.value)
+
+
+def test_parquet_without_the_column(tmp_path):
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="column 'label': no such column"):
+        read_examples(SplitFile(tmp_path / "a.parquet", text=("text",), label="label"))
+
+
+@pytest.mark.parametrize("columns", [{"text": ("text",), "label": "label"}, {}], ids=["table", "folder"])
+def test_missing_file(tmp_path, columns):
+    with pytest.raises(DataError, match="No such file .*check the path in the agent's config"):
+        read_examples(SplitFile(tmp_path / "a.jsonl", **columns))
+
+
+def test_a_domain_comes_along_as_it_stands(tmp_path):
+    content = jsonl({"text": "a", "label": 1, "from": "film"}, {"text": "b", "label": 0, "from": 7})
+    columns = {"text": ("text",), "label": "label", "domain": "from"}
+    examples = read_examples(split(tmp_path / "a.jsonl", content, **columns))
+    assert [example["domain"] for example in examples] == ["film", 7]
+    pq.write_table(pa.table({"p": ["a"], "c": ["b"]}), tmp_path / "a.parquet")
+    (same,) = read_examples(SplitFile(tmp_path / "a.parquet", prompt="p", completion="c", domain="c"))
+    assert same == {"row": 1, "prompt": "a", "completion": "b", "domain": "b"}
+
+
+@pytest.mark.parametrize("value", [None, "", " ", True, 1.5, ["a"]])
+def test_what_is_no_domain_is_refused(value, tmp_path):
+    file = split(tmp_path / "a.jsonl", jsonl({"text": "a", "label": 1, "from": value}))
+    with pytest.raises(DataError, match="row 1, column 'from': domain .* is neither a name nor an integer; fill it"):
+        read_examples(replace(file, domain="from"))
+    with pytest.raises(DataError, match="column 'where': no such column"):
+        read_examples(replace(file, domain="where"))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"text": ("a",)},
+        {"label": "y"},
+        {"image": "i"},
+        {"image": "i", "text": ("a",), "label": "y"},
+        {"text": ("a", "b", "c"), "label": "y"},
+        {"prompt": "a"},
+        {"text": ("a",), "label": "y", "prompt": "p", "completion": "c"},
+    ],
+)
+def test_columns_must_make_examples(columns):
+    with pytest.raises(DataError, match="text .* and label, image and label, or prompt and completion"):
+        SplitFile(Path("a.jsonl"), **columns)

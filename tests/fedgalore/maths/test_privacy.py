@@ -1,0 +1,117 @@
+"""Clipped changes, noise of the deviation that was asked for, and an epsilon that holds."""
+
+from math import exp, sqrt
+
+import pytest
+import torch
+from scipy.stats import norm
+
+from fedgalore.aggregation import screened, spent
+from fedgalore.maths.privacy import epsilon, noise
+from fedgalore.methods.base import Start, orient_back
+from fedgalore.simulation import Site, simulate
+from fedgalore.spec.job import SpecError
+from fedgalore.training import local_update
+from tests.fedgalore.conftest import classifier, sentences
+from tests.fedgalore.maths.test_robust import METHODS, change_of
+from tests.fedgalore.rounds import a_round, aggregated, clients_of, version_0
+
+SECRET = "5e" * 32
+
+
+def least_delta(multiplier, rounds, at):
+    """Of the Gaussian mechanism, exactly: Balle, Wang (2018), theorem 8, with a sensitivity of 1."""
+    mean = sqrt(rounds) / multiplier
+    return norm.cdf(mean / 2 - at / mean) - exp(at) * norm.cdf(-mean / 2 - at / mean)
+
+
+@pytest.mark.parametrize(("multiplier", "rounds", "delta"), [(1.0, 1, 1e-5), (1.0, 20, 1e-5), (4.0, 100, 1e-6)])
+def test_epsilon_holds_and_is_not_much_too_large(multiplier, rounds, delta):
+    told = epsilon(multiplier, rounds, delta)
+    assert least_delta(multiplier, rounds, told) <= delta
+    assert least_delta(multiplier, rounds, 0.85 * told) > delta
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_change_is_cut_and_all_weigh_alike_and_noise_is_added(method, tiny_bert):
+    spec = classifier(
+        method=METHODS[method],
+        privacy={"clip_norm": 0.01, "noise_multiplier": 2.0},
+        local={"steps": 3, "weight_decay": 0.1, "learning_rate": 1e-2},
+    )
+    task, weights = version_0(spec, tiny_bert)
+    updates = {n: local_update(task, spec, sentences(6 + 9 * i, i), n, 1, Start(weights)) for i, n in enumerate("abc")}
+    clients, plan = clients_of(updates), task.plan
+
+    def changes(client):
+        matrices = {target.name: change_of(spec, target, client) for target in plan.targets}
+        return matrices | {item.name: client.read(f"{item.name}/delta").double() for item in plan.dense}
+
+    this, dropped = screened(a_round(spec, clients, weights, secret=SECRET), plan)
+    result = aggregated(plan, this)
+    assert dropped == {}
+    moved = [changes(client) for client in clients]
+    norms = [sqrt(sum(float(change.square().sum()) for change in one.values())) for one in moved]
+    assert min(norms) > 0.01
+    decay = {target.name: clients[0].decay for target in plan.targets}
+    drawn = []
+    for name, weight in weights.items():
+        if name not in moved[0]:
+            continue
+        mean = sum(0.01 / norm * one[name] for one, norm in zip(moved, norms, strict=True)) / 3
+        drawn.append((result.weights[name].double() - decay.get(name, 1.0) * weight.double() - mean).flatten())
+    whole = torch.cat(drawn)
+    deviation = 2.0 * 0.01 / 3
+    assert float(whole.std()) == pytest.approx(deviation, rel=0.03)
+    assert abs(float(whole.mean())) < 5 * deviation / sqrt(len(whole))
+    target = plan.targets[0]
+    expected = noise((target.d, target.k), deviation, SECRET, 1, target.name)
+    if method != "fedavg":  # whose changes are not oriented
+        found = drawn[list(moved[0]).index(target.name)].view(target.shape)
+        torch.testing.assert_close(found, orient_back(expected, target), rtol=1e-3, atol=1e-6)
+
+
+def test_noise_hangs_on_the_secret_the_version_and_the_weight():
+    drawn = noise((4, 5), 1.0, SECRET, 1, "w")
+    assert torch.equal(drawn, noise((4, 5), 1.0, SECRET, 1, "w"))
+    beyond_64_bits = "ff" + SECRET[2:]
+    for other in (("ab" * 32, 1, "w"), (beyond_64_bits, 1, "w"), (SECRET, 2, "w"), (SECRET, 1, "v")):
+        assert not torch.equal(drawn, noise((4, 5), 1.0, *other))
+
+
+def test_every_round_tells_what_was_spent(tiny_bert):
+    spec = classifier(
+        method={"state_sync": "reset"},
+        privacy={"clip_norm": 0.1, "noise_multiplier": 1.5},
+        rounds={"count": 2, "min_clients": 2},
+        evaluation={"every": 0},
+    )
+    sites = [Site(name, sentences(12, i), sentences(4, i)) for i, name in enumerate("ab")]
+    runs = [simulate(spec, tiny_bert, sites, secret=secret) for secret in (SECRET, SECRET, None)]
+    told = [one.statistics.get("epsilon") for one in runs[0].rounds]
+    assert told == [epsilon(1.5, 1, 1e-5), epsilon(1.5, 2, 1e-5), None]
+    assert spent(classifier(), 1) == {}
+    same, other = (
+        all(torch.equal(runs[0].weights[name], run.weights[name]) for name in run.weights) for run in runs[1:]
+    )
+    assert (same, other) == (True, False)
+
+
+PRIVACY = {"clip_norm": 1.0, "noise_multiplier": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"method": {"kind": "fedit"}}, ["privacy", "averages factors", "fedgalore or fedavg or flora"]),
+        ({"method": {"state_sync": "ajive"}}, ["privacy", "second moments have no noise", "state_sync: reset"]),
+        ({"method": {"kind": "fedgalore", "basis": "shared"}}, ["privacy", "method.basis: local"]),
+        ({"method": {"state_sync": "reset"}, "server": {"clip_norm": 3}}, ["privacy", "leave server.aggregation"]),
+        ({"privacy": PRIVACY | {"noise_multiplier": 0}}, ["privacy.noise_multiplier", "greater than 0"]),
+        ({"privacy": {"clip_norm": 1}}, ["privacy.noise_multiplier", "Field required"]),
+    ],
+)
+def test_what_would_leave_without_noise_is_refused(sections, words):
+    with pytest.raises(SpecError) as caught:
+        classifier(**{"privacy": PRIVACY, **sections})
+    assert [word for word in words if word not in str(caught.value)] == []

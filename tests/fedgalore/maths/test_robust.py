@@ -1,0 +1,193 @@
+"""A few clients can not pull the model away: against NumPy and SciPy, and on whole rounds of real updates."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from fedgalore.aggregation import screened
+from fedgalore.maths.robust import median, trimmed, trimmed_mean
+from fedgalore.methods.base import ClientTensors, Start, orient_back
+from fedgalore.simulation import Site, simulate
+from fedgalore.spec.job import SpecError
+from fedgalore.spec.layout import aggregate_tensors
+from fedgalore.training import local_update
+from tests.fedgalore.conftest import classifier, sentences
+from tests.fedgalore.rounds import a_round, aggregated, clients_of, version_0
+
+METHODS = {
+    "fedgalore": {"kind": "fedgalore", "rank": 4, "downlink_rank": 0},
+    "exact": {"kind": "fedgalore", "rank": 4, "complement": 0, "global_momentum": 0, "update_proj_gap": 2},
+    "fedavg": {"kind": "fedavg"},
+    "flora": {"kind": "flora", "rank": 4},
+}
+NAMES = "abcde"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 10, 11])
+def test_against_numpy_and_scipy(count):
+    stack = torch.randn(count, 6, 7, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+    torch.testing.assert_close(median(stack), torch.from_numpy(np.median(stack.numpy(), axis=0)))
+    for share in (0.1, 0.2, 0.49):
+        cut = trimmed(count, share)
+        expected = stats.trim_mean(stack.numpy(), cut / count + 1e-9, axis=0)
+        torch.testing.assert_close(trimmed_mean(stack, share), torch.from_numpy(expected))
+        assert cut >= 1 or count < 3
+        assert 2 * cut < count
+
+
+def a_job(method, **server):
+    return classifier(method=method, server=server, local={"steps": 3, "weight_decay": 0.1, "learning_rate": 1e-2})
+
+
+def five_updates(spec, folder):
+    task, weights = version_0(spec, folder)
+    updates = {
+        name: local_update(task, spec, sentences(6 + i, i), name, 1, Start(weights)) for i, name in enumerate(NAMES)
+    }
+    return task.plan, weights, clients_of(updates)
+
+
+def blown_up(client: ClientTensors, factor: float) -> ClientTensors:
+    """What a client sends of its change, so many times as long."""
+    linear = ("/delta", "/right", "/factor.0", "/factor.1", "/lora_B")
+    return ClientTensors(
+        client.client,
+        client.num_examples,
+        client.decay,
+        lambda name: factor * client.read(name).float() if name.endswith(linear) else client.read(name),
+    )
+
+
+def change_of(spec, target, client):
+    """Of one target, in the weight's own shape, float64."""
+
+    def read(part):
+        return client.read(f"{target.name}/{part}").double()
+
+    match spec.method.kind:
+        case "fedavg":
+            return read("delta")
+        case "flora":
+            return spec.method.scale * read("lora_B") @ read("lora_A")
+        case _ if spec.method.compresses:
+            return orient_back(read("left") @ read("right"), target)
+        case _:
+            return orient_back(sum(read(f"basis.{j}") @ read(f"factor.{j}") for j in range(2)), target)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("aggregation", "expected"),
+    [("median", lambda x: np.median(x, axis=0)), ("trimmed_mean", lambda x: np.sort(x, axis=0)[1:-1].mean(0))],
+)
+def test_a_round_is_combined_coordinate_by_coordinate_in_the_full_space(method, aggregation, expected, tiny_bert):
+    spec = a_job(METHODS[method], aggregation=aggregation, trim_share=0.2)
+    plan, weights, clients = five_updates(spec, tiny_bert)
+    clients[4] = blown_up(clients[4], 1e5)
+    result = aggregated(plan, a_round(spec, clients, weights))
+    decay = float(expected(np.array([client.decay for client in clients])))
+    for target in plan.targets:
+        changes = np.stack([change_of(spec, target, client).numpy() for client in clients])
+        wanted = decay * weights[target.name].double() + torch.from_numpy(expected(changes))
+        torch.testing.assert_close(result.weights[target.name].double(), wanted, rtol=1e-4, atol=1e-5)
+    for item in plan.dense:
+        deltas = np.stack([client.read(f"{item.name}/delta").double().numpy() for client in clients])
+        wanted = weights[item.name].double() + torch.from_numpy(expected(deltas))
+        torch.testing.assert_close(result.weights[item.name].double(), wanted, rtol=1e-4, atol=1e-5)
+    shapes = {name: tuple(tensor.shape) for name, tensor in result.aggregate.items()}
+    assert shapes == {name: one.shape for name, one in aggregate_tensors(spec, plan, list(NAMES), 1).items()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_change_far_too_long_is_left_out(method, tiny_bert):
+    spec = a_job(METHODS[method], drop_norm=10, clip_norm=5)
+    plan, weights, clients = five_updates(spec, tiny_bert)
+    for index, factor in ((1, 100.0), (3, 7.0)):
+        clients[index] = blown_up(clients[index], factor)
+    this, dropped = screened(a_round(spec, clients, weights), plan)
+    assert list(dropped) == ["b"]
+    assert "times as long as the median one (server.drop_norm: 10)" in dropped["b"]
+    assert [client.client for client in this.clients] == list("acde")
+    assert [clip < 1 for clip in this.clips] == [False, False, True, False]
+    found = aggregated(plan, this)
+    honest = a_job(METHODS[method])
+    cut = blown_up(clients[3], this.clips[2])
+    wanted = aggregated(plan, a_round(honest, [clients[0], clients[2], cut, clients[4]], weights))
+    for name, tensor in wanted.weights.items():
+        torch.testing.assert_close(found.weights[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_no_client_weighs_more_than_it_may_claim(tiny_bert):
+    spec = a_job({"kind": "fedavg"}, max_examples=8)
+    _, weights, clients = five_updates(spec, tiny_bert)
+    clients[0] = ClientTensors("a", 10**9, clients[0].decay, clients[0].read)
+    assert a_round(spec, clients, weights).shares.tolist() == pytest.approx([8 / 39, 7 / 39, 8 / 39, 8 / 39, 8 / 39])
+
+
+def test_states_are_combined_alike(tiny_bert):
+    spec = a_job({"kind": "fedgalore", "rank": 4, "state_sync": "average", "state_scale": "own"}, aggregation="median")
+    plan, weights, clients = five_updates(spec, tiny_bert)
+    loud = clients[4]
+    clients[4] = ClientTensors(
+        "e", 10, loud.decay, lambda n: 1e3 * loud.read(n).float() if n.endswith("/rms") else loud.read(n)
+    )
+    found = aggregated(plan, a_round(spec, clients, weights)).state
+    calm = aggregated(plan, a_round(spec, [*clients[:4], loud], weights)).state
+    for name, tensor in calm.items():
+        if name.endswith("/second_moment"):
+            assert found[name].max() < 100 * tensor.max()  # the loud one's is a million times too large
+
+
+def test_a_dropped_client_goes_on_from_what_it_kept_before(tiny_bert):
+    """Its update is in no model: what that left out must not be sent again as if it were."""
+
+    def wild(task, spec, examples, client, number, start):
+        update = local_update(task, spec, examples, client, number, start)
+        seen.append({name: tensor.clone() for name, tensor in start.own.items()})
+        if number != 2:
+            return update
+        grown = {n: 1e3 * t.float() if n.endswith(("/right", "/delta")) else t for n, t in update.tensors.items()}
+        return type(update)(
+            {n: t.to(update.tensors[n].dtype) for n, t in grown.items()},
+            update.num_examples,
+            update.decay,
+            update.metrics,
+            update.kept,
+        )
+
+    seen = []
+    spec = classifier(
+        method={"rank": 2}, server={"drop_norm": 5}, rounds={"count": 3, "min_clients": 4}, evaluation={"every": 0}
+    )
+    sites = [Site(name, sentences(12, i), sentences(4, i)) for i, name in enumerate("abcd")]
+    sites[3] = Site("d", sites[3].train, sites[3].test, local_update=wild)
+    rounds = simulate(spec, tiny_bert, sites).rounds
+    assert [sorted(one.dropped) for one in rounds] == [[], ["d"], [], []]
+    first, second, third = seen
+    assert first == {}
+    assert second.keys() == third.keys() != set()
+    assert all(torch.equal(second[name], third[name]) for name in second)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"server": {"aggregation": "mode"}}, ["server.aggregation", "'mean', 'trimmed_mean' or 'median'"]),
+        ({"server": {"trim_share": 0.5}}, ["server.trim_share", "less than 0.5"]),
+        ({"server": {"clip_norm": 3, "drop_norm": 2}}, ["server", "drop_norm (2) must be above clip_norm (3)"]),
+        (
+            {"method": {"kind": "fedit"}, "server": {"aggregation": "median"}},
+            ["server.aggregation", "averages factors", "fedgalore or fedavg or flora"],
+        ),
+        ({"method": {"kind": "fedit"}, "server": {"drop_norm": 3}}, ["server.drop_norm", "averages factors"]),
+        (
+            {"method": {"kind": "fedgalore", "basis": "shared"}, "server": {"aggregation": "median"}},
+            ["server.aggregation", "method.basis: local"],
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_the_remedy(sections, words):
+    with pytest.raises(SpecError) as caught:
+        classifier(**sections)
+    assert [word for word in words if word not in str(caught.value)] == []

@@ -1,0 +1,521 @@
+"""The LoRA methods against plain PEFT on fresh models, and against products computed densely in float64."""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import peft
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+import transformers
+
+from fedgalore.aggregation import apply_aggregate
+from fedgalore.data.batches import batches
+from fedgalore.maths.seeding import derive_seed
+from fedgalore.methods import method_of
+from fedgalore.methods.base import Start
+from fedgalore.model.precision import passes_in
+from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.simulation import Site, simulate
+from fedgalore.spec.layout import aggregate_tensors
+from fedgalore.training import TrainingError, TrainingStopped, evaluate, local_update
+from tests.builders import a_spec
+from tests.fedgalore.conftest import questions, sentences
+from tests.fedgalore.rounds import COUNTS, a_round, aggregated, clients_of, examples_of, updates_of, version_0
+
+KINDS = ("fedit", "ffa_lora", "flora", "fedex_lora")
+SHARES = {"a": 0.25, "b": 0.75}
+
+
+def spec_of(kind, model="bert", server=1.0, **method):
+    text = {"num_labels": 3} if model == "bert" else {"task": "causal-lm", "num_labels": None}
+    return a_spec(
+        model=text,
+        method={"kind": kind, "rank": 3, "scale": 1.5} | method,
+        # a large eps keeps rounding in gradients near 0 rounding in Adam's steps
+        local={
+            "steps": 3,
+            "batch_size": 4,
+            "learning_rate": 2e-2,
+            "head_learning_rate": 3e-2,
+            "weight_decay": 0.1,
+            "eps": 1e-3,
+        },
+        server={"learning_rate": server},
+        rounds={"count": 2, "min_clients": 2},
+        evaluation={"every": 0},
+    )
+
+
+def in_bfloat16(spec):
+    return spec.model_copy(update={"local": spec.local.model_copy(update={"precision": "bfloat16"})})
+
+
+@pytest.fixture
+def folders(tiny_bert, tiny_gpt2):
+    return {"sequence-classification": tiny_bert, "causal-lm": tiny_gpt2}
+
+
+@dataclass
+class Federation:
+    """The project's side: one task at a model version, as every client and the server see it."""
+
+    task: TaskModel
+    weights: dict
+    number: int = 1
+
+    def updates(self, clients=COUNTS):
+        return updates_of(self.task, self.task.spec, Start(self.weights), self.number, clients)
+
+    def round(self, updates):
+        """The server's step; returns what it sends."""
+        result = aggregated(
+            self.task.plan, a_round(self.task.spec, clients_of(updates), self.weights, number=self.number)
+        )
+        self.weights, self.number = result.weights, self.number + 1
+        return result.aggregate
+
+    def start_of(self, client):
+        """What a client trains from: the weights that stay still, and its adapter."""
+        self.task.load_weights(self.weights)
+        method = method_of(self.task.spec)
+        with method.train(self.task, self.task.spec, client, self.number, Start(self.weights)) as training:
+            still = {target.name: self.task.weight(target.name).clone() for target in self.task.plan.targets}
+            return still, training.tensors()
+
+
+def a_federation(spec, folders):
+    return Federation(*version_0(spec, folders[spec.model.task]))
+
+
+# --- the oracle: PEFT's own model, trained by a loop of its own ------------------------------------------------
+
+
+def to_peft(tensors):
+    """`x.weight/lora_A` as PEFT's state dict names it."""
+    return {
+        "base_model.model." + (n.replace(".weight/", ".") + ".weight" if "/" in n else n): t.float()
+        for n, t in tensors.items()
+    }
+
+
+def from_peft(state):
+    named = {}
+    for name, tensor in state.items():
+        module, part = name.removeprefix("base_model.model.").removesuffix(".weight"), ""
+        if ".lora_" in module:
+            module, part = module.rsplit(".", 1)
+            named[f"{module}.weight/{part}"] = tensor.clone()
+        else:
+            named[name.removeprefix("base_model.model.")] = tensor.clone()
+    return named
+
+
+def peft_model(spec, folder, still, trained, rank=None):
+    """PEFT around a fresh model. `still`: weights under the adapters; `trained`: adapters and head to start from."""
+    text = spec.model.task == "sequence-classification"
+    auto = transformers.AutoModelForSequenceClassification if text else transformers.AutoModelForCausalLM
+    attention = "eager" if spec.local.precision == "bfloat16" else "sdpa"
+    model = auto.from_pretrained(folder, attn_implementation=attention, **({"num_labels": 3} if text else {}))
+    assert not model.load_state_dict({n: t.float() for n, t in still.items()}, strict=False).unexpected_keys
+    rank, scale = rank or spec.method.rank, spec.method.scale
+    # PEFT takes the first pattern that fits, the project the longest
+    ranks = dict(sorted(spec.method.rank_pattern.items(), key=lambda item: -len(item[0])))
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS" if text else "CAUSAL_LM",  # the classifier is trained beside the adapters
+        r=rank,
+        lora_alpha=scale * rank,
+        rank_pattern=ranks,
+        alpha_pattern={module: scale * own for module, own in ranks.items()},
+        target_modules="all-linear",
+        fan_in_fan_out=not text,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, about a name that PEFT uses
+        model = peft.get_peft_model(model, config)
+    expected = set(peft.get_peft_model_state_dict(model))
+    assert expected == set(to_peft(trained))
+    peft.set_peft_model_state_dict(model, to_peft(trained))
+    return model
+
+
+def batch_of(tokenizer, examples):
+    """Padded inputs and labels; of a language model's tokens only those of the answer have one."""
+    if "label" in examples[0]:
+        inputs = tokenizer([e["text"] for e in examples], padding=True, return_tensors="pt")
+        return inputs, torch.tensor([e["label"] for e in examples])
+    rows = [
+        (tokenizer(e["prompt"]).input_ids, [*tokenizer(e["completion"]).input_ids, tokenizer.eos_token_id])
+        for e in examples
+    ]
+    length = max(len(p) + len(a) for p, a in rows)
+    short = [length - len(p) - len(a) for p, a in rows]
+    ids = [p + a + [0] * s for (p, a), s in zip(rows, short, strict=True)]
+    mask = [[1] * (length - s) + [0] * s for s in short]
+    labels = [[-100] * len(p) + a + [-100] * s for (p, a), s in zip(rows, short, strict=True)]
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}, torch.tensor(labels)
+
+
+def logits_of(spec, model, inputs, labels):
+    """Predictions that count, and what they should be."""
+    with passes_in(spec.local.precision, torch.device("cpu")):
+        logits = model(**inputs).logits.float()
+    if labels.dim() == 2:
+        logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    return logits[labels != -100], labels[labels != -100]
+
+
+def trained_by_peft(spec, folders, client, number, still, start, rank=None):
+    """PEFT's model after one client's round."""
+    folder, local = folders[spec.model.task], spec.local
+    model = peft_model(spec, folder, still, start, rank)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    adapters, head = [], []
+    for name, parameter in model.named_parameters():
+        if spec.method.kind == "ffa_lora" and ".lora_A." in name:
+            parameter.requires_grad_(False)
+        if parameter.requires_grad:
+            (adapters if ".lora_" in name else head).append(parameter)
+    groups = [{"params": adapters, "lr": local.learning_rate}, {"params": head, "lr": local.head_learning_rate}]
+    optimizer = torch.optim.AdamW(groups, betas=local.betas, eps=local.eps, weight_decay=local.weight_decay)
+    torch.manual_seed(derive_seed(spec.seed, "dropout", client, number))
+    model.train()
+    for examples in batches(examples_of(spec, client), spec, client, number):
+        optimizer.zero_grad()
+        F.cross_entropy(*logits_of(spec, model, *batch_of(tokenizer, examples))).backward()
+        optimizer.step()
+    return model
+
+
+def state_of(model):
+    return from_peft(peft.get_peft_model_state_dict(model))
+
+
+def product(plan, state):
+    """`B A` by target, in the weight's own shape, float64."""
+    products = {}
+    for target in plan.targets:
+        dense = state[f"{target.name}/lora_B"].double() @ state[f"{target.name}/lora_A"].double()
+        products[target.name] = dense.T if target.fan_in_fan_out else dense
+    return products
+
+
+def mean(states):
+    """By examples, float64."""
+    return {name: sum(SHARES[c] * states[c][name].double() for c in COUNTS) for name in states["a"]}
+
+
+def beginning(federation):
+    """The oracle's float64 copy of version 0: weights under the adapters; adapters and head."""
+    targets = {target.name for target in federation.task.plan.targets}
+    doubles = {name: tensor.double() for name, tensor in federation.weights.items()}
+    still = {name: tensor for name, tensor in doubles.items() if name in targets}
+    return still, {name: tensor for name, tensor in doubles.items() if name not in targets}
+
+
+def check(found, expected, names=None, start=None):
+    """Equal to float32 rounding; and each has left `start`."""
+    for name in names or expected:
+        torch.testing.assert_close(found[name].double(), expected[name].double(), rtol=1e-5, atol=2e-6, msg=name)
+        if start is not None:
+            assert (expected[name].double() - start[name].double()).abs().max() > 1e-3, name
+
+
+# --- whole rounds ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["fedit", "ffa_lora"])
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("bert", {}),
+        ("gpt2", {"scale": 0.6}),
+        ("bert", {"rank_pattern": {"query": 5, "output.dense": 2, "attention.output.dense": 4}}),
+        ("gpt2", {"server": 0.5}),
+    ],
+    ids=["bert", "gpt2", "ranks by module", "server rate"],
+)
+def test_factors_are_averaged_as_peft_state_dicts(kind, model, options, folders):
+    spec = spec_of(kind, model, **options)
+    federation = a_federation(spec, folders)
+    plan = federation.task.plan
+    assert {(t.shape[0] > t.shape[1]) - (t.shape[0] < t.shape[1]) for t in plan.targets} == {-1, 0, 1}
+    assert {t.fan_in_fan_out for t in plan.targets} == {model == "gpt2"}
+    still, state = beginning(federation)
+    first = dict(federation.weights)
+    for _ in (1, 2):
+        number = federation.number
+        models = {c: trained_by_peft(spec, folders, c, number, still, state) for c in COUNTS}
+        averaged = mean({c: state_of(models[c]) for c in COUNTS})
+        state = {n: t + spec.server.learning_rate * (averaged[n] - t) for n, t in state.items()}
+        federation.round(federation.updates())
+    merged = peft_model(spec, folders[spec.model.task], still, state).merge_and_unload().state_dict()
+    check(federation.weights, merged, plan.weights(), first)
+    check(federation.weights, state, [n for n in state if n.endswith("lora_B")], first)
+    moved = [n for n in state if n.endswith("lora_A")]
+    if kind == "fedit":
+        check(federation.weights, state, moved, first)
+    else:  # A never moves, so the mean of B A is exact
+        assert all(torch.equal(federation.weights[n], first[n]) for n in moved)
+
+
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+def test_a_job_starts_with_adapters_drawn_as_peft_draws_them(model, folders):
+    spec = spec_of("fedit", model)
+    federation = a_federation(spec, folders)
+    other = a_federation(spec.model_copy(update={"seed": 1}), folders)
+    for target in federation.task.plan.targets:
+        first, last = (federation.weights[f"{target.name}/{part}"] for part in ("lora_A", "lora_B"))
+        assert not last.any()
+        bound = first.shape[1] ** -0.5
+        assert 0.8 * bound < first.abs().max() <= bound
+        assert not torch.equal(first, other.weights[f"{target.name}/lora_A"])
+
+
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+def test_ffa_moves_the_weights_by_the_exact_mean_of_products(model, folders):
+    federation = a_federation(spec_of("ffa_lora", model), folders)
+    plan, first = federation.task.plan, federation.weights
+    updates = federation.updates()
+    assert not any(name.endswith("lora_A") for update in updates.values() for name in update.tensors)
+    states = {c: first | updates[c].tensors for c in COUNTS}  # each client's B beside the A of all
+    moved = mean({c: product(plan, states[c]) for c in COUNTS})
+    federation.round(updates)
+    exact = {name: first[name].double() + 1.5 * change for name, change in moved.items()}
+    check(federation.weights, exact, start=first)
+
+
+@pytest.mark.parametrize(
+    ("model", "ranks", "server"),
+    [("bert", {}, 1.0), ("gpt2", {}, 0.5), ("bert", {"b": 6}, 0.5), ("gpt2", {"b": 6}, 1.0)],
+    ids=["bert", "gpt2, server rate", "bert, ranks by client, server rate", "gpt2, ranks by client"],
+)
+def test_flora_folds_in_the_exact_mean_of_products_and_starts_anew(model, ranks, server, folders):
+    spec = spec_of("flora", model, server, client_ranks=ranks)
+    federation = a_federation(spec, folders)
+    plan = federation.task.plan
+    still, head = beginning(federation)
+    first = dict(federation.weights)
+    drawn = []
+    for _ in (1, 2):
+        products, heads = {}, {}
+        updates = federation.updates()
+        for c in COUNTS:
+            _, adapter = federation.start_of(c)
+            assert not any(tensor.any() for name, tensor in adapter.items() if name.endswith("lora_B"))
+            drawn.append(adapter[f"{plan.targets[0].name}/lora_A"])
+            rank = ranks.get(c, 3)
+            assert len(drawn[-1]) == rank
+            state = state_of(trained_by_peft(spec, folders, c, federation.number, still, adapter | head, rank))
+            check(updates[c].tensors, state, adapter)
+            products[c], heads[c] = product(plan, state), {name: state[name] for name in head}
+        still = {n: t + server * 1.5 * mean(products)[n] for n, t in still.items()}
+        head = {n: t + server * (mean(heads)[n] - t) for n, t in head.items()}
+        federation.round(updates)
+        check(federation.weights, still | head, start=first)
+    assert len({tensor[0].sum().item() for tensor in drawn}) == 4
+
+
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+def test_fedex_keeps_the_mean_of_products_and_carries_the_mean_factors(model, folders):
+    spec = spec_of("fedex_lora", model)
+    federation = a_federation(spec, folders)
+    plan = federation.task.plan
+    still, state = beginning(federation)
+    first = dict(federation.weights)
+    for _ in (1, 2):
+        models = {c: trained_by_peft(spec, folders, c, federation.number, still, state) for c in COUNTS}
+        states = {c: state_of(models[c]) for c in COUNTS}
+        products = mean({c: product(plan, states[c]) for c in COUNTS})
+        effective = {n: t + 1.5 * products[n] for n, t in still.items()}
+        state = mean(states)
+        still = {n: t - 1.5 * product(plan, state)[n] for n, t in effective.items()}
+        federation.round(federation.updates())
+        check(federation.weights, effective | state, start=first)
+        frozen, adapter = federation.start_of("a")
+        check(frozen, still)
+        assert all(torch.equal(tensor, federation.weights[name]) for name, tensor in adapter.items())
+    left_out = max((still[n] - first[n]).norm() / (effective[n] - first[n]).norm() for n in still)
+    assert left_out > 0.1  # what averaging the factors alone would have lost
+
+
+# --- one client --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+def test_a_federation_of_one_is_plain_peft(kind, model, folders):
+    spec = spec_of(kind, model)
+    federation = a_federation(spec, folders)
+    first = dict(federation.weights)
+    still, state = beginning(federation)
+    if kind == "flora":
+        state |= federation.start_of("a")[1]
+    oracle = trained_by_peft(spec, folders, "a", 1, still, state)
+    updates = federation.updates(["a"])
+    trained = federation.task.weights()
+    federation.round(updates)
+
+    held_out = (questions if model == "gpt2" else sentences)(12, 5)
+    oracle.eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folders[spec.model.task])
+    with torch.no_grad():
+        logits, labels = logits_of(spec, oracle, *batch_of(tokenizer, held_out))
+    federation.task.load_weights(federation.weights)
+    metrics = evaluate(federation.task, spec, held_out)
+    assert metrics["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert metrics["accuracy"] == (logits.argmax(-1) == labels).double().mean().item()
+
+    merged = oracle.merge_and_unload().state_dict()
+    check(trained, merged, trained)
+    check(federation.weights, merged, trained, first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_is_that_of_plain_peft(kind, folders):
+    exact = spec_of(kind)
+    spec = in_bfloat16(exact)
+    federation = a_federation(spec, folders)
+    still, state = beginning(federation)
+    if kind == "flora":
+        state |= federation.start_of("a")[1]
+    found = federation.updates(["a"])["a"].tensors
+    expected = state_of(trained_by_peft(spec, folders, "a", 1, still, state))
+    adapters = [name for name in found if "/lora_" in name]
+    check(found, expected, adapters)
+    other = state_of(trained_by_peft(exact, folders, "a", 1, still, state))
+    assert max((other[name] - found[name]).abs().max() for name in adapters) > 1e-4
+
+
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+def test_with_one_client_fedex_is_fedit(model, folders):
+    federations = [a_federation(spec_of(kind, model), folders) for kind in ("fedit", "fedex_lora")]
+    for _ in (1, 2):
+        for federation in federations:
+            federation.round(federation.updates(["a"]))
+    check(federations[0].weights, federations[1].weights)
+
+
+# --- the model between rounds ------------------------------------------------------------------------------------
+
+
+def looks_of(model):
+    """Everything about a model but the weights' values."""
+    modules = {name: (type(module), frozenset(vars(module))) for name, module in model.named_modules()}
+    return modules, {name: (id(p), p.requires_grad) for name, p in model.named_parameters()}
+
+
+def finished(task, start):
+    local_update(task, task.spec, examples_of(task.spec, "a"), "a", 1, start)
+
+
+def stopped(task, start):
+    with pytest.raises(TrainingStopped):
+        local_update(task, task.spec, examples_of(task.spec, "a"), "a", 1, start, lambda step, _: step < 2)
+
+
+def diverged(task, start):
+    broken = {name: tensor * float("nan") for name, tensor in start.weights.items() if "classifier" in name}
+    with pytest.raises(TrainingError, match=r"the loss became nan at step 1 of round 1; lower local\.learning_rate"):
+        finished(task, replace(start, weights={**start.weights, **broken}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", [finished, stopped, diverged])
+def test_a_round_leaves_an_ordinary_model(kind, ending, folders, tmp_path):
+    federation = a_federation(spec_of(kind), folders)
+    task, start = federation.task, Start(federation.weights)
+    looks = looks_of(task.model)
+    ending(task, start)
+    assert looks_of(task.model) == looks
+    assert not any(isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer) for module in task.model.modules())
+    held = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+    task.save(tmp_path / "out")
+    loaded = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").state_dict()
+    assert loaded.keys() == held.keys()
+    torch.testing.assert_close(loaded, held, rtol=0, atol=0, equal_nan=True)
+    again = federation.updates(["b"])["b"].tensors
+    fresh = a_federation(spec_of(kind), folders).updates(["b"])["b"].tensors
+    assert all(torch.equal(again[name], fresh[name]) for name in fresh)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_computed_only_of_what_is_trained(kind, folders):
+    federation = a_federation(spec_of(kind), folders)
+    task, spec = federation.task, federation.task.spec
+    with method_of(spec).train(task, spec, "a", 1, Start(federation.weights)):
+        wanted = {name for name, parameter in task.model.named_parameters() if parameter.requires_grad}
+    parts = ("lora_B",) if kind == "ffa_lora" else ("lora_A", "lora_B")
+    modules = [target.name.removesuffix(".weight") for target in task.plan.targets]
+    assert wanted == {f"{m}.{part}.default.weight" for m in modules for part in parts} | set(task.dense())
+
+
+@pytest.mark.parametrize("kind", ["fedit", "ffa_lora", "fedex_lora"])
+@pytest.mark.parametrize("change", ["left out", "of another rank"])
+def test_a_version_without_its_adapters_is_refused(kind, change, folders):
+    federation = a_federation(spec_of(kind), folders)
+    task, looks = federation.task, looks_of(federation.task.model)
+    name = f"{task.plan.targets[3].name}/lora_B"
+    weights = {n: t for n, t in federation.weights.items() if n != name}
+    if change == "of another rank":
+        weights[name] = torch.zeros(32, 7)
+    with pytest.raises(TaskError, match=rf"weights: {name} is missing or not of shape \(32, 3\).*Method\.carried"):
+        finished(task, Start(weights))
+    assert looks_of(task.model) == looks
+
+
+def test_no_method_draws_what_dropout_would_have_drawn(folders):
+    """Step after step the masks are those of a round without adapters."""
+    without = [a_spec(method={"kind": kind}).method for kind in ("fedavg", "fedgalore")]
+    specs = [spec_of("fedit").model_copy(update={"method": method}) for method in without]
+    ends, losses = [], []
+    for spec in (*specs, *map(spec_of, KINDS)):
+        federation = a_federation(spec, folders)
+        assert federation.task.model.config.hidden_dropout_prob > 0
+        seen = []
+        local_update(
+            federation.task,
+            spec,
+            examples_of(spec, "a"),
+            "a",
+            1,
+            Start(federation.weights),
+            lambda _, loss, seen=seen: seen.append(loss) or True,
+        )
+        ends.append(torch.get_rng_state())
+        losses.append(seen[0])
+    assert all(torch.equal(end, ends[0]) for end in ends)
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-6)
+
+
+# --- server and clients ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "server"),
+    [
+        *((kind, "bert", 1.0) for kind in KINDS),
+        *((kind, "gpt2", 1.0 if kind == "fedex_lora" else 0.5) for kind in KINDS),
+    ],
+)
+def test_a_client_gets_the_servers_bits_from_the_aggregate_file(kind, model, server, folders, tmp_path):
+    """Over two rounds it only ever sees what goes down, and ends with the simulation's bits."""
+    spec = spec_of(kind, model, server)
+    federation = a_federation(spec, folders)
+    plan, held = federation.task.plan, dict(federation.weights)
+    for number in (1, 2):
+        updates = federation.updates()
+        sent = federation.round(dict(reversed(updates.items())))
+        assert {n: tuple(t.shape) for n, t in sent.items()} == {
+            n: t.shape for n, t in aggregate_tensors(spec, plan, sorted(COUNTS), number).items()
+        }
+        file = tmp_path / f"{number}.safetensors"
+        safetensors.torch.save_file(sent, file)
+        held = apply_aggregate(held, safetensors.torch.load_file(file), 1.0, plan, spec)
+        assert held.keys() == federation.weights.keys()
+        assert all(torch.equal(held[name], tensor) for name, tensor in federation.weights.items())
+    sites = [Site(c, examples_of(spec, c)) for c in sorted(COUNTS, reverse=True)]
+    found = simulate(spec, folders[spec.model.task], sites).weights
+    assert found.keys() == held.keys()
+    assert all(torch.equal(held[name], tensor) for name, tensor in found.items())

@@ -1,0 +1,238 @@
+"""The job document: what is refused, and that the message names the field and what to do."""
+
+import json
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from fedgalore.spec.job import JobSpec, RoundsSpec, SpecError, explain, load, parse
+from tests.builders import a_spec, job_document
+
+LANGUAGE_MODEL = {"model": {"num_labels": None, "task": "causal-lm"}}
+
+
+def refused(document) -> str:
+    with pytest.raises(SpecError) as caught:
+        parse(document)
+    return str(caught.value)
+
+
+def test_the_smallest_document_gets_the_documented_defaults():
+    spec = parse({"name": "a", "model": {"source": "m", "num_labels": 2}, "data": {"name": "d"}})
+    assert (spec.method.kind, spec.method.rank, spec.method.basis) == ("fedgalore", 8, "local")
+    assert (spec.method.state_sync, spec.method.prior_steps, spec.method.update_clip) == ("reset", 2.0, 1.0)
+    assert (spec.rounds.goal, spec.rounds.cohort_size, spec.local.head_learning_rate) == (2, 2, None)
+    assert spec.method.target_modules is spec.method.downlink_rank is None
+    assert (spec.evaluation.exact_match, spec.evaluation.max_new_tokens) == (None, 64)
+
+
+def test_exact_match_needs_room_beside_the_prompt_only_when_it_is_asked_for():
+    assert a_spec(**LANGUAGE_MODEL, data={"max_length": 65}, evaluation={"exact_match": "text"})
+    assert a_spec(**LANGUAGE_MODEL, data={"max_length": 8})
+
+
+def test_a_spec_survives_json_and_yaml():
+    spec = a_spec(
+        model={"source": "m", "num_labels": None, "label_names": ["no", "yes"]},
+        method={"prior_steps": None, "update_clip": None, "target_modules": ["query"], "downlink_rank": 4},
+    )
+    assert parse(json.loads(spec.model_dump_json())) == spec
+    assert parse(yaml.safe_load(yaml.safe_dump(spec.model_dump(mode="json")))) == spec
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"methods": {"rank": 4}}, ["methods", "unknown key", "spelling"]),
+        ({"method": {"ranks": 4}}, ["method.ranks", "unknown key"]),
+        ({"rounds": {"deadline": 4}}, ["rounds.deadline", "unknown key"]),
+        ({"method": {"rank": 0}}, ["method.rank", "greater than or equal to 1"]),
+        ({"method": {"rank": 2.5}}, ["method.rank", "integer"]),
+        ({"method": {"kind": "fedsgd"}}, ["method.kind", "fedgalore, fedavg, fedit, ffa_lora, flora, fedex_lora"]),
+        ({"method": {"kind": ["fedavg"]}}, ["method.kind", "fedgalore, fedavg, fedit, ffa_lora, flora, fedex_lora"]),
+        ({"method": {"kind": "fedavg", "rank": 4}}, ["method.rank", "unknown key"]),
+        ({"method": {"kind": "fedit", "rank": 0}}, ["method.rank", "greater than or equal to 1"]),
+        ({"method": {"kind": "flora", "basis": "local"}}, ["method.basis", "unknown key"]),
+        ({"method": {"basis": "global"}}, ["method.basis", "'local' or 'shared'"]),
+        ({"method": {"basis": "shared", "update_proj_gap": 1}}, ["update_proj_gap (1)", "needs method.basis: local"]),
+        ({"method": {"basis": "shared", "client_ranks": {"a": 2}}}, ["method", "client_ranks needs basis: local"]),
+        ({"method": {"basis": "shared", "downlink_rank": 2}}, ["method", "downlink_rank", "leave it out"]),
+        ({"method": {"basis": "shared", "complement": 1}}, ["method", "complement needs basis: local"]),
+        ({"method": {"basis": "shared", "uplink_rank": 4}}, ["method", "uplink_rank", "leave it out"]),
+        ({"method": {"complement": 0, "uplink_rank": 4}}, ["method", "uplink_rank", "leave it out"]),
+        ({"method": {"complement": -1}}, ["method.complement", "greater than or equal to 0"]),
+        (
+            {"method": {"kind": "fedit"}, "server": {"clip_norm": 2}},
+            ["server.clip_norm: fedit averages factors", "fedgalore or fedavg or flora"],
+        ),
+        ({"server": {"clip_norm": 0}}, ["server.clip_norm", "greater than 0"]),
+        ({"method": {"kind": "fedit", "client_ranks": {"a": 2}}}, ["method", "fedit averages factors", "kind: flora"]),
+        ({"method": {"client_ranks": {"a": 2}, "rank_pattern": {"b": 3}}}, ["method", "can not be combined"]),
+        ({"method": {"client_ranks": {"a": 0}}}, ["method.client_ranks.a", "greater than or equal to 1"]),
+        ({"method": {"kind": "fedex_lora"}, "server": {"learning_rate": 0.5}}, ["server.learning_rate", "at 1"]),
+        ({"method": {"state_sync": "mean"}}, ["method.state_sync", "'ajive', 'average', 'reset' or 'local'"]),
+        ({"method": {"update_clip": 0}}, ["method.update_clip", "greater than 0"]),
+        ({"method": {"prior_steps": -1}}, ["method.prior_steps", "greater than or equal to 0"]),
+        ({"method": {"prior_steps": float("inf")}}, ["method.prior_steps", "finite"]),
+        ({"method": {"downlink_rank": -1}}, ["method.downlink_rank", "greater than or equal to 0"]),
+        ({"rounds": {"min_clients": 3, "goal_clients": 2}}, ["rounds", "goal_clients (2) is below min_clients (3)"]),
+        ({"rounds": {"min_clients": 0}}, ["rounds.min_clients"]),
+        ({"rounds": {"over_selection": 0.5}}, ["rounds.over_selection"]),
+        ({"model": {"num_labels": None}}, ["model", "num_labels is needed"]),
+        ({"model": {"num_labels": 1}}, ["model.num_labels", "greater than or equal to 2"]),
+        ({"model": {"num_labels": 3, "label_names": ["a", "b"]}}, ["model", "num_labels is 3", "has 2 names"]),
+        ({"model": {"label_names": ["a", "a"]}}, ["model", "at least two different names"]),
+        (
+            {"model": {"task": "causal-lm"}},
+            ["model", "sequence-classification or image-classification", "leave them out"],
+        ),
+        (
+            {"model": {"task": "translation"}},
+            ["model.task", "'sequence-classification', 'causal-lm' or 'image-classification'"],
+        ),
+        (
+            {"model": {"task": "image-classification", "num_labels": None}},
+            ["model", "num_labels is needed for task: image-classification"],
+        ),
+        (
+            {"model": {"task": "image-classification"}, "local": {"group_by_length": True}},
+            ["local.group_by_length", "no length", "leave it out"],
+        ),
+        ({"model": {"source": ""}}, ["model.source"]),
+        ({"model": {"source": "x" * 4097}}, ["model.source", "at most 4096 characters"]),
+        ({"model": {"num_labels": None, "label_names": ["a", "b" * 501]}}, ["model.label_names.1", "at most 500"]),
+        ({"method": {"target_modules": ["a"] * 1001}}, ["method.target_modules", "at most 1000 items"]),
+        ({"evaluation": {"max_examples": 10**5000}}, ["evaluation.max_examples", "less than or equal to"]),
+        ({"server": {"max_examples": 2**53 + 1}}, ["server.max_examples", "less than or equal to"]),
+        ({"method": {"update_proj_gap": 10**5000}}, ["method.update_proj_gap", "less than or equal to"]),
+        ({"data": {}, "name": "no spaces"}, ["name", "pattern"]),
+        ({"data": None}, ["data"]),
+        ({"local": {"learning_rate": float("nan")}}, ["local.learning_rate", "finite"]),
+        ({"local": {"learning_rate": 0}}, ["local.learning_rate", "greater than 0"]),
+        ({"local": {"learning_rate": 5, "weight_decay": 0.5}}, ["local", "learning_rate x weight_decay"]),
+        ({"local": {"betas": [0.9, 1.0]}}, ["local.betas.1", "less than 1"]),
+        ({"local": {"steps": 0}}, ["local.steps"]),
+        (
+            {"evaluation": {"exact_match": "text"}},
+            ["evaluation.exact_match needs task: causal-lm", "leave it out for sequence-classification"],
+        ),
+        ({**LANGUAGE_MODEL, "evaluation": {"exact_match": "words"}}, ["evaluation.exact_match", "'text' or 'number'"]),
+        ({**LANGUAGE_MODEL, "evaluation": {"max_new_tokens": 0}}, ["evaluation.max_new_tokens", "or equal to 1"]),
+        ({**LANGUAGE_MODEL, "evaluation": {"max_new_tokens": 4097}}, ["evaluation.max_new_tokens", "or equal to 4096"]),
+        (
+            {**LANGUAGE_MODEL, "data": {"max_length": 64}, "evaluation": {"exact_match": "number"}},
+            ["evaluation.max_new_tokens (64) leaves no room for a prompt in data.max_length (64)", "raise the other"],
+        ),
+        ({"seed": -1}, ["seed"]),
+        ({"seed": 2**63}, ["seed"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_field_and_remedy(sections, words):
+    message = refused(job_document(**sections))
+    for word in words:
+        assert word in message
+
+
+def test_every_field_that_is_wrong_is_named_at_once():
+    message = refused(job_document(method={"rank": 0}, local={"steps": 0}, extra=1))
+    assert len(message.split("; ")) >= 3
+    for field in ("method.rank", "local.steps", "extra"):
+        assert f"{field}: " in message
+
+
+def test_an_answer_is_short_and_printable_whatever_was_sent():
+    message = refused(job_document(**{f"key{i}": 1 for i in range(10_000)}))
+    assert message.endswith("document: 9950 more; correct these first")
+    assert len(message) < 5000
+    assert refused(job_document(**{"\x1b[2J": 1, "k" * 10_000: 1})).startswith(r"\x1b[2J: unknown key")
+
+
+def test_findings_come_as_rows():
+    with pytest.raises(ValidationError) as caught:
+        JobSpec.model_validate(job_document(method={"ranks": 1}))
+    assert explain(caught.value) == [
+        {"field": "method.ranks", "problem": "unknown key; remove it or check its spelling"}
+    ]
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3])
+def test_a_document_that_is_no_mapping_is_refused(document):
+    assert "document: " in refused(document)
+
+
+def test_a_spec_does_not_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        a_spec().seed = 3
+
+
+@pytest.mark.parametrize(
+    ("min_clients", "goal", "over", "cohort"), [(2, None, 1.0, 2), (2, 10, 1.0, 10), (2, 10, 1.1, 11), (3, 5, 1.25, 7)]
+)
+def test_the_cohort_is_the_goal_and_some_more(min_clients, goal, over, cohort):
+    rounds = RoundsSpec(min_clients=min_clients, goal_clients=goal, over_selection=over)
+    assert rounds.goal == (goal or min_clients)
+    assert rounds.cohort_size == cohort
+
+
+def test_label_names_say_how_many_classes_there_are():
+    spec = a_spec(model={"source": "m", "num_labels": None, "label_names": ["a", "b", "c"]})
+    assert spec.model.labels == 3
+    assert a_spec().model.labels == 2
+    assert a_spec(model={"task": "image-classification"}).model.labels == 2
+    assert a_spec(model={"num_labels": None, "task": "causal-lm"}).model.labels == 0
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0, [4]), (1, [0, 1, 2, 3, 4]), (3, [0, 3, 4])])
+def test_the_final_model_is_always_evaluated(every, expected):
+    spec = a_spec(rounds={"count": 4}, evaluation={"every": every})
+    assert [version for version in range(5) if spec.evaluates(version)] == expected
+
+
+# --- files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["job.yaml", "job.yml", "job.json"])
+def test_jobs_are_read_from_yaml_and_json(tmp_path, name):
+    path = tmp_path / name
+    document = job_document()
+    path.write_text(json.dumps(document) if name.endswith("json") else yaml.safe_dump(document), encoding="utf-8")
+    assert load(path) == parse(document)
+
+
+def test_numbers_in_yaml_may_be_written_with_an_exponent_alone(tmp_path):
+    """YAML 1.1 reads `1e-3` as text."""
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(job_document()).replace("steps: 2", "steps: 2\n  learning_rate: 1e-3"))
+    assert load(path).local.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("job.yaml", b"name: [", ["not valid YAML"]),
+        ("job.json", b"{name: 1}", ["not valid JSON"]),
+        ("job.yaml", b"name: &a a\nmodel: *a", ["not valid YAML", "line 2, column 8: aliases"]),
+        ("job.yaml", b"name: a\nname: b", ["not valid YAML", "'name' is given twice"]),
+        ("job.yaml", b"name: !!bool x", ["not valid YAML", "does not fit its tag"]),
+        ("job.json", b'{"name": 1, "name": 2}', ["not valid JSON", "'name' is given twice"]),
+        ("job.json", b"[" * 100_000, ["not valid JSON", "nested too deeply"]),
+        ("job.yaml", b"- a\n- b\n", ["a job is a mapping"]),
+        ("job.yaml", b"", ["a job is a mapping"]),
+        ("job.json", b"null", ["a job is a mapping"]),
+        ("job.yaml", b"\xff\xfe\x00", ["cannot be read"]),
+        ("job.yaml", b"name: a\n", ["model: Field required", "data: Field required"]),
+    ],
+)
+def test_files_that_are_no_jobs_are_refused(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(SpecError) as caught:
+        load(path)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SpecError, match=r"absent\.yaml: cannot be read"):
+        load(tmp_path / "absent.yaml")

@@ -1,0 +1,160 @@
+"""The lists that the doors check uploads against, compared with what clients and server really make of a real model."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fedgalore.aggregation import apply_aggregate
+from fedgalore.maths.optim import GaLoreAdamW
+from fedgalore.methods import method_of
+from fedgalore.methods.base import Start
+from fedgalore.methods.fedgalore import _SubspaceTraining, subspace_config
+from fedgalore.model.task import TaskModel
+from fedgalore.spec.layout import (
+    aggregate_tensors,
+    bases_per_round,
+    downlink_rank_at,
+    residue_tensors,
+    state_tensors,
+    update_tensors,
+    weights_tensors,
+)
+from fedgalore.spec.plan import Target, TensorSpec, TrainingPlan, factors_are_smaller
+from fedgalore.training import local_update
+from tests.builders import a_spec
+from tests.fedgalore.conftest import questions, sentences
+from tests.fedgalore.rounds import a_round, aggregated, clients_of
+
+CASES = {
+    "plain": {},
+    "exact": {"complement": 0},
+    "basis changes inside a round": {"update_proj_gap": 2},
+    "basis changes inside a round, exact": {"update_proj_gap": 2, "complement": 0},
+    "a basis for every step, exact": {"update_proj_gap": 1, "complement": 0},
+    "uplink cut": {"uplink_rank": 2},
+    "uplink cut above the smaller side": {"uplink_rank": 64},
+    "downlink cut": {"downlink_rank": 2},
+    "downlink cut above the smaller side": {"downlink_rank": 64},
+    "downlink exact": {"downlink_rank": 0},
+    "downlink cut by default": {"rank": 1, "uplink_rank": 2},
+    "no states": {"state_sync": "reset"},
+    "full rank": {"rank": 32},
+    "states of each client's own": {"state_sync": "local"},
+    "mean states": {"state_sync": "average"},
+    "one basis for all": {"basis": "shared"},
+    "one basis, no states": {"basis": "shared", "state_sync": "reset"},
+    "ranks by module": {"rank_pattern": {"0.attention.output.dense": 2, "query": 7}},
+    "ranks by client": {"client_ranks": {"b": 7}},
+    "ranks by client, exact": {"client_ranks": {"b": 7}, "complement": 0},
+    "ranks below the reference's": {"rank": 6, "uplink_rank": 2},
+    "no momentum": {"global_momentum": 0},
+    "no momentum, exact": {"global_momentum": 0, "complement": 0},
+    "one basis for all, momentum": {"basis": "shared", "global_momentum": 0.5},
+    "fedavg": {"kind": "fedavg"},
+    "fedavg, momentum": {"kind": "fedavg", "global_momentum": 0.5},
+    "fedit": {"kind": "fedit"},
+    "fedit, ranks by module": {"kind": "fedit", "rank_pattern": {"query": 7}},
+    "ffa_lora": {"kind": "ffa_lora"},
+    "flora": {"kind": "flora"},
+    "flora, ranks by client": {"kind": "flora", "client_ranks": {"b": 7}},
+    "fedex_lora": {"kind": "fedex_lora"},
+    "fedex_lora, high rank": {"kind": "fedex_lora", "rank": 20},
+}
+
+
+DTYPES = {torch.float32: "F32", torch.float16: "F16"}
+
+
+def made(tensors):
+    assert all(tensor.is_contiguous() for tensor in tensors.values())
+    return {name: TensorSpec(DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, tiny_gpt2):
+    method = {**CASES[case]} if case.startswith("fedavg") else {"rank": 4, **CASES[case]}
+    if kind == "gpt2" and "rank_pattern" in method:
+        method["rank_pattern"] = {"c_attn": 7, "1.mlp.c_proj": 2}
+    model = {"task": "causal-lm", "num_labels": None} if kind == "gpt2" else {"num_labels": 3}
+    spec = a_spec(model=model, method=method, local={"steps": 3, "batch_size": 4, "weight_decay": 0.1})
+    task = TaskModel.load(spec, tiny_bert if kind == "bert" else tiny_gpt2)
+    plan, weights = task.plan, task.weights() | method_of(spec).carried(spec, task.plan)
+    assert {t.tall for t in plan.targets} == {True, False}
+    assert made(weights) == weights_tensors(spec, plan)
+    state: dict[str, torch.Tensor] = {}
+    residue: dict[str, torch.Tensor] = {}
+    last: dict[str, torch.Tensor] = {}
+    data = sentences if kind == "bert" else questions
+    for number in (1, 2, 3):
+        updates = {}
+        for name in ("a", "b"):
+            update = local_update(
+                task, spec, data(8, sum(name.encode())), name, number, Start(weights, state, {}, last)
+            )
+            assert made(update.tensors) == update_tensors(spec, plan, name, number)
+            updates[name] = update
+        this = a_round(spec, clients_of(updates), weights, state, residue, number, last)
+        result = aggregated(plan, this)
+        assert made(result.aggregate) == aggregate_tensors(spec, plan, ["a", "b"], number)
+        assert made(result.state) == state_tensors(spec, plan, number)
+        assert made(result.residue) == residue_tensors(spec, plan)
+        assert made(result.weights) == weights_tensors(spec, plan)
+        applied = apply_aggregate(weights, result.aggregate, this.decay, plan, spec)
+        assert applied.keys() == result.weights.keys()
+        assert all(torch.equal(applied[name], result.weights[name]) for name in applied)
+        sketched_only = number == 1 and method.get("basis") == "shared"
+        assert sketched_only or any(not torch.equal(weights[name], result.weights[name]) for name in applied)
+        weights, state, residue, last = result.weights, result.state, result.residue, result.aggregate
+
+
+def test_a_weight_that_saw_no_gradient_still_fills_its_place_in_the_update():
+    plan = TrainingPlan((Target("used", (4, 6), 2), Target("unused", (6, 4), 2)), ())
+    spec = a_spec(local={"steps": 5}, method={"update_proj_gap": 2, "complement": 0})
+    weights = {target.name: nn.Parameter(torch.randn(target.shape)) for target in plan.targets}
+    with GaLoreAdamW({name: (weight, 2) for name, weight in weights.items()}, subspace_config(spec)) as optimizer:
+        for _ in range(5):
+            weights["used"].square().sum().backward()
+            optimizer.step()
+    task: Any = SimpleNamespace(plan=plan)
+    tensors = _SubspaceTraining(optimizer, task, spec, "a", 1, Start({})).tensors()
+    assert made(tensors) == update_tensors(spec, plan, "a", 1)
+    assert all(not tensors[f"unused/factor.{j}"].any() for j in range(3))
+    assert all(tensors[f"used/factor.{j}"].any() for j in range(3))
+
+
+@pytest.mark.parametrize(("steps", "gap", "bases"), [(1, 200, 1), (10, 10, 1), (11, 10, 2), (10, 1, 10)])
+def test_bases_of_a_round(steps, gap, bases):
+    assert bases_per_round(a_spec(local={"steps": steps}, method={"update_proj_gap": gap})) == bases
+
+
+def test_an_aggregate_goes_down_dense_from_the_rank_where_factors_are_no_smaller():
+    assert factors_are_smaller(10, 10, 4)
+    assert not factors_are_smaller(10, 10, 5)
+    spec, plan = a_spec(method={"uplink_rank": 2, "global_momentum": 0}), TrainingPlan((Target("w", (10, 10), 2),), ())
+    assert set(aggregate_tensors(spec, plan, ["a", "b"], 1)) == {"w/left", "w/right"}
+    assert set(aggregate_tensors(spec, plan, ["a", "b", "c"], 1)) == {"w/dense"}
+    many = [str(i) for i in range(9)]
+    assert set(aggregate_tensors(a_spec(method={"downlink_rank": 1}), plan, many, 1)) == {"w/left", "w/right"}
+
+
+@pytest.mark.parametrize(
+    ("method", "rank"),
+    [
+        ({"rank": 8}, 96),
+        ({"rank": 16}, 192),
+        ({"rank": 32}, None),  # 384: no smaller in float16 than the whole matrix in float32
+        ({"rank": 8, "downlink_rank": 0}, None),
+        ({"rank": 32, "downlink_rank": 40}, 40),
+        ({"rank": 8, "complement": 0}, 96),  # momentum sums over rounds
+        ({"rank": 8, "complement": 0, "global_momentum": 0}, None),
+        ({"rank": 8, "complement": 0, "global_momentum": 0, "downlink_rank": 40}, 40),
+        ({"rank": 8, "basis": "shared"}, None),
+    ],
+    ids=str,
+)
+def test_the_rank_that_an_aggregate_is_cut_to(method, rank):
+    assert downlink_rank_at(a_spec(method=method).method, Target("w", (384, 384), method["rank"])) == rank

@@ -1,0 +1,513 @@
+"""The server's half: exact means held as factors, what goes down, aligned states, error feedback, order and bits."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedgalore import aggregation as server
+from fedgalore.aggregation import apply_aggregate, groups, screened
+from fedgalore.maths.mean import apply_factors, mean_of_factors, truncate
+from fedgalore.maths.projector import orient
+from fedgalore.maths.second_moment import SecondMomentSketch, carry
+from fedgalore.maths.shared_signal import extract
+from fedgalore.methods import fedgalore as method
+from fedgalore.methods.base import ClientTensors, orient_back
+from fedgalore.spec.layout import aggregate_tensors, bases_per_round, state_tensors, update_tensors
+from fedgalore.spec.plan import Dense, Target, TrainingPlan
+from tests.builders import a_spec
+from tests.fedgalore.rounds import a_round, aggregated
+
+PLAN = TrainingPlan(
+    targets=(
+        Target("wide.a", (12, 40), 3),
+        Target("tall", (40, 12), 3),
+        Target("wide.b", (12, 40), 3),
+        Target("square", (10, 10), 3),
+    ),
+    dense=(Dense("head", (2, 10)), Dense("bias", (2,))),
+)
+
+
+def mean_of(bases, factors, weights):
+    """`mean_of_factors` of stacked bases `(M, J, B, d, r)` and factors `(M, J, B, r, k)`."""
+    stretches = bases.shape[1]
+    shares = [share for share in weights.tolist() for _ in range(stretches)]
+    return mean_of_factors(list(bases.flatten(0, 1)), list(factors.flatten(0, 1)), shares)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def global_weights(seed: int = 100) -> dict[str, torch.Tensor]:
+    generator = seeded(seed)
+    return {name: torch.randn(spec.shape, generator=generator) for name, spec in PLAN.weights().items()}
+
+
+def a_client(name: str, spec, num_examples: int = 10, decay: float = 1.0, seed: int | None = None) -> ClientTensors:
+    """An update of random but valid tensors."""
+    generator = seeded(sum(name.encode()) if seed is None else seed)
+    tensors = {}
+    for key, tensor in update_tensors(spec, PLAN, name, 1).items():
+        drawn = torch.randn(tensor.shape, generator=generator)
+        kind = key.rsplit("/", 1)[1].split(".")[0]
+        if kind in ("basis", "left"):
+            drawn = torch.linalg.qr(drawn)[0]
+        else:
+            drawn = 0.1 * drawn if kind in ("factor", "right", "delta") else drawn.square()
+        tensors[key] = drawn.half() if tensor.dtype == "F16" else drawn
+    return ClientTensors(name, num_examples, decay, tensors.__getitem__)
+
+
+def factors_of(spec) -> list[tuple[str, str]]:
+    """Suffixes of the pairs that tell a client's change."""
+    if spec.method.compresses:
+        return [("left", "right")]
+    return [(f"basis.{j}", f"factor.{j}") for j in range(bases_per_round(spec))]
+
+
+def moved(client: ClientTensors, target: Target, spec) -> torch.Tensor:
+    """What one client sent of its change, oriented, float64."""
+    pairs = [[client.read(f"{target.name}/{part}").double() for part in pair] for pair in factors_of(spec)]
+    return sum(left @ right for left, right in pairs)
+
+
+def sketch_of(client: ClientTensors, target: Target, spec) -> SecondMomentSketch:
+    rms = client.read(f"{target.name}/rms").float()
+    basis = client.read(f"{target.name}/{factors_of(spec)[-1][0]}")[:, : len(rms)].float()
+    return SecondMomentSketch(basis, rms.square(), client.read(f"{target.name}/residual"))
+
+
+def aggregate(clients, spec, weights=None, residue=None, round_number=1):
+    weights = global_weights() if weights is None else weights
+    return aggregated(PLAN, screened(a_round(spec, clients, weights, None, residue, round_number), PLAN)[0])
+
+
+def a_spec_of(**method_choices):
+    local = {"steps": method_choices.pop("steps", 4), "batch_size": 2}
+    server = {
+        "learning_rate": method_choices.pop("server_rate", 1.0),
+        "clip_norm": method_choices.pop("clip_norm", None),
+    }
+    return a_spec(
+        method={"rank": 3, "update_proj_gap": 2, "downlink_rank": 0, **method_choices}, local=local, server=server
+    )
+
+
+SENDING = pytest.mark.parametrize("complement", [0, 1], ids=["exactly", "the leading part"])
+
+
+# --- factors -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    clients=st.integers(1, 4),
+    stretches=st.integers(1, 3),
+    batch=st.integers(1, 2),
+    d=st.integers(1, 9),
+    more=st.integers(0, 9),
+    share=st.floats(0.1, 1),
+    seed=st.integers(0, 2**31),
+)
+def test_mean_of_factors_is_the_mean_in_the_full_space(clients, stretches, batch, d, more, share, seed):
+    generator, rank = seeded(seed), max(1, int(share * d))
+    bases = torch.linalg.qr(torch.randn(clients, stretches, batch, d, rank, generator=generator))[0]
+    factors = torch.randn(clients, stretches, batch, rank, d + more, generator=generator)
+    weights = torch.rand(clients, generator=generator, dtype=torch.float64) + 0.1
+    weights /= weights.sum()
+    found = mean_of(bases, factors, weights)
+    expected = torch.einsum("m,mjbdr,mjbrk->bdk", weights, bases.double(), factors.double())
+    torch.testing.assert_close(found.left.double() @ found.right.double(), expected, rtol=1e-5, atol=1e-5)
+    columns = min(d, clients * stretches * rank)
+    assert found.left.shape == (batch, d, columns)
+    identity = torch.eye(columns).expand(batch, columns, columns)
+    torch.testing.assert_close(found.left.mT @ found.left, identity, rtol=0, atol=1e-5)
+    carried = found.right.norm(dim=-1)
+    assert (carried[:, :-1] >= carried[:, 1:] - 1e-4).all()
+
+
+def test_reference_basis_spans_the_leading_singular_vectors_of_the_mean():
+    bases = torch.linalg.qr(torch.randn(5, 2, 1, 20, 3, generator=seeded(1)))[0]
+    factors = torch.randn(5, 2, 1, 3, 50, generator=seeded(2))
+    weights = torch.tensor([0.4, 0.3, 0.1, 0.1, 0.1], dtype=torch.float64)
+    dense = torch.einsum("m,mjbdr,mjbrk->bdk", weights, bases.double(), factors.double())
+    left = torch.linalg.svd(dense)[0][0, :, :3]
+    reference = mean_of(bases, factors, weights).reference_basis(3)[0]
+    assert torch.linalg.svdvals(left.T @ reference.double()).min() > 1 - 1e-6
+
+
+def test_factors_of_different_ranks_have_the_mean_of_their_products():
+    lefts = [torch.randn(2, 9, rank, generator=seeded(rank)) for rank in (1, 4, 2)]  # no orthonormal columns needed
+    rights = [torch.randn(2, rank, 12, generator=seeded(10 + rank)) for rank in (1, 4, 2)]
+    found = mean_of_factors(lefts, rights, [0.5, -1.0, 0.25])
+    expected = sum(
+        w * left.double() @ right.double() for w, left, right in zip([0.5, -1, 0.25], lefts, rights, strict=True)
+    )
+    torch.testing.assert_close(found.left.double() @ found.right.double(), expected, rtol=1e-5, atol=1e-5)
+    assert found.left.shape == (2, 9, 7)
+
+
+def test_mean_of_tensors_is_a_weighted_sum_in_float64():
+    changes = [torch.tensor([1e8, 1.0]), torch.tensor([1.0, 2.0]), torch.tensor([-1e8, 3.0])]
+    clients = [ClientTensors(name, count, 1.0, {}.__getitem__) for name, count in (("a", 1), ("b", 2), ("c", 1))]
+    assert a_round(a_spec(), clients, {}).mean(changes).tolist() == [0.5, 2.0]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5, 9])
+def test_truncation_is_the_best_of_its_rank_and_its_residue_the_rest(rank):
+    bases = torch.linalg.qr(torch.randn(3, 1, 2, 7, 2, generator=seeded(3)))[0]
+    factors = torch.randn(3, 1, 2, 2, 15, generator=seeded(4))
+    whole = mean_of(bases, factors, torch.full((3,), 1 / 3, dtype=torch.float64))
+    exact = whole.left @ whole.right
+    cut, residue = truncate(exact.double(), rank)
+    assert cut.left.shape == (2, 7, min(rank, 7))
+    assert cut.left.dtype == cut.right.dtype == torch.float16
+    kept = cut.left.double() @ cut.right.double()
+    torch.testing.assert_close(kept + residue, exact.double(), rtol=1e-6, atol=1e-6)
+    beyond = torch.linalg.svdvals(exact)[:, rank:].square().sum(-1).sqrt()
+    rounding = 2**-11 * torch.linalg.matrix_norm(exact)
+    assert ((torch.linalg.matrix_norm(residue) - beyond).abs() <= rounding).all()
+
+
+# --- a round -------------------------------------------------------------------------------------------------
+
+
+@SENDING
+@pytest.mark.parametrize("steps", [2, 4])
+def test_new_weights_are_the_weighted_mean_of_the_clients_weights(steps, complement):
+    spec = a_spec_of(steps=steps, complement=complement)
+    clients = [a_client(name, spec, n, 0.97) for name, n in (("a", 5), ("b", 30), ("c", 15))]
+    old, result = global_weights(), aggregate([*clients], spec)
+    for target in PLAN.targets:
+        each = [0.97 * orient(old[target.name]).double() + moved(c, target, spec) for c in clients]
+        expected = orient_back((each[0] * 5 + each[1] * 30 + each[2] * 15) / 50, target)
+        torch.testing.assert_close(result.weights[target.name].double(), expected, rtol=1e-5, atol=1e-5)
+    for item in PLAN.dense:
+        deltas = [c.read(f"{item.name}/delta") for c in clients]
+        expected = old[item.name] + (deltas[0] * 5 + deltas[1] * 30 + deltas[2] * 15) / 50
+        torch.testing.assert_close(result.weights[item.name], expected)
+
+
+def test_server_rate_multiplies_the_mean_change_decay_included():
+    full, half = (
+        aggregate([a_client(n, s, decay=0.9) for n in "ab"], s) for s in (a_spec_of(), a_spec_of(server_rate=0.5))
+    )
+    old = global_weights()
+    for name, new in full.weights.items():
+        torch.testing.assert_close(half.weights[name], (old[name] + new) / 2, rtol=1e-5, atol=1e-5)
+
+
+def test_mixing_weights_are_shares_of_examples_and_decay_is_their_mean():
+    spec = a_spec_of(server_rate=0.5)
+    clients = [a_client("a", spec, 30, 0.9), a_client("b", spec, 10, 0.7)]
+    this = a_round(spec, clients, {})
+    assert this.shares.tolist() == [0.75, 0.25]
+    assert this.decay == pytest.approx(1 + 0.5 * (0.75 * -0.1 + 0.25 * -0.3))
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+@pytest.mark.parametrize("downlink_rank", [0, 2, 9, None])
+@pytest.mark.parametrize("rate", [1.0, 0.7])
+@SENDING
+def test_a_client_applies_the_aggregate_to_the_same_bits(steps, downlink_rank, rate, complement):
+    spec = a_spec_of(steps=steps, downlink_rank=downlink_rank, server_rate=rate, complement=complement)
+    clients = [a_client(name, spec, decay=0.93) for name in "abc"]
+    result = aggregate(clients, spec)
+    received = {name: tensor.clone() for name, tensor in result.aggregate.items()}
+    decay = a_round(spec, clients, {}).decay
+    applied = apply_aggregate(global_weights(), received, decay, PLAN, spec)
+    assert applied.keys() == result.weights.keys()
+    for name, tensor in applied.items():
+        assert torch.equal(tensor, result.weights[name]), name
+        assert tensor.is_contiguous()
+        assert tensor.shape == PLAN.weights()[name].shape
+
+
+@pytest.mark.parametrize("offset", [1, 3, 5, 15])
+@pytest.mark.parametrize("shape", [(33, 7, 65), (64, 24, 384)])
+def test_factors_applied_give_the_same_bits_wherever_they_lie_in_memory(offset, shape):
+    """A file maps its tensors at any multiple of four bytes, the server's are slices of a batch."""
+    d, q, k = shape
+    generator = seeded(5)
+    tensors = [torch.randn(*s, generator=generator) for s in ((d, k), (d, q), (q, k))]
+    elsewhere = [torch.empty(t.numel() + offset)[offset:].view(t.shape).copy_(t) for t in tensors]
+    assert torch.equal(apply_factors(tensors[0], 0.99, *tensors[1:]), apply_factors(elsewhere[0], 0.99, *elsewhere[1:]))
+
+
+@pytest.mark.parametrize(("clients", "smaller"), [(1, True), (6, False)])
+def test_the_change_goes_down_as_factors_where_these_are_smaller(clients, smaller):
+    spec = a_spec_of(complement=0, global_momentum=0)
+    result = aggregate([a_client(str(i), spec) for i in range(clients)], spec)
+    assert ("wide.a/left" in result.aggregate) is smaller
+    assert ("tall/dense" in result.aggregate) is not smaller
+    expected = aggregate_tensors(spec, PLAN, [str(i) for i in range(clients)], 1)
+    assert {name: tuple(t.shape) for name, t in result.aggregate.items()} == {n: t.shape for n, t in expected.items()}
+    sizes = sum(t.numel() * 4 for t in result.aggregate.values())
+    assert sizes <= PLAN.dense_bytes()
+
+
+@pytest.mark.parametrize("downlink_rank", [1, 4])
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_what_a_downlink_rank_leaves_out_is_sent_later(downlink_rank, rate):
+    spec = a_spec_of(downlink_rank=downlink_rank, server_rate=rate)
+    exact_spec = a_spec_of(server_rate=rate)  # of the same updates
+    start = weights = exact = global_weights()
+    residue: dict[str, torch.Tensor] = {}
+    for number in range(5):
+        clients = [a_client(name, spec, seed=17 * number + i) for i, name in enumerate("abc")]
+        result = aggregate(clients, spec, weights, residue, number + 1)
+        weights, residue = result.weights, result.residue
+        exact = aggregate(clients, exact_spec, exact, None, number + 1).weights
+    for target in PLAN.targets:
+        kept_back = orient_back(residue[target.name], target)
+        assert kept_back.norm() > 1e-3 * (weights[target.name] - start[target.name]).norm()
+        torch.testing.assert_close(weights[target.name] + kept_back, exact[target.name], rtol=1e-4, atol=1e-4)
+    for item in PLAN.dense:
+        assert torch.equal(weights[item.name], exact[item.name])
+
+
+def test_small_groups_give_what_large_ones_give(monkeypatch):
+    spec = a_spec_of()
+    clients = [a_client(name, spec) for name in "abc"]
+    together = aggregate(clients, spec)
+    monkeypatch.setattr(server, "GROUP_BYTES", 1)
+    assert all(len(group) == 1 for group in groups(PLAN, list("abc"), spec))
+    apart = aggregate(clients, spec)
+    for name, tensor in together.weights.items():
+        torch.testing.assert_close(apart.weights[name], tensor)
+    for name, tensor in together.state.items():
+        if not name.endswith("/reference"):
+            torch.testing.assert_close(apart.state[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_groups_cover_each_tensor_once_and_are_alike():
+    spec = a_spec_of()
+    found = list(groups(PLAN, list("abc"), spec))
+    assert sorted(item.name for group in found for item in group) == sorted(PLAN.weights())
+    assert [[t.name for t in group] for group in found if isinstance(group[0], Target)] == [
+        ["square"],
+        ["tall", "wide.a", "wide.b"],
+    ]
+
+
+def test_sorted_lists_give_the_same_bits_however_updates_arrived():
+    spec = a_spec_of()
+    names = ["delta", "alpha", "charlie", "bravo"]
+    results = [
+        aggregate(sorted((a_client(n, spec) for n in order), key=lambda c: c.client), spec)
+        for order in (names, names[::-1])
+    ]
+    for kind in ("weights", "aggregate", "state"):
+        first, second = (getattr(result, kind) for result in results)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def total_norm(client: ClientTensors, spec) -> float:
+    squared = sum(float(moved(client, target, spec).square().sum()) for target in PLAN.targets)
+    return (squared + sum(float(client.read(f"{item.name}/delta").square().sum()) for item in PLAN.dense)) ** 0.5
+
+
+def grown(client: ClientTensors, factor: float) -> ClientTensors:
+    """The client with `factor` times the change."""
+
+    def read(name: str) -> torch.Tensor:
+        grows = name.rsplit("/", 1)[1].split(".")[0] in ("factor", "right", "delta", "lora_B")
+        return client.read(name) * (factor if grows else 1)
+
+    return replace(client, read=read)
+
+
+@SENDING
+@pytest.mark.parametrize("factor", [30.0, 0.1])
+def test_a_change_far_longer_than_the_median_is_cut_to_the_multiple_asked_for(complement, factor):
+    """Of matrices and head together; decay, and changes that are shorter, are left alone."""
+    spec, plain = (a_spec_of(complement=complement, clip_norm=clip) for clip in (2.0, None))
+    clients = [a_client(name, spec, decay=0.97) for name in "abc"]
+    clients[1] = grown(clients[1], factor)
+    norms = [total_norm(client, spec) for client in clients]
+    most = 2.0 * sorted(norms)[1]
+    assert (norms[1] > most) is (factor > 1)
+    expected = [*clients]
+    if factor > 1:
+        expected[1] = grown(clients[1], most / norms[1])
+    found, wanted = aggregate(clients, spec), aggregate(expected, plain)
+    for name, tensor in wanted.weights.items():
+        torch.testing.assert_close(found.weights[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["fedavg", "flora"])
+def test_other_methods_that_sum_changes_clip_them_too(kind):
+    method = {"kind": kind} if kind == "fedavg" else {"kind": kind, "rank": 3}
+    spec, plain = (a_spec(method=method, server={"clip_norm": clip}) for clip in (2.0, None))
+    clients = [a_client(name, spec) for name in "abc"]
+    clients[1] = grown(clients[1], 30.0)
+
+    def norm(client: ClientTensors) -> float:
+        total = sum(float(client.read(f"{item.name}/delta").square().sum()) for item in PLAN.dense)
+        for target in PLAN.targets:
+            if kind == "fedavg":
+                change = client.read(f"{target.name}/delta")
+            else:
+                change = spec.method.scale * client.read(f"{target.name}/lora_B") @ client.read(f"{target.name}/lora_A")
+            total += float(change.square().sum())
+        return total**0.5
+
+    norms = sorted(norm(client) for client in clients)
+    cut = grown(clients[1], 2.0 * norms[1] / norms[2])
+    found, wanted = aggregate(clients, spec), aggregate([clients[0], cut, clients[2]], plain)
+    for name, tensor in wanted.weights.items():
+        torch.testing.assert_close(found.weights[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+# --- aligned states ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sync", ["ajive", "average"])
+@pytest.mark.parametrize("count", [1, 2, 5])
+@SENDING
+def test_one_client_or_equal_clients_keep_their_own_state(sync, count, complement):
+    spec = a_spec_of(state_sync=sync, complement=complement)
+    clients = [a_client(str(i), spec, num_examples=3 + i, seed=8) for i in range(count)]
+    result = aggregate(clients, spec)
+    for target in PLAN.targets:
+        sketch = sketch_of(clients[0], target, spec)
+        reference = result.state[f"{target.name}/reference"]
+        own = carry(sketch, reference)
+        torch.testing.assert_close(result.state[f"{target.name}/second_moment"], own, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(result.state[f"{target.name}/residual"], sketch.residual)
+        dense = moved(clients[0], target, spec)
+        leading = torch.linalg.svd(dense, full_matrices=False)[0][:, : target.rank]
+        assert torch.linalg.svdvals(leading.T @ reference.double()).min() > 1 - 1e-5
+    if sync == "ajive":
+        assert result.statistics["joint_rank"] == [3.0] * 4
+        assert result.statistics["explained_share"] == pytest.approx([1.0] * 4)
+
+
+@SENDING
+def test_averaged_states_are_the_weighted_mean_in_the_reference_basis(complement):
+    spec = a_spec_of(state_sync="average", state_scale="own", complement=complement)
+    clients = [a_client("a", spec, 10), a_client("b", spec, 30)]
+    state = aggregate(clients, spec).state
+    for target in PLAN.targets:
+        reference = state[f"{target.name}/reference"]
+        each = [carry(sketch_of(c, target, spec), reference) for c in clients]
+        expected = 0.25 * each[0] + 0.75 * each[1]
+        torch.testing.assert_close(state[f"{target.name}/second_moment"], expected, rtol=1e-4, atol=1e-5)
+        residual = 0.25 * clients[0].read(f"{target.name}/residual") + 0.75 * clients[1].read(f"{target.name}/residual")
+        torch.testing.assert_close(state[f"{target.name}/residual"], residual)
+
+
+def louder(client: ClientTensors, factor: float) -> ClientTensors:
+    """The client with gradients `factor` times as large: Adam's steps are the same, its second moments are not."""
+
+    def read(name: str) -> torch.Tensor:
+        tensor = client.read(name)
+        if name.endswith("/rms"):
+            return (tensor * factor).clamp(max=65504)  # float16's largest
+        return tensor * factor**2 if name.endswith("/residual") else tensor
+
+    return replace(client, read=read)
+
+
+@pytest.mark.parametrize("sync", ["ajive", "average"])
+@SENDING
+def test_nobodys_large_gradients_outweigh_the_others_second_moments(sync, complement):
+    """Of three clients the one in the middle sets the size; of the same three, unscaled, the loud one does."""
+    states = {}
+    for scale in ("median", "own"):
+        spec = a_spec_of(state_sync=sync, state_scale=scale, complement=complement)
+        calm = [a_client(name, spec, seed=seed) for seed, name in enumerate("abc")]
+        for factor in (1.0, 8.0, 64.0):
+            states[scale, factor] = aggregate([*calm[:2], louder(calm[2], factor)], spec).state
+    for target in PLAN.targets:
+        for part in ("second_moment", "residual"):
+            name = f"{target.name}/{part}"
+            torch.testing.assert_close(states["median", 64.0][name], states["median", 8.0][name], rtol=1e-3, atol=1e-6)
+            assert states["median", 64.0][name].sum() < 4 * states["median", 1.0][name].sum()
+            assert states["own", 64.0][name].sum() > 100 * states["own", 1.0][name].sum()
+
+
+def resembling(client: ClientTensors, share: float = 0.1) -> ClientTensors:
+    """The client with second moments in a pattern of columns that all clients have, and a share of its own."""
+
+    def read(name: str) -> torch.Tensor:
+        tensor = client.read(name)
+        if not name.endswith(("rms", "residual")):
+            return tensor
+        pattern = torch.rand(1, tensor.shape[1], generator=seeded(tensor.shape[1]))
+        return tensor.mean(1, keepdim=True) * pattern + share * tensor
+
+    return replace(client, read=read)
+
+
+def test_aligned_states_are_the_weighted_joint_parts_above_a_floor(monkeypatch):
+    """Given the joint rows, which the tests of the shared signal look after."""
+    seen = []
+
+    def spy(families, seed):
+        seen.append((families, extract(families, seed)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(method, "extract", spy)
+    spec = a_spec_of(state_sync="ajive")
+    clients = [resembling(a_client(name, spec, n)) for name, n in (("a", 10), ("b", 20), ("c", 10))]
+    result = aggregate(clients, spec)
+    assert max(result.statistics["joint_rank"]) > 0
+    names = [t.name for group in groups(PLAN, list("abc"), spec) for t in group if isinstance(t, Target)]
+    pairs = [(family, signal, b) for family, signal in seen for b, family in enumerate(family)]
+    assert len(names) == len(pairs)
+    for name, (family, signal, index) in zip(names, pairs, strict=True):
+        blocks, rows = family.numpy(), signal.basis[index].numpy()
+        mean, joint = (np.average(x, axis=0, weights=[0.25, 0.5, 0.25]) for x in (blocks, blocks @ rows.T @ rows))
+        expected = np.maximum(np.maximum(joint, 0.1 * mean), 1e-30)
+        np.testing.assert_allclose(result.state[f"{name}/second_moment"].numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_clients_that_agree_to_a_percent_start_near_their_mean():
+    def a_percent_off(client: ClientTensors, seed: int) -> ClientTensors:
+        def read(name: str) -> torch.Tensor:
+            tensor = client.read(name)
+            off = 1 + 0.01 * torch.randn(tensor.shape, generator=seeded(seed))
+            return (tensor * off.sqrt()).half() if name.endswith("rms") else tensor
+
+        return replace(client, read=read)
+
+    states = []
+    for sync in ("ajive", "average"):
+        spec = a_spec_of(state_sync=sync)
+        clients = [a_percent_off(a_client(name, spec, seed=8), i) for i, name in enumerate("abc")]
+        states.append(aggregate(clients, spec).state)
+    for target in PLAN.targets:
+        aligned, mean = (state[f"{target.name}/second_moment"] for state in states)
+        assert 0.5 < float((aligned / mean).median()) < 2, target.name
+
+
+@pytest.mark.parametrize("sync", ["ajive", "average"])
+@settings(max_examples=10, deadline=None)
+@given(scale=st.sampled_from([0.0, 1e-20, 1.0, 1e6]), zero_for=st.sampled_from(["", "b"]), seed=st.integers(0, 2**16))
+def test_a_state_is_always_a_second_moment(sync, scale, zero_for, seed):
+    spec = a_spec_of(state_sync=sync)
+
+    loudness = {name: 0.0 if name == zero_for else scale**0.5 for name in "abc"}
+    clients = [louder(a_client(name, spec, seed=seed + i), loudness[name]) for i, name in enumerate("abc")]
+    state = aggregate(clients, spec).state
+    assert {n: tuple(t.shape) for n, t in state.items()} == {
+        n: t.shape for n, t in state_tensors(spec, PLAN, 1).items()
+    }
+    for name, tensor in state.items():
+        assert torch.isfinite(tensor).all()
+        if name.endswith("second_moment"):
+            assert (tensor > 0).all()
+
+
+def test_reset_keeps_no_state():
+    spec = a_spec_of(state_sync="reset")
+    result = aggregate([a_client("a", spec)], spec)
+    assert result.state == {}
+    assert result.statistics == {}

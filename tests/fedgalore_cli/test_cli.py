@@ -1,0 +1,349 @@
+"""The `fedgalore` command against a real coordinator process, and the process itself."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from coordinator.engine.commands import Engine
+from coordinator.state.job import ModelVersion, Prepared
+from coordinator.state.round_state import EvaluationResult
+from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore import PROTOCOL_VERSION
+from fedgalore.process.redis_server import RedisServer
+from fedgalore_cli.download import UnsafeArchive, unpack
+from fedgalore_cli.main import app
+from protos.codec import SafetensorsWriter
+from tests.builders import a_plan, a_prepared, free_port, job_document
+
+
+class Coordinator:
+    """A coordinator process; `stop` ends it and returns its exit status."""
+
+    def __init__(self, redis_url: str, folder: Path, *flags: str) -> None:
+        port_file = folder / "ports.json"
+        self.blobs = folder / "blobs"
+        command = [sys.executable, "-m", "fedgalore_cli.main", "coordinator", "--redis-url", redis_url, *flags]
+        command += [
+            "--blob-dir",
+            str(self.blobs),
+            "--rest-port",
+            "0",
+            "--grpc-port",
+            "0",
+            "--port-file",
+            str(port_file),
+        ]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("FEDGALORE_")}
+        self.log = folder / "coordinator.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stderr=log, env=environment)
+        end = time.monotonic() + 30
+        while not port_file.exists():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+        self.url = f"http://127.0.0.1:{json.loads(port_file.read_text())['rest']}"
+        self.port_file = port_file
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(sign)
+        return self.process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def process(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
+    """One for all tests here; `coordinator` empties its Redis."""
+    running = Coordinator(redis_server.url, tmp_path_factory.mktemp("coordinator"), "--no-aggregator")
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def coordinator(process: Coordinator, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Coordinator:
+    monkeypatch.setenv("FEDGALORE_URL", process.url)
+    return process
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(job_document()))
+    return path
+
+
+def fedgalore(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def moved(redis_url: str, move: Callable[[Engine], Awaitable[object]]) -> None:
+    """Does something to the state behind the coordinator's back, as another of its processes would."""
+
+    async def run() -> None:
+        engine = Engine(RedisStateStore(redis_url))
+        try:
+            await move(engine)
+        finally:
+            await engine.close()
+
+    asyncio.run(run())
+
+
+def one_line(result: Result, *words: str) -> None:
+    """The command failed, with one line that says so."""
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    for word in words:
+        assert word in result.stderr
+
+
+def test_help_answers_without_the_heavy_imports() -> None:
+    heavy = ("torch", "transformers", "fastapi", "grpc", "httpx", "pydantic", "redis")
+    script = f"import sys, fedgalore_cli.main; print([name for name in {heavy} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+    shown = fedgalore("--help")
+    assert shown.exit_code == 0
+    for command in ("coordinator", "aggregator", "agent", "jobs", "agents", "version"):
+        assert command in shown.stdout
+    for command in ("submit", "list", "get", "watch", "cancel", "pause", "resume", "rounds", "download", "adapter"):
+        assert command in fedgalore("jobs", "--help").stdout
+        assert fedgalore("jobs", command, "--help").exit_code == 0
+    assert "--work-dir" in fedgalore("agent", "--help").stdout
+
+
+def test_version() -> None:
+    assert f"protocol {PROTOCOL_VERSION}" in fedgalore("version").stdout
+
+
+def test_a_job_is_submitted_listed_and_cancelled(coordinator: Coordinator, job_file: Path) -> None:
+    submitted = fedgalore("jobs", "submit", job_file, "--key", "once")
+    assert submitted.exit_code == 0
+    job = submitted.stdout.strip()
+    assert fedgalore("jobs", "submit", job_file, "--key", "once").stdout.strip() == job
+
+    listed = json.loads(fedgalore("jobs", "list", "--json").stdout)["jobs"]
+    assert [row["id"] for row in listed] == [job]
+    assert "PENDING" in fedgalore("jobs", "list").stdout
+    assert json.loads(fedgalore("jobs", "get", job, "--json").stdout)["spec"]["name"] == "tiny"
+    assert "waiting for the aggregator" in fedgalore("jobs", "get", job).stdout
+    assert json.loads(fedgalore("jobs", "rounds", job, "--json").stdout) == {"rounds": [], "next": None}
+    one_line(fedgalore("jobs", "pause", job), "PENDING", "[illegal_transition]")
+    assert "CANCELLED" in fedgalore("jobs", "cancel", job).stdout
+    assert json.loads(fedgalore("jobs", "list", "--status", "completed", "--json").stdout)["jobs"] == []
+    watched = fedgalore("jobs", "watch", job)
+    assert "tiny: CANCELLED" in watched.stdout
+    one_line(watched, "is CANCELLED")
+
+
+def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, job_file: Path, tmp_path: Path) -> None:
+    job = fedgalore("jobs", "submit", job_file).stdout.strip()
+    one_line(fedgalore("jobs", "download", job, "--to", tmp_path / "model"), "[not_ready]")
+    one_line(fedgalore("jobs", "adapter", job, "--to", tmp_path / "model"), "[not_ready]")
+    blobs = DirectoryBlobStore(coordinator.blobs)
+    specs = a_plan().weights()
+    with SafetensorsWriter(tmp_path / "w", specs, {}) as writer:
+        for name, spec in specs.items():
+            writer.write(name, np.ones(spec.shape, np.float32))
+    weights = blobs.put_file(tmp_path / "w")
+    files = (("config.json", blobs.put_bytes(b'{"a": 1}')), ("model.safetensors", weights))
+    prepared = Prepared(a_plan().to_dict(), files, files, ModelVersion(0, weights))
+    moved(redis_url, lambda engine: engine.prepared(job, prepared))
+    done = fedgalore("jobs", "download", job, "--to", tmp_path / "model")
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "model" / "config.json").read_text() == '{"a": 1}'
+    assert json.loads((tmp_path / "model" / "fedgalore.json").read_text())["job"] == job
+    one_line(fedgalore("jobs", "download", job, "--to", tmp_path / "model"), "exists and is not an empty folder")
+    one_line(fedgalore("jobs", "download", job, "--to", tmp_path / "m", "--version", "3"), "version: 3")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["job.yaml", "model", "w"]
+
+    done = fedgalore("jobs", "adapter", job, "--rank", "3", "--to", tmp_path / "adapter")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "adapter")
+    assert "rank 3 keeps 100.0 % of the change's energy" in done.stderr
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["target_modules"], config["modules_to_save"]) == (3, ["layer"], ["head"])
+    one_line(fedgalore("jobs", "adapter", job, "--to", tmp_path / "model"), "exists and is not an empty folder")
+    assert fedgalore("jobs", "adapter", job, "--rank", "0", "--to", tmp_path / "a").exit_code == 2
+
+
+@pytest.mark.parametrize("exact_match", [0.25, None])
+def test_exact_match_is_shown_where_a_job_has_it(
+    coordinator: Coordinator, redis_url: str, tmp_path: Path, exact_match: float | None
+) -> None:
+    document = job_document(
+        model={"task": "causal-lm", "num_labels": None},
+        rounds={"min_clients": 1, "selection_wait_s": 0},
+        evaluation={"exact_match": "number" if exact_match else None},
+    )
+    job_file = tmp_path / "job.yaml"
+    job_file.write_text(yaml.safe_dump(document))
+    job = fedgalore("jobs", "submit", job_file).stdout.strip()
+    metrics = {"loss": 0.5, "accuracy": 0.75} | ({"exact_match": exact_match} if exact_match else {})
+
+    async def evaluated(engine: Engine) -> None:
+        await engine.prepared(job, a_prepared())
+        await engine.register("a", PROTOCOL_VERSION, "0.1.0", {"reviews": 7})
+        task = await engine.next_task("a", wait_s=10)
+        assert task is not None
+        await engine.evaluated(job, task.round.number, "a", EvaluationResult(0, 8, metrics))
+
+    moved(redis_url, evaluated)
+    got = fedgalore("jobs", "get", job).stdout  # with the tables of clients and rounds
+    assert got.count("75.0 %") == 2
+    assert got.count("exact match") == got.count("25.0 %") == (2 if exact_match else 0)
+    fedgalore("jobs", "cancel", job)
+    watched = fedgalore("jobs", "watch", job).stdout
+    assert "accuracy 75.0 %" in watched
+    assert ("exact match 25.0 %" in watched) == bool(exact_match)
+
+
+def test_agents_are_listed(coordinator: Coordinator, redis_url: str) -> None:
+    assert "no agents yet" in fedgalore("agents", "list").stderr
+    moved(redis_url, lambda engine: engine.register("clinic-1", PROTOCOL_VERSION, "0.1.0", {"reviews": 7}))
+    assert "clinic-1" in fedgalore("agents", "list").stdout
+    assert json.loads(fedgalore("agents", "list", "--json").stdout)["agents"][0]["datasets"] == {"reviews": 7}
+
+
+def test_errors_are_one_line_with_a_remedy(coordinator: Coordinator, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(yaml.safe_dump(job_document(method={"rank": 0}, extra=1)))
+    one_line(fedgalore("jobs", "submit", bad), "method.rank", "extra: unknown key", "[invalid_job]")
+    one_line(fedgalore("jobs", "submit", tmp_path / "nowhere.yaml"), "can not be read")
+    one_line(fedgalore("jobs", "get", "nope"), "[job_not_found]")
+    one_line(fedgalore("jobs", "get", "../agents"), "[not_found]")
+    one_line(fedgalore("jobs", "list", "--status", "done"), "status", "[invalid_request]")
+    away = f"http://127.0.0.1:{free_port()}"
+    one_line(fedgalore("jobs", "list", "--url", away), away, "fedgalore coordinator")
+    assert fedgalore("jobs", "list", "--limit", "0").exit_code == 2
+    assert fedgalore("jobs", "bogus").exit_code == 2
+
+
+def test_a_bad_setting_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDGALORE_REST_PORT", "many")
+    for command in ("coordinator", "aggregator"):
+        refused = fedgalore(command)
+        assert refused.exit_code == 2
+        assert "FEDGALORE_REST_PORT" in refused.stderr
+
+
+def test_a_taken_port_is_one_line(coordinator: Coordinator, redis_url: str, tmp_path: Path) -> None:
+    port = coordinator.url.rpartition(":")[2]
+    started = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "fedgalore_cli.main",
+            "coordinator",
+            "--rest-port",
+            port,
+            "--blob-dir",
+            tmp_path,
+            "--no-aggregator",
+        ],
+        env={**os.environ, "FEDGALORE_REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert started.returncode == 1
+    assert "error: FEDGALORE_REST_PORT: can not listen" in started.stderr
+    assert "Traceback" not in started.stderr
+
+
+@pytest.mark.slow
+def test_the_process_keeps_an_aggregator_and_ends_it(redis_url: str, tmp_path: Path) -> None:
+    running = Coordinator(redis_url, tmp_path)
+    try:
+        first = aggregator_pids(running)[0]
+        os.kill(first, signal.SIGKILL)
+        second = next(pid for pid in aggregator_pids(running, but=first))
+        assert second != first
+    finally:
+        status = running.stop(signal.SIGINT)
+    assert status == 0
+    assert not Path(f"/proc/{second}").exists()
+    assert not running.port_file.exists()
+
+
+def aggregator_pids(running: Coordinator, but: int = 0) -> list[int]:
+    """Aggregators that the coordinator's log tells of, as soon as there is one but `but`."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+        pids = [line["pid"] for line in lines if line["event"] == "aggregator_started" and line["pid"] != but]
+        if pids:
+            return pids
+        time.sleep(0.1)
+    raise AssertionError(running.log.read_text())
+
+
+def a_tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for info, data in members:
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def a_link(name: str, to: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, to
+    return info
+
+
+def chunks(data: bytes, size: int = 700) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+def test_unpack_leaves_out_the_top_folder(tmp_path: Path) -> None:
+    data = a_tar((tarfile.TarInfo("job/config.json"), b"{}"), (tarfile.TarInfo("job/sub/x.bin"), bytes(5000)))
+    unpack(chunks(data), tmp_path / "new" / "model")
+    assert (tmp_path / "new" / "model" / "config.json").read_bytes() == b"{}"
+    assert (tmp_path / "new" / "model" / "sub" / "x.bin").stat().st_size == 5000
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        tarfile.TarInfo("../evil"),
+        tarfile.TarInfo("job/../../evil"),
+        tarfile.TarInfo("/evil"),
+        tarfile.TarInfo("evil"),
+        a_link("job/evil", "/etc"),
+        a_link("job/evil", "job/config.json", tarfile.LNKTYPE),
+        a_link("job/evil", "", tarfile.FIFOTYPE),
+    ],
+    ids=lambda info: f"{info.name}-{info.type.decode()}",
+)
+def test_unpack_refuses_what_is_no_plain_file_inside(member: tarfile.TarInfo, tmp_path: Path) -> None:
+    data = a_tar((tarfile.TarInfo("job/config.json"), b"{}"), (member, b""))
+    with pytest.raises(UnsafeArchive, match="evil"):
+        unpack(chunks(data), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unpack_keeps_nothing_of_a_tar_that_is_cut_off(tmp_path: Path) -> None:
+    data = a_tar((tarfile.TarInfo("job/x.bin"), bytes(5000)))
+    with pytest.raises(UnsafeArchive, match="no whole tar"):
+        unpack(chunks(data[:3000]), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []

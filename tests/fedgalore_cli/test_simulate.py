@@ -1,0 +1,110 @@
+"""`fedgalore simulate` on a tiny encoder: data of agents and data that are split, and each refusal."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from fedgalore.simulation import RoundRecord
+from fedgalore_cli.main import app
+from fedgalore_cli.simulate import line
+from tests.builders import job_document
+from tests.fedgalore.conftest import CLASSES, sentences, tiny_bert  # noqa: F401  # a fixture
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_bert: Path) -> Path:  # noqa: F811
+    """With a job for two clients or more, train.jsonl and test.jsonl with a column for the domain."""
+    model = {"source": str(tiny_bert), "num_labels": 3}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job_document(model=model, rounds={"count": 1})))
+    for name, count, seed in (("train", 60, 0), ("test", 30, 1)):
+        rows = [example | {"from": CLASSES[example["label"]]} for example in sentences(count, seed)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def simulate(folder: Path, *options: str | Path) -> Result:
+    arguments = [str(option) for option in ("simulate", folder / "job.yaml", "--threads", "1", *options)]
+    return CliRunner().invoke(app, arguments)
+
+
+def agent(folder: Path, name: str) -> Path:
+    """Config of an agent that holds everything."""
+    data = {"reviews": {"train": "train.jsonl", "test": "test.jsonl", "text": "text", "label": "label"}}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"name": name, "work_dir": "work", "data": data}))
+    return path
+
+
+def test_data_that_are_split_are_tested_once_for_all_clients(folder: Path) -> None:
+    files = ("--train", folder / "train.jsonl", "--test", folder / "test.jsonl")
+    split = ("--split", "domain", "--domain", "from", "--clients", "3", "--picture", folder / "picture.svg")
+    done = simulate(folder, *files, *split, "--to", folder / "model")
+    assert done.exit_code == 0, done.stderr
+    first, last, saved = done.stdout.splitlines()
+    assert re.fullmatch(r"version   0  test \d+\.\d%  train loss \d\.\d{3}", first)
+    assert re.fullmatch(r"version   1  test \d+\.\d%", last)
+    assert saved.startswith("model: ")
+    assert (folder / "model" / "model.safetensors").exists()
+    drawn = (folder / "picture.svg").read_text()
+    assert "train.jsonl over 3 clients: domain split, seed 0" in drawn.replace("\n", " ")
+    assert "<!-- music -->" in drawn
+
+
+def test_without_test_data_nothing_is_tested(folder: Path) -> None:
+    done = simulate(folder, "--train", folder / "train.jsonl", "--split", "iid", "--clients", "2")
+    assert done.exit_code == 0, done.stderr
+    assert "%" not in done.stdout
+
+
+def test_agents_are_tested_on_their_own_data(folder: Path) -> None:
+    agents = ("--agent", agent(folder, "north"), "--agent", agent(folder, "south"))
+    done = simulate(folder, *agents, "--picture", folder / "picture.svg")
+    assert done.exit_code == 0, done.stderr
+    assert re.match(r"version   0  north \d+\.\d%  south \d+\.\d%  train loss", done.stdout)
+    drawn = (folder / "picture.svg").read_text()
+    for text in ("reviews at 2 agents", "north", "south", "class"):
+        assert f"<!-- {text} -->" in drawn
+
+
+def test_exact_matches_are_shown_where_they_are_measured() -> None:
+    held_out = {"test": {"loss": 0.3, "accuracy": 0.831, "exact_match": 0.4}}
+    evaluation = {"north": {"loss": 0.2, "accuracy": 0.5}}
+    training = {"north": {"train_loss": 1.0}, "south": {"train_loss": 0.5}}
+    assert line(RoundRecord(3, 2, evaluation, training, held_out)) == (
+        "version   2  test 83.1% (exact match 40.0%)  north 50.0%  train loss 0.750"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "--train: name a file with training examples, or name agents' configs by --agent"),
+        (
+            ["--train", "{0}/train.jsonl", "--clients", "1"],
+            "--clients: 1 are fewer than the job's rounds.min_clients, 2",
+        ),
+        (["--train", "{0}/train.jsonl", "--split", "domain"], "--domain: --split domain needs it"),
+        (["--train", "{0}/train.jsonl", "--split", "iid", "--alpha", "1"], "--alpha: --split iid takes none"),
+        (["--train", "{0}/train.jsonl", "--clients", "61"], "--clients 61: 60 examples are too few"),
+        (["--train", "{0}/train.jsonl", "--picture", "a.jpg"], "--picture: a.jpg ends in none of .png, .svg, .pdf"),
+        (["--agent", "{0}/a.yaml", "--picture", "a.jpg"], "--picture: a.jpg ends in none of"),
+        (["--agent", "{0}/a.yaml", "--train", "{0}/train.jsonl"], "--train: the data of --agent are split already"),
+        (["--agent", "{0}/a.yaml", "--clients", "4"], "leave --clients or --agent out"),
+        (["--agent", "{0}/a.yaml", "--split-seed", "0"], "--split-seed: the data of --agent"),
+        (["--agent", "{0}/a.yaml"], "rounds.min_clients is 2, but there are 1 clients"),
+        (["--agent", "{0}/none.yaml"], "none.yaml can not be read"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(folder: Path, options: list[str], told: str) -> None:
+    agent(folder, "a")
+    refused = simulate(folder, *(option.format(folder) for option in options))
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("error: ")
+    assert told in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
