@@ -28,8 +28,9 @@ from coordinator.models.model_archive import ModelArchive
 from coordinator.state import job as jobs
 from coordinator.state.job import Job, ModelVersion
 from coordinator.store.blob_store import BlobStore, DirectoryBlobStore
+from fedgalore.data.examples import Example
 from fedgalore.model.inputs import Inputs
-from fedgalore.model.task import Example, TaskModel
+from fedgalore.model.task import TaskModel
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.layout import weights_tensors

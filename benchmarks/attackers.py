@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.base import Start
-from fedgalore.model.task import Example, TaskModel
+from fedgalore.model.task import TaskModel
 from fedgalore.simulation import Site
 from fedgalore.spec.job import JobSpec
 from fedgalore.training import Update, local_update

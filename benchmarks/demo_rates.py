@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fedgalore.model.task import Example
+from fedgalore.data.examples import Example
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import parse
 from fedgalore.spec.method import KINDS

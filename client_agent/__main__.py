@@ -1,6 +1,6 @@
 """`python -m client_agent --config agent.yaml`; `fedgalore agent` is the same command.
 
-Exit codes: 0 stopped on request, 2 settings, data or a work folder that can not be used, 3 refused by the coordinator.
+Exit codes: 0 stopped on request, 2 settings, data or a work folder that cannot be used, 3 refused by the coordinator.
 """
 
 from __future__ import annotations

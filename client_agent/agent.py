@@ -151,7 +151,7 @@ class Agent:
             await asyncio.to_thread(self._assignment.tidy)
             reach(Fault.TIDIED)
         except OSError as error:
-            self._log.warning("the work folder can not be tidied", error=str(error))
+            self._log.warning("the work folder cannot be tidied", error=str(error))
 
     async def _action(self, state: State) -> on.Event:
         site = self._site

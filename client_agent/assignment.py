@@ -131,7 +131,7 @@ class Assignment:
             cache.prune([reference.sha256 for reference in keep], model, self._site.settings.cache_bytes)
 
     async def fail(self, reason: str) -> None:
-        """Tells the coordinator that this site can not do the task."""
+        """Tells the coordinator that this site cannot do the task."""
         await self._site.transport.report(self.report(failure=reason))
 
     def report(

@@ -59,13 +59,13 @@ def claimed(work_dir: Path) -> Iterator[None]:
     """Keeps other agents out of the folder; the system drops the lock of a process that is gone.
 
     Raises:
-        WorkDirUnusable: another process works in this folder, or it can not be made or written.
+        WorkDirUnusable: another process works in this folder, or it cannot be made or written.
     """
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
         lock = (work_dir / "lock").open("ab")
     except OSError as error:
-        raise WorkDirUnusable(f"work_dir: {work_dir} can not be written ({error}); correct the path") from error
+        raise WorkDirUnusable(f"work_dir: {work_dir} cannot be written ({error}); correct the path") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -196,7 +196,7 @@ class Cache:
         """Where this client's update of a round lies from the end of training until it is accepted.
 
         Raises:
-            Rejected: the job id can not be part of a file name.
+            Rejected: the job id cannot be part of a file name.
         """
         return self._updates / _file_name(client, job_id, round_number)
 

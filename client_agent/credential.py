@@ -43,7 +43,7 @@ def line(settings: AgentSettings) -> Line:
     """The line to the coordinator: TLS unless it is on this machine, the key of the work folder once there is one.
 
     Raises:
-        SettingsError: TLS is missing or can not be had, a secret would travel in plaintext, or can not be read.
+        SettingsError: TLS is missing or cannot be had, a secret would travel in plaintext, or cannot be read.
     """
     local = is_loopback(settings.coordinator.rpartition(":")[0])
     tls = not settings.insecure and (not local or settings.ca is not None)
@@ -73,7 +73,7 @@ def _token(settings: AgentSettings, needed: bool) -> str | None:
             token = settings.join_token_file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             if needed:
-                raise SettingsError(f"join_token_file: {settings.join_token_file} can not be read ({error})") from None
+                raise SettingsError(f"join_token_file: {settings.join_token_file} cannot be read ({error})") from None
         if needed and not token:
             raise SettingsError(f"join_token_file: {settings.join_token_file} is empty; put the token into it")
     return token or None
@@ -103,7 +103,7 @@ def _read(field: str, path: Path | None) -> bytes | None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"{field}: {path} can not be read ({error}); name a PEM file") from None
+        raise SettingsError(f"{field}: {path} cannot be read ({error}); name a PEM file") from None
     if b"-----BEGIN " not in content:
         raise SettingsError(f"{field}: {path} is no PEM file")
     return content
@@ -116,7 +116,7 @@ def _key(path: Path, make: bool) -> str | None:
     except FileNotFoundError:
         return _new_key(path) if make else None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"work_dir: the agent's key {path} can not be read ({error})") from None
+        raise SettingsError(f"work_dir: the agent's key {path} cannot be read ({error})") from None
     if not _KEY.fullmatch(key):
         raise SettingsError(f"work_dir: {path} holds no key; delete it, and start the agent with a new join token")
     return key

@@ -1,4 +1,4 @@
-"""The site's data sets, read once at the start: an agent that can not serve its data says so before it registers."""
+"""The site's data sets, read once at the start: an agent that cannot serve its data says so before it registers."""
 
 from __future__ import annotations
 

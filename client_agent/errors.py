@@ -12,7 +12,7 @@ class Refused(AgentError):
 
 
 class WorkDirUnusable(AgentError):
-    """The agent's folder can not be written, or another process works in it; ends the process."""
+    """The agent's folder cannot be written, or another process works in it; ends the process."""
 
 
 class Forgotten(AgentError):
@@ -32,4 +32,4 @@ class Rejected(AgentError):
 
 
 class CannotTrain(AgentError):
-    """This site can not do the task: its data or the job's model or numbers do not allow it."""
+    """This site cannot do the task: its data or the job's model or numbers do not allow it."""

@@ -23,7 +23,7 @@ class State(StrEnum):
     EVALUATING = "evaluating"
     TRAINING = "training"
     UPLOADING = "uploading"
-    FAILING = "failing"  # tells the coordinator that this site can not do the task
+    FAILING = "failing"  # tells the coordinator that this site cannot do the task
     STOPPED = "stopped"
 
 
@@ -65,7 +65,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """This site can not do the task."""
+    """This site cannot do the task."""
 
     reason: str
 
@@ -103,7 +103,7 @@ class Session:
 
 
 class IllegalEvent(Exception):
-    """The event can not happen in this state; nothing changed."""
+    """The event cannot happen in this state; nothing changed."""
 
 
 def advance(session: Session, event: Event) -> Session:
@@ -116,7 +116,7 @@ def advance(session: Session, event: Event) -> Session:
         return Session(State.STOPPED, "asked to stop", exit_code=STOPPED_ON_REQUEST)
     handler = _TABLE.get((session.state, type(event)))
     if handler is None:
-        raise IllegalEvent(f"{type(event).__name__} can not happen while {session.state}")
+        raise IllegalEvent(f"{type(event).__name__} cannot happen while {session.state}")
     return handler(session, event)
 
 

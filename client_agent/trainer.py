@@ -20,7 +20,8 @@ from fedgalore.aggregation import apply_aggregate
 from fedgalore.methods import method_of
 from fedgalore.methods.base import Start
 from fedgalore.model.exact_match import check_exact_match
-from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.task import TaskModel
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, update_tensors, weights_tensors
@@ -102,7 +103,7 @@ class Trainer:
             self._open_task().load_weights(self._weights)
 
     def check(self, spec: JobSpec, split: Split) -> None:
-        """Refuses a split that the job can not evaluate exact match on, before any training."""
+        """Refuses a split that the job cannot evaluate exact match on, before any training."""
         with _in_words(split):
             check_exact_match(self._open_task(), spec, split.examples)
 
@@ -137,7 +138,7 @@ class Trainer:
 
         Args:
             state: what the round's clients start from beside the weights.
-            own: what this client kept beside its last update that was aggregated; one that can not be read is left out.
+            own: what this client kept beside its last update that was aggregated; one that cannot be read is left out.
             keep: where to write what it keeps of this one, if the job's method keeps anything.
 
         Raises:
@@ -201,7 +202,7 @@ def _kept(own: Path | None) -> dict[str, Tensor]:
     try:
         return _tensors(open_update(own)) if own else {}
     except (CodecError, OSError) as error:
-        _log.warning("what was kept of the last round can not be read", path=str(own), error=str(error))
+        _log.warning("what was kept of the last round cannot be read", path=str(own), error=str(error))
         return {}
 
 

@@ -11,7 +11,7 @@ from coordinator.settings import SettingsError, load
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a coordinator; the exit status is 2 for bad settings and 1 when it can not start or go on."""
+    """Runs a coordinator; the exit status is 2 for bad settings and 1 when it cannot start or go on."""
     parser = argparse.ArgumentParser(prog="python -m coordinator", description="Runs a FedGaLore coordinator.")
     parser.add_argument("--config", type=Path, help="YAML file of settings; the environment goes before it")
     try:

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 
 import structlog
 
-from coordinator.doors.grpc.uploads import clean_partials
 from coordinator.engine.commands import Engine
 from coordinator.state.errors import LeaseLost, StateUnavailable
 from coordinator.store.binding import NotBound
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.garbage import Collector
+from coordinator.store.partials import clean_partials
 
 TICK_S = 0.3
 LEAST_TICK_S = 0.02  # a burst of changes is worth one look
@@ -60,7 +60,7 @@ async def clean(engine: Engine, blobs: BlobStore, collector: Collector) -> None:
             if freed := await collector.collect(time.time()):
                 log.info("blobs_collected", freed_bytes=freed)
             # After the collector, which refuses a Redis that these files do not belong to.
-            if removed := await clean_partials(blobs, engine):
+            if removed := await clean_partials(blobs, engine.rounds_in_flight):
                 log.info("uploads_cleaned", removed=removed)
         except (StateUnavailable, OSError) as error:
             log.warning("not_cleaned", reason=str(error))
@@ -83,7 +83,7 @@ async def keep_aggregator(environment: Mapping[str, str]) -> None:
         try:
             ended: dict[str, object] = {"status": await _run_aggregator(environment)}
         except OSError as error:  # no memory, no file descriptors, no such program
-            ended = {"reason": f"can not be started ({error})"}
+            ended = {"reason": f"cannot be started ({error})"}
         if time.monotonic() - started >= STEADY_S:
             delay_s = FIRST_DELAY_S
         log.error("aggregator_ended", **ended, again_in_s=delay_s)
@@ -95,7 +95,7 @@ async def _run_aggregator(environment: Mapping[str, str]) -> int:
     """One child to its end; its exit status.
 
     Raises:
-        OSError: it can not be started.
+        OSError: it cannot be started.
     """
     # The child ends when its stdin does, so it does not outlive even a killed coordinator.
     child = await asyncio.create_subprocess_exec(

@@ -38,18 +38,18 @@ log = structlog.get_logger(__name__)
 
 
 class CoordinatorError(RuntimeError):
-    """The coordinator can not run; the message says why and what to do."""
+    """The coordinator cannot run; the message says why and what to do."""
 
 
 class StartError(CoordinatorError):
-    """It can not even start."""
+    """It cannot even start."""
 
 
 def run(settings: CoordinatorSettings) -> None:
     """Serves until SIGTERM or SIGINT, then ends in order.
 
     Raises:
-        StartError: an address is taken, the blob directory can not be used, or settings of the doors do not fit.
+        StartError: an address is taken, the blob directory cannot be used, or settings of the doors do not fit.
         CoordinatorError: a part of it has ended while it ran.
     """
     logs.configure(settings.log_format, settings.log_level)
@@ -77,7 +77,7 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         stopping: ends event streams when set; leaving the block sets it, and so does a part that ends by itself.
 
     Raises:
-        StartError: an address is taken, the blob directory can not be used, or settings of the doors do not fit.
+        StartError: an address is taken, the blob directory cannot be used, or settings of the doors do not fit.
         CoordinatorError: on leaving, a part had ended by itself.
     """
     try:
@@ -89,7 +89,7 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             blobs = DirectoryBlobStore(settings.blob_dir)
             blobs.check()
         except OSError as error:
-            raise StartError(f"FEDGALORE_BLOB_DIR: {settings.blob_dir} can not be used ({error})") from error
+            raise StartError(f"FEDGALORE_BLOB_DIR: {settings.blob_dir} cannot be used ({error})") from error
         listener = stack.enter_context(_listen(settings.rest_host, settings.rest_port))
         store = RedisStateStore(settings.redis_url)
         lease = Lease(store, DRIVER, settings.lease_s)
@@ -155,7 +155,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
             listener.bind(address)
         except OSError as error:
             raise StartError(
-                f"FEDGALORE_REST_PORT: can not listen on {host}:{port} ({error}); choose another port, 0 for any"
+                f"FEDGALORE_REST_PORT: cannot listen on {host}:{port} ({error}); choose another port, 0 for any"
             ) from error
         yield listener
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from fedgalore.aggregation import aggregate_group, groups, screened, spent
+from fedgalore.data.examples import Example
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start, nothing
 from fedgalore.model.exact_match import check_exact_match
-from fedgalore.model.task import Example, TaskModel
+from fedgalore.model.task import TaskModel
 from fedgalore.selection import choose_cohort
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec

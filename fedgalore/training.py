@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from fedgalore.data.batches import batches
+from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods import method_of
 from fedgalore.methods.base import Start, change_in
 from fedgalore.model.exact_match import check_exact_match, count_matches
-from fedgalore.model.inputs import Example, check_examples
+from fedgalore.model.inputs import check_examples
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.job import JobSpec
 
 
 class TrainingError(RuntimeError):
-    """Training can not go on; the message says why and what to change."""
+    """Training cannot go on; the message says why and what to change."""
 
 
 class TrainingStopped(Exception):

@@ -123,7 +123,7 @@ def _issue(
     try:
         names = x509.SubjectAlternativeName([_alternative(text) for text in alternatives])
     except ValueError as error:
-        fail(f"{name}: can not stand in a certificate ({error})")
+        fail(f"{name}: cannot stand in a certificate ({error})")
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     builder = (
         _builder(_name(name), ca.subject, key, days)

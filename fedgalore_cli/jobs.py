@@ -33,7 +33,7 @@ def submit(
     try:
         body = sys.stdin.buffer.read() if str(document) == "-" else document.read_bytes()
     except OSError as error:
-        fail(f"{document} can not be read ({error.strerror}): name a file with a job")
+        fail(f"{document} cannot be read ({error.strerror}): name a file with a job")
     headers = {"Content-Type": "application/json" if document.suffix == ".json" else "application/yaml"}
     if key is not None:
         headers["Idempotency-Key"] = key

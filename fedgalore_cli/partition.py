@@ -145,7 +145,7 @@ class Splitting:
         """Reads a file and splits it.
 
         Raises:
-            DataError, ValueError: the file can not be read, or not be split like this.
+            DataError, ValueError: the file cannot be read, or not be split like this.
         """
         from fedgalore.data.examples import SplitFile, read_examples
         from fedgalore.data.partition import split
@@ -189,7 +189,7 @@ def read_test(test: Path | None, columns: dict[str, Any]) -> list[Example]:
 
 
 def check_picture(picture: Path | None) -> None:
-    """Refuses a picture of a kind that can not be drawn, before there is something to draw.
+    """Refuses a picture of a kind that cannot be drawn, before there is something to draw.
 
     Raises:
         ValueError: names the option.
@@ -207,7 +207,7 @@ def draw(picture: Path, sites: Sequence[Site], by: str | None, title: str) -> No
     """Draws what each site holds; arguments as `Splitting` has them.
 
     Raises:
-        ValueError: the file can not be written; names the option.
+        ValueError: the file cannot be written; names the option.
     """
     from fedgalore_cli import partition_picture
 
@@ -216,7 +216,7 @@ def draw(picture: Path, sites: Sequence[Site], by: str | None, title: str) -> No
     try:
         partition_picture.draw(picture, *_held(sites, by), title, kind=kind, clients=names)
     except OSError as error:
-        raise ValueError(f"--picture: {picture} can not be written ({error.strerror}); name another file") from error
+        raise ValueError(f"--picture: {picture} cannot be written ({error.strerror}); name another file") from error
 
 
 def _held(sites: Sequence[Site], by: str | None) -> tuple[list[range], list[str] | None]:

@@ -68,7 +68,7 @@ def draw(
 
     Raises:
         ValueError: no shards, or a suffix that is not in `FORMATS`.
-        OSError: the file can not be written.
+        OSError: the file cannot be written.
     """
     check_format(path)
     picture = figure(shards, keys, title, kind=kind, clients=clients)

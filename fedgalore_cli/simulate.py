@@ -91,7 +91,7 @@ def _refuse_splitting(context: typer.Context) -> None:
 def _run(spec: Any, sites: Sequence[Site], held_out: Sequence[Example], to: Path | None, threads: int | None) -> None:
     import torch
 
-    from fedgalore.model.task import TaskError
+    from fedgalore.model.inputs import TaskError
     from fedgalore.simulation import simulate as run
     from fedgalore.training import TrainingError
 

@@ -54,7 +54,7 @@ def header_length(prefix: bytes) -> int:
     """Bytes of JSON that the first 8 bytes of a file announce.
 
     Raises:
-        CodecError: the length can not be that of a header.
+        CodecError: the length cannot be that of a header.
     """
     length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
     if len(prefix) < LENGTH_BYTES or not 2 <= length <= MAX_HEADER_BYTES:
@@ -73,7 +73,7 @@ def read_header(source: Path | bytes) -> Header:
 
     Raises:
         CodecError: not a file that this codec reads.
-        OSError: the path can not be read.
+        OSError: the path cannot be read.
     """
     if isinstance(source, bytes):
         return _parse(source)
@@ -257,6 +257,6 @@ def open_update(path: Path) -> TensorFile:
 
     Raises:
         CodecError: not a file that this codec reads.
-        OSError: the path can not be read.
+        OSError: the path cannot be read.
     """
     return TensorFile(path)

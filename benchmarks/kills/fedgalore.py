@@ -151,7 +151,7 @@ class _Run:
         return hashlib.sha256(b"".join(name.encode() + weights[name].tobytes() for name in sorted(weights))).hexdigest()
 
     def _get(self, path: str) -> Any:
-        """None when nobody answers, or says that it can not now."""
+        """None when nobody answers, or says that it cannot now."""
         try:
             answer = httpx.get(f"{self._url}{path}", timeout=10)
         except httpx.TransportError:

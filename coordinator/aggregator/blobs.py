@@ -25,7 +25,8 @@ from fedgalore.aggregation import aggregate_group, groups, screened, spent
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, GroupResult, Lookup, Reader, Round, nothing
 from fedgalore.model import folder as model_folder
-from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.task import TaskModel
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
@@ -34,7 +35,7 @@ from protos.codec import SafetensorsWriter, TensorFile, open_update
 
 
 class PreparationError(ValueError):
-    """The job's model can not be used; the message names the field and the remedy."""
+    """The job's model cannot be used; the message names the field and the remedy."""
 
 
 class UpdatesDamaged(Exception):

@@ -105,7 +105,7 @@ class Doorkeeper:
         """Takes a client's own key for a join token. A second time with the same key changes nothing.
 
         Raises:
-            NotAllowed: the token is not good for this client, or can not be taken here.
+            NotAllowed: the token is not good for this client, or cannot be taken here.
         """
         self._refuse_plaintext()
         now = self._clock()
@@ -121,7 +121,7 @@ class Doorkeeper:
         tell("client enrolled", client=client, outcome=outcome)
 
     async def create_key(self, name: str, role: Role) -> tuple[ApiKey, str]:
-        """A new API key and its secret, which can not be read again."""
+        """A new API key and its secret, which cannot be read again."""
         self._refuse_plaintext()
         secret = new_secret(KEY)
         key = ApiKey(secret.id, name, role, secret.digest, self._clock())
@@ -140,7 +140,7 @@ class Doorkeeper:
         _log.info("API key revoked", key=key_id)
 
     async def create_join_token(self, client: str, valid_s: float) -> tuple[JoinToken, str]:
-        """A token by which this client can enrol once, and its secret, which can not be read again."""
+        """A token by which this client can enrol once, and its secret, which cannot be read again."""
         self._refuse_plaintext()
         secret, now = new_secret(JOIN_TOKEN), self._clock()
         for old in await self._store.join_tokens():

@@ -38,7 +38,7 @@ class AgentRegistry:
 
         Raises:
             ProtocolMismatch: telling both versions and which side to upgrade.
-            InvalidAgent: a name that can not be used, a data set without examples, or too many of them.
+            InvalidAgent: a name that cannot be used, a data set without examples, or too many of them.
             TooMany: no other client can be enrolled.
         """
         if protocol_version != PROTOCOL_VERSION:
@@ -63,7 +63,7 @@ class AgentRegistry:
         """Enters a client that is expected; False when it is known already.
 
         Raises:
-            InvalidAgent: a name that can not be used.
+            InvalidAgent: a name that cannot be used.
             TooMany: no other client can be enrolled.
         """
         check_name("name", client)
@@ -125,11 +125,11 @@ class AgentRegistry:
 
 
 def check_name(field: str, name: str) -> None:
-    """Raises `InvalidAgent` for what can not be the name of a client or a data set: names become parts of paths."""
+    """Raises `InvalidAgent` for what cannot be the name of a client or a data set: names become parts of paths."""
     try:
         _IDENTIFIER.validate_python(name)
     except ValidationError:
         raise InvalidAgent(
-            f"{field}: {name[:64]!r} can not be a name; use up to 63 letters, digits, dots, dashes and underscores, "
+            f"{field}: {name[:64]!r} cannot be a name; use up to 63 letters, digits, dots, dashes and underscores, "
             "a letter or digit first"
         ) from None

@@ -113,7 +113,7 @@ class ClientSide(EngineBase):
     async def client_failed(
         self, job_id: str, number: int, client: str, reason: str
     ) -> Literal["accepted", "duplicate"]:
-        """Notes that a client can not do its task; raises what `report` raises. A long reason loses its end."""
+        """Notes that a client cannot do its task; raises what `report` raises. A long reason loses its end."""
         reason = reason if len(reason) <= MOST_REASON else reason[: MOST_REASON - 1] + "…"
         return await self._stepper.tell(job_id, number, rounds.ClientFailed(client, reason))
 

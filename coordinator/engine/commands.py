@@ -80,7 +80,7 @@ class Engine(ClientSide, WorkSide):
         """The client of this name, and whether it is new: expected, but not seen yet.
 
         Raises:
-            InvalidAgent: a name that can not be used.
+            InvalidAgent: a name that cannot be used.
         """
         new = await self._agents.expect(client)
         return next(agent for agent in await self.agents() if agent.name == client), new

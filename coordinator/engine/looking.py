@@ -33,7 +33,7 @@ _Events = list[tuple[str, str, dict[str, Any]]]
 class EngineBase:
     """Jobs, rounds and agents as they are.
 
-    A job whose document can not be read is left out wherever many are looked at, and `JobUnreadable` where it is named.
+    A job whose document cannot be read is left out wherever many are looked at, and `JobUnreadable` where it is named.
     """
 
     def __init__(
@@ -110,6 +110,10 @@ class EngineBase:
         """Jobs that are not final, oldest first."""
         found = await self._store.load_many(await self._store.active_ids())
         return [jobs.explain(job, self._clock()) for job in found]
+
+    async def rounds_in_flight(self) -> set[tuple[str, int]]:
+        """Job id and number of every round in flight."""
+        return {(job.id, job.round.number) for job in await self.active_jobs() if job.round}
 
     async def rounds(self, job_id: str) -> _Rounds:
         """All rounds in order of their number, the one in flight last.

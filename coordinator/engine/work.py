@@ -47,7 +47,7 @@ class WorkSide(EngineBase):
         return await self.get(job_id)
 
     async def preparation_failed(self, job_id: str, reason: str) -> Job:
-        """The model can not be used; the job fails with this reason."""
+        """The model cannot be used; the job fails with this reason."""
         return (await self._stepper.drive(job_id, lambda job: jobs.PreparationFailed(reason)))[0]
 
     async def aggregated(
@@ -80,7 +80,7 @@ class WorkSide(EngineBase):
         return await self.get(job_id)
 
     async def aggregation_failed(self, job_id: str, number: int, reason: str) -> Job:
-        """Abandons a round whose updates can not be aggregated.
+        """Abandons a round whose updates cannot be aggregated.
 
         Raises:
             JobNotFound, RoundClosed

@@ -113,7 +113,7 @@ class Archive:
         path = PurePosixPath(name)
         taken = name in {member.name for member in self._members}
         if path.is_absolute() or ".." in path.parts or taken or len(name.encode()) > MAX_NAME_BYTES:
-            raise ArchiveError(f"{name!r} can not be a file of this archive")
+            raise ArchiveError(f"{name!r} cannot be a file of this archive")
         self._members.append(Member(name, parts))
 
     def _open(self, path: Path) -> int:

@@ -43,7 +43,7 @@ def read_checkpoint(path: Path) -> dict[str, Stored]:
     """The tensors of one file by name.
 
     Raises:
-        OSError: the file can not be read.
+        OSError: the file cannot be read.
     """
     data = np.memmap(path, dtype=np.uint8, mode="r")
     start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES].tobytes(), "little")

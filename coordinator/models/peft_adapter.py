@@ -41,7 +41,7 @@ def modules_to_save(plan: TrainingPlan, first: Mapping[str, Stored], base: Mappi
     new = {name for name, tensor in first.items() if name not in head and _sample(tensor) not in {*known, None}}
     if loose := sorted(name for name in head | new if "." not in name):
         raise NoAdapter(
-            f"{', '.join(loose)} belongs to no module of the model, so that PEFT can not carry it; "
+            f"{', '.join(loose)} belongs to no module of the model, so that PEFT cannot carry it; "
             "download the whole model instead"
         )
     modules = {name.partition(".")[0] for name in head} | {module_of(name) for name in new}

@@ -29,7 +29,7 @@ def local_folder(source: str) -> Path | None:
     except ModelFolderError as error:
         raise SourceError(str(error)) from error
     except (OSError, RuntimeError) as error:  # too long a name, a folder that is closed to us, an unknown ~user
-        raise SourceError(f"{source} can not be looked at ({error}); correct the path") from error
+        raise SourceError(f"{source} cannot be looked at ({error}); correct the path") from error
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise SourceError(f"the coordinator sees no folder {source}; give the path as the coordinator sees it")
     return None

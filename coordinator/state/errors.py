@@ -68,7 +68,7 @@ class NotReady(DomainError):
 
 
 class NoAdapter(DomainError):
-    """What a job trains can not be told as a LoRA adapter."""
+    """What a job trains cannot be told as a LoRA adapter."""
 
     code, http_status, grpc_status = "no_adapter", 409, "FAILED_PRECONDITION"
 
@@ -116,7 +116,7 @@ class InvalidJob(DomainError):
 
 
 class InvalidAgent(DomainError):
-    """A registration with a name or a data set that can not be used."""
+    """A registration with a name or a data set that cannot be used."""
 
     code, http_status, grpc_status = "invalid_agent", 422, "INVALID_ARGUMENT"
 

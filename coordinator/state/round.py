@@ -169,7 +169,7 @@ def _count(round: Round, now: float, policy: Policy) -> Round:
             round,
             Phase.ABANDONED,
             now,
-            f"{failures} of {size} clients failed, so min_clients ({policy.min_clients}) can not be reached: {causes}",
+            f"{failures} of {size} clients failed, so min_clients ({policy.min_clients}) cannot be reached: {causes}",
         )
     if overdue:
         return _move(

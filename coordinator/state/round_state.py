@@ -169,7 +169,7 @@ class ClientFailed:
 
 @dataclass(frozen=True)
 class UpdateLost:
-    """The client's accepted update, this very blob, can not be read any more."""
+    """The client's accepted update, this very blob, cannot be read any more."""
 
     client: str
     blob: BlobRef

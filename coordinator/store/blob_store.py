@@ -72,7 +72,7 @@ class BlobStore(Protocol):
         """Reads a blob through; whether it is there and its content is its name's.
 
         Raises:
-            OSError: it is there and can not be read.
+            OSError: it is there and cannot be read.
         """
 
     def discard_damaged(self, sha256: str) -> bool:
@@ -109,21 +109,21 @@ class BlobStore(Protocol):
         """Id of the state store that these blobs belong to; None: they are bound to none yet.
 
         Raises:
-            OSError: it can not be read.
+            OSError: it cannot be read.
         """
 
     def bind(self, store_id: str) -> str:
         """Binds the blobs to this state store unless they are bound already; the id that they are bound to.
 
         Raises:
-            OSError: the store can not be written.
+            OSError: the store cannot be written.
         """
 
     def check(self) -> None:
         """Writes, syncs and removes a byte.
 
         Raises:
-            OSError: the store can not be written.
+            OSError: the store cannot be written.
         """
 
 
@@ -134,7 +134,7 @@ class DirectoryBlobStore:
         """Makes the folders.
 
         Raises:
-            OSError: the root can not be made.
+            OSError: the root cannot be made.
         """
         self._blobs = root / "sha256"
         self._partial = root / "partial"

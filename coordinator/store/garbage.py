@@ -47,14 +47,14 @@ class Collector:
 
         Raises:
             NotBound: the blobs are not those of this state store.
-            RuntimeError: a job can not be read, so nobody knows what it needs.
+            RuntimeError: a job cannot be read, so nobody knows what it needs.
             StateUnavailable, OSError: one side does not answer.
         """
         job_ids = await self._store.job_ids(None, ALL_JOBS)
         changing = [job_id for job_id in job_ids if job_id not in self._jobs or not self._jobs[job_id].final]
         jobs = await self._store.load_many(changing)
         if unread := sorted(set(changing) - {job.id for job in jobs}):
-            raise RuntimeError(f"can not read {', '.join(unread)}; no blob is deleted while one may be needed there")
+            raise RuntimeError(f"cannot read {', '.join(unread)}; no blob is deleted while one may be needed there")
         for job in jobs:
             await self._look_at(job)
         # Last: a Redis that was emptied since the first line has lost its id as well.

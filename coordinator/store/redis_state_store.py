@@ -209,7 +209,7 @@ class RedisStateStore:
         return sorted(job_ids) if outcome == "known" else None
 
     async def busy(self, clients: Sequence[str]) -> set[str]:
-        """Those of the clients that a round in flight waits for. A job that can not be read keeps nobody."""
+        """Those of the clients that a round in flight waits for. A job that cannot be read keeps nobody."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for client in clients:
                 pipeline.smembers(self._tasks(client))
@@ -280,7 +280,7 @@ class RedisStateStore:
                 self._unreadable.add(job_id)
                 log.error("job_unreadable", job=job_id, reason=str(error))
             raise JobUnreadable(
-                f"the document of job {job_id} can not be read; run the version of this software that wrote it, or "
+                f"the document of job {job_id} cannot be read; run the version of this software that wrote it, or "
                 "restore it from a backup of Redis"
             ) from error
         self._unreadable.discard(job_id)

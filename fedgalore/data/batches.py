@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.model.inputs import Example
 from fedgalore.spec.job import JobSpec
 
 GROUPED_BATCHES = 8  # among which `group_by_length` sorts

@@ -30,7 +30,7 @@ _FIELD_LIMIT = 2**31 - 1  # csv refuses fields past 128 KiB by default; document
 
 
 class DataError(ValueError):
-    """Data that can not be trained on. The message names file, row, column and remedy."""
+    """Data that cannot be trained on. The message names file, row, column and remedy."""
 
     def __init__(
         self,

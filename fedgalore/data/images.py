@@ -13,7 +13,7 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 8
 
 
 class ImageError(ValueError):
-    """An image file that can not be used; the message names it and says why and what to do."""
+    """An image file that cannot be used; the message names it and says why and what to do."""
 
 
 def by_class(folder: Path) -> Iterator[tuple[str, str]]:
@@ -21,7 +21,7 @@ def by_class(folder: Path) -> Iterator[tuple[str, str]]:
 
     Raises:
         ImageError: a file lies beside the sub-folders.
-        OSError: the folder can not be listed.
+        OSError: the folder cannot be listed.
     """
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
@@ -71,7 +71,7 @@ def _inside(folder: Path, name: str, follow_links: bool) -> Path:
         path = (root / name).resolve()
         there = path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a name that no file can have
-        raise ImageError(f"image {name!r} can not be found ({error}); correct the name") from error
+        raise ImageError(f"image {name!r} cannot be found ({error}); correct the name") from error
     named = Path(name)
     follows = follow_links and ".." not in named.parts
     if named.is_absolute() or not (follows or path.is_relative_to(root)):
@@ -101,5 +101,5 @@ def _opened(path: Path, name: str) -> Iterator[Image.Image]:
         raise ImageError(f"image {name!r} is larger than is safe ({error}); make it smaller") from error
     except Exception as error:  # a decoder of a damaged file raises whatever it comes upon
         raise ImageError(
-            f"image {name!r} is damaged or can not be read ({error}); copy it again or remove it"
+            f"image {name!r} is damaged or cannot be read ({error}); copy it again or remove it"
         ) from error

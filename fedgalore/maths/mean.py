@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedgalore.spec.plan import factors_are_smaller
-
 
 @dataclass(frozen=True)
 class Aggregate:
@@ -31,10 +29,6 @@ class Aggregate:
     def leading(self, rank: int) -> Aggregate:
         """Only the columns that carry most."""
         return Aggregate(self.left[..., :rank], self.right[..., :rank, :])
-
-    @property
-    def is_smaller_than_dense(self) -> bool:
-        return factors_are_smaller(self.left.shape[-2], self.right.shape[-1], self.left.shape[-1])
 
 
 def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Aggregate:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedgalore.spec.layout import OVERSAMPLING
-
+OVERSAMPLING = 4  # columns of the range finder beyond the rank
 POWER_ITERATIONS = 2
 
 

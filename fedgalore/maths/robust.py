@@ -1,4 +1,4 @@
-"""Means over clients that a few of them can not pull away: coordinate by coordinate, every client alike.
+"""Means over clients that a few of them cannot pull away: coordinate by coordinate, every client alike.
 
 Yin, Chen, Ramchandran, Bartlett (2018), "Byzantine-robust distributed learning", arXiv 1803.01498. `stack (M, ...)`
 holds one tensor of every client. Example counts do not weigh here: a client could claim any number.

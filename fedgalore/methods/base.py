@@ -21,7 +21,7 @@ from fedgalore.maths.privacy import noise
 from fedgalore.maths.projector import orient
 from fedgalore.maths.robust import combine, combine_numbers
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.plan import Target, TrainingPlan
+from fedgalore.spec.plan import Target, TrainingPlan, factors_are_smaller
 
 if TYPE_CHECKING:
     from fedgalore.model.task import TaskModel
@@ -252,7 +252,7 @@ def change_in(target: Target, aggregate: Lookup) -> Tensor | None:
 def put_change(target: Target, change: Aggregate, index: int, rate: float, result: GroupResult) -> None:
     """Writes `rate` times one matrix of `change` as what goes down: factors where they are smaller, else a matrix."""
     left, right = change.left[index].cpu(), (rate * change.right[index]).cpu()
-    if change.is_smaller_than_dense:
+    if factors_are_smaller(target.d, target.k, left.shape[1]):
         result.aggregate[f"{target.name}/left"] = left.contiguous()
         result.aggregate[f"{target.name}/right"] = right.contiguous()
     else:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.base import GroupResult, LocalTraining, Reader, Round, Start
-from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.task import TaskModel
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import adapter_shapes
 from fedgalore.spec.method import LoRASpec

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 from transformers import GenerationConfig
 
-from fedgalore.model.inputs import Example, TaskError, TextInputs
+from fedgalore.data.examples import Example
+from fedgalore.model.inputs import TaskError, TextInputs
 from fedgalore.model.precision import passes_in
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.job import JobSpec
@@ -58,7 +59,7 @@ def matches(kind: Literal["text", "number"], generated: str, completion: str) ->
 
 
 def check_exact_match(task: TaskModel, spec: JobSpec, examples: Sequence[Example]) -> None:
-    """Refuses what `evaluation.exact_match` can not be found for, if the job asks for it, before any work is done.
+    """Refuses what `evaluation.exact_match` cannot be found for, if the job asks for it, before any work is done.
 
     Raises:
         TaskError: the model has no room for answers, or a completion of an evaluated example holds no number.

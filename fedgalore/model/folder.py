@@ -72,7 +72,7 @@ def check(folder: Path, *, allow_pickle: bool = False) -> None:
     Raises:
         ModelFolderError: its weights are a pickle, it asks for code of its own or an adapter's base model, or a file
             in it names one outside of it.
-        OSError: a file can not be read.
+        OSError: a file cannot be read.
     """
     if (folder / "adapter_config.json").is_file():
         raise ModelFolderError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
+from fedgalore.data.examples import Example
 from fedgalore.data.images import ImageError, decode
 from fedgalore.spec.job import JobSpec
 
@@ -24,7 +25,6 @@ COLUMNS = {
     "image-classification": ("image", "label"),
 }
 
-Example = Mapping[str, Any]  # as fedgalore.data.examples reads it
 Batch = dict[str, Tensor]
 
 

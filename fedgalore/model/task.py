@@ -18,15 +18,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.model.folder import ModelFolderError, check, has_safetensors
-from fedgalore.model.inputs import IGNORED, Batch, Example, Inputs, TaskError, load_inputs
+from fedgalore.model.inputs import IGNORED, Batch, Inputs, TaskError, load_inputs
 from fedgalore.model.precision import passes_in
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.method import FedAvgSpec, MethodSpec
 from fedgalore.spec.plan import Dense, Target, TrainingPlan, ends_in, rank_of_module
-
-__all__ = ["Example", "TaskError", "TaskModel", "training_plan"]
 
 MISSING_SHARE = 0.1  # of the weights may be new (heads, poolers); with more, the folder holds another model
 # While it loads, transformers replaces methods of its classes; two threads at once leave them replaced for good. The

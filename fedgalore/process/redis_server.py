@@ -27,7 +27,7 @@ PORT_ATTEMPTS = 5
 
 
 class RedisServerError(RuntimeError):
-    """The server can not be had or does not start; the message says why."""
+    """The server cannot be had or does not start; the message says why."""
 
 
 def find_binary() -> str:

@@ -15,7 +15,7 @@ from fedgalore.spec.documents import DocumentError, printable, read_yaml
 
 
 class SettingsError(ValueError):
-    """Settings that can not be used; the message names each key and its remedy, one a line."""
+    """Settings that cannot be used; the message names each key and its remedy, one a line."""
 
 
 class MergedSettings(BaseSettings):
@@ -50,7 +50,7 @@ def with_secrets(values: dict[str, Any], prefix: str, names: Iterable[str]) -> d
     """The values of the environment, with secrets from the files that `<PREFIX><NAME>_FILE` variables name.
 
     Raises:
-        SettingsError: a secret is given twice, or its file can not be read.
+        SettingsError: a secret is given twice, or its file cannot be read.
     """
     found = dict(values)
     for name in names:
@@ -63,7 +63,7 @@ def with_secrets(values: dict[str, Any], prefix: str, names: Iterable[str]) -> d
         try:
             found[name] = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{variable}_FILE: {path} can not be read ({error}): name a readable file") from None
+            raise SettingsError(f"{variable}_FILE: {path} cannot be read ({error}): name a readable file") from None
     return found
 
 
@@ -74,14 +74,14 @@ def from_file(config: Path | None, shape: str) -> dict[str, Any]:
         shape: for the error, what the mapping looks like.
 
     Raises:
-        SettingsError: the file can not be read, or is no mapping.
+        SettingsError: the file cannot be read, or is no mapping.
     """
     if config is None:
         return {}
     try:
         document = read_yaml(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--config: {config} can not be read ({error}); name a readable YAML file") from None
+        raise SettingsError(f"--config: {config} cannot be read ({error}); name a readable YAML file") from None
     except DocumentError as error:
         raise SettingsError(f"--config: {config} is {error}") from None
     if document is None:

@@ -24,7 +24,7 @@ def expiry(certificate: Path) -> str | None:
     """What is to be said of a certificate's end: that it has come, or comes within 30 days; else None.
 
     Raises:
-        OSError, ValueError: it can not be read.
+        OSError, ValueError: it cannot be read.
     """
     from cryptography import x509
 

@@ -1,7 +1,7 @@
 """The job document: what a user posts, validated once and read everywhere.
 
 Pure pydantic: the coordinator's doors, the agents and the simulation all parse jobs with `JobSpec`, so the three
-can not disagree about a default. Unknown keys are refused. Durations are in seconds, sizes in bytes.
+cannot disagree about a default. Unknown keys are refused. Durations are in seconds, sizes in bytes.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ AGGREGATE_FORMAT = "fedgalore.aggregate.v1"
 STATE_FORMAT = "fedgalore.state.v1"
 WEIGHTS_FORMAT = "fedgalore.weights.v1"
 RESIDUE_FORMAT = "fedgalore.residue.v1"
-OVERSAMPLING = 4  # columns of a range sketch beyond the rank
+SKETCH_OVERSAMPLING = 4  # columns of a range sketch beyond the rank
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -178,7 +178,7 @@ def downlink_rank_at(method: FedGaLoreSpec, target: Target) -> int | None:
 
 def sketch_width(target: Target) -> int:
     """Columns of a range sketch: the rank and some more, so that the leading ones are found well."""
-    return min(target.d, target.rank + OVERSAMPLING)
+    return min(target.d, target.rank + SKETCH_OVERSAMPLING)
 
 
 def adapter_shapes(target: Target, rank: int) -> Shapes:

@@ -28,7 +28,7 @@ ClientRanks = Annotated[
 
 def _one_kind_of_rank(client_ranks: dict[str, int], rank_pattern: dict[str, int]) -> None:
     if client_ranks and rank_pattern:
-        raise ValueError("client_ranks and rank_pattern can not be combined; leave one of them out")
+        raise ValueError("client_ranks and rank_pattern cannot be combined; leave one of them out")
 
 
 MOMENTUM = (
@@ -157,7 +157,7 @@ class LoRASpec(Strict):
 
     @property
     def momentum(self) -> float:
-        """An adapter can not move along the last aggregate."""
+        """An adapter cannot move along the last aggregate."""
         return 0.0
 
     @model_validator(mode="after")

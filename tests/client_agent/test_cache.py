@@ -226,5 +226,5 @@ def test_a_work_folder_is_claimed_by_one_at_a_time(tmp_path):
     with claimed(tmp_path / "work"):
         pass
     (tmp_path / "file").touch()
-    with pytest.raises(WorkDirUnusable, match="can not be written"), claimed(tmp_path / "file"):
+    with pytest.raises(WorkDirUnusable, match="cannot be written"), claimed(tmp_path / "file"):
         pass

@@ -66,7 +66,7 @@ def test_a_file_that_holds_no_key_burns_no_token(tmp_path: Path, content: str) -
 
 def test_a_used_token_may_be_tidied_away(tmp_path: Path) -> None:
     file = tmp_path / "token"
-    with pytest.raises(SettingsError, match="join_token_file: .*token can not be read"):
+    with pytest.raises(SettingsError, match="join_token_file: .*token cannot be read"):
         line(settings(tmp_path, join_token_file=file))
     file.write_text("\n")
     with pytest.raises(SettingsError, match="join_token_file: .*token is empty"):
@@ -111,7 +111,7 @@ def test_no_key_travels_in_plaintext_beyond_this_machine(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"ca": "none.pem"}, "ca: .*none.pem can not be read"),
+        ({"ca": "none.pem"}, "ca: .*none.pem cannot be read"),
         ({"ca": "train.jsonl"}, "ca: .*train.jsonl is no PEM file"),
         ({"ca": "ca.pem", "tls_cert": "ca.pem"}, "certificate and key go together|is no certificate"),
         ({"tls_cert": "ca.pem", "tls_key": "ca.pem"}, "tls_cert: .* is plaintext: name the ca"),

@@ -104,5 +104,5 @@ def test_the_table_allows_exactly_these_events(state, event):
         assert after.reason
         assert (after.exit_code is not None) == (after.state is State.STOPPED)
     else:
-        with pytest.raises(IllegalEvent, match=f"can not happen while {state}"):
+        with pytest.raises(IllegalEvent, match=f"cannot happen while {state}"):
             advance(session, event)

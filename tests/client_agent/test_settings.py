@@ -102,7 +102,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
         ("[" * 100_000, "not valid YAML: nested too deeply"),
         ("- 1", "must be a mapping with the keys name"),
         ("# nothing yet", "(?m)^work_dir: "),
-        (None, "can not be read"),
+        (None, "cannot be read"),
     ],
 )
 def test_a_config_that_is_no_mapping_or_empty(tmp_path, content, word):

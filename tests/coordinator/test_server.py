@@ -119,7 +119,7 @@ async def test_an_aggregator_that_can_not_be_started_is_tried_again(
     monkeypatch.setattr(driver, "FIRST_DELAY_S", 0.05)
     with capture_logs() as logged:
         task = asyncio.create_task(driver.keep_aggregator({}))
-        assert "can not be started" in str((await until(logged, "aggregator_ended"))["reason"])
+        assert "cannot be started" in str((await until(logged, "aggregator_ended"))["reason"])
         program.write_text("#!/bin/sh\nexec /bin/cat\n")  # lives until its stdin closes
         program.chmod(0o755)
         await until(logged, "aggregator_started")

@@ -52,7 +52,7 @@ def test_a_secret_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load()
     monkeypatch.delenv("FEDGALORE_REDIS_URL")
     secret.unlink()
-    with pytest.raises(SettingsError, match="FEDGALORE_REDIS_URL_FILE: .* can not be read"):
+    with pytest.raises(SettingsError, match="FEDGALORE_REDIS_URL_FILE: .* cannot be read"):
         load()
 
 
@@ -103,7 +103,7 @@ def test_a_bad_file_is_refused(text: str, problem: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="--config: .*nowhere.yaml can not be read"):
+    with pytest.raises(SettingsError, match="--config: .*nowhere.yaml cannot be read"):
         load(tmp_path / "nowhere.yaml")
 
 

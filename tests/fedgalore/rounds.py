@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from fedgalore.aggregation import aggregate_group, groups
+from fedgalore.data.examples import Example
 from fedgalore.methods import method_of
 from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start, nothing
-from fedgalore.model.task import Example, TaskModel
+from fedgalore.model.task import TaskModel
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
 from fedgalore.training import Update, local_update

@@ -5,7 +5,8 @@ import safetensors.torch
 import torch
 
 from fedgalore.methods.base import Start
-from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.task import TaskModel
 from fedgalore.selection import choose_cohort
 from fedgalore.simulation import Site, simulate
 from fedgalore.training import TrainingError, local_update

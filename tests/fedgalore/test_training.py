@@ -7,7 +7,8 @@ from fedgalore.data.batches import batches
 from fedgalore.maths.projector import orient
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.base import Start
-from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.task import TaskModel
 from fedgalore.spec.layout import state_tensors
 from fedgalore.training import TrainingError, TrainingStopped, evaluate, local_update
 from tests.builders import a_spec

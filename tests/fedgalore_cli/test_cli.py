@@ -226,7 +226,7 @@ def test_errors_are_one_line_with_a_remedy(coordinator: Coordinator, tmp_path: P
     bad = tmp_path / "bad.yaml"
     bad.write_text(yaml.safe_dump(job_document(method={"rank": 0}, extra=1)))
     one_line(fedgalore("jobs", "submit", bad), "method.rank", "extra: unknown key", "[invalid_job]")
-    one_line(fedgalore("jobs", "submit", tmp_path / "nowhere.yaml"), "can not be read")
+    one_line(fedgalore("jobs", "submit", tmp_path / "nowhere.yaml"), "cannot be read")
     one_line(fedgalore("jobs", "get", "nope"), "[job_not_found]")
     one_line(fedgalore("jobs", "get", "../agents"), "[not_found]")
     one_line(fedgalore("jobs", "list", "--status", "done"), "status", "[invalid_request]")
@@ -265,7 +265,7 @@ def test_a_taken_port_is_one_line(coordinator: Coordinator, redis_url: str, tmp_
         check=False,
     )
     assert started.returncode == 1
-    assert "error: FEDGALORE_REST_PORT: can not listen" in started.stderr
+    assert "error: FEDGALORE_REST_PORT: cannot listen" in started.stderr
     assert "Traceback" not in started.stderr
 
 

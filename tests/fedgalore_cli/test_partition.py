@@ -158,7 +158,7 @@ def test_the_picture_names_the_split(table: Path, options: list[str], title: str
         ),
         (["--prompt", "question", "--completion", "text", "--text", "text"], "columns do not make examples"),
         (["--picture", "a.gif"], "--picture: a.gif ends in none of .png, .svg, .pdf"),
-        (["--picture", "/dev/null/a.png"], "--picture: /dev/null/a.png can not be written"),
+        (["--picture", "/dev/null/a.png"], "--picture: /dev/null/a.png cannot be written"),
         (["--test", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
     ],
 )

@@ -98,7 +98,7 @@ def test_exact_matches_are_shown_where_they_are_measured() -> None:
         (["--agent", "{0}/a.yaml", "--clients", "4"], "leave --clients or --agent out"),
         (["--agent", "{0}/a.yaml", "--split-seed", "0"], "--split-seed: the data of --agent"),
         (["--agent", "{0}/a.yaml"], "rounds.min_clients is 2, but there are 1 clients"),
-        (["--agent", "{0}/none.yaml"], "none.yaml can not be read"),
+        (["--agent", "{0}/none.yaml"], "none.yaml cannot be read"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(folder: Path, options: list[str], told: str) -> None:

@@ -195,7 +195,7 @@ class Fuzz:
         if not rows or not all(row["field"] and row["problem"] for row in rows):
             self.failures.append(f"nothing is told: {told}")
         if len(told.encode()) > LONGEST_ANSWER or not told.isprintable():
-            self.failures.append(f"can not be shown: {told[:2000]!r}")
+            self.failures.append(f"cannot be shown: {told[:2000]!r}")
         self.refused |= {re.sub(r"[0-9]+|[^ -~]|'[^']*'|.(?<=x)x+", "#", row["problem"])[:60] for row in rows}
 
 

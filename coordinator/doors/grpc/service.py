@@ -29,7 +29,7 @@ from coordinator.doors.grpc.guard import (
     sha256,
     text,
 )
-from coordinator.doors.grpc.uploads import PartialKey, Upload, received_bytes
+from coordinator.doors.grpc.uploads import Upload
 from coordinator.state.errors import (
     AgentNotFound,
     BlobLost,
@@ -44,6 +44,7 @@ from coordinator.state.errors import (
     WrongOffset,
 )
 from coordinator.store.credentials import bearer
+from coordinator.store.partials import PartialKey, received_bytes
 from fedgalore.process.faults import Fault, reach
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
@@ -274,7 +275,7 @@ async def serve(
     """Opens the agents' door with the standard health and reflection services; port 0 takes a free one.
 
     Raises:
-        OSError: the address can not be bound.
+        OSError: the address cannot be bound.
     """
     server = grpc.aio.server(options=_OPTIONS)
     federation = Federation(engine, blobs, doorkeeper)
@@ -289,7 +290,7 @@ async def serve(
         else:
             bound = server.add_secure_port(address, tls.grpc_credentials())
     except RuntimeError as error:
-        raise OSError(f"the agents' door can not listen on {host}:{port}: {error}") from error
+        raise OSError(f"the agents' door cannot listen on {host}:{port}: {error}") from error
     await server.start()
     for service in ("", SERVICE):
         await checks.set(service, health_pb2.HealthCheckResponse.SERVING)

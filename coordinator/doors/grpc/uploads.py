@@ -7,16 +7,15 @@ asyncio code runs them in threads.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import hashlib
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coordinator.state.errors import BlobNotFound, InvalidUpdate, RoundClosed, UploadInProgress, WrongOffset
+from coordinator.state.errors import InvalidUpdate, RoundClosed, UploadInProgress, WrongOffset
 from coordinator.state.round_state import BlobRef, UpdateReceipt
+from coordinator.store.partials import PartialKey, finished_file
 from fedgalore.process.faults import Fault, reach
 from protos.codec import LENGTH_BYTES, open_update
 
@@ -25,41 +24,9 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from coordinator.doors.grpc.update_check import Contents, Manifest
-    from coordinator.engine.commands import Engine
     from coordinator.store.blob_store import BlobStore
 
 _READ_BYTES = 2**20
-_PREFIX = "update"
-_SEPARATOR = "+"  # no job, client or hash has one
-
-
-@dataclass(frozen=True)
-class PartialKey:
-    """Names a partial file: one upload is (job, round, client, content)."""
-
-    job_id: str
-    round: int
-    client: str
-    sha256: str
-
-    def __str__(self) -> str:
-        return self.place + self.sha256
-
-    @property
-    def place(self) -> str:
-        """What the keys of all files of this client in this round begin with."""
-        return _SEPARATOR.join((_PREFIX, self.job_id, str(self.round), self.client, ""))
-
-
-def received_bytes(blobs: BlobStore, key: PartialKey, blob: BlobRef) -> int:
-    """How much of this upload the server holds; 0 for one it has not seen.
-
-    All of it when the call that brought it ended between the file's move to the blobs and its report to the round.
-    """
-    try:
-        return blobs.partial_path(str(key)).stat().st_size
-    except FileNotFoundError:
-        return blob.size_bytes if _finished(blobs, blob) else 0
 
 
 class Upload:
@@ -97,11 +64,11 @@ class Upload:
             UploadInProgress: another connection has this update in hand.
             WrongOffset: the file ends elsewhere.
         """
-        if not self._path.exists() and (finished := _finished(self._blobs, self._blob)):
+        if not self._path.exists() and (whole := finished_file(self._blobs, self._blob)):
             # Under two names for a while; it is complete, so nothing more is written to it. Where a disk knows no hard
             # links, the update is sent again.
             with suppress(OSError):
-                self._path.hardlink_to(finished)
+                self._path.hardlink_to(whole)
         self._file = _locked(self._path)
         for other in self._blobs.partial_keys():
             if other.startswith(self._key.place) and other != str(self._key):
@@ -189,33 +156,6 @@ class Upload:
 
     def _discard(self) -> None:
         self._path.unlink(missing_ok=True)
-
-
-def _finished(blobs: BlobStore, blob: BlobRef) -> Path | None:
-    """The blob's file if the store has it at this size."""
-    try:
-        path = blobs.path(blob.sha256)
-        return path if path.stat().st_size == blob.size_bytes else None
-    except (BlobNotFound, FileNotFoundError):  # the latter: swept just now
-        return None
-
-
-async def clean_partials(blobs: BlobStore, engine: Engine) -> int:
-    """Removes partial files of rounds that are not in flight, and tells how many; the driver calls it now and then.
-
-    Raises:
-        StateUnavailable: nothing was removed.
-    """
-    # Files first: a round that opens after the look at the jobs has none among them.
-    keys = [key for key in await asyncio.to_thread(blobs.partial_keys) if key.startswith(_PREFIX + _SEPARATOR)]
-    if not keys:
-        return 0
-    in_flight = {(job.id, str(job.round.number)) for job in await engine.active_jobs() if job.round}
-    stale = [key for key in keys if tuple(key.split(_SEPARATOR)[1:3]) not in in_flight]
-    for key in stale:
-        await asyncio.to_thread(blobs.partial_path(key).unlink, missing_ok=True)
-        reach(Fault.PARTIALS_CLEANED)
-    return len(stale)
 
 
 def _locked(path: Path) -> BinaryIO:

@@ -54,7 +54,7 @@ class Metrics:
         """All metrics in Prometheus' text format.
 
         Raises:
-            StateUnavailable: the state can not be read.
+            StateUnavailable: the state cannot be read.
         """
         statuses: Tally[str] = Tally(dict.fromkeys(Status, 0))
         totals = _Totals(Tally(committed=0, abandoned=0), Tally(up=0, down=0))

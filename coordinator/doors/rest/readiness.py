@@ -63,7 +63,7 @@ class Probe:
             async with asyncio.timeout(TIMEOUT_S):
                 configured = await self._redis.config_get("append*")
         except (RedisError, OSError, TimeoutError):
-            warnings.append("redis: can not tell whether commits survive a crash, CONFIG GET is not allowed")
+            warnings.append("redis: cannot tell whether commits survive a crash, CONFIG GET is not allowed")
             return Check(ok=True, detail="answers; durability unknown")
         told = ", ".join(f"{name} {configured.get(name)}" for name in ("appendonly", "appendfsync"))
         if (configured.get("appendonly"), configured.get("appendfsync")) != ("yes", "always"):
@@ -75,7 +75,7 @@ class Probe:
             async with asyncio.timeout(TIMEOUT_S):
                 await asyncio.to_thread(self._blobs.check)
         except (OSError, TimeoutError) as error:
-            return Check(ok=False, detail=f"can not be written ({error or 'too slow'}): check blob_dir and its disk")
+            return Check(ok=False, detail=f"cannot be written ({error or 'too slow'}): check blob_dir and its disk")
         return Check(ok=True, detail="writable")
 
     async def _check_binding(self, warnings: list[str]) -> Check:
@@ -93,4 +93,4 @@ def _odd(certificate: Path) -> str | None:
     try:
         return expiry(certificate)
     except (OSError, ValueError) as error:
-        return f"{certificate} can not be read ({error})"
+        return f"{certificate} cannot be read ({error})"

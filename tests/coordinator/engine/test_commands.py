@@ -182,7 +182,7 @@ async def test_registration_refuses_what_can_not_work(engine: Engine) -> None:
         await engine.register("a", PROTOCOL_VERSION + 1, "9", {"reviews": 1})
     with pytest.raises(ProtocolMismatch, match="upgrade the agent"):
         await engine.register("a", PROTOCOL_VERSION - 1, "0", {"reviews": 1})
-    with pytest.raises(InvalidAgent, match=r"client: 'a/b' can not be a name"):
+    with pytest.raises(InvalidAgent, match=r"client: 'a/b' cannot be a name"):
         await engine.register("a/b", PROTOCOL_VERSION, "0.1", {})
     with pytest.raises(InvalidAgent, match=r"datasets\.reviews: has no training examples"):
         await engine.register("a", PROTOCOL_VERSION, "0.1", {"reviews": 0})

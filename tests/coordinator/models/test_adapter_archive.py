@@ -177,7 +177,7 @@ def test_any_method_s_result_is_told(
     assert result.weights.keys() == layout.weights_tensors(house.job.parsed, house.plan).keys()
     version = house.version(result.weights)
     assert close(load(house.adapter(version, ALL), monkeypatch), house.full_model(version))
-    # Two rounds of two clients at rank 2 can not make a change of more than rank 8.
+    # Two rounds of two clients at rank 2 cannot make a change of more than rank 8.
     assert (card_of(house.adapter(version, 8))["energy_kept"] == 1) == (kind != "fedavg")
 
 

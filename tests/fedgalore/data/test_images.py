@@ -104,9 +104,9 @@ def test_links_out_of_the_folder_are_followed_where_the_site_says_so(tmp_path: P
     [
         ("absent.png", "'absent.png' is not a file in "),
         (".", "'.' is not a file in "),
-        ("a\0.png", "can not be found"),
+        ("a\0.png", "cannot be found"),
         ("loop.png", "loop.png"),
-        ("x" * 300 + ".png", "can not be found"),
+        ("x" * 300 + ".png", "cannot be found"),
         (" ", "empty text"),
         (None, "expected text, found nothing"),
         ({"bytes": "", "path": "a.png"}, "expected text, found a dict"),
@@ -183,8 +183,8 @@ def test_files_that_are_no_sound_images_are_refused_when_the_data_is_read(tmp_pa
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n",
             "is no image of a known",
         ),
-        "cut.png": (whole[: len(whole) // 2], "is damaged or can not be read"),
-        "flipped.png": (bytes(flipped), "is damaged or can not be read"),
+        "cut.png": (whole[: len(whole) // 2], "is damaged or cannot be read"),
+        "flipped.png": (bytes(flipped), "is damaged or cannot be read"),
         "bomb.png": (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b""), "larger than is safe"),
     }
     for name, (data, words) in bad.items():
@@ -237,5 +237,5 @@ def test_a_cut_image_whose_header_is_sound_is_refused_when_it_is_decoded(tmp_pat
     path = picture(tmp_path / "a.jpg", noise(64, 64, 3))
     path.write_bytes(path.read_bytes()[:1500])
     (example,) = read_examples(table(tmp_path, "a.jpg"))
-    with pytest.raises(ImageError, match=r"a\.jpg' is damaged or can not be read .*truncated.*copy it again"):
+    with pytest.raises(ImageError, match=r"a\.jpg' is damaged or cannot be read .*truncated.*copy it again"):
         decode(Path(example["image"]))

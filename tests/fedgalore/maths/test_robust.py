@@ -1,4 +1,4 @@
-"""A few clients can not pull the model away: against NumPy and SciPy, and on whole rounds of real updates."""
+"""A few clients cannot pull the model away: against NumPy and SciPy, and on whole rounds of real updates."""
 
 import numpy as np
 import pytest

@@ -15,8 +15,9 @@ from fedgalore.data.batches import batches
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods import method_of
 from fedgalore.methods.base import Start
+from fedgalore.model.inputs import TaskError
 from fedgalore.model.precision import passes_in
-from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.model.task import TaskModel
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.layout import aggregate_tensors
 from fedgalore.training import TrainingError, TrainingStopped, evaluate, local_update

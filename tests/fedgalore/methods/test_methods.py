@@ -15,7 +15,7 @@ from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.base import Start, change_in, orient_back
 from fedgalore.model.task import TaskModel
 from fedgalore.simulation import Site, simulate
-from fedgalore.spec.layout import OVERSAMPLING, size_bytes, update_tensors, weights_tensors
+from fedgalore.spec.layout import SKETCH_OVERSAMPLING, size_bytes, update_tensors, weights_tensors
 from fedgalore.training import local_update
 from tests.builders import a_spec
 from tests.fedgalore.conftest import sentences
@@ -163,7 +163,7 @@ def test_a_shared_basis_is_the_range_of_the_mean_gradient(tiny_bert):
     for target in task.plan.targets:
         assert torch.equal(result.weights[target.name], weights[target.name])  # nothing to train in yet
         generator = torch.Generator().manual_seed(derive_seed(spec.seed, "range sketch", 1, target.name))
-        test_matrix = torch.randn(target.k, min(target.d, 3 + OVERSAMPLING), generator=generator)
+        test_matrix = torch.randn(target.k, min(target.d, 3 + SKETCH_OVERSAMPLING), generator=generator)
         sketch = sum(n / 24 * gradients[c][target.name].double() @ test_matrix.double() for c, n in COUNTS.items())
         expected = torch.linalg.svd(sketch)[0][:, :3]
         basis = result.state[f"{target.name}/reference"].double()

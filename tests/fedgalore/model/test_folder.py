@@ -16,7 +16,8 @@ import torch
 from coordinator.aggregator import blobs as aggregation
 from coordinator.store.blob_store import DirectoryBlobStore
 from fedgalore.model.folder import ModelFolderError, check, check_links, check_name, files
-from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.task import TaskModel
 from tests.fedgalore.conftest import classifier
 
 

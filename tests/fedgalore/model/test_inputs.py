@@ -137,7 +137,7 @@ def test_an_image_that_is_damaged_meanwhile_is_named_with_its_row(tiny_vit, tmp_
     task = TaskModel.load(image_classifier(), tiny_vit)
     path = Path(examples[1]["image"])
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(TaskError, match=rf"row 2: image '{path}' is damaged or can not be read .*; copy it again"):
+    with pytest.raises(TaskError, match=rf"row 2: image '{path}' is damaged or cannot be read .*; copy it again"):
         task.collate(examples)
     path.unlink()
     with pytest.raises(TaskError, match=r"row 2: image .*No such file"):

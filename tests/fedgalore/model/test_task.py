@@ -13,7 +13,8 @@ import torch.nn.functional as F
 import transformers
 from PIL import Image
 
-from fedgalore.model.task import TaskError, TaskModel
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.task import TaskModel
 from fedgalore.spec.plan import Dense, Target
 from tests.fedgalore.conftest import (
     CLASSES,

@@ -68,7 +68,7 @@ def test_a_spec_survives_json_and_yaml():
         ),
         ({"server": {"clip_norm": 0}}, ["server.clip_norm", "greater than 0"]),
         ({"method": {"kind": "fedit", "client_ranks": {"a": 2}}}, ["method", "fedit averages factors", "kind: flora"]),
-        ({"method": {"client_ranks": {"a": 2}, "rank_pattern": {"b": 3}}}, ["method", "can not be combined"]),
+        ({"method": {"client_ranks": {"a": 2}, "rank_pattern": {"b": 3}}}, ["method", "cannot be combined"]),
         ({"method": {"client_ranks": {"a": 0}}}, ["method.client_ranks.a", "greater than or equal to 1"]),
         ({"method": {"kind": "fedex_lora"}, "server": {"learning_rate": 0.5}}, ["server.learning_rate", "at 1"]),
         ({"method": {"state_sync": "mean"}}, ["method.state_sync", "'ajive', 'average', 'reset' or 'local'"]),

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from coordinator.doors.grpc.service import serve
-from coordinator.doors.grpc.uploads import clean_partials
+from coordinator.store.partials import clean_partials
 from fedgalore.process.redis_server import RedisServer
 from fedgalore.spec.layout import update_tensors
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, federation_pb2_grpc
@@ -200,11 +200,11 @@ async def test_a_closed_round_takes_nothing_and_its_partial_files_go(house: Hous
     content = sample.bytes_in(house.tmp)
     async with told(Code.OUT_OF_RANGE):
         await house.submit(sample, content[:600], blob=ref(content))
-    assert await clean_partials(house.blobs, house.engine) == 0
+    assert await clean_partials(house.blobs, house.engine.rounds_in_flight) == 0
     await house.engine.cancel(job.id)
     async with told(Code.FAILED_PRECONDITION, "closed"):
         await house.submit(sample, content, offset=600)
-    assert await clean_partials(house.blobs, house.engine) == 1
+    assert await clean_partials(house.blobs, house.engine.rounds_in_flight) == 1
     assert house.blobs.partial_keys() == []
 
 

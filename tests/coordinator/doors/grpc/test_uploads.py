@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.doors.grpc.uploads import PartialKey, Upload, received_bytes
+from coordinator.doors.grpc.uploads import Upload
 from coordinator.state.errors import BlobNotFound, InvalidUpdate, RoundClosed, UploadInProgress, WrongOffset
 from coordinator.state.round_state import BlobRef, UpdateReceipt
 from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.partials import PartialKey, received_bytes
 from fedgalore.spec.plan import TensorSpec
 from protos.codec import open_update, read_header
 from tests.coordinator.doors.grpc.updates import Sample, ref
