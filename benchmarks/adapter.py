@@ -65,7 +65,7 @@ def download(archive: Archive, to: Path) -> float:
 
 def accuracy(spec: JobSpec, model: Any, inputs: Inputs, sites: Sequence[Site]) -> float:
     task = TaskModel(spec, model, inputs, torch.device("cpu"))
-    return sum(evaluate(task, spec, site.test)["accuracy"] for site in sites) / len(sites)
+    return sum(evaluate(task, site.test)["accuracy"] for site in sites) / len(sites)
 
 
 def main() -> None:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.methods.base import Start
 from fedgalore.model.task import TaskModel
+from fedgalore.rounds import LocalRound
 from fedgalore.simulation import Site
-from fedgalore.spec.job import JobSpec
 from fedgalore.training import Update, local_update
 
 SCALE = 100.0
@@ -50,16 +49,14 @@ class _Scaled:
         return SCALE * loss, count, hits
 
 
-def _scaled_gradients(task: TaskModel, *arguments: Any) -> Update:
-    return local_update(_Scaled(task), *arguments)  # type: ignore[arg-type]
+def _scaled_gradients(round: LocalRound, examples: Sequence[Example]) -> Update:
+    return local_update(replace(round, task=_Scaled(round.task)), examples)  # type: ignore[arg-type]
 
 
-def _noise(
-    task: TaskModel, spec: JobSpec, examples: Sequence[Example], client: str, round_number: int, start: Start
-) -> Update:
+def _noise(round: LocalRound, examples: Sequence[Example]) -> Update:
     """Gaussian noise of each tensor's own norm; second moments are noise of their own mean, not negative."""
-    update = local_update(task, spec, examples, client, round_number, start)
-    generator = torch.Generator().manual_seed(derive_seed(spec.seed, "noise", client, round_number))
+    update = local_update(round, examples)
+    generator = torch.Generator().manual_seed(derive_seed(round.spec.seed, "noise", round.client, round.number))
     tensors = {}
     for name, tensor in update.tensors.items():
         drawn = torch.randn(tensor.shape, generator=generator)

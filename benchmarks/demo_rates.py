@@ -14,7 +14,7 @@ import torch
 from fedgalore.data.examples import Example
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import parse
-from fedgalore.spec.method import KINDS
+from fedgalore.spec.registry import methods
 from fedgalore_cli.demo.job import job_document
 from fedgalore_cli.demo.sites import DemoSite, validation_sites
 
@@ -44,7 +44,7 @@ def validated(sites: list[DemoSite], kind: str, rate: float, rounds: int, seed: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kinds", nargs="+", choices=KINDS)
+    parser.add_argument("kinds", nargs="+", choices=tuple(methods()))
     parser.add_argument("--rates", type=float, nargs="+", default=GRID)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)

@@ -65,7 +65,7 @@ def perform(run: Run, data_folder: Path, cache: Path) -> Result:
     try:
         sites, held_out = sites_of(run, found), {"validation": found.validation}
         result = simulate(without_generation(spec), folder, sites, on_round=note, held_out=held_out)
-        test = _rounded(evaluate(result.task, spec, found.test))
+        test = _rounded(evaluate(result.task.under(spec), found.test))
     except TrainingError as error:
         failure = str(error)
     names = sorted({name for row in statistics for name in row})

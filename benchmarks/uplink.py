@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from fedgalore.maths.projector import orient
-from fedgalore.methods.base import Start
 from fedgalore.model.task import TaskModel
+from fedgalore.rounds import LocalRound, Start
 from fedgalore.spec.job import parse
 from fedgalore.spec.layout import update_tensors
 from fedgalore.training import local_update
@@ -39,7 +39,7 @@ def main() -> None:
     site = demo_sites(4, 0.1, 0)[0]
     examples = [{**row, "text_pair": None, "label": int(row["label"]), "row": 0} for row in site.train]
     before = task.weights()
-    update = local_update(task, spec, examples, site.name, 1, Start(before))
+    update = local_update(LocalRound(task, site.name, 1, Start(before)), examples)
     after = task.weights()
     tensors = update_tensors(spec, task.plan, site.name, 1)
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import structlog
-from pydantic import ValidationError
 
 from client_agent.cache import Blob, Cache, find_local, hash_file
 from client_agent.data import LocalData, Split
@@ -20,7 +20,7 @@ from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
 from fedgalore.process.faults import Fault, reach
-from fedgalore.spec.job import JobSpec, explain
+from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.plan import TrainingPlan
 from protos import federation_pb2 as pb
 
@@ -61,7 +61,7 @@ class Assignment:
 
     async def prepare(self) -> None:
         """Makes the trainer hold exactly the weights of the task's model version; fetches the state to train from."""
-        task, site, spec = self._task, self._site, self._spec()
+        task, site, spec = self._task, self._site, self._spec
         held_out = self._held_out(spec)
         opened = await site.thread.run(lambda trainer: trainer.job_id == task.job_id)
         if not opened:
@@ -70,7 +70,7 @@ class Assignment:
             await site.thread.run(lambda trainer: trainer.open(task.job_id, spec, plan, folder))
         if held_out is not None:
             split = held_out  # for the lambda, which would not know that it is there
-            await site.thread.run(lambda trainer: trainer.check(spec, split))
+            await site.thread.run(lambda trainer: trainer.check(split))
         await self._bring_weights()
         await site.thread.run(lambda trainer: trainer.reset())
         reach(Fault.WEIGHTS_HELD)
@@ -79,7 +79,7 @@ class Assignment:
 
     async def evaluate(self) -> None:
         """Measures the received model on this site's data and reports it."""
-        spec = self._spec()
+        spec = self._spec
         split = self._held_out(spec)
         if split is None:
             if self._trains:  # training without measuring beats not training
@@ -87,7 +87,7 @@ class Assignment:
             raise CannotTrain(f"data.{spec.data.name}.test: this site has no test split; add it to the agent's config")
         held_out = split
         thread = self._site.thread
-        examples, metrics = await thread.run(lambda trainer: trainer.evaluate(spec, held_out, thread.goes_on))
+        examples, metrics = await thread.run(lambda trainer: trainer.evaluate(held_out, thread.goes_on))
         reach(Fault.EVALUATED)
         evaluation = pb.Evaluation(model_version=self._task.model_version, examples=examples, metrics=metrics)
         answer = await self._site.transport.report(self.report(stage="evaluate", evaluation=evaluation))
@@ -99,14 +99,12 @@ class Assignment:
 
     async def train(self) -> None:
         """Trains on this site's data; the update's file lies on disk afterwards."""
-        spec, site = self._spec(), self._site
+        spec, site = self._spec, self._site
         split, client, number = self._local_data(spec).train, site.settings.name, self._task.round
         own = site.cache.last_kept(client, self._task.job_id, self._task.last_contribution)
         keep = site.cache.kept(client, self._task.job_id, self._task.model_version + 1)
         await site.thread.run(
-            lambda trainer: trainer.train(
-                spec, split, client, number, self._state, own, self._on_step, self._update, keep
-            )
+            lambda trainer: trainer.train(split, client, number, self._state, own, self._on_step, self._update, keep)
         )
 
     async def upload(self) -> None:
@@ -150,12 +148,13 @@ class Assignment:
             failure=failure,
         )
 
+    @cached_property
     def _spec(self) -> JobSpec:
+        """Parsed once a job: its tasks bring the same text."""
         try:
-            return JobSpec.model_validate_json(self._task.spec_json)
-        except ValidationError as error:
-            rows = "; ".join(f"{row['field']}: {row['problem']}" for row in explain(error))
-            raise CannotTrain(f"this version of the agent does not know such a job; upgrade it ({rows})") from None
+            return _parsed(self._task.spec_json)
+        except ValueError as error:  # of the document, or of its JSON
+            raise CannotTrain(f"this version of the agent does not know such a job; upgrade it ({error})") from None
 
     def _local_data(self, spec: JobSpec) -> LocalData:
         data = self._site.data.get(spec.data.name)
@@ -197,7 +196,7 @@ class Assignment:
         begins = version is None and task.model_version == 0
         if begins and await thread.run(lambda trainer: trainer.begin(task.weights.sha256)):
             return
-        has_momentum = bool(self._spec().method.momentum)
+        has_momentum = bool(self._spec.method.momentum)
         follows = version is not None and version + 1 == task.model_version and drift < MOST_DRIFT
         smaller = has_momentum or task.aggregate.size_bytes < task.weights.size_bytes
         if task.HasField("aggregate") and follows and smaller:
@@ -217,6 +216,11 @@ class Assignment:
         self._progress = step, loss
         reach(Fault.TRAINED_STEP)
         return self._site.thread.goes_on()
+
+
+@lru_cache(maxsize=8)
+def _parsed(spec_json: str) -> JobSpec:
+    return parse(json.loads(spec_json))
 
 
 def _blob(reference: pb.BlobRef) -> Blob:

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from client_agent.data import Split
 from client_agent.errors import CannotTrain
-from fedgalore.aggregation import apply_aggregate
-from fedgalore.methods import method_of
-from fedgalore.methods.base import Start
+from fedgalore.aggregation import apply_aggregate, first_version
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.process.faults import Fault, reach
+from fedgalore.rounds import LocalRound, Start
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, update_tensors, weights_tensors
 from fedgalore.spec.plan import TensorSpec, TrainingPlan
@@ -68,7 +67,7 @@ class Trainer:
         """Right after `open`: takes what that built as version 0 if it is, bit for bit, so that nobody fetches it."""
         task = self._open_task()
         assert self.version is None
-        weights = task.weights() | method_of(task.spec).carried(task.spec, task.plan)
+        weights = first_version(task)
         if _weights_sha256(task, weights, {"format": WEIGHTS_FORMAT, "version": "0"}) != weights_sha256:
             return False
         self._weights, self.version = weights, 0
@@ -102,26 +101,23 @@ class Trainer:
         with _in_words():
             self._open_task().load_weights(self._weights)
 
-    def check(self, spec: JobSpec, split: Split) -> None:
+    def check(self, split: Split) -> None:
         """Refuses a split that the job cannot evaluate exact match on, before any training."""
         with _in_words(split):
-            check_exact_match(self._open_task(), spec, split.examples)
+            check_exact_match(self._open_task(), split.examples)
 
-    def evaluate(
-        self, spec: JobSpec, split: Split, goes_on: Callable[[], bool] | None = None
-    ) -> tuple[int, dict[str, float]]:
+    def evaluate(self, split: Split, goes_on: Callable[[], bool] | None = None) -> tuple[int, dict[str, float]]:
         """Number of examples and metrics of the model as it is.
 
         Raises:
             TrainingStopped: `goes_on`, asked before each batch, answered False.
         """
         with _in_words(split):
-            metrics = evaluate(self._open_task(), spec, split.examples, goes_on)
-        return len(split.examples[: spec.evaluation.max_examples]), metrics
+            metrics = evaluate(self._open_task(), split.examples, goes_on)
+        return len(split.examples[: self._open_task().spec.evaluation.max_examples]), metrics
 
     def train(
         self,
-        spec: JobSpec,
         split: Split,
         client: str,
         round_number: int,
@@ -147,16 +143,16 @@ class Trainer:
         task, made = self._open_task(), self._makes()
         with _in_words(split):
             start = Start(self._weights, _tensors(open_update(state)) if state else {}, _kept(own), self._last)
-            update = local_update(task, spec, split.examples, client, made, start, on_step)
+            update = local_update(LocalRound(task, client, made, start), split.examples, on_step)
         with _in_words():
             if update.kept:  # before the update, so that a delivered one never lacks it
                 shapes = {name: TensorSpec("F32", tuple(tensor.shape)) for name, tensor in update.kept.items()}
                 _write_synced(keep, shapes, update.kept, {})
                 reach(Fault.KEPT_WRITTEN)
-            self._write(update, spec, client, round_number, output)
+            self._write(update, client, round_number, output)
             reach(Fault.UPDATE_WRITTEN)
 
-    def _write(self, update: Update, spec: JobSpec, client: str, round_number: int, output: Path) -> None:
+    def _write(self, update: Update, client: str, round_number: int, output: Path) -> None:
         metadata = {
             "format": UPDATE_FORMAT,
             "job": str(self.job_id),
@@ -166,7 +162,8 @@ class Trainer:
             "decay": repr(update.decay),
             "metrics": json.dumps(update.metrics, sort_keys=True),
         }
-        tensors = update_tensors(spec, self._open_task().plan, client, self._makes())
+        task = self._open_task()
+        tensors = update_tensors(task.spec, task.plan, client, self._makes())
         _write_synced(output, tensors, update.tensors, metadata)
 
     def _makes(self) -> int:

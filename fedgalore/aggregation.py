@@ -1,24 +1,152 @@
-"""A round's updates into the next model version, for any method, group of tensors by group of tensors."""
+"""The next model version: from a version on a shelf and the clients' updates, into a sink.
+
+`next_version` is the only place where a round's updates become a version: the aggregator calls it on files, the
+simulation on dictionaries. It goes group by group of equal tensors, so its memory is a group's, not the model's.
+`apply_aggregate` is the client's step to the same version, with the same bits.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from math import inf, prod, sqrt
 from statistics import median
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from fedgalore.maths.mean import apply_dense
+from fedgalore import way_down
+from fedgalore.changes import nothing
+from fedgalore.maths.mean import Factors, apply_dense
 from fedgalore.maths.privacy import epsilon
-from fedgalore.methods import method_of
-from fedgalore.methods.base import GroupResult, Round
+from fedgalore.methods.halves import server_half
+from fedgalore.model.task import TaskModel
+from fedgalore.momentum import add_last_step
+from fedgalore.rounds import ClientTensors, GroupResult, ServerRound, Shelf
+from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.layout import update_tensors
-from fedgalore.spec.plan import Dense, Target, TrainingPlan
+from fedgalore.spec.plan import Dense, Target, TensorSpec, TrainingPlan
 
 GROUP_BYTES = 64 * 2**20  # of the clients' tensors that are combined at once
+
+
+class Part(NamedTuple):
+    """One file of a version: every tensor that it will hold, and what stands beside them."""
+
+    tensors: Mapping[str, TensorSpec]
+    metadata: Mapping[str, str]
+
+
+class Sink(Protocol):
+    """Takes a version as it is computed. Parts are "weights", "aggregate", and "state" and "residue" where kept."""
+
+    def open(self, parts: Mapping[str, Part]) -> None:
+        """Called once, before the first group."""
+
+    def put(self, group: GroupResult) -> None:
+        """What a group of tensors became; each tensor of each part comes in exactly one group."""
+
+
+@dataclass
+class TensorSink:
+    """A `Sink` of dictionaries, by tensor name; a `Shelf` of the same version reads from it."""
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    aggregate: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+    residue: dict[str, Tensor] = field(default_factory=dict)
+
+    def open(self, parts: Mapping[str, Part]) -> None:
+        """Dictionaries grow by themselves."""
+
+    def put(self, group: GroupResult) -> None:
+        self.weights |= group.weights
+        self.aggregate |= group.aggregate
+        self.state |= group.state
+        self.residue |= group.residue
+
+    def shelf(self) -> Shelf:
+        """The version for reading."""
+        return Shelf(self.weights.__getitem__, self.state.get, self.residue.get, self.aggregate.get)
+
+
+@dataclass(frozen=True)
+class NextVersion:
+    """What is to be said of a version beside its tensors.
+
+    `dropped`: by client why its update is not in the version; `statistics`: means over the target matrices.
+    """
+
+    version: int
+    decay: float
+    dropped: dict[str, str]
+    statistics: dict[str, float]
+
+
+def first_version(task: TaskModel) -> dict[str, Tensor]:
+    """The tensors of version 0, as `layout.weights_tensors` lists them; float32 on the CPU."""
+    return task.weights() | server_half(task.spec).carried(task.spec, task.plan)
+
+
+def next_version(
+    spec: JobSpec,
+    plan: TrainingPlan,
+    version: int,
+    shelf: Shelf,
+    updates: Sequence[ClientTensors],
+    sink: Sink,
+    *,
+    device: torch.device,
+    secret: str | None = None,
+) -> NextVersion:
+    """Makes version `version` of the version before and the clients' updates; the same input gives the same bits.
+
+    Args:
+        version: counts committed rounds, so it is at least 1; the clients' round number.
+        shelf: the version before.
+        updates: in any order; they are summed in the order of the clients' names.
+        secret: hexadecimal, of the noise of a job with privacy.
+    """
+    if not spec.method.momentum:
+        shelf = replace(shelf, last=nothing)  # what is not needed is not read
+    screened_round, dropped = screened(server_round(spec, version, shelf, updates, device, secret), plan)
+    clients = [client.client for client in screened_round.clients]
+    sink.open(parts_of(spec, plan, clients, version, screened_round.decay))
+    statistics = privacy_spent(spec, version)
+    for group in groups(plan, clients, spec):
+        result = aggregate_group(group, screened_round, shelf)
+        sink.put(result)
+        for key, values in result.statistics.items():
+            statistics.setdefault(key, []).extend(values)
+    means = {key: sum(values) / len(values) for key, values in statistics.items()}
+    return NextVersion(version, screened_round.decay, dropped, means)
+
+
+def server_round(
+    spec: JobSpec,
+    version: int,
+    shelf: Shelf,
+    updates: Sequence[ClientTensors],
+    device: torch.device,
+    secret: str | None = None,
+) -> ServerRound:
+    """The round that makes this version, before anybody's update is looked at."""
+    clients = sorted(updates, key=lambda update: update.client)
+    return ServerRound(spec, version, clients, shelf.weights, shelf.state, device, secret=secret)
+
+
+def parts_of(spec: JobSpec, plan: TrainingPlan, clients: Sequence[str], version: int, decay: float) -> dict[str, Part]:
+    """The files of a version that these clients' updates make; a part without tensors is none."""
+    parts = {
+        "weights": (layout.WEIGHTS_FORMAT, layout.weights_tensors(spec, plan)),
+        "aggregate": (layout.AGGREGATE_FORMAT, layout.aggregate_tensors(spec, plan, clients, version)),
+        "state": (layout.STATE_FORMAT, layout.state_tensors(spec, plan, version)),
+        "residue": (layout.RESIDUE_FORMAT, layout.residue_tensors(spec, plan)),
+    }
+    described = {"version": str(version), "decay": repr(decay)}
+    return {part: Part(tensors, {"format": name} | described) for part, (name, tensors) in parts.items() if tensors}
 
 
 def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterator[list[Target] | list[Dense]]:
@@ -26,8 +154,9 @@ def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterato
     by_shape = sorted(plan.targets, key=lambda t: (t.d, t.k, t.rank, t.name))
     for (d, k, _), same in groupby(by_shape, key=lambda t: (t.d, t.k, t.rank)):
         alike = list(same)
-        one = TrainingPlan((alike[0],), ())
-        sent = sum(prod(tensor.shape) for client in clients for tensor in update_tensors(spec, one, client, 2).values())
+        first = TrainingPlan((alike[0],), ())
+        files = [layout.update_tensors(spec, first, client, 2) for client in clients]
+        sent = sum(prod(tensor.shape) for tensors in files for tensor in tensors.values())
         whole = d * k * (len(clients) if spec.server.is_robust else 1)  # every client's change in the full space
         size = max(1, GROUP_BYTES // (8 * (sent + whole)))  # float64 inside
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
@@ -35,62 +164,50 @@ def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterato
         yield [item]
 
 
-def screened(this: Round, plan: TrainingPlan) -> tuple[Round, dict[str, str]]:
+def screened(round: ServerRound, plan: TrainingPlan) -> tuple[ServerRound, dict[str, str]]:
     """The round without the clients whose changes are too long, and those with the reasons; long ones are clipped.
 
     `server.drop_norm` and `server.clip_norm` are multiples of the median norm, `privacy.clip_norm` is a norm. What
     weight decay took is not part of a change. Reads every update once.
     """
-    drop, clip, privacy = this.spec.server.drop_norm, this.spec.server.clip_norm, this.spec.privacy
+    drop, clip, privacy = round.spec.server.drop_norm, round.spec.server.clip_norm, round.spec.privacy
     if drop is None and clip is None and privacy is None:
-        return this, {}
-    method = method_of(this.spec)
-    norms = []
-    for client in this.clients:
-        squared = sum(method.squared_norm(target, this, client) for target in plan.targets)
-        squared += sum(float(client.read(f"{item.name}/delta").double().square().sum()) for item in plan.dense)
-        norms.append(sqrt(squared))
+        return round, {}
+    norms = [_norm(round, client, plan) for client in round.clients]
     if privacy is not None:
         clips = tuple(min(1.0, privacy.clip_norm / norm) if norm else 1.0 for norm in norms)
-        return replace(this, clips=clips), {}
+        return replace(round, clips=clips), {}
     middle = median(norms)
     if middle == 0:  # most have changed nothing: there is nothing to compare with
-        return this, {}
+        return round, {}
     most = drop * middle if drop is not None else inf
     dropped = {
         client.client: f"its change is {norm / middle:.3g} times as long as the median one (server.drop_norm: {drop:g})"
-        for client, norm in zip(this.clients, norms, strict=True)
+        for client, norm in zip(round.clients, norms, strict=True)
         if norm > most
     }
-    kept = [(client, norm) for client, norm in zip(this.clients, norms, strict=True) if norm <= most]
+    kept = [(client, norm) for client, norm in zip(round.clients, norms, strict=True) if norm <= most]
     longest = clip * middle if clip is not None else inf
     clips = tuple(longest / norm if norm > longest else 1.0 for _, norm in kept)
-    return replace(this, clients=[client for client, _ in kept], clips=clips), dropped
+    return replace(round, clients=[client for client, _ in kept], clips=clips), dropped
 
 
-def spent(spec: JobSpec, version: int) -> dict[str, list[float]]:
-    """Statistics of a job with privacy: the epsilon that all versions up to this one have cost together."""
-    if spec.privacy is None:
-        return {}
-    return {"epsilon": [epsilon(spec.privacy.noise_multiplier, version, spec.privacy.delta)]}
-
-
-def aggregate_group(group: Sequence[Target] | Sequence[Dense], this: Round) -> GroupResult:
+def aggregate_group(group: Sequence[Target] | Sequence[Dense], round: ServerRound, shelf: Shelf) -> GroupResult:
     """The server's step for one group: what becomes of its tensors."""
+    result = GroupResult()
     targets = [item for item in group if isinstance(item, Target)]
-    method = method_of(this.spec)
-    result = method.aggregate(targets, this) if targets else GroupResult()
-    for target in targets:
-        result.weights |= method.apply(target, this.spec, this.weights, result.aggregate, this.decay)
+    if targets:
+        half = server_half(round.spec)
+        change = half.aggregate(targets, round, result)
+        if isinstance(change, Factors):
+            way_down.send_factors(targets, change, round, shelf, result)
+        elif change is not None:
+            way_down.send_matrices(targets, change, round, shelf, result)
+        for target in targets:
+            result.weights |= half.apply(target, round.spec, round.weights, result.aggregate, round.decay)
     for item in group:
         if isinstance(item, Dense):
-            changes = [client.read(f"{item.name}/delta").to(this.device) for client in this.clients]
-            change = (this.spec.server.learning_rate * this.change(item.name, changes)).cpu()
-            last = this.last(f"{item.name}/delta")
-            if last is not None:
-                change += this.spec.method.momentum * last
-            result.aggregate[f"{item.name}/delta"] = change
-            result.weights[item.name] = apply_dense(this.weights(item.name), 1.0, change)
+            _aggregate_dense(item, round, shelf, result)
     return result
 
 
@@ -104,10 +221,35 @@ def apply_aggregate(
         aggregate: as `layout.aggregate_tensors` lists it.
         decay: what the target weights are multiplied by first; the file's metadata has it.
     """
-    method = method_of(spec)
-    result: dict[str, Tensor] = {}
+    half = server_half(spec)
+    applied: dict[str, Tensor] = {}
     for target in plan.targets:
-        result |= method.apply(target, spec, weights.__getitem__, aggregate, decay)
+        applied |= half.apply(target, spec, weights.__getitem__, aggregate, decay)
     for item in plan.dense:
-        result[item.name] = apply_dense(weights[item.name], 1.0, aggregate[f"{item.name}/delta"])
-    return result
+        applied[item.name] = apply_dense(weights[item.name], 1.0, aggregate[f"{item.name}/delta"])
+    return applied
+
+
+def _aggregate_dense(item: Dense, round: ServerRound, shelf: Shelf, result: GroupResult) -> None:
+    """The mean change of a weight that is sent whole."""
+    name = f"{item.name}/delta"
+    changes = [client.read(name).to(round.device) for client in round.clients]
+    change = (round.spec.server.learning_rate * round.change(item.name, changes)).cpu()
+    add_last_step(change, shelf.last(name), round.spec.method.momentum)
+    result.aggregate[name] = change
+    result.weights[item.name] = apply_dense(round.weights(item.name), 1.0, change)
+
+
+def _norm(round: ServerRound, client: ClientTensors, plan: TrainingPlan) -> float:
+    """Of a client's whole change."""
+    half = server_half(round.spec)
+    squared = sum(half.squared_norm(target, round, client) for target in plan.targets)
+    squared += sum(float(client.read(f"{item.name}/delta").double().square().sum()) for item in plan.dense)
+    return sqrt(squared)
+
+
+def privacy_spent(spec: JobSpec, version: int) -> dict[str, list[float]]:
+    """Statistics of a job with privacy: the epsilon that all versions up to this one have cost together."""
+    if spec.privacy is None:
+        return {}
+    return {"epsilon": [epsilon(spec.privacy.noise_multiplier, version, spec.privacy.delta)]}

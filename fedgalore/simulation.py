@@ -13,12 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedgalore.aggregation import aggregate_group, groups, screened, spent
+from fedgalore.aggregation import TensorSink, first_version, next_version
 from fedgalore.data.examples import Example
-from fedgalore.methods import method_of
-from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start, nothing
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.task import TaskModel
+from fedgalore.rounds import LocalRound, Start
 from fedgalore.selection import choose_cohort
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
@@ -89,49 +88,47 @@ def simulate(
         raise ValueError(f"rounds.min_clients is {spec.rounds.min_clients}, but there are {len(sites)} clients")
     task = TaskModel.load(spec, folder, device)
     for examples in [*(_evaluated(spec, site) for site in sites), *(held_out or {}).values()]:
-        check_exact_match(task, spec, examples)
+        check_exact_match(task, examples)
     secret = secret or secrets.token_hex(32)
     by_name = {site.name: site for site in sites}
-    weights = task.weights() | method_of(spec).carried(spec, task.plan)
-    state: dict[str, Tensor] = {}
-    residue: dict[str, Tensor] = {}
-    last: dict[str, Tensor] = {}
+    version = TensorSink(weights=first_version(task))
     own: dict[str, dict[str, Tensor]] = {}
     before: Collection[str] = by_name  # whoever has the version before; version 0 is drawn at every site
     summed: Collection[str] = by_name  # whose updates are in it
     records: list[RoundRecord] = []
-    for version in range(spec.rounds.count + 1):
-        number = version + 1  # rounds count from 1, as the coordinator's do
-        final = version == spec.rounds.count
+    for model_version in range(spec.rounds.count + 1):
+        number = model_version + 1  # rounds count from 1, as the coordinator's do
+        final = model_version == spec.rounds.count
         names = sorted(by_name) if final else choose_cohort(by_name, spec.rounds.cohort_size, spec.seed, number)
         up, down = (0, 0) if final else _traffic(spec, task, names, before, summed, number)
-        record = RoundRecord(number, version, up_bytes=up, down_bytes=down)
-        if spec.evaluates(version) and held_out:
-            task.load_weights(weights)
-            record.held_out.update({name: evaluate(task, spec, examples) for name, examples in held_out.items()})
+        record = RoundRecord(number, model_version, up_bytes=up, down_bytes=down)
+        if spec.evaluates(model_version) and held_out:
+            task.load_weights(version.weights)
+            record.held_out.update({name: evaluate(task, examples) for name, examples in held_out.items()})
         updates: dict[str, Update] = {}
         for name in names:
             site = by_name[name]
-            if spec.evaluates(version) and (examples := _evaluated(spec, site)):
-                task.load_weights(weights)
-                record.evaluation[name] = evaluate(task, spec, examples)
+            if spec.evaluates(model_version) and (examples := _evaluated(spec, site)):
+                task.load_weights(version.weights)
+                record.evaluation[name] = evaluate(task, examples)
             if not final:
-                start = Start(weights, state, own.get(name, {}), last)
-                updates[name] = site.local_update(task, spec, site.train, name, number, start)
+                start = Start(version.weights, version.state, own.get(name, {}), version.aggregate)
+                updates[name] = site.local_update(LocalRound(task, name, number, start), site.train)
                 record.training[name] = updates[name].metrics
         if not final:
-            made, dropped = _aggregate(updates, weights, state, residue, last, task, number, secret)
-            record.dropped.update(dropped)
-            summed = updates.keys() - record.dropped.keys()
+            sent = [update.as_sent(name) for name, update in updates.items()]
+            shelf, version = version.shelf(), TensorSink()
+            made = next_version(spec, task.plan, number, shelf, sent, version, device=task.device, secret=secret)
+            record.dropped.update(made.dropped)
+            record.statistics.update(made.statistics)
+            summed = updates.keys() - made.dropped.keys()
             own.update({name: updates[name].kept for name in summed})
-            weights, state, residue, last = made.weights, made.state, made.residue, made.aggregate
-            record.statistics.update({key: sum(values) / len(values) for key, values in made.statistics.items()})
         before = names
         records.append(record)
         if on_round is not None:
             on_round(record)
-    task.load_weights(weights)
-    return SimulationResult(task, weights, records)
+    task.load_weights(version.weights)
+    return SimulationResult(task, version.weights, records)
 
 
 def _evaluated(spec: JobSpec, site: Site) -> Sequence[Example]:
@@ -159,35 +156,3 @@ def _traffic(
     state = layout.size_bytes(layout.state_tensors(spec, plan, number - 1))
     missed = whole + (step if spec.method.momentum else 0)  # of a round that a client was not in
     return up, sum(state + (step if name in before else missed) for name in names)
-
-
-def _aggregate(
-    updates: Mapping[str, Update],
-    weights: dict[str, Tensor],
-    state: dict[str, Tensor],
-    residue: dict[str, Tensor],
-    last: dict[str, Tensor],
-    task: TaskModel,
-    number: int,
-    secret: str,
-) -> tuple[GroupResult, dict[str, str]]:
-    """What all groups of a round become, and whose updates are not in it."""
-    this = Round(
-        spec=task.spec,
-        number=number,
-        clients=[
-            ClientTensors(name, update.num_examples, update.decay, update.tensors.__getitem__)
-            for name, update in sorted(updates.items())
-        ],
-        weights=weights.__getitem__,
-        state=state.__getitem__ if state else None,
-        residue=residue.__getitem__ if residue else None,
-        device=task.device,
-        last=last.get if task.spec.method.momentum else nothing,
-        secret=secret,
-    )
-    this, dropped = screened(this, task.plan)
-    whole = GroupResult(statistics=spent(task.spec, number))
-    for group in groups(task.plan, [client.client for client in this.clients], task.spec):
-        whole.add(aggregate_group(group, this))
-    return whole, dropped

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedgalore.data.batches import batches
 from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.methods import method_of
-from fedgalore.methods.base import Start, change_in
+from fedgalore.methods.halves import client_half
 from fedgalore.model.exact_match import check_exact_match, count_matches
 from fedgalore.model.inputs import check_examples
 from fedgalore.model.task import TaskModel
-from fedgalore.spec.job import JobSpec
+from fedgalore.momentum import Drift
+from fedgalore.rounds import ClientTensors, LocalRound
 
 
 class TrainingError(RuntimeError):
@@ -42,17 +42,15 @@ class Update:
     metrics: dict[str, float]
     kept: dict[str, Tensor] = field(default_factory=dict)
 
+    def as_sent(self, client: str) -> ClientTensors:
+        """The update as the server reads it."""
+        return ClientTensors(client, self.num_examples, self.decay, self.tensors.__getitem__)
+
 
 def local_update(
-    task: TaskModel,
-    spec: JobSpec,
-    examples: Sequence[Example],
-    client: str,
-    round_number: int,
-    start: Start,
-    on_step: Callable[[int, float], bool] | None = None,
+    round: LocalRound, examples: Sequence[Example], on_step: Callable[[int, float], bool] | None = None
 ) -> Update:
-    """`local.steps` steps of the job's method from `start`; `task` holds the trained weights afterwards.
+    """`local.steps` steps of the job's method from the round's start; its task holds the trained weights afterwards.
 
     Args:
         on_step: called with (steps done, loss) after each step; training stops when it answers False.
@@ -62,44 +60,42 @@ def local_update(
         TrainingError: the loss or a weight became infinite or NaN.
         TrainingStopped: `on_step` answered False.
     """
+    task, spec, number = round.task, round.spec, round.number
     check_examples(examples, spec)
-    task.load_weights(start.weights)
-    torch.manual_seed(derive_seed(spec.seed, "dropout", client, round_number))
+    task.load_weights(round.start.weights)
+    torch.manual_seed(derive_seed(spec.seed, "dropout", round.client, number))
     task.model.train()
     losses: list[float] = []
     right = predictions = 0
-    dense = task.dense()
-    momentum = _momentum(task, spec, start)
-    if momentum:
-        spec = _at_rates(spec, 1 - spec.method.momentum)
-    head = _dense_optimizer(dense, spec)
-    with method_of(spec).train(task, spec, client, round_number, start) as training:
-        for step, chosen in enumerate(batches(examples, spec, client, round_number), start=1):
+    drift = Drift.of(task, round.start.last)
+    head = _head_optimizer(round)
+    with client_half(spec).train(round) as training:
+        for step, chosen in enumerate(batches(examples, spec, round.client, number), start=1):
             loss, count, hits = task.loss(task.collate(chosen))
             if not math.isfinite(loss.item()):
                 raise TrainingError(
-                    f"the loss became {loss.item()} at step {step} of round {round_number}; lower local.learning_rate"
+                    f"the loss became {loss.item()} at step {step} of round {number}; lower local.learning_rate"
                 )
-            with _diverged(f"a gradient became infinite or NaN at step {step} of round {round_number}"):
+            with _diverged(f"a gradient became infinite or NaN at step {step} of round {number}"):
                 loss.backward()
             training.step()
             if head is not None:
                 head.step()
                 head.zero_grad()
-            _move(momentum, 1 / spec.local.steps)
+            drift.step()
             losses.append(loss.item())
             right, predictions = right + hits, predictions + count
             if on_step is not None and not on_step(step, losses[-1]):
                 raise TrainingStopped
-        _move(momentum, -1)  # all clients did, and the server knows it
-        with _diverged(f"a weight became infinite or NaN in round {round_number}"):
+        drift.take_back()
+        with _diverged(f"a weight became infinite or NaN in round {number}"):
             tensors, kept, decay = training.tensors(), training.kept(), training.decay
-    for name, parameter in dense.items():
-        tensors[f"{name}/delta"] = parameter.detach().cpu() - start.weights[name]
+    for name, parameter in task.dense().items():
+        tensors[f"{name}/delta"] = parameter.detach().cpu() - round.start.weights[name]
     tensors, kept = _settled(tensors), _settled(kept)
     for name, tensor in (tensors | kept).items():
         if not bool(torch.isfinite(tensor).all()):
-            raise TrainingError(f"{name} became infinite or NaN in round {round_number}; lower local.learning_rate")
+            raise TrainingError(f"{name} became infinite or NaN in round {number}; lower local.learning_rate")
     metrics = {
         "train_loss": sum(losses) / len(losses),
         "last_loss": losses[-1],
@@ -107,31 +103,6 @@ def local_update(
         "steps": float(len(losses)),
     }
     return Update(tensors, len(examples), decay, metrics, kept)
-
-
-def _momentum(task: TaskModel, spec: JobSpec, start: Start) -> list[tuple[Tensor, Tensor]]:
-    """Trained weights, and what the last aggregate moves each by in this round, on the model's device."""
-    share = spec.method.momentum
-    if not share or not start.last:
-        return []
-    last = {target.name: change_in(target, start.last.get) for target in task.plan.targets}
-    last |= {item.name: start.last.get(f"{item.name}/delta") for item in task.plan.dense}
-    weights = {name: weight for name, (weight, _) in task.targets().items()} | task.dense()
-    return [(weights[name], share * change.to(task.device)) for name, change in last.items() if change is not None]
-
-
-@torch.no_grad()
-def _move(momentum: Sequence[tuple[Tensor, Tensor]], share: float) -> None:
-    for weight, change in momentum:
-        weight.add_(change, alpha=share)
-
-
-def _at_rates(spec: JobSpec, factor: float) -> JobSpec:
-    """The job with its local learning rates multiplied."""
-    rates = {"learning_rate": factor * spec.local.learning_rate}
-    if spec.local.head_learning_rate is not None:
-        rates["head_learning_rate"] = factor * spec.local.head_learning_rate
-    return spec.model_copy(update={"local": spec.local.model_copy(update=rates)})
 
 
 @contextmanager
@@ -143,13 +114,14 @@ def _diverged(what: str) -> Iterator[None]:
         raise TrainingError(f"{what}; lower local.learning_rate") from error
 
 
-def _dense_optimizer(dense: Mapping[str, nn.Parameter], spec: JobSpec) -> torch.optim.AdamW | None:
-    local = spec.local
+def _head_optimizer(round: LocalRound) -> torch.optim.AdamW | None:
+    """Plain AdamW of the weights that are sent whole; None where there are none."""
+    dense, local = round.task.dense(), round.spec.local
     if not dense:
         return None
     return torch.optim.AdamW(
         dense.values(),
-        lr=local.head_learning_rate or local.learning_rate,
+        lr=round.rates.head,
         betas=local.betas,
         eps=local.eps,
         weight_decay=local.weight_decay,
@@ -162,7 +134,7 @@ def _settled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def evaluate(
-    task: TaskModel, spec: JobSpec, examples: Sequence[Example], goes_on: Callable[[], bool] | None = None
+    task: TaskModel, examples: Sequence[Example], goes_on: Callable[[], bool] | None = None
 ) -> dict[str, float]:
     """Mean `loss` and `accuracy` of the weights that `task` holds: over examples, or over answer tokens.
 
@@ -175,22 +147,23 @@ def evaluate(
         TaskError: examples that do not fit the job.
         TrainingStopped: `goes_on` answered False.
     """
-    chosen = examples[: spec.evaluation.max_examples]
-    check_examples(chosen, spec)
-    check_exact_match(task, spec, chosen)
+    wanted = task.spec.evaluation
+    chosen = examples[: wanted.max_examples]
+    check_examples(chosen, task.spec)
+    check_exact_match(task, chosen)
     task.model.eval()
     # like lengths together: less padding
     ordered = sorted(chosen, key=lambda e: len(e.get("text", "") or e.get("prompt", "")))
     total, right, predictions, matched = 0.0, 0, 0, 0
-    for start in range(0, len(ordered), spec.evaluation.batch_size):
+    for start in range(0, len(ordered), wanted.batch_size):
         if goes_on is not None and not goes_on():
             raise TrainingStopped
-        batch = ordered[start : start + spec.evaluation.batch_size]
+        batch = ordered[start : start + wanted.batch_size]
         loss, count, hits = task.loss(task.collate(batch))
         total, right, predictions = total + loss.item() * count, right + hits, predictions + count
-        if spec.evaluation.exact_match is not None:
-            matched += count_matches(task, spec, batch)
+        if wanted.exact_match is not None:
+            matched += count_matches(task, batch)
     metrics = {"loss": total / max(predictions, 1), "accuracy": right / max(predictions, 1)}
-    if spec.evaluation.exact_match is not None:
+    if wanted.exact_match is not None:
         metrics["exact_match"] = matched / len(chosen)
     return metrics

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 
 import torch
 from safetensors import safe_open
@@ -19,18 +20,19 @@ from torch import Tensor
 from coordinator.models.source import SourceError, fetched_folder
 from coordinator.state.errors import BlobLost
 from coordinator.state.job import Job, Prepared
-from coordinator.state.round_state import BlobRef, ModelVersion
+from coordinator.state.round_state import BlobRef, ModelVersion, Round
 from coordinator.store.blob_store import BlobStore
-from fedgalore.aggregation import aggregate_group, groups, screened, spent
-from fedgalore.methods import method_of
-from fedgalore.methods.base import ClientTensors, GroupResult, Lookup, Reader, Round, nothing
+from fedgalore.aggregation import Part, next_version
+from fedgalore.changes import Lookup, Reader, nothing
+from fedgalore.methods.halves import server_half
 from fedgalore.model import folder as model_folder
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.process.faults import Fault, reach
+from fedgalore.rounds import ClientTensors, GroupResult, Shelf
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.plan import TensorSpec, TrainingPlan
+from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter, TensorFile, open_update
 
 
@@ -47,8 +49,8 @@ class UpdatesDamaged(Exception):
 
 
 @dataclass(frozen=True)
-class Aggregated:
-    """What a round became. `timings` in seconds; `statistics` are means over the target matrices."""
+class StoredVersion:
+    """The version that a round makes. `timings` in seconds; `statistics` are means over the target matrices."""
 
     model: ModelVersion
     timings: dict[str, float]
@@ -78,8 +80,7 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False) -> Prep
         task.save(export)
         _check_export(export, task.plan)
         weights = folder / "weights.safetensors"
-        tensors = layout.weights_tensors(spec, task.plan)
-        carried = method_of(spec).carried(spec, task.plan)
+        tensors, carried = layout.weights_tensors(spec, task.plan), server_half(spec).carried(spec, task.plan)
         with SafetensorsWriter(weights, tensors, {"format": layout.WEIGHTS_FORMAT, "version": "0"}) as writer:
             for name in tensors:
                 writer.write(name, (carried[name] if name in carried else task.weight(name)).numpy())
@@ -114,7 +115,7 @@ def _check_export(export: Path, plan: TrainingPlan) -> None:
             )
 
 
-def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
+def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion:
     """The next model version from the reports of the job's round, which is in AGGREGATION.
 
     Raises:
@@ -123,72 +124,96 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> Aggregated:
         CodecError, OSError: a blob is damaged or missing, or the disk is full.
     """
     started = time.perf_counter()
-    spec = JobSpec.model_validate(job.spec)
-    assert job.prepared is not None
-    assert job.model is not None
-    assert job.round is not None
-    plan = TrainingPlan.from_dict(job.prepared.plan)
-    version = job.model.version + 1
-    receipts = {name: one.receipt for name, one in sorted(job.round.participants.items()) if one.receipt is not None}
+    if job.prepared is None or job.model is None or job.round is None:
+        raise ValueError(f"job {job.id} has no round in AGGREGATION")
+    model, version = job.model, job.model.version + 1
+    updates = _updates(job.round, blobs)
+    with blobs.scratch_folder() as folder:
+        with FileSink(folder) as sink:
+            made = next_version(
+                job.parsed,
+                TrainingPlan.from_dict(job.prepared.plan),
+                version,  # as the clients count: an abandoned round leaves no trace in those after it
+                _shelf(model, blobs),
+                updates,
+                sink,
+                device=device,
+                secret=job.secret,
+            )
+        computed = time.perf_counter()
+        reach(Fault.VERSION_WRITTEN)
+        refs = {part: blobs.put_file(folder / part, move=True) for part in sink.parts}
+    reach(Fault.VERSION_STORED)
+    stored = ModelVersion(version, refs["weights"], refs["aggregate"], refs.get("state"), refs.get("residue"))
+    timings = {"compute_s": computed - started, "store_s": time.perf_counter() - computed}
+    return StoredVersion(stored, timings, made.statistics, made.dropped)
+
+
+def _updates(round: Round, blobs: BlobStore) -> list[ClientTensors]:
+    """The round's updates, memory-mapped.
+
+    Raises:
+        UpdatesDamaged
+    """
+    receipts = {name: part.receipt for name, part in sorted(round.participants.items()) if part.receipt is not None}
     # Whole, before any of it is used: damage in the middle of a file of numbers gives other numbers.
     if damaged := [name for name, receipt in receipts.items() if blobs.discard_damaged(receipt.blob.sha256)]:
         raise UpdatesDamaged(damaged)
-    clients = []
+    updates = []
     for name, receipt in receipts.items():
-        update = open_update(blobs.path(receipt.blob.sha256))
-        clients.append(ClientTensors(name, receipt.num_examples, float(update.metadata["decay"]), _reader(update)))
-    model = job.model
+        file = open_update(blobs.path(receipt.blob.sha256))
+        updates.append(ClientTensors(name, receipt.num_examples, float(file.metadata["decay"]), _reader(file)))
+    return updates
+
+
+def _shelf(model: ModelVersion, blobs: BlobStore) -> Shelf:
+    """The version before, memory-mapped.
+
+    Raises:
+        BlobLost: a part of it is damaged.
+    """
     for part in (model.weights, model.state, model.residue, model.aggregate):
         if part is not None and not blobs.is_sound(part.sha256):
             raise BlobLost(f"blob {part.sha256} of version {model.version} is missing or damaged; restore it")
-    this = Round(
-        spec=spec,
-        number=version,  # as the clients count: an abandoned round leaves no trace in those after it
-        clients=clients,
-        weights=_reader(open_update(blobs.path(model.weights.sha256))),
-        state=_reader(open_update(blobs.path(model.state.sha256))) if model.state else None,
-        residue=_reader(open_update(blobs.path(model.residue.sha256))) if model.residue else None,
-        device=device,
-        last=_lookup(open_update(blobs.path(model.aggregate.sha256)))
-        if spec.method.momentum and model.aggregate
-        else nothing,
-        secret=job.secret,
-    )
-    this, dropped = screened(this, plan)
-    summed = [client.client for client in this.clients]
 
-    outputs: dict[str, tuple[str, Mapping[str, TensorSpec]]] = {
-        "weights": (layout.WEIGHTS_FORMAT, layout.weights_tensors(spec, plan)),
-        "aggregate": (layout.AGGREGATE_FORMAT, layout.aggregate_tensors(spec, plan, summed, version)),
-        "state": (layout.STATE_FORMAT, layout.state_tensors(spec, plan, version)),
-        "residue": (layout.RESIDUE_FORMAT, layout.residue_tensors(spec, plan)),
-    }
-    statistics = spent(spec, version)
-    with blobs.scratch_folder() as folder:
-        with ExitStack() as files:
-            writers = {
-                part: files.enter_context(
-                    SafetensorsWriter(
-                        folder / part, tensors, {"format": form, "version": str(version), "decay": repr(this.decay)}
-                    )
-                )
-                for part, (form, tensors) in outputs.items()
-                if tensors
-            }
-            for group in groups(plan, summed, spec):
-                result = aggregate_group(group, this)
-                _write(result, writers)
-                reach(Fault.GROUP_WRITTEN)
-                for key, values in result.statistics.items():
-                    statistics.setdefault(key, []).extend(values)
-        computed = time.perf_counter()
-        reach(Fault.VERSION_WRITTEN)
-        refs = {part: blobs.put_file(folder / part, move=True) for part in writers}
-    reach(Fault.VERSION_STORED)
-    made = ModelVersion(version, refs["weights"], refs["aggregate"], refs.get("state"), refs.get("residue"))
-    timings = {"compute_s": computed - started, "store_s": time.perf_counter() - computed}
-    means = {key: sum(values) / len(values) for key, values in statistics.items()}
-    return Aggregated(made, timings, means, dropped)
+    def lookup(blob: BlobRef | None) -> Lookup:
+        return _lookup(open_update(blobs.path(blob.sha256))) if blob else nothing
+
+    weights = _reader(open_update(blobs.path(model.weights.sha256)))
+    return Shelf(weights, lookup(model.state), lookup(model.residue), lookup(model.aggregate))
+
+
+class FileSink:
+    """A `Sink` of safetensors files in a folder, one a part; a context manager that completes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = ExitStack()
+        self._writers: dict[str, SafetensorsWriter] = {}
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts that were written; each is the file of that name."""
+        return list(self._writers)
+
+    def __enter__(self) -> FileSink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.__exit__(kind, error, trace)
+
+    def open(self, parts: Mapping[str, Part]) -> None:
+        for name, part in parts.items():
+            writer = SafetensorsWriter(self._folder / name, part.tensors, part.metadata)
+            self._writers[name] = self._files.enter_context(writer)
+
+    def put(self, group: GroupResult) -> None:
+        for name, tensors in group.parts():
+            for tensor_name, tensor in tensors.items():
+                self._writers[name].write(tensor_name, tensor.numpy())
+        reach(Fault.GROUP_WRITTEN)
 
 
 def _reader(file: TensorFile) -> Reader:
@@ -202,14 +227,3 @@ def _reader(file: TensorFile) -> Reader:
 def _lookup(file: TensorFile) -> Lookup:
     read = _reader(file)
     return lambda name: read(name) if name in file.header.tensors else None
-
-
-def _write(result: GroupResult, writers: Mapping[str, SafetensorsWriter]) -> None:
-    for part, tensors in (
-        ("weights", result.weights),
-        ("aggregate", result.aggregate),
-        ("state", result.state),
-        ("residue", result.residue),
-    ):
-        for name, tensor in tensors.items():
-            writers[part].write(name, tensor.numpy())

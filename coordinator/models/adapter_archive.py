@@ -23,8 +23,7 @@ from coordinator.models.peft_adapter import adapter_config, is_below, module_of,
 from coordinator.state.errors import NoAdapter, NotReady
 from coordinator.state.job import BlobRef, Job, ModelVersion
 from coordinator.store.blob_store import BlobStore
-from fedgalore.spec.layout import adapter_shapes
-from fedgalore.spec.plan import Target, TrainingPlan
+from fedgalore.spec.plan import Target, TrainingPlan, adapter_shapes
 from protos.codec import LENGTH_BYTES, open_update
 
 DEFAULT_RANK = 16

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Aggregate:
+class Factors:
     """`dW = left @ right`, its left factor's columns sorted by how much of `dW` they carry."""
 
     left: Tensor
@@ -26,12 +26,12 @@ class Aggregate:
         whole, _ = torch.linalg.qr(self.left, mode="complete")
         return torch.cat([self.left, whole[..., self.left.shape[-1] : rank]], dim=-1)
 
-    def leading(self, rank: int) -> Aggregate:
+    def leading(self, rank: int) -> Factors:
         """Only the columns that carry most."""
-        return Aggregate(self.left[..., :rank], self.right[..., :rank, :])
+        return Factors(self.left[..., :rank], self.right[..., :rank, :])
 
 
-def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Aggregate:
+def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Factors:
     """`sum_i w_i left_i right_i` exactly, by a thin QR of the stacked left factors and an SVD of the small core.
 
     Args:
@@ -45,7 +45,7 @@ def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: 
     return _sorted(span, triangle @ tall)
 
 
-def of_matrix(change: Tensor) -> Aggregate:
+def of_matrix(change: Tensor) -> Factors:
     """A change of full rank, `(B, d, k)` float64."""
     batch, d, _ = change.shape
     return _sorted(torch.eye(d, dtype=change.dtype, device=change.device).expand(batch, d, d), change)
@@ -57,14 +57,14 @@ def squared_norm_of_product(left: Tensor, right: Tensor) -> Tensor:
     return ((left.mT @ left) * (right @ right.mT)).sum((-2, -1)).clamp_min(0)
 
 
-def _sorted(span: Tensor, core: Tensor) -> Aggregate:
+def _sorted(span: Tensor, core: Tensor) -> Factors:
     """`span @ core` with the span rotated so that its columns carry less and less."""
     _, vectors = torch.linalg.eigh(core @ core.mT)
     vectors = vectors.flip(-1)
-    return Aggregate((span @ vectors).float(), (vectors.mT @ core).float())
+    return Factors((span @ vectors).float(), (vectors.mT @ core).float())
 
 
-def truncate(change: Tensor, rank: int) -> tuple[Aggregate, Tensor]:
+def truncate(change: Tensor, rank: int) -> tuple[Factors, Tensor]:
     """The best rank-`rank` part of `change (B, d, k)` in float16, and the residue in float32.
 
     Rounding to float16 is part of the residue: error feedback, nothing is lost.
@@ -72,7 +72,7 @@ def truncate(change: Tensor, rank: int) -> tuple[Aggregate, Tensor]:
     _, vectors = torch.linalg.eigh(change @ change.mT)
     left = vectors.flip(-1)[..., :rank].half()
     right = (left.to(change.dtype).mT @ change).half()
-    return Aggregate(left, right), (change - left.to(change.dtype) @ right.to(change.dtype)).float()
+    return Factors(left, right), (change - left.to(change.dtype) @ right.to(change.dtype)).float()
 
 
 def apply_factors(weight: Tensor, decay: float, left: Tensor, right: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from fedgalore.data.examples import Example
 from fedgalore.model.inputs import TaskError, TextInputs
 from fedgalore.model.precision import passes_in
 from fedgalore.model.task import TaskModel
-from fedgalore.spec.job import JobSpec
 
 MARK = "####"  # GSM8K writes the answer after it
 
@@ -58,13 +57,13 @@ def matches(kind: Literal["text", "number"], generated: str, completion: str) ->
     return answer is not None and answer == last_number(completion)
 
 
-def check_exact_match(task: TaskModel, spec: JobSpec, examples: Sequence[Example]) -> None:
+def check_exact_match(task: TaskModel, examples: Sequence[Example]) -> None:
     """Refuses what `evaluation.exact_match` cannot be found for, if the job asks for it, before any work is done.
 
     Raises:
         TaskError: the model has no room for answers, or a completion of an evaluated example holds no number.
     """
-    wanted = spec.evaluation
+    wanted = task.spec.evaluation
     if wanted.exact_match is None:
         return
     _room_for_prompt(task, wanted.max_new_tokens)
@@ -78,13 +77,13 @@ def check_exact_match(task: TaskModel, spec: JobSpec, examples: Sequence[Example
             )
 
 
-def count_matches(task: TaskModel, spec: JobSpec, examples: Sequence[Example]) -> int:
+def count_matches(task: TaskModel, examples: Sequence[Example]) -> int:
     """How many of a batch of examples the model answers right.
 
     Raises:
         TaskError: as `generate`.
     """
-    wanted = spec.evaluation
+    wanted = task.spec.evaluation
     assert wanted.exact_match is not None
     answers = generate(task, [example["prompt"] for example in examples], wanted.max_new_tokens)
     return sum(

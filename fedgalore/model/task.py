@@ -6,7 +6,8 @@ Works with any Hugging Face model for the classification of texts or images, or 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -24,8 +25,7 @@ from fedgalore.model.folder import ModelFolderError, check, has_safetensors
 from fedgalore.model.inputs import IGNORED, Batch, Inputs, TaskError, load_inputs
 from fedgalore.model.precision import passes_in
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.method import FedAvgSpec, MethodSpec
-from fedgalore.spec.plan import Dense, Target, TrainingPlan, ends_in, rank_of_module
+from fedgalore.spec.plan import Dense, Target, TrainingPlan, ends_in
 
 MISSING_SHARE = 0.1  # of the weights may be new (heads, poolers); with more, the folder holds another model
 # While it loads, transformers replaces methods of its classes; two threads at once leave them replaced for good. The
@@ -110,6 +110,12 @@ class TaskModel:
                 "or of another shape; is it the right model?"
             )
         return cls(spec, model, load_inputs(spec, folder, model), device or torch.device("cpu"))
+
+    def under(self, spec: JobSpec) -> TaskModel:
+        """The same model and weights for a job that trains the same weights, and evaluates or trains them otherwise."""
+        twin = copy(self)
+        twin.spec = spec
+        return twin
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the trained weights, on the CPU."""
@@ -200,13 +206,13 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
             continue
         seen.add(id(module.weight))
         rows, columns = module.weight.shape
-        for field, rank in _ranks_asked(spec.method, name):
+        for field, rank in spec.method.ranks_asked(name):
             if rank > min(rows, columns):
                 raise TaskError(
                     f"{field}: {rank} exceeds the smaller side of {name}.weight ({rows} x {columns}); "
                     f"take at most {min(rows, columns)}, or leave that layer out by method.target_modules"
                 )
-        rank = rank_of_module(spec.method, name)
+        rank = spec.method.rank_of_module(name)
         targets.append(Target(f"{name}.weight", (rows, columns), rank, isinstance(module, Conv1D)))
     if not targets:
         raise TaskError(
@@ -214,21 +220,12 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
             if wanted
             else "model.source: this model has no linear layer that could be trained in a subspace"
         )
-    for suffix in getattr(spec.method, "rank_pattern", {}):
-        if not any(ends_in(target.name.removesuffix(".weight"), suffix) for target in targets):
-            raise TaskError(f"method.rank_pattern: {suffix!r} is the end of no trained module's name")
+    try:
+        spec.method.check_patterns([target.name.removesuffix(".weight") for target in targets])
+    except ValueError as error:
+        raise TaskError(str(error)) from None
     if spec.model.task != "causal-lm":
         for name, parameter in model.named_parameters():
             if id(parameter) not in in_backbone:
                 dense.append(Dense(name, tuple(parameter.shape)))
     return TrainingPlan(tuple(targets), tuple(dense))
-
-
-def _ranks_asked(method: MethodSpec, module: str) -> Iterator[tuple[str, int]]:
-    """The ranks at which clients train a module, each with the field that says so; none where in full."""
-    if isinstance(method, FedAvgSpec):
-        return
-    by_pattern = any(ends_in(module, suffix) for suffix in method.rank_pattern)
-    yield "method.rank_pattern" if by_pattern else "method.rank", rank_of_module(method, module)
-    for client, rank in method.client_ranks.items():
-        yield f"method.client_ranks.{client}", rank

@@ -6,18 +6,22 @@ cannot disagree about a default. Unknown keys are refused. Durations are in seco
 
 from __future__ import annotations
 
+from functools import reduce
 from math import ceil
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from fedgalore.spec.documents import DocumentError, printable, read_json, read_yaml
-from fedgalore.spec.method import CLIPPABLE, FedGaLoreSpec, MethodSpec
+from fedgalore.spec.method import MethodSpec
+from fedgalore.spec.registry import broken, methods, summing_kinds
 from fedgalore.spec.server import PrivacySpec, ServerSpec
 from fedgalore.spec.strict import MANY, Identifier, Strict, Text
 
 MOST_ROWS = 50  # of what is wrong with one document
+DEFAULT_KIND = "fedgalore"
 
 
 class ModelSpec(Strict):
@@ -134,13 +138,36 @@ class EvaluationSpec(Strict):
     )
 
 
+def _method_kind(value: Any) -> str:
+    """The kind that a document's method names."""
+    kind = value.get("kind", DEFAULT_KIND) if isinstance(value, dict) else getattr(value, "kind", "")
+    return kind if isinstance(kind, str) else ""  # nobody knows how large it would be as text
+
+
+def _unusable() -> list[str]:
+    return [f"{kind!r} is installed, but {reason}" for kind, reason in broken().items()]
+
+
+if TYPE_CHECKING:
+    AnyMethod = MethodSpec
+else:
+    AnyMethod = Annotated[
+        reduce(or_, (Annotated[face.spec, Tag(kind)] for kind, face in methods().items())),
+        Discriminator(
+            _method_kind,
+            custom_error_type="method_kind",
+            custom_error_message="; ".join((f"Input should be one of {', '.join(methods())}", *_unusable())),
+        ),
+    ]
+
+
 class JobSpec(Strict):
     """One federated fine-tuning job."""
 
     name: Identifier
     model: ModelSpec
     data: DataSpec
-    method: MethodSpec = FedGaLoreSpec()
+    method: AnyMethod = methods()[DEFAULT_KIND].spec(kind=DEFAULT_KIND)
     rounds: RoundsSpec = RoundsSpec()
     local: LocalSpec = LocalSpec()
     server: ServerSpec = ServerSpec()
@@ -151,48 +178,32 @@ class JobSpec(Strict):
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
-    def _method_fits(self) -> JobSpec:
-        method = self.method
-        if isinstance(method, FedGaLoreSpec) and method.basis == "shared" and method.update_proj_gap < self.local.steps:
-            raise ValueError(
-                f"method.update_proj_gap ({method.update_proj_gap}) below local.steps ({self.local.steps}) needs "
-                "method.basis: local; a shared basis stays for the whole round"
-            )
-        if method.kind == "fedex_lora" and self.server.learning_rate != 1:
-            raise ValueError("server.learning_rate: fedex_lora folds in the exact mean; leave it at 1")
+    def _method_can_do_it(self) -> JobSpec:
+        self.method.check_job(self)
         return self
 
     @model_validator(mode="after")
     def _changes_can_be_looked_at(self) -> JobSpec:
         """What looks at one client's change needs a method that has it in the full space."""
-        server, method = self.server, self.method
+        server, kind = self.server, self.method.kind
         asked = {"clip_norm": server.clip_norm, "drop_norm": server.drop_norm, "aggregation": server.is_robust or None}
         names = [name for name, value in asked.items() if value is not None]
-        if names and method.kind not in CLIPPABLE:
+        if names and kind not in summing_kinds():
             raise ValueError(
-                f"server.{names[0]}: {method.kind} averages factors, not changes; "
-                f"take method.kind: {' or '.join(CLIPPABLE)}, or leave it out"
-            )
-        if server.is_robust and isinstance(method, FedGaLoreSpec) and method.basis == "shared":
-            raise ValueError(
-                f"server.aggregation: {server.aggregation} of changes in one basis lies outside it; "
-                "take method.basis: local, or aggregation: mean"
+                f"server.{names[0]}: {kind} averages factors, not changes; "
+                f"take method.kind: {' or '.join(summing_kinds())}, or leave it out"
             )
         return self
 
     @model_validator(mode="after")
     def _nothing_leaves_without_noise(self) -> JobSpec:
-        server, method = self.server, self.method
+        server, kind = self.server, self.method.kind
         if self.privacy is None:
             return self
-        if method.kind not in CLIPPABLE:
-            raise ValueError(f"privacy: {method.kind} averages factors; take method.kind: {' or '.join(CLIPPABLE)}")
+        if kind not in summing_kinds():
+            raise ValueError(f"privacy: {kind} averages factors; take method.kind: {' or '.join(summing_kinds())}")
         if server.is_robust or server.clip_norm is not None or server.drop_norm is not None:
             raise ValueError("privacy: cuts every change itself; leave server.aggregation, clip_norm and drop_norm out")
-        if isinstance(method, FedGaLoreSpec) and method.basis == "shared":
-            raise ValueError("privacy: a shared basis is found from the clients' gradients; take method.basis: local")
-        if isinstance(method, FedGaLoreSpec) and method.state_sync in ("ajive", "average"):
-            raise ValueError("privacy: second moments have no noise; take method.state_sync: reset or local")
         return self
 
     @property
@@ -237,7 +248,7 @@ def explain(error: ValidationError) -> list[dict[str, str]]:
     found = error.errors(include_url=False, include_context=False, include_input=False)
     for item in found[:MOST_ROWS]:
         path = [printable(str(part), 60) for part in item["loc"]]
-        if path[0:1] == ["method"] and path[1:2] and path[1] in ("fedgalore", "fedavg", "lora"):
+        if path[0:1] == ["method"] and path[1:2] and path[1] in methods():
             del path[1]  # pydantic's name of the union's member
         if item["type"] == "method_kind":
             path.append("kind")

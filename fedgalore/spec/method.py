@@ -1,12 +1,22 @@
-"""The `method` of a job document: what each kind lets a user choose, with its defaults and what excludes what."""
+"""What a method shows to everybody else, without torch: its section of a job, its tensors, and a few facts.
+
+A method is a folder, `fedgalore/methods/<kind>/` or a package of somebody else's, with a `MethodFace` that
+`fedgalore.spec.registry` finds. Its client half and its server half need torch and are imported when they are used.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field
 
-from fedgalore.spec.strict import MANY, Identifier, Strict, Text
+from fedgalore.spec.plan import Target, TensorSpec, ends_in
+from fedgalore.spec.strict import Identifier, Strict, Text
+
+if TYPE_CHECKING:
+    from fedgalore.spec.job import JobSpec
 
 Rank = Annotated[int, Field(ge=1, le=4096)]
 TargetModules = Annotated[
@@ -25,167 +35,146 @@ ClientRanks = Annotated[
     Field(max_length=10_000, description="Ranks of clients in place of `rank`, by the client's name"),
 ]
 
-
-def _one_kind_of_rank(client_ranks: dict[str, int], rank_pattern: dict[str, int]) -> None:
-    if client_ranks and rank_pattern:
-        raise ValueError("client_ranks and rank_pattern cannot be combined; leave one of them out")
+Tensors = dict[str, TensorSpec]  # by suffix after the target's name
 
 
-MOMENTUM = (
-    "Share of the last aggregate in every round: clients move along it at each step, learn at what is left of their "
-    "rates, and send their own change only (FedCM)"
-)
+class MethodSpec(Strict):
+    """The `method` section of a job, of whatever kind; every kind derives its section from this.
 
-
-class FedGaLoreSpec(Strict):
-    """GaLore subspaces, with full-space aggregation and, where it is asked for, state alignment."""
-
-    kind: Literal["fedgalore"] = "fedgalore"
-    rank: Rank = Field(default=8, description="Columns of each basis")
-    rank_pattern: RankPattern = Field(default={})
-    client_ranks: ClientRanks = Field(default={})
-    basis: Literal["local", "shared"] = Field(
-        default="local",
-        description="Each client's own gradient subspaces, or one that the mean gradient of all clients spans",
-    )
-    state_sync: Literal["ajive", "average", "reset", "local"] = Field(
-        default="reset",
-        description="Second moments a round starts from: none, what all share, their mean, or each client's own",
-    )
-    state_scale: Literal["median", "own"] = Field(
-        default="median",
-        description="How large each client's second moments of a matrix are when they are combined: as the clients' "
-        "median, so that nobody's large gradients outweigh the others, or as they are",
-    )
-    scale: float = Field(
-        default=1.0, gt=0, le=100, description="GaLore's alpha: multiplies the step of target matrices"
-    )
-    complement: float | None = Field(
-        default=None,
-        ge=0,
-        le=100,
-        description="How strongly the gradient outside the subspace moves the weights, scaled column by column as the "
-        "part inside; null: 1, or 0 with basis: shared; 0: not at all, and a client's change is sent exactly",
-    )
-    uplink_rank: Rank | None = Field(
-        default=None,
-        description="Rank of a client's change on its way up, in float16; what that leaves out is kept and goes with "
-        "its next update; null: three times `rank`",
-    )
-    basis_pool: int = Field(
-        default=6,
-        ge=1,
-        le=64,
-        description="A local basis is drawn from this many times `rank` leading singular vectors; 1: the leading ones",
-    )
-    update_proj_gap: int = Field(default=200, ge=1, le=MANY, description="Local steps between two bases inside a round")
-    prior_steps: float | None = Field(
-        default=2.0, ge=0, description="Steps the carried second moment counts for; null: trusted for ever"
-    )
-    update_clip: float | None = Field(default=1.0, gt=0, description="RMS an update is clipped to; null: off")
-    global_momentum: float | None = Field(
-        default=None, ge=0, lt=1, description=f"{MOMENTUM}; null: 0.6, or 0 with basis: shared"
-    )
-    target_modules: TargetModules = None
-    downlink_rank: int | None = Field(
-        default=None,
-        ge=0,
-        le=4096,
-        description="Rank the aggregate is cut to on its way down, in float16; what that leaves out goes with the next "
-        "one; 0: exact; null: twelve times `rank` where it has full rank and that is smaller",
-    )
-
-    @model_validator(mode="after")
-    def _choices_fit(self) -> FedGaLoreSpec:
-        _one_kind_of_rank(self.client_ranks, self.rank_pattern)
-        if self.basis == "shared" and self.client_ranks:
-            raise ValueError("client_ranks needs basis: local; with basis: shared all clients train in one basis")
-        if self.basis == "shared" and self.downlink_rank:
-            raise ValueError("downlink_rank: the aggregate of a shared basis has rank `rank` already; leave it out")
-        if self.basis == "shared" and self.complement:
-            raise ValueError("complement needs basis: local; with basis: shared all clients train in one basis only")
-        if self.uplink_rank is not None and not self.compresses:
-            raise ValueError(
-                "uplink_rank: without complement a change has rank `rank` and is sent exactly; leave it out"
-            )
-        return self
-
-    @property
-    def outside(self) -> float:
-        """`complement` with its default."""
-        return self.complement if self.complement is not None else float(self.basis == "local")
-
-    @property
-    def momentum(self) -> float:
-        """`global_momentum` with its default."""
-        if self.global_momentum is not None:
-            return self.global_momentum
-        return 0.6 if self.basis == "local" else 0.0
-
-    @property
-    def compresses(self) -> bool:
-        """Whether a client's change has full rank, so that only its leading part is sent."""
-        return self.outside > 0
-
-
-class FedAvgSpec(Strict):
-    """Full fine-tuning of the target matrices, averaged: McMahan et al. 2017, arXiv 1602.05629."""
-
-    kind: Literal["fedavg"]
-    global_momentum: float = Field(default=0.0, ge=0, lt=1, description=MOMENTUM)
-    target_modules: TargetModules = None
-
-    @property
-    def momentum(self) -> float:
-        return self.global_momentum
-
-
-class LoRASpec(Strict):
-    """Low-rank adapters `W + scale B A`, A `(rank, in)` and B `(out, rank)`; the kinds differ in what is averaged.
-
-    `fedit` averages A and B apart (arXiv 2305.05644), `ffa_lora` trains and averages B only (2403.12313), `flora` folds
-    the exact mean of B A into the weights and starts new adapters (2409.05976), `fedex_lora` averages A and B and folds
-    in what that leaves out (2410.09432).
+    As it stands it trains the target matrices in full: rank 0.
     """
 
-    kind: Literal["fedit", "ffa_lora", "flora", "fedex_lora"]
+    kind: str
+    target_modules: TargetModules = None
+
+    @property
+    def momentum(self) -> float:
+        """Share of the federation's last step that every client moves along: `fedgalore.momentum`."""
+        return 0.0
+
+    def rank_of_module(self, module: str) -> int:
+        """The rank at which the module of this name is trained; 0: in full."""
+        return 0
+
+    def rank_at(self, target: Target, client: str) -> int:
+        """The rank at which a client trains a target; 0: in full."""
+        return 0
+
+    def ranks_asked(self, module: str) -> Iterator[tuple[str, int]]:
+        """The ranks at which clients train a module, each with the field of the job that says so."""
+        yield from ()
+
+    def check_patterns(self, modules: Sequence[str]) -> None:
+        """Raises `ValueError` for a pattern of modules that matches none of the trained `modules`."""
+
+    def check_job(self, job: JobSpec) -> None:
+        """Raises `ValueError`, with field and remedy, for a job that this method cannot do."""
+
+
+class RankedSpec(MethodSpec):
+    """A method that trains each target at a rank: one for all, or by module, or by client."""
+
     rank: Rank = 8
     rank_pattern: RankPattern = Field(default={})
     client_ranks: ClientRanks = Field(default={})
-    scale: float = Field(default=2.0, gt=0, le=1000, description="LoRA's alpha / rank")
-    target_modules: TargetModules = None
 
-    @property
-    def momentum(self) -> float:
-        """An adapter cannot move along the last aggregate."""
-        return 0.0
+    def rank_of_module(self, module: str) -> int:
+        suffixes = [suffix for suffix in self.rank_pattern if ends_in(module, suffix)]
+        return self.rank_pattern[max(suffixes, key=len)] if suffixes else self.rank
 
-    @model_validator(mode="after")
-    def _ranks_can_be_averaged(self) -> LoRASpec:
-        _one_kind_of_rank(self.client_ranks, self.rank_pattern)
-        if self.client_ranks and self.kind != "flora":
-            raise ValueError(
-                f"client_ranks: {self.kind} averages factors, which needs equal ranks; take kind: flora or fedgalore"
-            )
-        return self
+    def rank_at(self, target: Target, client: str) -> int:
+        return self.client_ranks.get(client, target.rank)
 
+    def ranks_asked(self, module: str) -> Iterator[tuple[str, int]]:
+        by_pattern = any(ends_in(module, suffix) for suffix in self.rank_pattern)
+        yield "method.rank_pattern" if by_pattern else "method.rank", self.rank_of_module(module)
+        for client, rank in self.client_ranks.items():
+            yield f"method.client_ranks.{client}", rank
 
-KINDS = ("fedgalore", "fedavg", "fedit", "ffa_lora", "flora", "fedex_lora")
-CLIPPABLE = ("fedgalore", "fedavg", "flora")  # sum the clients' changes in the full space
+    def check_patterns(self, modules: Sequence[str]) -> None:
+        for suffix in self.rank_pattern:
+            if not any(ends_in(module, suffix) for module in modules):
+                raise ValueError(f"method.rank_pattern: {suffix!r} is the end of no trained module's name")
 
-
-def _method_kind(value: Any) -> str:
-    kind = value.get("kind", "fedgalore") if isinstance(value, dict) else getattr(value, "kind", "")
-    if not isinstance(kind, str):  # nobody knows how large it would be as text
-        return ""
-    return "lora" if kind in KINDS[2:] else kind
+    def check_ranks(self) -> None:
+        """Raises `ValueError` where ranks are given both by client and by module."""
+        if self.client_ranks and self.rank_pattern:
+            raise ValueError("client_ranks and rank_pattern cannot be combined; leave one of them out")
 
 
-MethodSpec = Annotated[
-    Annotated[FedGaLoreSpec, Tag("fedgalore")]
-    | Annotated[FedAvgSpec, Tag("fedavg")]
-    | Annotated[LoRASpec, Tag("lora")],
-    Discriminator(
-        _method_kind, custom_error_type="method_kind", custom_error_message=f"Input should be one of {', '.join(KINDS)}"
-    ),
-]
+class MethodLayout(Protocol):
+    """The tensors of one target in each kind of file, by suffix; `fedgalore.spec.layout` puts files together."""
+
+    def update(self, target: Target, client: str, round_number: int) -> Tensors:
+        """What a client sends."""
+
+    def change_rank(self, target: Target, clients: Sequence[str], round_number: int) -> int | None:
+        """The greatest rank of the change that the clients' updates come to; None: they come to no change."""
+
+    def downlink_rank(self, target: Target, sums_rounds: bool) -> int | None:
+        """The rank that the change is cut to on its way down, in float16; None: it goes down exactly.
+
+        `sums_rounds`: the change holds those of earlier rounds, so that it has full rank.
+        """
+
+    def adapters(self, target: Target) -> Tensors:
+        """What goes down beside the change."""
+
+    def state(self, target: Target, round_number: int) -> Tensors:
+        """What a round leaves for all clients beside the weights."""
+
+    def carried(self, target: Target) -> Tensors:
+        """What a model version holds beside the weights."""
+
+
+class PlainLayout:
+    """A `MethodLayout` of a method that sends nothing, to be filled: no change, no state, nothing carried."""
+
+    def update(self, target: Target, client: str, round_number: int) -> Tensors:
+        return {}
+
+    def change_rank(self, target: Target, clients: Sequence[str], round_number: int) -> int | None:
+        return None
+
+    def downlink_rank(self, target: Target, sums_rounds: bool) -> int | None:
+        return None
+
+    def adapters(self, target: Target) -> Tensors:
+        return {}
+
+    def state(self, target: Target, round_number: int) -> Tensors:
+        return {}
+
+    def carried(self, target: Target) -> Tensors:
+        return {}
+
+
+@dataclass(frozen=True)
+class MethodFace:
+    """A method as everybody else sees it.
+
+    `client` and `server` name its halves as `module:Class`, of `fedgalore.methods.halves.ClientHalf` and `ServerHalf`.
+
+    `sums_changes`: the server sums the clients' changes in the full space, so that each can be measured, clipped,
+    trimmed and covered with noise. `carries_tensors`: a model version holds tensors beside the weights, such as
+    adapters. `full_rank`: the target matrices are trained in full, at rank 0.
+    """
+
+    kind: str
+    spec: type[MethodSpec]
+    layout: Callable[[JobSpec], MethodLayout]
+    client: str
+    server: str
+    sums_changes: bool = False
+    carries_tensors: bool = False
+    full_rank: bool = False
+
+
+def float32(**shapes: tuple[int, ...]) -> Tensors:
+    """Float32 tensors of these shapes, by suffix."""
+    return {suffix: TensorSpec("F32", shape) for suffix, shape in shapes.items()}
+
+
+def float16(**shapes: tuple[int, ...]) -> Tensors:
+    """Float16 tensors of these shapes, by suffix."""
+    return {suffix: TensorSpec("F16", shape) for suffix, shape in shapes.items()}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedgalore.spec.method import FedAvgSpec, MethodSpec
-
 DTYPE_BYTES = {"F32": 4, "F16": 2}
 
 
@@ -84,26 +82,17 @@ class TrainingPlan:
         )
 
 
-def rank_of_module(method: MethodSpec, module: str) -> int:
-    """The rank at which a job trains the module of this name; 0 where the method trains matrices in full."""
-    if isinstance(method, FedAvgSpec):
-        return 0
-    suffixes = [suffix for suffix in method.rank_pattern if ends_in(module, suffix)]
-    return method.rank_pattern[max(suffixes, key=len)] if suffixes else method.rank
-
-
 def ends_in(module: str, suffix: str) -> bool:
     """Whether the dotted name `module` ends in the whole parts of `suffix`."""
     return module == suffix or module.endswith(f".{suffix}")
 
 
-def rank_at(method: MethodSpec, target: Target, client: str) -> int:
-    """The rank at which one client trains a target."""
-    if isinstance(method, FedAvgSpec):
-        return 0
-    return method.client_ranks.get(client, target.rank)
-
-
 def factors_are_smaller(d: int, k: int, q: int) -> bool:
     """Whether `(d, q)` and `(q, k)` factors take fewer bytes than a `(d, k)` matrix."""
     return q * (d + k) < d * k
+
+
+def adapter_shapes(target: Target, rank: int) -> dict[str, tuple[int, int]]:
+    """A LoRA adapter as PEFT keeps it: `lora_A (rank, in)` and `lora_B (out, rank)`."""
+    outputs, inputs = reversed(target.shape) if target.fan_in_fan_out else target.shape
+    return {"lora_A": (rank, inputs), "lora_B": (outputs, rank)}

@@ -50,7 +50,7 @@ def reviews(folder, **options) -> Split:
 
 
 def train(trainer, split, output, on_step=lambda step, loss: True):
-    trainer.train(a_spec(), split, "a", 1, None, None, on_step, output, output.with_suffix(".kept"))
+    trainer.train(split, "a", 1, None, None, on_step, output, output.with_suffix(".kept"))
 
 
 def test_an_update_holds_what_the_plan_asks_for_and_comes_out_the_same_twice(trainer, task, tmp_path):
@@ -85,17 +85,17 @@ def test_a_step_gives_the_servers_bits_and_counts_when_it_does_not(trainer, task
     whole = write(tmp_path / "weights1", task.plan.weights(), weights, format=WEIGHTS_FORMAT, **metadata)
 
     split = reviews(tmp_path)
-    before = trainer.evaluate(a_spec(), split)
+    before = trainer.evaluate(split)
     trainer.step(aggregate, hash_file(whole))
     assert (trainer.version, trainer.drift) == (1, 0)
     trainer.reset()
-    stepped = trainer.evaluate(a_spec(), split)
+    stepped = trainer.evaluate(split)
     trainer.step(aggregate, "0" * 64)
     assert (trainer.version, trainer.drift) == (2, 1)
     trainer.load(1, whole)
     assert (trainer.version, trainer.drift) == (1, 0)
     trainer.reset()
-    assert trainer.evaluate(a_spec(), split) == stepped != before
+    assert trainer.evaluate(split) == stepped != before
 
 
 def test_what_it_built_is_version_0_when_the_bits_are_the_servers(task, tiny_model, tmp_path):
@@ -179,7 +179,7 @@ def test_what_a_client_keeps_is_what_its_next_round_starts_from(task, tiny_model
 
     def update(number: int, own, name: str):
         output, keep = tmp_path / f"{name}.update", tmp_path / f"{name}.kept"
-        trainer.train(spec, split, "a", number, None, own, lambda *_: True, output, keep)
+        trainer.train(split, "a", number, None, own, lambda *_: True, output, keep)
         return hash_file(output), keep
 
     forgetful, kept = update(1, None, "first")
@@ -198,7 +198,7 @@ def test_the_number_of_the_round_changes_nothing_but_the_label(trainer, tmp_path
     split = reviews(tmp_path)
     outputs = [tmp_path / f"{number}.safetensors" for number in (1, 2)]
     for number, output in enumerate(outputs, start=1):
-        trainer.train(a_spec(), split, "a", number, None, None, lambda *_: True, output, tmp_path / "kept")
+        trainer.train(split, "a", number, None, None, lambda *_: True, output, tmp_path / "kept")
         trainer.reset()
     first, second = map(open_update, outputs)
     assert first.metadata == {**second.metadata, "round": "1"}

@@ -1,24 +1,26 @@
-"""Rounds by hand: two clients' updates, and what `simulate` and the aggregator do with them."""
+"""Rounds by hand: two clients' updates, and the version that `next_version` makes of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fedgalore.aggregation import aggregate_group, groups
+from fedgalore.aggregation import TensorSink, first_version, next_version, server_round
+from fedgalore.changes import nothing
 from fedgalore.data.examples import Example
-from fedgalore.methods import method_of
-from fedgalore.methods.base import ClientTensors, GroupResult, Round, Start, nothing
 from fedgalore.model.task import TaskModel
+from fedgalore.rounds import ClientTensors, GroupResult, LocalRound, ServerRound, Shelf, Start
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
 from fedgalore.training import Update, local_update
 from tests.fedgalore.conftest import questions, sentences
 
 COUNTS = {"a": 6, "b": 18}  # examples by client
+CPU = torch.device("cpu")
 
 
 def examples_of(spec: JobSpec, client: str) -> list[Example]:
@@ -28,20 +30,46 @@ def examples_of(spec: JobSpec, client: str) -> list[Example]:
 
 def version_0(spec: JobSpec, folder: Path) -> tuple[TaskModel, dict[str, Tensor]]:
     task = TaskModel.load(spec, folder)
-    return task, task.weights() | method_of(spec).carried(spec, task.plan)
+    return task, first_version(task)
+
+
+def an_update(
+    task: TaskModel,
+    spec: JobSpec,
+    examples: Sequence[Example],
+    client: str,
+    number: int,
+    start: Start,
+    on_step: Callable[[int, float], bool] | None = None,
+) -> Update:
+    """What a client sends of a round of this job, which may be another one than the task was built for."""
+    return local_update(LocalRound(task.under(spec), client, number, start), examples, on_step)
 
 
 def updates_of(
     task: TaskModel, spec: JobSpec, start: Start, number: int = 1, clients: Iterable[str] = COUNTS
 ) -> dict[str, Update]:
-    return {c: local_update(task, spec, examples_of(spec, c), c, number, start) for c in clients}
+    return {c: an_update(task, spec, examples_of(spec, c), c, number, start) for c in clients}
 
 
 def clients_of(updates: Mapping[str, Update]) -> list[ClientTensors]:
-    return [
-        ClientTensors(name, update.num_examples, update.decay, update.tensors.__getitem__)
-        for name, update in sorted(updates.items())
-    ]
+    return [update.as_sent(name) for name, update in sorted(updates.items())]
+
+
+@dataclass(frozen=True)
+class ARound:
+    """What the server makes a version of."""
+
+    spec: JobSpec
+    clients: Sequence[ClientTensors]
+    shelf: Shelf
+    number: int
+    secret: str | None
+
+    @property
+    def server(self) -> ServerRound:
+        """The round before anybody is left out or clipped."""
+        return server_round(self.spec, self.number, self.shelf, self.clients, CPU, self.secret)
 
 
 def a_round(
@@ -53,26 +81,28 @@ def a_round(
     number: int = 1,
     last: Mapping[str, Tensor] | None = None,
     secret: str | None = None,
-) -> Round:
-    return Round(
-        spec=spec,
-        number=number,
-        clients=clients,
-        weights=weights.__getitem__,
-        state=state.__getitem__ if state else None,
-        residue=residue.__getitem__ if residue else None,
-        device=torch.device("cpu"),
-        last=last.get if last and spec.method.momentum else nothing,
-        secret=secret,
-    )
+) -> ARound:
+    lookups = [part.get if part else nothing for part in (state, residue, last)]
+    return ARound(spec, clients, Shelf(weights.__getitem__, *lookups), number, secret)
 
 
-def aggregated(plan: TrainingPlan, this: Round) -> GroupResult:
-    """All groups of a round: weights, what goes down, state and residue by tensor name, statistics."""
-    merged = GroupResult()
-    for group in groups(plan, [client.client for client in this.clients], this.spec):
-        part = aggregate_group(group, this)
-        for kind in ("weights", "aggregate", "state", "residue"):
-            assert not getattr(merged, kind).keys() & getattr(part, kind).keys()
-        merged.add(part)
-    return merged
+@dataclass
+class Aggregated(TensorSink):
+    """A version by tensor name, with what is said of it; no tensor of any part comes twice."""
+
+    decay: float = 1.0
+    dropped: dict[str, str] = field(default_factory=dict)
+    statistics: dict[str, float] = field(default_factory=dict)
+
+    def put(self, group: GroupResult) -> None:
+        for part, tensors in group.parts():
+            assert not getattr(self, part).keys() & tensors.keys()
+        super().put(group)
+
+
+def aggregated(plan: TrainingPlan, this: ARound) -> Aggregated:
+    """The version that a round makes."""
+    sink = Aggregated()
+    version = next_version(this.spec, plan, this.number, this.shelf, this.clients, sink, device=CPU, secret=this.secret)
+    sink.decay, sink.dropped, sink.statistics = version.decay, version.dropped, version.statistics
+    return sink

@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedgalore import aggregation as server
-from fedgalore.aggregation import apply_aggregate, groups, screened
+from fedgalore.aggregation import apply_aggregate, groups
+from fedgalore.changes import orient_back
 from fedgalore.maths.mean import apply_factors, mean_of_factors, truncate
 from fedgalore.maths.projector import orient
 from fedgalore.maths.second_moment import SecondMomentSketch, carry
 from fedgalore.maths.shared_signal import extract
-from fedgalore.methods import fedgalore as method
-from fedgalore.methods.base import ClientTensors, orient_back
-from fedgalore.spec.layout import aggregate_tensors, bases_per_round, state_tensors, update_tensors
+from fedgalore.methods.fedgalore import server as method
+from fedgalore.methods.fedgalore.layout import bases_per_round
+from fedgalore.rounds import ClientTensors
+from fedgalore.spec.layout import aggregate_tensors, state_tensors, update_tensors
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from tests.builders import a_spec
 from tests.fedgalore.rounds import a_round, aggregated
@@ -84,7 +86,7 @@ def sketch_of(client: ClientTensors, target: Target, spec) -> SecondMomentSketch
 
 def aggregate(clients, spec, weights=None, residue=None, round_number=1):
     weights = global_weights() if weights is None else weights
-    return aggregated(PLAN, screened(a_round(spec, clients, weights, None, residue, round_number), PLAN)[0])
+    return aggregated(PLAN, a_round(spec, clients, weights, None, residue, round_number))
 
 
 def a_spec_of(**method_choices):
@@ -155,7 +157,7 @@ def test_factors_of_different_ranks_have_the_mean_of_their_products():
 def test_mean_of_tensors_is_a_weighted_sum_in_float64():
     changes = [torch.tensor([1e8, 1.0]), torch.tensor([1.0, 2.0]), torch.tensor([-1e8, 3.0])]
     clients = [ClientTensors(name, count, 1.0, {}.__getitem__) for name, count in (("a", 1), ("b", 2), ("c", 1))]
-    assert a_round(a_spec(), clients, {}).mean(changes).tolist() == [0.5, 2.0]
+    assert a_round(a_spec(), clients, {}).server.mean(changes).tolist() == [0.5, 2.0]
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5, 9])
@@ -205,7 +207,7 @@ def test_server_rate_multiplies_the_mean_change_decay_included():
 def test_mixing_weights_are_shares_of_examples_and_decay_is_their_mean():
     spec = a_spec_of(server_rate=0.5)
     clients = [a_client("a", spec, 30, 0.9), a_client("b", spec, 10, 0.7)]
-    this = a_round(spec, clients, {})
+    this = a_round(spec, clients, {}).server
     assert this.shares.tolist() == [0.75, 0.25]
     assert this.decay == pytest.approx(1 + 0.5 * (0.75 * -0.1 + 0.25 * -0.3))
 
@@ -219,7 +221,7 @@ def test_a_client_applies_the_aggregate_to_the_same_bits(steps, downlink_rank, r
     clients = [a_client(name, spec, decay=0.93) for name in "abc"]
     result = aggregate(clients, spec)
     received = {name: tensor.clone() for name, tensor in result.aggregate.items()}
-    decay = a_round(spec, clients, {}).decay
+    decay = a_round(spec, clients, {}).server.decay
     applied = apply_aggregate(global_weights(), received, decay, PLAN, spec)
     assert applied.keys() == result.weights.keys()
     for name, tensor in applied.items():
@@ -385,8 +387,8 @@ def test_one_client_or_equal_clients_keep_their_own_state(sync, count, complemen
         leading = torch.linalg.svd(dense, full_matrices=False)[0][:, : target.rank]
         assert torch.linalg.svdvals(leading.T @ reference.double()).min() > 1 - 1e-5
     if sync == "ajive":
-        assert result.statistics["joint_rank"] == [3.0] * 4
-        assert result.statistics["explained_share"] == pytest.approx([1.0] * 4)
+        assert result.statistics["joint_rank"] == 3.0
+        assert result.statistics["explained_share"] == pytest.approx(1.0)
 
 
 @SENDING
@@ -458,7 +460,7 @@ def test_aligned_states_are_the_weighted_joint_parts_above_a_floor(monkeypatch):
     spec = a_spec_of(state_sync="ajive")
     clients = [resembling(a_client(name, spec, n)) for name, n in (("a", 10), ("b", 20), ("c", 10))]
     result = aggregate(clients, spec)
-    assert max(result.statistics["joint_rank"]) > 0
+    assert result.statistics["joint_rank"] > 0
     names = [t.name for group in groups(PLAN, list("abc"), spec) for t in group if isinstance(t, Target)]
     pairs = [(family, signal, b) for family, signal in seen for b, family in enumerate(family)]
     assert len(names) == len(pairs)

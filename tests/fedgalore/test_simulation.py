@@ -4,15 +4,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from fedgalore.methods.base import Start
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
+from fedgalore.rounds import Start
 from fedgalore.selection import choose_cohort
 from fedgalore.simulation import Site, simulate
-from fedgalore.training import TrainingError, local_update
+from fedgalore.training import TrainingError
 from tests.builders import a_spec
 from tests.fedgalore.conftest import configure, image_classifier, questions, sentences, squares
-from tests.fedgalore.rounds import a_round, aggregated, clients_of
+from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of
 
 MODEL = {"source": "m", "num_labels": 3}
 
@@ -116,7 +116,7 @@ def test_rounds_are_the_ones_put_together_by_hand(tiny_bert, method):
         updates = {}
         for site in sites:
             start = Start(weights, state, kept[site.name], last)
-            updates[site.name] = local_update(task, spec, site.train, site.name, number, start)
+            updates[site.name] = an_update(task, spec, site.train, site.name, number, start)
             kept[site.name] = updates[site.name].kept
         result = aggregated(task.plan, a_round(spec, clients_of(updates), weights, state, residue, number, last))
         weights, state, residue, last = result.weights, result.state, result.residue, result.aggregate

@@ -6,13 +6,14 @@ import torch
 from fedgalore.data.batches import batches
 from fedgalore.maths.projector import orient
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.methods.base import Start
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
+from fedgalore.rounds import Start
 from fedgalore.spec.layout import state_tensors
-from fedgalore.training import TrainingError, TrainingStopped, evaluate, local_update
+from fedgalore.training import TrainingError, TrainingStopped, evaluate
 from tests.builders import a_spec
 from tests.fedgalore.conftest import questions, sentences
+from tests.fedgalore.rounds import an_update
 
 
 def classifier(**sections):
@@ -39,7 +40,7 @@ def update_from(folder, spec, client="a", number=1, state=None, **options):
     task = TaskModel.load(spec, folder)
     before = task.weights()
     data = sentences(12, 1) if spec.model.task == "sequence-classification" else questions(12, 1)
-    return task, before, local_update(task, spec, data, client, number, Start(before, state or {}), **options)
+    return task, before, an_update(task, spec, data, client, number, Start(before, state or {}), **options)
 
 
 def a_state(spec, plan, seed=0):
@@ -80,7 +81,7 @@ def test_what_an_update_leaves_out_is_kept_and_goes_with_the_next_one(tiny_bert,
     kept = {}
     for number in (1, 2, 3):
         before = trained.weights()
-        update = local_update(trained, spec, data, "a", number, Start(before, {}, kept))
+        update = an_update(trained, spec, data, "a", number, Start(before, {}, kept))
         after, kept = trained.weights(), update.kept
         for name, old in own.items():
             sent = update.tensors[f"{name}/left"].double() @ update.tensors[f"{name}/right"].double()
@@ -154,7 +155,7 @@ def test_prior_steps_of_none_and_zero_differ_in_what_the_state_counts_for(tiny_b
 
 def test_metrics_tell_of_the_steps_taken(bert):
     seen = []
-    update = local_update(
+    update = an_update(
         bert, bert.spec, sentences(12, 1), "a", 1, Start(bert.weights()), lambda *step: not seen.append(step)
     )
     assert [step for step, _ in seen] == [1, 2, 3, 4]
@@ -175,13 +176,13 @@ def test_training_stops_when_asked_to_and_can_start_again(tiny_bert, bert):
 
     start = bert.weights()
     with pytest.raises(TrainingStopped):
-        local_update(bert, bert.spec, sentences(12, 1), "a", 1, Start(start), stop_after_two)
+        an_update(bert, bert.spec, sentences(12, 1), "a", 1, Start(start), stop_after_two)
     assert steps == [1, 2]
     assert not torch.equal(start["classifier.weight"], bert.weights()["classifier.weight"])
     bert.loss(bert.collate(sentences(2, 0)))[0].backward()
     assert all(weight.grad is not None for weight, _ in bert.targets().values())  # no hook is left that frees it
     bert.model.zero_grad()
-    again = local_update(bert, bert.spec, sentences(12, 1), "a", 1, Start(start))
+    again = an_update(bert, bert.spec, sentences(12, 1), "a", 1, Start(start))
     fresh = update_from(tiny_bert, bert.spec)[2]
     assert all(torch.equal(again.tensors[name], fresh.tensors[name]) for name in again.tensors)
 
@@ -190,7 +191,7 @@ def test_a_loss_that_is_no_number_ends_training(bert):
     with torch.no_grad():
         bert.model.classifier.bias[0] = torch.nan
     with pytest.raises(TrainingError, match=r"the loss became nan at step 1 of round 3; lower local\.learning_rate"):
-        local_update(bert, bert.spec, sentences(12, 1), "a", 3, Start(bert.weights()))
+        an_update(bert, bert.spec, sentences(12, 1), "a", 3, Start(bert.weights()))
 
 
 @pytest.mark.parametrize("gap", [1, 200])
@@ -207,7 +208,7 @@ def test_a_gradient_that_is_no_number_ends_training(bert, gap, bad, at_step):
 
     handle = bert.model.bert.encoder.layer[0].intermediate.dense.weight.register_hook(spoil)
     with pytest.raises(TrainingError, match=r"infinite or NaN|became nan"):
-        local_update(bert, spec, sentences(12, 1), "a", 1, Start(bert.weights()))
+        an_update(bert, spec, sentences(12, 1), "a", 1, Start(bert.weights()))
     handle.remove()
 
 
@@ -218,7 +219,7 @@ def test_a_kept_state_that_is_no_number_ends_training(bert):
     handle = weight.register_hook(lambda gradient: gradient * 1e25)
     name = r"bert\.encoder\.layer\.0\.intermediate\.dense\.weight/second_moment"
     with pytest.raises(TrainingError, match=rf"^{name} became infinite or NaN in round 2; lower local\.learning_rate"):
-        local_update(bert, spec, sentences(12, 1), "a", 2, Start(bert.weights()))
+        an_update(bert, spec, sentences(12, 1), "a", 2, Start(bert.weights()))
     handle.remove()
 
 
@@ -226,9 +227,9 @@ def test_data_that_does_not_fit_is_refused_before_any_step(bert):
     before = bert.weights()
     for examples in ([], questions(4, 0), [{"row": 9, "text": "rain", "text_pair": None, "label": 3}]):
         with pytest.raises(TaskError):
-            local_update(bert, bert.spec, examples, "a", 1, Start(before))
+            an_update(bert, bert.spec, examples, "a", 1, Start(before))
         with pytest.raises(TaskError):
-            evaluate(bert, bert.spec, examples)
+            evaluate(bert, examples)
     assert all(torch.equal(tensor, before[name]) for name, tensor in bert.weights().items())
 
 
@@ -250,7 +251,7 @@ def test_evaluation_does_not_hang_on_batches_order_or_chance(bert):
     bert.model.train()
     examples = sentences(25, 2)
     results = [
-        evaluate(bert, classifier(evaluation={"batch_size": size}), chosen)
+        evaluate(bert.under(classifier(evaluation={"batch_size": size})), chosen)
         for size, chosen in ((64, examples), (7, examples[::-1]), (1, examples))
     ]
     for result in results[1:]:
@@ -263,7 +264,7 @@ def test_evaluation_is_the_mean_over_examples(bert):
     bert.model.eval()
     with torch.no_grad():
         one_by_one = [bert.loss(bert.collate([e])) for e in examples]
-    result = evaluate(bert, bert.spec, examples)
+    result = evaluate(bert, examples)
     assert result["loss"] == pytest.approx(float(sum(loss for loss, _, _ in one_by_one)) / 5, rel=1e-5)
     assert result["accuracy"] == sum(right for _, _, right in one_by_one) / 5
 
@@ -278,18 +279,18 @@ def test_evaluation_of_a_language_model_counts_answer_tokens(tiny_gpt2):
     tokens = sum(count for _, count, _ in singles)
     assert tokens == 5 * 2 + 4
     expected = sum(float(loss) * count for loss, count, _ in singles) / tokens
-    assert evaluate(task, spec, examples)["loss"] == pytest.approx(expected, rel=1e-5)
+    assert evaluate(task.under(spec), examples)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_evaluation_takes_at_most_as_many_examples_as_the_job_says(bert):
     examples = sentences(20, 2)
-    first_six = evaluate(bert, bert.spec, examples[:6])
-    assert evaluate(bert, classifier(evaluation={"max_examples": 6}), examples) == first_six
-    assert evaluate(bert, bert.spec, examples) != first_six
+    first_six = evaluate(bert, examples[:6])
+    assert evaluate(bert.under(classifier(evaluation={"max_examples": 6})), examples) == first_six
+    assert evaluate(bert, examples) != first_six
 
 
 def test_evaluation_stops_when_asked_to(bert):
     answers = iter([True, True, False])
     with pytest.raises(TrainingStopped):
-        evaluate(bert, classifier(evaluation={"batch_size": 2}), sentences(20, 2), lambda: next(answers))
+        evaluate(bert.under(classifier(evaluation={"batch_size": 2})), sentences(20, 2), lambda: next(answers))
     assert next(answers, None) is None

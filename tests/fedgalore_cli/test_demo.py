@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fedgalore.spec.job import parse
-from fedgalore.spec.method import KINDS
+from fedgalore.spec.registry import methods
 from fedgalore_cli.demo.command import MARK, _make_room
 from fedgalore_cli.demo.job import LEARNING_RATES, job_document
 from fedgalore_cli.demo.report import NAMES, Run, accuracy_by_version, plot, tables
@@ -67,7 +67,7 @@ def test_what_can_not_be_compared_is_refused_before_anything_is_written(tmp_path
 
 
 def test_every_method_can_be_compared_and_differs_in_nothing_but_itself() -> None:
-    assert set(LEARNING_RATES) == set(NAMES) == set(KINDS)
+    assert set(LEARNING_RATES) == set(NAMES) == set(methods())
 
     def rest(kind: str) -> dict[str, Any]:
         document = job_document(4, 2, 8, 3, kind)
@@ -77,7 +77,7 @@ def test_every_method_can_be_compared_and_differs_in_nothing_but_itself() -> Non
         assert document.pop("name") == f"demo-{kind}"
         return document
 
-    assert all(rest(kind) == rest("fedgalore") for kind in KINDS)
+    assert all(rest(kind) == rest("fedgalore") for kind in methods())
 
 
 def test_settings_are_chosen_by_training_texts_that_nobody_trains_on() -> None:

@@ -49,7 +49,7 @@ class Work:
 
     def aggregate(self, job: Any, *_: Any) -> aggregation.Aggregated:
         self._do(f"round {job.round.number}")
-        return aggregation.Aggregated(a_version(job.round.model_version + 1), {}, self.statistics)
+        return aggregation.StoredVersion(a_version(job.round.model_version + 1), {}, self.statistics)
 
 
 @pytest.fixture

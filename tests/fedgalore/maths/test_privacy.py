@@ -6,15 +6,15 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from fedgalore.aggregation import screened, spent
+from fedgalore.aggregation import privacy_spent
+from fedgalore.changes import orient_back
 from fedgalore.maths.privacy import epsilon, noise
-from fedgalore.methods.base import Start, orient_back
+from fedgalore.rounds import Start
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import SpecError
-from fedgalore.training import local_update
 from tests.fedgalore.conftest import classifier, sentences
 from tests.fedgalore.maths.test_robust import METHODS, change_of
-from tests.fedgalore.rounds import a_round, aggregated, clients_of, version_0
+from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of, version_0
 
 SECRET = "5e" * 32
 
@@ -40,16 +40,15 @@ def test_each_change_is_cut_and_all_weigh_alike_and_noise_is_added(method, tiny_
         local={"steps": 3, "weight_decay": 0.1, "learning_rate": 1e-2},
     )
     task, weights = version_0(spec, tiny_bert)
-    updates = {n: local_update(task, spec, sentences(6 + 9 * i, i), n, 1, Start(weights)) for i, n in enumerate("abc")}
+    updates = {n: an_update(task, spec, sentences(6 + 9 * i, i), n, 1, Start(weights)) for i, n in enumerate("abc")}
     clients, plan = clients_of(updates), task.plan
 
     def changes(client):
         matrices = {target.name: change_of(spec, target, client) for target in plan.targets}
         return matrices | {item.name: client.read(f"{item.name}/delta").double() for item in plan.dense}
 
-    this, dropped = screened(a_round(spec, clients, weights, secret=SECRET), plan)
-    result = aggregated(plan, this)
-    assert dropped == {}
+    result = aggregated(plan, a_round(spec, clients, weights, secret=SECRET))
+    assert result.dropped == {}
     moved = [changes(client) for client in clients]
     norms = [sqrt(sum(float(change.square().sum()) for change in one.values())) for one in moved]
     assert min(norms) > 0.01
@@ -90,7 +89,7 @@ def test_every_round_tells_what_was_spent(tiny_bert):
     runs = [simulate(spec, tiny_bert, sites, secret=secret) for secret in (SECRET, SECRET, None)]
     told = [one.statistics.get("epsilon") for one in runs[0].rounds]
     assert told == [epsilon(1.5, 1, 1e-5), epsilon(1.5, 2, 1e-5), None]
-    assert spent(classifier(), 1) == {}
+    assert privacy_spent(classifier(), 1) == {}
     same, other = (
         all(torch.equal(runs[0].weights[name], run.weights[name]) for name in run.weights) for run in runs[1:]
     )

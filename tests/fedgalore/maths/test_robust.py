@@ -6,14 +6,15 @@ import torch
 from scipy import stats
 
 from fedgalore.aggregation import screened
+from fedgalore.changes import orient_back
 from fedgalore.maths.robust import median, trimmed, trimmed_mean
-from fedgalore.methods.base import ClientTensors, Start, orient_back
+from fedgalore.rounds import ClientTensors, Start
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import SpecError
 from fedgalore.spec.layout import aggregate_tensors
 from fedgalore.training import local_update
 from tests.fedgalore.conftest import classifier, sentences
-from tests.fedgalore.rounds import a_round, aggregated, clients_of, version_0
+from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of, version_0
 
 METHODS = {
     "fedgalore": {"kind": "fedgalore", "rank": 4, "downlink_rank": 0},
@@ -43,7 +44,7 @@ def a_job(method, **server):
 def five_updates(spec, folder):
     task, weights = version_0(spec, folder)
     updates = {
-        name: local_update(task, spec, sentences(6 + i, i), name, 1, Start(weights)) for i, name in enumerate(NAMES)
+        name: an_update(task, spec, sentences(6 + i, i), name, 1, Start(weights)) for i, name in enumerate(NAMES)
     }
     return task.plan, weights, clients_of(updates)
 
@@ -105,14 +106,15 @@ def test_a_change_far_too_long_is_left_out(method, tiny_bert):
     plan, weights, clients = five_updates(spec, tiny_bert)
     for index, factor in ((1, 100.0), (3, 7.0)):
         clients[index] = blown_up(clients[index], factor)
-    this, dropped = screened(a_round(spec, clients, weights), plan)
+    screened_round, dropped = screened(a_round(spec, clients, weights).server, plan)
     assert list(dropped) == ["b"]
     assert "times as long as the median one (server.drop_norm: 10)" in dropped["b"]
-    assert [client.client for client in this.clients] == list("acde")
-    assert [clip < 1 for clip in this.clips] == [False, False, True, False]
-    found = aggregated(plan, this)
+    assert [client.client for client in screened_round.clients] == list("acde")
+    assert [clip < 1 for clip in screened_round.clips] == [False, False, True, False]
+    found = aggregated(plan, a_round(spec, clients, weights))
+    assert found.dropped == dropped
     honest = a_job(METHODS[method])
-    cut = blown_up(clients[3], this.clips[2])
+    cut = blown_up(clients[3], screened_round.clips[2])
     wanted = aggregated(plan, a_round(honest, [clients[0], clients[2], cut, clients[4]], weights))
     for name, tensor in wanted.weights.items():
         torch.testing.assert_close(found.weights[name], tensor, rtol=1e-4, atol=1e-5)
@@ -122,7 +124,8 @@ def test_no_client_weighs_more_than_it_may_claim(tiny_bert):
     spec = a_job({"kind": "fedavg"}, max_examples=8)
     _, weights, clients = five_updates(spec, tiny_bert)
     clients[0] = ClientTensors("a", 10**9, clients[0].decay, clients[0].read)
-    assert a_round(spec, clients, weights).shares.tolist() == pytest.approx([8 / 39, 7 / 39, 8 / 39, 8 / 39, 8 / 39])
+    shares = a_round(spec, clients, weights).server.shares
+    assert shares.tolist() == pytest.approx([8 / 39, 7 / 39, 8 / 39, 8 / 39, 8 / 39])
 
 
 def test_states_are_combined_alike(tiny_bert):
@@ -142,10 +145,10 @@ def test_states_are_combined_alike(tiny_bert):
 def test_a_dropped_client_goes_on_from_what_it_kept_before(tiny_bert):
     """Its update is in no model: what that left out must not be sent again as if it were."""
 
-    def wild(task, spec, examples, client, number, start):
-        update = local_update(task, spec, examples, client, number, start)
-        seen.append({name: tensor.clone() for name, tensor in start.own.items()})
-        if number != 2:
+    def wild(this, examples):
+        update = local_update(this, examples)
+        seen.append({name: tensor.clone() for name, tensor in this.start.own.items()})
+        if this.number != 2:
             return update
         grown = {n: 1e3 * t.float() if n.endswith(("/right", "/delta")) else t for n, t in update.tensors.items()}
         return type(update)(

@@ -13,17 +13,26 @@ import transformers
 from fedgalore.aggregation import apply_aggregate
 from fedgalore.data.batches import batches
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.methods import method_of
-from fedgalore.methods.base import Start
+from fedgalore.methods.halves import client_half
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.precision import passes_in
 from fedgalore.model.task import TaskModel
+from fedgalore.rounds import LocalRound, Start
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.layout import aggregate_tensors
-from fedgalore.training import TrainingError, TrainingStopped, evaluate, local_update
+from fedgalore.training import TrainingError, TrainingStopped, evaluate
 from tests.builders import a_spec
 from tests.fedgalore.conftest import questions, sentences
-from tests.fedgalore.rounds import COUNTS, a_round, aggregated, clients_of, examples_of, updates_of, version_0
+from tests.fedgalore.rounds import (
+    COUNTS,
+    a_round,
+    aggregated,
+    an_update,
+    clients_of,
+    examples_of,
+    updates_of,
+    version_0,
+)
 
 KINDS = ("fedit", "ffa_lora", "flora", "fedex_lora")
 SHARES = {"a": 0.25, "b": 0.75}
@@ -80,8 +89,8 @@ class Federation:
     def start_of(self, client):
         """What a client trains from: the weights that stay still, and its adapter."""
         self.task.load_weights(self.weights)
-        method = method_of(self.task.spec)
-        with method.train(self.task, self.task.spec, client, self.number, Start(self.weights)) as training:
+        half = client_half(self.task.spec)
+        with half.train(LocalRound(self.task, client, self.number, Start(self.weights))) as training:
             still = {target.name: self.task.weight(target.name).clone() for target in self.task.plan.targets}
             return still, training.tensors()
 
@@ -364,7 +373,7 @@ def test_a_federation_of_one_is_plain_peft(kind, model, folders):
     with torch.no_grad():
         logits, labels = logits_of(spec, oracle, *batch_of(tokenizer, held_out))
     federation.task.load_weights(federation.weights)
-    metrics = evaluate(federation.task, spec, held_out)
+    metrics = evaluate(federation.task.under(spec), held_out)
     assert metrics["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert metrics["accuracy"] == (logits.argmax(-1) == labels).double().mean().item()
 
@@ -408,12 +417,12 @@ def looks_of(model):
 
 
 def finished(task, start):
-    local_update(task, task.spec, examples_of(task.spec, "a"), "a", 1, start)
+    an_update(task, task.spec, examples_of(task.spec, "a"), "a", 1, start)
 
 
 def stopped(task, start):
     with pytest.raises(TrainingStopped):
-        local_update(task, task.spec, examples_of(task.spec, "a"), "a", 1, start, lambda step, _: step < 2)
+        an_update(task, task.spec, examples_of(task.spec, "a"), "a", 1, start, lambda step, _: step < 2)
 
 
 def diverged(task, start):
@@ -445,7 +454,7 @@ def test_a_round_leaves_an_ordinary_model(kind, ending, folders, tmp_path):
 def test_gradients_are_computed_only_of_what_is_trained(kind, folders):
     federation = a_federation(spec_of(kind), folders)
     task, spec = federation.task, federation.task.spec
-    with method_of(spec).train(task, spec, "a", 1, Start(federation.weights)):
+    with client_half(spec).train(LocalRound(task, "a", 1, Start(federation.weights))):
         wanted = {name for name, parameter in task.model.named_parameters() if parameter.requires_grad}
     parts = ("lora_B",) if kind == "ffa_lora" else ("lora_A", "lora_B")
     modules = [target.name.removesuffix(".weight") for target in task.plan.targets]
@@ -461,7 +470,7 @@ def test_a_version_without_its_adapters_is_refused(kind, change, folders):
     weights = {n: t for n, t in federation.weights.items() if n != name}
     if change == "of another rank":
         weights[name] = torch.zeros(32, 7)
-    with pytest.raises(TaskError, match=rf"weights: {name} is missing or not of shape \(32, 3\).*Method\.carried"):
+    with pytest.raises(TaskError, match=rf"weights: {name} is missing or not of shape \(32, 3\).*ServerHalf\.carried"):
         finished(task, Start(weights))
     assert looks_of(task.model) == looks
 
@@ -475,7 +484,7 @@ def test_no_method_draws_what_dropout_would_have_drawn(folders):
         federation = a_federation(spec, folders)
         assert federation.task.model.config.hidden_dropout_prob > 0
         seen = []
-        local_update(
+        an_update(
             federation.task,
             spec,
             examples_of(spec, "a"),

@@ -9,17 +9,27 @@ from itertools import pairwise
 import pytest
 import torch
 
+from fedgalore.changes import change_in, orient_back
 from fedgalore.data.batches import batches
 from fedgalore.maths.projector import orient
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.methods.base import Start, change_in, orient_back
+from fedgalore.methods.fedgalore.layout import SKETCH_OVERSAMPLING
 from fedgalore.model.task import TaskModel
+from fedgalore.rounds import Start
 from fedgalore.simulation import Site, simulate
-from fedgalore.spec.layout import SKETCH_OVERSAMPLING, size_bytes, update_tensors, weights_tensors
-from fedgalore.training import local_update
+from fedgalore.spec.layout import size_bytes, update_tensors, weights_tensors
 from tests.builders import a_spec
 from tests.fedgalore.conftest import sentences
-from tests.fedgalore.rounds import COUNTS, a_round, aggregated, clients_of, examples_of, updates_of, version_0
+from tests.fedgalore.rounds import (
+    COUNTS,
+    a_round,
+    aggregated,
+    an_update,
+    clients_of,
+    examples_of,
+    updates_of,
+    version_0,
+)
 
 
 def spec_of(method, **sections):
@@ -187,7 +197,7 @@ def test_states_of_one_client_come_back_to_it(basis, tiny_bert):
     task, weights = version_0(spec, tiny_bert)
     state = {}
     for number in (1, 2):
-        update = local_update(task, spec, examples_of(spec, "a"), "a", number, Start(weights, state))
+        update = an_update(task, spec, examples_of(spec, "a"), "a", number, Start(weights, state))
         result = aggregated(task.plan, a_round(spec, clients_of({"a": update}), weights, state, number=number))
         weights, state = result.weights, result.state
     for target in task.plan.targets:
@@ -208,9 +218,9 @@ def test_each_client_goes_on_from_the_state_it_kept(tiny_bert):
     kept = {c: first[c].kept for c in COUNTS}
     name = f"{task.plan.targets[0].name}/second_moment"
     assert not torch.equal(kept["a"][name], kept["b"][name])
-    second = {c: local_update(task, spec, examples_of(spec, c), c, 2, Start(middle, {}, kept[c], last)) for c in COUNTS}
+    second = {c: an_update(task, spec, examples_of(spec, c), c, 2, Start(middle, {}, kept[c], last)) for c in COUNTS}
     residue = {n: t for n, t in kept["a"].items() if n.endswith("/residue")}
-    forgetful = local_update(task, spec, examples_of(spec, "a"), "a", 2, Start(middle, {}, residue, last))
+    forgetful = an_update(task, spec, examples_of(spec, "a"), "a", 2, Start(middle, {}, residue, last))
     assert any(not torch.equal(second["a"].tensors[n], t) for n, t in forgetful.tensors.items())
     this = a_round(spec, clients_of(second), middle, residue=made.residue, number=2, last=last)
     expected = aggregated(task.plan, this).weights
@@ -246,7 +256,7 @@ def test_clients_of_different_ranks_have_the_mean_of_their_changes(tiny_bert):
             )
         mean = (6 * blocks[0] + 18 * blocks[1]) / 24
         torch.testing.assert_close(result.state[f"{target.name}/second_moment"], mean, rtol=1e-3, atol=1e-10)
-    again = local_update(task, spec, examples_of(spec, "b"), "b", 2, Start(result.weights, result.state))
+    again = an_update(task, spec, examples_of(spec, "b"), "b", 2, Start(result.weights, result.state))
     assert again.tensors[f"{target.name}/rms"].shape[0] == 7
 
 

@@ -308,19 +308,19 @@ def test_exact_match_is_a_share_of_the_examples_whatever_the_batches(loaded):
     ]
     for size in (1, 2, 64):
         spec = language_model(evaluation={"exact_match": "text", "max_new_tokens": 8, "batch_size": size})
-        found = evaluate(task, spec, examples)
+        found = evaluate(task.under(spec), examples)
         assert found["exact_match"] == 2 / 5
-        off = evaluate(task, language_model(evaluation={"exact_match": None, "batch_size": size}), examples)
+        off = evaluate(task.under(language_model(evaluation={"exact_match": None, "batch_size": size})), examples)
         assert off == {"loss": found["loss"], "accuracy": found["accuracy"]}
     fewer = language_model(evaluation={"exact_match": "text", "max_new_tokens": 8, "max_examples": 2})
-    assert evaluate(task, fewer, examples)["exact_match"] == 1 / 2
+    assert evaluate(task.under(fewer), examples)["exact_match"] == 1 / 2
 
 
 def test_evaluation_stops_between_batches_of_answers(loaded):
     answers = iter([True, False])
     spec = language_model(evaluation={"batch_size": 2, "exact_match": "text", "max_new_tokens": 8})
     with pytest.raises(TrainingStopped):
-        evaluate(loaded(), spec, questions(8, 0), lambda: next(answers))
+        evaluate(loaded().under(spec), questions(8, 0), lambda: next(answers))
     assert next(answers, None) is None
 
 
@@ -346,16 +346,16 @@ def test_a_completion_without_a_number_is_refused_before_training(tiny_gpt2, eve
     assert trained == []
     task = TaskModel.load(by_number(), tiny_gpt2)
     with pytest.raises(TaskError, match="row 7"):
-        evaluate(task, by_number(), [good, bad])
-    check_exact_match(task, by_number(max_examples=1), [good, bad])
-    check_exact_match(task, language_model(), [good, bad])
-    check_exact_match(task, by_number(exact_match=None), [good, bad])
+        evaluate(task.under(by_number()), [good, bad])
+    check_exact_match(task.under(by_number(max_examples=1)), [good, bad])
+    check_exact_match(task.under(language_model()), [good, bad])
+    check_exact_match(task.under(by_number(exact_match=None)), [good, bad])
 
 
 def test_examples_of_another_task_are_told_as_such(tiny_gpt2):
     task = TaskModel.load(by_number(), tiny_gpt2)
     with pytest.raises(TaskError, match="needs the columns prompt and completion"):
-        evaluate(task, by_number(), [{"row": 1, "text": "rain", "text_pair": None, "label": 1}])
+        evaluate(task.under(by_number()), [{"row": 1, "text": "rain", "text_pair": None, "label": 1}])
 
 
 def test_a_model_with_fewer_positions_than_the_answer_is_refused(tiny_gpt2):
@@ -363,7 +363,7 @@ def test_a_model_with_fewer_positions_than_the_answer_is_refused(tiny_gpt2):
     task = TaskModel.load(spec, tiny_gpt2)
     words = r"evaluation\.max_new_tokens: 32 leaves no room for a prompt in the 32 tokens.*take at most 31"
     with pytest.raises(TaskError, match=words):
-        check_exact_match(task, spec, questions(2, 0))
+        check_exact_match(task.under(spec), questions(2, 0))
     with pytest.raises(TaskError, match=words):
         generate(task, ["rain"], 32)
     assert generate(task, ["rain"], 31) == [by_hand(task, "rain", 31)]

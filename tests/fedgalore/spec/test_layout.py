@@ -7,26 +7,24 @@ import pytest
 import torch
 from torch import nn
 
-from fedgalore.aggregation import apply_aggregate
+from fedgalore.aggregation import apply_aggregate, first_version
 from fedgalore.maths.optim import GaLoreAdamW
-from fedgalore.methods import method_of
-from fedgalore.methods.base import Start
-from fedgalore.methods.fedgalore import _SubspaceTraining, subspace_config
+from fedgalore.methods.fedgalore.client import SubspaceTraining, subspace_config
+from fedgalore.methods.fedgalore.layout import bases_per_round
 from fedgalore.model.task import TaskModel
+from fedgalore.rounds import LocalRound, Start
 from fedgalore.spec.layout import (
     aggregate_tensors,
-    bases_per_round,
-    downlink_rank_at,
+    cut_rank,
     residue_tensors,
     state_tensors,
     update_tensors,
     weights_tensors,
 )
 from fedgalore.spec.plan import Target, TensorSpec, TrainingPlan, factors_are_smaller
-from fedgalore.training import local_update
 from tests.builders import a_spec
 from tests.fedgalore.conftest import questions, sentences
-from tests.fedgalore.rounds import a_round, aggregated, clients_of
+from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of
 
 CASES = {
     "plain": {},
@@ -82,7 +80,7 @@ def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, ti
     model = {"task": "causal-lm", "num_labels": None} if kind == "gpt2" else {"num_labels": 3}
     spec = a_spec(model=model, method=method, local={"steps": 3, "batch_size": 4, "weight_decay": 0.1})
     task = TaskModel.load(spec, tiny_bert if kind == "bert" else tiny_gpt2)
-    plan, weights = task.plan, task.weights() | method_of(spec).carried(spec, task.plan)
+    plan, weights = task.plan, first_version(task)
     assert {t.tall for t in plan.targets} == {True, False}
     assert made(weights) == weights_tensors(spec, plan)
     state: dict[str, torch.Tensor] = {}
@@ -92,18 +90,15 @@ def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, ti
     for number in (1, 2, 3):
         updates = {}
         for name in ("a", "b"):
-            update = local_update(
-                task, spec, data(8, sum(name.encode())), name, number, Start(weights, state, {}, last)
-            )
+            update = an_update(task, spec, data(8, sum(name.encode())), name, number, Start(weights, state, {}, last))
             assert made(update.tensors) == update_tensors(spec, plan, name, number)
             updates[name] = update
-        this = a_round(spec, clients_of(updates), weights, state, residue, number, last)
-        result = aggregated(plan, this)
+        result = aggregated(plan, a_round(spec, clients_of(updates), weights, state, residue, number, last))
         assert made(result.aggregate) == aggregate_tensors(spec, plan, ["a", "b"], number)
         assert made(result.state) == state_tensors(spec, plan, number)
         assert made(result.residue) == residue_tensors(spec, plan)
         assert made(result.weights) == weights_tensors(spec, plan)
-        applied = apply_aggregate(weights, result.aggregate, this.decay, plan, spec)
+        applied = apply_aggregate(weights, result.aggregate, result.decay, plan, spec)
         assert applied.keys() == result.weights.keys()
         assert all(torch.equal(applied[name], result.weights[name]) for name in applied)
         sketched_only = number == 1 and method.get("basis") == "shared"
@@ -115,12 +110,13 @@ def test_a_weight_that_saw_no_gradient_still_fills_its_place_in_the_update():
     plan = TrainingPlan((Target("used", (4, 6), 2), Target("unused", (6, 4), 2)), ())
     spec = a_spec(local={"steps": 5}, method={"update_proj_gap": 2, "complement": 0})
     weights = {target.name: nn.Parameter(torch.randn(target.shape)) for target in plan.targets}
-    with GaLoreAdamW({name: (weight, 2) for name, weight in weights.items()}, subspace_config(spec)) as optimizer:
+    task: Any = SimpleNamespace(plan=plan, spec=spec)
+    this = LocalRound(task, "a", 1, Start({}))
+    with GaLoreAdamW({name: (weight, 2) for name, weight in weights.items()}, subspace_config(this)) as optimizer:
         for _ in range(5):
             weights["used"].square().sum().backward()
             optimizer.step()
-    task: Any = SimpleNamespace(plan=plan)
-    tensors = _SubspaceTraining(optimizer, task, spec, "a", 1, Start({})).tensors()
+    tensors = SubspaceTraining(this, optimizer).tensors()
     assert made(tensors) == update_tensors(spec, plan, "a", 1)
     assert all(not tensors[f"unused/factor.{j}"].any() for j in range(3))
     assert all(tensors[f"used/factor.{j}"].any() for j in range(3))
@@ -157,4 +153,4 @@ def test_an_aggregate_goes_down_dense_from_the_rank_where_factors_are_no_smaller
     ids=str,
 )
 def test_the_rank_that_an_aggregate_is_cut_to(method, rank):
-    assert downlink_rank_at(a_spec(method=method).method, Target("w", (384, 384), method["rank"])) == rank
+    assert cut_rank(a_spec(method=method), Target("w", (384, 384), method["rank"])) == rank

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedgalore.spec.plan import Dense, Target, TrainingPlan, rank_at, rank_of_module
+from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from tests.builders import a_spec
 
 
@@ -38,12 +38,12 @@ def test_targets_are_oriented_to_the_smaller_side(shape, tall, d, k):
 )
 def test_the_longest_suffix_gives_a_modules_rank(pattern, module, rank):
     for kind in ("fedgalore", "fedit"):
-        assert rank_of_module(a_spec(method={"kind": kind, "rank": 8, "rank_pattern": pattern}).method, module) == rank
-    assert rank_of_module(a_spec(method={"kind": "fedavg"}).method, module) == 0
+        assert a_spec(method={"kind": kind, "rank": 8, "rank_pattern": pattern}).method.rank_of_module(module) == rank
+    assert a_spec(method={"kind": "fedavg"}).method.rank_of_module(module) == 0
 
 
 def test_a_client_may_have_a_rank_of_its_own():
     method = a_spec(method={"rank": 4, "client_ranks": {"small": 2}}).method
     target = Target("w", (30, 40), 4)
-    assert [rank_at(method, target, client) for client in ("small", "other")] == [2, 4]
-    assert rank_at(a_spec(method={"kind": "fedavg"}).method, target, "small") == 0
+    assert [method.rank_at(target, client) for client in ("small", "other")] == [2, 4]
+    assert a_spec(method={"kind": "fedavg"}).method.rank_at(target, "small") == 0

@@ -1,0 +1,21 @@
+"""What a `fedavg` job chooses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fedgalore.spec.method import MethodSpec
+from fedgalore.spec.momentum import MOMENTUM
+
+
+class FedAvgSpec(MethodSpec):
+    """Full fine-tuning of the target matrices, averaged: McMahan et al. 2017, arXiv 1602.05629."""
+
+    kind: Literal["fedavg"] = "fedavg"
+    global_momentum: float = Field(default=0.0, ge=0, lt=1, description=MOMENTUM)
+
+    @property
+    def momentum(self) -> float:
+        return self.global_momentum

@@ -1,0 +1,170 @@
+"""How a client's change travels: what is packed into an update, and what the server unpacks. One class a form.
+
+The tensors themselves are described in `fedgalore.methods.fedgalore.layout`, whose forms these are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fedgalore.maths.compression import Compressed, compress
+from fedgalore.maths.optim import Factor, GaLoreAdamW
+from fedgalore.maths.projector import leading_left_vectors, orient
+from fedgalore.maths.second_moment import SecondMomentSketch, moved_to
+from fedgalore.maths.seeding import derive_seed
+from fedgalore.methods.fedgalore.layout import bases_per_round, method_of, uplink_rank
+from fedgalore.rounds import ClientTensors, LocalRound, ServerRound, weighed
+from fedgalore.spec.plan import Target
+
+if TYPE_CHECKING:
+    from fedgalore.maths.mean import Factors
+
+Pair = tuple[Tensor, Tensor]  # of factors, `(B, d, r)` and `(B, r, k)`
+
+
+class Packing(ABC):
+    """The client's side of a form, at the end of a round."""
+
+    def __init__(self, round: LocalRound, optimizer: GaLoreAdamW) -> None:
+        self.round = round
+        self.optimizer = optimizer
+
+    @abstractmethod
+    def change(self, target: Target) -> dict[str, Tensor]:
+        """The tensors that tell the target's change, by suffix."""
+
+    def state(self, target: Target) -> SecondMomentSketch | None:
+        """The second moment that goes with it; None: none does in this round."""
+        return self.optimizer.sketch(target.name)
+
+    def kept(self, target: Target) -> dict[str, Tensor]:
+        """What the client keeps of the change, by suffix."""
+        return {}
+
+
+class PackedLeadingPart(Packing):
+    def change(self, target: Target) -> dict[str, Tensor]:
+        packed = self._compressed[target.name]
+        return {"left": packed.left, "right": packed.right}
+
+    def state(self, target: Target) -> SecondMomentSketch | None:
+        sketch = self.optimizer.sketch(target.name)
+        return moved_to(self._compressed[target.name].left[:, : sketch.basis.shape[1]].float(), sketch)
+
+    def kept(self, target: Target) -> dict[str, Tensor]:
+        return {"residue": self._compressed[target.name].residue}
+
+    @cached_property
+    def _compressed(self) -> dict[str, Compressed]:
+        """The round's whole change of each target, with what earlier updates left out."""
+        return {target.name: self._compress(target) for target in self.round.task.plan.targets}
+
+    def _compress(self, target: Target) -> Compressed:
+        name, decay, start = target.name, self.optimizer.decay, self.round.start
+        weight = self.round.task.targets()[name][0].detach()
+        change = orient(weight - decay * start.weights[name].to(weight.device))
+        left_out = start.own.get(f"{name}/residue")
+        if left_out is not None:
+            change = change + decay * left_out.to(weight.device)
+        seed = derive_seed(self.round.spec.seed, "uplink", self.round.client, self.round.number, name)
+        rank = uplink_rank(method_of(self.round.spec), target, self.round.client)
+        packed = compress(change, rank, torch.Generator().manual_seed(seed))
+        return replace(packed, residue=packed.residue.cpu())  # full-size: not all at once on a GPU
+
+
+class PackedExactFactors(Packing):
+    def change(self, target: Target) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for j, factor in enumerate(self._factors(target)):
+            tensors |= {f"basis.{j}": factor.basis, f"factor.{j}": factor.factor}
+        return tensors
+
+    def _factors(self, target: Target) -> list[Factor]:
+        factors = self.optimizer.factors(target.name)
+        # a weight that saw no gradient has one stand-in basis, whatever the round's number
+        empty = Factor(factors[-1].basis, torch.zeros_like(factors[-1].factor))
+        return factors + [empty] * (bases_per_round(self.round.spec) - len(factors))
+
+
+class PackedSharedBasis(Packing):
+    def change(self, target: Target) -> dict[str, Tensor]:
+        tensors = {"sketch": self.optimizer.range_sketch(target.name)}
+        if self.round.number > 1:
+            tensors["factor.0"] = self.optimizer.factors(target.name)[0].factor
+        return tensors
+
+    def state(self, target: Target) -> SecondMomentSketch | None:
+        return super().state(target) if self.round.number > 1 else None
+
+
+class Unpacking(ABC):
+    """The server's side of a form, for a group of targets of equal shape."""
+
+    def __init__(self, targets: Sequence[Target], round: ServerRound) -> None:
+        self.targets = targets
+        self.round = round
+
+    @abstractmethod
+    def pairs(self, client: ClientTensors) -> list[Pair]:
+        """A client's change, that of the last basis last; none in a round that only sketches."""
+
+    def settled(self, change: Factors) -> Factors:
+        """The mean change without what is rounding alone."""
+        return change
+
+    def next_basis(self) -> Tensor | None:
+        """The basis `(B, d, r)` that all clients train in next; None: each has bases of its own."""
+        return None
+
+    def gather(self, client: ClientTensors, suffix: str) -> Tensor:
+        """A client's tensors of the group as a batch `(B, ...)`, float32."""
+        batch = torch.stack([client.read(f"{target.name}/{suffix}") for target in self.targets])
+        return batch.to(self.round.device).float()
+
+
+class UnpackedLeadingPart(Unpacking):
+    def pairs(self, client: ClientTensors) -> list[Pair]:
+        return [(self.gather(client, "left"), self.gather(client, "right"))]
+
+
+class UnpackedExactFactors(Unpacking):
+    def pairs(self, client: ClientTensors) -> list[Pair]:
+        bases = range(bases_per_round(self.round.spec))
+        return [(self.gather(client, f"basis.{j}"), self.gather(client, f"factor.{j}")) for j in bases]
+
+
+class UnpackedSharedBasis(Unpacking):
+    def pairs(self, client: ClientTensors) -> list[Pair]:
+        return [(self._shared, self.gather(client, "factor.0"))] if self.round.number > 1 else []
+
+    def settled(self, change: Factors) -> Factors:
+        return change.leading(self.targets[0].rank)  # equal bases: what lies beyond the rank is rounding
+
+    def next_basis(self) -> Tensor | None:
+        """Top left singular vectors of `sum_i p_i Y_i`, a range finder of the clients' mean gradient."""
+        sketches = [self.gather(client, "sketch") for client in self.round.clients]
+        return leading_left_vectors(weighed(sketches, self.round.shares), self.targets[0].rank).float()
+
+    @cached_property
+    def _shared(self) -> Tensor:
+        bases = [self.round.held(f"{target.name}/reference") for target in self.targets]
+        return torch.stack(bases).to(self.round.device)
+
+
+PACKING: dict[str, type[Packing]] = {
+    "leading part": PackedLeadingPart,
+    "exact factors": PackedExactFactors,
+    "shared basis": PackedSharedBasis,
+}
+UNPACKING: dict[str, type[Unpacking]] = {
+    "leading part": UnpackedLeadingPart,
+    "exact factors": UnpackedExactFactors,
+    "shared basis": UnpackedSharedBasis,
+}

@@ -1,0 +1,102 @@
+"""The two halves of a method: what a client does in a round, and what the server makes of the clients' updates.
+
+Tensors are addressed by the names of the method's layout. Reading is a callable, so a server half works on
+memory-mapped files in the coordinator and on dictionaries in the simulation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Protocol
+
+from torch import Tensor
+
+from fedgalore.changes import Reader, apply_change
+from fedgalore.maths.mean import Factors
+from fedgalore.rounds import ClientTensors, GroupResult, LocalRound, ServerRound
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.plan import Target, TrainingPlan
+from fedgalore.spec.registry import methods, resolve
+
+# The mean change of a group: factors of all its targets, or a matrix a target, as the weight itself, float32.
+MeanChange = Factors | list[Tensor]
+
+
+class LocalTraining(Protocol):
+    """The targets' part of one round on one client. Call `step()` after each `backward()`."""
+
+    @property
+    def decay(self) -> float:
+        """What weight decay multiplied the targets by, where the update leaves it out."""
+
+    def step(self) -> None: ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The targets' tensors of the update."""
+
+    def kept(self) -> dict[str, Tensor]:
+        """What this client keeps for its next round."""
+
+
+class ClientHalf(ABC):
+    """How a client trains the targets."""
+
+    @abstractmethod
+    def train(self, round: LocalRound) -> AbstractContextManager[LocalTraining]:
+        """Makes the round's task, which holds `start.weights`, ready to train.
+
+        At the exit the task holds ordinary weights again, as training left them.
+        """
+
+
+class ServerHalf(ABC):
+    """What becomes of the clients' updates; carries nothing beside the weights unless a method says otherwise."""
+
+    def carried(self, spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
+        """Tensors of version 0 beside the model's own weights."""
+        return {}
+
+    @abstractmethod
+    def aggregate(self, targets: Sequence[Target], round: ServerRound, result: GroupResult) -> MeanChange | None:
+        """The clients' mean change of targets of equal oriented shape and rank; None: their updates come to none.
+
+        What else the updates come to (state, adapters, statistics) is written into `result`; the change itself is sent
+        down by `fedgalore.way_down`.
+        """
+
+    def squared_norm(self, target: Target, round: ServerRound, client: ClientTensors) -> float:
+        """Of one client's change of a target; asked of methods that sum the clients' changes."""
+        raise NotImplementedError(f"{type(self).__name__} sums no changes, so none has a norm")
+
+    def apply(
+        self, target: Target, spec: JobSpec, weights: Reader, aggregate: Mapping[str, Tensor], decay: float
+    ) -> dict[str, Tensor]:
+        """The target's next weights, with what is carried beside them, from the last ones and the aggregate.
+
+        Server and clients call it alike, so that they hold the same bits.
+        """
+        return {target.name: apply_change(target, weights(target.name), aggregate, decay)}
+
+
+def client_half(spec: JobSpec) -> ClientHalf:
+    """The client half of the job's method."""
+    half = _half(methods()[spec.method.kind].client)
+    if not isinstance(half, ClientHalf):
+        raise TypeError(f"method {spec.method.kind!r}: its face names {type(half).__name__} as its client half")
+    return half
+
+
+def server_half(spec: JobSpec) -> ServerHalf:
+    """The server half of the job's method."""
+    half = _half(methods()[spec.method.kind].server)
+    if not isinstance(half, ServerHalf):
+        raise TypeError(f"method {spec.method.kind!r}: its face names {type(half).__name__} as its server half")
+    return half
+
+
+@cache
+def _half(name: str) -> object:
+    return resolve(name)()

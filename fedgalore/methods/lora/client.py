@@ -1,0 +1,133 @@
+"""Training of adapters: PEFT's layers around the targets, AdamW on what moves."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fedgalore.methods.halves import ClientHalf, LocalTraining
+from fedgalore.methods.lora.adapters import Adapter, exchanged, start_adapter
+from fedgalore.methods.lora.layout import lora_spec
+from fedgalore.model.task import TaskModel
+from fedgalore.rounds import LocalRound
+from fedgalore.spec.plan import Target
+
+ADAPTER = "default"
+
+
+class AdaptersClient(ClientHalf):
+    """Trains the adapters that the model version holds."""
+
+    parts: Sequence[str] = ("lora_A", "lora_B")  # that move
+
+    def train(self, round: LocalRound) -> AbstractContextManager[LocalTraining]:
+        return lora_training(round, self.parts, lambda target: start_adapter(target, round.start))
+
+
+class LoRATraining:
+    """AdamW on the adapters; `trained` names their parts that move: "lora_A", "lora_B"."""
+
+    decay = 1.0  # weight decay is on the adapters
+
+    def __init__(self, layers: Mapping[str, nn.Module], round: LocalRound, trained: Sequence[str]) -> None:
+        self._trained = trained
+        self._layers = layers
+        parameters = []
+        for layer in layers.values():
+            for part in ("lora_A", "lora_B"):
+                weight = _part(layer, part)
+                weight.requires_grad_(part in trained)
+                parameters += [weight] * (part in trained)
+        local = round.spec.local
+        self._optimizer = torch.optim.AdamW(
+            parameters, lr=round.rates.targets, betas=local.betas, eps=local.eps, weight_decay=local.weight_decay
+        )
+
+    def step(self) -> None:
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{name}/{part}": _part(layer, part).detach().clone()
+            for name, layer in self._layers.items()
+            for part in self._trained
+        }
+
+    def kept(self) -> dict[str, Tensor]:
+        return {}
+
+
+def _part(layer: nn.Module, part: str) -> nn.Parameter:
+    weight = layer.get_parameter(f"{part}.{ADAPTER}.weight")
+    assert isinstance(weight, nn.Parameter)
+    return weight
+
+
+@contextmanager
+def lora_training(
+    round: LocalRound, trained: Sequence[str], adapter_of: Callable[[Target], Adapter]
+) -> Iterator[LocalTraining]:
+    """PEFT's layers around the targets of the task, each with the adapter to start from, taken out of its weight.
+
+    At the exit the layers are gone and the weights hold what the adapters became.
+    """
+    task, method = round.task, lora_spec(round.spec)
+    targets = {target.name: target for target in task.plan.targets}
+    weights = {name: parameter for name, (parameter, _) in task.targets().items()}
+    adapters = {name: adapter_of(target) for name, target in targets.items()}  # while the model is still whole
+    ranks = {name: method.rank_at(target, round.client) for name, target in targets.items()}
+    layers = _inject(task, ranks, method.scale)
+    for name, target in targets.items():
+        adapter = adapters[name]
+        with torch.no_grad():
+            for part, tensor in zip(("lora_A", "lora_B"), adapter, strict=True):
+                _part(layers[name], part).copy_(tensor)
+            start = weights[name].detach().cpu()
+            weights[name].copy_(exchanged(target, start, method.scale, None, adapter))
+    try:
+        yield LoRATraining(layers, round, trained)
+    finally:
+        for name, target in targets.items():
+            layer = layers[name]
+            task.model.set_submodule(_module_name(name), layer.get_submodule("base_layer"))
+            with torch.no_grad():
+                adapter = (_part(layer, "lora_A").detach(), _part(layer, "lora_B").detach())
+                weights[name].copy_(exchanged(target, weights[name].detach(), method.scale, adapter, None))
+            weights[name].requires_grad_(True)
+        del task.model.peft_config
+
+
+def _inject(task: TaskModel, ranks: Mapping[str, int], scale: float) -> dict[str, nn.Module]:
+    """PEFT's layers by target name; the dense weights go on being trained."""
+    import peft  # seconds, and only jobs with adapters need it
+
+    modules = {_module_name(name): rank for name, rank in ranks.items()}
+    patterns = {  # one a rank: PEFT tries each on each module
+        f"^({'|'.join(re.escape(name) for name in modules if modules[name] == rank)})$": rank
+        for rank in set(modules.values())
+    }
+    config = peft.LoraConfig(
+        target_modules="|".join(patterns),
+        rank_pattern=patterns,
+        alpha_pattern={pattern: scale * rank for pattern, rank in patterns.items()},
+        lora_dropout=0.0,
+        init_lora_weights=False,
+    )
+    state = torch.get_rng_state()  # what PEFT draws is overwritten, and dropout must not depend on it
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
+        peft.inject_adapter_in_model(config, task.model, ADAPTER)
+    torch.set_rng_state(state)
+    for parameter in task.dense().values():
+        parameter.requires_grad_(True)
+    return {name: task.model.get_submodule(_module_name(name)) for name in ranks}
+
+
+def _module_name(weight: str) -> str:
+    return weight.removesuffix(".weight")

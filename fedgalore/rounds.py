@@ -1,0 +1,214 @@
+"""One round as values: as a client sees it, and as the server does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fedgalore.changes import Lookup, Reader, nothing
+from fedgalore.maths.mean import Factors, mean_of_factors, of_matrix
+from fedgalore.maths.privacy import noise
+from fedgalore.maths.robust import combine, combine_numbers
+from fedgalore.model.task import TaskModel
+from fedgalore.momentum import Rates, rates_of
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.plan import Target
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a client starts a round from; float32 on the CPU.
+
+    `weights`: the model version, as `layout.weights_tensors` lists it; `state`: what all clients start from beside it
+    (`layout.state_tensors`), empty in the first round; `own`: what this client kept beside its last update that was
+    aggregated; `last`: the aggregate that made the version, read by jobs with momentum, empty at version 0.
+    """
+
+    weights: Mapping[str, Tensor]
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    own: Mapping[str, Tensor] = field(default_factory=dict)
+    last: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocalRound:
+    """One client's part in one round of the job that `task` is built for.
+
+    `number` counts committed rounds from 1: the `model_version` that the round starts from, and 1. An abandoned round
+    leaves no trace.
+    """
+
+    task: TaskModel
+    client: str
+    number: int
+    start: Start
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.task.spec
+
+    @property
+    def rates(self) -> Rates:
+        """The learning rates that hold in this round."""
+        return rates_of(self.spec, bool(self.start.last))
+
+
+@dataclass(frozen=True)
+class ClientTensors:
+    """One client's update as the server sees it. Lists of these are sorted by client name before anything is summed."""
+
+    client: str
+    num_examples: int
+    decay: float
+    read: Reader
+
+
+@dataclass
+class GroupResult:
+    """What a group of tensors becomes, by tensor name: new weights, what goes down, next state, residue kept."""
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    aggregate: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+    residue: dict[str, Tensor] = field(default_factory=dict)
+    statistics: dict[str, list[float]] = field(default_factory=dict)
+
+    def parts(self) -> list[tuple[str, dict[str, Tensor]]]:
+        """The tensors by the part of a version that they belong to."""
+        return [(part, getattr(self, part)) for part in ("weights", "aggregate", "state", "residue")]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A model version as the server holds it, tensor by tensor: of files, or of dictionaries.
+
+    `last`: the aggregate that made the version; `state` and `residue` are empty where the job keeps none.
+    """
+
+    weights: Reader
+    state: Lookup = nothing
+    residue: Lookup = nothing
+    last: Lookup = nothing
+
+
+@dataclass(frozen=True)
+class ServerRound:
+    """What the server half knows of a round: `clients` sorted by name, and readers of the version before.
+
+    `number` counts as `LocalRound.number` does.
+    """
+
+    spec: JobSpec
+    number: int
+    clients: Sequence[ClientTensors]
+    weights: Reader
+    state: Lookup  # what the clients started from beside the weights
+    device: torch.device
+    clips: Sequence[float] = ()  # what each client's change is multiplied by; empty: nothing is clipped
+    secret: str | None = None  # hexadecimal, of the noise of jobs with privacy
+
+    @property
+    def shares(self) -> Tensor:
+        """`p_i = n_i / sum n`, `(M,)` float64."""
+        if self.spec.privacy is not None:  # how many examples a client has is its own affair
+            return torch.full((len(self.clients),), 1 / len(self.clients), dtype=torch.float64)
+        most = self.spec.server.max_examples
+        claimed = [client.num_examples for client in self.clients]
+        counts = torch.tensor([min(n, most) if most else n for n in claimed], dtype=torch.float64)
+        return counts / counts.sum()
+
+    @property
+    def clipped_shares(self) -> Tensor:
+        """What the clients' changes are weighed by, `(M,)` float64: their shares, clipped."""
+        return self.shares * torch.tensor(self.clips, dtype=torch.float64) if self.clips else self.shares
+
+    @property
+    def decay(self) -> float:
+        """What the aggregate multiplies the old target weights by: `1 + server_lr sum_i p_i (decay_i - 1)`."""
+        lost = [client.decay - 1 for client in self.clients]
+        server = self.spec.server
+        if server.is_robust:
+            return 1 + server.learning_rate * combine_numbers(lost, server.aggregation, server.trim_share)
+        return 1 + server.learning_rate * sum(p * loss for p, loss in zip(self.shares.tolist(), lost, strict=True))
+
+    def held(self, name: str) -> Tensor:
+        """A tensor of the state that the clients started from.
+
+        Raises:
+            KeyError: the version before has no such tensor.
+        """
+        tensor = self.state(name)
+        if tensor is None:
+            raise KeyError(f"version {self.number - 1} holds no state {name!r}")
+        return tensor
+
+    def gather(self, target: Target, suffix: str) -> list[Tensor]:
+        """One tensor of every client, on the device."""
+        return [client.read(f"{target.name}/{suffix}").to(self.device) for client in self.clients]
+
+    def mean(self, tensors: Sequence[Tensor]) -> Tensor:
+        """`sum_i p_i tensor_i` in float64 and the clients' order; float32."""
+        return weighed(tensors, self.shares).float()
+
+    def change(self, name: str, changes: Sequence[Tensor]) -> Tensor:
+        """What the clients' changes of a weight, clipped, come to by the job's `server.aggregation`, with its noise.
+
+        Float64 inside, float32.
+        """
+        if self.spec.server.is_robust:
+            return self.robust(changes).float()
+        mean = weighed(changes, self.clipped_shares).float()
+        return mean if self.spec.privacy is None else (mean.double() + self.noise(name, mean.shape)).float()
+
+    def noise(self, name: str, shape: torch.Size) -> Tensor:
+        """Of a weight's mean change; float64, on the device."""
+        privacy = self.spec.privacy
+        if privacy is None or self.secret is None:
+            raise ValueError("noise is drawn for jobs with privacy, which have a secret")
+        deviation = privacy.noise_multiplier * privacy.clip_norm / len(self.clients)
+        return noise(tuple(shape), deviation, self.secret, self.number, name).to(self.device)
+
+    def state_of(self, states: Tensor) -> Tensor:
+        """What the clients' states `(M, ...)` come to in the same way; float64. Never clipped: they are no changes."""
+        server = self.spec.server
+        if server.is_robust:
+            return combine(states, server.aggregation, server.trim_share)
+        shares = self.shares.to(states.device).view(-1, *[1] * (states.dim() - 1))
+        return (shares * states).sum(0)
+
+    def change_of_factors(
+        self, targets: Sequence[Target], factors: Sequence[Sequence[tuple[Tensor, Tensor]]]
+    ) -> Factors:
+        """The same of changes in factors, `(B, d, r)` and `(B, r, k)`, one pair or more of every client."""
+        if self.spec.server.is_robust:
+            return of_matrix(self.robust([_product(pairs) for pairs in factors]))
+        shares = [share for share, pairs in zip(self.clipped_shares.tolist(), factors, strict=True) for _ in pairs]
+        lefts, rights = zip(*(pair for pairs in factors for pair in pairs), strict=True)
+        mean = mean_of_factors(lefts, rights, shares)
+        if self.spec.privacy is None:
+            return mean
+        exact = mean.left.double() @ mean.right.double()
+        return of_matrix(exact + torch.stack([self.noise(target.name, exact.shape[1:]) for target in targets]))
+
+    def robust(self, changes: Sequence[Tensor]) -> Tensor:
+        """Their trimmed mean or median, clipped; float64."""
+        clips = self.clips or [1.0] * len(self.clients)
+        stack = torch.stack([clip * change.double() for clip, change in zip(clips, changes, strict=True)])
+        return combine(stack, self.spec.server.aggregation, self.spec.server.trim_share)
+
+
+def weighed(tensors: Sequence[Tensor], shares: Tensor) -> Tensor:
+    """`sum_i share_i tensor_i` in the order given; float64."""
+    total = torch.zeros_like(tensors[0], dtype=torch.float64)
+    for tensor, share in zip(tensors, shares.tolist(), strict=True):
+        total += share * tensor.double()
+    return total
+
+
+def _product(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The sum of the products of one client's factors, `(B, d, k)` float64."""
+    first, *others = (left.double() @ right.double() for left, right in pairs)
+    return sum(others, start=first)
