@@ -1,0 +1,1 @@
+"""Sign mean: the direction of each change and one length a matrix, averaged."""
