@@ -1,268 +1,281 @@
-"""GaLoreAdamW: AdamW whose state lives in gradient subspaces.
-
-Each target matrix has a hook that takes its step the moment its gradient is complete and frees the gradient, so that at
-most one full-size gradient is alive. Everything else (moments, factors) has `r` rows. Formulas: ALGORITHM, "Client, one
-round"; GaLore https://arxiv.org/abs/2403.03507; what of the gradient lies outside the subspace: Fira,
-https://arxiv.org/abs/2410.01623.
-"""
+"""GaLoreAdamW: AdamW whose state lives in gradient subspaces, as a `torch.optim.Optimizer`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from math import inf, sqrt
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from itertools import count
+from typing import Any, cast, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, ParamsT
 
-from fedgalore.maths.projector import orient, project, project_back, sampled_basis
-from fedgalore.maths.second_moment import SecondMomentSketch, carry, residual_of, transfer
+from fedgalore.maths.plain_adamw import step_plainly
+from fedgalore.maths.projector import orient
+from fedgalore.maths.second_moment import SecondMomentSketch
 from fedgalore.maths.seeding import derive_seed
+from fedgalore.maths.subspace import (
+    SubspaceState,
+    bias_corrected,
+    change_basis,
+    check_fits,
+    draw_basis,
+    lies_in_subspace,
+    new_state,
+    placed,
+    step_of,
+)
+from fedgalore.maths.subspace_config import SubspaceConfig, check_values
 
 
-@dataclass(frozen=True)
-class SubspaceConfig:
-    """Hyperparameters of the target matrices; the defaults are those of `JobSpec`."""
+class GaLoreAdamW(Optimizer):
+    """AdamW that keeps a matrix's moments in a rank-`r` subspace of its gradients.
 
-    learning_rate: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    scale: float = 1.0
-    complement: float = 0.0
-    basis_pool: int = 6
-    update_proj_gap: int = 200
-    prior_steps: float | None = 2.0
-    update_clip: float | None = 1.0
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One stretch of training inside one basis: the weight moved by `basis @ factor`, `(d, r)` and `(r, k)`."""
-
-    basis: Tensor
-    factor: Tensor
-
-
-@dataclass(frozen=True)
-class SharedBasis:
-    """One target's basis that all clients train in, and what the next one is found from.
-
-    `basis (d, r)`, None in the round that only sketches; `test_matrix (k, w)`, equal for all clients.
-    """
-
-    basis: Tensor | None
-    test_matrix: Tensor
-
-
-class _Subspace:
-    """Optimizer state of one target matrix."""
-
-    def __init__(
-        self,
-        parameter: nn.Parameter,
-        rank: int,
-        carried: SecondMomentSketch | None,
-        shared: SharedBasis | None,
-        seed: int,
-    ) -> None:
-        self.parameter = parameter
-        self.rank = rank
-        self.carried = carried
-        self.shared = shared
-        self.generator = torch.Generator().manual_seed(seed)
-        d, k = orient(parameter).shape
-        device = parameter.device
-        self.basis = torch.eye(d, rank, device=device)  # stands in until the first gradient, and where none ever comes
-        self.first = torch.zeros(rank, k, device=device)
-        self.second = torch.zeros(rank, k, device=device)  # not bias-corrected
-        self.factor = torch.zeros(rank, k, device=device)
-        self.finished: list[Factor] = []
-        self.prior = 0.0  # steps that the carried second moment counts for
-        self.residual_sum = torch.zeros(1, k, device=device)
-        self.steps = 0
-        self.moved = False  # in the step at hand
-        self.gradients = 0
-        self.sketch = torch.zeros(d, shared.test_matrix.shape[1], device=device) if shared else None
-
-    def next_basis(self, gradient: Tensor, pool: int) -> Tensor:
-        if self.shared is not None and self.shared.basis is not None:
-            return self.shared.basis
-        return sampled_basis(gradient, self.rank, pool, self.generator)
-
-    def second_correction(self, beta2: float, steps: int) -> float:
-        return 1.0 if self.prior == inf else 1 - beta2 ** (self.prior + steps)
-
-    def residual(self) -> Tensor:
-        """`rho (1, k)`, averaged over the steps taken; before the first, what was carried in."""
-        if self.steps == 0:
-            return self.carried.residual if self.carried is not None else self.residual_sum
-        return self.residual_sum / self.steps
-
-
-def _scaling(direction: Tensor, projected: Tensor, outside: Tensor, eps: float) -> Tensor:
-    """`phi (k,)` of Fira: what AdamW made of a column's gradient inside the subspace, `|N_j| / |R_j|`.
-
-    A column that is weaker inside than outside (`outside` is its `rho`) is scaled as if it were equally strong, so that
-    what lies outside stays below `|N_j| sqrt((d - r) / r)`: a column that hardly projects must not explode.
-    """
-    inside = torch.maximum(projected.norm(dim=0), (projected.shape[0] * outside[0]).sqrt())
-    return direction.norm(dim=0) / inside.clamp_min(eps)
-
-
-class GaLoreAdamW:
-    """AdamW over `targets` inside rank-`r` subspaces.
+    It takes the place of `torch.optim.AdamW`. A matrix with smaller side `d` and larger side `k` keeps a basis `(d, r)`
+    and two moments `(r, k)` in float32, where AdamW keeps two of `(d, k)`. Whatever is no matrix (biases, norms), and
+    everything in a group with `rank=None` (put embeddings there), takes the steps of torch's AdamW, with its state. At
+    a rank of `d` or more the basis is the identity, and a matrix takes AdamW's steps too, but for `update_clip`.
 
     Args:
-        targets: name -> (weight matrix, rank).
-        carried: name -> aligned second moment to start from; names may be missing.
-        shared: name -> basis that all clients train in; names that are missing find bases of their own.
-        seed: of the range finders, with each target's name mixed in.
+        params: as torch's optimizers take them: parameters, `(name, parameter)` pairs, or groups with their own values
+            of the arguments below.
+        lr: learning rate; it is read at each step, so that schedulers work.
+        betas, eps, weight_decay: as those of `torch.optim.AdamW`.
+        rank: columns `r` of each basis; None for plain AdamW.
+        scale: multiplies the steps of matrices in subspaces; GaLore's alpha.
+        complement: how strongly the gradient outside of the subspace moves the weight, scaled column by column as the
+            part inside; 0 for GaLore, 1 for Fira.
+        basis_pool: a basis is drawn from this many times `rank` leading singular vectors; 1 takes the leading ones, as
+            GaLore does.
+        update_proj_gap: steps of a matrix between two bases; its moments move into the new one.
+        prior_steps: steps that a second moment given to `start_from` counts for; None trusts it for ever.
+        update_clip: root mean square that a step inside the subspace is clipped to; None switches it off.
+        seed: of the bases, with each parameter's name mixed in, or its place where it came without a name.
 
-    Use as a context manager: the hooks are removed at its end. Each `backward()` moves the targets; call `step()` after
-    it.
+    Memory: beside the state, a step holds one matrix's gradient in float32 and a step of the same size. With the usual
+    `loss.backward(); optimizer.step()` all gradients are alive at once. `step_in_backward` frees each of them before
+    the next is complete, and moves the weights by the same bits.
+
+    A parameter without a gradient is left alone, weight decay included. State lies where its parameter lies.
+
+    Papers: GaLore, https://arxiv.org/abs/2403.03507; Fira, https://arxiv.org/abs/2410.01623 (`complement`); Adafactor,
+    https://arxiv.org/abs/1804.04235 (`update_clip`); LDAdam, https://arxiv.org/abs/2410.16103 (moments in a new basis);
+    SARA, https://arxiv.org/abs/2502.05790 (`basis_pool`).
+
+    Raises:
+        ValueError: an argument or a group's value is out of its range, or a parameter holds no floating-point numbers.
     """
 
     def __init__(
         self,
-        targets: Mapping[str, tuple[nn.Parameter, int]],
-        config: SubspaceConfig,
-        carried: Mapping[str, SecondMomentSketch] | None = None,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        rank: int | None = 8,
+        scale: float = 1.0,
+        complement: float = 0.0,
+        basis_pool: int = 6,
+        update_proj_gap: int = 200,
+        prior_steps: float | None = 2.0,
+        update_clip: float | None = 1.0,
         seed: int = 0,
-        shared: Mapping[str, SharedBasis] | None = None,
     ) -> None:
-        self.config = config
-        self.decay = 1.0
-        carried, shared = carried or {}, shared or {}
-        self._subspaces = {
-            name: _Subspace(parameter, rank, carried.get(name), shared.get(name), derive_seed(seed, "basis", name))
-            for name, (parameter, rank) in targets.items()
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "rank": rank,
+            "scale": scale,
+            "complement": complement,
+            "basis_pool": basis_pool,
+            "update_proj_gap": update_proj_gap,
+            "prior_steps": prior_steps,
+            "update_clip": update_clip,
+            "seed": seed,
         }
-        self._handles = [
-            space.parameter.register_post_accumulate_grad_hook(self._hook(space)) for space in self._subspaces.values()
-        ]
+        check_values(defaults)
+        super().__init__(params, defaults)
 
-    def __enter__(self) -> GaLoreAdamW:
-        return self
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's, with the group's values checked.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
+        Raises:
+            ValueError: as the class.
+        """
+        check_values(param_group)
+        super().add_param_group(param_group)
+        wrong = [parameter.dtype for parameter in param_group["params"] if not parameter.is_floating_point()]
+        if wrong:
+            self.param_groups.pop()
+            raise ValueError(f"params must hold floating-point numbers, not {wrong[0]}; leave those parameters out")
 
-    def _hook(self, space: _Subspace):  # type: ignore[no-untyped-def]  # torch types hooks as Callable[[Tensor], None]
-        @torch.no_grad()
-        def move_and_free(parameter: Tensor) -> None:
-            assert parameter.grad is not None
-            gradient = orient(parameter.grad.float())
-            parameter.grad = None
-            if space.shared is not None:
-                assert space.sketch is not None
-                space.sketch += gradient @ space.shared.test_matrix
-                space.gradients += 1
-                if space.shared.basis is None:
-                    return
-            if space.steps % self.config.update_proj_gap == 0:
-                self._change_basis(space, space.next_basis(gradient, self.config.basis_pool), gradient)
-            self._move(space, gradient)
+    # --- steps -------------------------------------------------------------------------------------------------------
 
-        return move_and_free
+    @overload
+    def step(self, closure: None = None) -> None: ...
 
-    def _change_basis(self, space: _Subspace, basis: Tensor, gradient: Tensor) -> None:
-        """Moves the state by the transfer formula; the factor of the old basis is finished."""
-        beta2 = self.config.betas[1]
-        if space.steps == 0:
-            if space.carried is not None:
-                space.prior = inf if self.config.prior_steps is None else self.config.prior_steps
-                # A carried state may damp what is loud elsewhere and quiet here, but never blow up what is loud here:
-                # one element far too small would fill the whole clipped step.
-                start = torch.maximum(carry(space.carried, basis), project(basis, gradient).square())
-                # n_0 steps' worth of it: bias correction then gives it back exactly
-                space.second = space.second_correction(beta2, 0) * start
-        else:
-            correction = space.second_correction(beta2, space.steps)
-            overlap = project(basis, space.basis)
-            space.second = correction * transfer(space.second / correction, space.residual(), overlap)
-            space.first = overlap @ space.first
-            if not self.config.complement:
-                space.finished.append(Factor(space.basis, space.factor))
-                space.factor = torch.zeros_like(space.factor)
-        space.basis = basis
-
-    def _move(self, space: _Subspace, gradient: Tensor) -> None:
-        """The step of one target: inside its subspace by AdamW, outside by the gradient, scaled alike."""
-        config = self.config
-        projected = project(space.basis, gradient)
-        outside = residual_of(gradient, projected)
-        space.residual_sum += outside
-        direction = self._direction(space, projected)
-        rate = -config.learning_rate * config.scale
-        self._decay(space)
-        step = direction
-        if config.complement:
-            scaling = config.complement * _scaling(direction, projected, outside, config.eps)
-            step = direction - scaling * projected  # P N + phi (G - P R) = P (N - phi R) + phi G
-        move = project_back(space.basis, step)
-        if config.complement:
-            move.addcmul_(gradient, scaling)
-        else:
-            space.factor.add_(direction, alpha=rate)
-        orient(space.parameter).add_(move, alpha=rate)
-        space.moved = True
-
-    def _decay(self, space: _Subspace) -> None:
-        keep = self._keep
-        if keep != 1:
-            space.parameter.mul_(keep)
-            space.factor.mul_(keep)
-            for done in space.finished:
-                done.factor.mul_(keep)
-
-    @property
-    def _keep(self) -> float:
-        return 1 - self.config.learning_rate * self.config.weight_decay
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Ends the step of the last `backward()`, in which each target moved; one that saw no gradient only decays."""
-        self.decay *= self._keep
-        for space in self._subspaces.values():
-            if not space.moved:
-                self._decay(space)
-            space.moved = False
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Moves each parameter that has a gradient; returns the loss where a `closure` computes it anew."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            config = SubspaceConfig.of(group)
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    self._pass_over(parameter, config)
+                else:
+                    self._step_parameter(parameter, parameter.grad, group["rank"], config)
+        return loss
 
-    def _direction(self, space: _Subspace, projected: Tensor) -> Tensor:
-        """`N (r, k)`: Adam's normalised step, clipped to an RMS of `update_clip` (Adafactor, arXiv 1804.04235)."""
-        beta1, beta2 = self.config.betas
-        space.steps += 1
-        space.first.lerp_(projected, 1 - beta1)
-        space.second.mul_(beta2).addcmul_(projected, projected, value=1 - beta2)
-        first = space.first / (1 - beta1**space.steps)
-        # trusted for ever, the carried state needs no bias correction
-        second = space.second / space.second_correction(beta2, space.steps)
-        direction = first / (second.sqrt() + self.config.eps)
-        if self.config.update_clip is not None:
-            rms = float(direction.norm()) / sqrt(direction.numel())
-            direction = direction / max(1.0, rms / self.config.update_clip)
+    @contextmanager
+    def step_in_backward(self) -> Iterator[None]:
+        """Inside, each parameter moves as soon as `backward()` has completed its gradient, which is then freed.
+
+        The training loop stays as it is: `step()` moves what still has a gradient. Each `backward()` is a step, so
+        gradients cannot be accumulated, clipped over all parameters, or unscaled. Groups added inside move in `step()`.
+        """
+        handles = [
+            parameter.register_post_accumulate_grad_hook(partial(self._step_and_free, index))
+            for index, group in enumerate(self.param_groups)
+            for parameter in group["params"]
+            if parameter.requires_grad
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
+    def _step_and_free(self, index: int, parameter: Tensor) -> None:
+        group = self.param_groups[index]  # by its place: `load_state_dict` replaces the groups
+        if parameter.grad is not None:
+            self._step_parameter(parameter, parameter.grad, group["rank"], SubspaceConfig.of(group))
+        parameter.grad = None
+
+    def _step_parameter(self, parameter: Tensor, gradient: Tensor, rank: int | None, config: SubspaceConfig) -> None:
+        if gradient.is_sparse:
+            name = self._place_of(parameter)[0]
+            raise ValueError(f"the gradient of parameter {name} is sparse; build its embedding with sparse=False")
+        if lies_in_subspace(parameter, rank):
+            self._step_matrix(parameter, orient(gradient.float()), config)
+        else:
+            step_plainly(parameter, gradient, self.state[parameter], config)
+
+    def _pass_over(self, parameter: Tensor, config: SubspaceConfig) -> None:
+        """What `step()` does with a parameter that has no gradient: nothing."""
+
+    def _step_matrix(self, parameter: Tensor, gradient: Tensor, config: SubspaceConfig) -> None:
+        """One step along the oriented `gradient (d, k)`, in a new basis where it is time."""
+        if self._state_of(parameter)["step"] % config.update_proj_gap == 0:
+            self._change_basis(parameter, gradient, config)
+        self._move(parameter, gradient, config)
+
+    def _change_basis(self, parameter: Tensor, gradient: Tensor, config: SubspaceConfig) -> None:
+        basis = self._next_basis(parameter, gradient, config)
+        change_basis(self._state_of(parameter), basis, gradient, config)
+
+    def _next_basis(self, parameter: Tensor, gradient: Tensor, config: SubspaceConfig) -> Tensor:
+        return draw_basis(self._state_of(parameter), gradient, config.basis_pool)
+
+    def _move(self, parameter: Tensor, gradient: Tensor, config: SubspaceConfig) -> Tensor:
+        """Moves the weight; returns the step inside the subspace, `N (r, k)`."""
+        direction, whole = step_of(self._state_of(parameter), gradient, config)
+        self._decay(parameter, config)
+        orient(parameter).add_(whole, alpha=config.rate)
         return direction
 
-    def factors(self, name: str) -> list[Factor]:
-        """What moved the target, without complement: `W_K = decay W_0 + sum_j basis_j @ factor_j`, oriented."""
-        assert not self.config.complement
-        space = self._subspaces[name]
-        return [*space.finished, Factor(space.basis, space.factor)]
+    def _decay(self, parameter: Tensor, config: SubspaceConfig) -> None:
+        if config.keep != 1:
+            parameter.mul_(config.keep)
 
-    def sketch(self, name: str) -> SecondMomentSketch:
-        """The target's bias-corrected second moment in its last basis."""
-        space = self._subspaces[name]
-        correction = space.second_correction(self.config.betas[1], space.steps)
-        second = space.second / correction if correction > 0 else space.second
-        return SecondMomentSketch(space.basis, second, space.residual())
+    # --- state -------------------------------------------------------------------------------------------------------
 
-    def range_sketch(self, name: str) -> Tensor:
-        """`Y = G Omega (d, w)` of the mean gradient of the steps taken: what the next shared basis is found from."""
-        space = self._subspaces[name]
-        assert space.sketch is not None
-        return space.sketch / max(space.gradients, 1)
+    def start_from(self, parameter: Tensor, sketch: SecondMomentSketch) -> None:
+        """Lets a matrix start from another training's second moment; `prior_steps` says how long that counts.
+
+        Raises:
+            ValueError: the parameter has no subspace or has taken steps, or the sketch is of another shape.
+        """
+        state, name = self._state_of(parameter), self._place_of(parameter)[0]
+        if state["step"]:
+            raise ValueError(f"parameter {name} has taken {state['step']} steps; call start_from before the first")
+        wanted, given = orient(parameter).shape, (len(sketch.basis), sketch.second_moment.shape[1])
+        if given != wanted:
+            raise ValueError(f"parameter {name} needs a sketch of the shape {tuple(wanted)}, not {given}")
+        state["carried"] = {part: tensor.to(parameter.device) for part, tensor in vars(sketch).items()}
+
+    def sketch_of(self, parameter: Tensor) -> SecondMomentSketch:
+        """A matrix's bias-corrected second moment in its last basis.
+
+        Raises:
+            ValueError: the parameter has no subspace.
+        """
+        return bias_corrected(self._state_of(parameter), SubspaceConfig.of(self._place_of(parameter)[1]))
+
+    def _state_of(self, parameter: Tensor) -> SubspaceState:
+        """A matrix's entry in `state`, which changes in place.
+
+        Raises:
+            ValueError: the parameter has no subspace.
+        """
+        if "basis" not in self.state[parameter]:
+            name, group = self._place_of(parameter)
+            if not lies_in_subspace(parameter, group["rank"]):
+                raise ValueError(f"parameter {name} has no subspace; give a matrix of a group with a rank")
+            self.state[parameter] = self._new_state(parameter, group["rank"], derive_seed(group["seed"], "basis", name))
+        return cast(SubspaceState, self.state[parameter])
+
+    def _new_state(self, parameter: Tensor, rank: int, seed: int) -> SubspaceState:
+        return new_state(parameter, rank, seed)
+
+    def _named(self) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
+        """Each parameter with its name, or its place where it came without one, and with its group."""
+        places = count()
+        for group in self.param_groups:
+            names = group.get("param_names") or map(str, places)
+            for parameter, name in zip(group["params"], names, strict=False):
+                yield name, parameter, group
+
+    def _place_of(self, parameter: Tensor) -> tuple[str, dict[str, Any]]:
+        for name, known, group in self._named():
+            if known is parameter:
+                return name, group
+        raise ValueError("parameter is not in this optimizer; add it with add_param_group")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but it copies, and a matrix's state stays float32 beside a weight of another dtype.
+
+        Raises:
+            ValueError: the state is another optimizer's, or that of other parameters.
+        """
+        matrices: dict[Tensor, dict[str, Any]] = {}
+
+        def take_matrices(_optimizer: Optimizer, document: dict[str, Any]) -> None:
+            saved = ((index, group) for group in document["param_groups"] for index in group["params"])
+            for (index, group), (name, parameter, _) in zip(saved, self._named(), strict=False):
+                if (entry := document["state"].get(index)) is None:
+                    continue
+                check_fits(name, parameter, group, entry)
+                if "basis" in entry:
+                    matrices[parameter] = placed(entry, parameter.device)
+
+        last = self.register_load_state_dict_pre_hook(take_matrices)  # after the user's hooks
+        try:
+            super().load_state_dict(deepcopy(state_dict))
+        finally:
+            last.remove()
+        self.state.update(matrices)

@@ -6,11 +6,14 @@ basis `P (d, r)` with orthonormal columns, projected gradient `R = P^T G (r, k)`
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 OVERSAMPLING = 4  # columns of the range finder beyond the rank
 POWER_ITERATIONS = 2
+_CPU: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}  # whatever a user's defaults are
 
 
 def orient(weight: Tensor) -> Tensor:
@@ -27,10 +30,10 @@ def range_basis(gradient: Tensor, rank: int, generator: torch.Generator) -> Tens
     """
     d, k = gradient.shape
     if rank >= d:
-        return torch.eye(d, device=gradient.device)
+        return torch.eye(d, device=gradient.device, dtype=torch.float32)
     gradient = gradient.float()
     width = min(rank + OVERSAMPLING, d)
-    test_matrix = torch.randn(k, width, generator=generator).to(gradient.device)
+    test_matrix = torch.randn(k, width, generator=generator, **_CPU).to(gradient.device)
     span: Tensor
     span, _ = torch.linalg.qr(gradient @ test_matrix)
     for _ in range(POWER_ITERATIONS):
@@ -51,7 +54,7 @@ def sampled_basis(gradient: Tensor, rank: int, pool: int, generator: torch.Gener
         return range_basis(gradient, rank, generator)
     candidates = range_basis(gradient, min(pool * rank, d - 1), generator)
     strength = project(candidates, gradient.float()).norm(dim=1).log().cpu()
-    uniform = torch.rand(len(strength), generator=generator).clamp(min=1e-12)
+    uniform = torch.rand(len(strength), generator=generator, **_CPU).clamp(min=1e-12)
     drawn = (strength - (-uniform.log()).log()).topk(rank).indices.sort().values
     return candidates[:, drawn.to(candidates.device)].contiguous()
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from fedgalore.maths.optim import GaLoreAdamW, SharedBasis, SubspaceConfig
+from fedgalore.maths.client_optim import ClientGaLoreAdamW, SharedBasis
 from fedgalore.maths.second_moment import SecondMomentSketch
 from fedgalore.maths.seeding import derive_seed
+from fedgalore.maths.subspace_config import SubspaceConfig
 from fedgalore.methods.fedgalore.layout import method_of, sketch_width
 from fedgalore.methods.fedgalore.travel import PACKING
 from fedgalore.methods.halves import ClientHalf, LocalTraining
@@ -27,21 +28,21 @@ class FedGaLoreClient(ClientHalf):
         state = {name: tensor.to(task.device) for name, tensor in round.start.state.items()}
         carried = round.start.own if method.state_sync == "local" else state
         weights, ranks = task.targets(), {t.name: method.rank_at(t, round.client) for t in task.plan.targets}
-        optimizer = GaLoreAdamW(
+        optimizer = ClientGaLoreAdamW(
             {name: (weights[name][0], rank) for name, rank in ranks.items()},
             subspace_config(round),
             carried_state(task.plan, carried, task.device),
             derive_seed(round.spec.seed, "subspaces", round.client, round.number),
             shared_bases(round, state) if method.basis == "shared" else None,
         )
-        with optimizer:
+        with optimizer.step_in_backward():
             yield SubspaceTraining(round, optimizer)
 
 
 class SubspaceTraining:
     """What the optimizer did in a round, and how it is sent."""
 
-    def __init__(self, round: LocalRound, optimizer: GaLoreAdamW) -> None:
+    def __init__(self, round: LocalRound, optimizer: ClientGaLoreAdamW) -> None:
         self._method = method_of(round.spec)
         self._targets = round.task.plan.targets
         self._optimizer = optimizer
@@ -81,7 +82,7 @@ def subspace_config(round: LocalRound) -> SubspaceConfig:
     """The optimizer's hyperparameters in this round."""
     method, local = method_of(round.spec), round.spec.local
     return SubspaceConfig(
-        learning_rate=round.rates.targets,
+        lr=round.rates.targets,
         betas=local.betas,
         eps=local.eps,
         weight_decay=local.weight_decay,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fedgalore.maths.client_optim import ClientGaLoreAdamW, Factor
 from fedgalore.maths.compression import Compressed, compress
-from fedgalore.maths.optim import Factor, GaLoreAdamW
 from fedgalore.maths.projector import leading_left_vectors, orient
 from fedgalore.maths.second_moment import SecondMomentSketch, moved_to
 from fedgalore.maths.seeding import derive_seed
@@ -32,7 +32,7 @@ Pair = tuple[Tensor, Tensor]  # of factors, `(B, d, r)` and `(B, r, k)`
 class Packing(ABC):
     """The client's side of a form, at the end of a round."""
 
-    def __init__(self, round: LocalRound, optimizer: GaLoreAdamW) -> None:
+    def __init__(self, round: LocalRound, optimizer: ClientGaLoreAdamW) -> None:
         self.round = round
         self.optimizer = optimizer
 

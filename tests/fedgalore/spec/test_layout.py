@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedgalore.aggregation import apply_aggregate, first_version
-from fedgalore.maths.optim import GaLoreAdamW
+from fedgalore.maths.client_optim import ClientGaLoreAdamW
 from fedgalore.methods.fedgalore.client import SubspaceTraining, subspace_config
 from fedgalore.methods.fedgalore.layout import bases_per_round
 from fedgalore.model.task import TaskModel
@@ -112,7 +112,9 @@ def test_a_weight_that_saw_no_gradient_still_fills_its_place_in_the_update():
     weights = {target.name: nn.Parameter(torch.randn(target.shape)) for target in plan.targets}
     task: Any = SimpleNamespace(plan=plan, spec=spec)
     this = LocalRound(task, "a", 1, Start({}))
-    with GaLoreAdamW({name: (weight, 2) for name, weight in weights.items()}, subspace_config(this)) as optimizer:
+    targets = {name: (weight, 2) for name, weight in weights.items()}
+    optimizer = ClientGaLoreAdamW(targets, subspace_config(this))
+    with optimizer.step_in_backward():
         for _ in range(5):
             weights["used"].square().sum().backward()
             optimizer.step()
