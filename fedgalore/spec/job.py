@@ -25,13 +25,25 @@ DEFAULT_KIND = "fedgalore"
 
 
 class ModelSpec(Strict):
-    source: str = Field(min_length=1, max_length=4096, description="Folder that the coordinator can read, or a hub id")
-    task: Literal["sequence-classification", "causal-lm", "image-classification"] = "sequence-classification"
-    num_labels: int | None = Field(default=None, ge=2, le=100_000, description="Classes; needed for classification")
+    source: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="The base model: a folder that the coordinator can read, or a name on the Hugging Face hub",
+    )
+    task: Literal["sequence-classification", "causal-lm", "image-classification"] = Field(
+        default="sequence-classification",
+        description="What the model does: it classifies texts or images, or it writes text (causal-lm)",
+    )
+    num_labels: int | None = Field(
+        default=None,
+        ge=2,
+        le=100_000,
+        description="Number of classes. Classification needs it, unless label_names lists the classes",
+    )
     label_names: tuple[Text, ...] | None = Field(
         default=None,
         max_length=100_000,
-        description="Class names in order of their index; lets data hold names instead of numbers",
+        description="Class names in the order of their index. The data may then hold names in place of numbers",
     )
 
     @model_validator(mode="after")
@@ -59,25 +71,53 @@ class ModelSpec(Strict):
 
 
 class DataSpec(Strict):
-    name: Identifier = Field(description="Data set; each agent maps the name to files of its own")
-    max_length: int = Field(default=128, ge=2, le=32_768, description="Tokens a text is cut to")
+    name: Identifier = Field(
+        description="Name of the data set. The config of each agent maps it to files of that site, which never leave it"
+    )
+    max_length: int = Field(
+        default=128,
+        ge=2,
+        le=32_768,
+        description="Longest text, in tokens; the rest is cut. Longer texts cost time and memory at the sites",
+    )
 
 
 class RoundsSpec(Strict):
-    count: int = Field(default=20, ge=1, le=100_000, description="Rounds to commit")
-    min_clients: int = Field(default=2, ge=1, le=10_000, description="Reports a round needs to be committed")
-    goal_clients: int | None = Field(
-        default=None, ge=1, le=10_000, description="Reports a round waits for; default: min_clients"
+    count: int = Field(
+        default=20,
+        ge=1,
+        le=100_000,
+        description="Rounds to complete; each gives one new version of the model. Abandoned rounds do not count",
     )
-    over_selection: float = Field(default=1.0, ge=1, le=10, description="Selected clients as a multiple of the goal")
+    min_clients: int = Field(
+        default=2,
+        ge=1,
+        le=10_000,
+        description="Updates that a round needs. With fewer at its deadline the round is abandoned and another begins",
+    )
+    goal_clients: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Updates that end a round before its deadline; null: as many as min_clients",
+    )
+    over_selection: float = Field(
+        default=1.0,
+        ge=1,
+        le=10,
+        description="Clients to select, as a multiple of goal_clients. With 1.3 a round need not wait for the slowest",
+    )
     deadline_s: float = Field(
-        default=600, gt=0, le=604_800, description="Longest time from selection to the last report"
+        default=600,
+        gt=0,
+        le=604_800,
+        description="Seconds from the selection of the clients until the round ends with the updates that are there",
     )
     selection_wait_s: float = Field(
         default=30,
         ge=0,
         le=86_400,
-        description="Time to wait for goal_clients x over_selection agents once min_clients are there",
+        description="Seconds that a new round waits for all the agents it would select, before min_clients are enough",
     )
 
     @model_validator(mode="after")
@@ -97,18 +137,44 @@ class RoundsSpec(Strict):
 
 
 class LocalSpec(Strict):
-    steps: int = Field(default=10, ge=1, le=1_000_000, description="Optimizer steps a client takes in a round")
-    batch_size: int = Field(default=16, ge=1, le=65_536)
-    group_by_length: bool = Field(default=False, description="Like lengths in one batch: less padding, faster steps")
-    learning_rate: float = Field(default=1e-3, gt=0, le=10, description="Of the target matrices")
-    head_learning_rate: float | None = Field(
-        default=None, gt=0, le=10, description="Of weights sent dense (heads); default: learning_rate"
+    steps: int = Field(
+        default=10,
+        ge=1,
+        le=1_000_000,
+        description="Training steps in a round. More of them save rounds and bytes, but let unlike clients drift apart",
     )
-    weight_decay: float = Field(default=0.0, ge=0, lt=1)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, gt=0, le=1)
+    batch_size: int = Field(default=16, ge=1, le=65_536, description="Examples in one step; more need more memory")
+    group_by_length: bool = Field(
+        default=False, description="Puts texts of similar length into one batch, so that less padding is computed"
+    )
+    learning_rate: float = Field(
+        default=1e-3,
+        gt=0,
+        le=10,
+        description="Step size of the trained matrices. Too high a rate makes the loss infinite, and the client fails",
+    )
+    head_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=10,
+        description="Step size of weights that are sent whole, such as a new head; null: learning_rate",
+    )
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Trained weights shrink by learning_rate x weight_decay at each step; 0: not at all",
+    )
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=(0.9, 0.999),
+        description="How much AdamW keeps of its mean gradient and of its mean squared gradient at each step",
+    )
+    eps: float = Field(
+        default=1e-8, gt=0, le=1, description="Smallest divisor in AdamW: keeps steps finite where gradients are near 0"
+    )
     precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Of the forward and backward pass; weights and optimizer states stay float32"
+        default="float32",
+        description="Arithmetic of the passes. bfloat16 is faster on many processors; weights and states stay float32",
     )
 
     @model_validator(mode="after")
@@ -119,22 +185,31 @@ class LocalSpec(Strict):
 
 
 class EvaluationSpec(Strict):
-    every: int = Field(default=1, ge=0, le=MANY, description="Rounds between two evaluations; 0: only the final model")
-    split: Literal["train", "test"] = "test"
-    batch_size: int = Field(default=64, ge=1, le=65_536)
+    every: int = Field(
+        default=1,
+        ge=0,
+        le=MANY,
+        description="Rounds from one evaluation of the model at the clients to the next; 0: only the final model",
+    )
+    split: Literal["train", "test"] = Field(
+        default="test", description="Which data of the clients the model is evaluated on"
+    )
+    batch_size: int = Field(
+        default=64, ge=1, le=65_536, description="Examples evaluated at once; more need more memory"
+    )
     max_examples: int | None = Field(
-        default=None, ge=1, le=MANY, description="Examples a client evaluates at most; null: all"
+        default=None, ge=1, le=MANY, description="Most examples that a client evaluates, its first ones; null: all"
     )
     exact_match: Literal["text", "number"] | None = Field(
         default=None,
-        description="Lets a language model answer each prompt and counts answers that are the completion: its text, or "
-        "the last number in it; null: off, as it takes far longer than the loss",
+        description="Lets a language model answer the prompts and counts right answers: equal to the completion "
+        "(text) or ending in the same number (number). Takes far longer than the loss; null: off",
     )
     max_new_tokens: int = Field(
         default=64,
         ge=1,
         le=4096,
-        description="Tokens after which an answer is cut, for exact_match; data.max_length holds them and the prompt",
+        description="Longest such answer, in tokens. data.max_length has to hold it and the prompt",
     )
 
 
@@ -164,18 +239,33 @@ else:
 class JobSpec(Strict):
     """One federated fine-tuning job."""
 
-    name: Identifier
-    model: ModelSpec
-    data: DataSpec
-    method: AnyMethod = methods()[DEFAULT_KIND].spec(kind=DEFAULT_KIND)
-    rounds: RoundsSpec = RoundsSpec()
-    local: LocalSpec = LocalSpec()
-    server: ServerSpec = ServerSpec()
-    privacy: PrivacySpec | None = Field(
-        default=None, description="Clipped changes and noise; null: off. Each round's statistics tell epsilon"
+    name: Identifier = Field(description="What people call the job; two jobs may have the same name")
+    model: ModelSpec = Field(description="The model to fine-tune")
+    data: DataSpec = Field(description="The sites' data")
+    method: AnyMethod = Field(
+        default=methods()[DEFAULT_KIND].spec(kind=DEFAULT_KIND),
+        description="How clients train and how their updates are combined",
     )
-    evaluation: EvaluationSpec = EvaluationSpec()
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    rounds: RoundsSpec = Field(
+        default=RoundsSpec(), description="How many rounds, with how many clients, and how long a round waits"
+    )
+    local: LocalSpec = Field(default=LocalSpec(), description="How a client trains in one round")
+    server: ServerSpec = Field(
+        default=ServerSpec(), description="How the coordinator combines updates and bounds what one client can do"
+    )
+    privacy: PrivacySpec | None = Field(
+        default=None,
+        description="Differential privacy of clients: changes are cut to a length, their mean gets noise; null: off",
+    )
+    evaluation: EvaluationSpec = Field(
+        default=EvaluationSpec(), description="When and on what the clients evaluate the model"
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="Start of all random choices but the noise of privacy: new weights, cohorts, batches, bases",
+    )
 
     @model_validator(mode="after")
     def _method_can_do_it(self) -> JobSpec:

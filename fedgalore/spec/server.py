@@ -10,31 +10,38 @@ from fedgalore.spec.strict import MANY, Strict
 
 
 class ServerSpec(Strict):
-    learning_rate: float = Field(default=1.0, gt=0, le=10, description="Multiplies the aggregate")
+    learning_rate: float = Field(
+        default=1.0,
+        gt=0,
+        le=10,
+        description="Multiplies the clients' combined change before it moves the model; 1: the change as it is",
+    )
     clip_norm: float | None = Field(
         default=None,
         gt=0,
-        description="A client's change whose norm is above this multiple of the round's median is scaled down to it; "
-        "null: off",
+        description="Shortens a client's change that is longer than this many times the round's median; null: off",
     )
     drop_norm: float | None = Field(
         default=None,
         gt=1,
-        description="A client's change whose norm is above this multiple of the round's median is left out; null: off",
+        description="Leaves out a client's change that is longer than this many times the round's median; null: off",
     )
     max_examples: int | None = Field(
         default=None,
         ge=1,
         le=MANY,
-        description="No client weighs more than one with so many examples, whatever it claims",
+        description="Most examples that a client counts for in the mean, however many it reports; null: no limit",
     )
     aggregation: Literal["mean", "trimmed_mean", "median"] = Field(
         default="mean",
-        description="Of the clients' changes: their mean, weighed by examples; or, coordinate by coordinate and every "
-        "client alike, the mean without the extremes, or the median",
+        description="How changes are combined: by their mean, weighed by examples; or coordinate by coordinate, "
+        "without the extremes or by the middle value, so that a few bad clients cannot pull the model away",
     )
     trim_share: float = Field(
-        default=0.1, gt=0, lt=0.5, description="Of the clients, left out at each end by trimmed_mean; at least one"
+        default=0.1,
+        gt=0,
+        lt=0.5,
+        description="Share of the clients that trimmed_mean leaves out at each end; at least one client",
     )
 
     @model_validator(mode="after")
@@ -51,8 +58,19 @@ class ServerSpec(Strict):
 class PrivacySpec(Strict):
     """Differential privacy of whole clients: `fedgalore.maths.privacy`."""
 
-    clip_norm: float = Field(gt=0, le=1e6, description="Norm that a client's whole change is cut to")
-    noise_multiplier: float = Field(
-        gt=0, le=1000, description="Standard deviation of the noise on the sum of the changes, in clip_norms"
+    clip_norm: float = Field(
+        gt=0,
+        le=1e6,
+        description="Length that every client's change is cut to. The noise grows with it, so do not set it too high",
     )
-    delta: float = Field(default=1e-5, gt=0, lt=0.1, description="Chance with which epsilon may be exceeded")
+    noise_multiplier: float = Field(
+        gt=0,
+        le=1000,
+        description="Noise on the sum of the changes, in clip_norms. More gives a smaller epsilon and a worse model",
+    )
+    delta: float = Field(
+        default=1e-5,
+        gt=0,
+        lt=0.1,
+        description="Probability with which the promise of epsilon may fail; take far less than 1 / number of clients",
+    )
