@@ -53,6 +53,7 @@ check: $(READY) ## formatting, lint, types, layers, generated stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m protos.generate --check
+	$(BIN)/python -m tools.job_reference --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 

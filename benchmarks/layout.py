@@ -16,7 +16,7 @@ from statistics import median
 
 import grimp
 
-LEFT_OUT = ("tests", "benchmarks", "examples")
+LEFT_OUT = ("tests", "benchmarks", "examples", "tools")
 
 Arrows = dict[str, set[str]]  # room -> rooms that it imports
 

@@ -1,0 +1,152 @@
+"""The tables of docs/JOBS.md, from the job document's JSON schema: `python -m tools.job_reference`, or `--check`.
+
+One block for the job's sections, one for each section; that of methods has a part for each kind. Nothing here knows a
+field by its name but `kind`, so that fields, sections and methods may come and go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from fedgalore.spec.job import JobSpec
+from tools.blocks import keep
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "JOBS.md"
+COMMAND = "python -m tools.job_reference"
+HEAD = "| field | type | default | range | what it does |\n| --- | --- | --- | --- | --- |\n"
+UNBOUNDED = 2**53  # counts end there; no reader needs to see it
+IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"  # the page calls it a name
+TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
+SIZES = {"Length": "characters", "Items": "entries", "Properties": "entries"}
+
+Schema = Mapping[str, Any]
+
+
+def blocks() -> dict[str, str]:
+    """The content of each generated block, by its name."""
+    schema = JobSpec.model_json_schema()
+    sections = {name: list(_models(node, schema)) for name, node in schema["properties"].items()}
+    tables = {"job": _table(schema, {name: f"[section](#{name})" for name, models in sections.items() if models})}
+    for name, models in sections.items():
+        if models:
+            tables[name] = _kinds(models) if "kind" in models[0]["properties"] else _table(models[0])
+    return tables
+
+
+def _models(node: Schema, schema: Schema) -> Iterator[Schema]:
+    """The mappings with named fields that a value may be; none where it is a plain value."""
+    if "$ref" in node:
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    if "properties" in node:
+        yield node
+    for part in (*node.get("oneOf", ()), *node.get("anyOf", ())):
+        yield from _models(part, schema)
+
+
+def _kinds(models: Sequence[Schema]) -> str:
+    """A part for each kind; neighbours with the same fields share one."""
+    rows = [(_table(model), kind, _line(model.get("description", ""))) for model in models for kind in _kinds_of(model)]
+    parts = []
+    for table, alike in groupby(rows, key=itemgetter(0)):
+        same = list(alike)
+        about = list(dict.fromkeys(text for *_, text in same))
+        if len(about) > 1:
+            about = [f"- `{kind}`: {text}" for _, kind, text in same]
+        title = ", ".join(f"`{kind}`" for _, kind, _ in same)
+        parts.append("\n\n".join([f"#### kind: {title}", "\n".join(about), table]))
+    return "\n\n".join(parts)
+
+
+def _kinds_of(model: Schema) -> list[str]:
+    kind = model["properties"]["kind"]
+    return list(kind.get("enum") or [kind.get("const") or kind["default"]])
+
+
+def _table(model: Schema, types: Mapping[str, str] | None = None) -> str:
+    """A row for each field but `kind`; `types`: what to call some, in place of what the schema says."""
+    return HEAD + "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in _row(name, node, model, types or {})) + " |"
+        for name, node in model["properties"].items()
+        if name != "kind"
+    )
+
+
+def _row(name: str, node: Schema, model: Schema, types: Mapping[str, str]) -> tuple[str, ...]:
+    default = "required" if name in model.get("required", ()) else f"`{json.dumps(node.get('default'))}`"
+    if name in types:
+        default = default if default in ("required", "`null`") else "see there"
+        return f"`{name}`", types[name], default, "", _line(node.get("description", ""))
+    return f"`{name}`", _type(node), default, _range(node), _line(node.get("description", ""))
+
+
+def _type(node: Schema) -> str:
+    if "anyOf" in node:
+        return " or ".join(map(_type, node["anyOf"]))
+    if "enum" in node:
+        return ", ".join(f"`{value}`" for value in node["enum"])
+    if node.get("pattern") == IDENTIFIER:
+        return "name"
+    if node["type"] == "array":
+        fixed = node.get("prefixItems", ())
+        return f"list of {len(fixed)}: {', '.join(map(_type, fixed))}" if fixed else f"list of {_type(node['items'])}"
+    if node["type"] == "object":
+        key = "name" if "patternProperties" in node else "text"
+        return f"mapping of {key} to {_type(_values(node)[0])}"
+    return TYPES[node["type"]]
+
+
+def _values(node: Schema) -> list[Schema]:
+    """What the entries of a list or mapping are."""
+    found = [*node.get("prefixItems", ()), *node.get("patternProperties", {}).values()]
+    return found + [node[key] for key in ("items", "additionalProperties") if isinstance(node.get(key), dict)]
+
+
+def _range(node: Schema) -> str:
+    """What a value may be, and each of its entries; empty where everything of its type is right."""
+    words = [_bounds(node)]
+    if "prefixItems" not in node:  # the type says how many
+        words += [_size(node.get(f"min{key}"), node.get(f"max{key}"), unit) for key, unit in SIZES.items()]
+    words += map(_range, node.get("anyOf", ()))
+    words += [f"each {_range(value)}" for value in _values(node) if _range(value)]
+    return "; ".join(dict.fromkeys(filter(None, words)))
+
+
+def _bounds(node: Schema) -> str:
+    least, most = node.get("minimum"), node.get("maximum", UNBOUNDED)
+    above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum", UNBOUNDED)
+    if least is not None and most < UNBOUNDED:
+        return f"{_number(least)} to {_number(most)}"
+    words = [("at least", least), ("above", above), ("at most", most), ("below", below)]
+    return ", ".join(f"{word} {_number(value)}" for word, value in words if value is not None and value < UNBOUNDED)
+
+
+def _size(least: int | None, most: int | None, unit: str) -> str:
+    if most is None:
+        return "" if least is None else f"at least {_number(least)} {unit}"
+    return f"{'at most' if least is None else f'{_number(least)} to'} {_number(most)} {unit}"
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes the page's tables, or with `--check` compares them; 1 where they are stale."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page is stale")
+    return keep(PAGE, blocks(), COMMAND, check=parser.parse_args(arguments).check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
