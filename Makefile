@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fuzz check bench-accuracy lock clean
+.PHONY: help demo quick test chaos fuzz check bench-accuracy lock clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -20,6 +20,8 @@ TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 # Packages from the user's home or from the shell must not leak into the virtual environment.
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# Without kept bytecode each test process reads all tests anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_FLAGS := --disable-pip-version-check --quiet
 # Generated code of one generation: it must load under the protobuf that grpcio-tools pins.
 GENERATED := grpcio-health-checking==1.75.1 grpcio-reflection==1.75.1
@@ -39,6 +41,11 @@ $(READY): requirements.lock requirements-model.lock pyproject.toml
 
 demo: $(READY) ## a whole federation on this machine, watched live (COMPARE=fedit, DEMO_ARGS="...")
 	@$(BIN)/fedgalore demo $(COMPARE:%=--compare %) $(DEMO_ARGS)
+
+quick: $(READY) ## at every save: lint, and the tests that are not slow (TEST_ARGS="-k round")
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not chaos and not fuzz" $(TEST_ARGS)
 
 test: $(READY) ## the test suite (TEST_ARGS="-k round")
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not chaos and not fuzz" $(TEST_ARGS)

@@ -1,13 +1,21 @@
-"""Real parts for the tests: one Redis-protocol server a test process, emptied before each test."""
+"""Real parts for the tests: one Redis-protocol server a test process, emptied before each test.
+
+At the end of a run: how many tests its `-m` left out, and which command runs those.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import redis
 
 from fedgalore.process.redis_server import RedisServer
+
+TIERS = {"fuzz": "make fuzz", "chaos": "make chaos", "slow": "make test"}
+LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +31,33 @@ def redis_url(redis_server: RedisServer) -> str:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = Counter()
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Counts each test under its slowest tier. What `-k` leaves out is the caller's choice and not counted."""
+    for item in items:
+        tier = next((name for name in TIERS if item.get_closest_marker(name)), None)
+        if tier is not None and not item.config.option.keyword:
+            item.config.stash[LEFT_OUT][tier] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # a process of xdist: each one collects all tests
+        session.config.workeroutput["left_out"] = dict(session.config.stash[LEFT_OUT])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if hasattr(node, "workeroutput"):  # a process that was killed leaves none
+        node.config.stash[LEFT_OUT] = Counter(node.workeroutput["left_out"])
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    left_out = terminalreporter.config.stash[LEFT_OUT]
+    told = [f"{count} {tier} (`{TIERS[tier]}` runs them)" for tier, count in sorted(left_out.items())]
+    if told:
+        terminalreporter.write_line(f"left out: {', '.join(told)}")

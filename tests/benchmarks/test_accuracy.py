@@ -164,6 +164,7 @@ def _fails_at_rate_2(run, data_folder, cache):
     return a_result(run, 0.5) | {"wall_s": 1}
 
 
+@pytest.mark.slow
 def test_the_report_counts_rounds_and_compares_seed_by_seed(tmp_path, capsys):
     methods = {"fedgalore r8": "fedgalore", "fedit r8": "fedit", "fedavg": "fedavg"}
     entries = {name: {"job": {"method": {"kind": kind}}} for name, kind in methods.items()}

@@ -122,6 +122,7 @@ async def training(coordinator: Coordinator, job_id: str, client: str = "a") -> 
     await eventually(look)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0, 0.6])
 async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coordinator, tiny_model, tmp_path):
     config = configure(tmp_path, coordinator.address)
@@ -149,6 +150,7 @@ async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coord
     assert list((tmp_path / "a" / "work" / "updates").iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_a_base_model_that_lies_at_the_site_is_not_fetched(coordinator, tiny_model, tmp_path):
     config = configure(tmp_path, coordinator.address, models=[str(tiny_model)])
     async with aggregating(coordinator), serving(config):
@@ -173,6 +175,7 @@ async def test_a_coordinator_can_not_make_a_site_write_elsewhere_or_take_a_progr
     assert Path(name).name not in {path.name for path in tmp_path.rglob("*")}
 
 
+@pytest.mark.slow
 async def test_a_blob_that_the_coordinator_lost_fails_the_task_and_the_job_says_so(coordinator, tiny_model, tmp_path):
     config = configure(tmp_path, coordinator.address)
     async with aggregating(coordinator):
@@ -185,6 +188,7 @@ async def test_a_blob_that_the_coordinator_lost_fails_the_task_and_the_job_says_
     assert f"the coordinator has lost blob {lost.sha256} of job {job_id}; ask its operator" in job.reason
 
 
+@pytest.mark.slow
 async def test_the_cache_is_pruned_however_a_task_ends(coordinator, tiny_model, tmp_path):
     config = configure(tmp_path, coordinator.address, cache_bytes=0)
     models = tmp_path / "a" / "work" / "models"
@@ -204,6 +208,7 @@ async def test_the_cache_is_pruned_however_a_task_ends(coordinator, tiny_model, 
         assert len(list(models.iterdir())) == 1  # the one in use
 
 
+@pytest.mark.slow
 async def test_an_update_of_another_job_is_left_alone(coordinator, tiny_model, tmp_path):
     other = tmp_path / "a" / "work" / "updates" / "other+1+a.safetensors"
     config = configure(tmp_path, coordinator.address)
@@ -215,6 +220,7 @@ async def test_an_update_of_another_job_is_left_alone(coordinator, tiny_model, t
     assert list(other.parent.iterdir()) == [other]
 
 
+@pytest.mark.slow
 async def test_bad_labels_fail_the_task_with_the_row_and_the_agent_goes_on_serving(coordinator, tiny_model, tmp_path):
     config = configure(tmp_path, coordinator.address)
     async with aggregating(coordinator), serving(config):
@@ -228,6 +234,7 @@ async def test_bad_labels_fail_the_task_with_the_row_and_the_agent_goes_on_servi
         assert (await until(coordinator, good, final)).status is Status.COMPLETED
 
 
+@pytest.mark.slow
 async def test_a_cancelled_job_ends_training_and_the_next_one_is_taken(coordinator, tiny_model, tmp_path):
     config = configure(tmp_path, coordinator.address)
     async with aggregating(coordinator), serving(config):
@@ -238,6 +245,7 @@ async def test_a_cancelled_job_ends_training_and_the_next_one_is_taken(coordinat
         assert (await until(coordinator, good, final)).status is Status.COMPLETED
 
 
+@pytest.mark.slow
 async def test_a_stopped_agent_takes_its_task_again(coordinator, tiny_model, tmp_path):
     config = configure(tmp_path, coordinator.address)
     async with aggregating(coordinator):
@@ -260,6 +268,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 async def test_restarts_and_abandoned_rounds_leave_the_bits_of_a_simulation_without_any(
     method, coordinator, tiny_model, tmp_path
@@ -292,6 +301,7 @@ async def test_restarts_and_abandoned_rounds_leave_the_bits_of_a_simulation_with
     ] == []
 
 
+@pytest.mark.slow
 async def test_an_update_that_was_not_delivered_is_sent_after_a_restart(coordinator, tiny_model, tmp_path, logged):
     config = configure(tmp_path, coordinator.address)
     updates = tmp_path / "a" / "work" / "updates"
@@ -312,6 +322,7 @@ async def test_an_update_that_was_not_delivered_is_sent_after_a_restart(coordina
     assert sum(entry.get("state") == "training" for entry in logged) == trained == 1
 
 
+@pytest.mark.slow
 async def test_a_forgotten_agent_registers_again(coordinator, tmp_path):
     async with serving(configure(tmp_path, coordinator.address)):
         await eventually(coordinator.engine.agents)
@@ -319,6 +330,7 @@ async def test_a_forgotten_agent_registers_again(coordinator, tmp_path):
         await eventually(coordinator.engine.agents)
 
 
+@pytest.mark.slow
 async def test_a_missing_test_split_fails_only_the_evaluation(coordinator, tiny_model, tmp_path):
     columns = {"text": "text", "label": "label"}
     config = configure(tmp_path, coordinator.address, data={"reviews": {"train": "train.jsonl", **columns}})

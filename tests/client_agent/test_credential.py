@@ -180,6 +180,7 @@ async def test_a_revoked_agent_is_out_with_its_next_call(coordinator: Coordinato
             await agent.register({"d": 1})
 
 
+@pytest.mark.slow
 async def test_a_key_for_this_machine_goes_to_no_proxy(
     coordinator: Coordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     assert len(str(caught.value).splitlines()) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "word"),
     [

@@ -214,6 +214,7 @@ async def test_a_download_goes_on_from_the_part_of_an_earlier_process(coordinato
     assert traffic[task.round]["a"]["down"] == MB
 
 
+@pytest.mark.slow
 async def test_a_damaged_part_is_thrown_away_and_fetched_anew(coordinator, tmp_path):
     _, _, content = await running_job(coordinator)
     cache = Cache(tmp_path / "work")
@@ -248,6 +249,7 @@ async def test_an_update_is_accepted_once(coordinator, tmp_path):
     assert (receipt.blob.sha256, receipt.num_examples, receipt.metrics) == (blob.sha256, 12, {"train_loss": 0.5})
 
 
+@pytest.mark.slow
 async def test_a_cut_upload_goes_on_where_the_coordinator_has_it(coordinator, tmp_path):
     job_id, _, _ = await running_job(coordinator)
     async with cutting(coordinator.port, 2 * MB, 2 * MB) as line, connected(line.address) as transport:
@@ -267,6 +269,7 @@ def four_cuts(seed: int) -> list[int]:
     return [int(chance.uniform(0.05, 1.5) * MB) for _ in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_cut_costs_less_than_a_chunk(coordinator, tmp_path, seed):
     job_id, _, _ = await running_job(coordinator)
@@ -282,6 +285,7 @@ async def test_a_cut_costs_less_than_a_chunk(coordinator, tmp_path, seed):
     assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_cut_download_costs_less_than_a_chunk(coordinator, tmp_path, seed):
     _, _, content = await running_job(coordinator)
@@ -295,6 +299,7 @@ async def test_a_cut_download_costs_less_than_a_chunk(coordinator, tmp_path, see
     assert line.down - blob.size_bytes < len(cuts) * CHUNK_BYTES
 
 
+@pytest.mark.slow
 async def test_an_upload_longer_than_one_attempt_goes_on_where_it_was_cut(coordinator, tmp_path, monkeypatch, logged):
     monkeypatch.setattr(door, "UPLOAD_TIMEOUT_S", 1.0)
     monkeypatch.setattr(door, "CHUNK_BYTES", 2**15)  # what is under way when an attempt ends is sent again
@@ -309,6 +314,7 @@ async def test_an_upload_longer_than_one_attempt_goes_on_where_it_was_cut(coordi
     assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
 
 
+@pytest.mark.slow
 async def test_an_upload_waits_until_the_connection_before_lets_go(coordinator, tmp_path):
     job_id, _, _ = await running_job(coordinator)
     async with connected(coordinator.address) as transport, grpc.aio.insecure_channel(coordinator.address) as before:
@@ -332,6 +338,7 @@ async def test_an_upload_waits_until_the_connection_before_lets_go(coordinator, 
     assert coordinator.blobs.path(blob.sha256).read_bytes() == content
 
 
+@pytest.mark.slow
 async def test_a_task_may_be_larger_than_grpcs_own_limit(coordinator):
     plan = TrainingPlan((), tuple(Dense(f"{'layer.' * 30}{i}.weight", (1,)) for i in range(20_000)))
     await running_job(coordinator, plan)
@@ -351,6 +358,7 @@ async def test_a_blob_that_the_coordinator_lost_is_no_round_that_is_over(coordin
             await transport.download(blob, Cache(tmp_path / "work"), job_id, 1)
 
 
+@pytest.mark.slow
 async def test_a_wrong_update_is_rejected_with_the_reason(coordinator, tmp_path):
     job_id, _, _ = await running_job(coordinator)
     async with connected(coordinator.address) as transport:
@@ -378,6 +386,7 @@ async def test_a_closed_round_is_over(coordinator, tmp_path):
         assert answer.reason
 
 
+@pytest.mark.slow
 async def test_registering_waits_for_the_coordinator_and_says_so_once(away, logged):
     async with connected(away.address) as transport:
         waiting = asyncio.create_task(transport.register({"reviews": 12}))
@@ -390,6 +399,7 @@ async def test_registering_waits_for_the_coordinator_and_says_so_once(away, logg
     assert events == ["the coordinator does not answer; trying again", "the coordinator answers again"]
 
 
+@pytest.mark.slow
 async def test_a_poll_outlives_a_restart_of_the_coordinator(coordinator):
     async with connected(coordinator.address) as transport:
         await transport.register({"reviews": 12})
@@ -405,6 +415,7 @@ async def test_a_poll_outlives_a_restart_of_the_coordinator(coordinator):
         assert task.round == 1
 
 
+@pytest.mark.slow
 async def test_other_calls_give_up_when_patience_ends(coordinator, tmp_path):
     job_id, _, _ = await running_job(coordinator)
     async with connected(coordinator.address, patience_s=1.0) as transport:

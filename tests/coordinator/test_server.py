@@ -52,6 +52,7 @@ async def test_a_part_that_ends_is_told_at_once_and_ends_the_coordinator(
         await serve()
 
 
+@pytest.mark.slow
 def test_the_process_of_a_coordinator_that_broke_says_why_and_fails(redis_url: str, tmp_path: Path) -> None:
     script = (
         "import sys; from coordinator import driver; from fedgalore_cli.main import main\n"

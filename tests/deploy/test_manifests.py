@@ -45,6 +45,7 @@ DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda item: f"{item['kind']}-{item['metadata']['name']}")
+@pytest.mark.slow
 def test_a_resource_matches_the_schema_of_its_kind(resource: dict[str, Any]) -> None:
     kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
 
@@ -97,6 +98,7 @@ def test_the_base_says_that_it_is_plaintext() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl renders the overlay")
+@pytest.mark.slow
 def test_the_secured_overlay_renders_with_the_files_that_its_comment_makes(tmp_path: Path) -> None:
     for name in ("k8s", "k8s-secured"):
         shutil.copytree(ROOT / "deploy" / name, tmp_path / name, ignore=shutil.ignore_patterns("pki"))

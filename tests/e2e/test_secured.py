@@ -16,6 +16,8 @@ from fedgalore_cli.local import LocalFederation, Process, Secured
 from fedgalore_cli.main import app
 from tests.e2e.conftest import NAMES, Running, agents_of, different, ended
 
+pytestmark = pytest.mark.slow
+
 OPERATOR = f"operators-key-{secrets.token_hex(16)}"  # no other process of this machine has it
 
 

@@ -50,6 +50,7 @@ def same_bits(first, second) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [{}, {"state_sync": "average", "update_proj_gap": 2}, {"state_sync": "reset"}, {"downlink_rank": 4}],
@@ -71,6 +72,7 @@ def test_a_federation_learns_what_no_client_could_alone(tiny_bert, method):
             assert 0 <= record.statistics["explained_share"] <= 1 + 1e-9
 
 
+@pytest.mark.slow
 def test_a_language_model_learns_answers_from_prompts(tiny_gpt2):
     model = {"source": "m", "task": "causal-lm", "num_labels": None}
     spec = classifier(model=model, rounds={"count": 8, "min_clients": 2}, local={"steps": 6, "learning_rate": 1e-2})
@@ -80,6 +82,7 @@ def test_a_language_model_learns_answers_from_prompts(tiny_gpt2):
     assert accuracy(result.rounds[-1]) > 0.9
 
 
+@pytest.mark.slow
 def test_images_are_classified_by_what_the_sites_learn(tiny_vit, tmp_path):
     local = {"steps": 6, "batch_size": 8, "learning_rate": 1e-2}
     spec = image_classifier(rounds={"count": 6, "min_clients": 2}, local=local)
@@ -94,6 +97,7 @@ def test_images_are_classified_by_what_the_sites_learn(tiny_vit, tmp_path):
     assert same_bits(result.weights, simulate(spec, tiny_vit, sites).weights)
 
 
+@pytest.mark.slow
 def test_a_run_repeats_bit_for_bit_whatever_the_order_of_sites(tiny_bert):
     spec = classifier()
     sites = three_sites()
@@ -105,6 +109,7 @@ def test_a_run_repeats_bit_for_bit_whatever_the_order_of_sites(tiny_bert):
 
 
 @pytest.mark.parametrize("method", [{"downlink_rank": 2}, {"update_proj_gap": 2, "complement": 0}], ids=str)
+@pytest.mark.slow
 def test_rounds_are_the_ones_put_together_by_hand(tiny_bert, method):
     """Each client starts from the last weights and state and what it kept, the server from its residue."""
     spec = classifier(method=method, rounds={"count": 3}, local={"weight_decay": 0.1}, evaluation={"every": 0})
@@ -123,6 +128,7 @@ def test_rounds_are_the_ones_put_together_by_hand(tiny_bert, method):
     assert same_bits(simulate(spec, tiny_bert, sites).weights, weights)
 
 
+@pytest.mark.slow
 def test_the_task_ends_with_the_final_weights_and_rounds_are_told_as_they_end(tiny_bert):
     told = []
     result = simulate(classifier(), tiny_bert, three_sites(), on_round=told.append)
@@ -130,6 +136,7 @@ def test_the_task_ends_with_the_final_weights_and_rounds_are_told_as_they_end(ti
     assert told == result.rounds
 
 
+@pytest.mark.slow
 def test_cohorts_are_those_that_the_coordinator_would_choose(tiny_bert):
     spec = classifier(rounds={"count": 3, "min_clients": 2})
     sites = three_sites()
@@ -141,6 +148,7 @@ def test_cohorts_are_those_that_the_coordinator_would_choose(tiny_bert):
     assert sorted(records[-1].evaluation) == sorted(names)
 
 
+@pytest.mark.slow
 def test_models_are_evaluated_when_the_job_says_so(tiny_bert):
     spec = classifier(rounds={"count": 3}, evaluation={"every": 2, "split": "train"})
     sites = [Site(site.name, site.train) for site in three_sites()]

@@ -49,6 +49,7 @@ def a_state(spec, plan, seed=0):
     return {n: torch.linalg.qr(t)[0] if n.endswith("/reference") else 1e-4 * t for n, t in drawn.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", [1, 3, 200])
 @pytest.mark.parametrize("task", [classifier, language_model])
 def test_an_update_gives_back_the_weights_that_the_client_ended_with(tiny_bert, tiny_gpt2, task, gap):
@@ -126,6 +127,7 @@ def test_at_full_rank_a_first_round_is_torch_adamw(tiny_bert):
         torch.testing.assert_close(task.weights()[name], expected, rtol=1e-3, atol=5e-5)
 
 
+@pytest.mark.slow
 def test_an_update_hangs_on_seed_client_round_and_state_alone(tiny_bert):
     spec = classifier()
     state = a_state(spec, TaskModel.load(spec, tiny_bert).plan)
@@ -142,6 +144,7 @@ def test_an_update_hangs_on_seed_client_round_and_state_alone(tiny_bert):
         assert not torch.equal(first["classifier.weight/delta"], other["classifier.weight/delta"])
 
 
+@pytest.mark.slow
 def test_prior_steps_of_none_and_zero_differ_in_what_the_state_counts_for(tiny_bert):
     plan = TaskModel.load(classifier(), tiny_bert).plan
     state = a_state(classifier(), plan)
@@ -194,6 +197,7 @@ def test_a_loss_that_is_no_number_ends_training(bert):
         an_update(bert, bert.spec, sentences(12, 1), "a", 3, Start(bert.weights()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", [1, 200])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("at_step", [1, 4])

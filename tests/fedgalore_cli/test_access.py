@@ -15,6 +15,8 @@ from fedgalore.process.redis_server import free_port
 from fedgalore_cli.local import LocalFederation, Secured
 from fedgalore_cli.main import app
 
+pytestmark = pytest.mark.slow
+
 OPERATOR = "operators-key-" + "0" * 32
 
 

@@ -114,6 +114,7 @@ def one_line(result: Result, *words: str) -> None:
         assert word in result.stderr
 
 
+@pytest.mark.slow
 def test_help_answers_without_the_heavy_imports() -> None:
     heavy = ("torch", "transformers", "fastapi", "grpc", "httpx", "pydantic", "redis")
     script = f"import sys, fedgalore_cli.main; print([name for name in {heavy} if name in sys.modules])"
@@ -133,6 +134,7 @@ def test_version() -> None:
     assert f"protocol {PROTOCOL_VERSION}" in fedgalore("version").stdout
 
 
+@pytest.mark.slow
 def test_a_job_is_submitted_listed_and_cancelled(coordinator: Coordinator, job_file: Path) -> None:
     submitted = fedgalore("jobs", "submit", job_file, "--key", "once")
     assert submitted.exit_code == 0
@@ -153,6 +155,7 @@ def test_a_job_is_submitted_listed_and_cancelled(coordinator: Coordinator, job_f
     one_line(watched, "is CANCELLED")
 
 
+@pytest.mark.slow
 def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, job_file: Path, tmp_path: Path) -> None:
     job = fedgalore("jobs", "submit", job_file).stdout.strip()
     one_line(fedgalore("jobs", "download", job, "--to", tmp_path / "model"), "[not_ready]")
@@ -184,6 +187,7 @@ def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, 
     assert fedgalore("jobs", "adapter", job, "--rank", "0", "--to", tmp_path / "a").exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact_match", [0.25, None])
 def test_exact_match_is_shown_where_a_job_has_it(
     coordinator: Coordinator, redis_url: str, tmp_path: Path, exact_match: float | None
@@ -215,6 +219,7 @@ def test_exact_match_is_shown_where_a_job_has_it(
     assert ("exact match 25.0 %" in watched) == bool(exact_match)
 
 
+@pytest.mark.slow
 def test_agents_are_listed(coordinator: Coordinator, redis_url: str) -> None:
     assert "no agents yet" in fedgalore("agents", "list").stderr
     moved(redis_url, lambda engine: engine.register("clinic-1", PROTOCOL_VERSION, "0.1.0", {"reviews": 7}))
@@ -222,6 +227,7 @@ def test_agents_are_listed(coordinator: Coordinator, redis_url: str) -> None:
     assert json.loads(fedgalore("agents", "list", "--json").stdout)["agents"][0]["datasets"] == {"reviews": 7}
 
 
+@pytest.mark.slow
 def test_errors_are_one_line_with_a_remedy(coordinator: Coordinator, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text(yaml.safe_dump(job_document(method={"rank": 0}, extra=1)))
@@ -244,6 +250,7 @@ def test_a_bad_setting_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
         assert "FEDGALORE_REST_PORT" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_one_line(coordinator: Coordinator, redis_url: str, tmp_path: Path) -> None:
     port = coordinator.url.rpartition(":")[2]
     started = subprocess.run(

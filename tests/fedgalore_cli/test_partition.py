@@ -128,6 +128,7 @@ def test_the_picture_names_the_split(table: Path, options: list[str], title: str
     assert ("<!-- news -->" in drawn) == ("domain" in options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -43,6 +43,7 @@ def test_small_pictures_hold_the_numbers():
     assert [text.get_text() for text in totals.texts] == ["3", "1", "0"]
 
 
+@pytest.mark.slow
 def test_large_pictures_have_a_colour_bar_and_name_what_they_have_room_for():
     picture = figure(*shards_of(100, 90), "a hundred clients")
     cells, totals, key = picture.axes
@@ -62,6 +63,7 @@ def overlap(boxes: list) -> bool:
     return bool((~apart & ~np.eye(len(boxes), dtype=bool)).any())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clients", "classes"), [(2, 2), (2, 100), (4, 2), (10, 77), (40, 10), (100, 10), (100, 1)])
 def test_names_and_numbers_do_not_overlap(clients, classes, tmp_path):
     picture = figure(*shards_of(clients, classes), "split, alpha 0.1, seed 0 " * 3)
@@ -89,6 +91,7 @@ def test_domains_long_names_and_signs_of_maths_stand_as_they_are():
     assert cells.get_xlabel() == "domain"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "starts"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")])
 def test_the_suffix_says_what_is_written(suffix, starts, tmp_path):
     path = tmp_path / "new" / f"picture{suffix}"

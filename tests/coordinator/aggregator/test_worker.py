@@ -173,6 +173,7 @@ async def test_a_process_that_was_told_to_stop_spoils_no_attempt(engine: Engine,
     await process.end()
 
 
+@pytest.mark.slow
 async def test_what_can_not_be_aggregated_is_given_up_after_three_attempts(
     engine: Engine, work: Work, tmp_path: Path, redis_url: str
 ) -> None:
@@ -214,6 +215,7 @@ async def test_a_damaged_update_is_asked_for_again(engine: Engine, work: Work, t
     assert await keys_of_attempts(redis_url) == []
 
 
+@pytest.mark.slow
 async def test_a_full_disk_is_waited_for(
     engine: Engine, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +267,7 @@ async def test_an_unreadable_job_stops_no_other(engine: Engine, work: Work, tmp_
     await process.end()
 
 
+@pytest.mark.slow
 async def test_it_wakes_for_its_own_work_only(engine: Engine, work: Work, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(aggregator, "IDLE_S", LONG_S)
     work.go.set()

@@ -508,6 +508,7 @@ async def test_many_writers_lose_nothing(federation: Federation, engine: Engine)
     assert len(await engine.rounds(job.id)) == 2
 
 
+@pytest.mark.slow
 async def test_a_store_that_is_away_is_a_domain_error() -> None:
     engine = Engine(RedisStateStore(f"redis://127.0.0.1:{free_port()}/0"))
     for call in (engine.check(), engine.create(a_spec()), engine.list(), engine.next_task("a"), engine.tick_all()):

@@ -52,6 +52,7 @@ async def held_after(lease: Lease) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.slow
 async def test_one_holds_it_and_another_takes_over_when_it_is_given_up(store: RedisStateStore) -> None:
     second = Lease(store, "driver", LEASE_S)
     async with kept(Lease(store, "driver", LEASE_S)) as first:
@@ -68,6 +69,7 @@ async def test_one_holds_it_and_another_takes_over_when_it_is_given_up(store: Re
         assert second.fence.token > 1
 
 
+@pytest.mark.slow
 async def test_a_dead_holder_costs_at_most_the_lease(store: RedisStateStore) -> None:
     async with kept(Lease(store, "driver", LEASE_S), in_order=False) as first:
         await held_after(first)
@@ -87,6 +89,7 @@ async def running(engine: Engine) -> str:
     return job_id
 
 
+@pytest.mark.slow
 async def test_who_lost_the_lease_writes_nothing(store: RedisStateStore) -> None:
     paused = Lease(store, "driver", LEASE_S)
     asleep, awake = Engine(store, lease=paused), Engine(store, lease=Lease(store, "driver", LEASE_S))

@@ -129,6 +129,7 @@ MODELS = [
 
 
 @pytest.mark.parametrize(("source", "model"), MODELS, ids=["bert", "gpt2-classifier", "gpt2", "vit", "dinov2"])
+@pytest.mark.slow
 def test_peft_loads_the_full_model_at_full_rank_and_the_nearest_below(
     source: str, model: dict[str, Any], request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +162,7 @@ def test_peft_loads_the_full_model_at_full_rank_and_the_nearest_below(
         assert torch.equal(merged[item.name], after[item.name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fedgalore", "fedavg", "fedit", "flora"])
 def test_any_method_s_result_is_told(
     kind: str,
@@ -315,6 +317,7 @@ def test_what_is_collected_meanwhile_is_sent_to_the_end(tiny_bert: Path, tmp_pat
     assert started + b"".join(chunks) == whole
 
 
+@pytest.mark.slow
 async def test_rest_serves_what_peft_loads_also_when_the_job_is_over_and_swept(
     stack: Stack,  # noqa: F811
     redis_url: str,
@@ -362,6 +365,7 @@ async def test_rest_serves_what_peft_loads_also_when_the_job_is_over_and_swept(
     assert close(load(tmp_path / "all", monkeypatch), full)
 
 
+@pytest.mark.slow
 async def test_rest_refuses_a_rank_that_is_none_and_a_version_that_is_not_held(
     stack: Stack,  # noqa: F811
     tmp_path: Path,

@@ -300,6 +300,7 @@ ORDER = list(Phase)
 
 
 @settings(max_examples=150, deadline=None)
+@pytest.mark.slow
 @given(
     kind=st.sampled_from(["train", "evaluate"]),
     steps=st.lists(st.tuples(any_event, st.floats(0, 30)), max_size=40),

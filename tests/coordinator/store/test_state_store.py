@@ -254,6 +254,7 @@ async def test_a_save_wakes_who_waits_in_another_process(store: RedisStateStore,
     await other.close()
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_gone_is_named_and_comes_back_with_all_data(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     server.start()

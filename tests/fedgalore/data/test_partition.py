@@ -50,6 +50,7 @@ def test_each_client_gets_as_many_examples_as_asked_for():
     assert min(map(len, dirichlet(LABELS, 10, 0.3, 3, min_examples=40))) >= 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

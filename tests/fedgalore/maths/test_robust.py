@@ -77,6 +77,7 @@ def change_of(spec, target, client):
             return orient_back(sum(read(f"basis.{j}") @ read(f"factor.{j}") for j in range(2)), target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("aggregation", "expected"),

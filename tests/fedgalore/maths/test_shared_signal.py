@@ -229,6 +229,7 @@ def test_shapes_that_do_not_fit_are_refused():
 # --- an independent implementation ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.2, 0.4])
 @pytest.mark.parametrize(("joint", "individual"), [(0, 3), (1, 2), (3, 0), (2, 3)])
 def test_joint_rank_space_and_parts_agree_with_an_independent_implementation(noise, joint, individual):
@@ -293,6 +294,7 @@ def test_rows_of_random_orthonormal_matrices_follow_the_uniform_law(ambient, row
         torch.testing.assert_close(drawn.mT @ drawn, torch.eye(columns).double().expand(1500, columns, columns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block_ranks", "k"), [((2, 2, 2), 40), ((1, 3), 10), ((4, 4, 2, 1), 300), ((3, 3), 4)])
 def test_random_direction_bound_is_the_quantile_of_brute_force_draws(block_ranks, k, monkeypatch):
     monkeypatch.setattr(shared_signal, "DRAWS", 1500)
@@ -303,6 +305,7 @@ def test_random_direction_bound_is_the_quantile_of_brute_force_draws(block_ranks
     assert bound == pytest.approx(np.quantile(draws, 0.95), rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal_rank", "rows", "k"), [(1, 8, K), (3, 8, K), (6, 8, K), (3, 4, 4), (4, 6, 7)])
 def test_wedin_bound_is_the_quantile_of_brute_force_draws(signal_rank, rows, k, monkeypatch):
     """Each block is disturbed on its own. In the last two cases fewer directions lie outside the signal than inside."""

@@ -235,6 +235,7 @@ def check(found, expected, names=None, start=None):
 # --- whole rounds ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fedit", "ffa_lora"])
 @pytest.mark.parametrize(
     ("model", "options"),
@@ -296,6 +297,7 @@ def test_ffa_moves_the_weights_by_the_exact_mean_of_products(model, folders):
     check(federation.weights, exact, start=first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "ranks", "server"),
     [("bert", {}, 1.0), ("gpt2", {}, 0.5), ("bert", {"b": 6}, 0.5), ("gpt2", {"b": 6}, 1.0)],
@@ -353,6 +355,7 @@ def test_fedex_keeps_the_mean_of_products_and_carries_the_mean_factors(model, fo
 # --- one client --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", ["bert", "gpt2"])
 def test_a_federation_of_one_is_plain_peft(kind, model, folders):
@@ -382,6 +385,7 @@ def test_a_federation_of_one_is_plain_peft(kind, model, folders):
     check(federation.weights, merged, trained, first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_is_that_of_plain_peft(kind, folders):
     exact = spec_of(kind)
@@ -431,6 +435,7 @@ def diverged(task, start):
         finished(task, replace(start, weights={**start.weights, **broken}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ending", [finished, stopped, diverged])
 def test_a_round_leaves_an_ordinary_model(kind, ending, folders, tmp_path):
@@ -502,6 +507,7 @@ def test_no_method_draws_what_dropout_would_have_drawn(folders):
 # --- server and clients ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "model", "server"),
     [

@@ -113,6 +113,7 @@ def test_fedavg_with_momentum_is_adamw_that_drifts_along_the_last_change(tiny_be
 
 
 @pytest.mark.parametrize("method", [{}, {"complement": 0}, {"downlink_rank": 3}, {"basis": "shared"}], ids=str)
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_momentum_adds_its_share_of_the_last_aggregate(method, rate, tiny_bert):
     """To what the clients changed: the same updates without it, and the last change beside them.
@@ -263,6 +264,7 @@ def test_clients_of_different_ranks_have_the_mean_of_their_changes(tiny_bert):
 # --- simulation ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fedgalore", "fedavg", "fedit", "ffa_lora", "flora", "fedex_lora"])
 def test_every_method_learns_repeats_and_counts_its_bytes(kind, tiny_bert):
     method = {"kind": kind} if kind == "fedavg" else {"kind": kind, "rank": 4}

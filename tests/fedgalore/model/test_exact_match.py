@@ -291,6 +291,7 @@ def test_generation_follows_the_jobs_precision(loaded):
 # --- evaluation ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_federation_learns_to_answer(tiny_gpt2):
     sites = [Site(f"site-{i}", questions(40, i), questions(20, 50 + i)) for i in range(2)]
     records = simulate(language_model(), tiny_gpt2, sites).rounds
@@ -299,6 +300,7 @@ def test_a_federation_learns_to_answer(tiny_gpt2):
     assert min(last) > 0.9
 
 
+@pytest.mark.slow
 def test_exact_match_is_a_share_of_the_examples_whatever_the_batches(loaded):
     task = loaded()
     prompts = prompts_of(2, 3, 4, 6, 9)

@@ -215,6 +215,7 @@ def test_names_of_other_models_are_saved_as_transformers_does(request, tmp_path,
         assert (tmp_path / "ours" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_of_texts_is_no_model_of_images(tiny_bert, tiny_vit):
     assert "loads for image-classification" in refused(image_classifier(), tiny_bert)
     assert "loads for sequence-classification" in refused(classifier(), tiny_vit)

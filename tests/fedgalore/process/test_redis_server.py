@@ -40,6 +40,7 @@ def test_a_port_that_is_taken_is_named_with_the_servers_own_words(tmp_path: Path
         RedisServer(tmp_path / "second", port=first.port).start()
 
 
+@pytest.mark.slow
 def test_in_the_foreground_it_ends_with_its_signal(tmp_path: Path) -> None:
     port = free_port()
     command = [

@@ -31,6 +31,7 @@ def test_what_stands_for_more_than_is_written_is_refused(text: str) -> None:
         read_yaml(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -71,6 +71,7 @@ def made(tensors):
     return {name: TensorSpec(DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, tiny_gpt2):

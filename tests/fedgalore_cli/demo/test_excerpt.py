@@ -30,6 +30,7 @@ def test_domains_and_labels_are_balanced() -> None:
     assert counts == expected
 
 
+@pytest.mark.slow
 def test_no_text_lies_on_both_sides_of_the_split() -> None:
     sides = {
         split: {(row["domain"], row["text"].lower()) for row in rows() if row["split"] == split}

@@ -141,6 +141,7 @@ async def test_no_work_is_no_error(house: House) -> None:
     assert not (await house.poll("site-a", wait_s=0.05)).HasField("task")
 
 
+@pytest.mark.slow
 async def test_long_polls_end_with_work_and_keep_nobody_waiting(house: House) -> None:
     clients = [f"idle-{n}" for n in range(20)]
     await house.register("site-a", "site-b", *clients)
@@ -167,6 +168,7 @@ async def test_a_stopping_server_answers_its_long_polls(house: House) -> None:
     assert time.perf_counter() - started < 2
 
 
+@pytest.mark.slow
 async def test_a_cancelled_long_poll_takes_no_task(house: House) -> None:
     await house.register("site-a", "site-b")
     call = house.stub.NextTask(pb.NextTaskRequest(client="site-a", wait_s=50))
@@ -276,6 +278,7 @@ def test_every_domain_error_has_a_status() -> None:
     assert (code, len(details)) == (Code.OUT_OF_RANGE, 1000)
 
 
+@pytest.mark.slow
 def test_the_door_does_not_load_torch() -> None:
     script = (
         "import sys, coordinator.doors.grpc.service; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"

@@ -143,6 +143,7 @@ async def test_an_upload_survives_the_server(house: House) -> None:
         await second.stop(0)
 
 
+@pytest.mark.slow
 async def test_an_update_whose_report_failed_is_not_sent_again(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     with RedisServer(tmp_path / "redis") as redis_server:
@@ -255,6 +256,7 @@ def an_update(job: Any, client: str, version: int, folder: Path, **spoilt: float
     return sample, sample.bytes_in(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 async def test_each_method_has_updates_of_its_own_by_client_and_version(house: House, method: str) -> None:
     job = await house.round(method=METHODS[method])

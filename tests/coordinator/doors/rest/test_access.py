@@ -37,6 +37,7 @@ def reached(path: str) -> str:
     return path.replace("{number}", "1").replace("{", "").replace("}", "")
 
 
+@pytest.mark.slow
 async def test_every_route_of_the_api_asks_for_a_key(http: httpx.AsyncClient) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
     asked = 0
@@ -55,6 +56,7 @@ async def test_every_route_of_the_api_asks_for_a_key(http: httpx.AsyncClient) ->
     assert asked >= 20
 
 
+@pytest.mark.slow
 async def test_a_viewer_reads_everything_and_changes_nothing(http: httpx.AsyncClient) -> None:
     viewer = bearing((await made(http, "viewer"))["key"])
     assert (await http.get("/api/v1/jobs", headers=viewer)).json() == {"jobs": [], "next": None}
@@ -72,6 +74,7 @@ async def test_a_viewer_reads_everything_and_changes_nothing(http: httpx.AsyncCl
         assert "this key is a viewer's" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 async def test_an_operators_key_does_what_the_settings_key_does(http: httpx.AsyncClient) -> None:
     operator = bearing((await made(http, "operator"))["key"])
     assert (await http.post("/api/v1/jobs", json=job_document(), headers=operator)).status_code == 201
@@ -93,6 +96,7 @@ async def test_the_scheme_of_the_header_may_be_written_either_way(http: httpx.As
     assert answer.status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["another secret", "the digest", "cut", "longer", "basic", "empty", "not ascii"])
 async def test_what_only_looks_like_a_key_is_refused(http: httpx.AsyncClient, kind: str) -> None:
     key = (await made(http, "operator"))["key"]
@@ -139,6 +143,7 @@ async def test_a_join_token_is_listed_and_revoked(http: httpx.AsyncClient) -> No
     assert (await http.delete(path, headers=bearing(OPERATOR))).status_code == 404
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body", [{}, {"client": "../a"}, {"client": "a", "valid_s": 0}, {"client": "a", "valid_s": 1e9}]
 )
@@ -158,6 +163,7 @@ async def test_on_loopback_without_an_operators_key_nobody_is_asked(redis_url: s
         assert (await http.get("/api/v1/keys")).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -194,6 +200,7 @@ async def test_no_key_is_taken_or_made_over_plaintext_beyond_this_machine(
         assert "revoke what you sent" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 async def test_a_stream_of_events_ends_when_its_key_is_revoked(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def is_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]
     return told
 
 
+@pytest.mark.slow
 async def test_a_job_is_posted_as_json_or_yaml_and_read_back(stack: Stack) -> None:
     posted = await stack.post(job_document())
     assert posted.status_code == 201
@@ -135,6 +136,7 @@ async def test_a_job_is_posted_as_json_or_yaml_and_read_back(stack: Stack) -> No
     assert (await stack.http.get(JOBS, params={"status": "RUNNING"})).json() == {"jobs": [], "next": None}
 
 
+@pytest.mark.slow
 async def test_an_idempotency_key_makes_one_job(stack: Stack) -> None:
     first = await stack.post(job_document(), Idempotency_Key="k1")
     again = await stack.post(job_document(), Idempotency_Key="k1")
@@ -145,6 +147,7 @@ async def test_an_idempotency_key_makes_one_job(stack: Stack) -> None:
     is_problem(await stack.post(job_document(), Idempotency_Key="x" * 201), 422, "invalid_request")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("document", "field", "problem"),
     [
@@ -170,6 +173,7 @@ async def test_a_bad_job_names_its_fields_and_changes_nothing(
     assert (await stack.http.get(JOBS)).json()["jobs"] == []
 
 
+@pytest.mark.slow
 async def test_a_body_that_is_no_document_is_refused(stack: Stack) -> None:
     async def post(body: str, kind: str) -> httpx.Response:
         return await stack.http.post(JOBS, content=body, headers={"content-type": kind})
@@ -196,6 +200,7 @@ def test_a_model_folder_that_does_not_exist_is_refused_at_once(tmp_path: Path) -
     check_source(str(tmp_path))
 
 
+@pytest.mark.slow
 async def test_unknown_things_are_problems(stack: Stack) -> None:
     is_problem(await stack.http.get("/nothing"), 404, "not_found")
     is_problem(await stack.http.put(JOBS), 405, "method_not_allowed")
@@ -210,6 +215,7 @@ async def test_unknown_things_are_problems(stack: Stack) -> None:
     is_problem(await stack.http.post(f"{JOBS}/{job}/pause"), 409, "illegal_transition")
 
 
+@pytest.mark.slow
 async def test_a_job_is_steered(stack: Stack, tmp_path: Path) -> None:
     job = await stack.running(tmp_path)
     for verb, status in (("pause", "PAUSED"), ("resume", "RUNNING"), ("cancel", "CANCELLED")):
@@ -255,6 +261,7 @@ async def test_rounds_and_evaluations_are_told(stack: Stack, tmp_path: Path) -> 
     assert part["evaluation"] == {"model_version": 0, "examples": 30, "metrics": {"loss": 0.25, "accuracy": 0.9}}
 
 
+@pytest.mark.slow
 async def test_rounds_come_in_pages(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = await stack.running(tmp_path, rounds={"count": 4})
     for version in (1, 2, 3):
@@ -297,6 +304,7 @@ async def events_of(http: httpx.AsyncClient, job: str, **headers: str) -> list[d
     return [row for row in rows if "event" in row]
 
 
+@pytest.mark.slow
 async def test_events_run_until_the_job_is_final_and_can_be_taken_up(stack: Stack, tmp_path: Path) -> None:
     job = await stack.running(tmp_path, rounds={"count": 1})
     listening = asyncio.create_task(events_of(stack.http, job.id))
@@ -370,6 +378,7 @@ async def test_agents_are_listed_and_forgotten(stack: Stack, tmp_path: Path) -> 
     is_problem(await stack.http.delete("/api/v1/agents/b"), 404, "agent_not_found")
 
 
+@pytest.mark.slow
 async def test_operations(stack: Stack, tmp_path: Path) -> None:
     await stack.completed(tmp_path)
     assert (await stack.http.get("/livez")).json() == {"live": True}
@@ -408,6 +417,7 @@ async def test_openapi_tells_the_true_shapes(stack: Stack) -> None:
             assert "422" not in operation["responses"]
 
 
+@pytest.mark.slow
 async def test_the_page_of_the_api_is_served_from_here(stack: Stack) -> None:
     page = await stack.http.get("/docs")
     assert page.status_code == 200
@@ -460,6 +470,7 @@ async def test_blobs_of_another_redis_make_it_not_ready(stack: Stack, redis_url:
     assert "give the redis_url of the Redis that this blob_dir was used with, or an empty blob_dir" in told["detail"]
 
 
+@pytest.mark.slow
 async def test_a_new_blob_directory_is_taken_with_a_warning(redis_url: str, tmp_path: Path) -> None:
     for name, warnings in (("old", 0), ("new", 1)):
         settings = CoordinatorSettings(
@@ -475,6 +486,7 @@ async def test_a_new_blob_directory_is_taken_with_a_warning(redis_url: str, tmp_
     assert "blob_dir is new" in ready.json()["warnings"][0]
 
 
+@pytest.mark.slow
 async def test_without_redis_the_process_lives_and_says_what_is_missing(tmp_path: Path) -> None:
     settings = CoordinatorSettings(
         redis_url=f"redis://127.0.0.1:{free_port()}", blob_dir=tmp_path, rest_port=0, grpc_port=0, aggregator=False
@@ -493,6 +505,7 @@ async def test_without_redis_the_process_lives_and_says_what_is_missing(tmp_path
         assert answer.headers["retry-after"] == "1"
 
 
+@pytest.mark.slow
 async def test_the_secret_of_a_private_job_is_told_to_nobody(stack: Stack, tmp_path: Path) -> None:
     privacy = {"clip_norm": 1.0, "noise_multiplier": 1.0}
     job = await stack.running(tmp_path, method={"kind": "fedgalore", "rank": 2}, privacy=privacy)
