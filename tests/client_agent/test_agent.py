@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from client_agent import session, settings
+from client_agent import session, settings, trainer
 from client_agent import transport as door
 from client_agent.agent import Agent
 from client_agent.cache import claimed, hash_file
@@ -148,6 +148,35 @@ async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coord
     assert traffic[2]["a"]["down"] == first.aggregate.size_bytes + first.state.size_bytes
     assert traffic[3]["a"]["down"] == second.aggregate.size_bytes  # who only evaluates needs no state
     assert list((tmp_path / "a" / "work" / "updates").iterdir()) == []
+
+
+class OtherProcessor(trainer.Trainer):
+    """Rounds otherwise than the server's, and has taken 49 steps since it held the server's bits."""
+
+    def begin(self, weights_sha256: str) -> bool:
+        begun = super().begin(weights_sha256)
+        self.drift = 49
+        return begun
+
+    def step(self, aggregate: Path, weights_sha256: str) -> None:
+        super().step(aggregate, "0" * 64)
+
+
+@pytest.mark.slow
+async def test_after_50_steps_that_round_otherwise_whole_weights_set_it_right(
+    coordinator, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(trainer, "Trainer", OtherProcessor)
+    method = {"rank": 2, "uplink_rank": 2, "global_momentum": 0, "state_sync": "ajive"}
+    async with aggregating(coordinator), serving(configure(tmp_path, coordinator.address)):
+        job_id = await post(coordinator, tiny_model, method=method, rounds={"count": 3})
+        assert (await until(coordinator, job_id, final)).status is Status.COMPLETED
+    first, second, third, _ = [each.result for each in await coordinator.engine.rounds(job_id)]
+    assert first.aggregate.size_bytes < first.weights.size_bytes  # a step is what an agent prefers
+    down = {number: row["a"]["down"] for number, row in (await coordinator.engine.traffic(job_id)).items()}
+    assert down[2] == first.aggregate.size_bytes + first.state.size_bytes  # the 50th step
+    assert down[3] == second.weights.size_bytes + second.state.size_bytes  # no 51st
+    assert down[4] == third.aggregate.size_bytes  # a step again, from the server's bits
 
 
 @pytest.mark.slow
