@@ -23,13 +23,13 @@ class Start:
     """What a client starts a round from; float32 on the CPU.
 
     `weights`: the model version, as `layout.weights_tensors` lists it; `state`: what all clients start from beside it
-    (`layout.state_tensors`), empty in the first round; `own`: what this client kept beside its last update that was
+    (`layout.state_tensors`), empty in the first round; `kept`: what this client kept beside its last update that was
     aggregated; `last`: the aggregate that made the version, read by jobs with momentum, empty at version 0.
     """
 
     weights: Mapping[str, Tensor]
     state: Mapping[str, Tensor] = field(default_factory=dict)
-    own: Mapping[str, Tensor] = field(default_factory=dict)
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
     last: Mapping[str, Tensor] = field(default_factory=dict)
 
 

@@ -86,73 +86,98 @@ def simulate(
     """
     if len(sites) < spec.rounds.min_clients:
         raise ValueError(f"rounds.min_clients is {spec.rounds.min_clients}, but there are {len(sites)} clients")
-    task = TaskModel.load(spec, folder, device)
-    for examples in [*(_evaluated(spec, site) for site in sites), *(held_out or {}).values()]:
-        check_exact_match(task, examples)
-    secret = secret or secrets.token_hex(32)
-    by_name = {site.name: site for site in sites}
-    version = TensorSink(weights=first_version(task))
-    own: dict[str, dict[str, Tensor]] = {}
-    before: Collection[str] = by_name  # whoever has the version before; version 0 is drawn at every site
-    summed: Collection[str] = by_name  # whose updates are in it
-    records: list[RoundRecord] = []
+    federation = _Federation(TaskModel.load(spec, folder, device), sites, held_out or {}, secret)
+    records = []
     for model_version in range(spec.rounds.count + 1):
-        number = model_version + 1  # rounds count from 1, as the coordinator's do
-        final = model_version == spec.rounds.count
-        names = sorted(by_name) if final else choose_cohort(by_name, spec.rounds.cohort_size, spec.seed, number)
-        up, down = (0, 0) if final else _traffic(spec, task, names, before, summed, number)
-        record = RoundRecord(number, model_version, up_bytes=up, down_bytes=down)
-        if spec.evaluates(model_version) and held_out:
-            task.load_weights(version.weights)
-            record.held_out.update({name: evaluate(task, examples) for name, examples in held_out.items()})
-        updates: dict[str, Update] = {}
-        for name in names:
-            site = by_name[name]
-            if spec.evaluates(model_version) and (examples := _evaluated(spec, site)):
-                task.load_weights(version.weights)
-                record.evaluation[name] = evaluate(task, examples)
-            if not final:
-                start = Start(version.weights, version.state, own.get(name, {}), version.aggregate)
-                updates[name] = site.local_update(LocalRound(task, name, number, start), site.train)
-                record.training[name] = updates[name].metrics
-        if not final:
-            sent = [update.as_sent(name) for name, update in updates.items()]
-            shelf, version = version.shelf(), TensorSink()
-            made = next_version(spec, task.plan, number, shelf, sent, version, device=task.device, secret=secret)
-            record.dropped.update(made.dropped)
-            record.statistics.update(made.statistics)
-            summed = updates.keys() - made.dropped.keys()
-            own.update({name: updates[name].kept for name in summed})
-        before = names
+        record = federation.play(model_version)
         records.append(record)
         if on_round is not None:
             on_round(record)
-    task.load_weights(version.weights)
-    return SimulationResult(task, version.weights, records)
+    task, weights = federation.task, federation.version.weights
+    task.load_weights(weights)
+    return SimulationResult(task, weights, records)
 
 
-def _evaluated(spec: JobSpec, site: Site) -> Sequence[Example]:
-    return site.train if spec.evaluation.split == "train" else site.test
+class _Federation:
+    """All sites and the server between two rounds. One model serves them all, in turn."""
 
+    def __init__(
+        self,
+        task: TaskModel,
+        sites: Sequence[Site],
+        held_out: Mapping[str, Sequence[Example]],
+        secret: str | None,
+    ) -> None:
+        self.task = task
+        self.version = TensorSink(weights=first_version(task))
+        self._sites = {site.name: site for site in sites}
+        self._held_out = held_out
+        self._secret = secret or secrets.token_hex(32)
+        self._kept: dict[str, dict[str, Tensor]] = {}  # by client, of its last update that is in a version
+        self._holders: Collection[str] = self._sites  # whoever has the version before; all can draw version 0
+        self._summed: Collection[str] = self._sites  # whose updates are in it
+        for examples in (*map(self._evaluated, sites), *held_out.values()):
+            check_exact_match(task, examples)
 
-def _traffic(
-    spec: JobSpec,
-    task: TaskModel,
-    names: Collection[str],
-    before: Collection[str],
-    summed: Collection[str],
-    number: int,
-) -> tuple[int, int]:
-    """Bytes up and down of a round: who took part in the round before fetches its aggregate, others the weights.
+    def play(self, model_version: int) -> RoundRecord:
+        """The round that starts from this version; after the last version, its evaluation alone."""
+        spec, number = self.task.spec, model_version + 1  # rounds count from 1, as the coordinator's do
+        final = model_version == spec.rounds.count
+        size = len(self._sites) if final else spec.rounds.cohort_size
+        names = choose_cohort(self._sites, size, spec.seed, number)
+        up, down = (0, 0) if final else self._traffic(names, number)
+        record = RoundRecord(number, model_version, up_bytes=up, down_bytes=down)
+        if spec.evaluates(model_version):
+            record.held_out.update({name: self._evaluate(examples) for name, examples in self._held_out.items()})
+        updates = {}
+        for name in names:
+            site = self._sites[name]
+            if spec.evaluates(model_version) and (examples := self._evaluated(site)):
+                record.evaluation[name] = self._evaluate(examples)
+            if not final:
+                updates[name] = self._train(site, number)
+                record.training[name] = updates[name].metrics
+        if not final:
+            self._aggregate(updates, record)
+        self._holders = names
+        return record
 
-    With momentum those need the aggregate as well.
-    """
-    plan = task.plan
-    up = sum(layout.size_bytes(layout.update_tensors(spec, plan, name, number)) for name in names)
-    if number == 1:
-        return up, 0
-    step = layout.size_bytes(layout.aggregate_tensors(spec, plan, sorted(summed), number - 1))
-    whole = layout.size_bytes(layout.weights_tensors(spec, plan))
-    state = layout.size_bytes(layout.state_tensors(spec, plan, number - 1))
-    missed = whole + (step if spec.method.momentum else 0)  # of a round that a client was not in
-    return up, sum(state + (step if name in before else missed) for name in names)
+    def _evaluated(self, site: Site) -> Sequence[Example]:
+        return site.train if self.task.spec.evaluation.split == "train" else site.test
+
+    def _evaluate(self, examples: Sequence[Example]) -> dict[str, float]:
+        self.task.load_weights(self.version.weights)
+        return evaluate(self.task, examples)
+
+    def _train(self, site: Site, number: int) -> Update:
+        version = self.version
+        start = Start(version.weights, version.state, self._kept.get(site.name, {}), version.aggregate)
+        return site.local_update(LocalRound(self.task, site.name, number, start), site.train)
+
+    def _aggregate(self, updates: Mapping[str, Update], record: RoundRecord) -> None:
+        """Goes on to the next version."""
+        task, shelf = self.task, self.version.shelf()
+        self.version = TensorSink()
+        sent = [update.as_sent(name) for name, update in updates.items()]
+        outcome = next_version(
+            task.spec, task.plan, record.number, shelf, sent, self.version, device=task.device, secret=self._secret
+        )
+        record.dropped.update(outcome.dropped)
+        record.statistics.update(outcome.statistics)
+        self._summed = updates.keys() - outcome.dropped.keys()
+        self._kept.update({name: updates[name].kept for name in self._summed})
+
+    def _traffic(self, names: Collection[str], number: int) -> tuple[int, int]:
+        """Bytes up and down: who took part in the round before fetches its aggregate, others the weights.
+
+        With momentum those need the aggregate as well.
+        """
+        spec, plan = self.task.spec, self.task.plan
+        up = sum(layout.size_bytes(layout.update_tensors(spec, plan, name, number)) for name in names)
+        if number == 1:
+            return up, 0
+        step = layout.size_bytes(layout.aggregate_tensors(spec, plan, sorted(self._summed), number - 1))
+        whole = layout.size_bytes(layout.weights_tensors(spec, plan))
+        state = layout.size_bytes(layout.state_tensors(spec, plan, number - 1))
+        missed = whole + (step if spec.method.momentum else 0)  # of a round that a client was not in
+        return up, sum(state + (step if name in self._holders else missed) for name in names)

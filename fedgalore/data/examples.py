@@ -157,8 +157,8 @@ def _example(split: SplitFile, row: int, record: dict[str, Any]) -> Example:
 def _text(split: SplitFile, row: int, record: dict[str, Any], column: str) -> str:
     value = record[column]
     if not isinstance(value, str):
-        found = "nothing" if value is None else f"a {type(value).__name__}"
-        raise DataError(f"expected text, found {found}", path=split.path, row=row, column=column)
+        kind = "nothing" if value is None else f"a {type(value).__name__}"
+        raise DataError(f"expected text, found {kind}", path=split.path, row=row, column=column)
     if not value.strip():
         raise DataError("empty text", path=split.path, row=row, column=column, remedy="fill it or remove the row")
     try:
@@ -208,11 +208,11 @@ def _label(split: SplitFile, row: int, value: Any) -> int | str:
     )
 
 
-def _require_columns(split: SplitFile, found: list[str], row: int | None = None) -> None:
+def _require_columns(split: SplitFile, present: list[str], row: int | None = None) -> None:
     for column in split.columns:
-        if found.count(column) != 1:
-            problem = "no such column" if column not in found else "the column appears more than once"
-            names = ", ".join(map(repr, found[:20])) or "no columns"
+        if present.count(column) != 1:
+            problem = "no such column" if column not in present else "the column appears more than once"
+            names = ", ".join(map(repr, present[:20])) or "no columns"
             raise DataError(
                 problem,
                 path=split.path,

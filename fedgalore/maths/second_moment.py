@@ -73,8 +73,8 @@ def of_equal_size(sketches: Sequence[SecondMomentSketch]) -> list[SecondMomentSk
     energies = torch.stack([sketch.energy.double().sum((-2, -1), keepdim=True) for sketch in sketches])
     factors = torch.where(energies > 0, median(energies) / energies, 1.0).float()
     return [
-        SecondMomentSketch(one.basis, factor * one.second_moment, factor * one.residual)
-        for one, factor in zip(sketches, factors, strict=True)
+        SecondMomentSketch(sketch.basis, factor * sketch.second_moment, factor * sketch.residual)
+        for sketch, factor in zip(sketches, factors, strict=True)
     ]
 
 

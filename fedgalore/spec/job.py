@@ -335,8 +335,8 @@ class SpecError(ValueError):
 def explain(error: ValidationError) -> list[dict[str, str]]:
     """Pydantic's findings as `{field, problem}` rows that a person can act on."""
     rows = []
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    for item in found[:MOST_ROWS]:
+    findings = error.errors(include_url=False, include_context=False, include_input=False)
+    for item in findings[:MOST_ROWS]:
         path = [printable(str(part), 60) for part in item["loc"]]
         if path[0:1] == ["method"] and path[1:2] and path[1] in methods():
             del path[1]  # pydantic's name of the union's member
@@ -347,8 +347,8 @@ def explain(error: ValidationError) -> list[dict[str, str]]:
         if item["type"] == "extra_forbidden":
             problem = "unknown key; remove it or check its spelling"
         rows.append({"field": field, "problem": problem})
-    if len(found) > MOST_ROWS:
-        rows.append({"field": "document", "problem": f"{len(found) - MOST_ROWS} more; correct these first"})
+    if len(findings) > MOST_ROWS:
+        rows.append({"field": "document", "problem": f"{len(findings) - MOST_ROWS} more; correct these first"})
     return rows
 
 

@@ -26,7 +26,7 @@ class FedGaLoreClient(ClientHalf):
     def train(self, round: LocalRound) -> Iterator[LocalTraining]:
         task, method = round.task, method_of(round.spec)
         state = {name: tensor.to(task.device) for name, tensor in round.start.state.items()}
-        carried = round.start.own if method.state_sync == "local" else state
+        carried = round.start.kept if method.state_sync == "local" else state
         weights, ranks = task.targets(), {t.name: method.rank_at(t, round.client) for t in task.plan.targets}
         optimizer = ClientGaLoreAdamW(
             {name: (weights[name][0], rank) for name, rank in ranks.items()},

@@ -70,7 +70,7 @@ class PackedLeadingPart(Packing):
         name, decay, start = target.name, self.optimizer.decay, self.round.start
         weight = self.round.task.targets()[name][0].detach()
         change = orient(weight - decay * start.weights[name].to(weight.device))
-        left_out = start.own.get(f"{name}/residue")
+        left_out = start.kept.get(f"{name}/residue")
         if left_out is not None:
             change = change + decay * left_out.to(weight.device)
         seed = derive_seed(self.round.spec.seed, "uplink", self.round.client, self.round.number, name)

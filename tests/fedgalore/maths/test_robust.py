@@ -148,7 +148,7 @@ def test_a_dropped_client_goes_on_from_what_it_kept_before(tiny_bert):
 
     def wild(this, examples):
         update = local_update(this, examples)
-        seen.append({name: tensor.clone() for name, tensor in this.start.own.items()})
+        seen.append({name: tensor.clone() for name, tensor in this.start.kept.items()})
         if this.number != 2:
             return update
         grown = {n: 1e3 * t.float() if n.endswith(("/right", "/delta")) else t for n, t in update.tensors.items()}
