@@ -232,7 +232,7 @@ class GaLoreAdamW(Optimizer):
         Raises:
             ValueError: the parameter has no subspace.
         """
-        if "basis" not in self.state[parameter]:
+        if "basis" not in self.state.get(parameter, {}):
             name, group = self._place_of(parameter)
             if not lies_in_subspace(parameter, group["rank"]):
                 raise ValueError(f"parameter {name} has no subspace; give a matrix of a group with a rank")
@@ -265,12 +265,14 @@ class GaLoreAdamW(Optimizer):
         matrices: dict[Tensor, dict[str, Any]] = {}
 
         def take_matrices(_optimizer: Optimizer, document: dict[str, Any]) -> None:
-            saved = ((index, group) for group in document["param_groups"] for index in group["params"])
-            for (index, group), (name, parameter, _) in zip(saved, self._named(), strict=False):
-                if (entry := document["state"].get(index)) is None:
-                    continue
-                check_fits(name, parameter, group, entry)
-                if "basis" in entry:
+            groups = document["param_groups"]
+            if any("rank" not in group for group in groups):
+                raise ValueError("state_dict is another optimizer's; load the state of a GaLoreAdamW")
+            saved = ((document["state"].get(index), group["rank"]) for group in groups for index in group["params"])
+            for (entry, rank), (name, parameter, _) in zip(saved, self._named(), strict=False):
+                if entry:
+                    check_fits(name, parameter, rank, entry)
+                if entry and "basis" in entry:
                     matrices[parameter] = placed(entry, parameter.device)
 
         last = self.register_load_state_dict_pre_hook(take_matrices)  # after the user's hooks

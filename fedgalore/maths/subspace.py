@@ -119,7 +119,7 @@ def _direction(state: SubspaceState, projected: Tensor, config: SubspaceConfig) 
 
 
 def _scaling(direction: Tensor, projected: Tensor, outside: Tensor, eps: float) -> Tensor:
-    """`phi (k,)` of Fira: what AdamW made of a column's gradient inside the subspace, `|N_j| / |R_j|`.
+    """`phi (k,)` of Fira: how AdamW scaled a column's gradient inside the subspace, `|N_j| / |R_j|`.
 
     A column that is weaker inside than outside (`outside` is its `rho`) is scaled as if it were equally strong, so that
     what lies outside stays below `|N_j| sqrt((d - r) / r)`: a column that hardly projects must not explode.
@@ -158,11 +158,9 @@ def placed(state: Any, device: torch.device) -> Any:
     return state
 
 
-def check_fits(name: str, parameter: Tensor, group: dict[str, Any], entry: dict[str, Any]) -> None:
-    """Raises ValueError where an `entry` of a saved state is not that of a `parameter` in the saved `group`."""
-    if "rank" not in group:
-        raise ValueError("state_dict is another optimizer's; load the state of a GaLoreAdamW")
-    whole = orient(parameter) if lies_in_subspace(parameter, group["rank"]) else parameter
+def check_fits(name: str, parameter: Tensor, rank: int | None, entry: dict[str, Any]) -> None:
+    """Raises ValueError where an `entry` of a saved state is not that of a `parameter` at `rank`."""
+    whole = orient(parameter) if lies_in_subspace(parameter, rank) else parameter
     shape = (len(entry["basis"]), entry["exp_avg"].shape[1]) if "basis" in entry else entry["exp_avg"].shape
     if shape != whole.shape:
         raise ValueError(

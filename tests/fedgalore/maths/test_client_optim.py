@@ -120,12 +120,12 @@ def test_with_a_state_of_zeros_it_takes_the_steps_of_the_galore_paper(shape):
 
 @pytest.fixture(scope="module")
 def galore_torch() -> Iterator[types.SimpleNamespace]:
-    """The two modules that matter, without the package's own start, which needs bitsandbytes for an 8-bit variant."""
-    found = importlib.util.find_spec("galore_torch")
-    if found is None:
+    """The two modules that matter, without the package's start, which needs bitsandbytes for an 8-bit variant."""
+    installed = importlib.util.find_spec("galore_torch")
+    if installed is None:
         pytest.skip("galore-torch is not installed (pip install --no-deps galore-torch)")
     package = types.ModuleType("galore_torch")
-    package.__path__ = list(found.submodule_search_locations or [])
+    package.__path__ = list(installed.submodule_search_locations or [])
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "galore_torch", package)
         yield types.SimpleNamespace(
@@ -154,7 +154,7 @@ def test_with_a_state_of_zeros_it_takes_the_steps_of_galore_torch(galore_torch, 
 def client_round_by_the_page(start, gradients, bases, gap, config: SubspaceConfig, carried):
     """ALGORITHM, "Client, one round", in float64, bases given: the weights after each step, the last `V` and `rho`.
 
-    With complement, Fira's term: a column outside the basis by what AdamW made of its norm inside.
+    With complement, Fira's term: a column outside the basis scaled as AdamW scaled its norm inside.
     """
     weight = start.numpy().astype(np.float64)
     d, r = bases[0].shape
@@ -377,7 +377,7 @@ def test_hooks_free_each_gradient_before_the_next_one_and_go_at_the_end():
     optimizer = ClientGaLoreAdamW(targets, SubspaceConfig())
     with optimizer.step_in_backward():
         for weight, _ in targets.values():
-            assert len(weight._post_accumulate_grad_hooks) == 2  # the watch and the optimizer's one
+            assert len(weight._post_accumulate_grad_hooks) == 2  # the watch and the optimizer's hook
         before = [p.detach().clone() for p in (model[0].weight, model[1].weight)]
         model(torch.ones(3, 6)).sum().backward()
         assert model[0].weight.grad is None

@@ -455,16 +455,28 @@ def test_hooks_of_the_user_see_what_is_loaded():
     assert_same_state(other.state_dict(), document)
 
 
+def test_a_look_at_the_state_of_a_parameter_that_never_stepped_does_no_harm():
+    model = Model()
+    optimizer = grouped(model)
+    assert all(not optimizer.state[parameter] for parameter in model.parameters())  # torch leaves empty entries behind
+    optimizer.load_state_dict(saved_and_loaded(optimizer.state_dict()))
+    train(model, optimizer, range(3))
+    expected = Model()
+    train(expected, grouped(expected), range(3))
+    assert_same(model, expected)
+
+
 def test_the_state_of_another_optimizer_or_model_is_refused():
     model, small = Model(), nn.Linear(20, 4)
     optimizer, other = GaLoreAdamW(model.mix.parameters()), GaLoreAdamW(small.parameters())
     train(model, optimizer, range(2))
     before = optimizer.state_dict()
-    theirs = torch.optim.AdamW(model.mix.parameters())
+    theirs, fresh = torch.optim.AdamW(model.mix.parameters()), torch.optim.AdamW(model.mix.parameters())
     train(model, theirs, range(2))
     small(torch.ones(1, 20)).sum().backward()
     other.step()
-    for wrong, words in ((theirs, "another optimizer's"), (other, "parameter 0 has the shape")):
+    refused = (theirs, "another optimizer's"), (fresh, "another optimizer's"), (other, "parameter 0 has the shape")
+    for wrong, words in refused:
         with pytest.raises(ValueError, match=f"^state_dict.*{words}"):
             optimizer.load_state_dict(wrong.state_dict())
         assert_same_state(optimizer.state_dict(), before)
@@ -622,6 +634,7 @@ def test_a_second_moment_that_does_not_fit_is_refused():
         optimizer.start_from(model.widen.weight, sketch)
     with pytest.raises(ValueError, match="not in this optimizer"):
         optimizer.start_from(nn.Parameter(torch.ones(20, 20)), sketch)
+    optimizer.state_dict()  # no trace is left
     train(model, optimizer, range(1))
     with pytest.raises(ValueError, match="has taken 1 steps"):
         optimizer.start_from(model.mix.weight, sketch)
