@@ -21,18 +21,25 @@ if TYPE_CHECKING:
 Rank = Annotated[int, Field(ge=1, le=4096)]
 TargetModules = Annotated[
     tuple[Text, ...] | None,
-    Field(max_length=1000, description="Suffixes of module names to train; default: all linear layers of the backbone"),
+    Field(
+        max_length=1000,
+        description="Modules to train, by the end of their names; null: every linear layer of the model's blocks",
+    ),
 ]
 RankPattern = Annotated[
     dict[Text, Rank],
     Field(
         max_length=1000,
-        description="Ranks of modules in place of `rank`, by suffix of the module's name; the longest suffix wins",
+        description="Other ranks for single modules: the end of a module's name and its rank. The longest end "
+        "that fits wins",
     ),
 ]
 ClientRanks = Annotated[
     dict[Identifier, Rank],
-    Field(max_length=10_000, description="Ranks of clients in place of `rank`, by the client's name"),
+    Field(
+        max_length=10_000,
+        description="Other ranks for single clients, such as weak machines: a client's name and its rank",
+    ),
 ]
 
 Tensors = dict[str, TensorSpec]  # by suffix after the target's name

@@ -11,7 +11,7 @@ from fedgalore.spec.momentum import MOMENTUM
 
 
 class FedAvgSpec(MethodSpec):
-    """Full fine-tuning of the target matrices, averaged: McMahan et al. 2017, arXiv 1602.05629."""
+    """Full fine-tuning of the trained matrices; the server averages the changes. arXiv 1602.05629."""
 
     kind: Literal["fedavg"] = "fedavg"
     global_momentum: float = Field(default=0.0, ge=0, lt=1, description=MOMENTUM)

@@ -15,58 +15,78 @@ if TYPE_CHECKING:
 
 
 class FedGaLoreSpec(RankedSpec):
-    """GaLore subspaces, with full-space aggregation and, where it is asked for, state alignment."""
+    """Full weights, trained with optimizer states in low-rank gradient subspaces; the server averages whole changes."""
 
     kind: Literal["fedgalore"] = "fedgalore"
-    rank: Rank = Field(default=8, description="Columns of each basis")
+    rank: Rank = Field(
+        default=8,
+        description="Directions of each matrix that a client adapts its steps to. More cost bytes and memory, and "
+        "learn more",
+    )
     basis: Literal["local", "shared"] = Field(
         default="local",
-        description="Each client's own gradient subspaces, or one that the mean gradient of all clients spans",
+        description="local: each client trains in directions of its data. shared: all train in the same ones; "
+        "fewer bytes go down, less is learnt",
     )
     state_sync: Literal["ajive", "average", "reset", "local"] = Field(
         default="reset",
-        description="Second moments a round starts from: none, what all share, their mean, or each client's own",
+        description="Second moments of AdamW that a round starts from. reset: none. ajive: what all clients "
+        "share. average: their mean. local: what the client kept. ajive and average make updates a "
+        "quarter larger",
     )
     state_scale: Literal["median", "own"] = Field(
         default="median",
-        description="How large each client's second moments of a matrix are when they are combined: as the clients' "
-        "median, so that nobody's large gradients outweigh the others, or as they are",
+        description="For ajive and average. median: each client counts with the clients' median size, so that "
+        "large gradients at one do not decide. own: as they are",
     )
     scale: float = Field(
-        default=1.0, gt=0, le=100, description="GaLore's alpha: multiplies the step of target matrices"
+        default=1.0,
+        gt=0,
+        le=100,
+        description="Multiplies the steps of the trained matrices beside the learning rate, not those of the head",
     )
     complement: float | None = Field(
         default=None,
         ge=0,
         le=100,
-        description="How strongly the gradient outside the subspace moves the weights, scaled column by column as the "
-        "part inside; null: 1, or 0 with basis: shared; 0: not at all, and a client's change is sent exactly",
+        description="How strongly the gradient outside the basis moves the weights too. 0: not at all, and "
+        "changes are sent exactly; null: 1, or 0 with basis: shared",
     )
     uplink_rank: Rank | None = Field(
         default=None,
-        description="Rank of a client's change on its way up, in float16; what that leaves out is kept and goes with "
-        "its next update; null: three times `rank`",
+        description="Directions of a client's change that go up, in float16. The rest stays at the client and "
+        "goes with its next update. null: 3 x rank",
     )
     basis_pool: int = Field(
         default=6,
         ge=1,
         le=64,
-        description="A local basis is drawn from this many times `rank` leading singular vectors; 1: the leading ones",
+        description="A basis is drawn from this many times `rank` leading directions of the gradient, so that "
+        "rounds differ; 1: always the leading ones",
     )
-    update_proj_gap: int = Field(default=200, ge=1, le=MANY, description="Local steps between two bases inside a round")
+    update_proj_gap: int = Field(
+        default=200, ge=1, le=MANY, description="Local steps after which a client takes a new basis inside a round"
+    )
     prior_steps: float | None = Field(
-        default=2.0, ge=0, description="Steps the carried second moment counts for; null: trusted for ever"
+        default=2.0,
+        ge=0,
+        description="Steps of training that a carried second moment weighs as much as. 0: as reset; null: for ever",
     )
-    update_clip: float | None = Field(default=1.0, gt=0, description="RMS an update is clipped to; null: off")
+    update_clip: float | None = Field(
+        default=1.0,
+        gt=0,
+        description="Cuts a step whose root mean square is larger, so that an old optimizer state causes no giant "
+        "step; null: off",
+    )
     global_momentum: float | None = Field(
-        default=None, ge=0, lt=1, description=f"{MOMENTUM}; null: 0.6, or 0 with basis: shared"
+        default=None, ge=0, lt=1, description=f"{MOMENTUM}. null: 0.6, or 0 with basis: shared"
     )
     downlink_rank: int | None = Field(
         default=None,
         ge=0,
         le=4096,
-        description="Rank the aggregate is cut to on its way down, in float16; what that leaves out goes with the next "
-        "one; 0: exact; null: twelve times `rank` where it has full rank and that is smaller",
+        description="Directions of the combined change that go down, in float16. The rest stays at the "
+        "coordinator and goes with a later round. 0: exactly; null: 12 x rank where that is smaller",
     )
 
     @model_validator(mode="after")

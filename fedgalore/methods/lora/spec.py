@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from fedgalore.spec.method import RankedSpec
+from fedgalore.spec.method import Rank, RankedSpec
 
 
 class LoRASpec(RankedSpec):
@@ -14,7 +14,12 @@ class LoRASpec(RankedSpec):
 
     averages_factors: ClassVar[bool] = True  # which needs equal ranks
 
-    scale: float = Field(default=2.0, gt=0, le=1000, description="LoRA's alpha / rank")
+    rank: Rank = Field(
+        default=8, description="Rank of the adapters A and B. More cost bytes and memory, and learn more"
+    )
+    scale: float = Field(
+        default=2.0, gt=0, le=1000, description="Multiplies B A before it is added to a weight: LoRA's alpha / rank"
+    )
 
     @model_validator(mode="after")
     def _ranks_can_be_averaged(self) -> LoRASpec:

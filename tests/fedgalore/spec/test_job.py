@@ -6,7 +6,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from fedgalore.spec.job import JobSpec, RoundsSpec, SpecError, explain, load, parse
+from fedgalore.spec.job import JobSpec, SpecError, explain, load, parse
+from fedgalore.spec.sections import RoundsSpec
 from tests.builders import a_spec, job_document
 
 LANGUAGE_MODEL = {"model": {"num_labels": None, "task": "causal-lm"}}
