@@ -31,6 +31,7 @@ import yaml
 from benchmarks import datasets, models, report
 from benchmarks.perform import perform
 from benchmarks.suites import Entry, Result, entries_of, key_of, walk, wanted
+from fedgalore.process import durable
 from fedgalore.spec.job import SpecError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,10 +54,9 @@ class Store:
         mine = self._suites.setdefault(suite, {})
         mine[key] = result
         path = self._folder / f"{suite}.json"
-        draft = path.with_suffix(".draft")
         lines = [f"{json.dumps(key)}: {json.dumps(mine[key], sort_keys=True)}" for key in sorted(mine)]
-        draft.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-        draft.replace(path)
+        with durable.survives_power_cut(path) as draft:  # it may hold days of work
+            draft.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
     @contextmanager
     def claimed(self) -> Iterator[None]:

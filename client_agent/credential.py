@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import grpc
 import structlog
 
 from client_agent.settings import AgentSettings, SettingsError
+from fedgalore.process import durable
 from fedgalore.process.tls import expiry, is_loopback
 
 KEY_FILE = "agent.key"
@@ -124,16 +124,7 @@ def _key(path: Path, make: bool) -> str | None:
 
 def _new_key(path: Path) -> str:
     key = f"fga_{secrets.token_hex(32)}"
-    draft = path.with_name(f".{path.name}")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(key + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the coordinator is about to take this key for a token that is good once
-    finally:
-        os.close(folder)
+    # On the disk first: the coordinator is about to take this key for a token that is good once.
+    with durable.survives_power_cut(path, durable.SECRET) as draft:
+        draft.write_text(f"{key}\n", encoding="ascii")
     return key

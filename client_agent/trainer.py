@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from fedgalore.aggregation import apply_aggregate, first_version
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
+from fedgalore.process import durable
 from fedgalore.process.faults import Fault, reach
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.spec.job import JobSpec
@@ -147,7 +147,7 @@ class Trainer:
         with _in_words():
             if update.kept:  # before the update, so that a delivered one never lacks it
                 shapes = {name: TensorSpec("F32", tuple(tensor.shape)) for name, tensor in update.kept.items()}
-                _write_synced(keep, shapes, update.kept, {})
+                _write_durably(keep, shapes, update.kept, {})
                 reach(Fault.KEPT_WRITTEN)
             self._write(update, client, round_number, output)
             reach(Fault.UPDATE_WRITTEN)
@@ -164,7 +164,7 @@ class Trainer:
         }
         task = self._open_task()
         tensors = update_tensors(task.spec, task.plan, client, self._makes())
-        _write_synced(output, tensors, update.tensors, metadata)
+        _write_durably(output, tensors, update.tensors, metadata)
 
     def _makes(self) -> int:
         """The version that a round from the global weights makes."""
@@ -176,17 +176,13 @@ class Trainer:
         return self._task
 
 
-def _write_synced(
+def _write_durably(
     output: Path, shapes: dict[str, TensorSpec], tensors: Mapping[str, Tensor], metadata: dict[str, str]
 ) -> None:
-    """A tensor file that appears at `output` whole or not at all."""
-    draft = output.with_suffix(".draft")
-    with SafetensorsWriter(draft, shapes, metadata) as writer:
+    """A tensor file at `output`, whole or not there, whatever ends this process or the machine."""
+    with durable.survives_power_cut(output) as draft, SafetensorsWriter(draft, shapes, metadata) as writer:
         for name, tensor in tensors.items():
             writer.write(name, tensor.numpy())
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    draft.replace(output)
 
 
 def _tensors(file: TensorFile) -> dict[str, Tensor]:

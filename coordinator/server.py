@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -30,7 +28,7 @@ from coordinator.store.garbage import Collector
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import __version__
-from fedgalore.process import faults, logs
+from fedgalore.process import durable, faults, logs
 
 GRACE_S = 5  # for answers and transfers under way when the process is told to stop
 
@@ -137,7 +135,9 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             )
         await _warn(probe)
         if settings.port_file is not None:
-            _write_whole(settings.port_file, json.dumps(ports))
+            settings.port_file.parent.mkdir(parents=True, exist_ok=True)
+            with durable.appears_whole(settings.port_file) as draft:
+                draft.write_text(json.dumps(ports), encoding="utf-8")
             stack.callback(settings.port_file.unlink, missing_ok=True)
         yield ports
 
@@ -239,11 +239,3 @@ async def _warn(probe: Probe) -> None:
             log.warning("not_ready", what=name, detail=check.detail)
     for warning in readiness.warnings:
         log.warning("readiness_warning", detail=warning)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Whoever waits for the file never reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

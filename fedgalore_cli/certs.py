@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedgalore.process import durable
 from fedgalore_cli import secret_file
 from fedgalore_cli.client import fail
 
@@ -182,9 +183,10 @@ def _write(stem: Path, certificate: x509.Certificate, key: EllipticCurvePrivateK
     # The certificate last: what is there without it was interrupted, and is made again.
     for suffix, content in (("key", pem), ("pem", certificate.public_bytes(to.Encoding.PEM))):
         path = stem.with_name(f"{stem.name}.{suffix}")
-        draft = path.with_name(f".{path.name}")
-        draft.unlink(missing_ok=True)
-        with secret_file.new(draft) as file:
-            file.write(content)
-        draft.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with durable.survives_power_cut(path, durable.SECRET) as draft:
+                draft.write_bytes(content)
+        except OSError as error:
+            fail(f"{path} cannot be written ({error})")
         typer.echo(str(path))

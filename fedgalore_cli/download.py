@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
+
+from fedgalore.process import durable
 
 
 class UnsafeArchive(ValueError):
@@ -27,15 +28,8 @@ def unpack(chunks: Iterator[bytes], to: Path) -> None:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise FileExistsError(f"{to} exists and is not an empty folder")
     to.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
-    try:
+    with durable.folder_appears_whole(to) as draft:
         _unpack(chunks, draft)
-        draft.chmod(0o755)
-        if to.exists():
-            to.rmdir()
-        draft.rename(to)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _unpack(chunks: Iterator[bytes], folder: Path) -> None:
@@ -43,19 +37,18 @@ def _unpack(chunks: Iterator[bytes], folder: Path) -> None:
         with tarfile.open(fileobj=cast("IO[bytes]", _Reader(chunks)), mode="r|") as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
-                if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.isdir()):
+                content = tar.extractfile(member) if member.isreg() else None
+                if path.is_absolute() or ".." in path.parts or (content is None and not member.isdir()):
                     raise UnsafeArchive(f"the archive holds {member.name!r}, which is no plain file inside one folder")
                 target = folder.joinpath(*path.parts[1:])
-                if member.isdir():
+                if content is None:
                     target.mkdir(parents=True, exist_ok=True)
                     continue
                 if target == folder:
                     raise UnsafeArchive(f"the archive holds {member.name!r} outside of its folder")
                 target.parent.mkdir(parents=True, exist_ok=True)
-                source = tar.extractfile(member)
-                assert source is not None  # a regular file always has one
                 with target.open("xb") as file:
-                    shutil.copyfileobj(source, file, 2**20)
+                    shutil.copyfileobj(content, file, 2**20)
     except tarfile.TarError as error:
         raise UnsafeArchive(f"the download is no whole tar ({error})") from error
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
 
+from fedgalore.process import durable
 from fedgalore_cli.client import fail
 
 Out = Annotated[
@@ -20,20 +20,19 @@ Out = Annotated[
 
 @contextlib.contextmanager
 def new(path: Path) -> Iterator[BinaryIO]:
-    """A new file of mode 0600, open before the secret is made, gone again if it is not; failing ends the command."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-    except FileExistsError:
-        fail(f"{path} exists already: name another file, or remove it")
-    except OSError as error:
-        fail(f"{path} cannot be written ({error})")
-    try:
-        with file:
-            yield file
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+    """A new file that its owner alone reads, open before there is a secret to put into it; failing ends the command.
+
+    The secret is on the disk when the block has been left: nobody could show it a second time.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(durable.new_file_survives_power_cut(path, durable.SECRET))
+        except FileExistsError:
+            fail(f"{path} exists already: name another file, or remove it")
+        except OSError as error:
+            fail(f"{path} cannot be written ({error})")
+        yield file
 
 
 @contextlib.contextmanager
