@@ -27,7 +27,8 @@ from coordinator.models.archive import Archive
 from coordinator.models.model_archive import ModelArchive
 from coordinator.state import job as jobs
 from coordinator.state.job import Job, ModelVersion
-from coordinator.store.blob_store import BlobStore, DirectoryBlobStore
+from coordinator.store.blob_store import BlobStore
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.data.examples import Example
 from fedgalore.model.inputs import Inputs
 from fedgalore.model.task import TaskModel

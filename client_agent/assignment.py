@@ -12,13 +12,15 @@ from pathlib import Path
 
 import structlog
 
-from client_agent.cache import Blob, Cache, find_local, hash_file
+from client_agent.cache import Cache, blob_named, find_local
 from client_agent.data import LocalData, Split
 from client_agent.errors import CannotTrain, Rejected, RoundOver
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
+from fedgalore.process.blob_ref import BlobRef
+from fedgalore.process.content_folder import ref_of_file
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.plan import TrainingPlan
@@ -109,7 +111,7 @@ class Assignment:
 
     async def upload(self) -> None:
         """Delivers the update."""
-        blob = Blob(await asyncio.to_thread(hash_file, self._update), self._update.stat().st_size)
+        blob = await asyncio.to_thread(ref_of_file, self._update)
         outcome = await self._site.transport.submit(self._update, blob, self._task.job_id, self._task.round)
         _log.info("update delivered", outcome=outcome, size_bytes=blob.size_bytes)
         reach(Fault.UPDATE_ACCEPTED)
@@ -181,7 +183,7 @@ class Assignment:
         reach(Fault.MODEL_ASSEMBLED)
         return folder
 
-    def _model_files(self) -> dict[str, Blob]:
+    def _model_files(self) -> dict[str, BlobRef]:
         return {file.name: _blob(file.blob) for file in self._task.base_model}
 
     async def _bring_weights(self) -> None:
@@ -223,5 +225,5 @@ def _parsed(spec_json: str) -> JobSpec:
     return parse(json.loads(spec_json))
 
 
-def _blob(reference: pb.BlobRef) -> Blob:
-    return Blob(reference.sha256, reference.size_bytes)
+def _blob(reference: pb.BlobRef) -> BlobRef:
+    return blob_named(reference.sha256, reference.size_bytes)

@@ -18,40 +18,30 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from client_agent.errors import Rejected, WorkDirUnusable
 from fedgalore.model.folder import ModelFolderError, check_name
+from fedgalore.process import durable
+from fedgalore.process.blob_ref import BlobRef
+from fedgalore.process.content_folder import ContentFolder, has_content, hash_file
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SEPARATOR = "+"  # no name has one
 _UPDATE_LIFE_S = 7 * 86_400.0  # longer than a round that an update could still be for
 _KEPT_LIFE_S = 30 * 86_400.0  # a job may pause, and a client is not in every round
 
 
-@dataclass(frozen=True)
-class Blob:
-    """A file by its content."""
+def blob_named(sha256: str, size_bytes: int) -> BlobRef:
+    """A blob as the coordinator names it.
 
-    sha256: str
-    size_bytes: int
-
-    def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.sha256):  # it becomes part of a path
-            raise Rejected(f"the coordinator named a blob {self.sha256!r}, which is no SHA-256")
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, lower-case hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def holds(path: Path, blob: Blob) -> bool:
-    """Whether the file at `path` is there and has this content."""
-    return path.is_file() and path.stat().st_size == blob.size_bytes and hash_file(path) == blob.sha256
+    Raises:
+        Rejected: that is no hash, and must not become part of a path.
+    """
+    try:
+        return BlobRef(sha256, size_bytes)
+    except ValueError as error:
+        raise Rejected(f"the coordinator named a bad blob: {error}") from error
 
 
 @contextmanager
@@ -80,40 +70,36 @@ class Cache:
     """Everything an agent keeps on disk under `work_dir`. One process at a time: see `claimed`."""
 
     def __init__(self, work_dir: Path) -> None:
-        self._blobs = work_dir / "blobs" / "sha256"
-        self._partial = work_dir / "blobs" / "partial"
+        self._content = ContentFolder(work_dir / "blobs")
         self._models = work_dir / "models"
         self._updates = work_dir / "updates"
         self._kept = work_dir / "kept"
-        for folder in (self._blobs, self._partial, self._models, self._updates, self._kept):
+        for folder in (self._models, self._updates, self._kept):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def find(self, blob: Blob) -> Path | None:
+    def find(self, blob: BlobRef) -> Path | None:
         """The blob's file if it is here. Marks it as used, for `prune`."""
-        path = self._path(blob)
-        if not path.is_file() or path.stat().st_size != blob.size_bytes:
+        if not self._content.holds(blob):
             return None
+        path = self._content.path(blob.sha256)
         os.utime(path)
         return path
 
-    def partial(self, blob: Blob) -> Path:
+    def partial(self, blob: BlobRef) -> Path:
         """Where the blob's bytes gather while it is fetched; may exist from an earlier attempt."""
-        return self._partial / blob.sha256
+        return self._content.partial_path(blob.sha256)
 
-    def adopt(self, blob: Blob) -> Path:
-        """Makes the complete partial file a blob: checks its hash, syncs, renames.
+    def adopt(self, blob: BlobRef) -> Path:
+        """Makes a blob of its complete partial file, after checking the hash; the blob's path.
 
         Raises:
             Rejected: the bytes are not the blob's; they are removed.
         """
-        partial, path = self.partial(blob), self._path(blob)
-        if not holds(partial, blob):
+        partial = self.partial(blob)
+        if not has_content(partial, blob):
             partial.unlink(missing_ok=True)
             raise Rejected(f"what arrived as blob {blob.sha256[:12]} has another content")
-        with partial.open("rb") as file:  # a renamed file that loses its content in a power cut would look whole
-            os.fsync(file.fileno())
-        path.parent.mkdir(exist_ok=True)
-        return partial.replace(path)
+        return self._content.adopt(partial, blob)
 
     def prune(self, keep: Iterable[str], model: Path, max_bytes: int) -> None:
         """Deletes until, beside the blobs in `keep` and the files of `model`, `max_bytes` are left.
@@ -135,7 +121,7 @@ class Cache:
 
     def _prune_blobs(self, spared: set[str], model: Path, max_bytes: int) -> None:
         excess = self._excess(spared, model, max_bytes)
-        for path in sorted((*_files(self._blobs), *_files(self._partial)), key=_last_used):
+        for path in sorted((*_files(self._content.blobs), *_files(self._content.partial)), key=_last_used):
             # A linked one is in a model: deleting it here frees nothing.
             if excess > 0 and path.name not in spared and path.stat().st_nlink == 1:
                 excess -= path.stat().st_size
@@ -144,11 +130,11 @@ class Cache:
     def _excess(self, spared: set[str], model: Path, max_bytes: int) -> int:
         """Bytes too many; a file that is linked twice takes its room once."""
         used = {path.stat().st_ino for path in _files(model)}
-        stored = [*_files(self._blobs), *_files(self._partial), *_files(self._models)]
+        stored = [*_files(self._content.blobs), *_files(self._content.partial), *_files(self._models)]
         sizes = {path.stat().st_ino: path.stat().st_size for path in stored if path.name not in spared}
         return sum(size for inode, size in sizes.items() if inode not in used) - max_bytes
 
-    def model_folder(self, files: Mapping[str, Blob]) -> Path:
+    def model_folder(self, files: Mapping[str, BlobRef]) -> Path:
         """Where the base model made of these files belongs.
 
         Raises:
@@ -162,35 +148,31 @@ class Cache:
         listing = "\n".join(f"{name}\0{blob.sha256}" for name, blob in sorted(files.items()))
         return self._models / hashlib.sha256(listing.encode()).hexdigest()
 
-    def has_model(self, files: Mapping[str, Blob]) -> bool:
+    def has_model(self, files: Mapping[str, BlobRef]) -> bool:
         """Whether the base model's folder stands complete; reads every file to be sure, and marks it as used."""
         folder = self.model_folder(files)
-        if not folder.is_dir() or not all(holds(folder / name, blob) for name, blob in files.items()):
+        if not folder.is_dir() or not all(has_content(folder / name, blob) for name, blob in files.items()):
             return False
         os.utime(folder)
         return True
 
-    def assemble_model(self, files: Mapping[str, Blob], sources: Mapping[str, Path]) -> Path:
+    def assemble_model(self, files: Mapping[str, BlobRef], sources: Mapping[str, Path]) -> Path:
         """Puts a base model's folder together from files by hash; appears whole or not at all.
 
-        Own blobs are hard links (copies where the file system has none), files from elsewhere symbolic links.
+        Blobs of this cache become hard links (copies where the file system has none), files from elsewhere symbolic
+        ones.
         """
         folder = self.model_folder(files)
-        draft = folder.with_suffix(".draft")
-        for leftover in (draft, folder):
+        for leftover in (folder, *self._models.glob(f".{folder.name}-*")):  # drafts of a process that was killed
             shutil.rmtree(leftover, ignore_errors=True)
-        draft.mkdir()
-        for name, blob in files.items():
-            source, target = sources[blob.sha256], draft / name
-            if source != self._path(blob):
-                target.symlink_to(source.resolve())
-                continue
-            try:
-                target.hardlink_to(source)
-            except OSError:
-                with source.open("rb") as original, target.open("xb") as copy:  # never into a file that is there
-                    shutil.copyfileobj(original, copy)
-        return draft.replace(folder)
+        with durable.folder_appears_whole(folder) as draft:
+            for name, blob in files.items():
+                source = sources[blob.sha256]
+                if source == self._content.path(blob.sha256):
+                    _link_or_copy(source, draft / name)
+                else:
+                    (draft / name).symlink_to(source.resolve())
+        return folder
 
     def update(self, client: str, job_id: str, round_number: int) -> Path:
         """Where this client's update of a round lies from the end of training until it is accepted.
@@ -234,9 +216,6 @@ class Cache:
             if path != but:
                 path.unlink()
 
-    def _path(self, blob: Blob) -> Path:
-        return self._blobs / blob.sha256[:2] / blob.sha256
-
 
 def _file_name(client: str, job_id: str, number: int | str) -> str:
     if not _NAME.fullmatch(job_id):
@@ -249,11 +228,19 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        with source.open("rb") as original, target.open("xb") as copy:  # never into a file that is there
+            shutil.copyfileobj(original, copy)
+
+
 def _last_used(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def find_local(folders: Iterable[Path], wanted: Iterable[Blob]) -> dict[str, Path]:
+def find_local(folders: Iterable[Path], wanted: Iterable[BlobRef]) -> dict[str, Path]:
     """SHA-256 -> file, for every wanted blob that some file under `folders` equals."""
     by_size: dict[int, set[str]] = {}
     for blob in wanted:

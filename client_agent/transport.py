@@ -11,11 +11,12 @@ import grpc
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_never, wait_random_exponential
 
-from client_agent.cache import Blob, Cache
+from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
 from client_agent.retries import BrokenTransfer, Patience, passes, within, words
 from fedgalore import PROTOCOL_VERSION, __version__
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
 from protos import CHUNK_BYTES, MAX_RESPONSE_BYTES
 from protos import federation_pb2 as pb
@@ -112,7 +113,7 @@ class Transport:
             raise Refused(str(error)) from error
         return answer.task if answer.HasField("task") else None
 
-    async def download(self, blob: Blob, cache: Cache, job_id: str, round_number: int) -> Path:
+    async def download(self, blob: BlobRef, cache: Cache, job_id: str, round_number: int) -> Path:
         """The blob's file in the cache, fetched if it is not there; goes on where an earlier attempt ended."""
         if (path := cache.find(blob)) is not None:
             return path
@@ -135,7 +136,7 @@ class Transport:
 
         return await self._persist(attempt, patience)
 
-    async def _fill(self, partial: Path, blob: Blob, job_id: str, round_number: int, patience: Patience) -> None:
+    async def _fill(self, partial: Path, blob: BlobRef, job_id: str, round_number: int, patience: Patience) -> None:
         with partial.open("ab") as file:
             offset = file.tell()
             if offset >= blob.size_bytes:
@@ -156,7 +157,7 @@ class Transport:
             if file.tell() < blob.size_bytes:
                 raise BrokenTransfer("the download ended early")
 
-    async def submit(self, path: Path, blob: Blob, job_id: str, round_number: int) -> str:
+    async def submit(self, path: Path, blob: BlobRef, job_id: str, round_number: int) -> str:
         """Sends an update from where the coordinator's copy ends; returns its words on what became of it.
 
         Raises:

@@ -23,7 +23,7 @@ from coordinator.engine.commands import Engine
 from coordinator.engine.lease import DRIVER, Lease
 from coordinator.settings import CoordinatorSettings, SettingsError
 from coordinator.store.binding import Binding
-from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from fedgalore.process.ranges import FileRanges, RangeReader
 from fedgalore.spec.plan import DTYPE_BYTES, TensorSpec
 
 LENGTH_BYTES = 8  # of the field in front of the header
@@ -24,7 +25,8 @@ MAX_HEADER_BYTES = 16 * 2**20
 ALIGNMENT = 8
 _NUMPY: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 
-Floats = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+Float32 = npt.NDArray[np.float32]
+Floats = Float32 | npt.NDArray[np.float16]
 
 
 class CodecError(ValueError):
@@ -66,27 +68,26 @@ def header_length(prefix: bytes) -> int:
     return length
 
 
-def read_header(source: Path | bytes) -> Header:
-    """The header of a file on disk, or of a file's first bytes (at least the whole header).
-
-    Of a path, the file's size is checked too; of bytes, the caller compares `Header.size_bytes`.
+def read_header(file: RangeReader) -> Header:
+    """The header of a file, whose size must be the one that the header describes.
 
     Raises:
         CodecError: not a file that this codec reads.
-        OSError: the path cannot be read.
+        OSError: the file cannot be read.
     """
-    if isinstance(source, bytes):
-        return _parse(source)
-    with source.open("rb") as file:
-        prefix = file.read(LENGTH_BYTES)
-        header = _parse(prefix + file.read(header_length(prefix)))
-    size = source.stat().st_size
-    if size != header.size_bytes:
-        raise CodecError(f"the file has {size} bytes but its header describes {header.size_bytes}")
+    length = header_length(file.read(0, LENGTH_BYTES))
+    header = parse_header(file.read(0, LENGTH_BYTES + length))
+    if file.size_bytes != header.size_bytes:
+        raise CodecError(f"the file has {file.size_bytes} bytes but its header describes {header.size_bytes}")
     return header
 
 
-def _parse(data: bytes) -> Header:
+def parse_header(data: bytes) -> Header:
+    """The header in a file's first bytes, which may be more; the caller compares `Header.size_bytes` with the file's.
+
+    Raises:
+        CodecError: not the start of a file that this codec reads.
+    """
     length = header_length(data)
     text = data[LENGTH_BYTES : LENGTH_BYTES + length]
     if len(text) < length:
@@ -178,7 +179,7 @@ class SafetensorsWriter:
         """
         self._path = path
         encoded = encode_header(specs, metadata)
-        self._header = _parse(encoded)
+        self._header = parse_header(encoded)
         self._encoded = encoded
         self._missing = set(specs)
         self._file: BinaryIO | None = None
@@ -213,8 +214,8 @@ class SafetensorsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._file is not None
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if kind is None and not self._missing:
             return
         self._path.unlink()
@@ -226,7 +227,8 @@ class TensorFile:
     """A file's tensors as views into one memory map: pages are read when an array is."""
 
     def __init__(self, path: Path) -> None:
-        self.header = read_header(path)
+        with FileRanges(path) as file:
+            self.header = read_header(file)
         # Copy-on-write: torch.from_numpy takes such an array without complaint, and the file still never changes.
         self._map = np.memmap(path, dtype=np.uint8, mode="c")
 

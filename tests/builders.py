@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from coordinator.state import job as jobs
 from coordinator.state.job import Job, Prepared
-from coordinator.state.round import BlobRef, EvaluationResult, ModelVersion, Policy, UpdateReceipt
+from coordinator.state.round import EvaluationResult, ModelVersion, Policy, UpdateReceipt
+from coordinator.store.blob_store import BlobStore
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.redis_server import free_port
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
@@ -22,6 +25,7 @@ __all__ = [
     "a_result",
     "a_spec",
     "a_version",
+    "blob_path",
     "free_port",
     "job_document",
 ]
@@ -49,6 +53,12 @@ def a_spec(**sections: Any) -> JobSpec:
 
 def a_blob(text: str = "blob") -> BlobRef:
     return BlobRef(hashlib.sha256(text.encode()).hexdigest(), len(text))
+
+
+def blob_path(blobs: BlobStore, sha256: str) -> Path:
+    """Where a blob of a store in a directory lies: to look at it, to damage it, to lose it."""
+    with blobs.on_disk(sha256) as path:
+        return path
 
 
 def a_version(version: int = 0) -> ModelVersion:

@@ -17,10 +17,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from coordinator.models.checkpoint import map_tensors
 from coordinator.models.source import SourceError, fetched_folder
 from coordinator.state.errors import BlobLost
 from coordinator.state.job import Job, Prepared
-from coordinator.state.round_state import BlobRef, ModelVersion, Round
+from coordinator.state.round_state import ModelVersion, Round
 from coordinator.store.blob_store import BlobStore
 from fedgalore.aggregation import Part, next_version
 from fedgalore.changes import Lookup, Reader, nothing
@@ -28,12 +29,13 @@ from fedgalore.methods.halves import server_half
 from fedgalore.model import folder as model_folder
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
 from fedgalore.rounds import ClientTensors, GroupResult, Shelf
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
-from protos.codec import SafetensorsWriter, TensorFile, open_update
+from protos.codec import SafetensorsWriter, TensorFile
 
 
 class PreparationError(ValueError):
@@ -161,7 +163,7 @@ def _updates(round: Round, blobs: BlobStore) -> list[ClientTensors]:
         raise UpdatesDamaged(damaged)
     updates = []
     for name, receipt in receipts.items():
-        file = open_update(blobs.path(receipt.blob.sha256))
+        file = map_tensors(blobs, receipt.blob.sha256)
         updates.append(ClientTensors(name, receipt.num_examples, float(file.metadata["decay"]), _reader(file)))
     return updates
 
@@ -177,9 +179,9 @@ def _shelf(model: ModelVersion, blobs: BlobStore) -> Shelf:
             raise BlobLost(f"blob {part.sha256} of version {model.version} is missing or damaged; restore it")
 
     def lookup(blob: BlobRef | None) -> Lookup:
-        return _lookup(open_update(blobs.path(blob.sha256))) if blob else nothing
+        return _lookup(map_tensors(blobs, blob.sha256)) if blob else nothing
 
-    weights = _reader(open_update(blobs.path(model.weights.sha256)))
+    weights = _reader(map_tensors(blobs, model.weights.sha256))
     return Shelf(weights, lookup(model.state), lookup(model.residue), lookup(model.aggregate))
 
 

@@ -242,7 +242,7 @@ def build(settings: CoordinatorSettings) -> Aggregator:
     """An aggregator on the state and the blobs that the settings name; its engine is to be closed."""
     from coordinator.engine.commands import Engine
     from coordinator.engine.lease import AGGREGATOR, Lease
-    from coordinator.store.blob_store import DirectoryBlobStore
+    from coordinator.store.directory_blob_store import DirectoryBlobStore
     from coordinator.store.redis_state_store import RedisStateStore
 
     store = RedisStateStore(settings.redis_url)

@@ -11,7 +11,8 @@ from coordinator.state import job as jobs
 from coordinator.state import round as rounds
 from coordinator.state.errors import JobUnreadable, LeaseLost, RoundClosed, StateUnavailable
 from coordinator.state.job import Job, Prepared
-from coordinator.state.round import BlobRef, ModelVersion
+from coordinator.state.round import ModelVersion
+from fedgalore.process.blob_ref import BlobRef
 
 log = structlog.get_logger(__name__)
 

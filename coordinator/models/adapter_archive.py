@@ -17,18 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.models.archive import CARD, CHUNK_BYTES, Archive, ArchiveError, Held, Piece, card
-from coordinator.models.checkpoint import Stored, read_checkpoints
+from coordinator.models.checkpoint import StoredTensor, map_model, map_tensors
 from coordinator.models.low_rank import low_rank
 from coordinator.models.peft_adapter import adapter_config, is_below, module_of, modules_to_save, readme, saved_modules
 from coordinator.state.errors import NoAdapter, NotReady
-from coordinator.state.job import BlobRef, Job, ModelVersion
+from coordinator.state.job import Job, ModelVersion
 from coordinator.store.blob_store import BlobStore
 from fedgalore.spec.plan import Target, TrainingPlan, adapter_shapes
-from protos.codec import LENGTH_BYTES, open_update
+from protos.codec import LENGTH_BYTES, Float32
 
 DEFAULT_RANK = 16
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass
@@ -51,7 +49,7 @@ class _Adapter:
 
     target: Target
     rank: int
-    before: Stored
+    before: StoredTensor
     after: Float32
     shares: _Shares
 
@@ -67,9 +65,7 @@ class _Adapter:
         return sum(4 * prod(shape) for shape in self.shapes.values())
 
     def read(self) -> Iterator[bytes]:
-        start = self.before.floats()
-        assert start is not None
-        change = self.after - start.reshape(self.target.shape)
+        change = self.after - self.before.floats().reshape(self.target.shape)
         lora_b, lora_a, kept = low_rank(change.T if self.target.fan_in_fan_out else change, self.rank)
         self.shares.total[self.target.name] = float(np.einsum("ij,ij->", change, change, dtype=np.float64))
         self.shares.kept[self.target.name] = kept
@@ -146,9 +142,9 @@ class AdapterArchive(Archive):
             raise NotReady(f"job {job.id} is {job.status}: its model is not prepared yet; ask again once it runs")
         super().__init__(job, f"{job.parsed.name}-v{version.version}-rank{rank}.tar")
         plan = TrainingPlan.from_dict(job.prepared.plan)
-        first = _tensors(job.prepared.export, blobs)
-        base = _tensors(job.prepared.base_model, blobs)
-        trained = open_update(blobs.path(version.weights.sha256))
+        first = map_model(blobs, job.prepared.export)
+        base = map_model(blobs, job.prepared.base_model)
+        trained = map_tensors(blobs, version.weights.sha256)
         weights = plan.weights()
         for name, spec in weights.items():
             if name not in first or name not in trained.header.tensors or first[name].dtype != spec.dtype:
@@ -180,17 +176,13 @@ class AdapterArchive(Archive):
         self._add("README.md", Held(readme(job.parsed, version, rank).encode()))
         for name, blob in job.prepared.export:  # the configuration with the labels, the tokenizer or image processor
             if not name.endswith((".safetensors", ".safetensors.index.json")):
-                self._add(name, Piece(self._open(blobs.path(blob.sha256)), 0, blob.size_bytes))
+                self._add(name, Piece(self._open(blobs, blob.sha256), 0, blob.size_bytes))
         self._add("adapter_model.safetensors", Held(header), *adapters, *bodies)
         told = card(job, version) | {"rank": rank, "evaluation_of_the_full_model": evaluation}
         self._add(CARD, _Card(told, adapters, shares))  # last: only then it is known what was kept
 
 
-def _tensors(files: tuple[tuple[str, BlobRef], ...], blobs: BlobStore) -> dict[str, Stored]:
-    return read_checkpoints(blobs.path(blob.sha256) for name, blob in files if name.endswith(".safetensors"))
-
-
-def _header(adapters: list[_Adapter], saved: Mapping[str, Stored]) -> bytes:
+def _header(adapters: list[_Adapter], saved: Mapping[str, StoredTensor]) -> bytes:
     """Length field and JSON of the adapter's file: first the factors, then what is saved whole."""
     shapes = {name: shape for adapter in adapters for name, shape in adapter.shapes.items()}
     entries = [(name, "F32", shape, 4 * prod(shape)) for name, shape in shapes.items()]

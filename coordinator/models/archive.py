@@ -1,21 +1,22 @@
 """Folders as tars, streamed: their size is known before the first byte, and no file of them is ever held in memory.
 
-The files that an archive reads are opened at the start: what is superseded and collected meanwhile is still sent to
-the end.
+The blobs that an archive reads are opened at the start: what is superseded and collected meanwhile is still sent to the
+end.
 """
 
 from __future__ import annotations
 
-import os
 import tarfile
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from coordinator.state.job import Job, ModelVersion
+from coordinator.store.blob_store import BlobStore
+from fedgalore.process.ranges import RangeReader
 
 BLOCK = tarfile.BLOCKSIZE
 CHUNK_BYTES = 2**20
@@ -52,16 +53,16 @@ class Held:
 
 @dataclass(frozen=True)
 class Piece:
-    """`size_bytes` bytes of an open file from `offset` on."""
+    """`size_bytes` bytes of an open blob from `offset` on."""
 
-    descriptor: int
+    blob: RangeReader
     offset: int
     size_bytes: int
 
     def read(self) -> Iterator[bytes]:
         offset, end = self.offset, self.offset + self.size_bytes
         while offset < end:
-            chunk = os.pread(self.descriptor, min(end - offset, CHUNK_BYTES), offset)
+            chunk = self.blob.read(offset, min(end - offset, CHUNK_BYTES))
             if not chunk:
                 raise ArchiveError(f"a file of the model ended {end - offset} bytes early")
             yield chunk
@@ -89,9 +90,9 @@ class Archive:
         self._folder = job.parsed.name
         self._mtime = int(job.created_at)
         self._members: list[Member] = []
-        self._files = ExitStack()
-        # Whoever streams it may go away before the first byte, so the files are closed with the archive.
-        weakref.finalize(self, self._files.close)
+        self._opened = ExitStack()
+        # Whoever streams it may go away before the first byte, so the blobs are closed with the archive.
+        weakref.finalize(self, self._opened.close)
 
     @property
     def size_bytes(self) -> int:
@@ -116,11 +117,15 @@ class Archive:
             raise ArchiveError(f"{name!r} cannot be a file of this archive")
         self._members.append(Member(name, parts))
 
-    def _open(self, path: Path) -> int:
-        """An open file's descriptor, as long as this archive lives."""
-        descriptor = os.open(path, os.O_RDONLY)
-        self._files.callback(os.close, descriptor)
-        return descriptor
+    def _open(self, blobs: BlobStore, sha256: str) -> RangeReader:
+        """The blob, open as long as this archive lives.
+
+        Raises:
+            BlobNotFound: it is gone from the store.
+        """
+        blob = blobs.open(sha256)
+        self._opened.callback(blob.close)
+        return blob
 
     def _head(self, name: str, size_bytes: int, kind: bytes, mode: int) -> bytes:
         info = tarfile.TarInfo(name)

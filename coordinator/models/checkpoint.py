@@ -1,7 +1,8 @@
-"""Model files as transformers reads and writes them: safetensors of any dtypes, memory-mapped.
+"""Blobs that hold tensors: read by their headers, or mapped into memory.
 
-Not for what agents send: `protos.codec` is strict. These files were written by our aggregator, or transformers has
-loaded them there, so they are trusted.
+Two kinds. What agents and our aggregator write goes by `protos.codec`, which is strict. A model's files are safetensors
+of any dtypes, as transformers reads and writes them: our aggregator wrote them, or transformers has loaded them there,
+so they are trusted.
 """
 
 from __future__ import annotations
@@ -10,52 +11,106 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from protos.codec import LENGTH_BYTES
+from coordinator.store.blob_store import BlobStore
+from fedgalore.process.blob_ref import BlobRef
+from fedgalore.process.ranges import FileRanges, RangeReader
+from protos.codec import LENGTH_BYTES, Float32, TensorFile, open_update
 
 _FLOATS: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A tensor of a file: `data` are its bytes in the memory map, from byte `offset` of the file on."""
+class TensorPlace(NamedTuple):
+    """A tensor of a model's file: bytes `start` to `stop` of the file."""
 
     dtype: str  # safetensors' name
     shape: tuple[int, ...]
-    offset: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a model's file: `data` are its bytes in the memory map."""
+
+    dtype: str  # safetensors' name
+    shape: tuple[int, ...]
     data: npt.NDArray[np.uint8]
 
-    def floats(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.float32] | None:
-        """Values `start` to `stop` of the flat tensor as float32; None for what is no floating point number."""
+    @property
+    def is_float(self) -> bool:
+        return self.dtype == "BF16" or self.dtype in _FLOATS
+
+    def floats(self, start: int = 0, stop: int | None = None) -> Float32:
+        """Values `start` to `stop` of the flat tensor as float32.
+
+        Raises:
+            ValueError: it holds no floating point numbers.
+        """
         if self.dtype == "BF16":
             halves = self.data.view("<u2")[start:stop]
             return (halves.astype(np.uint32) << 16).view(np.float32)
         if self.dtype not in _FLOATS:
-            return None
+            raise ValueError(f"a tensor of dtype {self.dtype} has no floating point numbers")
         return self.data.view(_FLOATS[self.dtype])[start:stop].astype(np.float32, copy=False)
 
 
-def read_checkpoint(path: Path) -> dict[str, Stored]:
-    """The tensors of one file by name.
+def read_places(file: RangeReader) -> dict[str, TensorPlace]:
+    """Where the tensors of a model's file lie, by name.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    start = LENGTH_BYTES + int.from_bytes(file.read(0, LENGTH_BYTES), "little")
+    header = json.loads(file.read(LENGTH_BYTES, start - LENGTH_BYTES))
+    header.pop("__metadata__", None)
+    places = {}
+    for name, item in header.items():
+        first, last = item["data_offsets"]
+        places[name] = TensorPlace(item["dtype"], tuple(item["shape"]), start + first, start + last)
+    return places
+
+
+def map_checkpoint(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a model's file by name, in a memory map.
 
     Raises:
         OSError: the file cannot be read.
     """
     data = np.memmap(path, dtype=np.uint8, mode="r")
-    start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES].tobytes(), "little")
-    header = json.loads(data[LENGTH_BYTES:start].tobytes())
-    header.pop("__metadata__", None)
-    tensors = {}
-    for name, item in header.items():
-        first, last = (start + offset for offset in item["data_offsets"])
-        tensors[name] = Stored(item["dtype"], tuple(item["shape"]), first, data[first:last])
+    with FileRanges(path) as file:
+        places = read_places(file)
+    return {
+        name: StoredTensor(place.dtype, place.shape, data[place.start : place.stop]) for name, place in places.items()
+    }
+
+
+def map_model(blobs: BlobStore, files: Iterable[tuple[str, BlobRef]]) -> dict[str, StoredTensor]:
+    """The tensors of a model by name, which may lie in several of its files, in memory maps.
+
+    Raises:
+        BlobNotFound: one of the files is not in the store.
+        OSError: one of them cannot be read.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for name, blob in files:
+        if name.endswith(".safetensors"):
+            with blobs.on_disk(blob.sha256) as path:
+                tensors |= map_checkpoint(path)
     return tensors
 
 
-def read_checkpoints(paths: Iterable[Path]) -> dict[str, Stored]:
-    """The tensors of a model that may lie in several files."""
-    return {name: tensor for path in paths for name, tensor in read_checkpoint(path).items()}
+def map_tensors(blobs: BlobStore, sha256: str) -> TensorFile:
+    """A file of `protos.codec` in a memory map, which stays readable when the blob is swept.
+
+    Raises:
+        BlobNotFound: not in the store.
+        CodecError: not a file that the codec reads.
+        OSError: it cannot be read.
+    """
+    with blobs.on_disk(sha256) as path:
+        return open_update(path)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from coordinator.models.archive import CARD, Archive, ArchiveError, Held, Piece, card
-from coordinator.models.checkpoint import read_checkpoint
+from coordinator.models.checkpoint import read_places
 from coordinator.state.errors import NotReady
 from coordinator.state.job import Job, ModelVersion
 from coordinator.store.blob_store import BlobStore
+from fedgalore.process.ranges import RangeReader
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import Header, read_header
 
@@ -40,43 +40,42 @@ class ModelArchive(Archive):
         super().__init__(job, f"{job.parsed.name}-v{version.version}.tar")
         text = json.dumps(card(job, version) | {"evaluation": evaluation}, indent=2)
         self._add(CARD, Held(text.encode() + b"\n"))
-        weights_path = blobs.path(version.weights.sha256)
-        weights, trained = read_header(weights_path), self._open(weights_path)
+        trained = self._open(blobs, version.weights.sha256)
+        weights = read_header(trained)
         # Other tensors of the weights file, such as adapters that go on from round to round, are no part of the model.
         missing = set(TrainingPlan.from_dict(job.prepared.plan).weights())
         for name, blob in job.prepared.export:
-            path = blobs.path(blob.sha256)
-            template = Piece(self._open(path), 0, blob.size_bytes)
+            template = Piece(self._open(blobs, blob.sha256), 0, blob.size_bytes)
             if name.endswith(".safetensors"):
-                self._add(name, *_patched(path, template, trained, weights, missing))
+                self._add(name, *_patched(template, trained, weights, missing))
             else:
                 self._add(name, template)
         if missing:
             raise ArchiveError(f"the model's files have no place for: {', '.join(sorted(missing))}")
 
 
-def _patched(path: Path, template: Piece, trained: int, weights: Header, missing: set[str]) -> Iterator[Piece]:
+def _patched(template: Piece, trained: RangeReader, weights: Header, missing: set[str]) -> Iterator[Piece]:
     """The template's bytes, with the tensors of `missing` taken from the weights; takes their names off it.
 
     Args:
-        path: of the template's file.
-        trained: descriptor of the file that `weights` describes.
+        template: a whole file of the model.
+        trained: the file that `weights` describes.
     """
     position = 0
-    tensors = read_checkpoint(path)
-    for name in sorted(missing & tensors.keys(), key=lambda name: tensors[name].offset):
-        stored = tensors[name]
+    places = read_places(template.blob)
+    for name in sorted(missing & places.keys(), key=lambda name: places[name].start):
+        place = places[name]
         if name not in weights.tensors:
             raise ArchiveError(f"{name} is not in the version's weights")
         entry = weights.tensors[name]
-        if (stored.dtype, stored.shape) != (entry.spec.dtype, entry.spec.shape):
+        if (place.dtype, place.shape) != (entry.spec.dtype, entry.spec.shape):
             raise ArchiveError(
-                f"{name} is {stored.dtype} {list(stored.shape)} in the model's files, {entry.spec} in the weights"
+                f"{name} is {place.dtype} {list(place.shape)} in the model's files, {entry.spec} in the weights"
             )
-        if stored.offset > position:
-            yield replace(template, offset=position, size_bytes=stored.offset - position)
+        if place.start > position:
+            yield replace(template, offset=position, size_bytes=place.start - position)
         yield Piece(trained, weights.data_start + entry.start, entry.spec.size_bytes)
-        position = stored.offset + entry.spec.size_bytes
+        position = place.stop
         missing.discard(name)
     if template.size_bytes > position:
         yield replace(template, offset=position, size_bytes=template.size_bytes - position)

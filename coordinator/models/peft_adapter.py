@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from coordinator.models.checkpoint import Stored
+from coordinator.models.checkpoint import StoredTensor
 from coordinator.state.errors import NoAdapter
 from coordinator.state.job import ModelVersion
 from fedgalore.spec.job import JobSpec
@@ -28,7 +28,9 @@ AUTO_CLASSES = {
 PEFTS_OWN = {"SEQ_CLS": ("classifier", "score")}  # what PEFT adds to `modules_to_save` by itself
 
 
-def modules_to_save(plan: TrainingPlan, first: Mapping[str, Stored], base: Mapping[str, Stored]) -> list[str]:
+def modules_to_save(
+    plan: TrainingPlan, first: Mapping[str, StoredTensor], base: Mapping[str, StoredTensor]
+) -> list[str]:
     """Names for `modules_to_save`: the parts of the head, and modules with weights that the base model's files lack.
 
     Names in the two may differ by prefixes and by a library's version, so a weight is known by its shape and values.
@@ -48,7 +50,7 @@ def modules_to_save(plan: TrainingPlan, first: Mapping[str, Stored], base: Mappi
     return sorted(name for name in modules if not is_below(module_of(name), modules))
 
 
-def saved_modules(spec: JobSpec, named: list[str], tensors: Mapping[str, Stored]) -> set[str]:
+def saved_modules(spec: JobSpec, named: list[str], tensors: Mapping[str, StoredTensor]) -> set[str]:
     """The modules that PEFT takes `named` to mean, which are all whose path ends so; it wants every one's weights."""
     ends = (*named, *PEFTS_OWN.get(TASK_TYPES[spec.model.task] or "", ()))
     modules = {module_of(name) for name in tensors}
@@ -112,11 +114,12 @@ def is_below(module: str, modules: set[str]) -> bool:
     return any(module == one or module.startswith(f"{one}.") for one in modules)
 
 
-def _sample(tensor: Stored) -> tuple[tuple[int, ...], bytes] | None:
+def _sample(tensor: StoredTensor) -> tuple[tuple[int, ...], bytes] | None:
     """What tells one weight from another, whatever their dtypes: shape and some values from the middle.
 
     None for a buffer of whole numbers, which is never drawn.
     """
+    if not tensor.is_float:
+        return None
     middle = prod(tensor.shape) // 2
-    values = tensor.floats(middle, middle + SAMPLES)
-    return None if values is None else (tensor.shape, values.tobytes())
+    return tensor.shape, tensor.floats(middle, middle + SAMPLES).tobytes()

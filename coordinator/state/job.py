@@ -28,12 +28,11 @@ from coordinator.state.job_state import (
     RoundEvent,
     Status,
 )
-from coordinator.state.round_state import BlobRef, Effect, ModelVersion, Phase, Round, Tick
+from coordinator.state.round_state import Effect, ModelVersion, Phase, Round, Tick
 from fedgalore.spec.job import JobSpec
 
 __all__ = [
     "AggregationFailed",
-    "BlobRef",
     "Cancel",
     "Effect",
     "Event",

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from coordinator.state import round_state
-from coordinator.state.round_state import BlobRef, ModelVersion, Policy, Round, Tick
+from coordinator.state.round_state import ModelVersion, Policy, Round, Tick
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.job import JobSpec
 
 

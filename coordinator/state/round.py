@@ -18,7 +18,6 @@ from coordinator.state.errors import IllegalTransition, NotParticipant, RoundClo
 from coordinator.state.round_state import (
     Abandon,
     Aggregated,
-    BlobRef,
     Candidates,
     ClientFailed,
     Effect,
@@ -41,7 +40,6 @@ from fedgalore.selection import choose_cohort
 __all__ = [
     "Abandon",
     "Aggregated",
-    "BlobRef",
     "Candidates",
     "ClientFailed",
     "Effect",

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from fedgalore.process.blob_ref import BlobRef
+
 
 class Phase(StrEnum):
     SELECTION = "SELECTION"
@@ -21,14 +23,6 @@ class Phase(StrEnum):
     @property
     def is_final(self) -> bool:
         return self in (Phase.COMMITTED, Phase.ABANDONED)
-
-
-@dataclass(frozen=True)
-class BlobRef:
-    """A file in the blob store, named by its content."""
-
-    sha256: str
-    size_bytes: int
 
 
 @dataclass(frozen=True)

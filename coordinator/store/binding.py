@@ -63,9 +63,9 @@ class Binding:
         if of_blobs is None:
             used_before = of_store is not None
             # The state first: killed in between, the next look finds blobs without an id and goes on here.
-            proposed = of_store or await self._store.store_id(uuid.uuid4().hex)
-            assert proposed is not None
-            of_blobs, of_store = await asyncio.to_thread(self._blobs.bind, proposed), proposed
+            proposed = of_store or uuid.uuid4().hex
+            of_store = await self._store.store_id(proposed) or proposed
+            of_blobs = await asyncio.to_thread(self._blobs.bind, of_store)
             if used_before and of_blobs == of_store:
                 self._warning = (
                     "blob_dir is new, but this Redis has been used with another one: models of earlier jobs are not "

@@ -12,11 +12,12 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from coordinator.state.job import BlobRef, Job
+from coordinator.state.job import Job
 from coordinator.state.round import ModelVersion, Round
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.state_store import StateStore
+from fedgalore.process.blob_ref import BlobRef
 
 KEEP_VERSIONS = 3  # newest versions of a job's model that can be downloaded
 ALL_JOBS = 2**31

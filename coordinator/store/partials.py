@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from coordinator.state.errors import BlobNotFound
-from coordinator.state.round_state import BlobRef
 from coordinator.store.blob_store import BlobStore
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
 
 _PREFIX = "update"
@@ -39,23 +37,14 @@ def received_bytes(blobs: BlobStore, key: PartialKey, blob: BlobRef) -> int:
 
     All of it when the call that brought it ended between the file's move to the blobs and its report to the round.
     """
-    try:
-        return blobs.partial_path(str(key)).stat().st_size
-    except FileNotFoundError:
-        return blob.size_bytes if finished_file(blobs, blob) else 0
-
-
-def finished_file(blobs: BlobStore, blob: BlobRef) -> Path | None:
-    """The blob's file if the store has it at this size."""
-    try:
-        path = blobs.path(blob.sha256)
-        return path if path.stat().st_size == blob.size_bytes else None
-    except (BlobNotFound, FileNotFoundError):  # the latter: swept just now
-        return None
+    received = blobs.partial_bytes(str(key))
+    if received is None:
+        return blob.size_bytes if blobs.holds(blob) else 0
+    return received
 
 
 async def clean_partials(blobs: BlobStore, rounds_in_flight: Callable[[], Awaitable[set[tuple[str, int]]]]) -> int:
-    """Removes partial files of rounds that are not in flight, and tells how many; the driver calls it now and then.
+    """Removes partial files of rounds that are not in flight; how many. The driver calls it now and then.
 
     Args:
         rounds_in_flight: asked for (job id, round number) of every round in flight, once the files are listed.
@@ -70,6 +59,6 @@ async def clean_partials(blobs: BlobStore, rounds_in_flight: Callable[[], Awaita
     wanted = {(job_id, str(number)) for job_id, number in await rounds_in_flight()}
     stale = [key for key in keys if tuple(key.split(_SEPARATOR)[1:3]) not in wanted]
     for key in stale:
-        await asyncio.to_thread(blobs.partial_path(key).unlink, missing_ok=True)
+        await asyncio.to_thread(blobs.discard_partial, key)
         reach(Fault.PARTIALS_CLEANED)
     return len(stale)

@@ -15,7 +15,7 @@ from coordinator import driver
 from coordinator.doors.doorkeeper import Doorkeeper
 from coordinator.doors.grpc import service as grpc_server
 from coordinator.engine.commands import Engine
-from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from tests.builders import free_port

@@ -19,15 +19,16 @@ import yaml
 from client_agent import session, settings, trainer
 from client_agent import transport as door
 from client_agent.agent import Agent
-from client_agent.cache import claimed, hash_file
+from client_agent.cache import claimed
 from client_agent.data import read_all
 from coordinator.aggregator import blobs as aggregation
 from coordinator.aggregator.worker import Aggregator
 from coordinator.state.job import Job, Status
 from coordinator.state.round import Phase
+from fedgalore.process.content_folder import hash_file
 from fedgalore.simulation import Site, simulate
 from protos.codec import open_update
-from tests.builders import a_spec
+from tests.builders import a_spec, blob_path
 from tests.client_agent.conftest import Coordinator, write_reviews
 
 LONG = 10_000  # steps that no test waits for
@@ -211,7 +212,7 @@ async def test_a_blob_that_the_coordinator_lost_fails_the_task_and_the_job_says_
         job_id = await post(coordinator, tiny_model)
         job = await until(coordinator, job_id, lambda job: job.prepared is not None)
         (_, lost), *_ = job.prepared.base_model
-        coordinator.blobs.path(lost.sha256).unlink()
+        blob_path(coordinator.blobs, lost.sha256).unlink()
         async with serving(config):
             job = await until(coordinator, job_id, lambda job: job.status is Status.PAUSED)
     assert f"the coordinator has lost blob {lost.sha256} of job {job_id}; ask its operator" in job.reason
@@ -320,7 +321,7 @@ async def test_restarts_and_abandoned_rounds_leave_the_bits_of_a_simulation_with
     phases = [each.phase for each in await coordinator.engine.rounds(job_id)][:5]
     assert phases == [Phase.ABANDONED, Phase.COMMITTED, Phase.ABANDONED, Phase.COMMITTED, Phase.COMMITTED]
 
-    distributed = open_update(coordinator.blobs.path(done.model.weights.sha256))
+    distributed = open_update(blob_path(coordinator.blobs, done.model.weights.sha256))
     data = read_all(settings.load(config).data)["reviews"]
     site = Site("a", data.train.examples, data.test.examples)
     result = await asyncio.to_thread(simulate, spec, tiny_model, [site], torch.device("cpu"))

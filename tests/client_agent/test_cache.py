@@ -6,15 +6,16 @@ from pathlib import PosixPath
 
 import pytest
 
-from client_agent.cache import Blob, Cache, claimed, find_local
+from client_agent.cache import Cache, blob_named, claimed, find_local
 from client_agent.errors import Rejected, WorkDirUnusable
+from fedgalore.process.blob_ref import BlobRef
 
 
-def blob_of(content: bytes) -> Blob:
-    return Blob(hashlib.sha256(content).hexdigest(), len(content))
+def blob_of(content: bytes) -> BlobRef:
+    return BlobRef(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def put(cache: Cache, content: bytes, age_s: float = 0) -> Blob:
+def put(cache: Cache, content: bytes, age_s: float = 0) -> BlobRef:
     blob = blob_of(content)
     cache.partial(blob).write_bytes(content)
     path = cache.adopt(blob)
@@ -53,7 +54,7 @@ def test_a_blob_cut_short_on_disk_counts_as_missing(cache):
 @pytest.mark.parametrize("sha256", ["", "../../etc/passwd", "A" * 64, "0" * 63])
 def test_a_hash_that_is_none_never_becomes_a_path(sha256):
     with pytest.raises(Rejected, match="no SHA-256"):
-        Blob(sha256, 1)
+        blob_named(sha256, 1)
 
 
 def test_prune_deletes_the_longest_unused_until_the_cap_holds(cache, tmp_path):
@@ -91,7 +92,7 @@ def test_a_model_is_assembled_from_blobs_and_local_files(cache, tmp_path):
     assert cache.has_model(files)
 
 
-def a_model(cache: Cache, *contents: bytes, age_s: float = 0) -> dict[str, Blob]:
+def a_model(cache: Cache, *contents: bytes, age_s: float = 0) -> dict[str, BlobRef]:
     """A model of blobs that was used `age_s` seconds ago."""
     files = {f"{i}.json": blob_of(content) for i, content in enumerate(contents)}
     for content, blob in zip(contents, files.values(), strict=True):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from client_agent.cache import hash_file
 from client_agent.data import Split
 from client_agent.errors import CannotTrain
 from client_agent.trainer import Trainer
 from fedgalore.aggregation import apply_aggregate
 from fedgalore.data.examples import SplitFile, read_examples
 from fedgalore.model.task import TaskModel
+from fedgalore.process.content_folder import hash_file
 from fedgalore.spec.layout import AGGREGATE_FORMAT, WEIGHTS_FORMAT, aggregate_tensors, update_tensors
 from fedgalore.spec.plan import Dense, TrainingPlan
 from fedgalore.training import TrainingStopped

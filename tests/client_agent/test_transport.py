@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 from client_agent import transport as door
-from client_agent.cache import Blob, Cache, hash_file
+from client_agent.cache import Cache
 from client_agent.errors import CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
 from client_agent.transport import Transport
 from coordinator.state.job import Prepared
-from coordinator.state.round import BlobRef, ModelVersion
+from coordinator.state.round import ModelVersion
+from fedgalore.process.blob_ref import BlobRef
+from fedgalore.process.content_folder import hash_file, ref_of_file
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import UPDATE_FORMAT, update_tensors
 from fedgalore.spec.plan import Dense, TrainingPlan
@@ -29,7 +31,7 @@ from protos import CHUNK_BYTES
 from protos import federation_pb2 as pb
 from protos.codec import SafetensorsWriter
 from protos.federation_pb2_grpc import FederationStub
-from tests.builders import a_spec
+from tests.builders import a_spec, blob_path
 
 MB = 2**20
 PLAN = TrainingPlan((), (Dense("head.weight", (MB,)),))  # an update of 4 MiB
@@ -137,7 +139,7 @@ async def take_task(transport: Transport) -> pb.Task:
     return task
 
 
-def write_update(folder: Path, task: pb.Task, client: str = "a", **metadata: str) -> tuple[Path, Blob]:
+def write_update(folder: Path, task: pb.Task, client: str = "a", **metadata: str) -> tuple[Path, BlobRef]:
     fields = {
         "format": UPDATE_FORMAT,
         "job": task.job_id,
@@ -150,7 +152,7 @@ def write_update(folder: Path, task: pb.Task, client: str = "a", **metadata: str
     path = folder / "update.safetensors"
     with SafetensorsWriter(path, update_tensors(a_spec(), PLAN, "site-a", 1), {**fields, **metadata}) as writer:
         writer.write("head.weight/delta", np.full(MB, 0.25, dtype=np.float32))
-    return path, Blob(hash_file(path), path.stat().st_size)
+    return path, ref_of_file(path)
 
 
 async def test_registers_and_polls(coordinator):
@@ -185,7 +187,7 @@ async def test_downloads_once_and_checks_the_content(coordinator, tmp_path):
     cache = Cache(tmp_path / "work")
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-        blob = Blob(task.weights.sha256, task.weights.size_bytes)
+        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
         path = await transport.download(blob, cache, task.job_id, task.round)
         assert path.read_bytes() == content
         await coordinator.stop()
@@ -197,7 +199,7 @@ async def test_a_cut_download_goes_on_where_it_broke(coordinator, tmp_path):
     async with cutting(coordinator.port, 2 * MB) as line, connected(line.address) as transport:
         task = await take_task(transport)
         cache = Cache(tmp_path / "work")
-        blob = Blob(task.weights.sha256, task.weights.size_bytes)
+        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
         path = await transport.download(blob, cache, task.job_id, task.round)
         assert path.read_bytes() == content
 
@@ -207,7 +209,7 @@ async def test_a_download_goes_on_from_the_part_of_an_earlier_process(coordinato
     cache = Cache(tmp_path / "work")
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-        blob = Blob(task.weights.sha256, task.weights.size_bytes)
+        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
         cache.partial(blob).write_bytes(content[: 4 * MB])
         await transport.download(blob, cache, task.job_id, task.round)
     traffic = await coordinator.engine.traffic(task.job_id)
@@ -220,7 +222,7 @@ async def test_a_damaged_part_is_thrown_away_and_fetched_anew(coordinator, tmp_p
     cache = Cache(tmp_path / "work")
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-        blob = Blob(task.weights.sha256, task.weights.size_bytes)
+        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
         for damage in (b"x" * MB, b"x" * blob.size_bytes, b"x" * (blob.size_bytes + 1)):
             cache.partial(blob).write_bytes(damage)
             path = await transport.download(blob, cache, task.job_id, task.round)
@@ -232,8 +234,8 @@ async def test_content_that_never_fits_its_hash_is_rejected(coordinator, tmp_pat
     await running_job(coordinator)
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-        blob = Blob(task.weights.sha256, task.weights.size_bytes)
-        coordinator.blobs.path(blob.sha256).write_bytes(b"y" * blob.size_bytes)
+        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
+        blob_path(coordinator.blobs, blob.sha256).write_bytes(b"y" * blob.size_bytes)
         with pytest.raises(Rejected, match="another content"):
             await transport.download(blob, Cache(tmp_path / "work"), task.job_id, task.round)
 
@@ -258,7 +260,7 @@ async def test_a_cut_upload_goes_on_where_the_coordinator_has_it(coordinator, tm
         await transport.submit(path, blob, job_id, 1)
     round_ = await coordinator.engine.round(job_id, 1)
     assert round_.participants["a"].receipt.blob.sha256 == blob.sha256
-    assert coordinator.blobs.path(blob.sha256).read_bytes() == path.read_bytes()
+    assert blob_path(coordinator.blobs, blob.sha256).read_bytes() == path.read_bytes()
     traffic = await coordinator.engine.traffic(job_id)
     assert traffic[1]["a"]["up"] <= blob.size_bytes + 2 * MB  # no byte that the coordinator held came twice
 
@@ -279,7 +281,7 @@ async def test_a_cut_costs_less_than_a_chunk(coordinator, tmp_path, seed):
     path, blob = write_update(tmp_path, task)
     async with cutting(coordinator.port, *cuts) as line, connected(line.address) as transport:
         await transport.submit(path, blob, job_id, 1)
-    assert coordinator.blobs.path(blob.sha256).read_bytes() == path.read_bytes()
+    assert blob_path(coordinator.blobs, blob.sha256).read_bytes() == path.read_bytes()
     assert line.up - blob.size_bytes < len(cuts) * CHUNK_BYTES
     traffic = await coordinator.engine.traffic(job_id)
     assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
@@ -292,7 +294,7 @@ async def test_a_cut_download_costs_less_than_a_chunk(coordinator, tmp_path, see
     cuts = four_cuts(seed)
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-    cache, blob = Cache(tmp_path / "work"), Blob(task.weights.sha256, task.weights.size_bytes)
+    cache, blob = Cache(tmp_path / "work"), BlobRef(task.weights.sha256, task.weights.size_bytes)
     async with cutting(coordinator.port, *cuts) as line, connected(line.address) as transport:
         path = await transport.download(blob, cache, task.job_id, task.round)
     assert path.read_bytes() == content
@@ -308,7 +310,7 @@ async def test_an_upload_longer_than_one_attempt_goes_on_where_it_was_cut(coordi
         task = await take_task(transport)
         path, blob = write_update(tmp_path, task)
         await transport.submit(path, blob, job_id, 1)
-    assert coordinator.blobs.path(blob.sha256).read_bytes() == path.read_bytes()
+    assert blob_path(coordinator.blobs, blob.sha256).read_bytes() == path.read_bytes()
     assert any("Deadline" in str(entry.get("error")) for entry in logged), logged  # one attempt was not enough
     traffic = await coordinator.engine.traffic(job_id)
     assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
@@ -335,7 +337,7 @@ async def test_an_upload_waits_until_the_connection_before_lets_go(coordinator, 
         assert not waiting.done()
         call.cancel()
         await asyncio.wait_for(waiting, 60)
-    assert coordinator.blobs.path(blob.sha256).read_bytes() == content
+    assert blob_path(coordinator.blobs, blob.sha256).read_bytes() == content
 
 
 @pytest.mark.slow
@@ -352,8 +354,8 @@ async def test_a_blob_that_the_coordinator_lost_is_no_round_that_is_over(coordin
     job_id, _, _ = await running_job(coordinator)
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-        blob = Blob(task.weights.sha256, task.weights.size_bytes)
-        coordinator.blobs.path(blob.sha256).unlink()
+        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
+        blob_path(coordinator.blobs, blob.sha256).unlink()
         with pytest.raises(Rejected, match=f"has lost blob {blob.sha256} of job {job_id}; ask its operator"):
             await transport.download(blob, Cache(tmp_path / "work"), job_id, 1)
 
@@ -378,7 +380,7 @@ async def test_a_closed_round_is_over(coordinator, tmp_path):
             await transport.submit(path, blob, job_id, 1)
         with pytest.raises(RoundOver):
             await transport.download(
-                Blob(task.weights.sha256, task.weights.size_bytes), Cache(tmp_path / "work"), job_id, 1
+                BlobRef(task.weights.sha256, task.weights.size_bytes), Cache(tmp_path / "work"), job_id, 1
             )
         request = pb.ReportProgressRequest(client="a", job_id=job_id, round=1, stage="train", step=1, train_loss=0.5)
         answer = await transport.heartbeat(request)

@@ -16,7 +16,7 @@ from coordinator.engine.commands import Engine
 from coordinator.server import CoordinatorError, serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.binding import Binding
-from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector
 from coordinator.store.redis_state_store import RedisStateStore
 
@@ -97,7 +97,7 @@ async def test_partial_uploads_are_left_alone_while_redis_is_a_wrong_one(
 ) -> None:
     store, blobs = RedisStateStore(redis_url), DirectoryBlobStore(tmp_path)
     blobs.bind("another")
-    partial = blobs.partial_path("update+job+1+north+00")
+    partial = tmp_path / "partial" / "update+job+1+north+00"
     partial.write_bytes(b"half")
     engine = Engine(store)
     with capture_logs() as logged:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 from coordinator.engine.commands import Engine
 from coordinator.state.job import ModelVersion, Prepared
 from coordinator.state.round_state import EvaluationResult
-from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import RedisServer

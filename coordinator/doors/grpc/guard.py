@@ -13,8 +13,8 @@ import structlog
 
 from coordinator.engine.agents import check_name
 from coordinator.state.errors import DomainError, InvalidRequest, NotAllowed, StorageFull
-from coordinator.store.blob_store import SHA256
 from coordinator.store.disk import is_full
+from fedgalore.process.blob_ref import SHA256
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from coordinator.doors.grpc.guard import finite, positive, sha256
 from coordinator.doors.grpc.update_check import Manifest
 from coordinator.state.errors import InvalidRequest, InvalidUpdate
-from coordinator.state.round_state import BlobRef, EvaluationResult
+from coordinator.state.round_state import EvaluationResult
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.layout import update_tensors
 from fedgalore.spec.plan import TrainingPlan
 from protos import federation_pb2 as pb

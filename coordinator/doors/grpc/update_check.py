@@ -13,7 +13,7 @@ import numpy as np
 from coordinator.state.errors import InvalidUpdate
 from fedgalore.spec.layout import UPDATE_FORMAT
 from fedgalore.spec.plan import TensorSpec
-from protos.codec import LENGTH_BYTES, CodecError, Header, TensorFile, encode_header, header_length, read_header
+from protos.codec import LENGTH_BYTES, CodecError, Header, TensorFile, encode_header, header_length, parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,7 @@ class Manifest:
             InvalidUpdate: names the tensor or the metadata field, and what it should be.
         """
         try:
-            header = read_header(data)
+            header = parse_header(data)
         except CodecError as error:
             raise InvalidUpdate(str(error)) from error
         self._check_tensors(header)

@@ -1,32 +1,25 @@
 """Updates on their way to disk: checked header first, hashed and written chunk by chunk, resumed where they broke.
 
-The partial file is the only state, so an upload outlives connections and processes. A lock on it, which the system
-drops with the process that holds it, keeps a second connection from writing the same file. An `Upload`'s calls block;
-asyncio code runs them in threads.
+The partial file is the only state, so an upload outlives connections and processes. It is open to one connection at a
+time. An `Upload`'s calls block; asyncio code runs them in threads.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from coordinator.state.errors import InvalidUpdate, RoundClosed, UploadInProgress, WrongOffset
-from coordinator.state.round_state import BlobRef, UpdateReceipt
-from coordinator.store.partials import PartialKey, finished_file
+from coordinator.state.round_state import UpdateReceipt
+from coordinator.store.blob_store import PartialInUse
+from coordinator.store.partials import PartialKey
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
 from protos.codec import LENGTH_BYTES, open_update
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import BinaryIO
-
     from coordinator.doors.grpc.update_check import Contents, Manifest
-    from coordinator.store.blob_store import BlobStore
-
-_READ_BYTES = 2**20
+    from coordinator.store.blob_store import BlobStore, PartialFile
 
 
 class Upload:
@@ -46,8 +39,7 @@ class Upload:
         self._manifest = manifest
         self._blob = blob
         self._key = PartialKey(manifest.job_id, manifest.round, manifest.client, blob.sha256)
-        self._path = blobs.partial_path(str(self._key))
-        self._file: BinaryIO | None = None
+        self._partial: PartialFile | None = None
         self._digest = hashlib.sha256()
         self._head = bytearray()  # the file's header until it is complete
         self._contents: Contents | None = None
@@ -64,18 +56,17 @@ class Upload:
             UploadInProgress: another connection has this update in hand.
             WrongOffset: the file ends elsewhere.
         """
-        if not self._path.exists() and (whole := finished_file(self._blobs, self._blob)):
-            # Under two names for a while; it is complete, so nothing more is written to it. Where a disk knows no hard
-            # links, the update is sent again.
-            with suppress(OSError):
-                self._path.hardlink_to(whole)
-        self._file = _locked(self._path)
+        try:
+            self._partial = self._blobs.open_partial(str(self._key), self._blob)
+        except PartialInUse as error:
+            raise UploadInProgress(
+                "this update is being received over another connection; ask with QueryUpload, then try again"
+            ) from error
         for other in self._blobs.partial_keys():
             if other.startswith(self._key.place) and other != str(self._key):
-                self._blobs.partial_path(other).unlink(missing_ok=True)
-        self._file.seek(0)
-        while block := self._file.read(_READ_BYTES):
-            self._look_at(block)
+                self._blobs.discard_partial(other)
+        for block in self._partial.received():
+            self._look_at(block, self._partial)
         if offset != self.received:
             raise WrongOffset(
                 f"offset: {offset}; {self.received} bytes of this update are here, go on from there", self.received
@@ -88,11 +79,9 @@ class Upload:
         Raises:
             InvalidUpdate: the header is refused or the file grows past its announced size; the partial file is gone.
         """
-        if self._file is None:
-            raise RuntimeError("write() before open()")
-        self._look_at(chunk)
-        self._file.write(chunk)
-        self._file.flush()
+        partial = self._opened()
+        self._look_at(chunk, partial)
+        partial.append(chunk)
         reach(Fault.CHUNK_WRITTEN)
 
     def finish(self, now: float) -> UpdateReceipt:
@@ -104,7 +93,7 @@ class Upload:
                 file is gone.
             RoundClosed: the partial file was cleaned away meanwhile.
         """
-        size = self._blob.size_bytes
+        partial, size = self._opened(), self._blob.size_bytes
         if self.received < size or self._contents is None:
             raise WrongOffset(f"the stream ended after {self.received} of {size} bytes; send the rest", self.received)
         reach(Fault.UPLOAD_ARRIVED)
@@ -114,10 +103,11 @@ class Upload:
                 raise InvalidUpdate(
                     "blob.sha256: the bytes received have another hash; send the file again from offset 0"
                 )
-            self._manifest.check_values(open_update(self._path))
-            self._blobs.adopt(self._path, self._blob)
+            with partial.on_disk() as path:
+                self._manifest.check_values(open_update(path))
+            partial.adopt()
         except InvalidUpdate:
-            self._discard()
+            partial.discard()
             raise
         except FileNotFoundError as error:
             raise RoundClosed("the round closed while its update was on its way; ask for the next task") from error
@@ -126,11 +116,15 @@ class Upload:
 
     def close(self) -> None:
         """Lets go of the file; does nothing when it is not open."""
-        if self._file is not None:
-            with suppress(OSError):  # of a full disk, which write() has told
-                self._file.close()
+        if self._partial is not None:
+            self._partial.close()
 
-    def _look_at(self, chunk: bytes) -> None:
+    def _opened(self) -> PartialFile:
+        if self._partial is None:
+            raise RuntimeError("open() comes first")
+        return self._partial
+
+    def _look_at(self, chunk: bytes, partial: PartialFile) -> None:
         """What is done with bytes, new or already on disk, except to write them."""
         size = self._blob.size_bytes
         try:
@@ -139,7 +133,7 @@ class Upload:
             if self._contents is None:
                 self._look_at_header(chunk)
         except InvalidUpdate:
-            self._discard()
+            partial.discard()
             raise
         self._digest.update(chunk)
         self.received += len(chunk)
@@ -153,22 +147,3 @@ class Upload:
             return
         self._contents = self._manifest.check_header(bytes(self._head[:needed]), self._blob.size_bytes)
         self._head.clear()
-
-    def _discard(self) -> None:
-        self._path.unlink(missing_ok=True)
-
-
-def _locked(path: Path) -> BinaryIO:
-    """The file, made where there is none, open to read and append, and locked for this opener alone."""
-    file = path.open("a+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lost = os.fstat(file.fileno()).st_nlink == 0  # whoever had the lock before finished or refused the file
-    except BlockingIOError:
-        lost = True
-    if lost:
-        file.close()
-        raise UploadInProgress(
-            "this update is being received over another connection; ask with QueryUpload, then try again"
-        )
-    return file

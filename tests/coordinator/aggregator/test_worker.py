@@ -19,7 +19,7 @@ from coordinator.engine.commands import Engine
 from coordinator.settings import load
 from coordinator.state.job import Status
 from coordinator.state.round import Phase, Round
-from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_prepared, a_receipt, a_spec, a_version

@@ -27,7 +27,8 @@ from coordinator.models.peft_adapter import AUTO_CLASSES
 from coordinator.state.errors import NoAdapter, NotReady
 from coordinator.state.job import Job, ModelVersion, Prepared, Status
 from coordinator.store.binding import Binding
-from coordinator.store.blob_store import GRACE_S, DirectoryBlobStore
+from coordinator.store.blob_store import GRACE_S
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import KEEP_VERSIONS, Collector
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
@@ -35,7 +36,7 @@ from fedgalore.simulation import Site, simulate
 from fedgalore.spec import layout
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from fedgalore_cli.download import unpack
-from tests.builders import a_job, a_receipt, a_spec
+from tests.builders import a_job, a_receipt, a_spec, blob_path
 from tests.coordinator.doors.rest.test_app import JOBS, Stack, is_problem, stack  # noqa: F401  # a fixture
 from tests.fedgalore.conftest import sentences, tiny_bert, tiny_dinov2, tiny_gpt2, tiny_vit  # noqa: F401  # fixtures
 
@@ -59,7 +60,7 @@ class House:
         prepared = prepare(job.parsed, self.blobs)
         self.job: Job = replace(job, status=Status.RUNNING, prepared=prepared, model=prepared.model)
         self.plan = TrainingPlan.from_dict(prepared.plan)
-        self.first = load_file(self.blobs.path(prepared.model.weights.sha256))
+        self.first = load_file(blob_path(self.blobs, prepared.model.weights.sha256))
 
     def version(self, weights: Mapping[str, Tensor], number: int = 1) -> ModelVersion:
         path = self.folder / "weights.safetensors"

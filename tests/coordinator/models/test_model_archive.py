@@ -17,7 +17,8 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 from coordinator.models.model_archive import ArchiveError, ModelArchive
 from coordinator.state.errors import NotReady
 from coordinator.state.job import Job, ModelVersion, Prepared, Status
-from coordinator.store.blob_store import GRACE_S, DirectoryBlobStore
+from coordinator.store.blob_store import GRACE_S
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from tests.builders import a_job
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.store.binding import Binding, NotBound
-from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 
 

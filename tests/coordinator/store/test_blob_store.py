@@ -1,36 +1,74 @@
-"""The blob store on a real folder."""
+"""What every blob store must do; another implementation is another line in `IMPLEMENTATIONS`."""
 
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from coordinator.state.errors import BlobNotFound
-from coordinator.state.round_state import BlobRef
-from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, BlobStore, DirectoryBlobStore
+from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, BlobStore, PartialInUse
+from coordinator.store.directory_blob_store import DirectoryBlobStore
+from fedgalore.process.blob_ref import BlobRef
+
+KEY = "update+job-1+3+site-a+00"
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """A blob store in a place of its own. `opened`: the store, as another process would open it."""
+
+    opened: Callable[[], BlobStore]
+    damage: Callable[[str, bytes], None]  # gives a blob another content, behind the store's back
+
+
+def in_directory(folder: Path) -> Implementation:
+    def damage(sha256: str, content: bytes) -> None:
+        (folder / "store" / "sha256" / sha256[:2] / sha256).write_bytes(content)
+
+    return Implementation(lambda: DirectoryBlobStore(folder / "store"), damage)
+
+
+IMPLEMENTATIONS = {"directory": in_directory}
+
+
+@pytest.fixture(params=IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS.keys())
+def implementation(request: pytest.FixtureRequest, tmp_path: Path) -> Implementation:
+    build: Callable[[Path], Implementation] = request.param
+    return build(tmp_path)
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    return DirectoryBlobStore(tmp_path / "store")
+def blobs(implementation: Implementation) -> BlobStore:
+    return implementation.opened()
 
 
-def files(root: Path) -> list[str]:
-    found = (path for path in root.rglob("*") if path.is_file() and path.name != "lock")
-    return sorted(str(path.relative_to(root)) for path in found)
+def ref(content: bytes) -> BlobRef:
+    return BlobRef(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def test_a_blob_lies_under_its_hash_and_nothing_else_is_left(blobs: BlobStore, tmp_path: Path) -> None:
+def content_of(blobs: BlobStore, blob: BlobRef) -> bytes:
+    return blobs.read(blob.sha256, 0, blob.size_bytes + 1)
+
+
+def long_after() -> float:
+    """A time at which whatever was put until now and is not named may be swept."""
+    return time.time() + GRACE_S + 1
+
+
+# --- blobs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_blob_is_named_by_its_content(blobs: BlobStore) -> None:
     blob = blobs.put_bytes(b"weights")
-    assert blob == BlobRef(hashlib.sha256(b"weights").hexdigest(), 7)
-    assert blobs.path(blob.sha256).read_bytes() == b"weights"
-    assert files(tmp_path / "store") == [f"sha256/{blob.sha256[:2]}/{blob.sha256}"]
+    assert blob == ref(b"weights")
+    assert content_of(blobs, blob) == b"weights"
 
 
 @pytest.mark.parametrize("move", [False, True])
@@ -42,14 +80,15 @@ def test_a_file_is_copied_or_moved_in_and_twice_is_once(blobs: BlobStore, tmp_pa
         path.write_bytes(content)
         refs.append(blobs.put_file(path, move=move))
         assert path.exists() is not move
-    assert refs[0] == refs[1] == BlobRef(hashlib.sha256(content).hexdigest(), len(content))
-    assert blobs.path(refs[0].sha256).read_bytes() == content
-    assert len(files(tmp_path / "store")) == 1
+    assert refs == [ref(content), ref(content)]
+    assert content_of(blobs, refs[0]) == content
+    assert blobs.sweep((), (), long_after()) == len(content)
 
 
 def test_an_empty_file_is_a_blob(blobs: BlobStore) -> None:
     blob = blobs.put_bytes(b"")
     assert blobs.read(blob.sha256, 0, 10) == b""
+    assert blobs.holds(blob)
 
 
 def test_reading_goes_from_an_offset_to_the_end(blobs: BlobStore) -> None:
@@ -59,19 +98,57 @@ def test_reading_goes_from_an_offset_to_the_end(blobs: BlobStore) -> None:
     assert blobs.read(blob.sha256, 10, 3) == b""
 
 
+def test_an_open_blob_is_read_in_ranges_in_any_order(blobs: BlobStore) -> None:
+    with closing(blobs.open(blobs.put_bytes(b"0123456789").sha256)) as file:
+        assert file.size_bytes == 10
+        assert [file.read(offset, 3) for offset in (8, 0, 10, 4)] == [b"89", b"012", b"", b"456"]
+        with ThreadPoolExecutor(8) as pool:
+            parts = pool.map(lambda n: file.read(n % 10, 1), range(1000))
+        assert b"".join(parts) == b"0123456789" * 100
+    with pytest.raises(ValueError, match="closed"):
+        file.read(0, 1)
+
+
+def test_an_open_blob_is_read_to_its_end_when_it_is_swept(blobs: BlobStore) -> None:
+    blob = blobs.put_bytes(b"0123456789")
+    with closing(blobs.open(blob.sha256)) as file:
+        assert blobs.sweep((), (), long_after()) == 10
+        assert not blobs.exists(blob.sha256)
+        assert file.read(0, 10) == b"0123456789"
+
+
+def test_a_blob_can_be_had_as_a_file_on_this_machine(blobs: BlobStore) -> None:
+    blob = blobs.put_bytes(b"0123456789")
+    with blobs.on_disk(blob.sha256) as path:
+        assert path.read_bytes() == b"0123456789"
+
+
 def test_what_is_not_there_and_what_is_no_hash_is_not_found(blobs: BlobStore, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("keep out")
     for sha256 in ("0" * 64, "", "../../secret", "A" * 64, "0" * 63 + "\n", "0" * 64 + "\n"):
         assert not blobs.exists(sha256)
         with pytest.raises(BlobNotFound):
-            blobs.path(sha256)
+            blobs.open(sha256)
+        with pytest.raises(BlobNotFound):
+            blobs.read(sha256, 0, 1)
+        with pytest.raises(BlobNotFound), blobs.on_disk(sha256):
+            pass
 
 
-def test_a_damaged_blob_is_told_and_makes_room_for_a_sound_one(blobs: BlobStore) -> None:
+def test_a_blob_is_held_at_its_size_only(blobs: BlobStore) -> None:
+    blob = blobs.put_bytes(b"0123456789")
+    assert blobs.holds(blob)
+    assert not blobs.holds(BlobRef(blob.sha256, 9))
+    assert not blobs.holds(ref(b"another"))
+
+
+def test_a_damaged_blob_is_noticed_and_gives_way_to_a_sound_one(
+    blobs: BlobStore, implementation: Implementation
+) -> None:
     blob = blobs.put_bytes(b"0123456789")
     assert not blobs.discard_damaged(blob.sha256)
     assert blobs.is_sound(blob.sha256)
-    blobs.path(blob.sha256).write_bytes(b"0123456788")
+    implementation.damage(blob.sha256, b"0123456788")
     assert not blobs.is_sound(blob.sha256)
     assert blobs.discard_damaged(blob.sha256)
     assert not blobs.exists(blob.sha256)
@@ -80,9 +157,40 @@ def test_a_damaged_blob_is_told_and_makes_room_for_a_sound_one(blobs: BlobStore)
     assert not blobs.discard_damaged(blob.sha256)
 
 
+def test_a_blob_that_was_cut_short_is_replaced_when_it_is_put_again(
+    blobs: BlobStore, implementation: Implementation
+) -> None:
+    blob = blobs.put_bytes(b"0123456789")
+    implementation.damage(blob.sha256, b"0123")
+    assert not blobs.holds(blob)
+    blobs.put_bytes(b"0123456789")
+    assert blobs.is_sound(blob.sha256)
+
+
+def test_many_at_once_put_the_same_blob(blobs: BlobStore) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        refs = set(pool.map(lambda _: blobs.put_bytes(b"same" * 50_000), range(32)))
+    assert len(refs) == 1
+    assert blobs.sweep((), (), long_after()) == 200_000
+
+
+def test_scratch_files_become_blobs_or_go(blobs: BlobStore) -> None:
+    with blobs.scratch_folder() as folder:
+        assert list(folder.iterdir()) == []
+        (folder / "keep").write_bytes(b"keep")
+        (folder / "drop").write_bytes(b"drop")
+        blob = blobs.put_file(folder / "keep", move=True)
+    assert not folder.exists()
+    assert content_of(blobs, blob) == b"keep"
+    assert not blobs.exists(ref(b"drop").sha256)
+
+
+# --- sweeping ------------------------------------------------------------------------------------------------
+
+
 def test_a_swept_blob_is_gone_and_can_come_back(blobs: BlobStore) -> None:
     blob = blobs.put_bytes(b"x")
-    old = time.time() + GRACE_S + 1
+    old = long_after()
     assert blobs.sweep({blob.sha256}, {blob.sha256}, old) == 0
     assert blobs.sweep((), (), old - GRACE_S) == 0
     assert blobs.sweep((), (), old) == 1
@@ -98,82 +206,118 @@ def test_what_is_known_to_be_over_goes_sooner(blobs: BlobStore) -> None:
     assert blobs.exists(unknown.sha256)
 
 
-def test_two_that_sweep_at_once_do_not_stumble(blobs: BlobStore) -> None:
+def test_two_that_sweep_at_once_do_not_stumble(implementation: Implementation) -> None:
+    blobs = [implementation.opened() for _ in range(4)]
     for number in range(200):
-        blobs.put_bytes(bytes([number]))
+        blobs[0].put_bytes(bytes([number]))
     with ThreadPoolExecutor(4) as pool:
-        freed = pool.map(lambda _: blobs.sweep((), (), time.time() + GRACE_S + 1), range(4))
+        freed = pool.map(lambda store: store.sweep((), (), long_after()), blobs)
     assert sum(freed) == 200
 
 
-def test_old_scratch_goes_when_its_owner_is_gone(blobs: BlobStore, tmp_path: Path) -> None:
-    left = tmp_path / "store" / "scratch" / "left"
-    left.mkdir()
-    (left / "blob").write_bytes(b"half")
-    with blobs.scratch_folder() as folder:
-        (folder / "export").write_bytes(b"an aggregation that takes hours")
-        blobs.sweep((), (), time.time())
-        assert left.exists()
-        blobs.sweep((), (), time.time() + GRACE_S + 1)
-        assert not left.exists()
-        assert (folder / "export").exists()
-    assert list((tmp_path / "store" / "scratch").iterdir()) == []
+# --- files being received ------------------------------------------------------------------------------------
 
 
-def test_scratch_of_a_killed_process_goes(blobs: BlobStore, tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    script = (
-        "import sys, time; from pathlib import Path; from coordinator.store.blob_store import DirectoryBlobStore\n"
-        "with DirectoryBlobStore(Path(sys.argv[1])).scratch_folder():\n    print(flush=True); time.sleep(600)"
-    )
-    with subprocess.Popen([sys.executable, "-c", script, root], stdout=subprocess.PIPE) as owner:
-        assert owner.stdout is not None
-        owner.stdout.readline()
-        blobs.sweep((), (), time.time() + GRACE_S + 1)
-        assert len(list((root / "scratch").iterdir())) == 1
-        owner.kill()
-    blobs.sweep((), (), time.time() + GRACE_S + 1)
-    assert list((root / "scratch").iterdir()) == []
+def test_a_file_is_received_in_pieces_by_one_process_after_the_other(implementation: Implementation) -> None:
+    content = bytes(range(256)) * 10_000
+    at = 0
+    for cut in (0, 1, 700_000, len(content)):
+        blobs = implementation.opened()
+        assert blobs.partial_bytes(KEY) == (at if cut else None)
+        with closing(blobs.open_partial(KEY, ref(content))) as partial:
+            assert b"".join(partial.received()) == content[:at]
+            partial.append(content[at:cut])
+            at = cut
+        assert blobs.partial_keys() == [KEY]
+    with closing(blobs.open_partial(KEY, ref(content))) as partial:
+        with partial.on_disk() as path:
+            assert path.read_bytes() == content
+        partial.adopt()
+    assert content_of(blobs, ref(content)) == content
+    assert (blobs.partial_bytes(KEY), blobs.partial_keys()) == (None, [])
 
 
-def test_blobs_are_bound_once(blobs: BlobStore, tmp_path: Path) -> None:
-    assert blobs.store_id() is None
-    with ThreadPoolExecutor(8) as pool:
-        ids = set(pool.map(blobs.bind, "abcdefgh"))
-    assert len(ids) == 1
-    assert ids == {blobs.store_id()} == {DirectoryBlobStore(tmp_path / "store").bind("later")}
+def test_two_do_not_receive_the_same_file_at_once(implementation: Implementation) -> None:
+    first, second = implementation.opened(), implementation.opened()
+    with closing(first.open_partial(KEY, ref(b"0123"))) as partial:
+        partial.append(b"01")
+        with pytest.raises(PartialInUse):
+            second.open_partial(KEY, ref(b"0123"))
+        with closing(second.open_partial(f"{KEY}1", ref(b"0123"))):
+            pass
+        assert second.partial_bytes(KEY) == 2
+    with closing(second.open_partial(KEY, ref(b"0123"))) as partial:
+        assert list(partial.received()) == [b"01"]
 
 
-def test_many_at_once_put_the_same_blob(blobs: BlobStore, tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        refs = set(pool.map(lambda _: blobs.put_bytes(b"same" * 50_000), range(32)))
-    assert len(refs) == 1
-    assert len(files(tmp_path / "store")) == 1
+def test_a_blob_that_is_held_was_received_already_and_never_changes(blobs: BlobStore) -> None:
+    blob = blobs.put_bytes(b"0123")
+    with closing(blobs.open_partial(KEY, blob)) as partial:
+        assert list(partial.received()) == [b"0123"]
+        with pytest.raises(ValueError, match="more than the 4 bytes"):
+            partial.append(b"4")
+        partial.discard()
+    assert content_of(blobs, blob) == b"0123"
+    with closing(blobs.open_partial(KEY, blob)) as partial:
+        assert blobs.sweep((), (), long_after()) == 4  # while it is taken up
+        partial.adopt()
+    assert content_of(blobs, blob) == b"0123"
+    assert blobs.partial_keys() == []
+
+
+def test_what_another_began_under_the_key_is_not_adopted(implementation: Implementation) -> None:
+    """Its content was never checked."""
+    blobs, other = implementation.opened(), implementation.opened()
+    with closing(blobs.open_partial(KEY, ref(b"0123"))) as mine:
+        mine.append(b"0123")
+        other.discard_partial(KEY)
+        for attempt in (mine.adopt, lambda: mine.on_disk().__enter__()):
+            with pytest.raises(FileNotFoundError, match="discarded"):
+                attempt()
+        with closing(other.open_partial(KEY, ref(b"0123"))) as theirs:
+            theirs.append(b"evil")
+            with pytest.raises(FileNotFoundError, match="discarded"):
+                mine.adopt()
+            mine.discard()
+            assert other.partial_bytes(KEY) == 4
+    assert not blobs.exists(ref(b"0123").sha256)
+
+
+def test_what_is_discarded_is_gone(blobs: BlobStore) -> None:
+    with closing(blobs.open_partial(KEY, ref(b"0123"))) as partial:
+        partial.append(b"01")
+        partial.discard()
+        partial.discard()
+    blobs.discard_partial(KEY)
+    assert (blobs.partial_bytes(KEY), blobs.partial_keys()) == (None, [])
 
 
 @pytest.mark.parametrize("key", ["", "..", "../x", ".hidden", "a/b", "a b", "a\n", "a" * 256])
-def test_keys_of_partial_files_stay_in_their_folder(blobs: BlobStore, key: str) -> None:
-    with pytest.raises(ValueError, match="not a key"):
-        blobs.partial_path(key)
+def test_keys_of_partial_files_lead_nowhere_else(blobs: BlobStore, key: str) -> None:
+    for use in (blobs.partial_bytes, blobs.discard_partial, lambda key: blobs.open_partial(key, ref(b"0123"))):
+        with pytest.raises(ValueError, match="not a key"):
+            use(key)
 
 
 def test_partial_files_are_listed_by_key(blobs: BlobStore) -> None:
-    for key in ("b", "update+job+3+client+00"):
-        blobs.partial_path(key).write_bytes(b"half")
-    assert blobs.partial_keys() == ["b", "update+job+3+client+00"]
+    for key in (KEY, "b"):
+        blobs.open_partial(key, ref(b"0123")).close()
+    assert blobs.partial_keys() == ["b", KEY]
 
 
-def test_scratch_files_become_blobs_or_go(blobs: BlobStore, tmp_path: Path) -> None:
-    with blobs.scratch_folder() as folder:
-        (folder / "keep").write_bytes(b"keep")
-        (folder / "drop").write_bytes(b"drop")
-        blob = blobs.put_file(folder / "keep", move=True)
-    assert files(tmp_path / "store") == [f"sha256/{blob.sha256[:2]}/{blob.sha256}"]
+# --- the store as a whole ------------------------------------------------------------------------------------
 
 
-def test_the_check_passes_on_a_store_and_fails_on_a_broken_one(blobs: BlobStore, tmp_path: Path) -> None:
+def test_blobs_are_bound_once(implementation: Implementation) -> None:
+    blobs = implementation.opened()
+    assert blobs.store_id() is None
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(lambda store_id: implementation.opened().bind(store_id), "abcdefgh"))
+    assert len(ids) == 1
+    assert ids == {blobs.store_id()} == {implementation.opened().bind("later")}
+
+
+def test_the_check_leaves_nothing(blobs: BlobStore) -> None:
     blobs.check()
-    assert files(tmp_path / "store") == []
-    (tmp_path / "store" / "scratch").rmdir()
-    with pytest.raises(OSError, match="scratch"):
-        blobs.check()
+    assert blobs.partial_keys() == []
+    assert blobs.sweep((), (), long_after()) == 0

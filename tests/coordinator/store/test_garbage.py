@@ -12,13 +12,15 @@ import redis
 
 from coordinator.engine.commands import Engine
 from coordinator.state.job import Job, Prepared, Status
-from coordinator.state.round import BlobRef, EvaluationResult, ModelVersion, Round, UpdateReceipt
+from coordinator.state.round import EvaluationResult, ModelVersion, Round, UpdateReceipt
 from coordinator.store.binding import Binding, NotBound
-from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, DirectoryBlobStore
+from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import KEEP_VERSIONS, Collector
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
-from tests.builders import a_plan, a_spec
+from fedgalore.process.blob_ref import BlobRef
+from tests.builders import a_plan, a_spec, blob_path
 
 ROUNDS = KEEP_VERSIONS + 2
 
@@ -168,7 +170,7 @@ async def test_rounds_and_ended_jobs_are_read_once(house: House) -> None:
 async def test_a_blob_put_again_is_young_again(house: House) -> None:
     blob = house.put("as before")
     now = at(GRACE_S)
-    path = house.blobs.path(blob.sha256)
+    path = blob_path(house.blobs, blob.sha256)
     os.utime(path, (0, 0))
     house.put("as before")
     assert path.stat().st_mtime > 0
@@ -197,7 +199,7 @@ async def test_another_redis_database_on_the_same_blobs_makes_no_garbage(house: 
     try:
         with pytest.raises(NotBound, match="belongs to another Redis"):
             await Collector(other, house.blobs, Binding(other, house.blobs)).collect(at(GRACE_S))
-        fresh = DirectoryBlobStore(house.blobs.path(house.base.sha256).parents[3] / "of its own")
+        fresh = DirectoryBlobStore(blob_path(house.blobs, house.base.sha256).parents[3] / "of its own")
         await Collector(other, fresh, Binding(other, fresh)).collect(at(GRACE_S))
         with pytest.raises(NotBound, match="this Redis has [0-9a-f]{32}"):
             await Collector(other, house.blobs, Binding(other, house.blobs)).collect(at(GRACE_S))

@@ -14,10 +14,11 @@ import safetensors.torch
 import torch
 
 from coordinator.aggregator import blobs as aggregation
-from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.model.folder import ModelFolderError, check, check_links, check_name, files
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
+from tests.builders import blob_path
 from tests.fedgalore.conftest import classifier
 
 
@@ -111,7 +112,7 @@ def test_sites_are_sent_safetensors_when_a_pickle_was_allowed(own_bert: Path, tm
     site.mkdir()
     for name, blob in prepared.base_model:
         check_name(name)
-        shutil.copy(blobs.path(blob.sha256), site / name)
+        shutil.copy(blob_path(blobs, blob.sha256), site / name)
     at_the_site, here = TaskModel.load(spec, site), TaskModel.load(spec, own_bert, allow_pickle=True)
     assert at_the_site.plan == here.plan
     weights = at_the_site.weights()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,25 +17,6 @@ BOTH = pytest.mark.parametrize("replacing", [durable.appears_whole, durable.surv
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """What reaches the disk, in order: ("sync" | "rename", inode)."""
-    steps: list[tuple[str, int]] = []
-    fsync, replace = os.fsync, os.replace
-
-    def noted_sync(descriptor: int) -> None:
-        steps.append(("sync", os.fstat(descriptor).st_ino))
-        fsync(descriptor)
-
-    def noted_rename(source: Path, target: Path) -> None:
-        steps.append(("rename", Path(source).stat().st_ino))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", noted_sync)
-    monkeypatch.setattr(os, "replace", noted_rename)
-    return steps
 
 
 @BOTH

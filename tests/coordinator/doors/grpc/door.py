@@ -17,11 +17,12 @@ from coordinator.doors.doorkeeper import Access, Doorkeeper
 from coordinator.doors.grpc.service import RunningServer, serve
 from coordinator.engine.commands import Engine
 from coordinator.state.job import Job, Prepared
-from coordinator.state.round_state import BlobRef, ModelVersion
-from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.state.round_state import ModelVersion
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
+from fedgalore.process.blob_ref import BlobRef
 from protos import CHUNK_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 from tests.builders import a_plan, a_spec

@@ -24,7 +24,7 @@ from fedgalore import PROTOCOL_VERSION
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
 from protos import federation_pb2 as pb
-from tests.builders import a_plan, a_spec
+from tests.builders import a_plan, a_spec, blob_path
 from tests.coordinator.doors.grpc.door import BIG, Code, House, open_house, pb_ref, told
 from tests.coordinator.doors.grpc.updates import ref
 
@@ -256,7 +256,7 @@ async def test_a_taken_port_is_an_error(house: House) -> None:
 
 async def test_what_nobody_expected_is_told_by_an_id_that_the_log_knows(house: House) -> None:
     job = await house.round()
-    house.blobs.path(ref(BIG).sha256).chmod(0o644)
+    blob_path(house.blobs, ref(BIG).sha256).chmod(0o644)
     (house.tmp / "store" / "partial").rmdir()
     sample = house.sample(job)
     with structlog.testing.capture_logs() as logs, pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -17,7 +17,7 @@ from fedgalore.process.redis_server import RedisServer
 from fedgalore.spec.layout import update_tensors
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
-from tests.builders import a_plan
+from tests.builders import a_plan, blob_path
 from tests.coordinator.doors.grpc.door import BIG, Code, House, header, open_house, told
 from tests.coordinator.doors.grpc.updates import Sample, full, ref
 
@@ -44,7 +44,7 @@ async def test_a_blob_comes_in_chunks_and_from_an_offset_and_is_counted(house: H
 
 async def test_a_blob_that_the_disk_lacks_or_cut_short_is_told_as_lost(house: House) -> None:
     job = await house.round()
-    path = house.blobs.path(ref(BIG).sha256)
+    path = blob_path(house.blobs, ref(BIG).sha256)
     words = f"lost blob {ref(BIG).sha256} of job {job.id}", "ask its operator"
     path.write_bytes(BIG[: CHUNK_BYTES + 1])
     async with told(Code.DATA_LOSS, *words):
@@ -79,7 +79,7 @@ async def test_an_update_is_accepted_once_and_counted(house: House) -> None:
     receipt = await house.engine.receipt(job.id, 1, "site-a")
     assert receipt is not None
     assert (receipt.blob, receipt.num_examples) == (ref(content), 1200)
-    assert house.blobs.path(receipt.blob.sha256).read_bytes() == content
+    assert blob_path(house.blobs, receipt.blob.sha256).read_bytes() == content
     assert (await house.query(sample, ref(content))).accepted
 
     other = replace(sample, metadata={"num_examples": "7"}).bytes_in(house.tmp)
@@ -122,7 +122,7 @@ async def test_a_broken_upload_goes_on_where_it_ended(house: House) -> None:
             assert error.code() is Code.ABORTED, error  # noqa: PT017 - any other answer would be wrong
             await asyncio.sleep(0.01)
     assert answer.outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
-    assert house.blobs.path(blob.sha256).read_bytes() == content
+    assert blob_path(house.blobs, blob.sha256).read_bytes() == content
     assert (await house.traffic(job))["site-a"]["up"] == len(content)
 
 
@@ -165,7 +165,7 @@ async def test_an_update_whose_report_failed_is_not_sent_again(tmp_path: Path) -
             assert answer.outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
             receipt = await house.engine.receipt(job.id, 1, "site-a")
             assert receipt is not None
-            assert house.blobs.path(receipt.blob.sha256).read_bytes() == content
+            assert blob_path(house.blobs, receipt.blob.sha256).read_bytes() == content
             assert await house.traffic(job) == {"site-a": {"up": 0, "down": 0}}  # sent while Redis could not count it
 
 

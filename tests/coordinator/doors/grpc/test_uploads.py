@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from coordinator.doors.grpc.uploads import Upload
 from coordinator.state.errors import BlobNotFound, InvalidUpdate, RoundClosed, UploadInProgress, WrongOffset
-from coordinator.state.round_state import BlobRef, UpdateReceipt
-from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.state.round_state import UpdateReceipt
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.partials import PartialKey, received_bytes
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.plan import TensorSpec
-from protos.codec import open_update, read_header
+from protos.codec import open_update, parse_header
+from tests.builders import blob_path
 from tests.coordinator.doors.grpc.updates import Sample, ref
 
 NOW = 1234.5
@@ -55,7 +57,7 @@ def test_a_valid_update_becomes_a_blob_and_a_receipt(blobs: DirectoryBlobStore, 
     content = SAMPLE.bytes_in(tmp_path)
     receipt = send(blobs, SAMPLE, content)
     assert receipt == UpdateReceipt(ref(content), 1200, {"loss": 0.5, "steps": 10.0}, NOW)
-    assert blobs.path(receipt.blob.sha256).read_bytes() == content
+    assert blob_path(blobs, receipt.blob.sha256).read_bytes() == content
     assert blobs.partial_keys() == []
 
 
@@ -66,7 +68,7 @@ def test_any_cuts_and_any_chunks_give_the_same_blob(tmp_path: Path, cuts: list[t
     content = SAMPLE.bytes_in(tmp_path)
     blob = ref(content)
     if blobs.exists(blob.sha256):
-        blobs.path(blob.sha256).unlink()
+        blob_path(blobs, blob.sha256).unlink()
     with ExitStack() as connection:
         upload = connection.enter_context(opened(blobs, SAMPLE, blob))
         for cut, breaks in [*sorted(cuts), (len(content), True)]:
@@ -76,7 +78,7 @@ def test_any_cuts_and_any_chunks_give_the_same_blob(tmp_path: Path, cuts: list[t
                 assert held(blobs, SAMPLE, blob) == upload.received
                 upload = connection.enter_context(opened(blobs, SAMPLE, blob, upload.received))
         assert upload.finish(NOW).blob == blob
-    assert blobs.path(blob.sha256).read_bytes() == content
+    assert blob_path(blobs, blob.sha256).read_bytes() == content
 
 
 def test_an_upload_goes_on_only_where_it_stopped(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_what_became_a_blob_without_a_report_is_taken_up_at_its_end(blobs: Direc
     receipt = send(blobs, SAMPLE, content)
     assert held(blobs, SAMPLE, blob) == len(content)
     assert held(blobs, SAMPLE, replace(blob, size_bytes=len(content) - 1)) == 0
-    stored = blobs.path(blob.sha256)
+    stored = blob_path(blobs, blob.sha256)
     with opened(blobs, SAMPLE, blob, len(content)) as upload:
         with pytest.raises(InvalidUpdate, match="more than the announced"):
             upload.write(b"x")
@@ -166,9 +168,9 @@ def test_what_became_a_blob_without_a_report_outlives_a_sweep_while_it_is_taken_
     content = SAMPLE.bytes_in(tmp_path)
     blob = send(blobs, SAMPLE, content).blob
     with opened(blobs, SAMPLE, blob, len(content)) as upload:
-        blobs.path(blob.sha256).unlink()
+        blob_path(blobs, blob.sha256).unlink()
         upload.finish(NOW)
-    assert blobs.path(blob.sha256).read_bytes() == content
+    assert blob_path(blobs, blob.sha256).read_bytes() == content
 
 
 def test_bytes_that_do_not_have_the_announced_hash_are_dropped(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ def test_a_flipped_bit_on_the_servers_disk_is_found_when_the_upload_resumes(
     blob = ref(content)
     with opened(blobs, SAMPLE, blob) as upload:
         upload.write(content[:-4])
-    path = blobs.partial_path(blobs.partial_keys()[0])
+    path = tmp_path / "store" / "partial" / blobs.partial_keys()[0]
     damaged = bytearray(path.read_bytes())
     damaged[-1] ^= 1
     path.write_bytes(damaged)
@@ -235,7 +237,7 @@ def test_one_byte_too_many_is_refused(blobs: DirectoryBlobStore, tmp_path: Path)
 
 def refused_by_header(blobs: DirectoryBlobStore, sample: Sample, content: bytes, reason: str) -> None:
     """The header alone must be enough to be refused."""
-    start = read_header(content).data_start
+    start = parse_header(content).data_start
     with opened(blobs, sample, ref(content)) as upload:
         upload.write(content[: start - 1])
         with pytest.raises(InvalidUpdate, match=reason):
@@ -331,16 +333,16 @@ def test_an_upload_whose_partial_file_was_cleaned_away_is_told_so(blobs: Directo
     content = SAMPLE.bytes_in(tmp_path)
     with opened(blobs, SAMPLE, ref(content)) as upload:
         upload.write(content)
-        blobs.partial_path(blobs.partial_keys()[0]).unlink()
+        blobs.discard_partial(blobs.partial_keys()[0])
         with pytest.raises(RoundClosed):
             upload.finish(NOW)
     with pytest.raises(BlobNotFound):
-        blobs.path(ref(content).sha256)
+        blob_path(blobs, ref(content).sha256)
 
 
 def test_the_blob_reads_back_as_the_update(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
     name = next(iter(SAMPLE.tensors))
     receipt = send(blobs, SAMPLE, SAMPLE.with_value(name, 7.0).bytes_in(tmp_path), step=2**20)
-    update = open_update(blobs.path(receipt.blob.sha256))
+    update = open_update(blob_path(blobs, receipt.blob.sha256))
     assert update.tensor(name).reshape(-1)[-1] == 7.0
     assert update.metadata["client"] == "site-a"

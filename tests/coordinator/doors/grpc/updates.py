@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from coordinator.doors.grpc.update_check import Manifest
-from coordinator.state.round_state import BlobRef
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.layout import UPDATE_FORMAT, update_tensors
 from fedgalore.spec.plan import TensorSpec
 from protos.codec import SafetensorsWriter

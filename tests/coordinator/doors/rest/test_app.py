@@ -23,12 +23,12 @@ from coordinator.settings import CoordinatorSettings
 from coordinator.state.errors import InvalidJob, UnknownClient
 from coordinator.state.job import Job, ModelVersion, Prepared
 from coordinator.state.round import EvaluationResult
-from coordinator.store.blob_store import DirectoryBlobStore
+from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter
-from tests.builders import a_plan, a_receipt, a_spec, free_port, job_document
+from tests.builders import a_plan, a_receipt, a_spec, blob_path, free_port, job_document
 
 JOBS = "/api/v1/jobs"
 
@@ -331,7 +331,7 @@ async def test_models_are_streamed_with_their_size(stack: Stack, tmp_path: Path)
     assert int(newest.headers["content-length"]) == len(newest.content)
     assert 'filename="tiny-v1.tar"' in newest.headers["content-disposition"]
     oldest = await stack.http.get(f"{JOBS}/{job.id}/model", params={"version": 0})
-    weights = stack.blobs.path(stack.version(tmp_path, 0).weights.sha256).read_bytes()
+    weights = blob_path(stack.blobs, stack.version(tmp_path, 0).weights.sha256).read_bytes()
     assert weights in oldest.content
     assert weights not in newest.content
     missing = is_problem(await stack.http.get(f"{JOBS}/{job.id}/model?version=2"), 404, "version_not_found")
@@ -343,7 +343,7 @@ async def test_a_version_that_was_collected_names_those_that_are_held(stack: Sta
     job = await stack.running(tmp_path, rounds={"count": 3})
     for version in (1, 2):
         await stack.trained(job, tmp_path, version)
-    stack.blobs.path(stack.version(tmp_path, 1).weights.sha256).unlink()
+    blob_path(stack.blobs, stack.version(tmp_path, 1).weights.sha256).unlink()
     gone = is_problem(await stack.http.get(f"{JOBS}/{job.id}/model?version=1"), 404, "version_not_found")
     assert "not kept any more" in gone["detail"]
     assert "held: 0, 2" in gone["detail"]

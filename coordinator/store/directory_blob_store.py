@@ -1,0 +1,177 @@
+"""The blob store in a directory, which several processes may share.
+
+root/sha256/ab/abcdef...   blobs                } see `fedgalore.process.content_folder`
+root/partial/<key>         files being received }
+root/scratch/              work in progress of whoever fills the store, on the same disk
+root/lock                  taken by who puts (shared) and who sweeps or binds (exclusive)
+root/store-id              id of the state store that names these blobs, see `coordinator.store.binding`
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Container, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
+
+from coordinator.state.errors import BlobNotFound
+from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, PartialFile
+from coordinator.store.partial_file import DirectoryPartialFile
+from coordinator.store.scratch import Scratch
+from fedgalore.process import durable
+from fedgalore.process.blob_ref import BlobRef
+from fedgalore.process.content_folder import ContentFolder, ref_of_file
+from fedgalore.process.ranges import FileRanges, RangeReader
+
+_BLOCK_BYTES = 2**20
+
+
+class DirectoryBlobStore:
+    """`BlobStore` in a directory."""
+
+    def __init__(self, root: Path) -> None:
+        """Makes the folders.
+
+        Raises:
+            OSError: they cannot be made.
+        """
+        self._content = ContentFolder(root)
+        self._scratch = Scratch(root / "scratch")
+        self._lock = root / "lock"
+        self._store_id = root / "store-id"
+
+    def put_file(self, path: Path, *, move: bool = False) -> BlobRef:
+        if move:
+            blob = ref_of_file(path)
+            with self.scratch_folder() as folder:
+                # A rename, or a copy where `path` is on another disk.
+                self._adopt(Path(shutil.move(path, folder / "blob")), blob)
+            return blob
+        digest, size = hashlib.sha256(), 0
+        with self.scratch_folder() as folder:
+            with path.open("rb") as source, (folder / "blob").open("wb") as copy:
+                while block := source.read(_BLOCK_BYTES):
+                    digest.update(block)
+                    size += copy.write(block)
+            blob = BlobRef(digest.hexdigest(), size)
+            self._adopt(folder / "blob", blob)
+        return blob
+
+    def put_bytes(self, data: bytes) -> BlobRef:
+        blob = BlobRef(hashlib.sha256(data).hexdigest(), len(data))
+        with self.scratch_folder() as folder:
+            (folder / "blob").write_bytes(data)
+            self._adopt(folder / "blob", blob)
+        return blob
+
+    def open(self, sha256: str) -> RangeReader:
+        try:
+            return FileRanges(self._content.path(sha256))
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+            raise _not_found(sha256) from error
+
+    def read(self, sha256: str, offset: int, length: int) -> bytes:
+        with closing(self.open(sha256)) as blob:
+            return blob.read(offset, length)
+
+    @contextmanager
+    def on_disk(self, sha256: str) -> Iterator[Path]:
+        if not self.exists(sha256):
+            raise _not_found(sha256)
+        yield self._content.path(sha256)
+
+    def exists(self, sha256: str) -> bool:
+        try:
+            return self._content.path(sha256).is_file()
+        except ValueError:
+            return False
+
+    def holds(self, blob: BlobRef) -> bool:
+        return self._content.holds(blob)
+
+    def is_sound(self, sha256: str) -> bool:
+        return self._content.is_sound(sha256)
+
+    def discard_damaged(self, sha256: str) -> bool:
+        if self.is_sound(sha256):
+            return False
+        with self._locked(fcntl.LOCK_EX):  # else the sound one that just takes its place would go
+            if self.is_sound(sha256):
+                return False
+            self._content.path(sha256).unlink(missing_ok=True)
+        return True
+
+    def open_partial(self, key: str, blob: BlobRef) -> PartialFile:
+        path = self._content.partial_path(key)
+        if not path.exists() and self.holds(blob):
+            # Under two names for a while; it is complete, so nothing more is written to it. Where a disk knows no hard
+            # links, the file is received again.
+            with suppress(OSError):
+                path.hardlink_to(self._content.path(blob.sha256))
+        return DirectoryPartialFile(path, blob, self._adopt)
+
+    def partial_bytes(self, key: str) -> int | None:
+        try:
+            return self._content.partial_path(key).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def discard_partial(self, key: str) -> None:
+        self._content.partial_path(key).unlink(missing_ok=True)
+
+    def partial_keys(self) -> list[str]:
+        return self._content.partial_keys()
+
+    def scratch_folder(self) -> AbstractContextManager[Path]:
+        return self._scratch.folder()
+
+    def sweep(self, keep: Container[str], spent: Container[str], now: float) -> int:
+        freed = 0
+        for blob in self._content.blobs.glob("??/*"):
+            if blob.name in keep:
+                continue
+            grace_s = SPENT_GRACE_S if blob.name in spent else GRACE_S
+            with suppress(FileNotFoundError), self._locked(fcntl.LOCK_EX):  # another coordinator may sweep as well
+                status = blob.stat()
+                if now - status.st_mtime > grace_s:
+                    blob.unlink()
+                    freed += status.st_size
+        self._scratch.sweep(now - GRACE_S)
+        return freed
+
+    def store_id(self) -> str | None:
+        try:
+            return self._store_id.read_text(encoding="ascii", errors="replace").strip()
+        except FileNotFoundError:
+            return None
+
+    def bind(self, store_id: str) -> str:
+        with self._locked(fcntl.LOCK_EX):
+            bound = self.store_id()
+            if bound is None:
+                bound = store_id
+                with durable.survives_power_cut(self._store_id) as draft:
+                    draft.write_text(f"{store_id}\n", encoding="ascii")
+        return bound
+
+    def check(self) -> None:
+        with self.scratch_folder() as folder:
+            (folder / "byte").write_bytes(b"\0")
+            durable.sync(folder / "byte")
+
+    def _adopt(self, file: Path, blob: BlobRef) -> None:
+        with self._locked(fcntl.LOCK_SH):
+            self._content.adopt(file, blob)
+
+    @contextmanager
+    def _locked(self, mode: int) -> Iterator[None]:
+        """Keeps a sweep from deleting what another process just finds to be there; the lock ends with its holder."""
+        with self._lock.open("ab") as file:
+            fcntl.flock(file, mode)
+            yield
+
+
+def _not_found(sha256: str) -> BlobNotFound:
+    return BlobNotFound(f"no blob {sha256[:64]!r} is held here; ask for one that your task names")

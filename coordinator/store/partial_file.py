@@ -1,0 +1,85 @@
+"""A partial file of the directory blob store: locked by whoever receives it, so that no two write to it.
+
+The system drops the lock with the process that holds it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from coordinator.store.blob_store import PartialInUse
+from fedgalore.process.blob_ref import BlobRef
+
+_BLOCK_BYTES = 2**20
+
+
+class DirectoryPartialFile:
+    """`PartialFile` in a directory."""
+
+    def __init__(self, path: Path, blob: BlobRef, adopt: Callable[[Path, BlobRef], None]) -> None:
+        """Opens and locks the file, which is begun where there is none.
+
+        Args:
+            adopt: moves a file to the blobs.
+
+        Raises:
+            PartialInUse: somebody else has it open.
+            OSError: the disk refuses.
+        """
+        self._path = path
+        self._blob = blob
+        self._adopt = adopt
+        self._file = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = self._is_in_place()  # not if who had the lock before finished or discarded it
+        except BlockingIOError:
+            is_ours = False
+        if not is_ours:
+            self._file.close()
+            raise PartialInUse(path.name)
+        self._size_bytes = os.fstat(self._file.fileno()).st_size
+
+    def received(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        while block := self._file.read(_BLOCK_BYTES):
+            yield block
+
+    def append(self, data: bytes) -> None:
+        if self._size_bytes + len(data) > self._blob.size_bytes:  # it may be under a blob's name as well
+            raise ValueError(f"more than the {self._blob.size_bytes} bytes of blob {self._blob.sha256}")
+        self._file.write(data)
+        self._file.flush()
+        self._size_bytes += len(data)
+
+    @contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        self._check_in_place()
+        yield self._path
+
+    def adopt(self) -> None:
+        self._check_in_place()
+        self._adopt(self._path, self._blob)
+
+    def discard(self) -> None:
+        if self._is_in_place():
+            self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        with suppress(OSError):  # of a full disk, which `append` has raised already
+            self._file.close()
+
+    def _check_in_place(self) -> None:
+        if not self._is_in_place():
+            raise FileNotFoundError(f"the partial file {self._path.name} was discarded")
+
+    def _is_in_place(self) -> bool:
+        """Whether the path still names the file that is open here."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False

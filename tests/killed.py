@@ -1,0 +1,128 @@
+"""Work that is killed before each of its lines in turn, and what it leaves: `python -m tests.killed CASE DIR`.
+
+A process of its own, without threads, because it forks: each child works on a folder of its own, dies one line later
+than the child before it, and is looked after by the parent. Prints how many died before one lived.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from client_agent.cache import Cache
+from coordinator.store.directory_blob_store import DirectoryBlobStore
+from fedgalore.process import durable
+from fedgalore.process.blob_ref import BlobRef
+from fedgalore.process.content_folder import ContentFolder
+
+CONTENT = bytes(range(256)) * 100
+BLOB = BlobRef(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
+KEY = "update+job-1+3+site-a+00"
+WATCHED = ("durable.py", "content_folder.py", "directory_blob_store.py", "partial_file.py", "cache.py")
+
+
+class Case(NamedTuple):
+    begin: Callable[[Path], object]
+    work: Callable[[Path], object]  # done again, it finishes what was begun
+    check: Callable[[Path], object]  # after a death, and after all
+
+
+def receive(root: Path) -> None:
+    with closing(DirectoryBlobStore(root).open_partial(KEY, BLOB)) as partial:
+        partial.append(CONTENT)
+
+
+def adopt(root: Path) -> None:
+    with closing(DirectoryBlobStore(root).open_partial(KEY, BLOB)) as partial:
+        partial.adopt()
+
+
+def fetch(root: Path) -> None:
+    Cache(root).partial(BLOB).write_bytes(CONTENT)
+
+
+def adopt_by_agent(root: Path) -> None:
+    cache = Cache(root)
+    assert cache.find(BLOB) or cache.adopt(BLOB)
+
+
+def check_blobs(root: Path, *, expected: bool = True) -> None:
+    """Every blob is whole; where content had arrived, it is a blob or still a whole partial file."""
+    folder = ContentFolder(root)
+    for path in folder.blobs.glob("??/*"):
+        assert folder.is_sound(path.name), f"{path} is not its name's"
+    partial = [path.read_bytes() for path in folder.partial.iterdir()]
+    assert partial in ([], [CONTENT])
+    assert partial or folder.holds(BLOB) or not expected
+
+
+def write_secret(root: Path) -> None:
+    with durable.survives_power_cut(root / "key", durable.SECRET) as draft:
+        draft.write_text("new")
+
+
+def check_secret(root: Path) -> None:
+    assert (root / "key").read_text() in ("old", "new")
+
+
+CASES = {
+    "store adopts": Case(receive, adopt, check_blobs),
+    "store puts": Case(
+        DirectoryBlobStore,
+        lambda root: DirectoryBlobStore(root).put_bytes(CONTENT),
+        lambda root: check_blobs(root, expected=False),
+    ),
+    "cache adopts": Case(fetch, adopt_by_agent, lambda root: check_blobs(root / "blobs")),
+    "secret": Case(lambda root: (root / "key").write_text("old"), write_secret, check_secret),
+}
+
+
+def dies_at(line: int, work: Callable[[], object]) -> bool:
+    """Whether a child that works was killed before its `line`th line of the watched files."""
+    pid = os.fork()
+    if pid:
+        _, status = os.waitpid(pid, 0)
+        assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
+        return os.WIFSIGNALED(status)
+    left = itertools.count(line, -1)
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.endswith(WATCHED):
+            return None
+        if event == "line" and next(left) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    try:
+        sys.settrace(trace)
+        work()
+    except BaseException as error:
+        print(repr(error), file=sys.stderr, flush=True)
+        os._exit(1)
+    os._exit(0)
+
+
+def main(case: Case, folder: Path) -> int:
+    for line in itertools.count(1):
+        root = folder / str(line)
+        root.mkdir()
+        case.begin(root)
+        died = dies_at(line, lambda root=root: case.work(root))  # type: ignore[misc]
+        case.check(root)
+        case.work(root)
+        case.check(root)
+        if not died:
+            return line - 1
+    raise AssertionError("itertools.count ends never")
+
+
+if __name__ == "__main__":
+    print(main(CASES[sys.argv[1]], Path(sys.argv[2])))
