@@ -36,7 +36,7 @@ from fedgalore.simulation import Site, simulate
 from fedgalore.spec import layout
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from fedgalore_cli.download import unpack
-from tests.builders import a_job, a_receipt, a_spec, blob_path
+from tests.builders import a_job, a_receipt, a_spec
 from tests.coordinator.doors.rest.test_app import JOBS, Stack, is_problem, stack  # noqa: F401  # a fixture
 from tests.fedgalore.conftest import sentences, tiny_bert, tiny_dinov2, tiny_gpt2, tiny_vit  # noqa: F401  # fixtures
 
@@ -60,7 +60,8 @@ class House:
         prepared = prepare(job.parsed, self.blobs)
         self.job: Job = replace(job, status=Status.RUNNING, prepared=prepared, model=prepared.model)
         self.plan = TrainingPlan.from_dict(prepared.plan)
-        self.first = load_file(blob_path(self.blobs, prepared.model.weights.sha256))
+        with self.blobs.on_disk(prepared.model.weights.sha256) as path:
+            self.first = load_file(path)
 
     def version(self, weights: Mapping[str, Tensor], number: int = 1) -> ModelVersion:
         path = self.folder / "weights.safetensors"
