@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from client_agent.cache import Cache, blob_named, find_local
-from client_agent.data import LocalData, Split
+from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, Rejected, RoundOver
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
@@ -164,7 +164,7 @@ class Assignment:
             raise CannotTrain(f"data: this site has no data set {spec.data.name}; add it to the agent's config")
         return data
 
-    def _held_out(self, spec: JobSpec) -> Split | None:
+    def _held_out(self, spec: JobSpec) -> LocalSplit | None:
         """What the job's models are evaluated on, if this site has it."""
         data = self._local_data(spec)
         return data.train if spec.evaluation.split == "train" else data.test

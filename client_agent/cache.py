@@ -1,11 +1,11 @@
-"""The agent's files, by content: downloaded blobs, base models put together from them, updates not yet accepted.
+"""The agent's files: downloaded blobs, base models assembled from them, updates that are not accepted yet.
 
 work_dir/blobs/sha256/ab/abcdef...           a blob
-work_dir/blobs/partial/abcdef...             one on its way
+work_dir/blobs/partial/abcdef...             a blob that is being received
 work_dir/models/<hash of the file list>/...  a base model's folder
 work_dir/updates/<job>+<round>+<client>.safetensors
-work_dir/kept/<job>+<version>+<client>.safetensors   what a client keeps of the round that makes this model version
-work_dir/lock                                taken by the process that works here
+work_dir/kept/<job>+<version>+<client>.safetensors   what a client keeps of the round that leads to this model version
+work_dir/lock                                held by the agent's process
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fedgalore.process.content_folder import ContentFolder, has_content, hash_fi
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SEPARATOR = "+"  # no name has one
-_UPDATE_LIFE_S = 7 * 86_400.0  # longer than a round that an update could still be for
+_UPDATE_LIFE_S = 7 * 86_400.0  # longer than any round in which the update could be accepted
 _KEPT_LIFE_S = 30 * 86_400.0  # a job may pause, and a client is not in every round
 
 
@@ -36,7 +36,7 @@ def blob_named(sha256: str, size_bytes: int) -> BlobRef:
     """A blob as the coordinator names it.
 
     Raises:
-        Rejected: that is no hash, and must not become part of a path.
+        Rejected: `sha256` is no hash; it must not become part of a path.
     """
     try:
         return BlobRef(sha256, size_bytes)
@@ -46,10 +46,10 @@ def blob_named(sha256: str, size_bytes: int) -> BlobRef:
 
 @contextmanager
 def claimed(work_dir: Path) -> Iterator[None]:
-    """Keeps other agents out of the folder; the system drops the lock of a process that is gone.
+    """Keeps other agents out of the folder. The system drops the lock of a process that has ended.
 
     Raises:
-        WorkDirUnusable: another process works in this folder, or it cannot be made or written.
+        WorkDirUnusable: another process works in this folder, or the folder cannot be created or written.
     """
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -61,13 +61,13 @@ def claimed(work_dir: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise WorkDirUnusable(
-                f"work_dir: another agent works in {work_dir}; stop it, or give this one a folder of its own"
+                f"work_dir: another agent works in {work_dir}; stop it, or give this agent another folder"
             ) from error
         yield
 
 
 class Cache:
-    """Everything an agent keeps on disk under `work_dir`. One process at a time: see `claimed`."""
+    """Everything that an agent keeps on disk under `work_dir`. A single process uses it: see `claimed`."""
 
     def __init__(self, work_dir: Path) -> None:
         self._content = ContentFolder(work_dir / "blobs")
@@ -78,7 +78,7 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
 
     def find(self, blob: BlobRef) -> Path | None:
-        """The blob's file if it is here. Marks it as used, for `prune`."""
+        """The blob's file, or None where the cache lacks it. Marks the file as used, for `prune`."""
         if not self._content.holds(blob):
             return None
         path = self._content.path(blob.sha256)
@@ -86,14 +86,14 @@ class Cache:
         return path
 
     def partial(self, blob: BlobRef) -> Path:
-        """Where the blob's bytes gather while it is fetched; may exist from an earlier attempt."""
+        """The file that receives the blob's bytes. It may exist from an earlier attempt."""
         return self._content.partial_path(blob.sha256)
 
     def adopt(self, blob: BlobRef) -> Path:
-        """Makes a blob of its complete partial file, after checking the hash; the blob's path.
+        """Checks the hash of the complete partial file and turns it into the blob. Returns the blob's path.
 
         Raises:
-            Rejected: the bytes are not the blob's; they are removed.
+            Rejected: the bytes are not the blob's. The partial file is deleted.
         """
         partial = self.partial(blob)
         if not has_content(partial, blob):
@@ -102,18 +102,18 @@ class Cache:
         return self._content.adopt(partial, blob)
 
     def prune(self, keep: Iterable[str], model: Path, max_bytes: int) -> None:
-        """Deletes until, beside the blobs in `keep` and the files of `model`, `max_bytes` are left.
+        """Deletes files until at most `max_bytes` are left beside the blobs in `keep` and the files of `model`.
 
-        First go blobs and parts of blobs that are in no model, then models, each longest unused first: old versions'
-        weights are never asked for again, a base model may be. Updates that are too old for any round go as well, and
-        what was kept for rounds that did not come.
+        Blobs and partial files that are in no model go first, then models; of each, the longest unused first. Weights
+        of old versions are never needed again, a base model may be. Updates that are too old for any round are deleted
+        as well, and files kept for rounds that never came.
         """
         spared = set(keep)
         self._prune_blobs(spared, model, max_bytes)
         for folder in sorted(self._models.iterdir(), key=_last_used):
             if folder != model and self._excess(spared, model, max_bytes) > 0:
                 shutil.rmtree(folder)
-                self._prune_blobs(spared, model, max_bytes)  # now those that were linked from there only
+                self._prune_blobs(spared, model, max_bytes)  # now blobs that only this model linked to
         for files, life_s in ((self._updates, _UPDATE_LIFE_S), (self._kept, _KEPT_LIFE_S)):
             for path in files.iterdir():
                 if time.time() - _last_used(path) > life_s:
@@ -122,23 +122,23 @@ class Cache:
     def _prune_blobs(self, spared: set[str], model: Path, max_bytes: int) -> None:
         excess = self._excess(spared, model, max_bytes)
         for path in sorted((*_files(self._content.blobs), *_files(self._content.partial)), key=_last_used):
-            # A linked one is in a model: deleting it here frees nothing.
+            # A blob with a second link is in a model: deleting the first link frees nothing.
             if excess > 0 and path.name not in spared and path.stat().st_nlink == 1:
                 excess -= path.stat().st_size
                 path.unlink()
 
     def _excess(self, spared: set[str], model: Path, max_bytes: int) -> int:
-        """Bytes too many; a file that is linked twice takes its room once."""
+        """Bytes above `max_bytes`. A file with two links is counted once."""
         used = {path.stat().st_ino for path in _files(model)}
         stored = [*_files(self._content.blobs), *_files(self._content.partial), *_files(self._models)]
         sizes = {path.stat().st_ino: path.stat().st_size for path in stored if path.name not in spared}
         return sum(size for inode, size in sizes.items() if inode not in used) - max_bytes
 
     def model_folder(self, files: Mapping[str, BlobRef]) -> Path:
-        """Where the base model made of these files belongs.
+        """The place of the base model that consists of these files.
 
         Raises:
-            Rejected: a file name leads out of the folder, or is that of a pickle, a program or anything else unusual.
+            Rejected: a file's name leads out of the folder, or is not that of a model's file.
         """
         for name in files:
             try:
@@ -149,7 +149,7 @@ class Cache:
         return self._models / hashlib.sha256(listing.encode()).hexdigest()
 
     def has_model(self, files: Mapping[str, BlobRef]) -> bool:
-        """Whether the base model's folder stands complete; reads every file to be sure, and marks it as used."""
+        """Whether the base model's folder is complete. Reads every file to be sure, and marks the folder as used."""
         folder = self.model_folder(files)
         if not folder.is_dir() or not all(has_content(folder / name, blob) for name, blob in files.items()):
             return False
@@ -157,10 +157,10 @@ class Cache:
         return True
 
     def assemble_model(self, files: Mapping[str, BlobRef], sources: Mapping[str, Path]) -> Path:
-        """Puts a base model's folder together from files by hash; appears whole or not at all.
+        """Assembles a base model's folder from files by hash. The folder appears whole or not at all.
 
-        Blobs of this cache become hard links (copies where the file system has none), files from elsewhere symbolic
-        ones.
+        Blobs of this cache become hard links, or copies where the file system has no hard links. Files from elsewhere
+        become symbolic links.
         """
         folder = self.model_folder(files)
         for leftover in (folder, *self._models.glob(f".{folder.name}-*")):  # drafts of a process that was killed
@@ -175,7 +175,7 @@ class Cache:
         return folder
 
     def update(self, client: str, job_id: str, round_number: int) -> Path:
-        """Where this client's update of a round lies from the end of training until it is accepted.
+        """The file of this client's update of a round, from the end of training until the update is accepted.
 
         Raises:
             Rejected: the job id cannot be part of a file name.
@@ -183,9 +183,9 @@ class Cache:
         return self._updates / _file_name(client, job_id, round_number)
 
     def kept(self, client: str, job_id: str, version: int) -> Path:
-        """Where this client keeps what it wants to know in its next round of the one that makes this model version.
+        """The file in which this client keeps, for its next round, what it needs of the round that led to `version`.
 
-        By version, not by round: what came of an abandoned round is not read by its successor, but overwritten.
+        The file is named by version, not by round, so that the successor of an abandoned round overwrites it.
 
         Raises:
             Rejected: as `update`.
@@ -193,9 +193,9 @@ class Cache:
         return self._kept / _file_name(client, job_id, version)
 
     def last_kept(self, client: str, job_id: str, version: int) -> Path | None:
-        """What the client kept beside the update that is in model version `version`; deletes all else of the job.
+        """What the client kept beside its update in model version `version`; None where there is no such file.
 
-        None where there is nothing, or no longer. Later ones stand beside updates that came too late for their rounds.
+        Deletes the client's other files of the job: later versions belong to updates that came too late.
         """
         path = self.kept(client, job_id, version)
         self.forget_kept(client, job_id, but=path)
@@ -205,13 +205,13 @@ class Cache:
         return path
 
     def forget_kept(self, client: str, job_id: str, but: Path | None = None) -> None:
-        """Deletes all that this client kept for its next rounds of a job, or all but one."""
+        """Deletes all files that this client kept for its next rounds of a job, except `but`."""
         for path in self._kept.glob(_file_name(client, job_id, "*")):  # no name has a wildcard in it
             if path != but:
                 path.unlink()
 
     def forget_updates(self, job_id: str, but: Path | None = None) -> None:
-        """Deletes all updates of a job, or all but one."""
+        """Deletes all updates of a job, except `but`."""
         for path in self._updates.glob(f"{job_id}{_SEPARATOR}*"):
             if path != but:
                 path.unlink()
@@ -224,7 +224,7 @@ def _file_name(client: str, job_id: str, number: int | str) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files below a folder that take room there: not those that are only named by a symbolic link."""
+    """The files below a folder that take room there. Targets of symbolic links take room elsewhere."""
     return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
@@ -241,11 +241,11 @@ def _last_used(path: Path) -> float:
 
 
 def find_local(folders: Iterable[Path], wanted: Iterable[BlobRef]) -> dict[str, Path]:
-    """SHA-256 -> file, for every wanted blob that some file under `folders` equals."""
+    """Files under `folders` that equal a wanted blob, by SHA-256."""
     by_size: dict[int, set[str]] = {}
     for blob in wanted:
         by_size.setdefault(blob.size_bytes, set()).add(blob.sha256)
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if (
@@ -253,5 +253,5 @@ def find_local(folders: Iterable[Path], wanted: Iterable[BlobRef]) -> dict[str, 
                 and (hashes := by_size.get(path.stat().st_size))
                 and (digest := hash_file(path)) in hashes
             ):
-                found.setdefault(digest, path)
-    return found
+                files.setdefault(digest, path)
+    return files

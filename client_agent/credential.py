@@ -1,4 +1,7 @@
-"""The agent's own key, and what it shows its coordinator: made here, kept here, known elsewhere by its digest only."""
+"""The agent's key, and its line to the coordinator.
+
+The agent draws the key, and keeps it in its work folder. The coordinator keeps a digest of it only.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _KEY = re.compile(r"fga_[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Line:
-    """How to speak to the coordinator. `channel`: None for plaintext; `key`, `join_token`: None without credentials."""
+    """How to call the coordinator. `channel` is None for plaintext; `key` and `join_token` are None where unused."""
 
     channel: grpc.ChannelCredentials | None = None
     key: str | None = field(default=None, repr=False)
@@ -30,20 +33,22 @@ class Line:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with every call."""
+        """The metadata of every call."""
         return (("authorization", f"Bearer {self.key}"),) if self.key else ()
 
     @property
     def key_sha256(self) -> str:
-        """What the coordinator keeps of the key."""
+        """The digest by which the coordinator knows the key."""
         return hashlib.sha256((self.key or "").encode()).hexdigest()
 
 
 def line(settings: AgentSettings) -> Line:
-    """The line to the coordinator: TLS unless it is on this machine, the key of the work folder once there is one.
+    """The line to the coordinator: with TLS unless the coordinator is on this machine, with the key of the work folder.
+
+    If there is a join token and no key yet, a new key is written.
 
     Raises:
-        SettingsError: TLS is missing or cannot be had, a secret would travel in plaintext, or cannot be read.
+        SettingsError: TLS is missing or cannot be set up, a secret would travel in plaintext, or cannot be read.
     """
     local = is_loopback(settings.coordinator.rpartition(":")[0])
     tls = not settings.insecure and (not local or settings.ca is not None)
@@ -52,21 +57,21 @@ def line(settings: AgentSettings) -> Line:
         raise SettingsError(f"{unused[0]}: the line to {settings.coordinator} is plaintext: {remedy}, or unset it")
     path = settings.work_dir / KEY_FILE
     token = _token(settings, needed=not path.exists())
-    key = _key(path, make=token is not None)
+    key = _key(path, create=token is not None)
     if key and not tls and not local:
         raise SettingsError(
-            f"insecure: {settings.coordinator} is beyond this machine, and the key in {path} must not travel there in "
-            "plaintext: use TLS, or unset join_token and delete that file"
+            f"insecure: {settings.coordinator} is on another machine, and the key in {path} must not travel there in "
+            "plaintext; use TLS, or unset join_token and delete that file"
         )
     if tls and settings.tls_cert is not None:
-        _check_end(settings.tls_cert)
+        _warn_of_expiry(settings.tls_cert)
     return Line(_channel(settings) if tls else None, key, token)
 
 
 def _token(settings: AgentSettings, needed: bool) -> str | None:
-    """The join token; an agent that has a key does without one that is not there any more."""
+    """The join token. An agent that has a key does not need it, so that its file may be gone."""
     if settings.join_token is not None and settings.join_token_file is not None:
-        raise SettingsError("join_token, join_token_file: both are set; unset one of them")
+        raise SettingsError("join_token, join_token_file: both are set; unset either")
     token = settings.join_token.get_secret_value() if settings.join_token else ""
     if settings.join_token_file is not None:
         try:
@@ -81,20 +86,20 @@ def _token(settings: AgentSettings, needed: bool) -> str | None:
 
 def _channel(settings: AgentSettings) -> grpc.ChannelCredentials:
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise SettingsError("tls_cert, tls_key: certificate and key go together; set both or none")
+        raise SettingsError("tls_cert, tls_key: a certificate and its key go together; set both or none")
     return grpc.ssl_channel_credentials(
         _read("ca", settings.ca), _read("tls_key", settings.tls_key), _read("tls_cert", settings.tls_cert)
     )
 
 
-def _check_end(certificate: Path) -> None:
-    """Warns of a certificate that ends soon: its line would only look like a coordinator that is away."""
+def _warn_of_expiry(certificate: Path) -> None:
+    """Warns of a certificate that expires soon. Later the coordinator would only seem not to answer."""
     try:
-        odd = expiry(certificate)
+        warning = expiry(certificate)
     except (OSError, ValueError) as error:
-        raise SettingsError(f"tls_cert: {certificate} is no certificate ({error})") from None
-    if odd:
-        _log.warning("certificate", detail=odd)
+        raise SettingsError(f"tls_cert: {certificate} is no certificate ({error}); name a PEM file") from None
+    if warning:
+        _log.warning("certificate_expiry_noticed", detail=warning)
 
 
 def _read(field: str, path: Path | None) -> bytes | None:
@@ -105,16 +110,16 @@ def _read(field: str, path: Path | None) -> bytes | None:
     except OSError as error:
         raise SettingsError(f"{field}: {path} cannot be read ({error}); name a PEM file") from None
     if b"-----BEGIN " not in content:
-        raise SettingsError(f"{field}: {path} is no PEM file")
+        raise SettingsError(f"{field}: {path} is no PEM file; name a PEM file")
     return content
 
 
-def _key(path: Path, make: bool) -> str | None:
-    """The key in the file; None, unless one is to be made, when there is none."""
+def _key(path: Path, create: bool) -> str | None:
+    """The key in the file. Where there is no file: a new key if `create`, else None."""
     try:
         key = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
-        return _new_key(path) if make else None
+        return _new_key(path) if create else None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"work_dir: the agent's key {path} cannot be read ({error})") from None
     if not _KEY.fullmatch(key):
@@ -124,7 +129,7 @@ def _key(path: Path, make: bool) -> str | None:
 
 def _new_key(path: Path) -> str:
     key = f"fga_{secrets.token_hex(32)}"
-    # On the disk first: the coordinator is about to take this key for a token that is good once.
+    # The key must be on the disk before the coordinator accepts it, because the join token is valid only once.
     with durable.survives_power_cut(path, durable.SECRET) as draft:
         draft.write_text(f"{key}\n", encoding="ascii")
     return key

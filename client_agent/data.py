@@ -1,4 +1,4 @@
-"""The site's data sets, read once at the start: an agent that cannot serve its data says so before it registers."""
+"""The site's data sets, read once at the start. An agent that cannot read its data ends before it registers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fedgalore.data.examples import Example, read_examples
 
 
 @dataclass(frozen=True)
-class Split:
-    """Examples with the file they come from, for messages."""
+class LocalSplit:
+    """Examples with the file that they come from, which messages name."""
 
     path: Path
     examples: list[Example]
@@ -20,17 +20,17 @@ class Split:
 
 @dataclass(frozen=True)
 class LocalData:
-    """One data set of the site."""
+    """A data set of the site. `test` is None where the site has no test split."""
 
-    train: Split
-    test: Split | None
+    train: LocalSplit
+    test: LocalSplit | None
 
 
 def read_all(data: Mapping[str, DataSet]) -> dict[str, LocalData]:
     """Reads and checks every split.
 
     Raises:
-        DataError: with file, row, column and remedy.
+        DataError: an example is bad; the message names file, row, column and remedy.
     """
     return {
         name: LocalData(_read(item, item.train), _read(item, item.test) if item.test else None)
@@ -38,5 +38,5 @@ def read_all(data: Mapping[str, DataSet]) -> dict[str, LocalData]:
     }
 
 
-def _read(item: DataSet, path: Path) -> Split:
-    return Split(path, read_examples(item.columns(path)))
+def _read(item: DataSet, path: Path) -> LocalSplit:
+    return LocalSplit(path, read_examples(item.columns(path)))

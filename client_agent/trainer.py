@@ -13,7 +13,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from client_agent.data import Split
+from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
 from fedgalore.aggregation import apply_aggregate, first_version
 from fedgalore.model.exact_match import check_exact_match
@@ -101,12 +101,12 @@ class Trainer:
         with _in_words():
             self._open_task().load_weights(self._weights)
 
-    def check(self, split: Split) -> None:
+    def check(self, split: LocalSplit) -> None:
         """Refuses a split that the job cannot evaluate exact match on, before any training."""
         with _in_words(split):
             check_exact_match(self._open_task(), split.examples)
 
-    def evaluate(self, split: Split, goes_on: Callable[[], bool] | None = None) -> tuple[int, dict[str, float]]:
+    def evaluate(self, split: LocalSplit, goes_on: Callable[[], bool] | None = None) -> tuple[int, dict[str, float]]:
         """Number of examples and metrics of the model as it is.
 
         Raises:
@@ -118,7 +118,7 @@ class Trainer:
 
     def train(
         self,
-        split: Split,
+        split: LocalSplit,
         client: str,
         round_number: int,
         state: Path | None,
@@ -209,7 +209,7 @@ def _weights_sha256(task: TaskModel, weights: Mapping[str, Tensor], metadata: Ma
 
 
 @contextmanager
-def _in_words(split: Split | None = None) -> Iterator[None]:
+def _in_words(split: LocalSplit | None = None) -> Iterator[None]:
     """Turns what the site, its files or the job cause into `CannotTrain`, with the data's file in front."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""The one thread in which models are loaded and trained, so that the agent's loop stays free for heartbeats."""
+"""A thread in which models are loaded and trained, so that the agent's event loop stays free for heartbeats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class TrainingThread:
-    """Runs work on the agent's `Trainer`, one piece after the other."""
+    """Runs work on the agent's `Trainer`, a piece at a time."""
 
     def __init__(self, device: Literal["auto", "cpu", "cuda"], threads: int | None) -> None:
         self._device: Literal["auto", "cpu", "cuda"] = device
@@ -25,11 +25,11 @@ class TrainingThread:
         self._trainer: Trainer | None = None
 
     def goes_on(self) -> bool:
-        """Whether the work at hand is still wanted; the work asks this wherever it can stop."""
+        """Whether the work should go on. The work asks wherever it can stop."""
         return not self._halt.is_set()
 
     async def run(self, work: Callable[[Trainer], T]) -> T:
-        """The work's result. When cancelled, makes the work halt and returns only when it has."""
+        """The work's result. When cancelled, asks the work to stop and waits until it has."""
         self._halt.clear()
         future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(self._start()))
         try:
@@ -37,11 +37,11 @@ class TrainingThread:
         except asyncio.CancelledError:
             self._halt.set()
             await asyncio.wait({future})
-            future.exception()  # seen: asyncio would complain about an error that nobody looked at
+            future.exception()  # retrieved, because asyncio logs an exception that nobody retrieves
             raise
 
     def close(self) -> None:
-        """Ends the thread; nothing may be running."""
+        """Ends the thread. No work may be running."""
         self._executor.shutdown()
 
     def _start(self) -> Trainer:

@@ -1,4 +1,4 @@
-"""`fedgalore certs`: certificates for a federation that has no CA of its own."""
+"""`fedgalore certs`: certificates for a federation that has no certificate authority (CA) yet."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ def certs(
         typer.Option(help="A name or address by which the coordinator is reached; may be given again."),
     ] = None,
     agent: Annotated[list[str] | None, typer.Option(help="A client's name; may be given again.")] = None,
-    operator_key: Annotated[bool, typer.Option("--operator-key", help="Make an operator's key as well.")] = False,
+    operator_key: Annotated[bool, typer.Option("--operator-key", help="Create an operator's key as well.")] = False,
     days: Annotated[int, typer.Option(help="Days that the certificates are good for.", min=1, max=CA_DAYS)] = 365,
 ) -> None:
-    """Make a CA, the coordinator's certificate (--host), the agents' ones (--agent), an operator's key.
+    """Create a CA, the coordinator's certificate (--host), agents' certificates (--agent), an operator's key.
 
-    A CA that lies in the folder already signs further certificates. Files that exist are never written over: to renew a
-    certificate, remove its two files first. Keep `ca.key` to yourself; an agent needs `ca.pem` and its own two files.
+    If the folder has a CA already, that CA signs the new certificates. Existing files are never overwritten: to renew a
+    certificate, remove its two files first. Keep `ca.key` to yourself. An agent needs `ca.pem` and the two files that
+    bear its name.
     """
     if not (host or agent or operator_key):
-        fail("nothing to make: name --host for the coordinator, --agent for an agent, or say --operator-key")
+        fail("there is nothing to create: give --host for the coordinator, --agent for an agent, or --operator-key")
     for name in agent or ():
         _check_client(name)
     if any(not name.strip() for name in host or ()):
@@ -67,7 +68,7 @@ def certs(
 
 
 def _check_client(name: str) -> None:
-    """A name that no coordinator would take ends the command."""
+    """Ends the command if a coordinator would refuse the name."""
     from coordinator.engine.agents import check_name
     from coordinator.state.errors import InvalidAgent
 
@@ -78,7 +79,7 @@ def _check_client(name: str) -> None:
 
 
 def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
-    """The CA in the folder, made when there is none."""
+    """The CA in the folder. Creates a CA where there is none."""
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -179,8 +180,8 @@ def _write(stem: Path, certificate: x509.Certificate, key: EllipticCurvePrivateK
     pem = key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption())
     final = stem.with_name(f"{stem.name}.pem")
     if final.exists():
-        fail(f"{final} exists already: remove it and its key first, if it is to be made anew")
-    # The certificate last: what is there without it was interrupted, and is made again.
+        fail(f"{final} exists already; remove it and its key first, if it is to be renewed")
+    # The certificate comes last: a key without a certificate was interrupted, and is overwritten.
     for suffix, content in (("key", pem), ("pem", certificate.public_bytes(to.Encoding.PEM))):
         path = stem.with_name(f"{stem.name}.{suffix}")
         try:

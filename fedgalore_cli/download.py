@@ -1,4 +1,4 @@
-"""A model's or an adapter's tar from the coordinator into a folder, trusting nothing in it."""
+"""Unpacks the tar of a model or an adapter from the coordinator. Nothing in the tar is trusted."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fedgalore.process import durable
 
 
 class UnsafeArchive(ValueError):
-    """A tar with something else in it than plain files of one folder."""
+    """A tar that holds anything but plain files of a single folder."""
 
 
 def unpack(chunks: Iterator[bytes], to: Path) -> None:
-    """Writes the files of a streamed tar into the folder `to`; its one top folder is left out.
+    """Writes the files of a streamed tar into the folder `to`, without the tar's top folder.
 
-    `to` appears complete or not at all.
+    `to` appears whole or not at all.
 
     Raises:
         FileExistsError: `to` exists and is not an empty folder.
-        UnsafeArchive: a link, a device, or a path that leaves the folder; or the tar is cut off.
+        UnsafeArchive: the tar holds a link, a device or a path that leaves the folder, or it is cut off.
         OSError: the disk refuses.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
@@ -54,11 +54,11 @@ def _unpack(chunks: Iterator[bytes], folder: Path) -> None:
 
 
 class _Reader:
-    """What tarfile needs of a file, on top of chunks."""
+    """The part of a file object that tarfile needs, over chunks of bytes."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._rest = memoryview(b"")  # cut without copying: tarfile asks for small pieces of large chunks
+        self._rest = memoryview(b"")  # a view, because tarfile asks for small pieces of large chunks
 
     def read(self, size: int) -> bytes:
         parts, missing = [], size

@@ -1,4 +1,4 @@
-"""Secrets that are shown once: printed, or written to a file that only its owner reads."""
+"""Secrets that are shown once: printed, or written to a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Out = Annotated[
 
 @contextlib.contextmanager
 def new(path: Path) -> Iterator[BinaryIO]:
-    """A new file that its owner alone reads, open before there is a secret to put into it; failing ends the command.
+    """A new file that only its owner can read, opened before the secret exists. If that fails, the command ends.
 
-    The secret is on the disk when the block has been left: nobody could show it a second time.
+    The secret survives a power cut once the block has been left, because nobody can show it a second time.
     """
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(durable.new_file_survives_power_cut(path, durable.SECRET))
         except FileExistsError:
-            fail(f"{path} exists already: name another file, or remove it")
+            fail(f"{path} exists already; name another file, or remove it")
         except OSError as error:
             fail(f"{path} cannot be written ({error})")
         yield file
@@ -37,7 +37,10 @@ def new(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def teller(out: Path | None) -> Iterator[Callable[[str, str], None]]:
-    """Hands out a new secret with what it is, which goes to stderr, so that a pipe gets the secret alone."""
+    """Yields a function that shows a secret and its description. The description goes to stderr, the secret to `out`.
+
+    Without `out` the secret goes to stdout, so that a pipe gets the secret alone.
+    """
     if out is None:
         yield _print
         return

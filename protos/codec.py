@@ -1,9 +1,9 @@
-"""Tensors on disk: safetensors files read and written without ever holding one whole.
+"""Tensors on disk: safetensors files, read and written without holding a whole file in memory.
 
-A file is 8 bytes of little-endian header length `n`, `n` bytes of JSON, then the tensors' bytes. This reader is
-stricter than the format: tensors must cover the data without gap, overlap or rest, so a file has one meaning only;
-dtypes are those of `fedgalore.spec.plan.DTYPE_BYTES`; data starts at a multiple of 8, and every tensor at a multiple of
-its items' size, so that arrays map aligned.
+A file is 8 bytes of little-endian header length `n`, `n` bytes of JSON, then the tensors' bytes. This codec is stricter
+than the format. Tensors must cover the data without gap, overlap or rest, so that a file has a single meaning. Dtypes
+are those of `fedgalore.spec.plan.DTYPE_BYTES`. The data starts at a multiple of 8, and every tensor at a multiple of
+its items' size, so that arrays are aligned in a memory map.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Floats = Float32 | npt.NDArray[np.float16]
 
 
 class CodecError(ValueError):
-    """A file, or bytes of one, that this codec refuses; the message says what is wrong with which tensor."""
+    """A file, or bytes of a file, that this codec refuses. The message says what is wrong with which tensor."""
 
 
 class Entry(NamedTuple):
-    """Where a tensor lies: bytes `start` to `stop` of the file's data section."""
+    """A tensor's place: bytes `start` to `stop` of the file's data section."""
 
     spec: TensorSpec
     start: int
@@ -83,7 +83,10 @@ def read_header(file: RangeReader) -> Header:
 
 
 def parse_header(data: bytes) -> Header:
-    """The header in a file's first bytes, which may be more; the caller compares `Header.size_bytes` with the file's.
+    """The header in the first bytes of a file. The caller compares `Header.size_bytes` with the file's size.
+
+    Args:
+        data: at least the whole header.
 
     Raises:
         CodecError: not the start of a file that this codec reads.
@@ -150,7 +153,11 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def encode_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> bytes:
-    """Length field and JSON of a file whose tensors lie in the order of `specs`; canonical: same input, same bytes."""
+    """Length field and JSON of a file whose tensors lie in the order of `specs`. The same input gives the same bytes.
+
+    Raises:
+        CodecError: the header is longer than `MAX_HEADER_BYTES`.
+    """
     document: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
     for name, spec in specs.items():
@@ -165,17 +172,18 @@ def encode_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) 
 
 
 class SafetensorsWriter:
-    """Writes one file tensor by tensor, in any order; a context manager.
+    """Writes a file tensor by tensor, in any order; a context manager.
 
-    On leaving, every tensor must have been written exactly once; otherwise, or when the block raises, the file is
-    removed. Plain writes, not a map: a full disk is then an `OSError` here and not a signal that ends the process.
+    When the block ends, every tensor must have been written exactly once. Otherwise, or when the block raises, the file
+    is deleted. The file is written, not mapped, so that a full disk is an `OSError` and not a signal that ends the
+    process.
     """
 
     def __init__(self, path: Path, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> None:
-        """Nothing is written yet.
+        """Writes nothing yet.
 
         Raises:
-            CodecError: the header these tensors need is one that the reader would refuse.
+            CodecError: the reader would refuse the header of these tensors.
         """
         self._path = path
         encoded = encode_header(specs, metadata)
@@ -190,14 +198,15 @@ class SafetensorsWriter:
         return self
 
     def write(self, name: str, array: Floats) -> None:
-        """Puts one tensor at its place.
+        """Writes a tensor at its place.
 
         Raises:
-            CodecError: unknown or written already, or not of the dtype and shape announced.
+            CodecError: the tensor is unknown, written already, or not of the announced dtype and shape.
             OSError: the disk refuses.
+            RuntimeError: the writer's block has not begun.
         """
         if self._file is None:
-            raise RuntimeError("write() outside of the writer's with block")
+            raise RuntimeError("write() was called before the writer's block began")
         if name not in self._missing:
             raise CodecError(
                 f"tensor {name!r} is {'written already' if name in self._header.tensors else 'not in the header'}"
@@ -224,12 +233,12 @@ class SafetensorsWriter:
 
 
 class TensorFile:
-    """A file's tensors as views into one memory map: pages are read when an array is."""
+    """A file's tensors as views into a memory map. A page is read when a value in it is."""
 
     def __init__(self, path: Path) -> None:
         with FileRanges(path) as file:
             self.header = read_header(file)
-        # Copy-on-write: torch.from_numpy takes such an array without complaint, and the file still never changes.
+        # Copy-on-write: torch.from_numpy accepts such an array without a warning, and the file never changes.
         self._map = np.memmap(path, dtype=np.uint8, mode="c")
 
     @property
@@ -241,7 +250,7 @@ class TensorFile:
         return tuple(self.header.tensors)
 
     def tensor(self, name: str) -> Floats:
-        """A view into the map; it keeps the map alive.
+        """The tensor as a view into the map, which keeps the map alive.
 
         Raises:
             CodecError: the file has no such tensor.

@@ -1,8 +1,8 @@
-"""What a job taught a model, as a PEFT LoRA adapter in a tar: a folder that `peft.PeftModel.from_pretrained` loads.
+"""The change that a job trained, as a PEFT LoRA adapter in a tar: a folder for `peft.PeftModel.from_pretrained`.
 
-Of every trained matrix the change since version 0 goes along as its best approximation of the rank asked for, computed
-while it is sent: one matrix at a time, from memory maps. Ranks and shapes are known before, so the tar's size is, too.
-What goes along whole, and what PEFT is told: `coordinator.models.peft_adapter`.
+The adapter holds, of every trained matrix, the best approximation of the requested rank of its change since version 0.
+It is computed matrix by matrix from memory maps, while the tar is sent. Ranks and shapes are known before, and so is
+the tar's size. `coordinator.models.peft_adapter` says which modules are sent whole, and writes PEFT's configuration.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ DEFAULT_RANK = 16
 
 @dataclass
 class _Shares:
-    """Squared norms of the changes, and of what is kept of them, by matrix; filled while an archive is read."""
+    """Squared norms of the changes and of their approximations, by matrix. Filled while the archive is read."""
 
     total: dict[str, float] = field(default_factory=dict)
     kept: dict[str, float] = field(default_factory=dict)
 
     def of(self, names: list[str]) -> float:
-        """Share of the change's energy that the adapter keeps; 1 where nothing has changed."""
+        """Share of the changes' energy that the adapter keeps; 1 where nothing has changed."""
         total = sum(self.total.get(name, 0.0) for name in names)
-        # Six digits: written as text it has a known greatest length.
+        # Six digits, so that the longest text of a share is known.
         return round(min(1.0, sum(self.kept.get(name, 0.0) for name in names) / total), 6) if total else 1.0
 
 
 @dataclass(frozen=True)
 class _Adapter:
-    """`lora_A` and `lora_B` of one matrix, as the bytes of a checkpoint; computed when they are read."""
+    """`lora_A` and `lora_B` of a matrix, as the bytes of a checkpoint. They are computed when they are read."""
 
     target: Target
     rank: int
@@ -90,9 +90,9 @@ class _Mapped:
 
 @dataclass(frozen=True)
 class _Card:
-    """`fedgalore.json`, of a size known before the shares that it tells are: the text ends in spaces."""
+    """`fedgalore.json`. Its size is known before the shares in it are, because its text is padded with spaces."""
 
-    told: Mapping[str, Any]
+    card: Mapping[str, Any]
     adapters: list[_Adapter]
     shares: _Shares
 
@@ -104,7 +104,7 @@ class _Card:
         yield self._text(None).ljust(self.size_bytes)
 
     def _text(self, share: float | None) -> bytes:
-        """`share`: stands for all of them; None: those measured."""
+        """`share` stands in for every share; None means the measured shares."""
         names = [adapter.target.name for adapter in self.adapters]
         matrices = {
             adapter.target.name: {
@@ -114,13 +114,13 @@ class _Card:
             for adapter in self.adapters
         }
         whole = self.shares.of(names) if share is None else share
-        return json.dumps({**self.told, "energy_kept": whole, "matrices": matrices}, indent=2).encode() + b"\n"
+        return json.dumps({**self.card, "energy_kept": whole, "matrices": matrices}, indent=2).encode() + b"\n"
 
 
 class AdapterArchive(Archive):
-    """The tar of one version of a job's model as an adapter: its size, and its bytes chunk by chunk.
+    """The tar of a version of a job's model as an adapter: its size, and its bytes chunk by chunk.
 
-    Between two chunks a matrix may be decomposed: seconds for the largest ones.
+    A matrix may be decomposed between two chunks, which takes seconds for a large matrix.
     """
 
     def __init__(
@@ -129,12 +129,13 @@ class AdapterArchive(Archive):
         """Reads headers, and a few values of each tensor.
 
         Args:
-            rank: at least 1; a matrix whose smaller side is less gets that rank, with which nothing is lost.
-            evaluation: what is known of the full model's quality, put into `fedgalore.json`.
+            rank: at least 1. A matrix whose smaller side is less than `rank` gets that side as its rank, by which
+                nothing is lost.
+            evaluation: what clients measured of the full model; goes into `fedgalore.json`.
 
         Raises:
             NotReady: the job has no model yet.
-            BlobNotFound: a file of the version or of the base model is gone from the store.
+            BlobNotFound: the store lacks a file of the version or of the base model.
             NoAdapter: PEFT has no place for what this job trains.
             ArchiveError: the stored files do not fit together.
         """
@@ -157,13 +158,17 @@ class AdapterArchive(Archive):
         shares = _Shares()
         adapters = [
             _Adapter(
-                one, min(rank, one.d), first[one.name], trained.tensor(one.name).astype(np.float32, copy=False), shares
+                target,
+                min(rank, target.d),
+                first[target.name],
+                trained.tensor(target.name).astype(np.float32, copy=False),
+                shares,
             )
-            for one in plan.targets
-            if not is_below(module_of(one.name), whole)
+            for target in plan.targets
+            if not is_below(module_of(target.name), whole)
         ]
         if not adapters:
-            raise NoAdapter("all that this job trains is new to the base model; download the whole model instead")
+            raise NoAdapter("all weights that this job trains are new to the base model; download the whole model")
         saved = {name: tensor for name, tensor in first.items() if is_below(module_of(name), whole)}
         header = _header(adapters, saved)
         bodies = [
@@ -171,19 +176,19 @@ class AdapterArchive(Archive):
             for name, tensor in saved.items()
         ]
 
-        config = adapter_config(job.parsed, {one.target: one.rank for one in adapters}, rank, named)
+        config = adapter_config(job.parsed, {adapter.target: adapter.rank for adapter in adapters}, rank, named)
         self._add("adapter_config.json", Held(json.dumps(config, indent=2).encode() + b"\n"))
         self._add("README.md", Held(readme(job.parsed, version, rank).encode()))
         for name, blob in job.prepared.export:  # the configuration with the labels, the tokenizer or image processor
             if not name.endswith((".safetensors", ".safetensors.index.json")):
                 self._add(name, Piece(self._open(blobs, blob.sha256), 0, blob.size_bytes))
         self._add("adapter_model.safetensors", Held(header), *adapters, *bodies)
-        told = card(job, version) | {"rank": rank, "evaluation_of_the_full_model": evaluation}
-        self._add(CARD, _Card(told, adapters, shares))  # last: only then it is known what was kept
+        facts = card(job, version) | {"rank": rank, "evaluation_of_the_full_model": evaluation}
+        self._add(CARD, _Card(facts, adapters, shares))  # last, because the shares are measured by then
 
 
 def _header(adapters: list[_Adapter], saved: Mapping[str, StoredTensor]) -> bytes:
-    """Length field and JSON of the adapter's file: first the factors, then what is saved whole."""
+    """Length field and JSON of the adapter's file: first the factors, then the tensors that are saved whole."""
     shapes = {name: shape for adapter in adapters for name, shape in adapter.shapes.items()}
     entries = [(name, "F32", shape, 4 * prod(shape)) for name, shape in shapes.items()]
     entries += [(name, tensor.dtype, tensor.shape, tensor.data.nbytes) for name, tensor in saved.items()]

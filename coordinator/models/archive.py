@@ -1,7 +1,6 @@
-"""Folders as tars, streamed: their size is known before the first byte, and no file of them is ever held in memory.
+"""Folders as tars, streamed. The size of a tar is known before its first byte; no file of it is held in memory.
 
-The blobs that an archive reads are opened at the start: what is superseded and collected meanwhile is still sent to the
-end.
+An archive opens its blobs at the start, so that it is complete also if a sweep deletes them while it is sent.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class ArchiveError(RuntimeError):
 
 
 class Part(Protocol):
-    """Some bytes of a file; how many is known before they are."""
+    """Some bytes of a file, of which the number is known before the bytes are."""
 
     @property
     def size_bytes(self) -> int: ...
@@ -39,7 +38,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes at hand."""
+    """Bytes in memory."""
 
     data: bytes
 
@@ -71,7 +70,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive: its parts in their order."""
+    """A file of an archive: its parts in their order."""
 
     name: str
     parts: tuple[Part, ...]
@@ -82,16 +81,16 @@ class Member:
 
 
 class Archive:
-    """The tar of a folder that belongs to one version of a job's model: its size, and its bytes chunk by chunk."""
+    """The tar of a folder that belongs to a version of a job's model: its size, and its bytes chunk by chunk."""
 
     def __init__(self, job: Job, file_name: str) -> None:
-        """An empty one, to be filled by `_add`."""
+        """An empty archive, to be filled by `_add`."""
         self.file_name = file_name
         self._folder = job.parsed.name
         self._mtime = int(job.created_at)
         self._members: list[Member] = []
         self._opened = ExitStack()
-        # Whoever streams it may go away before the first byte, so the blobs are closed with the archive.
+        # A reader may go away before the first byte, so the blobs are closed when the archive is collected.
         weakref.finalize(self, self._opened.close)
 
     @property
@@ -100,7 +99,12 @@ class Archive:
         return sum(BLOCK + _padded(member.size_bytes) for member in self._members) + BLOCK + 2 * BLOCK
 
     def __iter__(self) -> Iterator[bytes]:
-        """The tar's bytes; blocks on the disk."""
+        """The tar's bytes. Blocks on the disk.
+
+        Raises:
+            ArchiveError: a blob ended early.
+            OSError: a blob cannot be read.
+        """
         yield self._head(self._folder, 0, tarfile.DIRTYPE, 0o755)
         for member in self._members:
             size = member.size_bytes
@@ -121,7 +125,7 @@ class Archive:
         """The blob, open as long as this archive lives.
 
         Raises:
-            BlobNotFound: it is gone from the store.
+            BlobNotFound: the store lacks it.
         """
         blob = blobs.open(sha256)
         self._opened.callback(blob.close)
@@ -135,7 +139,7 @@ class Archive:
 
 
 def card(job: Job, version: ModelVersion) -> dict[str, Any]:
-    """What `fedgalore.json` tells of the version in every archive."""
+    """The facts about the version that `fedgalore.json` holds in every archive."""
     spec = job.parsed
     return {
         "job": job.id,

@@ -1,8 +1,8 @@
 """Blobs that hold tensors: read by their headers, or mapped into memory.
 
-Two kinds. What agents and our aggregator write goes by `protos.codec`, which is strict. A model's files are safetensors
-of any dtypes, as transformers reads and writes them: our aggregator wrote them, or transformers has loaded them there,
-so they are trusted.
+There are two kinds. Files that agents and the aggregator write follow `protos.codec`, which is strict. A model's files
+are safetensors of any dtypes, as transformers reads and writes them. They are trusted, because the aggregator wrote
+them, or transformers loaded them there.
 """
 
 from __future__ import annotations
@@ -90,11 +90,11 @@ def map_checkpoint(path: Path) -> dict[str, StoredTensor]:
 
 
 def map_model(blobs: BlobStore, files: Iterable[tuple[str, BlobRef]]) -> dict[str, StoredTensor]:
-    """The tensors of a model by name, which may lie in several of its files, in memory maps.
+    """The tensors of a model by name, in memory maps. They may lie in several of the model's files.
 
     Raises:
-        BlobNotFound: one of the files is not in the store.
-        OSError: one of them cannot be read.
+        BlobNotFound: the store lacks a file of the model.
+        OSError: a file cannot be read.
     """
     tensors: dict[str, StoredTensor] = {}
     for name, blob in files:
@@ -108,9 +108,9 @@ def map_tensors(blobs: BlobStore, sha256: str) -> TensorFile:
     """A file of `protos.codec` in a memory map, which stays readable when the blob is swept.
 
     Raises:
-        BlobNotFound: not in the store.
-        CodecError: not a file that the codec reads.
-        OSError: it cannot be read.
+        BlobNotFound: the store lacks the blob.
+        CodecError: the blob is not a file that the codec reads.
+        OSError: the blob cannot be read.
     """
     with blobs.on_disk(sha256) as path:
         return open_update(path)

@@ -1,8 +1,9 @@
-"""The best approximation of a matrix by one of low rank, in numpy: the doors do without torch.
+"""The best low-rank approximation of a matrix, in numpy, because the doors do without torch.
 
-Small matrices go through the eigenvectors of `X X^T`; large ones through block Krylov iteration (Musco and Musco 2015,
-arXiv 1504.05477), whose space of 8 blocks holds the leading directions also where singular values fall slowly. On one
-core, at rank 16: 0.1 s for 384 x 1536 either way; 4 s against 72 s for 4096 x 11008, and within 1e-8 of the best.
+A small matrix is decomposed by the eigenvectors of `X X^T`, a large matrix by block Krylov iteration (Musco and Musco
+2015, arXiv 1504.05477), whose space of 8 blocks holds the leading directions also where singular values fall slowly. On
+a single core, at rank 16: 0.1 s for 384 x 1536 either way; 4 s instead of 72 s for 4096 x 11008, with an error within
+1e-8 of the least.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 def low_rank(matrix: Float32, rank: int) -> tuple[Float32, Float32, float]:
-    """Truncated singular value decomposition; the same input gives the same factors.
+    """Truncated singular value decomposition. The same input gives the same factors.
 
     Args:
         matrix: `(m, n)` float32, finite.
@@ -53,7 +54,7 @@ def _leading(x: Float32, rank: int) -> tuple[Float64, Float64]:
 
 
 def _krylov(x: Float32, width: int) -> Float32:
-    """Orthonormal basis `(d, BLOCKS * width)` of what `x x^T`, applied again and again, makes of random columns."""
+    """Orthonormal basis `(d, BLOCKS * width)` of the images of random columns under powers of `x x^T`."""
     start = np.random.default_rng(0).standard_normal((x.shape[1], width), np.float32)
     blocks: list[Float32] = [np.linalg.qr(x @ start).Q]
     while len(blocks) < BLOCKS:

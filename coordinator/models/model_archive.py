@@ -1,7 +1,7 @@
-"""A model version as a tar, streamed: a folder that `from_pretrained` loads, never held in memory.
+"""A model version as a tar, streamed: a folder that `from_pretrained` loads. It is never held in memory.
 
-The folder is the model as `save_pretrained` wrote it at version 0, with the trained tensors' bytes replaced by those of
-the weights file of the version asked for. Offsets do not change, so the size is known before the first byte is read.
+The folder is the model as `save_pretrained` wrote it at version 0. The bytes of trained tensors are replaced by those
+of the requested version's weights file. Offsets do not change, so that the tar's size is known before its first byte.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from protos.codec import Header, read_header
 
 
 class ModelArchive(Archive):
-    """The tar of one version of a job's model: its size, and its bytes chunk by chunk."""
+    """The tar of a version of a job's model: its size, and its bytes chunk by chunk."""
 
     def __init__(self, job: Job, version: ModelVersion, evaluation: dict[str, Any] | None, blobs: BlobStore) -> None:
         """Reads headers only.
 
         Args:
-            evaluation: what is known of the version's quality, put into `fedgalore.json`.
+            evaluation: what clients measured of the version; goes into `fedgalore.json`.
 
         Raises:
             NotReady: the job has no model yet.
-            BlobNotFound: a file of the version is gone from the store.
-            ArchiveError: a trained tensor has no place in the template.
+            BlobNotFound: the store lacks a file of the version.
+            ArchiveError: a trained tensor has no place in the template, or another shape or dtype there.
         """
         if job.prepared is None:
             raise NotReady(f"job {job.id} is {job.status}: its model is not prepared yet; ask again once it runs")
@@ -42,7 +42,7 @@ class ModelArchive(Archive):
         self._add(CARD, Held(text.encode() + b"\n"))
         trained = self._open(blobs, version.weights.sha256)
         weights = read_header(trained)
-        # Other tensors of the weights file, such as adapters that go on from round to round, are no part of the model.
+        # Other tensors of the weights file, such as adapters that go on from round to round, are not in the model.
         missing = set(TrainingPlan.from_dict(job.prepared.plan).weights())
         for name, blob in job.prepared.export:
             template = Piece(self._open(blobs, blob.sha256), 0, blob.size_bytes)
@@ -55,7 +55,7 @@ class ModelArchive(Archive):
 
 
 def _patched(template: Piece, trained: RangeReader, weights: Header, missing: set[str]) -> Iterator[Piece]:
-    """The template's bytes, with the tensors of `missing` taken from the weights; takes their names off it.
+    """The template's bytes, with its tensors of `missing` taken from the weights. Removes their names from `missing`.
 
     Args:
         template: a whole file of the model.

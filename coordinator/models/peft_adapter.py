@@ -1,8 +1,8 @@
-"""What PEFT wants to know of a job's LoRA adapter: which modules go along whole, its configuration, its README.
+"""What PEFT needs of a job's LoRA adapter: the modules that are saved whole, the configuration, a README.
 
-Modules that no change of low rank describes go along whole, by PEFT's `modules_to_save`: the head, and what is not in
-the base model's files. A user's `from_pretrained(base)` would draw such weights anew (a pooler, say), other ones than
-this job has drawn.
+A module that a change of low rank cannot describe is saved whole, by PEFT's `modules_to_save`. These are the head, and
+modules that the base model's files lack, such as a pooler: a user's `from_pretrained(base)` would draw other weights
+for them than this job has drawn.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from coordinator.state.job import ModelVersion
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Target, TrainingPlan
 
-SAMPLES = 256  # values by which a tensor is known again in other files
-# PEFT has no task for images; without one its model passes on whatever it is called with.
+SAMPLES = 256  # values by which a tensor is recognised in other files
+# PEFT has no task type for images. Without a task type its model passes all arguments on.
 TASK_TYPES = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM", "image-classification": None}
 AUTO_CLASSES = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "causal-lm": "AutoModelForCausalLM",
     "image-classification": "AutoModelForImageClassification",
 }
-PEFTS_OWN = {"SEQ_CLS": ("classifier", "score")}  # what PEFT adds to `modules_to_save` by itself
+ADDED_BY_PEFT = {"SEQ_CLS": ("classifier", "score")}  # to `modules_to_save`
 
 
 def modules_to_save(
@@ -33,47 +33,50 @@ def modules_to_save(
 ) -> list[str]:
     """Names for `modules_to_save`: the parts of the head, and modules with weights that the base model's files lack.
 
-    Names in the two may differ by prefixes and by a library's version, so a weight is known by its shape and values.
+    A weight is recognised by its shape and values, because names differ by prefixes and by versions of transformers.
 
     Raises:
-        NoAdapter: such a weight is in no module.
+        NoAdapter: such a weight belongs to no module.
     """
     head = {item.name for item in plan.dense}
     known = {_sample(tensor) for tensor in base.values()}
     new = {name for name, tensor in first.items() if name not in head and _sample(tensor) not in {*known, None}}
     if loose := sorted(name for name in head | new if "." not in name):
         raise NoAdapter(
-            f"{', '.join(loose)} belongs to no module of the model, so that PEFT cannot carry it; "
-            "download the whole model instead"
+            f"{', '.join(loose)} belongs to no module of the model, so that PEFT has no place for it; "
+            "download the whole model"
         )
     modules = {name.partition(".")[0] for name in head} | {module_of(name) for name in new}
     return sorted(name for name in modules if not is_below(module_of(name), modules))
 
 
 def saved_modules(spec: JobSpec, named: list[str], tensors: Mapping[str, StoredTensor]) -> set[str]:
-    """The modules that PEFT takes `named` to mean, which are all whose path ends so; it wants every one's weights."""
-    ends = (*named, *PEFTS_OWN.get(TASK_TYPES[spec.model.task] or "", ()))
+    """The modules whose path ends in a name of `named`: PEFT takes all of them, and needs the weights of each."""
+    ends = (*named, *ADDED_BY_PEFT.get(TASK_TYPES[spec.model.task] or "", ()))
     modules = {module_of(name) for name in tensors}
-    modules |= {".".join(parts[:end]) for parts in (one.split(".") for one in modules) for end in range(1, len(parts))}
+    modules |= {
+        ".".join(parts[:end]) for parts in (module.split(".") for module in modules) for end in range(1, len(parts))
+    }
     return {module for module in modules if module.endswith(ends)}
 
 
 def adapter_config(spec: JobSpec, ranks: Mapping[Target, int], rank: int, named: list[str]) -> dict[str, Any]:
-    """`adapter_config.json` as PEFT reads it. Each alpha equals its rank: the factors go in as they are.
+    """`adapter_config.json` as PEFT reads it. Each alpha equals its rank, so that PEFT does not scale the factors.
 
     Args:
-        ranks: of the matrices that have factors; `rank` is the one asked for.
-        named: what `modules_to_save` found.
+        ranks: of the matrices that have factors.
+        rank: the requested rank.
+        named: result of `modules_to_save`.
     """
-    own_rank = {module_of(target.name): own for target, own in ranks.items() if own != rank}
+    other_ranks = {module_of(target.name): used for target, used in ranks.items() if used != rank}
     return {
         "peft_type": "LORA",
         "task_type": TASK_TYPES[spec.model.task],
         "base_model_name_or_path": spec.model.source,
         "r": rank,
         "lora_alpha": rank,
-        "rank_pattern": own_rank,
-        "alpha_pattern": own_rank,
+        "rank_pattern": other_ranks,
+        "alpha_pattern": other_ranks,
         "target_modules": [module_of(target.name) for target in ranks],
         "modules_to_save": named or None,
         "fan_in_fan_out": any(target.fan_in_fan_out for target in ranks),
@@ -105,19 +108,19 @@ model = PeftModel.from_pretrained(model, adapter)
 
 
 def module_of(name: str) -> str:
-    """The module that owns a weight; empty for a weight of the model itself."""
+    """The module of a weight; empty for a weight of the model itself."""
     return name.rpartition(".")[0]
 
 
 def is_below(module: str, modules: set[str]) -> bool:
-    """Whether one of `modules` is, or holds, this one."""
-    return any(module == one or module.startswith(f"{one}.") for one in modules)
+    """Whether `module` is, or lies in, any of `modules`."""
+    return any(module == outer or module.startswith(f"{outer}.") for outer in modules)
 
 
 def _sample(tensor: StoredTensor) -> tuple[tuple[int, ...], bytes] | None:
-    """What tells one weight from another, whatever their dtypes: shape and some values from the middle.
+    """Shape and some values from the middle, by which a weight is recognised whatever its dtype.
 
-    None for a buffer of whole numbers, which is never drawn.
+    None for a buffer of whole numbers, which is never drawn at random.
     """
     if not tensor.is_float:
         return None

@@ -1,4 +1,4 @@
-"""Where a job's `model.source` lies: a folder that the coordinator sees, or a model hub's id."""
+"""The model that a job's `model.source` names: a folder that the coordinator sees, or the id of a model on a hub."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from pathlib import Path
 
 from fedgalore.model.folder import SUFFIXES, ModelFolderError, check_links
 
-SECOND_COPIES = ("consolidated*", "*/*")  # of weights that the folder holds already
+SECOND_COPIES = ("consolidated*", "*/*")  # files with weights that other files of the model hold already
 
 
 class SourceError(ValueError):
-    """No model can be had from there; the message says why and what to do."""
+    """The source gives no model. The message says why, and what to do."""
 
 
 def local_folder(source: str) -> Path | None:
-    """The folder, or None for what may be a hub id.
+    """The folder that `source` names; None where `source` may be a hub id.
 
     Raises:
-        SourceError: a path where no model folder is, or a folder with links to files elsewhere.
+        SourceError: `source` is a path without a model's folder, or the folder has links to files elsewhere.
     """
     try:
         folder = Path(source).expanduser()
@@ -28,18 +28,21 @@ def local_folder(source: str) -> Path | None:
             return folder
     except ModelFolderError as error:
         raise SourceError(str(error)) from error
-    except (OSError, RuntimeError) as error:  # too long a name, a folder that is closed to us, an unknown ~user
-        raise SourceError(f"{source} cannot be looked at ({error}); correct the path") from error
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # a name that is too long, a folder without read permission, an unknown ~user
+        raise SourceError(f"{source} cannot be read ({error}); correct the path") from error
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise SourceError(f"the coordinator sees no folder {source}; give the path as the coordinator sees it")
+        raise SourceError(f"the coordinator has no folder {source}; give the path as the coordinator sees it")
     return None
 
 
 def fetched_folder(source: str) -> Path:
-    """The folder, downloaded from the hub if it is none yet; blocks.
+    """The model's folder, downloaded from the hub unless `source` is a folder. Blocks.
 
     Raises:
-        SourceError: neither a folder nor to be had from the hub.
+        SourceError: `source` is no folder, and the hub does not give the model.
     """
     if (folder := local_folder(source)) is not None:
         return folder
@@ -51,6 +54,6 @@ def fetched_folder(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=patterns, ignore_patterns=list(SECOND_COPIES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SourceError(
-            f"{source} is no folder here and could not be fetched from the hub ({type(error).__name__}); "
+            f"{source} is no folder here, and it could not be fetched from the hub ({type(error).__name__}); "
             "place the model on the coordinator and give its folder, or let the coordinator reach the hub"
         ) from error

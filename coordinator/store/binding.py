@@ -1,7 +1,8 @@
 """Whether the state store and the blob directory belong together.
 
-A blob is garbage when no job names it, so a wrong, emptied or mixed-up Redis would make garbage of every trained model.
-Therefore both sides carry one random id, made when both are new, and nothing is deleted unless the two are equal.
+A blob is garbage when no job names it. With the wrong Redis, or an emptied one, every trained model would be garbage.
+Therefore both sides carry a random id, which is drawn when both are new, and no blob is deleted unless the two ids are
+equal.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class NotBound(RuntimeError):
 
 @dataclass(frozen=True)
 class Bound:
-    """They belong together. `warning`: what is odd about it, if anything."""
+    """State and blobs belong together. `warning`: what an operator should know about it; None if all is well."""
 
     store_id: str
     warning: str | None
@@ -34,23 +35,23 @@ class Binding:
         self._store = store
         self._blobs = blobs
         self._warning: str | None = None
-        self._turn = asyncio.Lock()  # a second look must not take a first one's half-made bond for an old one
+        self._turn = asyncio.Lock()  # a second check must not take the unfinished bond of the first for an old bond
 
     async def check(self) -> Bound:
-        """Looks at both sides anew, and binds blobs that are bound to nothing yet.
+        """Reads the ids of both sides, and binds blobs that are not bound yet.
 
         Raises:
             NotBound: the blobs belong to another state store.
-            StateUnavailable, OSError: one side does not answer.
+            StateUnavailable, OSError: the state store or the blob store does not answer.
         """
         async with self._turn:
             return await self._check()
 
     async def must_hold(self) -> None:
-        """As `check`, for whoever would wait until the right state store is there.
+        """As `check`, for callers that wait until the right state store is there.
 
         Raises:
-            StateUnavailable
+            StateUnavailable: the two do not belong together, or cannot be read.
         """
         try:
             await self.check()
@@ -62,14 +63,14 @@ class Binding:
         of_store = await self._store.store_id()
         if of_blobs is None:
             used_before = of_store is not None
-            # The state first: killed in between, the next look finds blobs without an id and goes on here.
+            # The state store gets its id first: after a kill in between, the next check comes here again.
             proposed = of_store or uuid.uuid4().hex
             of_store = await self._store.store_id(proposed) or proposed
             of_blobs = await asyncio.to_thread(self._blobs.bind, of_store)
             if used_before and of_blobs == of_store:
                 self._warning = (
-                    "blob_dir is new, but this Redis has been used with another one: models of earlier jobs are not "
-                    "here. Give the blob_dir that they are in, unless it is lost"
+                    "blob_dir is new, but this Redis has been used with another blob_dir, where the models of earlier "
+                    "jobs are. Give that blob_dir, unless it is lost"
                 )
         if of_blobs != of_store:
             known = f"this Redis has {of_store}" if of_store else "this Redis has none"

@@ -1,9 +1,10 @@
-"""Weights, updates and model files, outside Redis: each file is named by its content.
+"""Weights, updates and model files are kept outside Redis. Each file is a blob, named by the hash of its content.
 
-What the coordinator asks of a place for them. A directory fulfils it, see `coordinator.store.directory_blob_store`; a
-bucket can, for nobody asks where a file lies. Who has to map a file says so: `on_disk`.
+`BlobStore` is what the coordinator asks of a place for blobs. `coordinator.store.directory_blob_store` keeps them in a
+directory. A bucket can keep them as well, because no caller asks where a blob lies; a caller that has to map a file
+into memory asks for it by `on_disk`.
 
-All calls block; asyncio code runs them in threads.
+All calls block. Asyncio code runs them in threads.
 """
 
 from __future__ import annotations
@@ -16,59 +17,61 @@ from typing import Protocol
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.ranges import RangeReader
 
-GRACE_S = 3600.0  # how long a blob that nobody names may wait for its reference to be written
-SPENT_GRACE_S = 120.0  # the same where its reference is known to be over; another one to equal bytes is quick to come
+GRACE_S = 3600.0  # how long a blob without a reference may wait for the reference to be written
+SPENT_GRACE_S = 120.0  # the same for a blob whose reference has ended; a second reference to equal bytes comes quickly
 
 
 class PartialInUse(RuntimeError):
-    """Somebody else has this partial file open, in whichever process, or has just finished or discarded it."""
+    """Another opener, of this process or another, has this partial file, or has just finished or discarded it."""
 
 
 class PartialFile(Protocol):
-    """A file that is being received, open to one opener alone until it is closed; what it has outlives this process."""
+    """A file that is being received. One opener has it until `close`; its bytes outlive the process."""
 
     def received(self) -> Iterator[bytes]:
-        """What has been received, from the first byte on, in blocks; nothing may be appended meanwhile.
+        """The bytes received so far, from the first on, in blocks. Nothing may be appended meanwhile.
 
         Raises:
             OSError: it cannot be read.
         """
 
     def append(self, data: bytes) -> None:
-        """Adds to the end; the bytes outlive this process when it returns.
+        """Adds bytes at the end. They outlive this process when the call returns.
 
         Raises:
-            OSError: they cannot be written; some of them may have been.
+            OSError: the bytes cannot be written; some of them may have been.
             ValueError: the file would grow past the size of its blob; nothing was written.
         """
 
     def on_disk(self) -> AbstractContextManager[Path]:
-        """A file on this machine with what has been received, to read and map.
+        """A file on this machine with the bytes received so far, to read and map.
 
         Raises:
-            FileNotFoundError: it was discarded meanwhile.
+            FileNotFoundError: the partial file was discarded meanwhile.
         """
 
     def adopt(self) -> None:
-        """Makes it the blob that it was opened for; the caller has checked that it is. The partial file is gone.
+        """Turns the file into the blob that it was opened for, whose hash the caller has checked.
+
+        The partial file is gone then, and the blob safe from a power cut.
 
         Raises:
-            FileNotFoundError: it was discarded meanwhile.
+            FileNotFoundError: the partial file was discarded meanwhile.
             OSError: the store cannot be written.
         """
 
     def discard(self) -> None:
-        """Deletes what has been received; close it all the same."""
+        """Deletes the bytes received so far. `close` is still to be called."""
 
     def close(self) -> None:
-        """Lets go of it; somebody else may open it, and goes on where it ends."""
+        """Lets go of the file. The next opener goes on where it ends."""
 
 
 class BlobStore(Protocol):
     """A blob is complete and never changes; several processes may share a store."""
 
     def put_file(self, path: Path, *, move: bool = False) -> BlobRef:
-        """Stores a file's content; safe from a power cut when this returns, and the same whether it was there or not.
+        """Stores a file's content. When the call returns, the blob is safe from a power cut, be it new or not.
 
         Args:
             move: the file itself becomes the blob and is gone from `path`; otherwise it is copied and left alone.
@@ -81,15 +84,15 @@ class BlobStore(Protocol):
         """Stores bytes, as `put_file`."""
 
     def open(self, sha256: str) -> RangeReader:
-        """The blob, to be read in ranges until it is closed, also when it is swept meanwhile.
+        """The blob, to be read in ranges until it is closed, also after a sweep has deleted it.
 
         Raises:
-            BlobNotFound: not in this store, or not a hash.
-            OSError: it cannot be read.
+            BlobNotFound: the blob is not in this store, or `sha256` is no hash.
+            OSError: the blob cannot be read.
         """
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
-        """Up to `length` bytes from `offset` on; none at the end.
+        """Up to `length` bytes from `offset` on; no bytes at the end of the blob.
 
         Raises:
             BlobNotFound, OSError: as `open`.
@@ -98,89 +101,91 @@ class BlobStore(Protocol):
     def on_disk(self, sha256: str) -> AbstractContextManager[Path]:
         """The blob as a file on this machine, to read and map but never to change.
 
-        The path holds until the block ends or the blob is swept; what was mapped by then stays readable.
+        The path is good until the block ends or a sweep deletes the blob. What was mapped before stays readable.
 
         Raises:
-            BlobNotFound: not in this store, or not a hash.
+            BlobNotFound: the blob is not in this store, or `sha256` is no hash.
         """
 
     def exists(self, sha256: str) -> bool:
-        """Whether there is such a blob; what is no hash is none."""
+        """Whether the blob is in this store. False where `sha256` is no hash."""
 
     def holds(self, blob: BlobRef) -> bool:
-        """Whether the blob is there at its size; its content is not read."""
+        """Whether the blob is in this store at its size. Its content is not read."""
 
     def is_sound(self, sha256: str) -> bool:
-        """Reads a blob through; whether it is there and its content is its name's.
+        """Reads a blob through. Whether it is in this store and its content has the hash that names it.
 
         Raises:
-            OSError: it is there and cannot be read.
+            OSError: the blob is there and cannot be read.
         """
 
     def discard_damaged(self, sha256: str) -> bool:
-        """Reads a blob through and deletes it if its content is not its name's; whether it is gone, or was missing.
+        """Reads a blob through and deletes it if its content has another hash than its name. Whether it is missing now.
 
         Raises:
-            OSError: it is there, but can be neither read nor deleted.
+            OSError: the blob is there, but can be neither read nor deleted.
         """
 
     def open_partial(self, key: str, blob: BlobRef) -> PartialFile:
-        """The file of this key, which is to become `blob`, opened where it ends; begun where there is none.
+        """Opens the partial file of this key, which is to become `blob`, or begins it.
 
-        A blob that is held already counts as received, all of it, where nothing else was received under this key.
+        Where nothing was received under this key and the store has the blob, the whole blob counts as received.
 
         Raises:
-            PartialInUse: somebody else has it open.
+            PartialInUse: another opener has the partial file.
             OSError: the store cannot be written.
             ValueError: the key does not start with a letter or digit, or has characters outside `A-Za-z0-9._+-`.
         """
 
     def partial_bytes(self, key: str) -> int | None:
-        """How much was received under this key; None: nothing was begun.
+        """Bytes received under this key; None where no file was begun.
 
         Raises:
             ValueError: as `open_partial`.
         """
 
     def discard_partial(self, key: str) -> None:
-        """Deletes what was received under this key, if anything was, whoever has it open.
+        """Deletes the partial file of this key if there is one, even while an opener has it.
 
         Raises:
             ValueError: as `open_partial`.
         """
 
     def partial_keys(self) -> list[str]:
-        """Keys under which something was received, sorted."""
+        """Keys of all partial files, sorted."""
 
     def scratch_folder(self) -> AbstractContextManager[Path]:
-        """An empty folder on this machine for files that `put_file(move=True)` then takes; gone at the end."""
+        """An empty folder on this machine, for files that `put_file(move=True)` takes. It is deleted at the end."""
 
     def sweep(self, keep: Container[str], spent: Container[str], now: float) -> int:
-        """Deletes blobs whose hash is not in `keep`, and scratch left by killed processes; bytes freed.
+        """Deletes blobs whose hash is not in `keep`, and scratch folders of killed processes. Returns the bytes freed.
+
+        A blob stays for some time after it was put, or put again, because a reference to it may be on its way:
+        `SPENT_GRACE_S` if its hash is in `spent`, else `GRACE_S`.
 
         Args:
-            keep: hashes that are needed, whether spent elsewhere or not.
-            spent: hashes that were named and are over. They stay `SPENT_GRACE_S` after they were put, or put again,
-                all others `GRACE_S`: a reference may be on its way.
+            keep: hashes that are needed, whether they are in `spent` or not.
+            spent: hashes whose reference has ended.
             now: seconds since the epoch.
         """
 
     def store_id(self) -> str | None:
-        """Id of the state store that these blobs belong to; None: they are bound to none yet.
+        """Id of the state store that the blobs belong to; None while they are bound to no state store.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the id cannot be read.
         """
 
     def bind(self, store_id: str) -> str:
-        """Binds the blobs to this state store unless they are bound already; the id that they are bound to.
+        """Binds the blobs to this state store unless they are bound already. Returns the id that they are bound to.
 
         Raises:
             OSError: the store cannot be written.
         """
 
     def check(self) -> None:
-        """Writes, syncs and removes a byte.
+        """Writes, syncs and deletes a byte.
 
         Raises:
             OSError: the store cannot be written.

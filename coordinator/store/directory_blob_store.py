@@ -2,8 +2,8 @@
 
 root/sha256/ab/abcdef...   blobs                } see `fedgalore.process.content_folder`
 root/partial/<key>         files being received }
-root/scratch/              work in progress of whoever fills the store, on the same disk
-root/lock                  taken by who puts (shared) and who sweeps or binds (exclusive)
+root/scratch/              files that are to become blobs, on the same disk, see `coordinator.store.scratch`
+root/lock                  a lock: shared by calls that put a blob, exclusive to a call that sweeps or binds
 root/store-id              id of the state store that names these blobs, see `coordinator.store.binding`
 """
 
@@ -29,13 +29,13 @@ _BLOCK_BYTES = 2**20
 
 
 class DirectoryBlobStore:
-    """`BlobStore` in a directory."""
+    """`BlobStore` in a directory. The protocol's docstrings say what the methods do."""
 
     def __init__(self, root: Path) -> None:
-        """Makes the folders.
+        """Creates the folders.
 
         Raises:
-            OSError: they cannot be made.
+            OSError: a folder cannot be created.
         """
         self._content = ContentFolder(root)
         self._scratch = Scratch(root / "scratch")
@@ -97,7 +97,7 @@ class DirectoryBlobStore:
     def discard_damaged(self, sha256: str) -> bool:
         if self.is_sound(sha256):
             return False
-        with self._locked(fcntl.LOCK_EX):  # else the sound one that just takes its place would go
+        with self._locked(fcntl.LOCK_EX):  # no sound blob may take its place between the look and the deletion
             if self.is_sound(sha256):
                 return False
             self._content.path(sha256).unlink(missing_ok=True)
@@ -106,8 +106,8 @@ class DirectoryBlobStore:
     def open_partial(self, key: str, blob: BlobRef) -> PartialFile:
         path = self._content.partial_path(key)
         if not path.exists() and self.holds(blob):
-            # Under two names for a while; it is complete, so nothing more is written to it. Where a disk knows no hard
-            # links, the file is received again.
+            # One file under two names until it is adopted or discarded. It is complete, so nothing is appended to it.
+            # Where a disk has no hard links, the file is received again.
             with suppress(OSError):
                 path.hardlink_to(self._content.path(blob.sha256))
         return DirectoryPartialFile(path, blob, self._adopt)
@@ -133,7 +133,7 @@ class DirectoryBlobStore:
             if blob.name in keep:
                 continue
             grace_s = SPENT_GRACE_S if blob.name in spent else GRACE_S
-            with suppress(FileNotFoundError), self._locked(fcntl.LOCK_EX):  # another coordinator may sweep as well
+            with suppress(FileNotFoundError), self._locked(fcntl.LOCK_EX):  # another coordinator may sweep, too
                 status = blob.stat()
                 if now - status.st_mtime > grace_s:
                     blob.unlink()
@@ -167,7 +167,7 @@ class DirectoryBlobStore:
 
     @contextmanager
     def _locked(self, mode: int) -> Iterator[None]:
-        """Keeps a sweep from deleting what another process just finds to be there; the lock ends with its holder."""
+        """Keeps a sweep from deleting a blob while another process relies on it. The lock ends with its holder."""
         with self._lock.open("ab") as file:
             fcntl.flock(file, mode)
             yield

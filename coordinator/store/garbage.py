@@ -1,9 +1,11 @@
-"""Which blobs are still needed: everything else is deleted, by reference and not by age.
+"""Garbage collection of blobs: by reference, not by age.
 
-A job needs its base model, the template of its downloads, which is its version 0 as well, and the weights of its newest
-model versions. One that goes on also needs the weights of version 0, what lies beside the newest ones, and the updates
-of its round in flight. What a closed round or a superseded version named is spent and goes soon; what nobody has named
-yet is given time for its reference to come.
+Every job needs its base model, the template of its downloads (which is its version 0, too), and the weights of its
+newest model versions. A job that goes on also needs the weights of version 0, the other blobs of its newest version,
+and the updates of its round in flight.
+
+All other blobs are deleted. A blob that a closed round or a superseded version named is spent, and is deleted soon. A
+blob that no job has named yet is left some time, in which its reference may be written.
 """
 
 from __future__ import annotations
@@ -25,17 +27,17 @@ ALL_JOBS = 2**31
 
 @dataclass
 class _Known:
-    """What is remembered of one job, so that each of its rounds is read once."""
+    """What the collector remembers of a job, so that it reads each closed round once."""
 
-    closed: int = 0  # rounds up to this number have been looked at
-    made: list[ModelVersion] = field(default_factory=list)  # the newest versions that rounds made, oldest first
+    closed: int = 0  # all rounds up to this number have been read
+    versions: list[ModelVersion] = field(default_factory=list)  # the newest results of closed rounds, oldest first
     needed: frozenset[str] = frozenset()
     spent: set[str] = field(default_factory=set)
-    final: bool = False  # nothing changes any more
+    final: bool = False  # the job has ended and does not change any more
 
 
 class Collector:
-    """Deletes what no job needs. Safe beside running jobs, other processes and other collectors."""
+    """Deletes blobs that no job needs. Safe beside running jobs, other processes and other collectors."""
 
     def __init__(self, store: StateStore, blobs: BlobStore, binding: Binding) -> None:
         self._store = store
@@ -44,65 +46,65 @@ class Collector:
         self._jobs: dict[str, _Known] = {}
 
     async def collect(self, now: float) -> int:
-        """One sweep; bytes freed. Whatever is raised, no blob of any job was deleted.
+        """Sweeps the blob store. Returns the bytes freed. When it raises, it has deleted no blob that a job needs.
 
         Raises:
-            NotBound: the blobs are not those of this state store.
-            RuntimeError: a job cannot be read, so nobody knows what it needs.
-            StateUnavailable, OSError: one side does not answer.
+            NotBound: the blobs do not belong to this state store.
+            RuntimeError: a job cannot be read, so that its needs are unknown.
+            StateUnavailable, OSError: the state store or the blob store does not answer.
         """
         job_ids = await self._store.job_ids(None, ALL_JOBS)
         changing = [job_id for job_id in job_ids if job_id not in self._jobs or not self._jobs[job_id].final]
         jobs = await self._store.load_many(changing)
         if unread := sorted(set(changing) - {job.id for job in jobs}):
-            raise RuntimeError(f"cannot read {', '.join(unread)}; no blob is deleted while one may be needed there")
+            raise RuntimeError(f"cannot read {', '.join(unread)}; no blob is deleted, because these jobs may need it")
         for job in jobs:
             await self._look_at(job)
-        # Last: a Redis that was emptied since the first line has lost its id as well.
+        # Checked last: a Redis that was emptied since the first line has lost its id, too.
         await self._binding.check()
         known = [self._jobs[job_id] for job_id in job_ids]
-        needed = frozenset[str]().union(*(one.needed for one in known))
-        spent = frozenset[str]().union(*(one.spent for one in known))
+        needed = frozenset[str]().union(*(job.needed for job in known))
+        spent = frozenset[str]().union(*(job.spent for job in known))
         freed = await asyncio.to_thread(self._blobs.sweep, needed, spent, now)
         left = await asyncio.to_thread(lambda: {sha256 for sha256 in spent if self._blobs.exists(sha256)})
-        for one in known:
-            one.spent &= left
+        for remembered in known:
+            remembered.spent &= left
         return freed
 
     async def _look_at(self, job: Job) -> None:
         known = self._jobs.setdefault(job.id, _Known())
         for closed in await self._closed_since(job, known.closed):
             known.closed = closed.number
-            known.spent |= {one.receipt.blob.sha256 for one in closed.participants.values() if one.receipt is not None}
+            known.spent |= {blob.sha256 for blob in _updates(closed)}
             if closed.result is not None:
-                known.made.append(closed.result)
-        known.spent |= {blob.sha256 for blob in _superseded(known.made)}
-        known.made = known.made[-KEEP_VERSIONS:]
-        known.needed = frozenset(blob.sha256 for blob in _needed(job, known.made))
+                known.versions.append(closed.result)
+        known.spent |= {blob.sha256 for blob in _superseded(known.versions)}
+        known.versions = known.versions[-KEEP_VERSIONS:]
+        known.needed = frozenset(blob.sha256 for blob in _needed(job, known.versions))
         known.final = job.status.is_final
 
     async def _closed_since(self, job: Job, number: int) -> list[Round]:
-        """Closed rounds after this one, in order; at the first look at a job the newest ones that matter, not all."""
-        found: list[Round] = []
+        """Closed rounds after round `number`, in order. Of a job that was never read, only the newest that matter."""
+        rounds: list[Round] = []
         versions = 0
-        for each in range(job.rounds_opened, number, -1):
-            closed = await self._store.closed_round(job.id, each)
+        for candidate in range(job.rounds_opened, number, -1):
+            closed = await self._store.closed_round(job.id, candidate)
             if closed is None:  # in flight
                 continue
-            found.append(closed)
+            rounds.append(closed)
             versions += closed.result is not None
             if number == 0 and versions > KEEP_VERSIONS:
                 break
-        return found[::-1]
+        return rounds[::-1]
 
 
-def _needed(job: Job, made: list[ModelVersion]) -> Iterator[BlobRef]:
-    """The blobs that a job needs; `made`: the newest versions that its closed rounds made, oldest first."""
+def _needed(job: Job, versions: list[ModelVersion]) -> Iterator[BlobRef]:
+    """The blobs that a job needs. `versions`: the newest results of its closed rounds, oldest first."""
     if job.prepared is None:
         return
     yield from (blob for _, blob in job.prepared.export)
-    yield from (blob for _, blob in job.prepared.base_model)  # of an ended job: adapters tell what is new to it
-    for version in [job.prepared.model, *made][-KEEP_VERSIONS:]:
+    yield from (blob for _, blob in job.prepared.base_model)  # an adapter of an ended job is the difference to it
+    for version in [job.prepared.model, *versions][-KEEP_VERSIONS:]:
         yield version.weights
     if job.status.is_final:
         return
@@ -111,13 +113,19 @@ def _needed(job: Job, made: list[ModelVersion]) -> Iterator[BlobRef]:
         yield job.model.weights
         yield from _beside_weights(job.model)
     if job.round is not None:
-        yield from (one.receipt.blob for one in job.round.participants.values() if one.receipt is not None)
+        yield from _updates(job.round)
 
 
-def _superseded(made: list[ModelVersion]) -> Iterator[BlobRef]:
-    for version in made[:-1]:
+def _updates(round: Round) -> Iterator[BlobRef]:
+    for participant in round.participants.values():
+        if participant.receipt is not None:
+            yield participant.receipt.blob
+
+
+def _superseded(versions: list[ModelVersion]) -> Iterator[BlobRef]:
+    for version in versions[:-1]:
         yield from _beside_weights(version)
-    for version in made[:-KEEP_VERSIONS]:
+    for version in versions[:-KEEP_VERSIONS]:
         yield version.weights
 
 

@@ -1,4 +1,4 @@
-"""A partial file of the directory blob store: locked by whoever receives it, so that no two write to it.
+"""A partial file of the directory blob store, with a lock so that no two openers write to it.
 
 The system drops the lock with the process that holds it.
 """
@@ -18,16 +18,16 @@ _BLOCK_BYTES = 2**20
 
 
 class DirectoryPartialFile:
-    """`PartialFile` in a directory."""
+    """`PartialFile` in a directory. The protocol's docstrings say what the methods do."""
 
     def __init__(self, path: Path, blob: BlobRef, adopt: Callable[[Path, BlobRef], None]) -> None:
-        """Opens and locks the file, which is begun where there is none.
+        """Opens and locks the file, or begins it.
 
         Args:
-            adopt: moves a file to the blobs.
+            adopt: turns a complete file into a blob.
 
         Raises:
-            PartialInUse: somebody else has it open.
+            PartialInUse: another opener has the file.
             OSError: the disk refuses.
         """
         self._path = path
@@ -36,7 +36,7 @@ class DirectoryPartialFile:
         self._file = path.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = self._is_in_place()  # not if who had the lock before finished or discarded it
+            is_ours = self._is_in_place()  # False if the holder before adopted or discarded the file
         except BlockingIOError:
             is_ours = False
         if not is_ours:
@@ -50,7 +50,7 @@ class DirectoryPartialFile:
             yield block
 
     def append(self, data: bytes) -> None:
-        if self._size_bytes + len(data) > self._blob.size_bytes:  # it may be under a blob's name as well
+        if self._size_bytes + len(data) > self._blob.size_bytes:  # the file may be a blob already
             raise ValueError(f"more than the {self._blob.size_bytes} bytes of blob {self._blob.sha256}")
         self._file.write(data)
         self._file.flush()

@@ -1,4 +1,4 @@
-"""Files being received: what they are called, how far they have come, and which of them nobody will go on with."""
+"""Partial files of updates: their keys, how much of an update has arrived, and which files are of closed rounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SEPARATOR = "+"  # no job, client or hash has one
 
 @dataclass(frozen=True)
 class PartialKey:
-    """Names a partial file: one upload is (job, round, client, content)."""
+    """Names a partial file. An upload is (job, round, client, content)."""
 
     job_id: str
     round: int
@@ -28,14 +28,14 @@ class PartialKey:
 
     @property
     def place(self) -> str:
-        """What the keys of all files of this client in this round begin with."""
+        """The start of the keys of all partial files of this client in this round."""
         return _SEPARATOR.join((_PREFIX, self.job_id, str(self.round), self.client, ""))
 
 
 def received_bytes(blobs: BlobStore, key: PartialKey, blob: BlobRef) -> int:
-    """How much of this upload the server holds; 0 for one it has not seen.
+    """Bytes of this upload that the server holds; 0 where it has none.
 
-    All of it when the call that brought it ended between the file's move to the blobs and its report to the round.
+    If an earlier call ended after it had stored the blob and before it had reported it to the round, that is all bytes.
     """
     received = blobs.partial_bytes(str(key))
     if received is None:
@@ -44,15 +44,16 @@ def received_bytes(blobs: BlobStore, key: PartialKey, blob: BlobRef) -> int:
 
 
 async def clean_partials(blobs: BlobStore, rounds_in_flight: Callable[[], Awaitable[set[tuple[str, int]]]]) -> int:
-    """Removes partial files of rounds that are not in flight; how many. The driver calls it now and then.
+    """Deletes partial files of rounds that are not in flight. Returns how many. The driver calls it now and then.
 
     Args:
-        rounds_in_flight: asked for (job id, round number) of every round in flight, once the files are listed.
+        rounds_in_flight: gives (job id, round number) of every round in flight. It is called after the files are
+            listed.
 
     Raises:
-        StateUnavailable: nothing was removed.
+        StateUnavailable: nothing was deleted.
     """
-    # Files first: a round that opens after the look at the jobs has none among them.
+    # The files are listed first: a round that opens after the look at the jobs has no file in the list.
     keys = [key for key in await asyncio.to_thread(blobs.partial_keys) if key.startswith(_PREFIX + _SEPARATOR)]
     if not keys:
         return 0

@@ -1,4 +1,8 @@
-"""Folders for work in progress, below one root: each with a lock that its owner holds, and his files in `files/`."""
+"""Scratch folders below a root, for work in progress.
+
+root/<random>/lock     held by the process that works there
+root/<random>/files/   its files
+"""
 
 from __future__ import annotations
 
@@ -11,28 +15,28 @@ from pathlib import Path
 
 
 class Scratch:
-    """Scratch folders that several processes make; those of killed processes can be told from those at work."""
+    """Creates scratch folders for several processes, and deletes those whose process was killed."""
 
     def __init__(self, root: Path) -> None:
-        """Makes the root.
+        """Creates the root.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the root cannot be created.
         """
         self._root = root
         root.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """A new, empty folder; gone at the end.
+        """A new, empty folder, which is deleted at the end.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the folder cannot be created.
         """
         with tempfile.TemporaryDirectory(dir=self._root) as scratch:
             files = Path(scratch) / "files"
             files.mkdir()
-            # A file is locked, and not the folder: network disks know no locks on folders.
+            # The lock is on a file, because network disks have no locks on folders.
             with (Path(scratch) / "lock").open("ab") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield files
@@ -40,13 +44,13 @@ class Scratch:
     def sweep(self, before: float) -> None:
         """Deletes folders of killed processes that have not changed since `before`, in seconds since the epoch."""
         for scratch in self._root.iterdir():
-            with suppress(FileNotFoundError):  # its owner may be alive and just done with it
-                if scratch.stat().st_mtime < before and not _has_owner(scratch):
+            with suppress(FileNotFoundError):  # its process may be alive and have deleted it just now
+                if scratch.stat().st_mtime < before and not _is_in_use(scratch):
                     shutil.rmtree(scratch)
 
 
-def _has_owner(scratch: Path) -> bool:
-    """Whether a process still works in this folder; the system drops the lock of one that is gone."""
+def _is_in_use(scratch: Path) -> bool:
+    """Whether a process still works in this folder. The system drops the lock of a process that has ended."""
     try:
         with (scratch / "lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

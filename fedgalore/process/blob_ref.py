@@ -1,4 +1,4 @@
-"""How coordinator and agents name a file: by its content. Plain values, for pure modules too."""
+"""Blobs are named by their content. Plain values, which pure modules may import."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""A folder in which each file is named by its content: what the coordinator's store and an agent's cache share.
+"""A folder of files that are named by their content. The coordinator's store and an agent's cache share it.
 
     root/sha256/ab/abcdef...   blobs: complete, synced, never changed
     root/partial/<key>         files being received
 
-All calls block on the disk. Processes that share a folder lock it; see `coordinator.store.directory_blob_store`.
+All calls block on the disk. Processes that share a folder have to lock it: see
+`coordinator.store.directory_blob_store`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
 
 
 class ContentFolder:
-    """Where blobs and partial files lie below `root`, and how a file becomes a blob."""
+    """The paths of blobs and partial files below `root`, and the way from a file to a blob."""
 
     def __init__(self, root: Path) -> None:
-        """Makes the folders.
+        """Creates the folders.
 
         Raises:
-            OSError: they cannot be made.
+            OSError: a folder cannot be created.
         """
         self.blobs = root / "sha256"
         self.partial = root / "partial"
@@ -35,7 +36,7 @@ class ContentFolder:
             folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
-        """Where the blob lies if it is here; read only.
+        """The path of the blob, be it in the folder or not. A blob's file is read only.
 
         Raises:
             ValueError: `sha256` is not 64 lower-case hexadecimal digits.
@@ -43,14 +44,14 @@ class ContentFolder:
         return self.blobs / sha256[:2] / checked_sha256(sha256)
 
     def holds(self, blob: BlobRef) -> bool:
-        """Whether the blob is here at its size; its content is not read."""
+        """Whether the blob is in the folder at its size. Its content is not read."""
         return _has_size(self.path(blob.sha256), blob.size_bytes)
 
     def is_sound(self, sha256: str) -> bool:
-        """Reads a blob through; whether it is here and its content is its name's.
+        """Reads a blob through. Whether it is in the folder and its content has the hash that names it.
 
         Raises:
-            OSError: it is here and cannot be read.
+            OSError: the blob is there and cannot be read.
         """
         try:
             return hash_file(self.path(sha256)) == sha256
@@ -58,13 +59,13 @@ class ContentFolder:
             return False
 
     def adopt(self, file: Path, blob: BlobRef) -> Path:
-        """Makes a blob of a complete file below `root` whose hash is known; the blob's path. The file is gone.
+        """Turns a complete file below `root`, whose hash the caller has computed, into a blob. Returns the blob's path.
 
-        The blob survives a power cut, and counts as used now. A kill between any two steps leaves the file where it
-        was, or the whole blob.
+        When the call returns, the file is gone from its path, and the blob survives a power cut and counts as used now.
+        A kill between any two steps leaves the file as it was, or the whole blob.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
             OSError: the disk refuses.
         """
         path = self.path(blob.sha256)
@@ -78,48 +79,48 @@ class ContentFolder:
             file.replace(path)
             os.utime(path)
             reach(Fault.BLOB_NAMED)
-        durable.sync(path.parent)  # of a blob that was there, too: who put it may not have come so far
+        durable.sync(path.parent)  # of an old blob, too: the process that put it may have died before
         return path
 
     def partial_path(self, key: str) -> Path:
-        """Where the file of this key is received.
+        """The path at which the file of this key is received.
 
         Raises:
             ValueError: the key does not start with a letter or digit, or has characters outside `A-Za-z0-9._+-`.
         """
         if not _KEY.fullmatch(key):
-            raise ValueError(f"not a key for a partial file: {key!r}")
+            raise ValueError(f"{key!r} is not a key for a partial file")
         return self.partial / key
 
     def partial_keys(self) -> list[str]:
-        """Keys of the partial files that are here, sorted."""
+        """Keys of all partial files, sorted."""
         return sorted(entry.name for entry in self.partial.iterdir())
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, lower-case hexadecimal.
+    """SHA-256 of a file, in lower-case hexadecimal digits.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def ref_of_file(path: Path) -> BlobRef:
-    """The name of a file by its content, which is read through.
+    """Reads a file through and names it by its content.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     return BlobRef(hash_file(path), path.stat().st_size)
 
 
 def has_content(path: Path, blob: BlobRef) -> bool:
-    """Whether the file is there and its content is the blob's; it is read only if its size is.
+    """Whether the file exists and has the blob's content. It is read only if it has the blob's size.
 
     Raises:
-        OSError: it is there and cannot be read.
+        OSError: the file exists and cannot be read.
     """
     return _has_size(path, blob.size_bytes) and hash_file(path) == blob.sha256
 

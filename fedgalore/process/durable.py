@@ -1,10 +1,11 @@
-"""Files that are there whole or not at all, in two strengths; each function's name says what it promises.
+"""Files that are there whole or not at all. There are two promises; the name of each function says which it keeps.
 
-A file is written as a draft beside its place and renamed when it is complete. So it *appears whole*: whoever reads the
-place meets what was there before or all that is new. The bytes and the name reach the disk in an order of the system's
-own choice, however, and later. What has to *survive a power cut* is synced before it is renamed, and its folder after.
+A file is written as a draft beside its path, and renamed when it is complete. So it *appears whole*: a reader sees the
+old file or the whole new file. But bytes and names reach the disk later, in an order that the system chooses. A file
+that has to *survive a power cut* is synced before the rename, and its folder is synced after it.
 
-One writer at a time may write a path. A writer that was killed leaves `<name>.draft`, which the next one takes away.
+At most one writer at a time may write a path. A writer that was killed leaves `<name>.draft`, which the next writer
+deletes.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-ANYBODY = 0o666  # readable by whomever the umask of the process lets read
-SECRET = 0o600  # readable by its owner alone
+ANYBODY = 0o666  # less the process's umask
+SECRET = 0o600  # only the owner may read and write
 
 
 @contextmanager
 def appears_whole(path: Path, mode: int = ANYBODY) -> Iterator[Path]:
-    """Yields a draft to write; when the block ends it takes the place of `path`, when the block raises it is deleted.
+    """Yields a draft to write. It replaces `path` when the block ends, and is deleted when the block raises.
 
-    After a power cut the file may be empty or missing: use `survives_power_cut` for what nobody would write again.
+    After a power cut the file may be empty or missing. Use `survives_power_cut` for a file that nobody writes again.
 
     Args:
         mode: permissions of the file.
@@ -45,9 +46,9 @@ def appears_whole(path: Path, mode: int = ANYBODY) -> Iterator[Path]:
 
 @contextmanager
 def survives_power_cut(path: Path, mode: int = ANYBODY) -> Iterator[Path]:
-    """As `appears_whole`; and once the block has been left, the file is on the disk under its name.
+    """As `appears_whole`. Once the block has been left, the file is on the disk under its name.
 
-    A power cut before that leaves what was there before, or the whole new file.
+    A power cut before that leaves the old file or the whole new file.
     """
     with appears_whole(path, mode) as draft:
         yield draft
@@ -57,12 +58,12 @@ def survives_power_cut(path: Path, mode: int = ANYBODY) -> Iterator[Path]:
 
 @contextmanager
 def new_file_survives_power_cut(path: Path, mode: int = ANYBODY) -> Iterator[BinaryIO]:
-    """Yields a new file, open to be written; it is on the disk once the block has been left, and gone if that raises.
+    """Yields a new file to write. Once the block has been left, it is on the disk; it is deleted if the block raises.
 
-    Unlike a draft it stands from the start: whoever needs the place for what can be had only once, makes sure of it.
+    The file has its name from the start: the caller knows that it can be written before there is a secret to lose.
 
     Raises:
-        FileExistsError: something has this name already; it is left alone.
+        FileExistsError: `path` exists already, and is left alone.
         OSError: the folder is missing, or the disk refuses.
     """
     file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
@@ -79,12 +80,12 @@ def new_file_survives_power_cut(path: Path, mode: int = ANYBODY) -> Iterator[Bin
 
 @contextmanager
 def folder_appears_whole(path: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill; when the block ends it is renamed to `path`, when the block raises it is deleted.
+    """Yields an empty folder to fill. It is renamed to `path` when the block ends, and deleted when the block raises.
 
-    Until then it lies in a folder `.<name>-<random>` beside `path` that only its owner can enter. Nothing is synced.
+    Until then it lies in a folder `.<name>-<random>` beside `path`, which only its owner can enter. Nothing is synced.
 
     Raises:
-        OSError: `path` is there and is no empty folder, the folder above it is missing, or the disk refuses.
+        OSError: `path` exists and is not an empty folder, the folder above it is missing, or the disk refuses.
     """
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as surrounding:
         draft = Path(surrounding) / "files"
@@ -94,7 +95,7 @@ def folder_appears_whole(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder unless it is there; it survives a power cut, also where another process has just made it.
+    """Creates the folder unless it exists. It survives a power cut, also if another process has just created it.
 
     Raises:
         OSError: the folder above it is missing, or the disk refuses.
@@ -104,10 +105,10 @@ def make_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Puts a file's bytes, or a folder's names, on the disk.
+    """Puts a file's bytes, or the names in a folder, on the disk.
 
     Raises:
-        OSError: it is not there, or the disk refuses.
+        OSError: `path` does not exist, or the disk refuses.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""Files that are read in ranges: of a disk, or of whatever else holds them."""
+"""Files that are read in ranges, from a disk or from another store."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class RangeReader(Protocol):
     def size_bytes(self) -> int: ...
 
     def read(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes from `offset` on; none at the end.
+        """Up to `length` bytes from `offset` on; no bytes at the end of the file.
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is closed.
+            ValueError: the file is closed.
         """
 
     def close(self) -> None:
@@ -33,7 +33,7 @@ class FileRanges:
         """Opens the file.
 
         Raises:
-            OSError: it is not there, or cannot be read.
+            OSError: the file does not exist, or cannot be read.
         """
         self._file = path.open("rb", buffering=0)
         self.size_bytes = os.fstat(self._file.fileno()).st_size

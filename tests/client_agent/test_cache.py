@@ -70,16 +70,16 @@ def test_prune_deletes_the_longest_unused_until_the_cap_holds(cache, tmp_path):
 
 
 def test_a_model_is_assembled_from_blobs_and_local_files(cache, tmp_path):
-    own = put(cache, b"config")
+    config = put(cache, b"config")
     local = tmp_path / "elsewhere" / "deep" / "model.safetensors"
     local.parent.mkdir(parents=True)
     local.write_bytes(b"tensors")
-    files = {"config.json": own, "model.safetensors": blob_of(b"tensors")}
-    found = find_local([tmp_path / "elsewhere"], files.values())
-    assert found == {blob_of(b"tensors").sha256: local}
+    files = {"config.json": config, "model.safetensors": blob_of(b"tensors")}
+    sources = find_local([tmp_path / "elsewhere"], files.values())
+    assert sources == {blob_of(b"tensors").sha256: local}
 
     assert not cache.has_model(files)
-    folder = cache.assemble_model(files, {**found, own.sha256: cache.find(own)})
+    folder = cache.assemble_model(files, {**sources, config.sha256: cache.find(config)})
     assert folder == cache.model_folder(files)
     assert (folder / "config.json").read_bytes() == b"config"
     assert (folder / "model.safetensors").read_bytes() == b"tensors"
@@ -88,8 +88,16 @@ def test_a_model_is_assembled_from_blobs_and_local_files(cache, tmp_path):
     local.write_bytes(b"changed")  # same size: only the content tells
     assert not cache.has_model(files)
     local.write_bytes(b"tensors")
-    assert cache.assemble_model(files, {**found, own.sha256: cache.find(own)}) == folder  # again: replaced
+    assert cache.assemble_model(files, {**sources, config.sha256: cache.find(config)}) == folder  # again: replaced
     assert cache.has_model(files)
+
+
+def test_what_a_killed_agent_left_of_a_model_is_deleted_with_the_next_one(cache):
+    files = {"config.json": put(cache, b"config")}
+    left = cache.model_folder(files).with_name(f".{cache.model_folder(files).name}-abc") / "files"
+    left.mkdir(parents=True)
+    folder = cache.assemble_model(files, {blob.sha256: cache.find(blob) for blob in files.values()})
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def a_model(cache: Cache, *contents: bytes, age_s: float = 0) -> dict[str, BlobRef]:

@@ -116,7 +116,7 @@ def test_no_key_travels_in_plaintext_beyond_this_machine(tmp_path: Path) -> None
         ({"ca": "ca.pem", "tls_cert": "ca.pem"}, "certificate and key go together|is no certificate"),
         ({"tls_cert": "ca.pem", "tls_key": "ca.pem"}, "tls_cert: .* is plaintext: name the ca"),
         ({"ca": "ca.pem", "insecure": True}, "ca: .* is plaintext: unset insecure"),
-        ({"ca": "ca.pem", "tls_key": "ca.pem"}, "certificate and key go together"),
+        ({"ca": "ca.pem", "tls_key": "ca.pem"}, "a certificate and its key go together"),
     ],
 )
 def test_files_that_do_not_fit_are_named(tmp_path: Path, given: dict[str, Any], words: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from client_agent.data import Split
+from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
 from client_agent.trainer import Trainer
 from fedgalore.aggregation import apply_aggregate
@@ -44,9 +44,9 @@ def write(path, specs, tensors, **metadata):
     return path
 
 
-def reviews(folder, **options) -> Split:
+def reviews(folder, **options) -> LocalSplit:
     path = write_reviews(folder / "reviews.jsonl", **options)
-    return Split(path, read_examples(SplitFile(path, text=("text",), label="label")))
+    return LocalSplit(path, read_examples(SplitFile(path, text=("text",), label="label")))
 
 
 def train(trainer, split, output, on_step=lambda step, loss: True):

@@ -131,7 +131,7 @@ def test_certificates_are_added_to_a_folder_and_never_written_over(tmp_path: Pat
     assert not (tmp_path / "b").exists()
     (tmp_path / "pki/ca.key").write_text("nonsense")
     assert "are no CA that could be read" in run("certs", "--dir", folder, "--agent", "three").stderr
-    assert "nothing to make" in run("certs", "--dir", folder).stderr
+    assert "nothing to create" in run("certs", "--dir", folder).stderr
 
 
 def test_a_key_for_this_machine_goes_to_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What makes an update valid: its size, header, metadata and values, each checked as early as it is known."""
+"""Whether an update is valid: size, header, metadata and values are each checked as soon as they are known."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEADER_SLACK_BYTES = 2**16  # for metadata, padding and another order of keys
-_SLICE = 2**20  # values looked at at a time
+_SLICE = 2**20  # values checked at a time
 _COUNT = re.compile(r"[0-9]{1,15}")
 _NOT_NEGATIVE = ("/rms", "/residual")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What an update's metadata tells the round."""
+    """What the round reads in an update's metadata."""
 
     num_examples: int
     metrics: dict[str, float]
@@ -34,9 +34,10 @@ class Contents:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the update of one client in one round must be; `tensors` is `fedgalore.spec.layout.update_tensors`.
+    """What the update of a client in a round must be.
 
-    `least_decay`: what the job's weight decay leaves of a weight; with less a client could shrink the model.
+    `tensors` is `fedgalore.spec.layout.update_tensors`. `least_decay` is the factor that the job's weight decay leaves
+    of a weight; with a smaller factor a client could shrink the model.
     """
 
     job_id: str
@@ -52,14 +53,14 @@ class Manifest:
 
     @property
     def most_header_bytes(self) -> int:
-        """Bytes before the data that a valid file can have."""
+        """The most bytes that a valid file has before its data."""
         return len(encode_header(self.tensors, {})) + HEADER_SLACK_BYTES
 
     def check_size(self, size_bytes: int) -> None:
-        """Before any byte: a file of this round can have this size.
+        """Checks the announced size, before any byte has come.
 
         Raises:
-            InvalidUpdate: too small or too large.
+            InvalidUpdate: no update of this round has this size.
         """
         least, most = self.data_bytes + LENGTH_BYTES + 1, self.data_bytes + self.most_header_bytes
         if not least <= size_bytes <= most:
@@ -69,24 +70,33 @@ class Manifest:
             )
 
     def header_bytes(self, prefix: bytes) -> int:
-        """Bytes before the data of a file that starts with `prefix`, of at least 8 bytes.
+        """Bytes before the data, of a file that starts with `prefix`.
+
+        Args:
+            prefix: at least the first 8 bytes of the file.
 
         Raises:
-            InvalidUpdate: not a header, or a longer one than an update of this round can have.
+            InvalidUpdate: `prefix` starts no header, or a longer header than an update of this round has.
         """
         try:
             total = LENGTH_BYTES + header_length(prefix)
         except CodecError as error:
             raise InvalidUpdate(f"{error}; send an update as a safetensors file") from error
         if total > self.most_header_bytes:
-            raise InvalidUpdate(f"header of {total} bytes; at most {self.most_header_bytes}: shorten the metrics")
+            raise InvalidUpdate(
+                f"the header has {total} bytes; at most {self.most_header_bytes} are allowed: shorten the metrics"
+            )
         return total
 
     def check_header(self, data: bytes, size_bytes: int) -> Contents:
-        """The file's first bytes, up to its data, name exactly this round's tensors, and its metadata and size fit.
+        """Checks that the header names exactly the tensors of this round, and that its metadata and the size fit.
+
+        Args:
+            data: the file's bytes before the tensors.
+            size_bytes: the announced size of the file.
 
         Raises:
-            InvalidUpdate: names the tensor or the metadata field, and what it should be.
+            InvalidUpdate: the message names the tensor or the metadata field, and what it should be.
         """
         try:
             header = parse_header(data)
@@ -96,7 +106,7 @@ class Manifest:
         contents = self._check_metadata(header.metadata)
         if header.size_bytes != size_bytes:
             raise InvalidUpdate(
-                f"blob.size_bytes: {size_bytes}; by its own header the file has {header.size_bytes} bytes"
+                f"blob.size_bytes: {size_bytes}; according to its header the file has {header.size_bytes} bytes"
             )
         return contents
 
@@ -104,7 +114,7 @@ class Manifest:
         for name, spec in self.tensors.items():
             entry = header.tensors.get(name)
             if entry is None:
-                raise InvalidUpdate(f"tensor {name!r} is missing; send one of shape {list(spec.shape)}")
+                raise InvalidUpdate(f"tensor {name!r} is missing; send it with shape {list(spec.shape)}")
             if entry.spec != spec:
                 raise InvalidUpdate(
                     f"tensor {name!r} is {entry.spec.dtype} {list(entry.spec.shape)}; "
@@ -133,10 +143,10 @@ class Manifest:
         return Contents(int(metadata["num_examples"]), _metrics(metadata["metrics"]))
 
     def check_values(self, file: TensorFile) -> None:
-        """All values are finite, and second moments are not negative; reads the file slice by slice.
+        """Checks that all values are finite, and second moments not negative. Reads the file slice by slice.
 
         Raises:
-            InvalidUpdate: names the first tensor for which this is not so.
+            InvalidUpdate: the message names the first tensor for which this is not so.
         """
         for name in self.tensors:
             flat = file.tensor(name).reshape(-1)
@@ -151,7 +161,7 @@ class Manifest:
 
 
 def _number(text: str) -> float:
-    """The text as a float; NaN when it is none."""
+    """The text as a float; NaN where it is no number."""
     try:
         return float(text)
     except ValueError:
@@ -166,7 +176,7 @@ def _metrics(text: str) -> dict[str, float]:
     if not isinstance(metrics, dict):
         raise InvalidUpdate("metadata.metrics: send a JSON object of numbers")
     for name, value in metrics.items():
-        # Beyond 1e300 are infinities, and whole numbers that no float holds.
+        # Beyond 1e300 are infinities, and whole numbers that are too large for a float.
         if type(value) not in (int, float) or not -1e300 < value < 1e300:
             raise InvalidUpdate(f"metadata.metrics.{name[:64]}: a finite number is needed")
     return {name: float(value) for name, value in metrics.items()}

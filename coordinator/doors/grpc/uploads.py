@@ -1,7 +1,7 @@
-"""Updates on their way to disk: checked header first, hashed and written chunk by chunk, resumed where they broke.
+"""Uploads of updates: the header is checked first, then each chunk is hashed and written; a broken upload resumes.
 
-The partial file is the only state, so an upload outlives connections and processes. It is open to one connection at a
-time. An `Upload`'s calls block; asyncio code runs them in threads.
+The partial file is the only state, so that an upload outlives connections and processes. A single connection at a time
+has the partial file. Calls of an `Upload` block; asyncio code runs them in threads.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 class Upload:
-    """One connection's turn at one update: `open`, `write` each chunk, `finish`, and in any case `close`.
+    """A connection's turn at an update: `open`, `write` each chunk, `finish`, and in any case `close`.
 
-    The partial file stays until it is refused or finished.
+    The partial file stays until the update is refused or finished.
     """
 
     def __init__(self, blobs: BlobStore, manifest: Manifest, blob: BlobRef) -> None:
-        """Touches no disk.
+        """Does not touch the disk.
 
         Raises:
             InvalidUpdate: no valid update has this size.
@@ -46,15 +46,16 @@ class Upload:
         self.received = 0
 
     def open(self, offset: int) -> None:
-        """Takes the partial file up where it ends, which must be `offset`; what is there is hashed and checked anew.
+        """Opens the partial file, which must end at `offset`. The bytes in it are hashed and checked again.
 
-        A file that became a blob, but was not reported, is taken up at its end. What the client had begun to send of
-        another content in this round is gone: one client fills the disk with one update at most.
+        If the update is a blob already, because an earlier call ended before it had reported it to the round, all bytes
+        count as received. Partial files of this client with other content are deleted, so that a client fills the disk
+        with at most one update a round.
 
         Raises:
-            InvalidUpdate: what is there is refused; the partial file is gone.
-            UploadInProgress: another connection has this update in hand.
-            WrongOffset: the file ends elsewhere.
+            InvalidUpdate: the bytes received so far are refused; the partial file is deleted.
+            UploadInProgress: another connection has this partial file.
+            WrongOffset: the partial file ends elsewhere.
         """
         try:
             self._partial = self._blobs.open_partial(str(self._key), self._blob)
@@ -74,10 +75,10 @@ class Upload:
         reach(Fault.UPLOAD_OPENED)
 
     def write(self, chunk: bytes) -> None:
-        """Checks, hashes and writes the next bytes; they outlive this process when it returns.
+        """Checks, hashes and writes the next bytes. They outlive this process when the call returns.
 
         Raises:
-            InvalidUpdate: the header is refused or the file grows past its announced size; the partial file is gone.
+            InvalidUpdate: the header is refused, or more bytes than announced have come; the partial file is deleted.
         """
         partial = self._opened()
         self._look_at(chunk, partial)
@@ -85,13 +86,13 @@ class Upload:
         reach(Fault.CHUNK_WRITTEN)
 
     def finish(self, now: float) -> UpdateReceipt:
-        """Checks hash and values and moves the file, synced, into the blob store.
+        """Checks hash and values, and turns the partial file into a blob.
 
         Raises:
             WrongOffset: bytes are missing; the partial file stays.
-            InvalidUpdate: another hash than announced, NaN or infinite values, negative second moments; the partial
-                file is gone.
-            RoundClosed: the partial file was cleaned away meanwhile.
+            InvalidUpdate: the hash is not the announced hash, or a value is NaN, infinite, or a negative second moment;
+                the partial file is deleted.
+            RoundClosed: the partial file was deleted meanwhile.
         """
         partial, size = self._opened(), self._blob.size_bytes
         if self.received < size or self._contents is None:
@@ -99,7 +100,7 @@ class Upload:
         reach(Fault.UPLOAD_ARRIVED)
         try:
             if self._digest.hexdigest() != self._blob.sha256:
-                self._blobs.discard_damaged(self._blob.sha256)  # if the bytes came from there
+                self._blobs.discard_damaged(self._blob.sha256)  # the bytes may come from there
                 raise InvalidUpdate(
                     "blob.sha256: the bytes received have another hash; send the file again from offset 0"
                 )
@@ -115,7 +116,7 @@ class Upload:
         return UpdateReceipt(self._blob, self._contents.num_examples, self._contents.metrics, now)
 
     def close(self) -> None:
-        """Lets go of the file; does nothing when it is not open."""
+        """Lets go of the partial file, if it is open."""
         if self._partial is not None:
             self._partial.close()
 
@@ -125,7 +126,7 @@ class Upload:
         return self._partial
 
     def _look_at(self, chunk: bytes, partial: PartialFile) -> None:
-        """What is done with bytes, new or already on disk, except to write them."""
+        """Checks and hashes bytes, be they new or on disk already."""
         size = self._blob.size_bytes
         try:
             if self.received + len(chunk) > size:

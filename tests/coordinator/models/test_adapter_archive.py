@@ -225,8 +225,8 @@ def test_the_image_processor_goes_with_base_model_download_and_adapter(tiny_vit:
     config = config_of(folder)
     assert (config["task_type"], config["modules_to_save"]) == (None, ["classifier"])
     assert "vit.layers.0.attention.q_proj" in config["target_modules"]
-    for one in (tmp_path / "full", folder):
-        assert transformers.AutoImageProcessor.from_pretrained(one).size["height"] == 16
+    for loaded in (tmp_path / "full", folder):
+        assert transformers.AutoImageProcessor.from_pretrained(loaded).size["height"] == 16
     code = (folder / "README.md").read_text()
     assert "AutoModelForImageClassification" in code
     assert "oken" not in code
@@ -375,14 +375,14 @@ async def test_rest_refuses_a_rank_that_is_none_and_a_version_that_is_not_held(
     job = await stack.running(tmp_path)
     path = f"{JOBS}/{job.id}/adapter"
     for rank in ("0", "-1", "many", str(2**31)):
-        told = is_problem(await stack.http.get(path, params={"rank": rank}), 422, "invalid_request")
-        assert [row["field"] for row in told["errors"]] == ["rank"]
-    told = is_problem(await stack.http.get(path, params={"version": 5}), 404, "version_not_found")
-    assert "5 is not made yet" in told["detail"]
+        refusal = is_problem(await stack.http.get(path, params={"rank": rank}), 422, "invalid_request")
+        assert [row["field"] for row in refusal["errors"]] == ["rank"]
+    refusal = is_problem(await stack.http.get(path, params={"version": 5}), 404, "version_not_found")
+    assert "5 is not made yet" in refusal["detail"]
     is_problem(await stack.http.get(f"{JOBS}/nowhere/adapter"), 404, "job_not_found")
     assert "rank16" in (await stack.http.get(path)).headers["content-disposition"]
     document = (await stack.http.get("/openapi.json")).json()
-    told = document["paths"][f"{JOBS}/{{job_id}}/adapter"]["get"]
-    rank = next(one for one in told["parameters"] if one["name"] == "rank")
+    operation = document["paths"][f"{JOBS}/{{job_id}}/adapter"]["get"]
+    rank = next(parameter for parameter in operation["parameters"] if parameter["name"] == "rank")
     assert (rank["schema"]["minimum"], rank["schema"]["default"], rank["required"]) == (1, 16, False)
-    assert list(told["responses"]["200"]["content"]) == ["application/x-tar"]
+    assert list(operation["responses"]["200"]["content"]) == ["application/x-tar"]

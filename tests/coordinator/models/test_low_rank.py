@@ -35,7 +35,7 @@ def test_no_matrix_of_this_rank_is_nearer(shape: tuple[int, int], power: float) 
 def test_the_same_matrix_gives_the_same_factors() -> None:
     matrix = falling((KRYLOV, KRYLOV), 0.5)
     first, again = low_rank(matrix, 6), low_rank(matrix.copy(), 6)
-    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+    assert all(np.array_equal(left, right) for left, right in zip(first, again, strict=True))
 
 
 @pytest.mark.parametrize("side", [12, KRYLOV])

@@ -17,7 +17,7 @@ def test_a_model_folder_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["./nowhere", "/nowhere/at/all", "~/nowhere", "some/deep/path"])
 def test_a_path_without_a_folder_is_refused_in_words(source: str) -> None:
-    with pytest.raises(SourceError, match="sees no folder"):
+    with pytest.raises(SourceError, match="has no folder"):
         local_folder(source)
 
 
@@ -28,7 +28,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["x" * 5000, "~nobody-of-this-name/model"])
 def test_a_path_that_no_system_has_is_refused_in_words(source: str) -> None:
-    with pytest.raises(SourceError, match="cannot be looked at .*; correct the path"):
+    with pytest.raises(SourceError, match="cannot be read .*; correct the path"):
         local_folder(source)
 
 

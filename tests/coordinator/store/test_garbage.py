@@ -37,14 +37,14 @@ class CountingStore(RedisStateStore):
         return await super().load_many(job_ids)
 
     async def closed_rounds(self, job_id: str) -> list[Round]:
-        found = await super().closed_rounds(job_id)
-        self.read += len(found)
-        return found
+        closed = await super().closed_rounds(job_id)
+        self.read += len(closed)
+        return closed
 
     async def closed_round(self, job_id: str, number: int) -> Round | None:
-        found = await super().closed_round(job_id, number)
-        self.read += found is not None
-        return found
+        closed = await super().closed_round(job_id, number)
+        self.read += closed is not None
+        return closed
 
 
 class House:
@@ -124,8 +124,8 @@ async def test_what_a_running_job_needs_stays_and_the_rest_goes(house: House, re
 
     newest = house.versions[-1]
     kept = [house.base, house.export, house.updates[-1], house.first.weights, newest.aggregate, newest.state]
-    kept += [one.weights for one in house.versions[-KEEP_VERSIONS:]]
-    gone = [stray, *house.updates[:-1], house.versions[1].weights, *(one.state for one in house.versions[1:-1])]
+    kept += [version.weights for version in house.versions[-KEEP_VERSIONS:]]
+    gone = [stray, *house.updates[:-1], house.versions[1].weights, *(version.state for version in house.versions[1:-1])]
     assert all(house.held(*kept))
     assert not any(house.held(*gone))
 
@@ -137,9 +137,9 @@ async def test_what_is_spent_goes_within_minutes_and_what_nobody_named_does_not(
         await house.train(job, number)
         assert await house.collector.collect(time.time()) == 0
     assert await house.collector.collect(at(SPENT_GRACE_S)) > 0
-    spent = [*house.updates, *(one.aggregate for one in house.versions[1:-1]), house.versions[1].weights]
+    spent = [*house.updates, *(version.aggregate for version in house.versions[1:-1]), house.versions[1].weights]
     assert not any(house.held(*spent))
-    assert all(house.held(stray, house.base, *(one.weights for one in house.versions[-KEEP_VERSIONS:])))
+    assert all(house.held(stray, house.base, *(version.weights for version in house.versions[-KEEP_VERSIONS:])))
 
 
 async def test_of_a_job_that_has_ended_the_downloads_stay(house: House) -> None:
@@ -149,7 +149,7 @@ async def test_of_a_job_that_has_ended_the_downloads_stay(house: House) -> None:
     await house.finish(job, KEEP_VERSIONS + 1)
     await house.collector.collect(at(GRACE_S))
     newest = house.versions[-1]
-    assert all(house.held(house.base, house.export, *(one.weights for one in house.versions[-KEEP_VERSIONS:])))
+    assert all(house.held(house.base, house.export, *(version.weights for version in house.versions[-KEEP_VERSIONS:])))
     assert not any(house.held(house.first.weights, newest.aggregate, newest.state, *house.updates))
 
 
