@@ -141,3 +141,22 @@ def test_sketches_of_equal_size_have_the_median_energy_and_the_shapes_that_they_
             after.second_moment * energy[:, None, None], before.second_moment * wanted[:, None, None]
         )
         assert after.second_moment.dtype == torch.float32
+
+
+@pytest.mark.parametrize("rank", [2, 3, 5])
+def test_sketches_of_a_batch_move_as_each_of_them_does(rank):
+    d, k = 5, 2
+    generator = torch.Generator().manual_seed(0)
+
+    def bases(columns):
+        return torch.linalg.qr(torch.randn(2, d, d, generator=generator, dtype=torch.float64))[0][..., :columns]
+
+    second, residual = (torch.rand(2, rows, k, generator=generator, dtype=torch.float64) for rows in (3, 1))
+    sketch, new = SecondMomentSketch(bases(3), second, residual), bases(rank)
+    moved = moved_to(new, sketch)
+    torch.testing.assert_close(moved.energy, sketch.energy)
+    assert moved.residual.shape == (2, 1, k)
+    for i in range(2):
+        alone = SecondMomentSketch(sketch.basis[i], sketch.second_moment[i], sketch.residual[i])
+        torch.testing.assert_close(moved.second_moment[i], carry(alone, new[i]))
+        torch.testing.assert_close(moved.residual[i], moved_to(new[i], alone).residual)

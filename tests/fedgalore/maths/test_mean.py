@@ -1,0 +1,134 @@
+"""The mean in factors, its cut, its way into the weights; a client's change in few bytes: against whole matrices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedgalore.maths.compression import compress
+from fedgalore.maths.mean import (
+    apply_dense,
+    apply_factors,
+    mean_of_factors,
+    of_matrix,
+    squared_norm_of_product,
+    truncate,
+)
+
+D, K, BATCH = 6, 9, 2
+
+
+def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def sizes(right: Tensor) -> Tensor:
+    """How much of the product each column of an orthonormal left factor carries."""
+    return right.norm(dim=-1)
+
+
+def assert_orthonormal(left: Tensor, tolerance: float = 1e-5) -> None:
+    gram = left.mT.float() @ left.float()
+    torch.testing.assert_close(gram, torch.eye(left.shape[-1]).expand_as(gram), atol=tolerance, rtol=0)
+
+
+def assert_falling(values: Tensor) -> None:
+    assert (values.diff(dim=-1) <= 1e-5 * values.max()).all()
+
+
+def test_the_mean_of_factors_is_the_weighted_mean_of_the_products() -> None:
+    ranks, weights = (1, 2, 1), (0.5, 0.2, 0.3)
+    lefts = [drawn(BATCH, D, rank, seed=rank_index) for rank_index, rank in enumerate(ranks)]
+    rights = [drawn(BATCH, rank, K, seed=9 + rank_index) for rank_index, rank in enumerate(ranks)]
+    mean = mean_of_factors(lefts, rights, weights)
+    expected = sum(w * left @ right for w, left, right in zip(weights, lefts, rights, strict=True))
+    torch.testing.assert_close(mean.left @ mean.right, expected)
+    assert (mean.left.shape, mean.right.shape) == ((BATCH, D, 4), (BATCH, 4, K))
+    assert mean.left.dtype == mean.right.dtype == torch.float32
+    assert_orthonormal(mean.left)
+    assert_falling(sizes(mean.right))
+
+
+def test_a_weight_for_each_pair_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        mean_of_factors([drawn(1, D, 2)] * 2, [drawn(1, 2, K)] * 2, [1.0])
+
+
+def test_a_whole_matrix_is_sorted_by_what_its_columns_carry() -> None:
+    change = drawn(BATCH, D, K, dtype=torch.float64)
+    factors = of_matrix(change)
+    torch.testing.assert_close(factors.left @ factors.right, change.float())
+    assert_orthonormal(factors.left)
+    torch.testing.assert_close(sizes(factors.right), torch.linalg.svdvals(change).float())
+    head = factors.leading(2)
+    assert torch.equal(head.left, factors.left[..., :2])
+    assert torch.equal(head.right, factors.right[:, :2])
+
+
+@pytest.mark.parametrize("rank", [2, 3, 5])
+def test_a_reference_basis_begins_with_the_leading_directions_and_goes_on_orthonormal(rank: int) -> None:
+    factors = of_matrix(drawn(BATCH, D, K, dtype=torch.float64)).leading(3)
+    basis = factors.reference_basis(rank)
+    assert basis.shape == (BATCH, D, rank)
+    assert_orthonormal(basis)
+    common = min(rank, 3)
+    assert torch.equal(basis[..., :common], factors.left[..., :common])
+
+
+def test_the_norm_of_a_product_needs_no_product() -> None:
+    left, right = drawn(BATCH, D, 3), drawn(BATCH, 3, K, seed=1)
+    squared = squared_norm_of_product(left, right)
+    assert squared.dtype == torch.float64
+    torch.testing.assert_close(squared, (left.double() @ right.double()).square().sum((-2, -1)))
+    opposite = torch.tensor([[1.0, -1.0 - 1e-7]])
+    assert squared_norm_of_product(opposite, torch.ones(2, 1)) >= 0
+
+
+@pytest.mark.parametrize("rank", [1, 3, D])
+def test_a_cut_is_the_best_of_its_rank_and_leaves_nothing_out_but_the_residue(rank: int) -> None:
+    change = drawn(BATCH, D, K, dtype=torch.float64)
+    kept, residue = truncate(change, rank)
+    assert (kept.left.dtype, kept.right.dtype, residue.dtype) == (torch.float16, torch.float16, torch.float32)
+    assert (kept.left.shape, kept.right.shape) == ((BATCH, D, rank), (BATCH, rank, K))
+    product = kept.left.double() @ kept.right.double()
+    torch.testing.assert_close(product + residue.double(), change, atol=1e-6, rtol=0)
+    tail = torch.linalg.svdvals(change)[:, rank:].square().sum(-1).sqrt()
+    torch.testing.assert_close(torch.linalg.matrix_norm(residue).double(), tail, atol=1e-2, rtol=1e-3)
+
+
+def test_a_step_is_the_decayed_weight_plus_the_change() -> None:
+    weight, left, right = drawn(D, K), drawn(D, 2, seed=1), drawn(2, K, seed=2)
+    torch.testing.assert_close(apply_factors(weight, 0.5, left, right), 0.5 * weight + left @ right)
+    torch.testing.assert_close(apply_factors(weight.mT.contiguous().mT, 0.5, left, right), 0.5 * weight + left @ right)
+    assert torch.equal(apply_dense(weight, 0.5, weight.square()), weight * 0.5 + weight.square())
+
+
+def test_a_step_has_the_same_bits_however_its_parts_lie_in_memory() -> None:
+    weight, left, right = drawn(40, 50), drawn(40, 7, seed=1), drawn(7, 50, seed=2)
+    turned = [part.mT.contiguous().mT for part in (weight, left, right)]
+    assert torch.equal(apply_factors(weight, 0.99, left, right), apply_factors(turned[0], 0.99, *turned[1:]))
+
+
+@pytest.mark.parametrize("rank", [1, 3, D])
+def test_a_compressed_change_and_its_residue_are_the_change(rank: int) -> None:
+    values = 4.0 ** -torch.arange(D)
+    left, _ = torch.linalg.qr(drawn(D, D))
+    right, _ = torch.linalg.qr(drawn(K, D, seed=1))
+    change = left @ values.diag() @ right.mT
+    parts = compress(change, rank, torch.Generator().manual_seed(0))
+    assert (parts.left.dtype, parts.right.dtype, parts.residue.dtype) == (torch.float16, torch.float16, torch.float32)
+    assert (parts.left.shape, parts.right.shape) == ((D, rank), (rank, K))
+    torch.testing.assert_close(parts.left.float() @ parts.right.float() + parts.residue, change, atol=1e-6, rtol=0)
+    assert_orthonormal(parts.left, tolerance=2e-3)
+    if rank < D:  # at full rank the basis is the identity
+        torch.testing.assert_close(sizes(parts.right.float()), values[:rank], atol=1e-3, rtol=0.05)
+    torch.testing.assert_close(torch.linalg.matrix_norm(parts.residue), values[rank:].norm(), atol=2e-3, rtol=0.05)
+
+
+def test_a_change_is_compressed_the_same_way_twice() -> None:
+    change = drawn(20, 30)
+    first, again, other = (compress(change, 4, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first.left, again.left)
+    assert torch.equal(first.right, again.right)
+    assert not torch.equal(first.left, other.left)

@@ -1,0 +1,177 @@
+"""What every kind of file holds by method, written out for one tall and one wide matrix and a head.
+
+The doors refuse whatever is not in these lists, so a slip here would break a federation of two versions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.layout import aggregate_tensors, residue_tensors, state_tensors, update_tensors, weights_tensors
+from fedgalore.spec.plan import Dense, Target, TensorSpec, TrainingPlan, factors_are_smaller
+from tests.builders import a_spec
+
+PLAN = TrainingPlan((Target("tall", (40, 30), 2), Target("wide", (30, 50), 3)), (Dense("head", (4, 30)),))
+HEAD = {"head/delta": "F32 4 30"}
+WEIGHTS = {"tall": "F32 40 30", "wide": "F32 30 50", "head": "F32 4 30"}
+LORA = {
+    "tall/lora_A": "F32 2 30",
+    "tall/lora_B": "F32 40 2",
+    "wide/lora_A": "F32 3 50",
+    "wide/lora_B": "F32 30 3",
+}
+STATE = {
+    "tall/reference": "F32 30 2",
+    "tall/second_moment": "F32 2 40",
+    "tall/residual": "F32 1 40",
+    "wide/reference": "F32 30 3",
+    "wide/second_moment": "F32 3 50",
+    "wide/residual": "F32 1 50",
+}
+
+
+def job(kind: str = "fedgalore", steps: int = 4, **method: Any) -> JobSpec:
+    return a_spec(method={"kind": kind, "rank": 3, **method}, local={"steps": steps, "batch_size": 2})
+
+
+def shown(tensors: dict[str, TensorSpec]) -> dict[str, str]:
+    return {name: " ".join([spec.dtype, *map(str, spec.shape)]) for name, spec in tensors.items()}
+
+
+def factors(dtype: str, tall: int, wide: int) -> dict[str, str]:
+    return {
+        "tall/left": f"{dtype} 30 {tall}",
+        "tall/right": f"{dtype} {tall} 40",
+        "wide/left": f"{dtype} 30 {wide}",
+        "wide/right": f"{dtype} {wide} 50",
+    }
+
+
+DENSE = {"tall/dense": "F32 40 30", "wide/dense": "F32 30 50"}
+COMPRESSED = job(state_sync="ajive")
+EXACT = job(state_sync="average", complement=0, global_momentum=0, update_proj_gap=3)
+SHARED = job(state_sync="ajive", basis="shared", global_momentum=0)
+
+
+def test_a_client_sends_the_leading_part_of_its_change_and_its_state() -> None:
+    rms = {"tall/rms": "F16 2 40", "wide/rms": "F16 3 50"}
+    residual = {"tall/residual": "F32 1 40", "wide/residual": "F32 1 50"}
+    assert shown(update_tensors(COMPRESSED, PLAN, "a", 1)) == residual | HEAD | factors("F16", 6, 9) | rms
+    assert shown(update_tensors(job(state_sync="reset"), PLAN, "a", 1)) == HEAD | factors("F16", 6, 9)
+    cut = job(state_sync="ajive", uplink_rank=2)
+    assert shown(update_tensors(cut, PLAN, "a", 1))["wide/rms"] == "F16 2 50"
+    assert shown(update_tensors(cut, PLAN, "a", 1)).items() >= factors("F16", 2, 2).items()
+    assert shown(update_tensors(job(uplink_rank=64), PLAN, "a", 1)).items() >= factors("F16", 30, 30).items()
+
+
+def test_tensors_of_float16_come_last_so_that_all_lie_aligned() -> None:
+    for tensors in (update_tensors(COMPRESSED, PLAN, "a", 1), aggregate_tensors(job(), PLAN, ["a", "b"], 1)):
+        dtypes = [spec.dtype for spec in tensors.values()]
+        assert dtypes == sorted(dtypes, reverse=True)
+
+
+def test_without_complement_a_client_sends_the_bases_that_it_trained_in() -> None:
+    expected = {
+        "tall/residual": "F32 1 40",
+        "wide/residual": "F32 1 50",
+        "tall/rms": "F16 2 40",
+        "wide/rms": "F16 3 50",
+    }
+    for j in (0, 1):
+        expected |= {f"tall/basis.{j}": "F32 30 2", f"tall/factor.{j}": "F32 2 40"}
+        expected |= {f"wide/basis.{j}": "F32 30 3", f"wide/factor.{j}": "F32 3 50"}
+    assert shown(update_tensors(EXACT, PLAN, "a", 1)) == expected | HEAD
+    assert shown(aggregate_tensors(EXACT, PLAN, ["a", "b"], 1)) == factors("F32", 8, 12) | HEAD
+    assert (
+        shown(aggregate_tensors(EXACT, PLAN, ["a", "b", "c", "d"], 1))
+        == {
+            "tall/left": "F32 30 16",
+            "tall/right": "F32 16 40",
+            "wide/dense": "F32 30 50",
+        }
+        | HEAD
+    )
+
+
+def test_with_a_shared_basis_the_first_round_only_sketches() -> None:
+    sketch = {"tall/sketch": "F32 30 6", "wide/sketch": "F32 30 7"}
+    assert shown(update_tensors(SHARED, PLAN, "a", 1)) == sketch | HEAD
+    later = sketch | {
+        "tall/factor.0": "F32 2 40",
+        "wide/factor.0": "F32 3 50",
+        "tall/residual": "F32 1 40",
+        "wide/residual": "F32 1 50",
+        "tall/rms": "F16 2 40",
+        "wide/rms": "F16 3 50",
+    }
+    assert shown(update_tensors(SHARED, PLAN, "a", 2)) == later | HEAD
+    assert shown(aggregate_tensors(SHARED, PLAN, ["a", "b"], 1)) == HEAD
+    assert shown(aggregate_tensors(SHARED, PLAN, ["a", "b"], 2)) == factors("F32", 2, 3) | HEAD
+    small = {"tall/reference": "F32 30 2", "wide/reference": "F32 30 3"}
+    assert shown(state_tensors(SHARED, PLAN, 1)) == small
+    assert shown(state_tensors(SHARED, PLAN, 2)) == STATE
+
+
+def test_an_aggregate_is_cut_on_its_way_down_and_the_rest_stays_on_the_server() -> None:
+    cut = job(downlink_rank=4)
+    assert shown(aggregate_tensors(cut, PLAN, ["a", "b"], 1)) == HEAD | factors("F16", 4, 4)
+    assert shown(residue_tensors(cut, PLAN)) == {"tall": "F32 30 40", "wide": "F32 30 50"}
+    by_default = job()  # twelve times the rank, where that is smaller than the matrix
+    assert shown(aggregate_tensors(by_default, PLAN, ["a", "b"], 1)) == HEAD | factors("F16", 24, 30)
+    exact = job(downlink_rank=0)
+    assert shown(aggregate_tensors(exact, PLAN, ["a", "b"], 1)) == DENSE | HEAD
+    assert residue_tensors(exact, PLAN) == residue_tensors(EXACT, PLAN) == residue_tensors(SHARED, PLAN) == {}
+
+
+def test_clients_start_from_what_the_method_carries() -> None:
+    assert shown(state_tensors(COMPRESSED, PLAN, 1)) == shown(state_tensors(EXACT, PLAN, 2)) == STATE
+    assert state_tensors(job(state_sync="reset"), PLAN, 2) == state_tensors(job(state_sync="local"), PLAN, 2) == {}
+    for kind in ("fedavg", "fedit", "flora"):
+        assert state_tensors(a_spec(method={"kind": kind}), PLAN, 2) == {}
+
+
+def test_federated_averaging_moves_whole_matrices() -> None:
+    spec = a_spec(method={"kind": "fedavg"})
+    whole = {"tall/delta": "F32 40 30", "wide/delta": "F32 30 50"}
+    assert shown(update_tensors(spec, PLAN, "a", 1)) == whole | HEAD
+    assert shown(aggregate_tensors(spec, PLAN, ["a", "b"], 1)) == DENSE | HEAD
+    assert shown(weights_tensors(spec, PLAN)) == WEIGHTS
+
+
+def test_adapters_move_as_peft_keeps_them() -> None:
+    for kind in ("fedit", "fedex_lora", "flora"):
+        assert shown(update_tensors(job(kind), PLAN, "a", 1)) == LORA | HEAD
+    halves = {name: shape for name, shape in LORA.items() if name.endswith("lora_B")}
+    assert shown(update_tensors(job("ffa_lora"), PLAN, "a", 1)) == halves | HEAD
+    assert shown(aggregate_tensors(job("fedit"), PLAN, ["a", "b"], 1)) == LORA | HEAD
+    assert shown(aggregate_tensors(job("ffa_lora"), PLAN, ["a", "b"], 1)) == halves | HEAD
+    assert shown(aggregate_tensors(job("flora"), PLAN, ["a", "b"], 1)) == factors("F32", 4, 6) | HEAD
+    assert shown(aggregate_tensors(job("fedex_lora"), PLAN, ["a", "b"], 1)) == LORA | factors("F32", 6, 9) | HEAD
+    for kind in ("fedit", "ffa_lora", "fedex_lora"):
+        assert shown(weights_tensors(job(kind), PLAN)) == WEIGHTS | LORA
+    assert shown(weights_tensors(job("flora"), PLAN)) == WEIGHTS
+    assert shown(weights_tensors(COMPRESSED, PLAN)) == WEIGHTS
+
+
+def test_an_adapter_of_a_conv1d_has_its_sides_exchanged() -> None:
+    plan = TrainingPlan((Target("w", (30, 50), 3, fan_in_fan_out=True),), ())
+    assert shown(update_tensors(job("fedit"), plan, "a", 1)) == {"w/lora_A": "F32 3 30", "w/lora_B": "F32 50 3"}
+
+
+def test_a_client_of_another_rank_sends_and_adds_its_own() -> None:
+    ranks = {"client_ranks": {"b": 5}}
+    assert shown(update_tensors(job("flora", **ranks), PLAN, "b", 1))["wide/lora_A"] == "F32 5 50"
+    assert shown(aggregate_tensors(job("flora", **ranks), PLAN, ["a", "b"], 1)) == factors("F32", 7, 8) | HEAD
+    exact = job(complement=0, global_momentum=0, update_proj_gap=4, **ranks)
+    assert shown(update_tensors(exact, PLAN, "b", 1))["wide/factor.0"] == "F32 5 50"
+    assert shown(aggregate_tensors(exact, PLAN, ["a", "b"], 1)) == factors("F32", 7, 8) | HEAD
+    compressed = job(downlink_rank=0, global_momentum=0, **ranks)
+    assert shown(update_tensors(compressed, PLAN, "b", 1))["wide/left"] == "F16 30 15"
+
+
+@pytest.mark.parametrize(("q", "smaller"), [(1, True), (11, True), (12, False), (13, False)])
+def test_factors_are_smaller_below_the_rank_where_both_take_the_same(q: int, smaller: bool) -> None:
+    assert factors_are_smaller(20, 30, q) is smaller
