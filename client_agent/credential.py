@@ -12,7 +12,8 @@ from pathlib import Path
 import grpc
 import structlog
 
-from client_agent.settings import AgentSettings, SettingsError
+from client_agent.settings import AgentSettings
+from fedgalore.process.settings import SettingsError
 from fedgalore.process.tls import expiry, is_loopback
 
 KEY_FILE = "agent.key"

@@ -23,7 +23,7 @@ from coordinator.doors.rest.app import create_app
 from coordinator.doors.rest.readiness import Probe
 from coordinator.engine.commands import Engine
 from coordinator.engine.lease import DRIVER, Lease
-from coordinator.settings import CoordinatorSettings, SettingsError
+from coordinator.settings import CoordinatorSettings
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector
@@ -31,6 +31,7 @@ from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import __version__
 from fedgalore.process import faults, logs
+from fedgalore.process.settings import SettingsError
 
 GRACE_S = 5  # for answers and transfers under way when the process is told to stop
 

@@ -20,8 +20,6 @@ from coordinator.engine.agents import MAX_AGENTS
 from coordinator.store.state_store import MAX_JOBS
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
 
-__all__ = ["CoordinatorSettings", "SettingsError", "load"]
-
 PREFIX = "FEDGALORE_"
 SECRETS = ("redis_url", "operator_key")
 SHORTEST_KEY = 32  # characters

@@ -118,7 +118,8 @@ def agent(context: typer.Context) -> None:
 
 
 def _settings(config: Path | None, flags: dict[str, Any]) -> CoordinatorSettings:
-    from coordinator.settings import SettingsError, load
+    from coordinator.settings import load
+    from fedgalore.process.settings import SettingsError
 
     try:
         return load(config, flags)

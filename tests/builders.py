@@ -6,25 +6,10 @@ import hashlib
 from typing import Any
 
 from coordinator.state import job as jobs
-from coordinator.state.job import Job, Prepared
-from coordinator.state.round import BlobRef, EvaluationResult, ModelVersion, Policy, UpdateReceipt
-from fedgalore.process.redis_server import free_port
+from coordinator.state.job_state import Job, Prepared
+from coordinator.state.round_state import BlobRef, EvaluationResult, ModelVersion, Policy, UpdateReceipt
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
-
-__all__ = [
-    "a_blob",
-    "a_job",
-    "a_plan",
-    "a_policy",
-    "a_prepared",
-    "a_receipt",
-    "a_result",
-    "a_spec",
-    "a_version",
-    "free_port",
-    "job_document",
-]
 
 
 def job_document(**sections: Any) -> dict[str, Any]:

@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
-from coordinator.settings import CoordinatorSettings, SettingsError, load
+from coordinator.settings import CoordinatorSettings, load
 from coordinator.state.errors import DomainError, LeaseLost, StateUnavailable
-from coordinator.state.job import Status
+from coordinator.state.job_state import Status
 from coordinator.state.round_state import Effect, Phase
 from coordinator.store.disk import is_full
 from fedgalore.process import faults
 from fedgalore.process.faults import Fault, reach
+from fedgalore.process.settings import SettingsError
 
 if TYPE_CHECKING:
     from coordinator.engine.commands import Engine
-    from coordinator.state.job import Job
+    from coordinator.state.job_state import Job
     from coordinator.store.blob_store import BlobStore
 
 IDLE_S = 1.0

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pydantic import TypeAdapter, ValidationError
 
 from coordinator.state.errors import AgentNotFound, InvalidAgent, ProtocolMismatch, TooMany, UnknownClient
-from coordinator.state.job import Job
-from coordinator.state.records import Agent, AgentRecord, OpenTask
-from coordinator.state.round import Candidates
+from coordinator.state.job_state import Job
+from coordinator.state.records import AgentRecord, AgentStatus, OpenTask
+from coordinator.state.round_state import Candidates
 from coordinator.store.state_store import StateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.spec.strict import Identifier
@@ -101,7 +101,7 @@ class AgentRegistry:
         busy = await self._store.busy(present)
         return Candidates(tuple(name for name in present if name not in busy), len(busy))
 
-    async def all(self, active: Iterable[Job]) -> list[Agent]:
+    async def all(self, active: Iterable[Job]) -> list[AgentStatus]:
         """Every enrolled client, by name, with the task that it holds in one of the active jobs."""
         tasks: dict[str, OpenTask] = {}
         for job in active:
@@ -110,7 +110,7 @@ class AgentRegistry:
                     tasks.setdefault(client, OpenTask(job.id, job.round.number))
         oldest = self._clock() - self._presence_s
         return [
-            Agent(**asdict(record), last_seen=seen, present=seen >= oldest, task=tasks.get(record.name))
+            AgentStatus(**asdict(record), last_seen=seen, present=seen >= oldest, task=tasks.get(record.name))
             for record, seen in await self._store.agents()
         ]
 

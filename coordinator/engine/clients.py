@@ -18,9 +18,17 @@ from coordinator.state.errors import (
     RoundClosed,
     RoundNotFound,
 )
-from coordinator.state.job import Job
-from coordinator.state.records import Assignment
-from coordinator.state.round import Effect, EvaluationResult, UpdateReceipt
+from coordinator.state.job_state import Job
+from coordinator.state.records import RoundTask
+from coordinator.state.round_state import (
+    ClientFailed,
+    Effect,
+    Evaluated,
+    EvaluationResult,
+    Reported,
+    TaskTaken,
+    UpdateReceipt,
+)
 
 MOST_METRICS = 100
 MOST_NAME = 200  # characters of a metric's name
@@ -48,7 +56,7 @@ class ClientSide(EngineBase):
         """
         await self._agents.touch(client)
 
-    async def next_task(self, client: str, wait_s: float = 0.0) -> Assignment | None:
+    async def next_task(self, client: str, wait_s: float = 0.0) -> RoundTask | None:
         """Work for the client, waiting up to `wait_s` for some. Until it has reported it is given the same task again.
 
         Raises:
@@ -60,8 +68,8 @@ class ClientSide(EngineBase):
             mark = self.mark(Effect.WAKE_AGENTS)
             for job_id in await self._agents.touch(client):
                 with suppress(JobUnreadable):
-                    if (assignment := await self._stepper.take(job_id, client)) is not None:
-                        return assignment
+                    if (task := await self._stepper.take(job_id, client)) is not None:
+                        return task
             left = end - loop.time()
             if left <= 0:
                 return None
@@ -79,7 +87,7 @@ class ClientSide(EngineBase):
         flying = job.round
         if flying is None or flying.number != number:
             flying = await self._stepper.closed_round(job_id, number)
-        rounds.advance(flying, rounds.TaskTaken(client), self._clock(), job.policy(flying.kind))
+        rounds.advance(flying, TaskTaken(client), self._clock(), job.policy(flying.kind))
         return job
 
     async def receipt(self, job_id: str, number: int, client: str) -> UpdateReceipt | None:
@@ -101,21 +109,21 @@ class ClientSide(EngineBase):
             InvalidUpdate: a metric is not finite, or there are too many.
         """
         _check_metrics("metrics", receipt.metrics)
-        return await self._stepper.tell(job_id, number, rounds.Reported(client, receipt))
+        return await self._stepper.tell(job_id, number, Reported(client, receipt))
 
     async def evaluated(
         self, job_id: str, number: int, client: str, result: EvaluationResult
     ) -> Literal["accepted", "duplicate"]:
         """Notes how the round's model does on a client's data; raises what `report` raises."""
         _check_metrics("evaluation.metrics", result.metrics)
-        return await self._stepper.tell(job_id, number, rounds.Evaluated(client, result))
+        return await self._stepper.tell(job_id, number, Evaluated(client, result))
 
     async def client_failed(
         self, job_id: str, number: int, client: str, reason: str
     ) -> Literal["accepted", "duplicate"]:
         """Notes that a client cannot do its task; raises what `report` raises. A long reason loses its end."""
         reason = reason if len(reason) <= MOST_REASON else reason[: MOST_REASON - 1] + "…"
-        return await self._stepper.tell(job_id, number, rounds.ClientFailed(client, reason))
+        return await self._stepper.tell(job_id, number, ClientFailed(client, reason))
 
     async def progress(
         self, job_id: str, number: int, client: str, stage: str, step: int, train_loss: float | None

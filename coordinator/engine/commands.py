@@ -15,11 +15,11 @@ from contextlib import suppress
 from coordinator.engine.clients import ClientSide
 from coordinator.engine.work import WorkSide
 from coordinator.state import job as jobs
-from coordinator.state import round as rounds
 from coordinator.state.changes import changes
 from coordinator.state.errors import IdempotencyConflict, RoundClosed, TooMany
-from coordinator.state.job import Job
-from coordinator.state.records import Agent
+from coordinator.state.job_state import Cancel, InRound, Job, Pause, Resume
+from coordinator.state.records import AgentStatus
+from coordinator.state.round_state import ClientFailed
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.job import JobSpec
 
@@ -57,7 +57,7 @@ class Engine(ClientSide, WorkSide):
         Raises:
             JobNotFound, IllegalTransition: the latter unless the job is RUNNING, or PAUSED already.
         """
-        return (await self._stepper.send(job_id, jobs.Pause()))[0]
+        return (await self._stepper.send(job_id, Pause()))[0]
 
     async def resume(self, job_id: str) -> Job:
         """Goes on after a pause.
@@ -65,7 +65,7 @@ class Engine(ClientSide, WorkSide):
         Raises:
             JobNotFound, IllegalTransition: the latter unless the job is PAUSED, or RUNNING already.
         """
-        await self._stepper.send(job_id, jobs.Resume())
+        await self._stepper.send(job_id, Resume())
         return await self.get(job_id)
 
     async def cancel(self, job_id: str) -> Job:
@@ -74,9 +74,9 @@ class Engine(ClientSide, WorkSide):
         Raises:
             JobNotFound, IllegalTransition: the latter when the job has ended otherwise.
         """
-        return (await self._stepper.send(job_id, jobs.Cancel()))[0]
+        return (await self._stepper.send(job_id, Cancel()))[0]
 
-    async def expect(self, client: str) -> tuple[Agent, bool]:
+    async def expect(self, client: str) -> tuple[AgentStatus, bool]:
         """The client of this name, and whether it is new: expected, but not seen yet.
 
         Raises:
@@ -94,6 +94,6 @@ class Engine(ClientSide, WorkSide):
         await self._agents.forget(name)
         for job in await self.active_jobs():
             if job.round is not None and name in job.open_clients:
-                gone = jobs.RoundEvent(job.round.number, rounds.ClientFailed(name, "removed by the operator"))
+                gone = InRound(job.round.number, ClientFailed(name, "removed by the operator"))
                 with suppress(RoundClosed):
                     await self._stepper.send(job.id, gone)

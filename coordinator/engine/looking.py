@@ -15,9 +15,9 @@ from coordinator.engine.lease import Lease
 from coordinator.engine.stepper import Stepper
 from coordinator.state import job as jobs
 from coordinator.state.errors import InvalidUpdate
-from coordinator.state.job import Job, Status
-from coordinator.state.records import Agent
-from coordinator.state.round import Round
+from coordinator.state.job_state import Job, Status
+from coordinator.state.records import AgentStatus
+from coordinator.state.round_state import Round
 from coordinator.store.state_store import MAX_JOBS, StateStore
 
 EVENT_BATCH = 500
@@ -26,7 +26,7 @@ _EVENT_ID = re.compile(r"\d{1,18}(-\d{1,18})?")
 # Inside the class, `list` is the method.
 _Jobs = list[Job]
 _Rounds = list[Round]
-_Agents = list[Agent]
+_Agents = list[AgentStatus]
 _Events = list[tuple[str, str, dict[str, Any]]]
 
 

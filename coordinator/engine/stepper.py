@@ -15,10 +15,10 @@ from coordinator.state import job as jobs
 from coordinator.state import round as rounds
 from coordinator.state.changes import changes
 from coordinator.state.errors import JobNotFound, LeaseLost, RoundClosed, RoundNotFound, StateUnavailable
-from coordinator.state.job import Job, Status
-from coordinator.state.records import Assignment
-from coordinator.state.round import Phase, Round
-from coordinator.store.state_store import Change, Fence, StateStore, Stored
+from coordinator.state.job_state import InRound, Job, JobEvent, Status
+from coordinator.state.records import RoundTask
+from coordinator.state.round_state import ClientFailed, Evaluated, Phase, Reported, Round, TaskTaken, Tick
+from coordinator.store.state_store import Change, Fence, StateStore, VersionedJob
 from fedgalore.process.faults import Fault, reach
 
 SAVE_ATTEMPTS = 200
@@ -37,7 +37,7 @@ class Stepper:
         # Keeps the calls of this process from racing each other; other processes are met by compare-and-set.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def load(self, job_id: str) -> Stored:
+    async def load(self, job_id: str) -> VersionedJob:
         """Raises `JobNotFound`."""
         stored = await self._store.load(job_id)
         if stored is None:
@@ -52,7 +52,7 @@ class Stepper:
         return found
 
     async def apply(
-        self, job_id: str, decide: Callable[[Job], jobs.Event | None], fence: Fence | None = None
+        self, job_id: str, decide: Callable[[Job], JobEvent | None], fence: Fence | None = None
     ) -> tuple[Job, bool]:
         """Advances a job by what `decide` makes of its fresh state; the job, and whether it changed.
 
@@ -88,11 +88,11 @@ class Stepper:
                 await self.tick(job_id)
         return jobs.explain(step.job, now), True
 
-    async def send(self, job_id: str, event: jobs.Event) -> tuple[Job, bool]:
+    async def send(self, job_id: str, event: JobEvent) -> tuple[Job, bool]:
         """Advances a job by what a person or a client wants, whatever its state."""
         return await self.apply(job_id, lambda job: event)
 
-    async def drive(self, job_id: str, decide: Callable[[Job], jobs.Event | None]) -> tuple[Job, bool]:
+    async def drive(self, job_id: str, decide: Callable[[Job], JobEvent | None]) -> tuple[Job, bool]:
         """Advances a job by what the holder of the lease decides; without a lease, anybody.
 
         Raises:
@@ -102,25 +102,25 @@ class Stepper:
 
     async def tick(self, job_id: str) -> None:
         """Opens a round, chooses its cohort, ends what is overdue."""
-        job, _ = await self.drive(job_id, lambda job: None if job.status.is_final else jobs.Tick())
+        job, _ = await self.drive(job_id, lambda job: None if job.status.is_final else Tick())
         if job.round is None or job.round.phase is not Phase.SELECTION:
             return
         number, data = job.round.number, job.parsed.data.name
-        candidates = jobs.RoundEvent(number, await self._agents.candidates(data))
+        candidates = InRound(number, await self._agents.candidates(data))
 
-        def if_still_selecting(job: Job) -> jobs.Event | None:
+        def if_still_selecting(job: Job) -> JobEvent | None:
             current = job.round
             return candidates if current and (current.number, current.phase) == (number, Phase.SELECTION) else None
 
         await self.drive(job_id, if_still_selecting)
 
     async def tell(
-        self, job_id: str, number: int, event: rounds.Reported | rounds.Evaluated | rounds.ClientFailed
+        self, job_id: str, number: int, event: Reported | Evaluated | ClientFailed
     ) -> Literal["accepted", "duplicate"]:
         """Passes on what a client says of a round, which may have closed meanwhile."""
         await self._agents.touch(event.client)
         try:
-            _, changed = await self.send(job_id, jobs.RoundEvent(number, event))
+            _, changed = await self.send(job_id, InRound(number, event))
         except RoundClosed:
             job = (await self.load(job_id)).job
             if job.round is not None and job.round.number == number:
@@ -131,17 +131,17 @@ class Stepper:
             return "duplicate"
         return "accepted" if changed else "duplicate"
 
-    async def take(self, job_id: str, client: str) -> Assignment | None:
+    async def take(self, job_id: str, client: str) -> RoundTask | None:
         """The client's open task of this job, marked as taken; None when it has gone meanwhile."""
 
-        def if_open(job: Job) -> jobs.Event | None:
+        def if_open(job: Job) -> JobEvent | None:
             if job.round is None or client not in job.open_clients or not job.round.remaining_s(self._clock()):
                 return None
-            return jobs.RoundEvent(job.round.number, rounds.TaskTaken(client))
+            return InRound(job.round.number, TaskTaken(client))
 
         job, _ = await self.apply(job_id, if_open)
         current = job.round
         if current is None or client not in job.open_clients:
             return None
         remaining_s = current.remaining_s(self._clock())
-        return Assignment(job, current, remaining_s) if remaining_s else None
+        return RoundTask(job, current, remaining_s) if remaining_s else None

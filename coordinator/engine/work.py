@@ -7,11 +7,9 @@ from collections.abc import Mapping
 import structlog
 
 from coordinator.engine.looking import EngineBase, check_finite
-from coordinator.state import job as jobs
-from coordinator.state import round as rounds
 from coordinator.state.errors import JobUnreadable, LeaseLost, RoundClosed, StateUnavailable
-from coordinator.state.job import Job, Prepared
-from coordinator.state.round import BlobRef, ModelVersion
+from coordinator.state.job_state import AggregationFailed, InRound, Job, PreparationFailed, Prepared, PreparedModel
+from coordinator.state.round_state import Aggregated, BlobRef, ModelVersion, UpdateLost
 
 log = structlog.get_logger(__name__)
 
@@ -41,14 +39,12 @@ class WorkSide(EngineBase):
 
     async def prepared(self, job_id: str, prepared: Prepared) -> Job:
         """What became of `model.source`; the job runs. Told twice, it counts once."""
-        await self._stepper.drive(
-            job_id, lambda job: None if job.prepared == prepared else jobs.PreparedModel(prepared)
-        )
+        await self._stepper.drive(job_id, lambda job: None if job.prepared == prepared else PreparedModel(prepared))
         return await self.get(job_id)
 
     async def preparation_failed(self, job_id: str, reason: str) -> Job:
         """The model cannot be used; the job fails with this reason."""
-        return (await self._stepper.drive(job_id, lambda job: jobs.PreparationFailed(reason)))[0]
+        return (await self._stepper.drive(job_id, lambda job: PreparationFailed(reason)))[0]
 
     async def aggregated(
         self,
@@ -71,7 +67,7 @@ class WorkSide(EngineBase):
         """
         check_finite("timings", timings)
         check_finite("statistics", statistics)
-        event = jobs.RoundEvent(number, rounds.Aggregated(model, dict(timings), dict(statistics), dict(dropped or {})))
+        event = InRound(number, Aggregated(model, dict(timings), dict(statistics), dict(dropped or {})))
         try:
             await self._stepper.drive(job_id, lambda job: event)
         except RoundClosed:
@@ -85,7 +81,7 @@ class WorkSide(EngineBase):
         Raises:
             JobNotFound, RoundClosed
         """
-        await self._stepper.drive(job_id, lambda job: jobs.AggregationFailed(number, reason))
+        await self._stepper.drive(job_id, lambda job: AggregationFailed(number, reason))
         return await self.get(job_id)
 
     async def update_lost(self, job_id: str, number: int, client: str, blob: BlobRef, reason: str) -> Job:
@@ -94,7 +90,7 @@ class WorkSide(EngineBase):
         Raises:
             JobNotFound, IllegalTransition, RoundClosed
         """
-        lost = jobs.RoundEvent(number, rounds.UpdateLost(client, blob, reason))
+        lost = InRound(number, UpdateLost(client, blob, reason))
         await self._stepper.drive(job_id, lambda job: lost)
         return await self.get(job_id)
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from coordinator.state.job import Job, ModelVersion
+from coordinator.state.job_state import Job
+from coordinator.state.round_state import ModelVersion
 
 BLOCK = tarfile.BLOCKSIZE
 CHUNK_BYTES = 2**20

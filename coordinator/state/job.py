@@ -18,46 +18,22 @@ from coordinator.state.errors import IllegalTransition, RoundClosed
 from coordinator.state.job_state import (
     AggregationFailed,
     Cancel,
-    Event,
+    InRound,
     Job,
+    JobEvent,
     Pause,
     PreparationFailed,
-    Prepared,
     PreparedModel,
     Resume,
-    RoundEvent,
     Status,
 )
-from coordinator.state.round_state import BlobRef, Effect, ModelVersion, Phase, Round, Tick
+from coordinator.state.round_state import Abandon, Effect, Phase, Round, Tick
 from fedgalore.spec.job import JobSpec
-
-__all__ = [
-    "AggregationFailed",
-    "BlobRef",
-    "Cancel",
-    "Effect",
-    "Event",
-    "Job",
-    "ModelVersion",
-    "Pause",
-    "PreparationFailed",
-    "Prepared",
-    "PreparedModel",
-    "Resume",
-    "Round",
-    "RoundEvent",
-    "Status",
-    "Step",
-    "Tick",
-    "advance",
-    "create",
-    "explain",
-]
 
 ABANDONED_UNTIL_PAUSE = 3
 
 
-class Step(NamedTuple):
+class JobStep(NamedTuple):
     """`closed` is the round that this step ended: it leaves the job and goes to the archive."""
 
     job: Job
@@ -80,7 +56,7 @@ def create(id: str, spec: JobSpec, now: float, idempotency_key: str | None = Non
     )
 
 
-def advance(job: Job, event: Event, now: float) -> Step:
+def advance(job: Job, event: JobEvent, now: float) -> JobStep:
     """The job after `event`; the same object when nothing changed.
 
     Raises:
@@ -94,7 +70,7 @@ def advance(job: Job, event: Event, now: float) -> Step:
     after, effects, closed = handler(job, event, now)
     if after is not job:
         after = replace(after, updated_at=now)
-    return Step(after, effects, explain(after, now).reason, closed)
+    return JobStep(after, effects, explain(after, now).reason, closed)
 
 
 def explain(job: Job, now: float) -> Job:
@@ -141,13 +117,13 @@ def _cancel(job: Job, event: Cancel, now: float) -> _Outcome:
     cancelled = replace(job, status=Status.CANCELLED, reason="cancelled by the operator")
     if job.round is None:
         return cancelled, (), None
-    step = rounds.advance(job.round, rounds.Abandon("the job was cancelled"), now, job.policy(job.round.kind))
+    step = rounds.advance(job.round, Abandon("the job was cancelled"), now, job.policy(job.round.kind))
     return replace(cancelled, round=None), step.effects, step.round
 
 
 def _tick(job: Job, event: Tick, now: float) -> _Outcome:
     if job.round is not None:
-        return _round_event(job, RoundEvent(job.round.number, event), now)
+        return _round_event(job, InRound(job.round.number, event), now)
     if job.status is not Status.RUNNING or job.model is None:
         return job, (), None
     spec, version = job.parsed, job.model.version
@@ -158,10 +134,10 @@ def _tick(job: Job, event: Tick, now: float) -> _Outcome:
 
 
 def _aggregation_failed(job: Job, event: AggregationFailed, now: float) -> _Outcome:
-    return _round_event(job, RoundEvent(event.number, rounds.Abandon(f"aggregation failed: {event.reason}")), now)
+    return _round_event(job, InRound(event.number, Abandon(f"aggregation failed: {event.reason}")), now)
 
 
-def _round_event(job: Job, event: RoundEvent, now: float) -> _Outcome:
+def _round_event(job: Job, event: InRound, now: float) -> _Outcome:
     if job.round is None or job.round.number != event.number:
         raise RoundClosed(f"round {event.number} of job {job.id} is not in flight; ask for the next task")
     step = rounds.advance(job.round, event.event, now, job.policy(job.round.kind))
@@ -196,7 +172,7 @@ def _closed(job: Job, round: Round) -> Job:
     return job
 
 
-def _refusal(job: Job, event: Event) -> str:
+def _refusal(job: Job, event: JobEvent) -> str:
     done = f"job {job.id} is {job.status}"
     match event:
         case Pause() if job.status is Status.PENDING:
@@ -210,9 +186,9 @@ def _refusal(job: Job, event: Event) -> str:
 
 
 _Row = dict[type, Callable[[Job, Any, float], _Outcome]]
-_ROUND: _Row = {RoundEvent: _round_event, AggregationFailed: _aggregation_failed, Tick: _tick, Cancel: _cancel}
+_ROUND: _Row = {InRound: _round_event, AggregationFailed: _aggregation_failed, Tick: _tick, Cancel: _cancel}
 # Who speaks of a round when none can be in flight hears that it is closed.
-_FINAL: _Row = {RoundEvent: _round_event, AggregationFailed: _aggregation_failed}
+_FINAL: _Row = {InRound: _round_event, AggregationFailed: _aggregation_failed}
 _ROWS: dict[Status, _Row] = {
     Status.PENDING: {**_ROUND, PreparedModel: _prepared, PreparationFailed: _preparation_failed},
     Status.RUNNING: {**_ROUND, Pause: _pause, Resume: _already},

@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from coordinator.state import round_state
-from coordinator.state.round_state import BlobRef, ModelVersion, Policy, Round, Tick
+from coordinator.state.round_state import BlobRef, ModelVersion, Policy, Round, RoundEvent, Tick
 from fedgalore.spec.job import JobSpec
 
 
@@ -127,11 +126,11 @@ class Cancel:
 
 
 @dataclass(frozen=True)
-class RoundEvent:
+class InRound:
     """Something that happened to round `number`."""
 
     number: int
-    event: round_state.Event
+    event: RoundEvent
 
 
 @dataclass(frozen=True)
@@ -140,4 +139,4 @@ class AggregationFailed:
     reason: str
 
 
-Event = PreparedModel | PreparationFailed | Pause | Resume | Cancel | RoundEvent | AggregationFailed | Tick
+JobEvent = PreparedModel | PreparationFailed | Pause | Resume | Cancel | InRound | AggregationFailed | Tick

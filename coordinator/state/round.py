@@ -18,54 +18,24 @@ from coordinator.state.errors import IllegalTransition, NotParticipant, RoundClo
 from coordinator.state.round_state import (
     Abandon,
     Aggregated,
-    BlobRef,
     Candidates,
     ClientFailed,
     Effect,
     Evaluated,
-    EvaluationResult,
-    Event,
-    ModelVersion,
     Participant,
     Phase,
     Policy,
     Reported,
     Round,
+    RoundEvent,
     TaskTaken,
     Tick,
     UpdateLost,
-    UpdateReceipt,
 )
 from fedgalore.selection import choose_cohort
 
-__all__ = [
-    "Abandon",
-    "Aggregated",
-    "BlobRef",
-    "Candidates",
-    "ClientFailed",
-    "Effect",
-    "Evaluated",
-    "EvaluationResult",
-    "Event",
-    "ModelVersion",
-    "Participant",
-    "Phase",
-    "Policy",
-    "Reported",
-    "Round",
-    "Step",
-    "TaskTaken",
-    "Tick",
-    "UpdateLost",
-    "UpdateReceipt",
-    "advance",
-    "explain",
-    "open_round",
-]
 
-
-class Step(NamedTuple):
+class RoundStep(NamedTuple):
     round: Round
     effects: tuple[Effect, ...]
     reason: str
@@ -87,7 +57,7 @@ def open_round(
     )
 
 
-def advance(round: Round, event: Event, now: float, policy: Policy) -> Step:
+def advance(round: Round, event: RoundEvent, now: float, policy: Policy) -> RoundStep:
     """The round after `event`, what is to be done about it, and where it stands in words.
 
     Raises:
@@ -104,7 +74,7 @@ def advance(round: Round, event: Event, now: float, policy: Policy) -> Step:
         after = _settle(after, now, policy)
     if after is not round and not after.phase.is_final:
         after = replace(after, reason=explain(after, now, policy))
-    return Step(after, _effects(round, after), explain(after, now, policy))
+    return RoundStep(after, _effects(round, after), explain(after, now, policy))
 
 
 def explain(round: Round, now: float, policy: Policy) -> str:

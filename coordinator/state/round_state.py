@@ -194,4 +194,4 @@ class Abandon:
     reason: str
 
 
-Event = Candidates | TaskTaken | Reported | Evaluated | ClientFailed | UpdateLost | Tick | Aggregated | Abandon
+RoundEvent = Candidates | TaskTaken | Reported | Evaluated | ClientFailed | UpdateLost | Tick | Aggregated | Abandon

@@ -12,8 +12,8 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from coordinator.state.job import BlobRef, Job
-from coordinator.state.round import ModelVersion, Round
+from coordinator.state.job_state import Job
+from coordinator.state.round_state import BlobRef, ModelVersion, Round
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.state_store import StateStore

@@ -40,12 +40,13 @@ from typing import Any, Literal
 import structlog
 from pydantic import TypeAdapter
 
+from coordinator.state.changes import StreamEvent
 from coordinator.state.errors import JobUnreadable
-from coordinator.state.job import Job
+from coordinator.state.job_state import Job
 from coordinator.state.records import AgentRecord
-from coordinator.state.round import Round
+from coordinator.state.round_state import Round
 from coordinator.store.redis_connection import RedisConnection
-from coordinator.store.state_store import MAX_JOBS, Change, Event, Stored
+from coordinator.store.state_store import MAX_JOBS, Change, VersionedJob
 from coordinator.store.watcher import Watcher
 
 _ROUND = TypeAdapter(Round)
@@ -77,7 +78,7 @@ class RedisStateStore:
         return found
 
     async def create(
-        self, job: Job, events: Sequence[Event], max_active: int = MAX_JOBS
+        self, job: Job, events: Sequence[StreamEvent], max_active: int = MAX_JOBS
     ) -> tuple[Literal["created", "exists", "full"], str]:
         """Writes a new job, or names the one that its idempotency key made before.
 
@@ -90,9 +91,9 @@ class RedisStateStore:
         outcome, job_id = await self._ask(self._create(keys=keys, args=args))
         return outcome, job_id
 
-    async def load(self, job_id: str) -> Stored | None:
+    async def load(self, job_id: str) -> VersionedJob | None:
         document, version = await self._ask(self._redis.hmget(self._job(job_id), ["document", "version"]))
-        return Stored(self._read(job_id, document), int(version)) if document else None
+        return VersionedJob(self._read(job_id, document), int(version)) if document else None
 
     async def save(self, change: Change) -> Literal["saved", "stale", "fenced"]:
         """Writes a step: the document, its events, the closed round, who has a task, and wakes whom it concerns.

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-from coordinator.state.job import Job
+from coordinator.state.changes import StreamEvent
+from coordinator.state.job_state import Job
 from coordinator.state.records import AgentRecord
-from coordinator.state.round import Effect, Round
+from coordinator.state.round_state import Effect, Round
 
-Event = tuple[str, dict[str, Any]]
 MAX_JOBS = 1000
 
 
@@ -24,7 +24,7 @@ class Fence(NamedTuple):
     token: int
 
 
-class Stored(NamedTuple):
+class VersionedJob(NamedTuple):
     """A job and the version its next save has to name."""
 
     job: Job
@@ -35,9 +35,9 @@ class Stored(NamedTuple):
 class Change:
     """All that one step of a job writes, at once or not at all."""
 
-    before: Stored
+    before: VersionedJob
     after: Job
-    events: Sequence[Event]
+    events: Sequence[StreamEvent]
     effects: Sequence[Effect]
     closed: Round | None
     fence: Fence | None = None
@@ -49,9 +49,9 @@ class StateStore(Protocol):
     async def check(self) -> None: ...
     async def store_id(self, proposed: str | None = None) -> str | None: ...
     async def create(
-        self, job: Job, events: Sequence[Event], max_active: int = MAX_JOBS
+        self, job: Job, events: Sequence[StreamEvent], max_active: int = MAX_JOBS
     ) -> tuple[Literal["created", "exists", "full"], str]: ...
-    async def load(self, job_id: str) -> Stored | None: ...
+    async def load(self, job_id: str) -> VersionedJob | None: ...
     async def save(self, change: Change) -> Literal["saved", "stale", "fenced"]: ...
     async def take_lease(self, name: str, holder: str, lease_s: float) -> int | None: ...
     async def release_lease(self, name: str, holder: str) -> None: ...

@@ -18,7 +18,7 @@ from coordinator.engine.commands import Engine
 from coordinator.store.blob_store import DirectoryBlobStore
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
-from tests.builders import free_port
+from fedgalore.process.redis_server import free_port
 
 
 @dataclass

@@ -23,8 +23,8 @@ from client_agent.cache import claimed, hash_file
 from client_agent.data import read_all
 from coordinator.aggregator import blobs as aggregation
 from coordinator.aggregator.worker import Aggregator
-from coordinator.state.job import Job, Status
-from coordinator.state.round import Phase
+from coordinator.state.job_state import Job, Status
+from coordinator.state.round_state import Phase
 from fedgalore.simulation import Site, simulate
 from protos.codec import open_update
 from tests.builders import a_spec

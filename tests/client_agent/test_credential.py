@@ -15,9 +15,10 @@ from pydantic import SecretStr
 
 from client_agent.credential import KEY_FILE, Line, line
 from client_agent.errors import Forgotten, Refused
-from client_agent.settings import AgentSettings, SettingsError, load
+from client_agent.settings import AgentSettings, load
 from client_agent.transport import Transport
 from coordinator.doors.doorkeeper import Access
+from fedgalore.process.settings import SettingsError
 from tests.client_agent.conftest import Coordinator
 
 PEM = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"

@@ -20,8 +20,8 @@ from client_agent import transport as door
 from client_agent.cache import Blob, Cache, hash_file
 from client_agent.errors import CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
 from client_agent.transport import Transport
-from coordinator.state.job import Prepared
-from coordinator.state.round import BlobRef, ModelVersion
+from coordinator.state.job_state import Prepared
+from coordinator.state.round_state import BlobRef, ModelVersion
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import UPDATE_FORMAT, update_tensors
 from fedgalore.spec.plan import Dense, TrainingPlan

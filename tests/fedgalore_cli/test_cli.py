@@ -20,16 +20,16 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from coordinator.engine.commands import Engine
-from coordinator.state.job import ModelVersion, Prepared
-from coordinator.state.round_state import EvaluationResult
+from coordinator.state.job_state import Prepared
+from coordinator.state.round_state import EvaluationResult, ModelVersion
 from coordinator.store.blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
-from fedgalore.process.redis_server import RedisServer
+from fedgalore.process.redis_server import RedisServer, free_port
 from fedgalore_cli.download import UnsafeArchive, unpack
 from fedgalore_cli.main import app
 from protos.codec import SafetensorsWriter
-from tests.builders import a_plan, a_prepared, free_port, job_document
+from tests.builders import a_plan, a_prepared, job_document
 
 
 class Coordinator:

@@ -14,30 +14,30 @@ from fedgalore.spec.plan import TrainingPlan
 from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
-    from coordinator.state.job import Job
-    from coordinator.state.records import Assignment
+    from coordinator.state.job_state import Job
+    from coordinator.state.records import RoundTask
 
 
-def task(assignment: Assignment, client: str) -> pb.Task:
+def task(work: RoundTask, client: str) -> pb.Task:
     """What the client is told to do."""
-    job = assignment.job
+    job = work.job
     if job.prepared is None or job.model is None:
         raise RuntimeError(f"job {job.id} has a round but no model")
     model = job.model
     kinds = {"train": pb.Task.KIND_TRAIN, "evaluate": pb.Task.KIND_EVALUATE}
     return pb.Task(
         job_id=job.id,
-        round=assignment.round.number,
-        kind=kinds[assignment.round.kind],
-        evaluate=assignment.round.evaluate,
+        round=work.round.number,
+        kind=kinds[work.round.kind],
+        evaluate=work.round.evaluate,
         spec_json=json.dumps(job.spec),
         plan_json=json.dumps(job.prepared.plan),
         base_model=[pb.ModelFile(name=file, blob=_ref(blob)) for file, blob in job.prepared.base_model],
-        model_version=assignment.round.model_version,
+        model_version=work.round.model_version,
         weights=_ref(model.weights),
         aggregate=_ref(model.aggregate) if model.aggregate else None,
         state=_ref(model.state) if model.state else None,
-        remaining_s=assignment.remaining_s,
+        remaining_s=work.remaining_s,
         last_contribution=job.contributions.get(client, 0),
     )
 

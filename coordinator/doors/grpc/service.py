@@ -115,14 +115,14 @@ class Federation(federation_pb2_grpc.FederationServicer):
         stopping = asyncio.ensure_future(self.stopping.wait())
         try:
             await asyncio.wait([asked, stopping], return_when=asyncio.FIRST_COMPLETED)
-            assignment = asked.result() if asked.done() else None
-            if assignment:
+            task = asked.result() if asked.done() else None
+            if task:
                 await self._caller(request, context)  # who was revoked while it waited gets no work
         finally:
             asked.cancel()
             stopping.cancel()
             await asyncio.gather(asked, stopping, return_exceptions=True)
-        return pb.NextTaskResponse(task=messages.task(assignment, request.client) if assignment else None)
+        return pb.NextTaskResponse(task=messages.task(task, request.client) if task else None)
 
     @answers
     async def DownloadBlob(self, request: pb.DownloadBlobRequest, context: Context) -> None:

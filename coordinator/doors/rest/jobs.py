@@ -19,7 +19,8 @@ from coordinator.models.archive import Archive
 from coordinator.models.model_archive import ModelArchive
 from coordinator.models.source import SourceError, local_folder
 from coordinator.state.errors import InvalidJob, NotReady, VersionNotFound
-from coordinator.state.job import Job, ModelVersion, Status
+from coordinator.state.job_state import Job, Status
+from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from fedgalore.spec.documents import DocumentError, read_json, read_yaml
 from fedgalore.spec.job import JobSpec, explain
@@ -37,7 +38,7 @@ JOB_BODY = {
 TAR_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
 }
-Version = Annotated[int | None, Query(ge=0, lt=2**31, description="Default: the newest")]
+VersionQuery = Annotated[int | None, Query(ge=0, lt=2**31, description="Default: the newest")]
 EVENTS_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
@@ -159,7 +160,7 @@ def router(door: Jobs) -> APIRouter:
         return found, chosen, quality.model_dump(mode="json") if quality else None
 
     @routes.get("/jobs/{job_id}/model", response_class=StreamingResponse, responses=TAR_ANSWER)
-    async def model(job_id: str, version: Version = None) -> StreamingResponse:
+    async def model(job_id: str, version: VersionQuery = None) -> StreamingResponse:
         """A tar of a folder that `from_pretrained` loads: of this version, or of the newest.
 
         The newest three versions are kept; version 0, too, until the job ends.
@@ -173,7 +174,7 @@ def router(door: Jobs) -> APIRouter:
         rank: Annotated[
             int, Query(ge=1, lt=2**31, description="Of each matrix; one whose smaller side is less goes along exactly")
         ] = DEFAULT_RANK,
-        version: Version = None,
+        version: VersionQuery = None,
     ) -> StreamingResponse:
         """A tar of a folder that `peft.PeftModel.from_pretrained` loads on top of the base model.
 

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from coordinator.engine.commands import Engine
-from coordinator.state.job import Job, Status
+from coordinator.state.job_state import Job, Status
 from coordinator.state.round_state import Phase
 
 PAGE = 200

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from coordinator.state.job import Job, Status
-from coordinator.state.records import Agent
+from coordinator.state.job_state import Job, Status
+from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import EvaluationResult, Participant, Phase, Round
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
@@ -193,7 +193,7 @@ def round_view(round: Round, traffic: Traffic, dense_bytes: int) -> RoundView:
     )
 
 
-def agent_view(agent: Agent) -> AgentView:
+def agent_view(agent: AgentStatus) -> AgentView:
     return AgentView(
         name=agent.name,
         present=agent.present,

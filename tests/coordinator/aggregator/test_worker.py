@@ -17,8 +17,8 @@ from coordinator.aggregator import worker as aggregator
 from coordinator.aggregator.worker import Aggregator
 from coordinator.engine.commands import Engine
 from coordinator.settings import load
-from coordinator.state.job import Status
-from coordinator.state.round import Phase, Round
+from coordinator.state.job_state import Status
+from coordinator.state.round_state import Phase, Round
 from coordinator.store.blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION

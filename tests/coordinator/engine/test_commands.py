@@ -29,12 +29,13 @@ from coordinator.state.errors import (
     TooMany,
     UnknownClient,
 )
-from coordinator.state.job import Status
+from coordinator.state.job_state import Status
 from coordinator.state.records import AgentRecord, OpenTask
-from coordinator.state.round import EvaluationResult, Phase, UpdateReceipt
+from coordinator.state.round_state import EvaluationResult, Phase, UpdateReceipt
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
-from tests.builders import a_blob, a_prepared, a_receipt, a_result, a_spec, a_version, free_port
+from fedgalore.process.redis_server import free_port
+from tests.builders import a_blob, a_prepared, a_receipt, a_result, a_spec, a_version
 
 
 class Clock:

@@ -14,7 +14,7 @@ from coordinator.engine.commands import Engine
 from coordinator.engine.lease import Lease
 from coordinator.state import job as jobs
 from coordinator.state.errors import LeaseLost
-from coordinator.state.job import Status
+from coordinator.state.job_state import Status
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_prepared, a_receipt, a_spec, a_version

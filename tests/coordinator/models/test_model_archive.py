@@ -16,7 +16,8 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 
 from coordinator.models.model_archive import ArchiveError, ModelArchive
 from coordinator.state.errors import NotReady
-from coordinator.state.job import Job, ModelVersion, Prepared, Status
+from coordinator.state.job_state import Job, Prepared, Status
+from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import GRACE_S, DirectoryBlobStore
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from tests.builders import a_job

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coordinator.state import round as rounds
 from coordinator.state.errors import DomainError, IllegalTransition, NotParticipant, RoundClosed
-from coordinator.state.round import (
+from coordinator.state.round_state import (
     Abandon,
     Aggregated,
     Candidates,
@@ -23,6 +23,7 @@ from coordinator.state.round import (
     Phase,
     Reported,
     Round,
+    RoundEvent,
     TaskTaken,
     Tick,
     UpdateLost,
@@ -38,13 +39,13 @@ def opened(kind: Any = "train", now: float = 0.0) -> Round:
     return rounds.open_round(1, kind, 0, True, now, POLICY)
 
 
-def play(state: Round, *events: rounds.Event, now: float = 0.0) -> Round:
+def play(state: Round, *events: RoundEvent, now: float = 0.0) -> Round:
     for event in events:
         state = rounds.advance(state, event, now, POLICY).round
     return state
 
 
-def reports(*clients: str) -> list[rounds.Event]:
+def reports(*clients: str) -> list[RoundEvent]:
     return [Reported(client, a_receipt(client)) for client in clients]
 
 
@@ -63,7 +64,7 @@ def in_phase(phase: Phase, kind: Any = "train") -> Round:
     }[phase]
 
 
-EVENTS: dict[str, rounds.Event] = {
+EVENTS: dict[str, RoundEvent] = {
     "Candidates": Candidates(NAMES),
     "TaskTaken": TaskTaken("d"),
     "Reported": Reported("d", a_receipt("d")),
@@ -304,7 +305,7 @@ ORDER = list(Phase)
     kind=st.sampled_from(["train", "evaluate"]),
     steps=st.lists(st.tuples(any_event, st.floats(0, 30)), max_size=40),
 )
-def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[rounds.Event, float]]) -> None:
+def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[RoundEvent, float]]) -> None:
     policy = POLICY if kind == "train" else a_policy(min_clients=1)
     state, now = rounds.open_round(1, kind, 0, True, 0.0, policy), 0.0
     for event, pause in steps:

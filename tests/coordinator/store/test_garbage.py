@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from coordinator.engine.commands import Engine
-from coordinator.state.job import Job, Prepared, Status
-from coordinator.state.round import BlobRef, EvaluationResult, ModelVersion, Round, UpdateReceipt
+from coordinator.state.job_state import Job, Prepared, Status
+from coordinator.state.round_state import BlobRef, EvaluationResult, ModelVersion, Round, UpdateReceipt
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, DirectoryBlobStore
 from coordinator.store.garbage import KEEP_VERSIONS, Collector

@@ -16,7 +16,7 @@ import pytest
 from coordinator.doors.doorkeeper import Access, Doorkeeper
 from coordinator.doors.grpc.service import RunningServer, serve
 from coordinator.engine.commands import Engine
-from coordinator.state.job import Job, Prepared
+from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import BlobRef, ModelVersion
 from coordinator.store.blob_store import DirectoryBlobStore
 from coordinator.store.redis_credential_store import RedisCredentialStore

@@ -21,14 +21,15 @@ from coordinator.engine.commands import Engine
 from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.state.errors import InvalidJob, UnknownClient
-from coordinator.state.job import Job, ModelVersion, Prepared
-from coordinator.state.round import EvaluationResult
+from coordinator.state.job_state import Job, Prepared
+from coordinator.state.round_state import EvaluationResult, ModelVersion
 from coordinator.store.blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
+from fedgalore.process.redis_server import free_port
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter
-from tests.builders import a_plan, a_receipt, a_spec, free_port, job_document
+from tests.builders import a_plan, a_receipt, a_spec, job_document
 
 JOBS = "/api/v1/jobs"
 
