@@ -14,9 +14,9 @@ from client_agent.assignment import Assignment, Site
 from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.data import LocalData
-from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, RoundOver
+from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, RoundOver
 from client_agent.retries import words
-from client_agent.session import Session, State, advance
+from client_agent.session import Session, SessionEvent, SessionState, advance
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
@@ -25,10 +25,10 @@ from fedgalore.process.faults import Fault, reach
 POLL_S = 30.0
 HEARTBEAT_S = 2.0
 _STAGES = {
-    State.PREPARING: "download",
-    State.EVALUATING: "evaluate",
-    State.TRAINING: "train",
-    State.UPLOADING: "upload",
+    SessionState.PREPARING: "download",
+    SessionState.EVALUATING: "evaluate",
+    SessionState.TRAINING: "train",
+    SessionState.UPLOADING: "upload",
 }
 
 
@@ -58,7 +58,7 @@ class Agent:
             while self._session.exit_code is None:
                 before, event = self._session.state, await self._perform()
                 self._move(event)
-                if self._session.state is State.IDLE and before is not State.IDLE:
+                if self._session.state is SessionState.IDLE and before is not SessionState.IDLE:
                     await self._tidy()
                 if isinstance(event, on.Dropped | on.Forgotten):  # should the same task come back at once: no frenzy
                     await asyncio.sleep(random.uniform(0.2, 1.0))
@@ -67,16 +67,16 @@ class Agent:
             self._site.thread.close()
         return self._session.exit_code
 
-    def _move(self, event: on.Event) -> None:
+    def _move(self, event: SessionEvent) -> None:
         before, self._session = self._session, advance(self._session, event)
         work, state = self._session.work, self._session.state
         log = self._log.bind(job=work.job_id, round=work.round) if work else self._log
-        if state is State.FAILING or isinstance(event, on.Dropped | on.Refused):
+        if state is SessionState.FAILING or isinstance(event, on.Dropped | on.Refused):
             log.warning(self._session.reason, state=state.value)
         elif state is not before.state:
             log.info(self._session.reason, state=state.value)
 
-    async def _perform(self) -> on.Event:
+    async def _perform(self) -> SessionEvent:
         """What ends the session's state: the outcome of its action, a round that closed, or the wish to stop."""
         if self._stop.is_set():
             return on.Stop()
@@ -92,17 +92,17 @@ class Agent:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _stopped(self) -> on.Event:
+    async def _stopped(self) -> SessionEvent:
         await self._stop.wait()
         return on.Stop()
 
-    async def _heartbeats(self, state: State) -> on.Event:
+    async def _heartbeats(self, state: SessionState) -> SessionEvent:
         """Tells where the task stands; returns when the coordinator says that its round is over."""
         assert self._assignment is not None
         while True:
             try:
                 answer = await self._site.transport.heartbeat(self._assignment.report(_STAGES[state]))
-                if not answer.go_on and state is not State.UPLOADING:  # an upload gets an answer of its own
+                if not answer.go_on and state is not SessionState.UPLOADING:  # an upload gets an answer of its own
                     self._assignment.forget_updates()
                     return on.Dropped(answer.reason)
             except grpc.aio.AioRpcError as error:
@@ -112,13 +112,13 @@ class Agent:
                 self._log.debug("heartbeat failed", status=error.code().name)
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _guarded(self, state: State) -> on.Event:
+    async def _guarded(self, state: SessionState) -> SessionEvent:
         """The outcome of the state's action, with its errors as events."""
         try:
             return await self._action(state)
-        except Refused as error:
+        except AgentRefused as error:
             return on.Refused(str(error))
-        except Forgotten as error:
+        except AgentUnknown as error:
             return on.Forgotten(str(error))
         except CoordinatorAway as error:
             return on.Dropped(str(error))
@@ -126,7 +126,7 @@ class Agent:
             self._forget_updates()
             return on.Dropped(str(error))
         except AgentError as error:
-            if state is State.FAILING:
+            if state is SessionState.FAILING:
                 return on.Dropped(str(error))
             if state not in _STAGES:  # what comes from there makes no sense
                 return on.Refused(str(error))
@@ -153,12 +153,12 @@ class Agent:
         except OSError as error:
             self._log.warning("the work folder cannot be tidied", error=str(error))
 
-    async def _action(self, state: State) -> on.Event:
+    async def _action(self, state: SessionState) -> SessionEvent:
         site = self._site
-        if state is State.REGISTERING:
+        if state is SessionState.REGISTERING:
             await site.transport.register({name: len(data.train.examples) for name, data in site.data.items()})
             return on.Registered()
-        if state is State.IDLE:
+        if state is SessionState.IDLE:
             task = await site.transport.next_task(POLL_S)
             if task is None:
                 return on.NoTask()
@@ -166,14 +166,14 @@ class Agent:
             reach(Fault.TASK_RECEIVED)
             return on.Offered(self._assignment.work())
         assert self._assignment is not None
-        if state is State.FAILING:
+        if state is SessionState.FAILING:
             await self._assignment.fail(self._session.reason)
             return on.Done()
-        actions: dict[State, Callable[[], Awaitable[None]]] = {
-            State.PREPARING: self._assignment.prepare,
-            State.EVALUATING: self._assignment.evaluate,
-            State.TRAINING: self._assignment.train,
-            State.UPLOADING: self._assignment.upload,
+        actions: dict[SessionState, Callable[[], Awaitable[None]]] = {
+            SessionState.PREPARING: self._assignment.prepare,
+            SessionState.EVALUATING: self._assignment.evaluate,
+            SessionState.TRAINING: self._assignment.train,
+            SessionState.UPLOADING: self._assignment.upload,
         }
         await actions[state]()
         return on.Done()

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from client_agent.errors import Rejected, WorkDirUnusable
+from client_agent.errors import InvalidExchange, WorkDirUnusable
 from fedgalore.model.folder import ModelFolderError, check_name
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -40,7 +40,7 @@ class Blob:
 
     def __post_init__(self) -> None:
         if not _SHA256.fullmatch(self.sha256):  # it becomes part of a path
-            raise Rejected(f"the coordinator named a blob {self.sha256!r}, which is no SHA-256")
+            raise InvalidExchange(f"the coordinator named a blob {self.sha256!r}, which is no SHA-256")
 
 
 def hash_file(path: Path) -> str:
@@ -104,12 +104,12 @@ class Cache:
         """Makes the complete partial file a blob: checks its hash, syncs, renames.
 
         Raises:
-            Rejected: the bytes are not the blob's; they are removed.
+            InvalidExchange: the bytes are not the blob's; they are removed.
         """
         partial, path = self.partial(blob), self._path(blob)
         if not holds(partial, blob):
             partial.unlink(missing_ok=True)
-            raise Rejected(f"what arrived as blob {blob.sha256[:12]} has another content")
+            raise InvalidExchange(f"what arrived as blob {blob.sha256[:12]} has another content")
         with partial.open("rb") as file:  # a renamed file that loses its content in a power cut would look whole
             os.fsync(file.fileno())
         path.parent.mkdir(exist_ok=True)
@@ -152,13 +152,14 @@ class Cache:
         """Where the base model made of these files belongs.
 
         Raises:
-            Rejected: a file name leads out of the folder, or is that of a pickle, a program or anything else unusual.
+            InvalidExchange: a file name leads out of the folder, or is that of a pickle, a program or anything else
+                unusual.
         """
         for name in files:
             try:
                 check_name(name)
             except ModelFolderError as error:
-                raise Rejected(f"the coordinator named a bad model file: {error}") from error
+                raise InvalidExchange(f"the coordinator named a bad model file: {error}") from error
         listing = "\n".join(f"{name}\0{blob.sha256}" for name, blob in sorted(files.items()))
         return self._models / hashlib.sha256(listing.encode()).hexdigest()
 
@@ -196,7 +197,7 @@ class Cache:
         """Where this client's update of a round lies from the end of training until it is accepted.
 
         Raises:
-            Rejected: the job id cannot be part of a file name.
+            InvalidExchange: the job id cannot be part of a file name.
         """
         return self._updates / _file_name(client, job_id, round_number)
 
@@ -206,7 +207,7 @@ class Cache:
         By version, not by round: what came of an abandoned round is not read by its successor, but overwritten.
 
         Raises:
-            Rejected: as `update`.
+            InvalidExchange: as `update`.
         """
         return self._kept / _file_name(client, job_id, version)
 
@@ -240,7 +241,7 @@ class Cache:
 
 def _file_name(client: str, job_id: str, number: int | str) -> str:
     if not _NAME.fullmatch(job_id):
-        raise Rejected(f"the coordinator named a job {job_id!r}, which is no identifier")
+        raise InvalidExchange(f"the coordinator named a job {job_id!r}, which is no identifier")
     return f"{_SEPARATOR.join((job_id, str(number), client))}.safetensors"
 
 

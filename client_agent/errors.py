@@ -7,7 +7,7 @@ class AgentError(Exception):
     """The message is for a person."""
 
 
-class Refused(AgentError):
+class AgentRefused(AgentError):
     """The coordinator will never work with this agent as it is; ends the process."""
 
 
@@ -15,7 +15,7 @@ class WorkDirUnusable(AgentError):
     """The agent's folder cannot be written, or another process works in it; ends the process."""
 
 
-class Forgotten(AgentError):
+class AgentUnknown(AgentError):
     """The coordinator does not know this agent; it registers again."""
 
 
@@ -27,7 +27,7 @@ class CoordinatorAway(AgentError):
     """No answer for longer than the patience of the call; it drops the task and waits for the coordinator."""
 
 
-class Rejected(AgentError):
+class InvalidExchange(AgentError):
     """The coordinator found what was sent wrong, or sent something wrong itself; the task has failed."""
 
 

@@ -16,7 +16,7 @@ STOPPED_ON_REQUEST = 0
 REFUSED_BY_COORDINATOR = 3
 
 
-class State(StrEnum):
+class SessionState(StrEnum):
     REGISTERING = "registering"
     IDLE = "idle"
     PREPARING = "preparing"
@@ -89,14 +89,14 @@ class Stop:
     """The operator wants the process to end."""
 
 
-Event = Registered | Refused | NoTask | Offered | Done | Failed | Dropped | Forgotten | Stop
+SessionEvent = Registered | Refused | NoTask | Offered | Done | Failed | Dropped | Forgotten | Stop
 
 
 @dataclass(frozen=True)
 class Session:
     """Where an agent stands. `work` is set in the states of a task, `exit_code` once STOPPED."""
 
-    state: State = State.REGISTERING
+    state: SessionState = SessionState.REGISTERING
     reason: str = "starting"
     work: Work | None = None
     exit_code: int | None = None
@@ -106,81 +106,83 @@ class IllegalEvent(Exception):
     """The event cannot happen in this state; nothing changed."""
 
 
-def advance(session: Session, event: Event) -> Session:
+def advance(session: Session, event: SessionEvent) -> Session:
     """The session after `event`, with the reason for people.
 
     Raises:
         IllegalEvent: the table has no entry for this state and event.
     """
-    if isinstance(event, Stop) and session.state is not State.STOPPED:
-        return Session(State.STOPPED, "asked to stop", exit_code=STOPPED_ON_REQUEST)
+    if isinstance(event, Stop) and session.state is not SessionState.STOPPED:
+        return Session(SessionState.STOPPED, "asked to stop", exit_code=STOPPED_ON_REQUEST)
     handler = _TABLE.get((session.state, type(event)))
     if handler is None:
         raise IllegalEvent(f"{type(event).__name__} cannot happen while {session.state}")
     return handler(session, event)
 
 
-def _registered(session: Session, event: Event) -> Session:
-    return Session(State.IDLE, "registered")
+def _registered(session: Session, event: SessionEvent) -> Session:
+    return Session(SessionState.IDLE, "registered")
 
 
-def _refused(session: Session, event: Event) -> Session:
+def _refused(session: Session, event: SessionEvent) -> Session:
     assert isinstance(event, Refused)
-    return Session(State.STOPPED, event.reason, exit_code=REFUSED_BY_COORDINATOR)
+    return Session(SessionState.STOPPED, event.reason, exit_code=REFUSED_BY_COORDINATOR)
 
 
-def _no_task(session: Session, event: Event) -> Session:
-    return Session(State.IDLE, "no work yet")
+def _no_task(session: Session, event: SessionEvent) -> Session:
+    return Session(SessionState.IDLE, "no work yet")
 
 
-def _offered(session: Session, event: Event) -> Session:
+def _offered(session: Session, event: SessionEvent) -> Session:
     assert isinstance(event, Offered)
     work = event.work
     if work.trains and work.update_ready:
-        return Session(State.UPLOADING, "the update of this round is on disk already", work)
-    return Session(State.PREPARING, f"took round {work.round} of job {work.job_id}", work)
+        return Session(SessionState.UPLOADING, "the update of this round is on disk already", work)
+    return Session(SessionState.PREPARING, f"took round {work.round} of job {work.job_id}", work)
 
 
-def _done(session: Session, event: Event) -> Session:
+def _done(session: Session, event: SessionEvent) -> Session:
     work = session.work
     assert work is not None
-    if session.state is State.PREPARING and work.evaluates:
-        return Session(State.EVALUATING, "holds the round's model", work)
-    if session.state in (State.PREPARING, State.EVALUATING) and work.trains:
-        return Session(State.TRAINING, "training on local data", work)
-    if session.state is State.TRAINING:
-        return Session(State.UPLOADING, "trained", work)
-    outcome = "failure reported" if session.state is State.FAILING else "done"
-    return Session(State.IDLE, f"round {work.round} of job {work.job_id}: {outcome}")
+    if session.state is SessionState.PREPARING and work.evaluates:
+        return Session(SessionState.EVALUATING, "holds the round's model", work)
+    if session.state in (SessionState.PREPARING, SessionState.EVALUATING) and work.trains:
+        return Session(SessionState.TRAINING, "training on local data", work)
+    if session.state is SessionState.TRAINING:
+        return Session(SessionState.UPLOADING, "trained", work)
+    outcome = "failure reported" if session.state is SessionState.FAILING else "done"
+    return Session(SessionState.IDLE, f"round {work.round} of job {work.job_id}: {outcome}")
 
 
-def _failed(session: Session, event: Event) -> Session:
+def _failed(session: Session, event: SessionEvent) -> Session:
     assert isinstance(event, Failed)
-    return Session(State.FAILING, event.reason, session.work)
+    return Session(SessionState.FAILING, event.reason, session.work)
 
 
-def _dropped(session: Session, event: Event) -> Session:
+def _dropped(session: Session, event: SessionEvent) -> Session:
     assert isinstance(event, Dropped)
     assert session.work is not None
-    return Session(State.IDLE, f"round {session.work.round} of job {session.work.job_id} dropped: {event.reason}")
+    return Session(
+        SessionState.IDLE, f"round {session.work.round} of job {session.work.job_id} dropped: {event.reason}"
+    )
 
 
-def _forgotten(session: Session, event: Event) -> Session:
+def _forgotten(session: Session, event: SessionEvent) -> Session:
     assert isinstance(event, Forgotten)
-    return Session(State.REGISTERING, event.reason)
+    return Session(SessionState.REGISTERING, event.reason)
 
 
-_WORKING = (State.PREPARING, State.EVALUATING, State.TRAINING, State.UPLOADING)
+_WORKING = (SessionState.PREPARING, SessionState.EVALUATING, SessionState.TRAINING, SessionState.UPLOADING)
 
-_TABLE: dict[tuple[State, type[Event]], Callable[[Session, Event], Session]] = {
-    (State.REGISTERING, Registered): _registered,
-    (State.REGISTERING, Refused): _refused,
-    (State.IDLE, Refused): _refused,
-    (State.IDLE, NoTask): _no_task,
-    (State.IDLE, Offered): _offered,
-    (State.IDLE, Forgotten): _forgotten,
+_TABLE: dict[tuple[SessionState, type[SessionEvent]], Callable[[Session, SessionEvent], Session]] = {
+    (SessionState.REGISTERING, Registered): _registered,
+    (SessionState.REGISTERING, Refused): _refused,
+    (SessionState.IDLE, Refused): _refused,
+    (SessionState.IDLE, NoTask): _no_task,
+    (SessionState.IDLE, Offered): _offered,
+    (SessionState.IDLE, Forgotten): _forgotten,
     **{(state, Failed): _failed for state in _WORKING},
-    **{(state, Done): _done for state in (*_WORKING, State.FAILING)},
-    **{(state, Dropped): _dropped for state in (*_WORKING, State.FAILING)},
-    **{(state, Forgotten): _forgotten for state in (*_WORKING, State.FAILING)},
+    **{(state, Done): _done for state in (*_WORKING, SessionState.FAILING)},
+    **{(state, Dropped): _dropped for state in (*_WORKING, SessionState.FAILING)},
+    **{(state, Forgotten): _forgotten for state in (*_WORKING, SessionState.FAILING)},
 }

@@ -18,7 +18,7 @@ import pytest
 
 from client_agent import transport as door
 from client_agent.cache import Blob, Cache, hash_file
-from client_agent.errors import CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
+from client_agent.errors import AgentRefused, AgentUnknown, CoordinatorAway, InvalidExchange, RoundOver
 from client_agent.transport import Transport
 from coordinator.state.job_state import Prepared
 from coordinator.state.round_state import BlobRef, ModelVersion
@@ -168,7 +168,7 @@ async def test_another_protocol_version_is_refused_with_both_versions(coordinato
     ours = door.PROTOCOL_VERSION
     monkeypatch.setattr(door, "PROTOCOL_VERSION", 7)
     async with connected(coordinator.address) as transport:
-        with pytest.raises(Refused, match="7") as caught:
+        with pytest.raises(AgentRefused, match="7") as caught:
             await transport.register({"reviews": 12})
         assert f"speaks {ours}" in str(caught.value)
     assert await coordinator.engine.agents() == []
@@ -176,7 +176,7 @@ async def test_another_protocol_version_is_refused_with_both_versions(coordinato
 
 async def test_an_unknown_agent_is_told_to_register(coordinator):
     async with connected(coordinator.address) as transport:
-        with pytest.raises(Forgotten, match="register"):
+        with pytest.raises(AgentUnknown, match="register"):
             await transport.next_task(0)
 
 
@@ -233,7 +233,7 @@ async def test_content_that_never_fits_its_hash_is_rejected(coordinator, tmp_pat
         task = await take_task(transport)
         blob = Blob(task.weights.sha256, task.weights.size_bytes)
         coordinator.blobs.path(blob.sha256).write_bytes(b"y" * blob.size_bytes)
-        with pytest.raises(Rejected, match="another content"):
+        with pytest.raises(InvalidExchange, match="another content"):
             await transport.download(blob, Cache(tmp_path / "work"), task.job_id, task.round)
 
 
@@ -347,7 +347,7 @@ async def test_a_blob_that_the_coordinator_lost_is_no_round_that_is_over(coordin
         task = await take_task(transport)
         blob = Blob(task.weights.sha256, task.weights.size_bytes)
         coordinator.blobs.path(blob.sha256).unlink()
-        with pytest.raises(Rejected, match=f"has lost blob {blob.sha256} of job {job_id}; ask its operator"):
+        with pytest.raises(InvalidExchange, match=f"has lost blob {blob.sha256} of job {job_id}; ask its operator"):
             await transport.download(blob, Cache(tmp_path / "work"), job_id, 1)
 
 
@@ -356,7 +356,7 @@ async def test_a_wrong_update_is_rejected_with_the_reason(coordinator, tmp_path)
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
         path, blob = write_update(tmp_path, task, round="9")
-        with pytest.raises(Rejected, match="round"):
+        with pytest.raises(InvalidExchange, match="round"):
             await transport.submit(path, blob, job_id, 1)
 
 
@@ -421,7 +421,7 @@ async def test_what_is_no_coordinator_is_refused(tmp_path):
     await server.start()
     try:
         async with connected(f"127.0.0.1:{port}") as transport:
-            with pytest.raises(Refused, match="does not speak this protocol"):
+            with pytest.raises(AgentRefused, match="does not speak this protocol"):
                 await transport.register({})
     finally:
         await server.stop(0)
