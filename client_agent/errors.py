@@ -8,7 +8,7 @@ class AgentError(Exception):
 
 
 class AgentRefused(AgentError):
-    """The coordinator will never work with this agent as it is; ends the process."""
+    """The coordinator will never work with this agent as it is; the process ends."""
 
 
 class WorkDirUnusable(AgentError):
@@ -16,7 +16,7 @@ class WorkDirUnusable(AgentError):
 
 
 class AgentUnknown(AgentError):
-    """The coordinator does not know this agent; it registers again."""
+    """The coordinator does not know this agent; the agent registers again."""
 
 
 class RoundOver(AgentError):
@@ -28,7 +28,7 @@ class CoordinatorAway(AgentError):
 
 
 class InvalidExchange(AgentError):
-    """The coordinator found what was sent wrong, or sent something wrong itself; the task has failed."""
+    """What one side sent is of no use to the other, such as a file with another content; the task has failed."""
 
 
 class CannotTrain(AgentError):

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+from fedgalore.process.transitions import Transition, to
 
 STOPPED_ON_REQUEST = 0
 REFUSED_BY_COORDINATOR = 3
@@ -29,7 +32,7 @@ class SessionState(StrEnum):
 
 @dataclass(frozen=True)
 class Work:
-    """A task as far as the session cares."""
+    """A task as far as the session cares. It trains, or evaluates, or both."""
 
     job_id: str
     round: int
@@ -60,7 +63,7 @@ class Offered:
 
 @dataclass(frozen=True)
 class Done:
-    """The state's own job succeeded."""
+    """What the state is for succeeded."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,10 @@ class Stop:
 SessionEvent = Registered | Refused | NoTask | Offered | Done | Failed | Dropped | Forgotten | Stop
 
 
+class IllegalEvent(Exception):
+    """The event cannot happen in this state; nothing changed."""
+
+
 @dataclass(frozen=True)
 class Session:
     """Where an agent stands. `work` is set in the states of a task, `exit_code` once STOPPED."""
@@ -101,88 +108,119 @@ class Session:
     work: Work | None = None
     exit_code: int | None = None
 
+    @property
+    def work_in_hand(self) -> Work:
+        """The work of a state that has some.
 
-class IllegalEvent(Exception):
-    """The event cannot happen in this state; nothing changed."""
+        Raises:
+            IllegalEvent: this state has none.
+        """
+        if self.work is None:
+            raise IllegalEvent(f"no task is in hand while {self.state}")
+        return self.work
 
 
 def advance(session: Session, event: SessionEvent) -> Session:
     """The session after `event`, with the reason for people.
 
     Raises:
-        IllegalEvent: the table has no entry for this state and event.
+        IllegalEvent: the table has no row for this state and event.
     """
-    if isinstance(event, Stop) and session.state is not SessionState.STOPPED:
-        return Session(SessionState.STOPPED, "asked to stop", exit_code=STOPPED_ON_REQUEST)
-    handler = _TABLE.get((session.state, type(event)))
-    if handler is None:
+    row = TRANSITIONS.get((session.state, type(event)))
+    if row is None:
         raise IllegalEvent(f"{type(event).__name__} cannot happen while {session.state}")
-    return handler(session, event)
+    after = row.handler(session, event)
+    row.check(session.state, event, after.state)
+    return after
 
 
-def _registered(session: Session, event: SessionEvent) -> Session:
+def _registered(session: Session, event: Registered) -> Session:
     return Session(SessionState.IDLE, "registered")
 
 
-def _refused(session: Session, event: SessionEvent) -> Session:
-    assert isinstance(event, Refused)
+def _refused(session: Session, event: Refused) -> Session:
     return Session(SessionState.STOPPED, event.reason, exit_code=REFUSED_BY_COORDINATOR)
 
 
-def _no_task(session: Session, event: SessionEvent) -> Session:
+def _stopped(session: Session, event: Stop) -> Session:
+    return Session(SessionState.STOPPED, "asked to stop", exit_code=STOPPED_ON_REQUEST)
+
+
+def _no_task(session: Session, event: NoTask) -> Session:
     return Session(SessionState.IDLE, "no work yet")
 
 
-def _offered(session: Session, event: SessionEvent) -> Session:
-    assert isinstance(event, Offered)
+def _offered(session: Session, event: Offered) -> Session:
     work = event.work
     if work.trains and work.update_ready:
         return Session(SessionState.UPLOADING, "the update of this round is on disk already", work)
     return Session(SessionState.PREPARING, f"took round {work.round} of job {work.job_id}", work)
 
 
-def _done(session: Session, event: SessionEvent) -> Session:
-    work = session.work
-    assert work is not None
-    if session.state is SessionState.PREPARING and work.evaluates:
-        return Session(SessionState.EVALUATING, "holds the round's model", work)
-    if session.state in (SessionState.PREPARING, SessionState.EVALUATING) and work.trains:
-        return Session(SessionState.TRAINING, "training on local data", work)
-    if session.state is SessionState.TRAINING:
-        return Session(SessionState.UPLOADING, "trained", work)
-    outcome = "failure reported" if session.state is SessionState.FAILING else "done"
-    return Session(SessionState.IDLE, f"round {work.round} of job {work.job_id}: {outcome}")
+def _prepared(session: Session, event: Done) -> Session:
+    work = session.work_in_hand
+    return Session(SessionState.EVALUATING, "holds the round's model", work) if work.evaluates else _train(work)
 
 
-def _failed(session: Session, event: SessionEvent) -> Session:
-    assert isinstance(event, Failed)
+def _evaluated(session: Session, event: Done) -> Session:
+    return _train(session.work_in_hand) if session.work_in_hand.trains else _finished(session, "done")
+
+
+def _trained(session: Session, event: Done) -> Session:
+    return Session(SessionState.UPLOADING, "trained", session.work_in_hand)
+
+
+def _delivered(session: Session, event: Done) -> Session:
+    return _finished(session, "done")
+
+
+def _failure_reported(session: Session, event: Done) -> Session:
+    return _finished(session, "failure reported")
+
+
+def _failed(session: Session, event: Failed) -> Session:
     return Session(SessionState.FAILING, event.reason, session.work)
 
 
-def _dropped(session: Session, event: SessionEvent) -> Session:
-    assert isinstance(event, Dropped)
-    assert session.work is not None
-    return Session(
-        SessionState.IDLE, f"round {session.work.round} of job {session.work.job_id} dropped: {event.reason}"
-    )
+def _dropped(session: Session, event: Dropped) -> Session:
+    work = session.work_in_hand
+    return Session(SessionState.IDLE, f"round {work.round} of job {work.job_id} dropped: {event.reason}")
 
 
-def _forgotten(session: Session, event: SessionEvent) -> Session:
-    assert isinstance(event, Forgotten)
+def _forgotten(session: Session, event: Forgotten) -> Session:
     return Session(SessionState.REGISTERING, event.reason)
 
 
-_WORKING = (SessionState.PREPARING, SessionState.EVALUATING, SessionState.TRAINING, SessionState.UPLOADING)
+def _train(work: Work) -> Session:
+    return Session(SessionState.TRAINING, "training on local data", work)
 
-_TABLE: dict[tuple[SessionState, type[SessionEvent]], Callable[[Session, SessionEvent], Session]] = {
-    (SessionState.REGISTERING, Registered): _registered,
-    (SessionState.REGISTERING, Refused): _refused,
-    (SessionState.IDLE, Refused): _refused,
-    (SessionState.IDLE, NoTask): _no_task,
-    (SessionState.IDLE, Offered): _offered,
-    (SessionState.IDLE, Forgotten): _forgotten,
-    **{(state, Failed): _failed for state in _WORKING},
-    **{(state, Done): _done for state in (*_WORKING, SessionState.FAILING)},
-    **{(state, Dropped): _dropped for state in (*_WORKING, SessionState.FAILING)},
-    **{(state, Forgotten): _forgotten for state in (*_WORKING, SessionState.FAILING)},
+
+def _finished(session: Session, outcome: str) -> Session:
+    work = session.work_in_hand
+    return Session(SessionState.IDLE, f"round {work.round} of job {work.job_id}: {outcome}")
+
+
+_Row = Transition[Callable[[Session, Any], Session], SessionState]
+_REGISTERING, _IDLE, _PREPARING, _EVALUATING, _TRAINING, _UPLOADING, _FAILING, _STOPPED = SessionState
+_STOP: dict[type, _Row] = {Stop: to(_stopped, _STOPPED)}
+_TASK: dict[type, _Row] = {Dropped: to(_dropped, _IDLE), Forgotten: to(_forgotten, _REGISTERING), **_STOP}
+_WORK: dict[type, _Row] = {Failed: to(_failed, _FAILING), **_TASK}
+_ROWS: dict[SessionState, dict[type, _Row]] = {
+    _REGISTERING: {Registered: to(_registered, _IDLE), Refused: to(_refused, _STOPPED), **_STOP},
+    _IDLE: {
+        NoTask: to(_no_task, _IDLE),
+        Offered: to(_offered, _PREPARING, _UPLOADING),
+        Forgotten: to(_forgotten, _REGISTERING),
+        Refused: to(_refused, _STOPPED),
+        **_STOP,
+    },
+    _PREPARING: {Done: to(_prepared, _EVALUATING, _TRAINING), **_WORK},
+    _EVALUATING: {Done: to(_evaluated, _TRAINING, _IDLE), **_WORK},
+    _TRAINING: {Done: to(_trained, _UPLOADING), **_WORK},
+    _UPLOADING: {Done: to(_delivered, _IDLE), **_WORK},
+    _FAILING: {Done: to(_failure_reported, _IDLE), **_TASK},
+    _STOPPED: {},
+}
+TRANSITIONS: dict[tuple[SessionState, type], _Row] = {
+    (state, event): row for state, rows in _ROWS.items() for event, row in rows.items()
 }

@@ -41,8 +41,8 @@ T = TypeVar("T")
 class Transport:
     """One client's connection to its coordinator. Every method may be cancelled at any time.
 
-    Calls raise `AgentUnknown`, `RoundOver` and `InvalidExchange` for what the coordinator answers, and `CoordinatorAway`
-    when it did not answer for `patience_s`; `register` and `next_task` wait for it as long as it takes.
+    Calls raise `AgentUnknown`, `RoundOver` and `InvalidExchange` for what the coordinator answers, and
+    `CoordinatorAway` when it did not answer for `patience_s`; `register` and `next_task` wait as long as it takes.
     """
 
     def __init__(self, address: str, client: str, patience_s: float = PATIENCE_S, line: Line | None = None) -> None:

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from client_agent.session import (
+    TRANSITIONS,
     Done,
     Dropped,
     Failed,
@@ -20,6 +21,7 @@ from client_agent.session import (
     Work,
     advance,
 )
+from fedgalore.process.transitions import UndeclaredTransition, to
 
 TRAIN = Work("job", 3, trains=True, evaluates=False)
 EVENTS = [
@@ -106,3 +108,25 @@ def test_the_table_allows_exactly_these_events(state, event):
     else:
         with pytest.raises(IllegalEvent, match=f"cannot happen while {state}"):
             advance(session, event)
+
+
+def test_every_state_that_a_row_names_is_reached():
+    reached = set()
+    for trains, evaluates, ready in itertools.product((True, False), repeat=3):
+        work = Work("job", 1, trains, evaluates or not trains, update_ready=ready)
+        for state, event in itertools.product(SessionState, [*EVENTS, Offered(work)]):
+            if type(event) in LEGAL[state]:
+                reached.add((state, type(event), advance(Session(state, work=work), event).state))
+    assert reached == {(*key, state) for key, row in TRANSITIONS.items() for state in row.leads_to}
+
+
+def test_an_outcome_that_its_row_does_not_name_is_a_fault_of_the_program(monkeypatch):
+    row = TRANSITIONS[SessionState.IDLE, NoTask]
+    monkeypatch.setitem(TRANSITIONS, (SessionState.IDLE, NoTask), to(row.handler, SessionState.TRAINING))
+    with pytest.raises(UndeclaredTransition, match="NoTask led from IDLE to IDLE, but its row leads to TRAINING"):
+        advance(Session(SessionState.IDLE), NoTask())
+
+
+def test_a_state_without_a_task_has_no_work_in_hand():
+    with pytest.raises(IllegalEvent, match="no task is in hand while idle"):
+        _ = Session(SessionState.IDLE).work_in_hand

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
+from random import Random
 from typing import Any
 
 import pytest
@@ -39,6 +41,7 @@ from coordinator.state.round_state import (
     TaskTaken,
     Tick,
 )
+from fedgalore.process.transitions import UndeclaredTransition, to
 from tests.builders import a_job, a_prepared, a_receipt, a_result, a_version
 
 PAIR = ("a", "b")
@@ -141,7 +144,43 @@ def test_every_pair_of_status_and_event(status: Status, name: str) -> None:
 
 def test_the_table_holds_nothing_that_the_test_does_not_know() -> None:
     known = {(status, name) for status, row in OUTCOMES.items() for name in row}
-    assert {(status, event.__name__) for status, event in jobs._TABLE} == known
+    assert {(status, event.__name__) for status, event in jobs.TRANSITIONS} == known
+
+
+def test_an_outcome_that_its_row_does_not_name_is_a_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = jobs.TRANSITIONS[Status.RUNNING, Pause]
+    monkeypatch.setitem(jobs.TRANSITIONS, (Status.RUNNING, Pause), to(row.handler, Status.FAILED))
+    with pytest.raises(UndeclaredTransition, match="Pause led from RUNNING to PAUSED, but its row leads to FAILED"):
+        play(IN[Status.RUNNING], Pause())
+
+
+def test_every_status_that_a_row_names_is_reached() -> None:
+    """From where jobs come to a turn, by random events; `advance` itself sees to it that no other status is."""
+    starts = [a_job(), committed(running(rounds={"count": 1})), abandoned(abandoned(running()))]
+    draw, reached = Random(0), set()
+    for start in starts * 200:
+        job, now = start, 0.0
+        for _ in range(20):
+            now += draw.choice([0, 0, 0, 5, 100])
+            event = any_of(draw, max(1, job.rounds_opened), job.model.version if job.model else 0)
+            with suppress(DomainError):
+                after = jobs.advance(job, event, now).job
+                reached.add((job.status, type(event), after.status))
+                job = after
+    assert reached == {(*key, status) for key, row in jobs.TRANSITIONS.items() for status in row.leads_to}
+
+
+def any_of(draw: Random, number: int, version: int) -> JobEvent:
+    in_round: list[RoundEvent] = [
+        Candidates(PAIR),
+        *(Reported(name, a_receipt(name)) for name in PAIR),
+        *(Evaluated(name, a_result(version)) for name in PAIR),
+        Aggregated(a_version(version + 1), {}, {}),
+        Abandon("broke"),
+    ]
+    events = [InRound(number, each) for each in in_round]
+    events += [PreparedModel(a_prepared()), Tick(), Tick(), AggregationFailed(number, "cut short"), Pause(), Resume()]
+    return draw.choice(events) if draw.random() < 0.98 else draw.choice([Cancel(), PreparationFailed("no such folder")])
 
 
 @pytest.mark.parametrize(
