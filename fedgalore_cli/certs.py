@@ -67,8 +67,8 @@ def certs(
 
 def _check_client(name: str) -> None:
     """A name that no coordinator would take ends the command."""
-    from coordinator.engine.agents import check_name
     from coordinator.state.errors import InvalidAgent
+    from coordinator.state.limits import check_name
 
     try:
         check_name("--agent", name)

@@ -29,7 +29,8 @@ from fedgalore.process.faults import Fault, reach
 from fedgalore.process.settings import SettingsError
 
 if TYPE_CHECKING:
-    from coordinator.engine.commands import Engine
+    from coordinator.engine.aggregator_calls import AggregatorCalls
+    from coordinator.engine.assembly import Engine
     from coordinator.state.job_state import Job
     from coordinator.store.blob_store import BlobStore
 
@@ -49,8 +50,8 @@ class _NoRoom(Exception):
 class Aggregator:
     """Looks for work and does it, one piece after the other."""
 
-    def __init__(self, engine: Engine, blobs: BlobStore, allow_pickle: bool = False) -> None:
-        self.engine = engine
+    def __init__(self, calls: AggregatorCalls, blobs: BlobStore, allow_pickle: bool = False) -> None:
+        self._calls = calls
         self._blobs = blobs
         self._allow_pickle = allow_pickle
         self._stop = asyncio.Event()
@@ -59,21 +60,19 @@ class Aggregator:
     async def run(self, stop: asyncio.Event) -> None:
         """Works until told to stop; then it ends the piece in hand first."""
         self._stop = stop
-        beside = [asyncio.create_task(self._forgive())]
-        if self.engine.lease is not None:
-            beside.append(asyncio.create_task(self.engine.lease.keep()))
+        beside = [asyncio.create_task(self._forgive()), asyncio.create_task(self._calls.keep_lease())]
         try:
             while not self._stop.is_set():
-                await self._either(self.engine.leading())
+                await self._either(self._calls.leading())
                 if self._stop.is_set():
                     break
-                mark, worked = self.engine.mark(Effect.WAKE_AGGREGATOR), False
+                mark, worked = self._calls.reader.mark(Effect.WAKE_AGGREGATOR), False
                 try:
                     worked = await self._work()
                 except (StateUnavailable, LeaseLost) as error:
                     log.warning("no work for now", reason=str(error))
                 if not worked:
-                    await self.engine.wait_for_change(IDLE_S, mark, Effect.WAKE_AGGREGATOR)
+                    await self._calls.reader.wait_for_change(IDLE_S, mark, Effect.WAKE_AGGREGATOR)
         finally:
             for task in beside:
                 task.cancel()
@@ -90,7 +89,7 @@ class Aggregator:
 
     async def _work(self) -> bool:
         """Does one piece; whether there was any. Clients wait for a round, so rounds go before new jobs."""
-        waiting = [(job, piece) for job in await self.engine.active_jobs() if (piece := _piece(job))]
+        waiting = [(job, piece) for job in await self._calls.reader.active_jobs() if (piece := _piece(job))]
         full = False
         for job, piece in sorted(waiting, key=lambda item: item[0].status is Status.PENDING):
             try:
@@ -100,7 +99,7 @@ class Aggregator:
                 raise
             except _NoRoom as error:
                 log.error("disk full", job=job.id, piece=piece, reason=str(error), again_in_s=FULL_S)
-                await self.engine.forget_attempts(job.id, piece)
+                await self._calls.forget_attempts(job.id, piece)
                 full = True
             except Exception:  # this job's, whatever it is: the others go on
                 log.exception("job not served", job=job.id, piece=piece)
@@ -111,14 +110,14 @@ class Aggregator:
     async def _serve(self, job: Job, piece: str) -> bool:
         """Whether the piece is done; if not, the next one may have its turn."""
         with structlog.contextvars.bound_contextvars(job=job.id, piece=piece):
-            attempt = await self.engine.begin_attempt(job.id, piece)
+            attempt = await self._calls.begin_attempt(job.id, piece)
             self._in_hand = job.id, piece
             reach(Fault.ATTEMPT_COUNTED)
             do = self._prepare if job.status is Status.PENDING else self._aggregate
             done = await do(job, attempt)
             if done:
                 reach(Fault.RESULT_TOLD)
-                await self.engine.forget_attempts(job.id, piece)
+                await self._calls.forget_attempts(job.id, piece)
             self._in_hand = None
             return done
 
@@ -127,14 +126,14 @@ class Aggregator:
         await self._stop.wait()
         if self._in_hand is not None:
             with suppress(StateUnavailable):
-                await self.engine.forget_attempts(*self._in_hand)
+                await self._calls.forget_attempts(*self._in_hand)
 
     async def _prepare(self, job: Job, attempt: int) -> bool:
         """Makes version 0; whether the job has heard what became of it."""
         if attempt > ATTEMPTS:
             reason = f"the aggregator ended {ATTEMPTS} times while reading model.source: too little memory?"
             log.error("model given up", reason=reason)
-            return await self._post(self.engine.preparation_failed, job.id, reason)
+            return await self._post(self._calls.preparation_failed, job.id, reason)
 
         from coordinator.aggregator import blobs as aggregation
 
@@ -144,13 +143,13 @@ class Aggregator:
             raise
         except (aggregation.PreparationError, OSError) as error:
             log.error("model refused", reason=str(error))
-            return await self._post(self.engine.preparation_failed, job.id, str(error))
+            return await self._post(self._calls.preparation_failed, job.id, str(error))
         except Exception as error:  # a checkpoint can break transformers in any way; the job must hear of it
             log.exception("model failed")
             reason = f"model.source: transformers could not load it ({type(error).__name__}: {error})"
-            return await self._post(self.engine.preparation_failed, job.id, reason)
+            return await self._post(self._calls.preparation_failed, job.id, reason)
         log.info("model prepared", targets=len(prepared.plan["targets"]))
-        return await self._post(self.engine.prepared, job.id, prepared)
+        return await self._post(self._calls.prepared, job.id, prepared)
 
     async def _aggregate(self, job: Job, attempt: int) -> bool:
         """Makes the next version; whether the round has heard what became of it."""
@@ -159,7 +158,7 @@ class Aggregator:
         if attempt > ATTEMPTS:
             reason = f"the aggregator ended {ATTEMPTS} times while at it: too little memory?"
             log.error("round given up", reason=reason)
-            return await self._post(self.engine.aggregation_failed, job.id, number, reason)
+            return await self._post(self._calls.aggregation_failed, job.id, number, reason)
 
         from coordinator.aggregator import blobs as aggregation
 
@@ -173,7 +172,7 @@ class Aggregator:
                 assert receipt is not None
                 reason = f"blob {receipt.blob.sha256[:12]}, its update, was damaged on the coordinator's disk"
                 log.error("update damaged", client=client, blob=receipt.blob.sha256)
-                await self._post(self.engine.update_lost, job.id, number, client, receipt.blob, reason)
+                await self._post(self._calls.update_lost, job.id, number, client, receipt.blob, reason)
             return True
         except Exception as error:  # whatever it is, the round must end
             log.exception("aggregation failed", attempt=attempt)
@@ -181,14 +180,14 @@ class Aggregator:
                 await asyncio.sleep(IDLE_S)
                 return False
             reason = f"{type(error).__name__}: {error}"
-            return await self._post(self.engine.aggregation_failed, job.id, number, reason)
+            return await self._post(self._calls.aggregation_failed, job.id, number, reason)
         if odd := [name for name, value in {**done.timings, **done.statistics}.items() if not isfinite(value)]:
             reason = f"{', '.join(odd)} of the aggregate is not finite: what clients sent is out of all proportion"
             log.error("aggregate refused", reason=reason)
-            return await self._post(self.engine.aggregation_failed, job.id, number, reason)
+            return await self._post(self._calls.aggregation_failed, job.id, number, reason)
         log.info("round aggregated", version=done.model.version, **done.timings)
         return await self._post(
-            self.engine.aggregated, job.id, number, done.model, done.timings, done.statistics, done.dropped
+            self._calls.aggregated, job.id, number, done.model, done.timings, done.statistics, done.dropped
         )
 
     @staticmethod
@@ -223,7 +222,7 @@ class Aggregator:
                 if self._stop.is_set():
                     raise
                 log.warning("lease lost", reason=str(error))  # Redis was away, perhaps; whoever has it may be as far
-                await self._either(self.engine.leading())
+                await self._either(self._calls.leading())
                 continue
             except DomainError as error:
                 log.info("result not wanted any more", reason=str(error))
@@ -239,20 +238,20 @@ def _piece(job: Job) -> str | None:
     return None
 
 
-def build(settings: CoordinatorSettings) -> Aggregator:
-    """An aggregator on the state and the blobs that the settings name; its engine is to be closed."""
-    from coordinator.engine.commands import Engine
+def build(settings: CoordinatorSettings) -> Engine:
+    """An engine on the state that the settings name, under the aggregator's lease; it is to be closed."""
+    from coordinator.engine.assembly import assemble
     from coordinator.engine.lease import AGGREGATOR, Lease
-    from coordinator.store.blob_store import DirectoryBlobStore
     from coordinator.store.redis_state_store import RedisStateStore
 
     store = RedisStateStore(settings.redis_url)
-    engine = Engine(store, presence_s=settings.presence_s, lease=Lease(store, AGGREGATOR, settings.lease_s))
-    return Aggregator(engine, DirectoryBlobStore(settings.blob_dir), settings.allow_pickle)
+    return assemble(store, presence_s=settings.presence_s, lease=Lease(store, AGGREGATOR, settings.lease_s))
 
 
 async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False) -> None:
     """Runs until SIGTERM or SIGINT, or until the process that holds the other end of stdin is gone."""
+    from coordinator.store.blob_store import DirectoryBlobStore
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -261,11 +260,11 @@ async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False)
         threading.Thread(target=_wait_for_end_of_input, args=(loop, stop), daemon=True).start()
     # the first import takes seconds: before the first job asks
     await asyncio.to_thread(_import_torch, settings.threads)
-    aggregator = build(settings)
+    engine = build(settings)
     try:
-        await aggregator.run(stop)
+        await Aggregator(engine.aggregator, DirectoryBlobStore(settings.blob_dir), settings.allow_pickle).run(stop)
     finally:
-        await aggregator.engine.close()
+        await engine.close()
 
 
 def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -24,8 +24,25 @@ DRIVER, AGGREGATOR = "driver", "aggregator"
 log = structlog.get_logger(__name__)
 
 
+class NoLease:
+    """Where a process drives alone, or several may do the same: whatever is written is written under no lease."""
+
+    drives = True
+    fence = None
+
+    def drop(self) -> None:
+        """There is nothing to drop."""
+
+    async def held(self) -> None:
+        """Returns at once."""
+
+    async def keep(self) -> None:
+        """Runs until it is cancelled, as `Lease.keep` does."""
+        await asyncio.Event().wait()
+
+
 class Lease:
-    """One process' claim to one lease; `keep` runs as long as the process."""
+    """One process' claim to a lease; `keep` runs as long as the process."""
 
     def __init__(self, store: StateStore, name: str, lease_s: float) -> None:
         self._store = store

@@ -6,15 +6,22 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, NamedTuple
 from weakref import WeakValueDictionary
 
-from coordinator.engine.agents import AgentRegistry
-from coordinator.engine.lease import Lease
+from coordinator.engine.lease import Lease, NoLease
+from coordinator.engine.registry import ClientRegistry
 from coordinator.state import job as jobs
-from coordinator.state import round as rounds
+from coordinator.state.admission import check_late
 from coordinator.state.changes import changes
-from coordinator.state.errors import JobNotFound, LeaseLost, RoundClosed, RoundNotFound, StateUnavailable
+from coordinator.state.errors import (
+    JobNotFound,
+    LeaseLost,
+    RoundClosed,
+    RoundNotFound,
+    RoundNotInFlight,
+    StateUnavailable,
+)
 from coordinator.state.job_state import InRound, Job, JobEvent, Status
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import ClientFailed, Evaluated, Phase, Reported, Round, TaskTaken, Tick
@@ -22,17 +29,33 @@ from coordinator.store.state_store import Change, Fence, StateStore, VersionedJo
 from fedgalore.process.faults import Fault, reach
 
 SAVE_ATTEMPTS = 200
+Decide = Callable[[Job], JobEvent | None]
+
+
+class Applied(NamedTuple):
+    """A job after a step; `closed` is the round that the step ended."""
+
+    stored: VersionedJob
+    changed: bool
+    closed: Round | None = None
+
+
+class Recorded(NamedTuple):
+    """What became of a client's word, and the round as it stands with it."""
+
+    outcome: Literal["accepted", "duplicate"]
+    round: Round
 
 
 class Stepper:
     """Moves jobs by the pure machines; the engine's inside. All methods raise `StateUnavailable`."""
 
     def __init__(
-        self, store: StateStore, clock: Callable[[], float], agents: AgentRegistry, lease: Lease | None = None
+        self, store: StateStore, clock: Callable[[], float], registry: ClientRegistry, lease: Lease | NoLease
     ) -> None:
         self._store = store
         self._clock = clock
-        self._agents = agents
+        self._registry = registry
         self._lease = lease
         # Keeps the calls of this process from racing each other; other processes are met by compare-and-set.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -44,92 +67,77 @@ class Stepper:
             raise JobNotFound(f"job {job_id!r} does not exist; GET /api/v1/jobs lists those that do")
         return stored
 
-    async def closed_round(self, job_id: str, number: int) -> Round:
-        """Raises `RoundNotFound`."""
-        found = await self._store.closed_round(job_id, number)
-        if found is None:
-            raise RoundNotFound(f"job {job_id} has no round {number}; GET /api/v1/jobs/{job_id}/rounds lists them")
-        return found
-
-    async def apply(
-        self, job_id: str, decide: Callable[[Job], JobEvent | None], fence: Fence | None = None
-    ) -> tuple[Job, bool]:
-        """Advances a job by what `decide` makes of its fresh state; the job, and whether it changed.
+    async def round(self, job: Job, number: int) -> Round:
+        """A round of the job, in flight or closed.
 
         Raises:
-            LeaseLost: the fence's lease is over.
+            RoundNotFound
         """
-        async with self._locks.setdefault(job_id, asyncio.Lock()):
-            for attempt in range(SAVE_ATTEMPTS):
-                stored, now = await self.load(job_id), self._clock()
-                event = decide(stored.job)
-                if event is None:
-                    return jobs.explain(stored.job, now), False
-                step = jobs.advance(stored.job, event, now)
-                if step.job is stored.job:
-                    return jobs.explain(step.job, now), False
-                told = changes(stored.job, step.job, step.closed, step.reason)
-                reach(Fault.STEP_DECIDED)
-                change = Change(stored, step.job, told, step.effects, step.closed, fence)
-                outcome = await self._store.save(change)
-                if outcome == "fenced":
-                    if self._lease is not None:
-                        self._lease.drop()
-                    raise LeaseLost(f"job {job_id}: another process has taken over; this one's step is dropped")
-                if outcome == "saved":
-                    reach(Fault.STEP_SAVED)
-                    break
-                await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * (attempt + 1))))
-            else:
-                raise StateUnavailable(f"job {job_id} is written to by too many at once; try again")
-        if step.job.status is Status.RUNNING and step.job.round is None and (self._lease is None or self._lease.drives):
-            # Spares the wait for the next tick, which would do the same.
-            with suppress(StateUnavailable, LeaseLost):
-                await self.tick(job_id)
-        return jobs.explain(step.job, now), True
+        if job.round is not None and job.round.number == number:
+            return job.round
+        return await self.closed_round(job.id, number)
 
-    async def send(self, job_id: str, event: JobEvent) -> tuple[Job, bool]:
+    async def closed_round(self, job_id: str, number: int) -> Round:
+        """Raises `RoundNotFound`."""
+        closed = await self._store.closed_round(job_id, number)
+        if closed is None:
+            raise RoundNotFound(f"job {job_id} has no round {number}; GET /api/v1/jobs/{job_id}/rounds lists them")
+        return closed
+
+    async def send(self, job_id: str, event: JobEvent) -> Applied:
         """Advances a job by what a person or a client wants, whatever its state."""
-        return await self.apply(job_id, lambda job: event)
+        return await self._apply(job_id, lambda job: event)
 
-    async def drive(self, job_id: str, decide: Callable[[Job], JobEvent | None]) -> tuple[Job, bool]:
+    def explained(self, applied: Applied) -> Job:
+        """The job after a step, its reasons as of now."""
+        return jobs.explain(applied.stored.job, self._clock())
+
+    async def give_up_tasks(self, client: str, reason: str) -> None:
+        """Ends the client's part in every round in flight."""
+        for job in await self._store.load_many(await self._store.active_ids()):
+            if job.round is not None and client in job.open_clients:
+                with suppress(RoundClosed):
+                    await self.send(job.id, InRound(job.round.number, ClientFailed(client, reason)))
+
+    async def drive(self, job_id: str, decide: Decide, known: VersionedJob | None = None) -> Applied:
         """Advances a job by what the holder of the lease decides; without a lease, anybody.
 
         Raises:
-            LeaseLost: it is held by another process.
+            LeaseLost: another process holds it.
         """
-        return await self.apply(job_id, decide, self._lease.fence if self._lease else None)
+        return await self._apply(job_id, decide, self._lease.fence, known)
 
-    async def tick(self, job_id: str) -> None:
+    async def tick(self, job_id: str, known: VersionedJob | None = None) -> VersionedJob:
         """Opens a round, chooses its cohort, ends what is overdue."""
-        job, _ = await self.drive(job_id, lambda job: None if job.status.is_final else Tick())
-        if job.round is None or job.round.phase is not Phase.SELECTION:
-            return
-        number, data = job.round.number, job.parsed.data.name
-        candidates = InRound(number, await self._agents.candidates(data))
+        ticked = await self.drive(job_id, lambda job: None if job.status.is_final else Tick(), known)
+        job = ticked.stored.job
+        if ticked.closed is not None or job.round is None or job.round.phase is not Phase.SELECTION:
+            return ticked.stored
+        number = job.round.number
+        candidates = InRound(number, await self._registry.candidates(job.parsed.data.name))
 
         def if_still_selecting(job: Job) -> JobEvent | None:
             current = job.round
             return candidates if current and (current.number, current.phase) == (number, Phase.SELECTION) else None
 
-        await self.drive(job_id, if_still_selecting)
+        return (await self.drive(job_id, if_still_selecting, ticked.stored)).stored
 
-    async def tell(
-        self, job_id: str, number: int, event: Reported | Evaluated | ClientFailed
-    ) -> Literal["accepted", "duplicate"]:
-        """Passes on what a client says of a round, which may have closed meanwhile."""
-        await self._agents.touch(event.client)
+    async def record(self, job_id: str, number: int, event: Reported | Evaluated | ClientFailed) -> Recorded:
+        """Notes what a client says of a round, which may have closed meanwhile.
+
+        Raises:
+            UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
+        """
+        await self._registry.touch(event.client)
         try:
-            _, changed = await self.send(job_id, InRound(number, event))
-        except RoundClosed:
-            job = (await self.load(job_id)).job
-            if job.round is not None and job.round.number == number:
-                raise
-            # The archive knows why it closed, and whether this is only a report told again.
+            applied = await self.send(job_id, InRound(number, event))
+        except RoundNotInFlight:
+            # The archive knows why it closed, and whether the client only says something again.
             closed = await self.closed_round(job_id, number)
-            rounds.advance(closed, event, self._clock(), job.policy(closed.kind))
-            return "duplicate"
-        return "accepted" if changed else "duplicate"
+            check_late(closed, event)
+            return Recorded("duplicate", closed)
+        after = applied.closed or await self.round(applied.stored.job, number)
+        return Recorded("accepted" if applied.changed else "duplicate", after)
 
     async def take(self, job_id: str, client: str) -> RoundTask | None:
         """The client's open task of this job, marked as taken; None when it has gone meanwhile."""
@@ -139,9 +147,52 @@ class Stepper:
                 return None
             return InRound(job.round.number, TaskTaken(client))
 
-        job, _ = await self.apply(job_id, if_open)
-        current = job.round
-        if current is None or client not in job.open_clients:
+        applied = await self._apply(job_id, if_open)
+        job = applied.stored.job
+        if applied.closed is not None or job.round is None or client not in job.open_clients:
             return None
-        remaining_s = current.remaining_s(self._clock())
-        return RoundTask(job, current, remaining_s) if remaining_s else None
+        remaining_s = job.round.remaining_s(self._clock())
+        return RoundTask(job, job.round, remaining_s) if remaining_s else None
+
+    async def _apply(
+        self, job_id: str, decide: Decide, fence: Fence | None = None, known: VersionedJob | None = None
+    ) -> Applied:
+        """Advances a job by what `decide` makes of its fresh state.
+
+        Args:
+            known: the job as it was a moment ago. It spares the first load: a save that comes of an older state is
+                refused, and the job is loaded then.
+
+        Raises:
+            LeaseLost: the fence's lease is over.
+        """
+        async with self._locks.setdefault(job_id, asyncio.Lock()):
+            applied = await self._saved(job_id, decide, fence, known)
+        job = applied.stored.job
+        if applied.changed and job.status is Status.RUNNING and job.round is None and self._lease.drives:
+            # Spares the wait for the next tick, which would do the same.
+            with suppress(StateUnavailable, LeaseLost):
+                return applied._replace(stored=await self.tick(job_id, applied.stored))
+        return applied
+
+    async def _saved(self, job_id: str, decide: Decide, fence: Fence | None, known: VersionedJob | None) -> Applied:
+        for attempt in range(SAVE_ATTEMPTS):
+            stored, now = known or await self.load(job_id), self._clock()
+            known = None
+            event = decide(stored.job)
+            if event is None:
+                return Applied(stored, False)
+            step = jobs.advance(stored.job, event, now)
+            if step.job is stored.job:
+                return Applied(stored, False)
+            events = changes(stored.job, step.job, step.closed, step.reason)
+            reach(Fault.STEP_DECIDED)
+            outcome = await self._store.save(Change(stored, step.job, events, step.effects, step.closed, fence))
+            if outcome == "fenced":
+                self._lease.drop()
+                raise LeaseLost(f"job {job_id}: another process has taken over; this one's step is dropped")
+            if outcome == "saved":
+                reach(Fault.STEP_SAVED)
+                return Applied(VersionedJob(step.job, stored.version + 1), True, step.closed)
+            await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * (attempt + 1))))
+        raise StateUnavailable(f"job {job_id} is written to by too many at once; try again")

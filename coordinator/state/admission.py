@@ -81,6 +81,16 @@ def holds(round: Round, event: ClientEvent) -> bool:
             return False
 
 
+def check_late(round: Round, event: ClientEvent) -> None:
+    """Returns when a round that takes nothing more holds already what the client says.
+
+    Raises:
+        NotParticipant, RoundClosed: as `check_open`.
+    """
+    if not holds(round, event):
+        check_open(round, event.client)
+
+
 def participant_of(round: Round, client: str) -> Participant:
     try:
         return round.participants[client]

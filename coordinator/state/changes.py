@@ -21,7 +21,8 @@ from typing import Any
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import Participant, Phase, Round
 
-StreamEvent = tuple[str, dict[str, Any]]
+StreamEvent = tuple[str, dict[str, Any]]  # type, data
+StreamRow = tuple[str, str, dict[str, Any]]  # id in the stream, type, data
 
 
 def changes(before: Job | None, after: Job, closed: Round | None, reason: str) -> list[StreamEvent]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coordinator.state.admission import check_open, holds, participant_of
+from coordinator.state.admission import check_late, check_open, holds, participant_of
 from coordinator.state.errors import IllegalTransition
 from coordinator.state.round_settling import move, selection_reason
 from coordinator.state.round_state import (
@@ -88,8 +88,7 @@ def fail(round: Round, event: ClientFailed, now: float, policy: Policy) -> Round
 
 
 def late(round: Round, event: ClientEvent, now: float, policy: Policy) -> Round:
-    if not holds(round, event):
-        check_open(round, event.client)  # raises: no round that clients are late for takes reports
+    check_late(round, event)
     return round
 
 

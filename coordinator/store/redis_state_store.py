@@ -40,13 +40,14 @@ from typing import Any, Literal
 import structlog
 from pydantic import TypeAdapter
 
-from coordinator.state.changes import StreamEvent
+from coordinator.state.changes import StreamEvent, StreamRow
 from coordinator.state.errors import JobUnreadable
 from coordinator.state.job_state import Job
+from coordinator.state.limits import MAX_JOBS
 from coordinator.state.records import AgentRecord
 from coordinator.state.round_state import Round
 from coordinator.store.redis_connection import RedisConnection
-from coordinator.store.state_store import MAX_JOBS, Change, VersionedJob
+from coordinator.store.state_store import Change, VersionedJob
 from coordinator.store.watcher import Watcher
 
 _ROUND = TypeAdapter(Round)
@@ -66,9 +67,6 @@ class RedisStateStore:
         self._lease = self._connection.script("lease")
         self._release = self._connection.script("release")
         self._watcher = Watcher(self._redis, self._key("wake"))
-
-    async def check(self) -> None:
-        await self._ask(self._redis.ping())
 
     async def store_id(self, proposed: str | None = None) -> str | None:
         """The id of this store; takes the proposed one for good where there is none yet."""
@@ -170,10 +168,10 @@ class RedisStateStore:
         document = await self._ask(self._redis.hget(self._job(job_id, "rounds"), str(number)))
         return _ROUND.validate_json(document) if document else None
 
-    async def events(self, job_id: str, after: str, limit: int) -> list[tuple[str, str, dict[str, Any]]]:
+    async def events(self, job_id: str, after: str, limit: int) -> list[StreamRow]:
         """Rows (id, type, data) after the id `after`, oldest first."""
-        found = await self._ask(self._redis.xrange(self._job(job_id, "events"), f"({after}", "+", count=limit))
-        return [(event_id, fields["type"], json.loads(fields["data"])) for event_id, fields in found]
+        rows = await self._ask(self._redis.xrange(self._job(job_id, "events"), f"({after}", "+", count=limit))
+        return [(event_id, fields["type"], json.loads(fields["data"])) for event_id, fields in rows]
 
     async def register(self, agent: AgentRecord, now: float) -> None:
         """Two keys, in an order that needs no script: a client that was seen has a record."""

@@ -30,6 +30,7 @@ from protos import federation_pb2 as pb
 from protos.codec import SafetensorsWriter
 from protos.federation_pb2_grpc import FederationStub
 from tests.builders import a_spec
+from tests.looking import round_of
 
 MB = 2**20
 PLAN = TrainingPlan((), (Dense("head.weight", (MB,)),))  # an update of 4 MiB
@@ -124,9 +125,11 @@ async def running_job(coordinator, plan: TrainingPlan = PLAN, **rounds) -> tuple
     content = os.urandom(5 * MB)
     weights = coordinator.blobs.put_bytes(content)
     spec = a_spec(rounds={"count": 1, "min_clients": 1, "selection_wait_s": 0, **rounds})
-    job, _ = await coordinator.engine.create(spec)
+    job, _ = await coordinator.engine.people.create(spec)
     files = (("config.json", BlobRef(weights.sha256, weights.size_bytes)),)
-    await coordinator.engine.prepared(job.id, Prepared(plan.to_dict(), files, files, ModelVersion(0, weights)))
+    await coordinator.engine.aggregator.prepared(
+        job.id, Prepared(plan.to_dict(), files, files, ModelVersion(0, weights))
+    )
     return job.id, spec, content
 
 
@@ -161,7 +164,7 @@ async def test_registers_and_polls(coordinator):
         job_id, _, _ = await running_job(coordinator)
         task = await transport.next_task(10)
         assert (task.job_id, task.round, task.kind, task.model_version) == (job_id, 1, pb.Task.KIND_TRAIN, 0)
-        assert [agent.datasets for agent in await coordinator.engine.agents()] == [{"reviews": 12}]
+        assert [agent.datasets for agent in await coordinator.engine.reader.agents()] == [{"reviews": 12}]
 
 
 async def test_another_protocol_version_is_refused_with_both_versions(coordinator, monkeypatch):
@@ -171,7 +174,7 @@ async def test_another_protocol_version_is_refused_with_both_versions(coordinato
         with pytest.raises(AgentRefused, match="7") as caught:
             await transport.register({"reviews": 12})
         assert f"speaks {ours}" in str(caught.value)
-    assert await coordinator.engine.agents() == []
+    assert await coordinator.engine.reader.agents() == []
 
 
 async def test_an_unknown_agent_is_told_to_register(coordinator):
@@ -210,7 +213,7 @@ async def test_a_download_goes_on_from_the_part_of_an_earlier_process(coordinato
         blob = Blob(task.weights.sha256, task.weights.size_bytes)
         cache.partial(blob).write_bytes(content[: 4 * MB])
         await transport.download(blob, cache, task.job_id, task.round)
-    traffic = await coordinator.engine.traffic(task.job_id)
+    traffic = await coordinator.engine.reader.traffic(task.job_id)
     assert traffic[task.round]["a"]["down"] == MB
 
 
@@ -244,7 +247,7 @@ async def test_an_update_is_accepted_once(coordinator, tmp_path):
         path, blob = write_update(tmp_path, task)
         assert "update of a is in round 1" in await transport.submit(path, blob, job_id, 1)
         assert await transport.submit(path, blob, job_id, 1) == "accepted before"
-    receipt = (await coordinator.engine.round(job_id, 1)).participants["a"].receipt
+    receipt = (await round_of(coordinator.engine, job_id, 1)).participants["a"].receipt
     assert (receipt.blob.sha256, receipt.num_examples, receipt.metrics) == (blob.sha256, 12, {"train_loss": 0.5})
 
 
@@ -254,10 +257,10 @@ async def test_a_cut_upload_goes_on_where_the_coordinator_has_it(coordinator, tm
         task = await take_task(transport)
         path, blob = write_update(tmp_path, task)
         await transport.submit(path, blob, job_id, 1)
-    round_ = await coordinator.engine.round(job_id, 1)
+    round_ = await round_of(coordinator.engine, job_id, 1)
     assert round_.participants["a"].receipt.blob.sha256 == blob.sha256
     assert coordinator.blobs.path(blob.sha256).read_bytes() == path.read_bytes()
-    traffic = await coordinator.engine.traffic(job_id)
+    traffic = await coordinator.engine.reader.traffic(job_id)
     assert traffic[1]["a"]["up"] <= blob.size_bytes + 2 * MB  # no byte that the coordinator held came twice
 
 
@@ -278,7 +281,7 @@ async def test_a_cut_costs_less_than_a_chunk(coordinator, tmp_path, seed):
         await transport.submit(path, blob, job_id, 1)
     assert coordinator.blobs.path(blob.sha256).read_bytes() == path.read_bytes()
     assert line.up - blob.size_bytes < len(cuts) * CHUNK_BYTES
-    traffic = await coordinator.engine.traffic(job_id)
+    traffic = await coordinator.engine.reader.traffic(job_id)
     assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
 
 
@@ -305,7 +308,7 @@ async def test_an_upload_longer_than_one_attempt_goes_on_where_it_was_cut(coordi
         await transport.submit(path, blob, job_id, 1)
     assert coordinator.blobs.path(blob.sha256).read_bytes() == path.read_bytes()
     assert any("Deadline" in str(entry.get("error")) for entry in logged), logged  # one attempt was not enough
-    traffic = await coordinator.engine.traffic(job_id)
+    traffic = await coordinator.engine.reader.traffic(job_id)
     assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
 
 
@@ -365,7 +368,7 @@ async def test_a_closed_round_is_over(coordinator, tmp_path):
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
         path, blob = write_update(tmp_path, task)
-        await coordinator.engine.cancel(job_id)
+        await coordinator.engine.people.cancel(job_id)
         with pytest.raises(RoundOver):
             await transport.submit(path, blob, job_id, 1)
         with pytest.raises(RoundOver):

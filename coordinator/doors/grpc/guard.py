@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import grpc
 import structlog
 
-from coordinator.engine.agents import check_name
 from coordinator.state.errors import DomainError, InvalidRequest, NotAllowed, StorageFull
+from coordinator.state.limits import check_name, check_text
 from coordinator.store.blob_store import SHA256
 from coordinator.store.disk import is_full
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-MOST_TEXT = 200  # characters
 _DETAILS = 1000  # characters: details travel as a header, and a peer's own names may stand in them
 _log = structlog.get_logger(__name__)
 
@@ -114,8 +113,7 @@ def text(field: str, value: str) -> str:
     Raises:
         InvalidRequest: it is, or is long.
     """
-    if len(value) > MOST_TEXT:
-        raise InvalidRequest(f"{field}: has {len(value)} characters; send at most {MOST_TEXT}")
+    check_text(field, value)
     return prose(field, value)
 
 

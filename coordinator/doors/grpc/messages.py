@@ -14,6 +14,7 @@ from fedgalore.spec.plan import TrainingPlan
 from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
+    from coordinator.state.admission import Admitted
     from coordinator.state.job_state import Job
     from coordinator.state.records import RoundTask
 
@@ -54,19 +55,19 @@ def named_blobs(job: Job) -> dict[str, int]:
     return {blob.sha256: blob.size_bytes for blob in blobs}
 
 
-def manifest(job: Job, number: int, client: str) -> Manifest:
+def manifest(admitted: Admitted, client: str) -> Manifest:
     """What this client's update must be.
 
     Raises:
         InvalidUpdate: the round takes no updates.
     """
-    if job.prepared is None or job.round is None or job.round.kind != "train":
-        raise InvalidUpdate(f"round: {number} only evaluates; send its result with ReportProgress")
-    plan = TrainingPlan.from_dict(job.prepared.plan)
-    made = job.round.model_version + 1  # abandoned rounds do not count
-    local = job.parsed.local
-    least_decay = (1 - local.learning_rate * local.weight_decay) ** local.steps * (1 - 1e-9)  # rounding
-    return Manifest(job.id, number, client, update_tensors(job.parsed, plan, client, made), least_decay)
+    job, flying = admitted.job, admitted.round
+    if job.prepared is None or flying.kind != "train":
+        raise InvalidUpdate(f"round: {flying.number} only evaluates; send its result with ReportProgress")
+    spec, plan = job.parsed, TrainingPlan.from_dict(job.prepared.plan)
+    tensors = update_tensors(spec, plan, client, flying.model_version + 1)  # abandoned rounds do not count
+    least_decay = (1 - spec.local.learning_rate * spec.local.weight_decay) ** spec.local.steps * (1 - 1e-9)  # rounding
+    return Manifest(job.id, flying.number, client, tensors, least_decay)
 
 
 def blob_of(message: pb.UpdateHeader | pb.QueryUploadRequest) -> BlobRef:

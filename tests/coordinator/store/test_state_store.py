@@ -265,7 +265,7 @@ async def test_a_server_that_is_gone_is_named_and_comes_back_with_all_data(tmp_p
         await asyncio.sleep(0.1)
         await store.wait(0.0)
         server.kill()  # as a crash would: no farewell, no last save
-        for call in (store.load("one"), store.check(), store.touch("a", 1.0, 1), store.create(job("two"), [])):
+        for call in (store.load("one"), store.clients(), store.touch("a", 1.0, 1), store.create(job("two"), [])):
             with pytest.raises(StateUnavailable, match="redis_url"):
                 await call
         server.start()
@@ -279,5 +279,5 @@ async def test_a_server_that_is_gone_is_named_and_comes_back_with_all_data(tmp_p
 async def test_a_url_where_nobody_listens() -> None:
     store = RedisStateStore(f"redis://127.0.0.1:{free_port()}/0")
     with pytest.raises(StateUnavailable, match="does not answer"):
-        await store.check()
+        await store.clients()
     await store.close()

@@ -1,50 +1,43 @@
-"""The engine's side towards the coordinator's own work: ticks, and what the aggregator begins and ends."""
+"""What the aggregator may do: begin pieces of work and say what became of them; and look, by `reader`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import structlog
-
-from coordinator.engine.looking import EngineBase, check_finite
-from coordinator.state.errors import JobUnreadable, LeaseLost, RoundClosed, StateUnavailable
+from coordinator.engine.lease import Lease, NoLease
+from coordinator.engine.state_reader import StateReader
+from coordinator.engine.stepper import Decide, Stepper
+from coordinator.state.errors import RoundNotInFlight
 from coordinator.state.job_state import AggregationFailed, InRound, Job, PreparationFailed, Prepared, PreparedModel
+from coordinator.state.limits import check_finite
 from coordinator.state.round_state import Aggregated, BlobRef, ModelVersion, UpdateLost
+from coordinator.store.state_store import StateStore
 
-log = structlog.get_logger(__name__)
 
+class AggregatorCalls:
+    """What the aggregator calls. What writes raises `LeaseLost` when another process holds the lease."""
 
-class WorkSide(EngineBase):
-    """What the driver and the aggregator call. What writes raises `LeaseLost` when another process has the lease."""
+    def __init__(self, store: StateStore, stepper: Stepper, reader: StateReader, lease: Lease | NoLease) -> None:
+        self.reader = reader
+        self._store = store
+        self._stepper = stepper
+        self._lease = lease
 
-    async def tick(self, job_id: str) -> None:
-        """Does what time asks for: opens a round, chooses its cohort, ends what is overdue. No harm in repeating it.
+    async def leading(self) -> None:
+        """Returns when the lease is held; at once where there is none."""
+        await self._lease.held()
 
-        Raises:
-            JobNotFound: there is no such job.
-        """
-        await self._stepper.tick(job_id)
-
-    async def tick_all(self) -> None:
-        """Ticks every active job; one that breaks must not stop the others' clock."""
-        for job_id in await self._store.active_ids():
-            try:
-                await self._stepper.tick(job_id)
-            except (StateUnavailable, LeaseLost):
-                raise
-            except JobUnreadable:
-                continue  # the store has told the log
-            except Exception:
-                log.exception("tick_failed", job=job_id)
+    async def keep_lease(self) -> None:
+        """Takes the lease and renews it, until it is cancelled."""
+        await self._lease.keep()
 
     async def prepared(self, job_id: str, prepared: Prepared) -> Job:
-        """What became of `model.source`; the job runs. Told twice, it counts once."""
-        await self._stepper.drive(job_id, lambda job: None if job.prepared == prepared else PreparedModel(prepared))
-        return await self.get(job_id)
+        """What became of `model.source`; the job runs. A second time changes nothing."""
+        return await self._drive(job_id, lambda job: None if job.prepared == prepared else PreparedModel(prepared))
 
     async def preparation_failed(self, job_id: str, reason: str) -> Job:
         """The model cannot be used; the job fails with this reason."""
-        return (await self._stepper.drive(job_id, lambda job: PreparationFailed(reason)))[0]
+        return await self._drive(job_id, lambda job: PreparationFailed(reason))
 
     async def aggregated(
         self,
@@ -55,7 +48,7 @@ class WorkSide(EngineBase):
         statistics: Mapping[str, float],
         dropped: Mapping[str, str] | None = None,
     ) -> Job:
-        """Commits a round: one atomic write names the new model version. Told twice, it counts once.
+        """Commits a round: one atomic write names the new model version. A second time changes nothing.
 
         Args:
             dropped: clients whose updates are not in it, with the reasons.
@@ -69,11 +62,11 @@ class WorkSide(EngineBase):
         check_finite("statistics", statistics)
         event = InRound(number, Aggregated(model, dict(timings), dict(statistics), dict(dropped or {})))
         try:
-            await self._stepper.drive(job_id, lambda job: event)
-        except RoundClosed:
+            return await self._drive(job_id, lambda job: event)
+        except RoundNotInFlight:
             if (await self._stepper.closed_round(job_id, number)).result != model:
                 raise
-        return await self.get(job_id)
+            return await self.reader.job(job_id)
 
     async def aggregation_failed(self, job_id: str, number: int, reason: str) -> Job:
         """Abandons a round whose updates cannot be aggregated.
@@ -81,18 +74,16 @@ class WorkSide(EngineBase):
         Raises:
             JobNotFound, RoundClosed
         """
-        await self._stepper.drive(job_id, lambda job: AggregationFailed(number, reason))
-        return await self.get(job_id)
+        return await self._drive(job_id, lambda job: AggregationFailed(number, reason))
 
     async def update_lost(self, job_id: str, number: int, client: str, blob: BlobRef, reason: str) -> Job:
-        """Asks a client of a round in AGGREGATION for its update again. Told twice, it counts once.
+        """Asks a client of a round in AGGREGATION for its update again. A second time changes nothing.
 
         Raises:
             JobNotFound, IllegalTransition, RoundClosed
         """
         lost = InRound(number, UpdateLost(client, blob, reason))
-        await self._stepper.drive(job_id, lambda job: lost)
-        return await self.get(job_id)
+        return await self._drive(job_id, lambda job: lost)
 
     async def begin_attempt(self, job_id: str, piece: str) -> int:
         """Counts that the aggregator begins a piece of a job (`prepare` or `round <number>`), before it does.
@@ -105,3 +96,6 @@ class WorkSide(EngineBase):
     async def forget_attempts(self, job_id: str, piece: str) -> None:
         """The piece is done, or was not stopped by what it does."""
         await self._store.forget_attempts(job_id, piece)
+
+    async def _drive(self, job_id: str, decide: Decide) -> Job:
+        return self._stepper.explained(await self._stepper.drive(job_id, decide))
