@@ -1,4 +1,4 @@
-"""The agent's loop: performs what the session says, and tells the session what came of it."""
+"""The agent's loop: performs what the session says, and feeds it what came of that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from client_agent.credential import Line
 from client_agent.data import LocalData
 from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, RoundOver
 from client_agent.retries import words
-from client_agent.session import Session, SessionEvent, SessionState, advance
+from client_agent.session import IllegalEvent, Session, SessionEvent, SessionState, advance
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
@@ -69,12 +69,12 @@ class Agent:
 
     def _move(self, event: SessionEvent) -> None:
         before, self._session = self._session, advance(self._session, event)
-        work, state = self._session.work, self._session.state
+        work, state, reason = self._session.work, self._session.state, self._session.reason
         log = self._log.bind(job=work.job_id, round=work.round) if work else self._log
         if state is SessionState.FAILING or isinstance(event, on.Dropped | on.Refused):
-            log.warning(self._session.reason, state=state.value)
+            log.warning("state_changed", state=state.value, reason=reason)
         elif state is not before.state:
-            log.info(self._session.reason, state=state.value)
+            log.info("state_changed", state=state.value, reason=reason)
 
     async def _perform(self) -> SessionEvent:
         """What ends the session's state: the outcome of its action, a round that closed, or the wish to stop."""
@@ -83,7 +83,7 @@ class Agent:
         state = self._session.state
         tasks = [asyncio.create_task(self._guarded(state)), asyncio.create_task(self._stopped())]
         if state in _STAGES:
-            tasks.append(asyncio.create_task(self._heartbeats(state)))
+            tasks.append(asyncio.create_task(self._heartbeats(state, self._in_hand)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return next(task for task in tasks if task in done).result()
@@ -96,20 +96,19 @@ class Agent:
         await self._stop.wait()
         return on.Stop()
 
-    async def _heartbeats(self, state: SessionState) -> SessionEvent:
-        """Tells where the task stands; returns when the coordinator says that its round is over."""
-        assert self._assignment is not None
+    async def _heartbeats(self, state: SessionState, assignment: Assignment) -> SessionEvent:
+        """Reports where the task stands; returns when the coordinator says that its round is over."""
         while True:
             try:
-                answer = await self._site.transport.heartbeat(self._assignment.report(_STAGES[state]))
-                if not answer.go_on and state is not SessionState.UPLOADING:  # an upload gets an answer of its own
-                    self._assignment.forget_updates()
+                answer = await self._site.transport.heartbeat(assignment.report(_STAGES[state]))
+                if not answer.go_on and state is not SessionState.UPLOADING:  # an upload gets its answer by itself
+                    assignment.forget_updates()
                     return on.Dropped(answer.reason)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAUTHENTICATED:  # revoked: no use in training on
                     return on.Forgotten(words(error))
-                # What must arrive is sent elsewhere, with retries
-                self._log.debug("heartbeat failed", status=error.code().name)
+                # What must arrive is sent elsewhere, with retries.
+                self._log.debug("heartbeat_failed", status=error.code().name)
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _guarded(self, state: SessionState) -> SessionEvent:
@@ -136,7 +135,7 @@ class Agent:
             if state not in _STAGES:
                 raise
             # Whatever went wrong in this job, the site goes on serving others.
-            self._log.exception("the task failed", state=state.value)
+            self._log.exception("task_failed", state=state.value)
             return on.Failed(f"{type(error).__name__}: {error}")
 
     def _forget_updates(self) -> None:
@@ -151,7 +150,7 @@ class Agent:
             await asyncio.to_thread(self._assignment.tidy)
             reach(Fault.TIDIED)
         except OSError as error:
-            self._log.warning("the work folder cannot be tidied", error=str(error))
+            self._log.warning("tidying_failed", reason=str(error))
 
     async def _action(self, state: SessionState) -> SessionEvent:
         site = self._site
@@ -165,15 +164,26 @@ class Agent:
             self._assignment = Assignment(task, site)
             reach(Fault.TASK_RECEIVED)
             return on.Offered(self._assignment.work())
-        assert self._assignment is not None
+        assignment = self._in_hand
         if state is SessionState.FAILING:
-            await self._assignment.fail(self._session.reason)
+            await assignment.fail(self._session.reason)
             return on.Done()
         actions: dict[SessionState, Callable[[], Awaitable[None]]] = {
-            SessionState.PREPARING: self._assignment.prepare,
-            SessionState.EVALUATING: self._assignment.evaluate,
-            SessionState.TRAINING: self._assignment.train,
-            SessionState.UPLOADING: self._assignment.upload,
+            SessionState.PREPARING: assignment.prepare,
+            SessionState.EVALUATING: assignment.evaluate,
+            SessionState.TRAINING: assignment.train,
+            SessionState.UPLOADING: assignment.upload,
         }
         await actions[state]()
         return on.Done()
+
+    @property
+    def _in_hand(self) -> Assignment:
+        """The assignment of a state that has one.
+
+        Raises:
+            IllegalEvent: no task was offered yet.
+        """
+        if self._assignment is None:
+            raise IllegalEvent(f"no task is in hand while {self._session.state}")
+        return self._assignment

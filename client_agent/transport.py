@@ -230,7 +230,7 @@ class Transport:
             raise self._translate(error) from error
         if self._away:
             self._away = False
-            self._log.info("the coordinator answers again", coordinator=self._address)
+            self._log.info("coordinator_back", coordinator=self._address)
         return result
 
     def _note_away(self, state: RetryCallState) -> None:
@@ -238,14 +238,11 @@ class Transport:
             return  # said once
         self._away = True
         error = state.outcome.exception() if state.outcome else None
-        self._log.warning(
-            "the coordinator does not answer; trying again", coordinator=self._address, error=words(error)
-        )
+        self._log.warning("coordinator_away", coordinator=self._address, reason=words(error))
 
-    def _translate(self, error: Exception) -> AgentError:
-        if passes(error):
+    def _translate(self, error: grpc.aio.AioRpcError | TimeoutError | BrokenTransfer) -> AgentError:
+        if passes(error) or not isinstance(error, grpc.aio.AioRpcError):
             return CoordinatorAway(f"no answer from {self._address} for {self._patience_s:.0f} s ({words(error)})")
-        assert isinstance(error, grpc.aio.AioRpcError)
         if error.code() is _Status.UNAUTHENTICATED:
             return AgentUnknown(words(error))
         if error.code() is _Status.UNIMPLEMENTED:

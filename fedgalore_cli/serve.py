@@ -101,7 +101,7 @@ def aggregator(
     settings = _settings(flags.pop("config"), flags)
     import asyncio
 
-    from coordinator.aggregator.worker import serve
+    from coordinator.aggregator.process import serve
     from fedgalore.process import logs
 
     logs.configure(settings.log_format, settings.log_level)

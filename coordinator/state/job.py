@@ -128,9 +128,9 @@ def _cancel(job: Job, event: Cancel, now: float) -> _Outcome:
 def _tick(job: Job, event: Tick, now: float) -> _Outcome:
     if job.round is not None:
         return _in_round(job, InRound(job.round.number, event), now)
-    if job.status is not Status.RUNNING or job.model is None:
+    if job.status is not Status.RUNNING:
         return _Outcome(job)
-    spec, version = job.parsed, job.model.version
+    spec, version = job.parsed, job.ready().model.version
     kind: Literal["train", "evaluate"] = "train" if version < spec.rounds.count else "evaluate"
     number = job.rounds_opened + 1
     opened = rounds.open_round(number, kind, version, spec.evaluates(version), now, job.policy(kind))

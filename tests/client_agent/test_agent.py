@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -336,7 +337,8 @@ async def test_another_protocol_version_ends_the_agent(coordinator, tmp_path, mo
     monkeypatch.setattr(door, "PROTOCOL_VERSION", 7)
     chosen = settings.load(configure(tmp_path, coordinator.address))
     assert await asyncio.wait_for(Agent(chosen, read_all(chosen.data)).run(), 10) == session.REFUSED_BY_COORDINATOR
-    assert any("7" in str(entry["event"]) and entry["log_level"] == "warning" for entry in logged)
+    refused = [entry for entry in logged if (entry["event"], entry.get("state")) == ("state_changed", "stopped")]
+    assert [("7" in str(entry["reason"]), entry["log_level"]) for entry in refused] == [(True, "warning")]
 
 
 # --- as a process ----------------------------------------------------------------------------------------------------
@@ -367,7 +369,8 @@ async def test_two_processes_train_one_model_and_stop_on_sigterm(coordinator, ti
     for agent in agents:
         _, log = await asyncio.wait_for(agent.communicate(), 20)
         assert agent.returncode == 0, log.decode()
-        assert '"event": "asked to stop"' in log.decode()
+        (last,) = [line for line in map(json.loads, log.splitlines()) if line.get("state") == "stopped"]
+        assert (last["event"], last["reason"]) == ("state_changed", "asked to stop")
 
 
 async def test_a_work_folder_that_another_agent_works_in_ends_the_process(tmp_path):

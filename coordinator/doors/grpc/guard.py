@@ -44,9 +44,7 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
 
 async def fail(context: Context, error: Exception) -> NoReturn:
     """Ends the call with the error's status."""
-    code, details = status_of(error)
-    await context.abort(code, details)
-    raise AssertionError("abort returned")
+    await context.abort(*status_of(error))
 
 
 def answers(handler: Callable[[Any, Any, Context], Awaitable[R]]) -> Callable[[Any, Any, Context], Awaitable[R]]:

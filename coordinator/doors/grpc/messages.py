@@ -15,16 +15,14 @@ from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
     from coordinator.state.admission import Admitted
-    from coordinator.state.job_state import Job
+    from coordinator.state.job_state import Ready
     from coordinator.state.records import RoundTask
 
 
 def task(work: RoundTask, client: str) -> pb.Task:
-    """What the client is told to do."""
-    job = work.job
-    if job.prepared is None or job.model is None:
-        raise RuntimeError(f"job {job.id} has a round but no model")
-    model = job.model
+    """What the client has to do."""
+    job, ready = work.job, work.job.ready()
+    model = ready.model
     kinds = {"train": pb.Task.KIND_TRAIN, "evaluate": pb.Task.KIND_EVALUATE}
     return pb.Task(
         job_id=job.id,
@@ -32,8 +30,8 @@ def task(work: RoundTask, client: str) -> pb.Task:
         kind=kinds[work.round.kind],
         evaluate=work.round.evaluate,
         spec_json=json.dumps(job.spec),
-        plan_json=json.dumps(job.prepared.plan),
-        base_model=[pb.ModelFile(name=file, blob=_ref(blob)) for file, blob in job.prepared.base_model],
+        plan_json=json.dumps(ready.prepared.plan),
+        base_model=[pb.ModelFile(name=file, blob=_ref(blob)) for file, blob in ready.prepared.base_model],
         model_version=work.round.model_version,
         weights=_ref(model.weights),
         aggregate=_ref(model.aggregate) if model.aggregate else None,
@@ -47,11 +45,11 @@ def _ref(blob: BlobRef) -> pb.BlobRef:
     return pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
 
 
-def named_blobs(job: Job) -> dict[str, int]:
-    """Hash -> bytes of everything that a task of this job tells its client to fetch."""
-    blobs = [blob for _, blob in job.prepared.base_model] if job.prepared else []
-    if job.model:
-        blobs += [blob for blob in (job.model.weights, job.model.aggregate, job.model.state) if blob]
+def named_blobs(ready: Ready) -> dict[str, int]:
+    """Hash -> bytes of everything that a task of such a job names for its client to fetch."""
+    model = ready.model
+    blobs = [blob for _, blob in ready.prepared.base_model]
+    blobs += [blob for blob in (model.weights, model.aggregate, model.state) if blob]
     return {blob.sha256: blob.size_bytes for blob in blobs}
 
 
@@ -62,9 +60,9 @@ def manifest(admitted: Admitted, client: str) -> Manifest:
         InvalidUpdate: the round takes no updates.
     """
     job, flying = admitted.job, admitted.round
-    if job.prepared is None or flying.kind != "train":
+    if flying.kind != "train":
         raise InvalidUpdate(f"round: {flying.number} only evaluates; send its result with ReportProgress")
-    spec, plan = job.parsed, TrainingPlan.from_dict(job.prepared.plan)
+    spec, plan = job.parsed, TrainingPlan.from_dict(job.ready().prepared.plan)
     tensors = update_tensors(spec, plan, client, flying.model_version + 1)  # abandoned rounds do not count
     least_decay = (1 - spec.local.learning_rate * spec.local.weight_decay) ** spec.local.steps * (1 - 1e-9)  # rounding
     return Manifest(job.id, flying.number, client, tensors, least_decay)
@@ -87,7 +85,7 @@ def duplicate(client: str, number: int) -> pb.SubmitUpdateResponse:
 
 
 def evaluation(message: pb.Evaluation) -> EvaluationResult:
-    """What a client found the model to be worth.
+    """How the model does on a client's data.
 
     Raises:
         InvalidRequest: no examples, no loss, or a metric that is not finite.

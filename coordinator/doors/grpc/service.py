@@ -130,7 +130,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
         client = await self._caller(request, context)
         wanted = sha256("sha256", request.sha256)
         job_id, number = in_round(request)
-        size = messages.named_blobs(await self._agents.check_open(job_id, number, client)).get(wanted)
+        job = await self._agents.check_open(job_id, number, client)
+        size = messages.named_blobs(job.ready()).get(wanted)
         if size is None:
             raise BlobNotFound(f"no task of {client} in job {job_id} names blob {wanted}; fetch what your task names")
         if request.offset > size:

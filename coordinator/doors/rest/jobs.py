@@ -18,7 +18,7 @@ from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.archive import Archive
 from coordinator.models.model_archive import ModelArchive
 from coordinator.models.source import SourceError, local_folder
-from coordinator.state.errors import InvalidJob, NotReady, VersionNotFound
+from coordinator.state.errors import InvalidJob, VersionNotFound
 from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_JOBS_LISTED, MAX_ROUNDS_LISTED
 from coordinator.state.round_state import ModelVersion
@@ -244,13 +244,12 @@ async def _in_turn(archive: Archive, turns: asyncio.Semaphore) -> AsyncIterator[
 
 
 def _version(job: Job, results: list[ModelVersion | None], wanted: int | None, blobs: BlobStore) -> ModelVersion:
-    if job.prepared is None or job.model is None:
-        raise NotReady(f"job {job.id} is {job.status}: it has no model yet; ask again once it runs")
-    if wanted in (None, job.model.version):
-        return job.model
-    made = {one.version: one for one in (job.prepared.model, *results, job.model) if one is not None}
-    if wanted in made and blobs.exists(made[wanted].weights.sha256):
-        return made[wanted]
-    held = ", ".join(str(number) for number, one in sorted(made.items()) if blobs.exists(one.weights.sha256))
-    what = "is not kept any more" if wanted in made else "is not made yet"
+    ready = job.ready()
+    if wanted in (None, ready.model.version):
+        return ready.model
+    versions = {each.version: each for each in (ready.prepared.model, *results, ready.model) if each is not None}
+    if wanted in versions and blobs.exists(versions[wanted].weights.sha256):
+        return versions[wanted]
+    held = ", ".join(str(number) for number, each in sorted(versions.items()) if blobs.exists(each.weights.sha256))
+    what = "is not kept any more" if wanted in versions else "is not made yet"
     raise VersionNotFound(f"version: {wanted} {what}; of job {job.id} these are held: {held or 'none'}")

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from coordinator.aggregator import blobs as aggregation
 from coordinator.aggregator import worker as aggregator
+from coordinator.aggregator.process import build
 from coordinator.aggregator.worker import Aggregator
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.settings import load
@@ -298,6 +299,6 @@ async def test_it_counts_silent_agents_as_present_as_long_as_the_coordinator_doe
     redis_url: str, tmp_path: Path
 ) -> None:
     settings = load(flags={"redis_url": redis_url, "blob_dir": tmp_path, "presence_s": 7})
-    built = aggregator.build(settings)
+    built = build(settings)
     assert built.agents.presence_s == 7
     await built.close()
