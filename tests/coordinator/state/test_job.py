@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from coordinator.doors.grpc import messages
 from coordinator.state import job as jobs
 from coordinator.state.changes import changes
-from coordinator.state.errors import DomainError, IllegalTransition, RoundClosed
+from coordinator.state.errors import DomainError, IllegalTransition, NotReady, RoundClosed
 from coordinator.state.job_state import (
     AggregationFailed,
     Cancel,
@@ -26,6 +26,8 @@ from coordinator.state.job_state import (
     Pause,
     PreparationFailed,
     PreparedModel,
+    Preparing,
+    Ready,
     Resume,
     Status,
 )
@@ -326,6 +328,31 @@ def test_reasons_are_told_as_of_now() -> None:
 def test_a_job_survives_json() -> None:
     job = tell(play(committed(running()), Tick()), Candidates(PAIR), Reported("a", a_receipt()))
     assert Job.from_json(job.to_json()) == job
+
+
+def test_a_jobs_document_keeps_its_shape() -> None:
+    """Jobs that the version before has stored are read."""
+    job = tell(play(committed(running()), Tick()), Candidates(PAIR), Reported("a", a_receipt()))
+    document = json.loads(job.to_json())
+    assert set(document) == {
+        *("id", "spec", "status", "reason", "created_at", "updated_at", "prepared", "model", "round"),
+        *("rounds_opened", "abandoned_in_a_row", "contributions", "idempotency_key", "secret"),
+    }
+    assert set(document["prepared"]) == {"plan", "base_model", "export", "model"}
+    assert set(document["model"]) == {"version", "weights", "aggregate", "state", "residue"}
+    assert set(document["round"]) == {
+        *("number", "kind", "model_version", "phase", "reason", "opened_at", "evaluate", "deadline_at", "phase_at"),
+        *("participants", "result", "timings", "statistics"),
+    }
+
+
+def test_a_job_is_ready_once_it_has_a_model() -> None:
+    pending = a_job()
+    assert pending.stage == Preparing()
+    with pytest.raises(NotReady, match="job job-1 is PENDING: it has no model yet; ask again once it runs"):
+        pending.ready()
+    job = committed(running())
+    assert job.stage == job.ready() == Ready(a_prepared(), a_version(1))
 
 
 def test_a_job_whose_spec_is_of_another_version_can_not_be_read() -> None:
