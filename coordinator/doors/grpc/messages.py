@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from coordinator.doors.grpc.guard import finite, positive, sha256
+from coordinator.doors.grpc.guard import positive, sha256
 from coordinator.doors.grpc.update_check import Manifest
 from coordinator.state.errors import InvalidRequest, InvalidUpdate
+from coordinator.state.limits import check_metrics
 from coordinator.state.round_state import BlobRef, EvaluationResult
 from fedgalore.spec.layout import update_tensors
 from fedgalore.spec.plan import TrainingPlan
@@ -88,10 +89,12 @@ def evaluation(message: pb.Evaluation) -> EvaluationResult:
     """How the model does on a client's data.
 
     Raises:
-        InvalidRequest: no examples, no loss, or a metric that is not finite.
+        InvalidRequest: no examples, or no loss.
+        InvalidUpdate: a metric is not finite, or there are too many.
     """
     examples = positive("evaluation.examples", message.examples)
-    metrics = {key: finite(f"evaluation.metrics.{key}", value) for key, value in message.metrics.items()}
+    metrics = dict(message.metrics)
+    check_metrics("evaluation.metrics", metrics)
     if "loss" not in metrics:
         raise InvalidRequest("evaluation.metrics.loss: missing; set it")
     return EvaluationResult(message.model_version, examples, metrics)

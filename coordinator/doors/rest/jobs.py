@@ -20,7 +20,7 @@ from coordinator.models.model_archive import ModelArchive
 from coordinator.models.source import SourceError, local_folder
 from coordinator.state.errors import InvalidJob, VersionNotFound
 from coordinator.state.job_state import Job, Status
-from coordinator.state.limits import MAX_JOBS_LISTED, MAX_ROUNDS_LISTED
+from coordinator.state.limits import MAX_JOBS_LISTED, MAX_ROUNDS_LISTED, MAX_TEXT
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from fedgalore.spec.documents import DocumentError, read_json, read_yaml
@@ -74,7 +74,7 @@ def router(door: Jobs) -> APIRouter:
     async def submit(
         request: Request,
         response: Response,
-        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[!-~]+$")] = None,
+        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=MAX_TEXT, pattern=r"^[!-~]+$")] = None,
     ) -> views.JobView:
         """Posts a job, as JSON or YAML. With an Idempotency-Key it can be repeated without making a second job."""
         spec = await asyncio.to_thread(read_job, await request.body(), request.headers.get("content-type", ""))
