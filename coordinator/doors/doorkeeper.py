@@ -12,7 +12,7 @@ import structlog
 from coordinator.state.errors import CredentialNotFound, NotAllowed, NotAuthenticated
 from coordinator.state.limits import MAX_TOKEN_VALID_S
 from coordinator.store.credentials import JOIN_TOKEN, KEY, ApiKey, JoinToken, Role, digest_of, id_of, new_secret
-from coordinator.store.redis_credential_store import CredentialStore
+from coordinator.store.redis_credential_store import RedisCredentialStore
 
 RECHECK_S = 10.0  # a transfer or stream that takes longer shows its key again
 _log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ class Doorkeeper:
 
     def __init__(
         self,
-        store: CredentialStore,
+        store: RedisCredentialStore,
         access: Access = Access.OPEN,
         operator_key: str | None = None,
         clock: Callable[[], float] = time.time,

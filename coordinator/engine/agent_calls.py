@@ -30,7 +30,7 @@ from coordinator.state.round_state import (
     Round,
     UpdateReceipt,
 )
-from coordinator.store.state_store import StateStore
+from coordinator.store.redis_state_store import RedisStateStore
 
 
 class AgentCalls:
@@ -38,7 +38,7 @@ class AgentCalls:
 
     def __init__(
         self,
-        store: StateStore,
+        store: RedisStateStore,
         clock: Callable[[], float],
         registry: ClientRegistry,
         stepper: Stepper,

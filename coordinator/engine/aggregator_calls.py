@@ -11,13 +11,13 @@ from coordinator.state.errors import RoundNotInFlight
 from coordinator.state.job_state import AggregationFailed, InRound, Job, PreparationFailed, Prepared, PreparedModel
 from coordinator.state.limits import check_finite
 from coordinator.state.round_state import Aggregated, BlobRef, ModelVersion, UpdateLost
-from coordinator.store.state_store import StateStore
+from coordinator.store.redis_state_store import RedisStateStore
 
 
 class AggregatorCalls:
     """What the aggregator calls. What writes raises `LeaseLost` when another process holds the lease."""
 
-    def __init__(self, store: StateStore, stepper: Stepper, reader: StateReader, lease: Lease | NoLease) -> None:
+    def __init__(self, store: RedisStateStore, stepper: Stepper, reader: StateReader, lease: Lease | NoLease) -> None:
         self.reader = reader
         self._store = store
         self._stepper = stepper

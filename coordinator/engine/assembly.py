@@ -16,7 +16,7 @@ from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Stepper
 from coordinator.state.limits import MAX_AGENTS, MAX_JOBS
-from coordinator.store.state_store import StateStore
+from coordinator.store.redis_state_store import RedisStateStore
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Engine:
     people: PeopleCalls
     driver: DriverCalls
     aggregator: AggregatorCalls
-    _store: StateStore = field(repr=False)
+    _store: RedisStateStore = field(repr=False)
 
     async def close(self) -> None:
         await self._store.close()
 
 
 def assemble(
-    store: StateStore,
+    store: RedisStateStore,
     clock: Callable[[], float] | None = None,
     presence_s: float = 30.0,
     token: Callable[[], str] = lambda: secrets.token_hex(4),

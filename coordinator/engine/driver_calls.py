@@ -8,7 +8,7 @@ from coordinator.engine.lease import Lease, NoLease
 from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Stepper
 from coordinator.state.errors import JobUnreadable, LeaseLost, StateUnavailable
-from coordinator.store.state_store import StateStore
+from coordinator.store.redis_state_store import RedisStateStore
 
 log = structlog.get_logger(__name__)
 
@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 class DriverCalls:
     """Ticks, under the lease. They raise `LeaseLost` when another process holds it."""
 
-    def __init__(self, store: StateStore, stepper: Stepper, reader: StateReader, lease: Lease | NoLease) -> None:
+    def __init__(self, store: RedisStateStore, stepper: Stepper, reader: StateReader, lease: Lease | NoLease) -> None:
         self.reader = reader
         self._store = store
         self._stepper = stepper

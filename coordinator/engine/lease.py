@@ -17,7 +17,8 @@ from contextlib import suppress
 import structlog
 
 from coordinator.state.errors import LeaseLost, StateUnavailable
-from coordinator.store.state_store import Fence, StateStore
+from coordinator.store.change import Fence
+from coordinator.store.redis_state_store import RedisStateStore
 
 DRIVER, AGGREGATOR = "driver", "aggregator"
 
@@ -44,7 +45,7 @@ class NoLease:
 class Lease:
     """One process' claim to a lease; `keep` runs as long as the process."""
 
-    def __init__(self, store: StateStore, name: str, lease_s: float) -> None:
+    def __init__(self, store: RedisStateStore, name: str, lease_s: float) -> None:
         self._store = store
         self._name = name
         self._lease_s = lease_s

@@ -13,7 +13,7 @@ from coordinator.state.changes import changes
 from coordinator.state.errors import IdempotencyConflict, TooMany
 from coordinator.state.job_state import Cancel, Job, JobEvent, Pause, Resume
 from coordinator.state.records import AgentStatus
-from coordinator.store.state_store import StateStore
+from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.job import JobSpec
 
@@ -23,7 +23,7 @@ class PeopleCalls:
 
     def __init__(
         self,
-        store: StateStore,
+        store: RedisStateStore,
         clock: Callable[[], float],
         registry: ClientRegistry,
         stepper: Stepper,

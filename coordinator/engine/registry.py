@@ -10,7 +10,7 @@ from coordinator.state.job_state import Job
 from coordinator.state.limits import MAX_AGENTS, check_datasets, check_name
 from coordinator.state.records import AgentRecord, AgentStatus, OpenTask
 from coordinator.state.round_state import Candidates
-from coordinator.store.state_store import StateStore
+from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 
 
@@ -18,7 +18,7 @@ class ClientRegistry:
     """The enrolled clients. A client counts as present for `presence_s` after its last sign of life."""
 
     def __init__(
-        self, store: StateStore, clock: Callable[[], float], presence_s: float, max_agents: int = MAX_AGENTS
+        self, store: RedisStateStore, clock: Callable[[], float], presence_s: float, max_agents: int = MAX_AGENTS
     ) -> None:
         self._store = store
         self._clock = clock

@@ -15,7 +15,7 @@ from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_EVENTS_READ
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import Round
-from coordinator.store.state_store import StateStore
+from coordinator.store.redis_state_store import RedisStateStore
 
 _EVENT_ID = re.compile(r"\d{1,18}(-\d{1,18})?")
 
@@ -28,7 +28,7 @@ class StateReader:
     """
 
     def __init__(
-        self, store: StateStore, clock: Callable[[], float], registry: ClientRegistry, stepper: Stepper
+        self, store: RedisStateStore, clock: Callable[[], float], registry: ClientRegistry, stepper: Stepper
     ) -> None:
         self._store = store
         self._clock = clock

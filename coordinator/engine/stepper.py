@@ -25,7 +25,8 @@ from coordinator.state.errors import (
 from coordinator.state.job_state import InRound, Job, JobEvent, Status
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import ClientFailed, Evaluated, Phase, Reported, Round, TaskTaken, Tick
-from coordinator.store.state_store import Change, Fence, StateStore, VersionedJob
+from coordinator.store.change import Change, Fence, VersionedJob
+from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.process.faults import Fault, reach
 
 SAVE_ATTEMPTS = 200
@@ -51,7 +52,7 @@ class Stepper:
     """Moves jobs by the pure machines; the engine's inside. All methods raise `StateUnavailable`."""
 
     def __init__(
-        self, store: StateStore, clock: Callable[[], float], registry: ClientRegistry, lease: Lease | NoLease
+        self, store: RedisStateStore, clock: Callable[[], float], registry: ClientRegistry, lease: Lease | NoLease
     ) -> None:
         self._store = store
         self._clock = clock

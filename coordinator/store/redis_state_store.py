@@ -1,4 +1,4 @@
-"""The `StateStore` on Redis (>= 7, or Valkey).
+"""Where jobs, rounds and agents are kept: Redis (>= 7, or Valkey).
 
 Layout, every key under `<prefix>:`
 
@@ -25,7 +25,7 @@ Layout, every key under `<prefix>:`
 | `wake`               | pubsub | one message a save: names of effects, parted by spaces; may be empty            |
 
 Writes to several keys are one Lua script each (`coordinator/store/lua`), with named outcomes. A job's document moves by
-compare-and-set on its version. Progress, attempts and traffic are told beside it, without one.
+compare-and-set on its version. Progress, attempts and traffic are written beside it, without one.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from coordinator.state.job_state import Job
 from coordinator.state.limits import MAX_JOBS
 from coordinator.state.records import AgentRecord
 from coordinator.state.round_state import Round
+from coordinator.store.change import Change, VersionedJob
 from coordinator.store.redis_connection import RedisConnection
-from coordinator.store.state_store import Change, VersionedJob
 from coordinator.store.watcher import Watcher
 
 _ROUND = TypeAdapter(Round)
@@ -55,7 +55,11 @@ log = structlog.get_logger(__name__)
 
 
 class RedisStateStore:
-    """Belongs to one event loop; any number of processes may share the prefix."""
+    """Belongs to one event loop; any number of processes may share the prefix.
+
+    Every method raises `StateUnavailable` when Redis does not answer. Whatever reads a job raises `JobUnreadable` for a
+    document that is damaged, or was written by another version of this software.
+    """
 
     def __init__(self, url: str, prefix: str = "fedgalore") -> None:
         self._connection = RedisConnection(url, prefix)

@@ -16,8 +16,8 @@ from coordinator.state.errors import JobUnreadable, StateUnavailable
 from coordinator.state.job_state import AggregationFailed, Cancel, InRound, Job, JobEvent, PreparedModel, Resume, Status
 from coordinator.state.records import AgentRecord
 from coordinator.state.round_state import Candidates, Effect, Phase, Reported, Tick
+from coordinator.store.change import Change, VersionedJob
 from coordinator.store.redis_state_store import RedisStateStore
-from coordinator.store.state_store import Change, VersionedJob
 from fedgalore.process.redis_server import RedisServer, free_port
 from tests.builders import a_job, a_prepared, a_receipt
 
