@@ -26,7 +26,8 @@ from coordinator.models.adapter_archive import AdapterArchive
 from coordinator.models.archive import Archive
 from coordinator.models.model_archive import ModelArchive
 from coordinator.state import job as jobs
-from coordinator.state.job import Job, ModelVersion
+from coordinator.state.job_state import Job
+from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.data.examples import Example

@@ -20,9 +20,10 @@ from client_agent.cache import claimed
 from client_agent.credential import Line, line
 from client_agent.data import LocalData, read_all
 from client_agent.errors import WorkDirUnusable
-from client_agent.settings import AgentSettings, SettingsError
+from client_agent.settings import AgentSettings
 from fedgalore.data.examples import DataError
 from fedgalore.process import faults, logs
+from fedgalore.process.settings import SettingsError
 
 
 def agent(

@@ -1,4 +1,4 @@
-"""The agent's loop: performs what the session says, and tells the session what came of it."""
+"""The agent's loop: performs what the session says, and feeds it what came of that."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from client_agent.assignment import Assignment, Site
 from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.data import LocalData
-from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, RoundOver
+from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, RoundOver
 from client_agent.retries import words
-from client_agent.session import Session, State, advance
+from client_agent.session import IllegalEvent, Session, SessionEvent, SessionState, advance
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
@@ -25,10 +25,10 @@ from fedgalore.process.faults import Fault, reach
 POLL_S = 30.0
 HEARTBEAT_S = 2.0
 _STAGES = {
-    State.PREPARING: "download",
-    State.EVALUATING: "evaluate",
-    State.TRAINING: "train",
-    State.UPLOADING: "upload",
+    SessionState.PREPARING: "download",
+    SessionState.EVALUATING: "evaluate",
+    SessionState.TRAINING: "train",
+    SessionState.UPLOADING: "upload",
 }
 
 
@@ -58,7 +58,7 @@ class Agent:
             while self._session.exit_code is None:
                 before, event = self._session.state, await self._perform()
                 self._move(event)
-                if self._session.state is State.IDLE and before is not State.IDLE:
+                if self._session.state is SessionState.IDLE and before is not SessionState.IDLE:
                     await self._tidy()
                 if isinstance(event, on.Dropped | on.Forgotten):  # should the same task come back at once: no frenzy
                     await asyncio.sleep(random.uniform(0.2, 1.0))
@@ -67,23 +67,23 @@ class Agent:
             self._site.thread.close()
         return self._session.exit_code
 
-    def _move(self, event: on.Event) -> None:
+    def _move(self, event: SessionEvent) -> None:
         before, self._session = self._session, advance(self._session, event)
-        work, state = self._session.work, self._session.state
+        work, state, reason = self._session.work, self._session.state, self._session.reason
         log = self._log.bind(job=work.job_id, round=work.round) if work else self._log
-        if state is State.FAILING or isinstance(event, on.Dropped | on.Refused):
-            log.warning(self._session.reason, state=state.value)
+        if state is SessionState.FAILING or isinstance(event, on.Dropped | on.Refused):
+            log.warning("state_changed", state=state.value, reason=reason)
         elif state is not before.state:
-            log.info(self._session.reason, state=state.value)
+            log.info("state_changed", state=state.value, reason=reason)
 
-    async def _perform(self) -> on.Event:
+    async def _perform(self) -> SessionEvent:
         """What ends the session's state: the outcome of its action, a round that closed, or the wish to stop."""
         if self._stop.is_set():
             return on.Stop()
         state = self._session.state
         tasks = [asyncio.create_task(self._guarded(state)), asyncio.create_task(self._stopped())]
         if state in _STAGES:
-            tasks.append(asyncio.create_task(self._heartbeats(state)))
+            tasks.append(asyncio.create_task(self._heartbeats(state, self._in_hand)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return next(task for task in tasks if task in done).result()
@@ -92,33 +92,32 @@ class Agent:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _stopped(self) -> on.Event:
+    async def _stopped(self) -> SessionEvent:
         await self._stop.wait()
         return on.Stop()
 
-    async def _heartbeats(self, state: State) -> on.Event:
-        """Tells where the task stands; returns when the coordinator says that its round is over."""
-        assert self._assignment is not None
+    async def _heartbeats(self, state: SessionState, assignment: Assignment) -> SessionEvent:
+        """Reports where the task stands; returns when the coordinator says that its round is over."""
         while True:
             try:
-                answer = await self._site.transport.heartbeat(self._assignment.report(_STAGES[state]))
-                if not answer.go_on and state is not State.UPLOADING:  # an upload gets an answer of its own
-                    self._assignment.forget_updates()
+                answer = await self._site.transport.heartbeat(assignment.report(_STAGES[state]))
+                if not answer.go_on and state is not SessionState.UPLOADING:  # an upload gets its answer by itself
+                    assignment.forget_updates()
                     return on.Dropped(answer.reason)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAUTHENTICATED:  # revoked: no use in training on
                     return on.Forgotten(words(error))
-                # What must arrive is sent elsewhere, with retries
-                self._log.debug("heartbeat failed", status=error.code().name)
+                # What must arrive is sent elsewhere, with retries.
+                self._log.debug("heartbeat_failed", status=error.code().name)
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _guarded(self, state: State) -> on.Event:
+    async def _guarded(self, state: SessionState) -> SessionEvent:
         """The outcome of the state's action, with its errors as events."""
         try:
             return await self._action(state)
-        except Refused as error:
+        except AgentRefused as error:
             return on.Refused(str(error))
-        except Forgotten as error:
+        except AgentUnknown as error:
             return on.Forgotten(str(error))
         except CoordinatorAway as error:
             return on.Dropped(str(error))
@@ -126,7 +125,7 @@ class Agent:
             self._forget_updates()
             return on.Dropped(str(error))
         except AgentError as error:
-            if state is State.FAILING:
+            if state is SessionState.FAILING:
                 return on.Dropped(str(error))
             if state not in _STAGES:  # what comes from there makes no sense
                 return on.Refused(str(error))
@@ -136,7 +135,7 @@ class Agent:
             if state not in _STAGES:
                 raise
             # Whatever went wrong in this job, the site goes on serving others.
-            self._log.exception("the task failed", state=state.value)
+            self._log.exception("task_failed", state=state.value)
             return on.Failed(f"{type(error).__name__}: {error}")
 
     def _forget_updates(self) -> None:
@@ -151,29 +150,40 @@ class Agent:
             await asyncio.to_thread(self._assignment.tidy)
             reach(Fault.TIDIED)
         except OSError as error:
-            self._log.warning("the work folder cannot be tidied", error=str(error))
+            self._log.warning("tidying_failed", reason=str(error))
 
-    async def _action(self, state: State) -> on.Event:
+    async def _action(self, state: SessionState) -> SessionEvent:
         site = self._site
-        if state is State.REGISTERING:
+        if state is SessionState.REGISTERING:
             await site.transport.register({name: len(data.train.examples) for name, data in site.data.items()})
             return on.Registered()
-        if state is State.IDLE:
+        if state is SessionState.IDLE:
             task = await site.transport.next_task(POLL_S)
             if task is None:
                 return on.NoTask()
             self._assignment = Assignment(task, site)
             reach(Fault.TASK_RECEIVED)
             return on.Offered(self._assignment.work())
-        assert self._assignment is not None
-        if state is State.FAILING:
-            await self._assignment.fail(self._session.reason)
+        assignment = self._in_hand
+        if state is SessionState.FAILING:
+            await assignment.fail(self._session.reason)
             return on.Done()
-        actions: dict[State, Callable[[], Awaitable[None]]] = {
-            State.PREPARING: self._assignment.prepare,
-            State.EVALUATING: self._assignment.evaluate,
-            State.TRAINING: self._assignment.train,
-            State.UPLOADING: self._assignment.upload,
+        actions: dict[SessionState, Callable[[], Awaitable[None]]] = {
+            SessionState.PREPARING: assignment.prepare,
+            SessionState.EVALUATING: assignment.evaluate,
+            SessionState.TRAINING: assignment.train,
+            SessionState.UPLOADING: assignment.upload,
         }
         await actions[state]()
         return on.Done()
+
+    @property
+    def _in_hand(self) -> Assignment:
+        """The assignment of a state that has one.
+
+        Raises:
+            IllegalEvent: no task was offered yet.
+        """
+        if self._assignment is None:
+            raise IllegalEvent(f"no task is in hand while {self._session.state}")
+        return self._assignment

@@ -14,7 +14,7 @@ import structlog
 
 from client_agent.cache import Cache, blob_named, find_local
 from client_agent.data import LocalData, LocalSplit
-from client_agent.errors import CannotTrain, Rejected, RoundOver
+from client_agent.errors import CannotTrain, InvalidExchange, RoundOver
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
@@ -125,7 +125,7 @@ class Assignment:
     def tidy(self) -> None:
         """Prunes the cache down to its limit beyond what this task needed, and its job's next task may need again."""
         task, cache = self._task, self._site.cache
-        with suppress(Rejected):  # a task with a bad name or hash in it has brought nothing
+        with suppress(InvalidExchange):  # a task with a bad name or hash in it has brought nothing
             model = cache.model_folder(self._model_files())
             keep = [task.weights, task.aggregate, task.state, *(file.blob for file in task.base_model)]
             cache.prune([reference.sha256 for reference in keep], model, self._site.settings.cache_bytes)

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from client_agent.errors import Rejected, WorkDirUnusable
+from client_agent.errors import InvalidExchange, WorkDirUnusable
 from fedgalore.model.folder import ModelFolderError, check_name
 from fedgalore.process import durable
 from fedgalore.process.blob_ref import BlobRef
@@ -36,12 +36,12 @@ def blob_named(sha256: str, size_bytes: int) -> BlobRef:
     """A blob as the coordinator names it.
 
     Raises:
-        Rejected: `sha256` is no hash; it must not become part of a path.
+        InvalidExchange: `sha256` is no hash; it must not become part of a path.
     """
     try:
         return BlobRef(sha256, size_bytes)
     except ValueError as error:
-        raise Rejected(f"the coordinator named a bad blob: {error}") from error
+        raise InvalidExchange(f"the coordinator named a bad blob: {error}") from error
 
 
 @contextmanager
@@ -93,12 +93,12 @@ class Cache:
         """Checks the hash of the complete partial file and turns it into the blob. Returns the blob's path.
 
         Raises:
-            Rejected: the bytes are not the blob's. The partial file is deleted.
+            InvalidExchange: the bytes are not the blob's. The partial file is deleted.
         """
         partial = self.partial(blob)
         if not has_content(partial, blob):
             partial.unlink(missing_ok=True)
-            raise Rejected(f"what arrived as blob {blob.sha256[:12]} has another content")
+            raise InvalidExchange(f"what arrived as blob {blob.sha256[:12]} has another content")
         return self._content.adopt(partial, blob)
 
     def prune(self, keep: Iterable[str], model: Path, max_bytes: int) -> None:
@@ -138,13 +138,13 @@ class Cache:
         """The place of the base model that consists of these files.
 
         Raises:
-            Rejected: a file's name leads out of the folder, or is not that of a model's file.
+            InvalidExchange: a file's name leads out of the folder, or is not that of a model's file.
         """
         for name in files:
             try:
                 check_name(name)
             except ModelFolderError as error:
-                raise Rejected(f"the coordinator named a bad model file: {error}") from error
+                raise InvalidExchange(f"the coordinator named a bad model file: {error}") from error
         listing = "\n".join(f"{name}\0{blob.sha256}" for name, blob in sorted(files.items()))
         return self._models / hashlib.sha256(listing.encode()).hexdigest()
 
@@ -178,7 +178,7 @@ class Cache:
         """The file of this client's update of a round, from the end of training until the update is accepted.
 
         Raises:
-            Rejected: the job id cannot be part of a file name.
+            InvalidExchange: the job id cannot be part of a file name.
         """
         return self._updates / _file_name(client, job_id, round_number)
 
@@ -188,7 +188,7 @@ class Cache:
         The file is named by version, not by round, so that the successor of an abandoned round overwrites it.
 
         Raises:
-            Rejected: as `update`.
+            InvalidExchange: as `update`.
         """
         return self._kept / _file_name(client, job_id, version)
 
@@ -219,7 +219,7 @@ class Cache:
 
 def _file_name(client: str, job_id: str, number: int | str) -> str:
     if not _NAME.fullmatch(job_id):
-        raise Rejected(f"the coordinator named a job {job_id!r}, which is no identifier")
+        raise InvalidExchange(f"the coordinator named a job {job_id!r}, which is no identifier")
     return f"{_SEPARATOR.join((job_id, str(number), client))}.safetensors"
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import grpc
 import structlog
 
-from client_agent.settings import AgentSettings, SettingsError
+from client_agent.settings import AgentSettings
 from fedgalore.process import durable
+from fedgalore.process.settings import SettingsError
 from fedgalore.process.tls import expiry, is_loopback
 
 KEY_FILE = "agent.key"

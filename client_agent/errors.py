@@ -7,16 +7,16 @@ class AgentError(Exception):
     """The message is for a person."""
 
 
-class Refused(AgentError):
-    """The coordinator will never work with this agent as it is; ends the process."""
+class AgentRefused(AgentError):
+    """The coordinator will never work with this agent as it is; the process ends."""
 
 
 class WorkDirUnusable(AgentError):
     """The agent's folder cannot be written, or another process works in it; ends the process."""
 
 
-class Forgotten(AgentError):
-    """The coordinator does not know this agent; it registers again."""
+class AgentUnknown(AgentError):
+    """The coordinator does not know this agent; the agent registers again."""
 
 
 class RoundOver(AgentError):
@@ -27,8 +27,8 @@ class CoordinatorAway(AgentError):
     """No answer for longer than the patience of the call; it drops the task and waits for the coordinator."""
 
 
-class Rejected(AgentError):
-    """The coordinator found what was sent wrong, or sent something wrong itself; the task has failed."""
+class InvalidExchange(AgentError):
+    """What one side sent is of no use to the other, such as a file with another content; the task has failed."""
 
 
 class CannotTrain(AgentError):

@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+from fedgalore.process.transitions import Transition, to
 
 STOPPED_ON_REQUEST = 0
 REFUSED_BY_COORDINATOR = 3
 
 
-class State(StrEnum):
+class SessionState(StrEnum):
     REGISTERING = "registering"
     IDLE = "idle"
     PREPARING = "preparing"
@@ -29,7 +32,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Work:
-    """A task as far as the session cares."""
+    """A task as far as the session cares. It trains, or evaluates, or both."""
 
     job_id: str
     round: int
@@ -60,7 +63,7 @@ class Offered:
 
 @dataclass(frozen=True)
 class Done:
-    """The state's own job succeeded."""
+    """What the state is for succeeded."""
 
 
 @dataclass(frozen=True)
@@ -89,98 +92,135 @@ class Stop:
     """The operator wants the process to end."""
 
 
-Event = Registered | Refused | NoTask | Offered | Done | Failed | Dropped | Forgotten | Stop
-
-
-@dataclass(frozen=True)
-class Session:
-    """Where an agent stands. `work` is set in the states of a task, `exit_code` once STOPPED."""
-
-    state: State = State.REGISTERING
-    reason: str = "starting"
-    work: Work | None = None
-    exit_code: int | None = None
+SessionEvent = Registered | Refused | NoTask | Offered | Done | Failed | Dropped | Forgotten | Stop
 
 
 class IllegalEvent(Exception):
     """The event cannot happen in this state; nothing changed."""
 
 
-def advance(session: Session, event: Event) -> Session:
+@dataclass(frozen=True)
+class Session:
+    """Where an agent stands. `work` is set in the states of a task, `exit_code` once STOPPED."""
+
+    state: SessionState = SessionState.REGISTERING
+    reason: str = "starting"
+    work: Work | None = None
+    exit_code: int | None = None
+
+    @property
+    def work_in_hand(self) -> Work:
+        """The work of a state that has some.
+
+        Raises:
+            IllegalEvent: this state has none.
+        """
+        if self.work is None:
+            raise IllegalEvent(f"no task is in hand while {self.state}")
+        return self.work
+
+
+def advance(session: Session, event: SessionEvent) -> Session:
     """The session after `event`, with the reason for people.
 
     Raises:
-        IllegalEvent: the table has no entry for this state and event.
+        IllegalEvent: the table has no row for this state and event.
     """
-    if isinstance(event, Stop) and session.state is not State.STOPPED:
-        return Session(State.STOPPED, "asked to stop", exit_code=STOPPED_ON_REQUEST)
-    handler = _TABLE.get((session.state, type(event)))
-    if handler is None:
+    row = TRANSITIONS.get((session.state, type(event)))
+    if row is None:
         raise IllegalEvent(f"{type(event).__name__} cannot happen while {session.state}")
-    return handler(session, event)
+    after = row.handler(session, event)
+    row.check(session.state, event, after.state)
+    return after
 
 
-def _registered(session: Session, event: Event) -> Session:
-    return Session(State.IDLE, "registered")
+def _registered(session: Session, event: Registered) -> Session:
+    return Session(SessionState.IDLE, "registered")
 
 
-def _refused(session: Session, event: Event) -> Session:
-    assert isinstance(event, Refused)
-    return Session(State.STOPPED, event.reason, exit_code=REFUSED_BY_COORDINATOR)
+def _refused(session: Session, event: Refused) -> Session:
+    return Session(SessionState.STOPPED, event.reason, exit_code=REFUSED_BY_COORDINATOR)
 
 
-def _no_task(session: Session, event: Event) -> Session:
-    return Session(State.IDLE, "no work yet")
+def _stopped(session: Session, event: Stop) -> Session:
+    return Session(SessionState.STOPPED, "asked to stop", exit_code=STOPPED_ON_REQUEST)
 
 
-def _offered(session: Session, event: Event) -> Session:
-    assert isinstance(event, Offered)
+def _no_task(session: Session, event: NoTask) -> Session:
+    return Session(SessionState.IDLE, "no work yet")
+
+
+def _offered(session: Session, event: Offered) -> Session:
     work = event.work
     if work.trains and work.update_ready:
-        return Session(State.UPLOADING, "the update of this round is on disk already", work)
-    return Session(State.PREPARING, f"took round {work.round} of job {work.job_id}", work)
+        return Session(SessionState.UPLOADING, "the update of this round is on disk already", work)
+    return Session(SessionState.PREPARING, f"took round {work.round} of job {work.job_id}", work)
 
 
-def _done(session: Session, event: Event) -> Session:
-    work = session.work
-    assert work is not None
-    if session.state is State.PREPARING and work.evaluates:
-        return Session(State.EVALUATING, "holds the round's model", work)
-    if session.state in (State.PREPARING, State.EVALUATING) and work.trains:
-        return Session(State.TRAINING, "training on local data", work)
-    if session.state is State.TRAINING:
-        return Session(State.UPLOADING, "trained", work)
-    outcome = "failure reported" if session.state is State.FAILING else "done"
-    return Session(State.IDLE, f"round {work.round} of job {work.job_id}: {outcome}")
+def _prepared(session: Session, event: Done) -> Session:
+    work = session.work_in_hand
+    return Session(SessionState.EVALUATING, "holds the round's model", work) if work.evaluates else _train(work)
 
 
-def _failed(session: Session, event: Event) -> Session:
-    assert isinstance(event, Failed)
-    return Session(State.FAILING, event.reason, session.work)
+def _evaluated(session: Session, event: Done) -> Session:
+    return _train(session.work_in_hand) if session.work_in_hand.trains else _finished(session, "done")
 
 
-def _dropped(session: Session, event: Event) -> Session:
-    assert isinstance(event, Dropped)
-    assert session.work is not None
-    return Session(State.IDLE, f"round {session.work.round} of job {session.work.job_id} dropped: {event.reason}")
+def _trained(session: Session, event: Done) -> Session:
+    return Session(SessionState.UPLOADING, "trained", session.work_in_hand)
 
 
-def _forgotten(session: Session, event: Event) -> Session:
-    assert isinstance(event, Forgotten)
-    return Session(State.REGISTERING, event.reason)
+def _delivered(session: Session, event: Done) -> Session:
+    return _finished(session, "done")
 
 
-_WORKING = (State.PREPARING, State.EVALUATING, State.TRAINING, State.UPLOADING)
+def _failure_reported(session: Session, event: Done) -> Session:
+    return _finished(session, "failure reported")
 
-_TABLE: dict[tuple[State, type[Event]], Callable[[Session, Event], Session]] = {
-    (State.REGISTERING, Registered): _registered,
-    (State.REGISTERING, Refused): _refused,
-    (State.IDLE, Refused): _refused,
-    (State.IDLE, NoTask): _no_task,
-    (State.IDLE, Offered): _offered,
-    (State.IDLE, Forgotten): _forgotten,
-    **{(state, Failed): _failed for state in _WORKING},
-    **{(state, Done): _done for state in (*_WORKING, State.FAILING)},
-    **{(state, Dropped): _dropped for state in (*_WORKING, State.FAILING)},
-    **{(state, Forgotten): _forgotten for state in (*_WORKING, State.FAILING)},
+
+def _failed(session: Session, event: Failed) -> Session:
+    return Session(SessionState.FAILING, event.reason, session.work)
+
+
+def _dropped(session: Session, event: Dropped) -> Session:
+    work = session.work_in_hand
+    return Session(SessionState.IDLE, f"round {work.round} of job {work.job_id} dropped: {event.reason}")
+
+
+def _forgotten(session: Session, event: Forgotten) -> Session:
+    return Session(SessionState.REGISTERING, event.reason)
+
+
+def _train(work: Work) -> Session:
+    return Session(SessionState.TRAINING, "training on local data", work)
+
+
+def _finished(session: Session, outcome: str) -> Session:
+    work = session.work_in_hand
+    return Session(SessionState.IDLE, f"round {work.round} of job {work.job_id}: {outcome}")
+
+
+_Row = Transition[Callable[[Session, Any], Session], SessionState]
+_REGISTERING, _IDLE, _PREPARING, _EVALUATING, _TRAINING, _UPLOADING, _FAILING, _STOPPED = SessionState
+_STOP: dict[type, _Row] = {Stop: to(_stopped, _STOPPED)}
+_TASK: dict[type, _Row] = {Dropped: to(_dropped, _IDLE), Forgotten: to(_forgotten, _REGISTERING), **_STOP}
+_WORK: dict[type, _Row] = {Failed: to(_failed, _FAILING), **_TASK}
+_ROWS: dict[SessionState, dict[type, _Row]] = {
+    _REGISTERING: {Registered: to(_registered, _IDLE), Refused: to(_refused, _STOPPED), **_STOP},
+    _IDLE: {
+        NoTask: to(_no_task, _IDLE),
+        Offered: to(_offered, _PREPARING, _UPLOADING),
+        Forgotten: to(_forgotten, _REGISTERING),
+        Refused: to(_refused, _STOPPED),
+        **_STOP,
+    },
+    _PREPARING: {Done: to(_prepared, _EVALUATING, _TRAINING), **_WORK},
+    _EVALUATING: {Done: to(_evaluated, _TRAINING, _IDLE), **_WORK},
+    _TRAINING: {Done: to(_trained, _UPLOADING), **_WORK},
+    _UPLOADING: {Done: to(_delivered, _IDLE), **_WORK},
+    _FAILING: {Done: to(_failure_reported, _IDLE), **_TASK},
+    _STOPPED: {},
+}
+TRANSITIONS: dict[tuple[SessionState, type], _Row] = {
+    (state, event): row for state, rows in _ROWS.items() for event, row in rows.items()
 }

@@ -19,8 +19,6 @@ from fedgalore.process.settings import MergedSettings, SettingsError, expanded, 
 from fedgalore.spec.job import explain
 from fedgalore.spec.strict import Identifier
 
-__all__ = ["AgentSettings", "DataSet", "SettingsError", "load"]
-
 PREFIX = "FEDGALORE_AGENT_"
 
 

@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_nev
 
 from client_agent.cache import Cache
 from client_agent.credential import Line
-from client_agent.errors import AgentError, CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
+from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, InvalidExchange, RoundOver
 from client_agent.retries import BrokenTransfer, Patience, passes, within, words
 from fedgalore import PROTOCOL_VERSION, __version__
 from fedgalore.process.blob_ref import BlobRef
@@ -42,8 +42,8 @@ T = TypeVar("T")
 class Transport:
     """One client's connection to its coordinator. Every method may be cancelled at any time.
 
-    Calls raise `Forgotten`, `RoundOver` and `Rejected` for what the coordinator answers, and `CoordinatorAway` when it
-    did not answer for `patience_s`; `register` and `next_task` wait for it as long as it takes.
+    Calls raise `AgentUnknown`, `RoundOver` and `InvalidExchange` for what the coordinator answers, and
+    `CoordinatorAway` when it did not answer for `patience_s`; `register` and `next_task` wait as long as it takes.
     """
 
     def __init__(self, address: str, client: str, patience_s: float = PATIENCE_S, line: Line | None = None) -> None:
@@ -69,7 +69,8 @@ class Transport:
         known yet, a join token brings that in.
 
         Raises:
-            Refused: another protocol version, a name or credential it does not take, or no coordinator at that address.
+            AgentRefused: another protocol version, a name or credential that the coordinator does not take, or no
+                coordinator at that address.
         """
         request = pb.RegisterRequest(
             client=self._client,
@@ -80,13 +81,13 @@ class Transport:
         try:
             try:
                 answer = await self._register(request)
-            except Forgotten:
+            except AgentUnknown:
                 if self._line.join_token is None:
                     raise
                 await self._enrol(self._line.join_token)
                 answer = await self._register(request)
-        except (RoundOver, Rejected, Forgotten) as error:
-            raise Refused(str(error)) from error
+        except (RoundOver, InvalidExchange, AgentUnknown) as error:
+            raise AgentRefused(str(error)) from error
         return answer
 
     async def _register(self, request: pb.RegisterRequest) -> pb.RegisterResponse:
@@ -102,15 +103,15 @@ class Transport:
         """The next task, or None when there was none for `wait_s` seconds.
 
         Raises:
-            Refused: the coordinator will not give this client any.
+            AgentRefused: the coordinator will not give this client any.
         """
         request = pb.NextTaskRequest(client=self._client, wait_s=wait_s)
         try:
             answer: pb.NextTaskResponse = await self._for_ever(
                 lambda: self._stub.NextTask(request, timeout=wait_s + CALL_TIMEOUT_S, metadata=self._line.metadata)
             )
-        except (RoundOver, Rejected) as error:
-            raise Refused(str(error)) from error
+        except (RoundOver, InvalidExchange) as error:
+            raise AgentRefused(str(error)) from error
         return answer.task if answer.HasField("task") else None
 
     async def download(self, blob: BlobRef, cache: Cache, job_id: str, round_number: int) -> Path:
@@ -126,7 +127,7 @@ class Transport:
             reach(Fault.DOWNLOAD_ARRIVED)
             try:
                 path = await asyncio.to_thread(cache.adopt, blob)
-            except Rejected as error:
+            except InvalidExchange as error:
                 corrupt += 1
                 if corrupt > 1:  # twice the same is no accident of the line
                     raise
@@ -162,7 +163,7 @@ class Transport:
 
         Raises:
             RoundOver: the round closed without it.
-            Rejected: the coordinator found it wrong.
+            InvalidExchange: the coordinator found it wrong.
         """
         reference = pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
         patience = Patience(self._patience_s)
@@ -230,7 +231,7 @@ class Transport:
             raise self._translate(error) from error
         if self._away:
             self._away = False
-            self._log.info("the coordinator answers again", coordinator=self._address)
+            self._log.info("coordinator_back", coordinator=self._address)
         return result
 
     def _note_away(self, state: RetryCallState) -> None:
@@ -238,16 +239,13 @@ class Transport:
             return  # said once
         self._away = True
         error = state.outcome.exception() if state.outcome else None
-        self._log.warning(
-            "the coordinator does not answer; trying again", coordinator=self._address, error=words(error)
-        )
+        self._log.warning("coordinator_away", coordinator=self._address, reason=words(error))
 
-    def _translate(self, error: Exception) -> AgentError:
-        if passes(error):
+    def _translate(self, error: grpc.aio.AioRpcError | TimeoutError | BrokenTransfer) -> AgentError:
+        if passes(error) or not isinstance(error, grpc.aio.AioRpcError):
             return CoordinatorAway(f"no answer from {self._address} for {self._patience_s:.0f} s ({words(error)})")
-        assert isinstance(error, grpc.aio.AioRpcError)
         if error.code() is _Status.UNAUTHENTICATED:
-            return Forgotten(words(error))
+            return AgentUnknown(words(error))
         if error.code() is _Status.UNIMPLEMENTED:
-            return Rejected(f"what listens at {self._address} does not speak this protocol ({words(error)})")
-        return RoundOver(words(error)) if error.code() in _ROUND_OVER else Rejected(words(error))
+            return InvalidExchange(f"what listens at {self._address} does not speak this protocol ({words(error)})")
+        return RoundOver(words(error)) if error.code() in _ROUND_OVER else InvalidExchange(words(error))

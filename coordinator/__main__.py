@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from coordinator import server
-from coordinator.settings import SettingsError, load
+from coordinator.settings import load
+from fedgalore.process.settings import SettingsError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from coordinator.engine.commands import Engine
+from coordinator.engine.driver_calls import DriverCalls
 from coordinator.state.errors import LeaseLost, StateUnavailable
 from coordinator.store.binding import NotBound
 from coordinator.store.blob_store import BlobStore
@@ -31,14 +31,14 @@ STOP_S = 10.0
 log = structlog.get_logger(__name__)
 
 
-async def tick(engine: Engine) -> None:
+async def tick(calls: DriverCalls) -> None:
     """Ticks every active job whenever something changed, and every `TICK_S` seconds for the sake of deadlines."""
     answering = True
     while True:
-        await engine.leading()
-        mark = engine.mark()
+        await calls.leading()
+        mark = calls.reader.mark()
         try:
-            await engine.tick_all()
+            await calls.tick_all()
             answering = True
         except LeaseLost:
             continue
@@ -49,18 +49,18 @@ async def tick(engine: Engine) -> None:
         except Exception:  # one broken job must not stop the others' clock
             log.exception("tick_failed")
         await asyncio.sleep(LEAST_TICK_S)
-        await engine.wait_for_change(TICK_S, mark)
+        await calls.reader.wait_for_change(TICK_S, mark)
 
 
-async def clean(engine: Engine, blobs: BlobStore, collector: Collector) -> None:
+async def clean(calls: DriverCalls, blobs: BlobStore, collector: Collector) -> None:
     """Removes blobs that no job needs and what broken uploads of closed rounds left behind, now and then."""
     while True:
-        await engine.leading()
+        await calls.leading()
         try:
             if freed := await collector.collect(time.time()):
                 log.info("blobs_collected", freed_bytes=freed)
             # After the collector, which refuses a Redis that these files do not belong to.
-            if removed := await clean_partials(blobs, engine.rounds_in_flight):
+            if removed := await clean_partials(blobs, calls.reader.rounds_in_flight):
                 log.info("uploads_cleaned", removed=removed)
         except (StateUnavailable, OSError) as error:
             log.warning("not_cleaned", reason=str(error))

@@ -19,9 +19,9 @@ from coordinator.doors.grpc import service as grpc_server
 from coordinator.doors.opening import Tls, doors
 from coordinator.doors.rest.app import create_app
 from coordinator.doors.rest.readiness import Probe
-from coordinator.engine.commands import Engine
+from coordinator.engine.assembly import assemble
 from coordinator.engine.lease import DRIVER, Lease
-from coordinator.settings import CoordinatorSettings, SettingsError
+from coordinator.settings import CoordinatorSettings
 from coordinator.store.binding import Binding
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector
@@ -29,6 +29,7 @@ from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import __version__
 from fedgalore.process import durable, faults, logs
+from fedgalore.process.settings import SettingsError
 
 GRACE_S = 5  # for answers and transfers under way when the process is told to stop
 
@@ -91,7 +92,7 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         listener = stack.enter_context(_listen(settings.rest_host, settings.rest_port))
         store = RedisStateStore(settings.redis_url)
         lease = Lease(store, DRIVER, settings.lease_s)
-        engine = Engine(
+        engine = assemble(
             store,
             presence_s=settings.presence_s,
             lease=lease,
@@ -109,18 +110,20 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
 
         parts = {
             "lease": lease.keep(),
-            "tick": driver.tick(engine),
-            "clean": driver.clean(engine, blobs, Collector(store, blobs, binding)),
+            "tick": driver.tick(engine.driver),
+            "clean": driver.clean(engine.driver, blobs, Collector(store, blobs, binding)),
         }
         if settings.aggregator:
             parts["keep_aggregator"] = driver.keep_aggregator(settings.environment())
         await stack.enter_async_context(_background(parts, stopping))
         try:
-            door = await grpc_server.serve(engine, blobs, doorkeeper, settings.grpc_host, settings.grpc_port, plan.tls)
+            door = await grpc_server.serve(
+                engine.agents, blobs, doorkeeper, settings.grpc_host, settings.grpc_port, plan.tls
+            )
         except OSError as error:
             raise StartError(f"FEDGALORE_GRPC_PORT: {error}; choose another port, 0 for any") from error
         stack.push_async_callback(door.stop, GRACE_S)
-        app = create_app(engine, blobs, probe, doorkeeper, stopping, sees_models=settings.aggregator)
+        app = create_app(engine.people, blobs, probe, doorkeeper, stopping, sees_models=settings.aggregator)
         await stack.enter_async_context(_rest(app, listener, plan.tls))
         stack.callback(stopping.set)
 

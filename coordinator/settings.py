@@ -16,11 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 
-from coordinator.engine.agents import MAX_AGENTS
-from coordinator.store.state_store import MAX_JOBS
+from coordinator.state.limits import MAX_AGENTS, MAX_JOBS
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
-
-__all__ = ["CoordinatorSettings", "SettingsError", "load"]
 
 PREFIX = "FEDGALORE_"
 SECRETS = ("redis_url", "operator_key")

@@ -69,8 +69,8 @@ def certs(
 
 def _check_client(name: str) -> None:
     """Ends the command if a coordinator would refuse the name."""
-    from coordinator.engine.agents import check_name
     from coordinator.state.errors import InvalidAgent
+    from coordinator.state.limits import check_name
 
     try:
         check_name("--agent", name)

@@ -52,7 +52,7 @@ class Unreachable(Exception):
     """Nobody answers at the address, or not as a coordinator would."""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The coordinator answered with a problem; the message says what and why."""
 
 
@@ -116,14 +116,14 @@ class Coordinator:
         """The JSON of the answer, None for an empty one; anything else than success ends the command."""
         try:
             return self.try_to_ask(method, path, **arguments)
-        except (Unreachable, Refused) as error:
+        except (Unreachable, RequestRefused) as error:
             fail(str(error))
 
     def try_to_ask(self, method: str, path: str, **arguments: Any) -> Any:
         """As `ask`.
 
         Raises:
-            Unreachable, Refused
+            Unreachable, RequestRefused
         """
         with self._translated():
             answer = self._http.request(method, path, **arguments)
@@ -142,7 +142,7 @@ class Coordinator:
                     answer.read()
                 self._check(answer)
                 yield answer.iter_bytes()
-        except (Unreachable, Refused) as error:
+        except (Unreachable, RequestRefused) as error:
             fail(str(error))
 
     @contextlib.contextmanager
@@ -163,8 +163,8 @@ class Coordinator:
         if answer.headers.get("content-type", "").startswith("application/problem+json"):
             told = answer.json()
             if told["code"] == "not_authenticated":
-                raise Refused(
+                raise RequestRefused(
                     f"{told['detail']}; give it as FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE [{told['code']}]"
                 )
-            raise Refused(f"{told['detail']} [{told['code']}]")
-        raise Refused(f"{self._url} answered {answer.status_code} and is no coordinator: check --url")
+            raise RequestRefused(f"{told['detail']} [{told['code']}]")
+        raise RequestRefused(f"{self._url} answered {answer.status_code} and is no coordinator: check --url")

@@ -101,7 +101,7 @@ def aggregator(
     settings = _settings(flags.pop("config"), flags)
     import asyncio
 
-    from coordinator.aggregator.worker import serve
+    from coordinator.aggregator.process import serve
     from fedgalore.process import logs
 
     logs.configure(settings.log_format, settings.log_level)
@@ -118,7 +118,8 @@ def agent(context: typer.Context) -> None:
 
 
 def _settings(config: Path | None, flags: dict[str, Any]) -> CoordinatorSettings:
-    from coordinator.settings import SettingsError, load
+    from coordinator.settings import load
+    from fedgalore.process.settings import SettingsError
 
     try:
         return load(config, flags)

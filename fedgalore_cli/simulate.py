@@ -127,7 +127,8 @@ def _shares(metrics: Mapping[str, float]) -> str:
 
 def _sites_of_agents(configs: list[Path], dataset: str) -> list[Site]:
     from client_agent.data import read_all
-    from client_agent.settings import SettingsError, load
+    from client_agent.settings import load
+    from fedgalore.process.settings import SettingsError
     from fedgalore.simulation import Site
 
     sites = []

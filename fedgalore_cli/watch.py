@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from fedgalore_cli import show
-from fedgalore_cli.client import Coordinator, Refused, Unreachable, fail, job_path
+from fedgalore_cli.client import Coordinator, RequestRefused, Unreachable, fail, job_path
 
 POLL_S = 1.0
 PATIENCE_S = 60.0  # a coordinator that restarts comes back well before
@@ -81,7 +81,7 @@ def _look(coordinator: Coordinator, job_id: str) -> tuple[dict[str, Any], list[d
             # The job first: a final one's rounds do not change any more.
             job = coordinator.try_to_ask("GET", path)
             return job, coordinator.try_to_ask("GET", f"{path}/rounds")["rounds"]
-        except Refused as error:
+        except RequestRefused as error:
             fail(str(error))
         except Unreachable as error:
             if time.monotonic() > end:

@@ -7,28 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.state import job as jobs
-from coordinator.state.job import Job, Prepared
-from coordinator.state.round import EvaluationResult, ModelVersion, Policy, UpdateReceipt
+from coordinator.state.job_state import Job, Prepared
+from coordinator.state.round_state import EvaluationResult, ModelVersion, Policy, UpdateReceipt
 from coordinator.store.blob_store import BlobStore
 from fedgalore.process.blob_ref import BlobRef
-from fedgalore.process.redis_server import free_port
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
-
-__all__ = [
-    "a_blob",
-    "a_job",
-    "a_plan",
-    "a_policy",
-    "a_prepared",
-    "a_receipt",
-    "a_result",
-    "a_spec",
-    "a_version",
-    "blob_path",
-    "free_port",
-    "job_document",
-]
 
 
 def job_document(**sections: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from coordinator.aggregator.worker import main
+from coordinator.aggregator.process import main
 
 if __name__ == "__main__":
     sys.exit(main())

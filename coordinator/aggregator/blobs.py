@@ -20,7 +20,7 @@ from torch import Tensor
 from coordinator.models.checkpoint import map_tensors
 from coordinator.models.source import SourceError, fetched_folder
 from coordinator.state.errors import BlobLost
-from coordinator.state.job import Job, Prepared
+from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.store.blob_store import BlobStore
 from fedgalore.aggregation import Part, next_version

@@ -1,43 +1,40 @@
-"""The aggregator: a process of its own that prepares models and aggregates rounds, on a GPU where there is one.
+"""The aggregator: prepares models and aggregates rounds, on a GPU where there is one.
 
 It keeps nothing: what there is to do stands in Redis, what it makes are blobs named by content. Killed anywhere, it
 looks again and makes the same bits; the engine takes the first result of a round and ignores a second. How often it
-has begun a piece of work is counted in Redis too, so that one which kills the process does not do so for ever.
+has begun a piece of work is counted in Redis too, so that a piece which kills the process does not do so for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
-import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
-from coordinator.settings import CoordinatorSettings, SettingsError, load
+from coordinator.aggregator.pieces import Aggregation, Preparation, piece_of
 from coordinator.state.errors import DomainError, LeaseLost, StateUnavailable
-from coordinator.state.job import Status
-from coordinator.state.round_state import Effect, Phase
+from coordinator.state.round_state import Effect
 from coordinator.store.disk import is_full
-from fedgalore.process import faults
 from fedgalore.process.faults import Fault, reach
 
 if TYPE_CHECKING:
-    from coordinator.engine.commands import Engine
-    from coordinator.state.job import Job
+    from coordinator.aggregator.blobs import UpdatesDamaged
+    from coordinator.engine.aggregator_calls import AggregatorCalls
+    from coordinator.state.job_state import Job
     from coordinator.store.blob_store import BlobStore
 
 IDLE_S = 1.0
 FULL_S = 5.0  # between looks for room on a full disk
-ATTEMPTS = 3  # at one piece of work before it is given up
+ATTEMPTS = 3  # at a piece of work before it is given up
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Post = Callable[[], Awaitable["Job"]]  # says what became of a piece of work
 log = structlog.get_logger("aggregator")
 
 
@@ -46,40 +43,38 @@ class _NoRoom(Exception):
 
 
 class Aggregator:
-    """Looks for work and does it, one piece after the other."""
+    """Looks for work and does it, a piece after the other."""
 
-    def __init__(self, engine: Engine, blobs: BlobStore, allow_pickle: bool = False) -> None:
-        self.engine = engine
+    def __init__(self, calls: AggregatorCalls, blobs: BlobStore, allow_pickle: bool = False) -> None:
+        self._calls = calls
         self._blobs = blobs
         self._allow_pickle = allow_pickle
         self._stop = asyncio.Event()
-        self._in_hand: tuple[str, str] | None = None  # job and piece
+        self._in_hand: Preparation | Aggregation | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until told to stop; then it ends the piece in hand first."""
+        """Works until `stop` is set; then it ends the piece in hand first."""
         self._stop = stop
-        beside = [asyncio.create_task(self._forgive())]
-        if self.engine.lease is not None:
-            beside.append(asyncio.create_task(self.engine.lease.keep()))
+        beside = [asyncio.create_task(self._forgive()), asyncio.create_task(self._calls.keep_lease())]
         try:
             while not self._stop.is_set():
-                await self._either(self.engine.leading())
+                await self._either(self._calls.leading())
                 if self._stop.is_set():
                     break
-                mark, worked = self.engine.mark(Effect.WAKE_AGGREGATOR), False
+                mark, worked = self._calls.reader.mark(Effect.WAKE_AGGREGATOR), False
                 try:
                     worked = await self._work()
                 except (StateUnavailable, LeaseLost) as error:
-                    log.warning("no work for now", reason=str(error))
+                    log.warning("work_put_off", reason=str(error))
                 if not worked:
-                    await self.engine.wait_for_change(IDLE_S, mark, Effect.WAKE_AGGREGATOR)
+                    await self._calls.reader.wait_for_change(IDLE_S, mark, Effect.WAKE_AGGREGATOR)
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
 
     async def _either(self, until: Coroutine[Any, Any, None]) -> None:
-        """Waits for this, or to be told to stop."""
+        """Waits for this, or for the wish to stop."""
         tasks = [asyncio.ensure_future(until), asyncio.ensure_future(self._stop.wait())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -88,107 +83,113 @@ class Aggregator:
                 task.cancel()
 
     async def _work(self) -> bool:
-        """Does one piece; whether there was any. Clients wait for a round, so rounds go before new jobs."""
-        waiting = [(job, piece) for job in await self.engine.active_jobs() if (piece := _piece(job))]
+        """Does a piece of work; whether there was any. Clients wait for a round, so rounds go before new jobs."""
+        pieces = [piece for job in await self._calls.reader.active_jobs() if (piece := piece_of(job))]
         full = False
-        for job, piece in sorted(waiting, key=lambda item: item[0].status is Status.PENDING):
-            try:
-                if await self._serve(job, piece):
-                    return True
-            except (StateUnavailable, LeaseLost):
-                raise
-            except _NoRoom as error:
-                log.error("disk full", job=job.id, piece=piece, reason=str(error), again_in_s=FULL_S)
-                await self.engine.forget_attempts(job.id, piece)
-                full = True
-            except Exception:  # this job's, whatever it is: the others go on
-                log.exception("job not served", job=job.id, piece=piece)
+        for piece in sorted(pieces, key=lambda piece: isinstance(piece, Preparation)):
+            with structlog.contextvars.bound_contextvars(job=piece.job.id, piece=piece.name):
+                try:
+                    if await self._serve(piece):
+                        return True
+                except (StateUnavailable, LeaseLost):
+                    raise
+                except _NoRoom as error:
+                    log.error("disk_full", reason=str(error), again_in_s=FULL_S)
+                    await self._calls.forget_attempts(piece.job.id, piece.name)
+                    full = True
+                except Exception:  # this job's, whatever it is: the others go on
+                    log.exception("piece_failed")
         if full:
             await self._either(asyncio.sleep(FULL_S))
         return False
 
-    async def _serve(self, job: Job, piece: str) -> bool:
-        """Whether the piece is done; if not, the next one may have its turn."""
-        with structlog.contextvars.bound_contextvars(job=job.id, piece=piece):
-            attempt = await self.engine.begin_attempt(job.id, piece)
-            self._in_hand = job.id, piece
-            reach(Fault.ATTEMPT_COUNTED)
-            do = self._prepare if job.status is Status.PENDING else self._aggregate
-            done = await do(job, attempt)
-            if done:
-                reach(Fault.RESULT_TOLD)
-                await self.engine.forget_attempts(job.id, piece)
-            self._in_hand = None
-            return done
+    async def _serve(self, piece: Preparation | Aggregation) -> bool:
+        """Whether the piece is done; if not, the next piece may have its turn."""
+        attempt = await self._calls.begin_attempt(piece.job.id, piece.name)
+        self._in_hand = piece
+        reach(Fault.ATTEMPT_COUNTED)
+        match piece:
+            case Preparation():
+                posts = [await self._prepare(piece, attempt)]
+            case Aggregation():
+                posts = await self._aggregate(piece, attempt)
+        for post in posts:
+            await self._delivered(post)
+        if posts:
+            reach(Fault.RESULT_TOLD)
+            await self._calls.forget_attempts(piece.job.id, piece.name)
+        self._in_hand = None
+        return bool(posts)
 
     async def _forgive(self) -> None:
-        """A process that was told to stop may be killed at its piece: that is not the piece's fault."""
+        """A process that was asked to stop may be killed at its piece: that is not the piece's fault."""
         await self._stop.wait()
         if self._in_hand is not None:
             with suppress(StateUnavailable):
-                await self.engine.forget_attempts(*self._in_hand)
+                await self._calls.forget_attempts(self._in_hand.job.id, self._in_hand.name)
 
-    async def _prepare(self, job: Job, attempt: int) -> bool:
-        """Makes version 0; whether the job has heard what became of it."""
+    async def _prepare(self, piece: Preparation, attempt: int) -> Post:
+        """Makes version 0; what the job has to hear of it."""
+        refuse = partial(self._calls.preparation_failed, piece.job.id)
         if attempt > ATTEMPTS:
             reason = f"the aggregator ended {ATTEMPTS} times while reading model.source: too little memory?"
-            log.error("model given up", reason=reason)
-            return await self._post(self.engine.preparation_failed, job.id, reason)
+            log.error("preparation_given_up", reason=reason)
+            return partial(refuse, reason)
 
         from coordinator.aggregator import blobs as aggregation
 
         try:
-            prepared = await self._compute(aggregation.prepare, job.parsed, self._blobs, self._allow_pickle)
+            prepared = await self._compute(aggregation.prepare, piece.job.parsed, self._blobs, self._allow_pickle)
         except _NoRoom:
             raise
         except (aggregation.PreparationError, OSError) as error:
-            log.error("model refused", reason=str(error))
-            return await self._post(self.engine.preparation_failed, job.id, str(error))
+            log.error("model_refused", reason=str(error))
+            return partial(refuse, str(error))
         except Exception as error:  # a checkpoint can break transformers in any way; the job must hear of it
-            log.exception("model failed")
-            reason = f"model.source: transformers could not load it ({type(error).__name__}: {error})"
-            return await self._post(self.engine.preparation_failed, job.id, reason)
-        log.info("model prepared", targets=len(prepared.plan["targets"]))
-        return await self._post(self.engine.prepared, job.id, prepared)
+            log.exception("preparation_failed")
+            return partial(refuse, f"model.source: transformers could not load it ({type(error).__name__}: {error})")
+        log.info("model_prepared", targets=len(prepared.plan["targets"]))
+        return partial(self._calls.prepared, piece.job.id, prepared)
 
-    async def _aggregate(self, job: Job, attempt: int) -> bool:
-        """Makes the next version; whether the round has heard what became of it."""
-        assert job.round is not None
-        number = job.round.number
+    async def _aggregate(self, piece: Aggregation, attempt: int) -> list[Post]:
+        """Makes the next version; what the round has to hear of it, nothing when it is to be tried again."""
+        abandon = partial(self._calls.aggregation_failed, piece.job.id, piece.round.number)
         if attempt > ATTEMPTS:
             reason = f"the aggregator ended {ATTEMPTS} times while at it: too little memory?"
-            log.error("round given up", reason=reason)
-            return await self._post(self.engine.aggregation_failed, job.id, number, reason)
+            log.error("round_given_up", reason=reason)
+            return [partial(abandon, reason)]
 
         from coordinator.aggregator import blobs as aggregation
 
         try:
-            done = await self._compute(aggregation.aggregate, job, self._blobs, aggregation.best_device())
+            done = await self._compute(aggregation.aggregate, piece.job, self._blobs, aggregation.best_device())
         except _NoRoom:
             raise
         except aggregation.UpdatesDamaged as error:
-            for client in error.clients:
-                receipt = job.round.participants[client].receipt
-                assert receipt is not None
-                reason = f"blob {receipt.blob.sha256[:12]}, its update, was damaged on the coordinator's disk"
-                log.error("update damaged", client=client, blob=receipt.blob.sha256)
-                await self._post(self.engine.update_lost, job.id, number, client, receipt.blob, reason)
-            return True
+            return self._asked_again(piece, error)
         except Exception as error:  # whatever it is, the round must end
-            log.exception("aggregation failed", attempt=attempt)
-            if attempt < ATTEMPTS:
-                await asyncio.sleep(IDLE_S)
-                return False
-            reason = f"{type(error).__name__}: {error}"
-            return await self._post(self.engine.aggregation_failed, job.id, number, reason)
+            log.exception("aggregation_failed", attempt=attempt)
+            if attempt >= ATTEMPTS:
+                return [partial(abandon, f"{type(error).__name__}: {error}")]
+            await asyncio.sleep(IDLE_S)
+            return []
         if odd := [name for name, value in {**done.timings, **done.statistics}.items() if not isfinite(value)]:
             reason = f"{', '.join(odd)} of the aggregate is not finite: what clients sent is out of all proportion"
-            log.error("aggregate refused", reason=reason)
-            return await self._post(self.engine.aggregation_failed, job.id, number, reason)
-        log.info("round aggregated", version=done.model.version, **done.timings)
-        return await self._post(
-            self.engine.aggregated, job.id, number, done.model, done.timings, done.statistics, done.dropped
-        )
+            log.error("aggregate_refused", reason=reason)
+            return [partial(abandon, reason)]
+        log.info("round_aggregated", version=done.model.version, **done.timings)
+        result = (done.model, done.timings, done.statistics, done.dropped)
+        return [partial(self._calls.aggregated, piece.job.id, piece.round.number, *result)]
+
+    def _asked_again(self, piece: Aggregation, error: UpdatesDamaged) -> list[Post]:
+        """The clients whose updates cannot be read send them once more."""
+        posts: list[Post] = []
+        for client in error.clients:
+            blob = piece.round.receipts[client].blob
+            log.error("update_damaged", client=client, blob=blob.sha256)
+            reason = f"blob {blob.sha256[:12]}, its update, was damaged on the coordinator's disk"
+            posts.append(partial(self._calls.update_lost, piece.job.id, piece.round.number, client, blob, reason))
+        return posts
 
     @staticmethod
     async def _compute(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -204,96 +205,26 @@ class Aggregator:
                 raise _NoRoom(str(error)) from error
             raise
 
-    async def _post(self, call: Callable[..., Awaitable[Job]], *arguments: object) -> bool:
-        """Tells the engine, waiting for a store that is away: the result may have taken minutes. Always True.
+    async def _delivered(self, post: Post) -> None:
+        """Makes the engine hear of a result, waiting for a store that is away: the result may have taken minutes.
 
         A job that was cancelled or a round that closed meanwhile is no error.
         """
         while True:
             try:
-                await call(*arguments)
+                await post()
             except StateUnavailable as error:
                 if self._stop.is_set():
                     raise
-                log.warning("redis does not answer", reason=str(error))
+                log.warning("state_unavailable", reason=str(error))
                 await asyncio.sleep(IDLE_S)
                 continue
             except LeaseLost as error:
                 if self._stop.is_set():
                     raise
-                log.warning("lease lost", reason=str(error))  # Redis was away, perhaps; whoever has it may be as far
-                await self._either(self.engine.leading())
+                log.warning("lease_lost", reason=str(error))  # Redis was away, perhaps; whoever has it may be as far
+                await self._either(self._calls.leading())
                 continue
             except DomainError as error:
-                log.info("result not wanted any more", reason=str(error))
-            return True
-
-
-def _piece(job: Job) -> str | None:
-    """What this job needs of the aggregator, under the name that its attempts are counted by."""
-    if job.status is Status.PENDING:
-        return "prepare"
-    if job.round is not None and job.round.phase is Phase.AGGREGATION:
-        return f"round {job.round.number}"
-    return None
-
-
-def build(settings: CoordinatorSettings) -> Aggregator:
-    """An aggregator on the state and the blobs that the settings name; its engine is to be closed."""
-    from coordinator.engine.commands import Engine
-    from coordinator.engine.lease import AGGREGATOR, Lease
-    from coordinator.store.directory_blob_store import DirectoryBlobStore
-    from coordinator.store.redis_state_store import RedisStateStore
-
-    store = RedisStateStore(settings.redis_url)
-    engine = Engine(store, presence_s=settings.presence_s, lease=Lease(store, AGGREGATOR, settings.lease_s))
-    return Aggregator(engine, DirectoryBlobStore(settings.blob_dir), settings.allow_pickle)
-
-
-async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False) -> None:
-    """Runs until SIGTERM or SIGINT, or until the process that holds the other end of stdin is gone."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, stop.set)
-    if until_stdin_closes:
-        threading.Thread(target=_wait_for_end_of_input, args=(loop, stop), daemon=True).start()
-    # the first import takes seconds: before the first job asks
-    await asyncio.to_thread(_import_torch, settings.threads)
-    aggregator = build(settings)
-    try:
-        await aggregator.run(stop)
-    finally:
-        await aggregator.engine.close()
-
-
-def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    # Not through `sys.stdin`, whose lock this thread would still hold when the interpreter ends.
-    while os.read(0, 4096):
-        pass
-    loop.call_soon_threadsafe(stop.set)
-
-
-def _import_torch(threads: int | None) -> None:
-    import torch
-
-    import coordinator.aggregator.blobs  # noqa: F401
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m coordinator.aggregator`; settings come from the environment."""
-    from fedgalore.process.logs import configure
-
-    given = sys.argv[1:] if arguments is None else arguments
-    try:
-        settings = load()
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    configure(settings.log_format, settings.log_level)
-    faults.arm(settings.fault)
-    asyncio.run(serve(settings, "--until-stdin-closes" in given))
-    return 0
+                log.info("result_discarded", reason=str(error))
+            return

@@ -10,10 +10,10 @@ from enum import Enum, auto
 import structlog
 
 from coordinator.state.errors import CredentialNotFound, NotAllowed, NotAuthenticated
+from coordinator.state.limits import MAX_TOKEN_VALID_S
 from coordinator.store.credentials import JOIN_TOKEN, KEY, ApiKey, JoinToken, Role, digest_of, id_of, new_secret
-from coordinator.store.redis_credential_store import CredentialStore
+from coordinator.store.redis_credential_store import RedisCredentialStore
 
-MOST_VALID_S = 90 * 86400.0
 RECHECK_S = 10.0  # a transfer or stream that takes longer shows its key again
 _log = structlog.get_logger(__name__)
 _REFUSED = {
@@ -47,7 +47,7 @@ class Doorkeeper:
 
     def __init__(
         self,
-        store: CredentialStore,
+        store: RedisCredentialStore,
         access: Access = Access.OPEN,
         operator_key: str | None = None,
         clock: Callable[[], float] = time.time,
@@ -144,7 +144,7 @@ class Doorkeeper:
         self._refuse_plaintext()
         secret, now = new_secret(JOIN_TOKEN), self._clock()
         for old in await self._store.join_tokens():
-            if old.expires_at < now - MOST_VALID_S:
+            if old.expires_at < now - MAX_TOKEN_VALID_S:
                 await self._store.remove_join_token(old.id)
         token = JoinToken(secret.id, client, secret.digest, now, now + valid_s)
         await self._store.add_join_token(token)

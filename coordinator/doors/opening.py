@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coordinator.doors.doorkeeper import Access
-from coordinator.settings import CoordinatorSettings, SettingsError
+from coordinator.settings import CoordinatorSettings
+from fedgalore.process.settings import SettingsError
 from fedgalore.process.tls import is_loopback
 
 if TYPE_CHECKING:

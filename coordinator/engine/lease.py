@@ -17,17 +17,35 @@ from contextlib import suppress
 import structlog
 
 from coordinator.state.errors import LeaseLost, StateUnavailable
-from coordinator.store.state_store import Fence, StateStore
+from coordinator.store.change import Fence
+from coordinator.store.redis_state_store import RedisStateStore
 
 DRIVER, AGGREGATOR = "driver", "aggregator"
 
 log = structlog.get_logger(__name__)
 
 
-class Lease:
-    """One process' claim to one lease; `keep` runs as long as the process."""
+class NoLease:
+    """Where a process drives alone, or several may do the same: whatever is written is written under no lease."""
 
-    def __init__(self, store: StateStore, name: str, lease_s: float) -> None:
+    drives = True
+    fence = None
+
+    def drop(self) -> None:
+        """There is nothing to drop."""
+
+    async def held(self) -> None:
+        """Returns at once."""
+
+    async def keep(self) -> None:
+        """Runs until it is cancelled, as `Lease.keep` does."""
+        await asyncio.Event().wait()
+
+
+class Lease:
+    """One process' claim to a lease; `keep` runs as long as the process."""
+
+    def __init__(self, store: RedisStateStore, name: str, lease_s: float) -> None:
         self._store = store
         self._name = name
         self._lease_s = lease_s

@@ -6,142 +6,194 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, NamedTuple
 from weakref import WeakValueDictionary
 
-from coordinator.engine.agents import AgentRegistry
-from coordinator.engine.lease import Lease
+from coordinator.engine.lease import Lease, NoLease
+from coordinator.engine.registry import ClientRegistry
 from coordinator.state import job as jobs
-from coordinator.state import round as rounds
+from coordinator.state.admission import check_late
 from coordinator.state.changes import changes
-from coordinator.state.errors import JobNotFound, LeaseLost, RoundClosed, RoundNotFound, StateUnavailable
-from coordinator.state.job import Job, Status
-from coordinator.state.records import Assignment
-from coordinator.state.round import Phase, Round
-from coordinator.store.state_store import Change, Fence, StateStore, Stored
+from coordinator.state.errors import (
+    JobNotFound,
+    LeaseLost,
+    RoundClosed,
+    RoundNotFound,
+    RoundNotInFlight,
+    StateUnavailable,
+)
+from coordinator.state.job_state import InRound, Job, JobEvent, Status
+from coordinator.state.records import RoundTask
+from coordinator.state.round_state import ClientFailed, Evaluated, Phase, Reported, Round, TaskTaken, Tick
+from coordinator.store.change import Change, Fence, VersionedJob
+from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.process.faults import Fault, reach
 
 SAVE_ATTEMPTS = 200
+Decide = Callable[[Job], JobEvent | None]
+
+
+class Applied(NamedTuple):
+    """A job after a step; `closed` is the round that the step ended."""
+
+    stored: VersionedJob
+    changed: bool
+    closed: Round | None = None
+
+
+class Recorded(NamedTuple):
+    """What became of a client's word, and the round as it stands with it."""
+
+    outcome: Literal["accepted", "duplicate"]
+    round: Round
 
 
 class Stepper:
     """Moves jobs by the pure machines; the engine's inside. All methods raise `StateUnavailable`."""
 
     def __init__(
-        self, store: StateStore, clock: Callable[[], float], agents: AgentRegistry, lease: Lease | None = None
+        self, store: RedisStateStore, clock: Callable[[], float], registry: ClientRegistry, lease: Lease | NoLease
     ) -> None:
         self._store = store
         self._clock = clock
-        self._agents = agents
+        self._registry = registry
         self._lease = lease
         # Keeps the calls of this process from racing each other; other processes are met by compare-and-set.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def load(self, job_id: str) -> Stored:
+    async def load(self, job_id: str) -> VersionedJob:
         """Raises `JobNotFound`."""
         stored = await self._store.load(job_id)
         if stored is None:
             raise JobNotFound(f"job {job_id!r} does not exist; GET /api/v1/jobs lists those that do")
         return stored
 
+    async def round(self, job: Job, number: int) -> Round:
+        """A round of the job, in flight or closed.
+
+        Raises:
+            RoundNotFound
+        """
+        if job.round is not None and job.round.number == number:
+            return job.round
+        return await self.closed_round(job.id, number)
+
     async def closed_round(self, job_id: str, number: int) -> Round:
         """Raises `RoundNotFound`."""
-        found = await self._store.closed_round(job_id, number)
-        if found is None:
+        closed = await self._store.closed_round(job_id, number)
+        if closed is None:
             raise RoundNotFound(f"job {job_id} has no round {number}; GET /api/v1/jobs/{job_id}/rounds lists them")
-        return found
+        return closed
 
-    async def apply(
-        self, job_id: str, decide: Callable[[Job], jobs.Event | None], fence: Fence | None = None
-    ) -> tuple[Job, bool]:
-        """Advances a job by what `decide` makes of its fresh state; the job, and whether it changed.
+    async def send(self, job_id: str, event: JobEvent) -> Applied:
+        """Advances a job by what a person or a client wants, whatever its state."""
+        return await self._apply(job_id, lambda job: event)
+
+    def explained(self, applied: Applied) -> Job:
+        """The job after a step, its reasons as of now."""
+        return jobs.explain(applied.stored.job, self._clock())
+
+    async def give_up_tasks(self, client: str, reason: str) -> None:
+        """Ends the client's part in every round in flight."""
+        for job in await self._store.load_many(await self._store.active_ids()):
+            if job.round is not None and client in job.open_clients:
+                with suppress(RoundClosed):
+                    await self.send(job.id, InRound(job.round.number, ClientFailed(client, reason)))
+
+    async def drive(self, job_id: str, decide: Decide, known: VersionedJob | None = None) -> Applied:
+        """Advances a job by what the holder of the lease decides; without a lease, anybody.
+
+        Raises:
+            LeaseLost: another process holds it.
+        """
+        return await self._apply(job_id, decide, self._lease.fence, known)
+
+    async def tick(self, job_id: str, known: VersionedJob | None = None) -> VersionedJob:
+        """Opens a round, chooses its cohort, ends what is overdue."""
+        ticked = await self.drive(job_id, lambda job: None if job.status.is_final else Tick(), known)
+        job = ticked.stored.job
+        if ticked.closed is not None or job.round is None or job.round.phase is not Phase.SELECTION:
+            return ticked.stored
+        number = job.round.number
+        candidates = InRound(number, await self._registry.candidates(job.parsed.data.name))
+
+        def if_still_selecting(job: Job) -> JobEvent | None:
+            current = job.round
+            return candidates if current and (current.number, current.phase) == (number, Phase.SELECTION) else None
+
+        return (await self.drive(job_id, if_still_selecting, ticked.stored)).stored
+
+    async def record(self, job_id: str, number: int, event: Reported | Evaluated | ClientFailed) -> Recorded:
+        """Notes what a client says of a round, which may have closed meanwhile.
+
+        Raises:
+            UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
+        """
+        await self._registry.touch(event.client)
+        try:
+            applied = await self.send(job_id, InRound(number, event))
+        except RoundNotInFlight:
+            # The archive knows why it closed, and whether the client only says something again.
+            closed = await self.closed_round(job_id, number)
+            check_late(closed, event)
+            return Recorded("duplicate", closed)
+        after = applied.closed or await self.round(applied.stored.job, number)
+        return Recorded("accepted" if applied.changed else "duplicate", after)
+
+    async def take(self, job_id: str, client: str) -> RoundTask | None:
+        """The client's open task of this job, marked as taken; None when it has gone meanwhile."""
+
+        def if_open(job: Job) -> JobEvent | None:
+            if job.round is None or client not in job.open_clients or not job.round.remaining_s(self._clock()):
+                return None
+            return InRound(job.round.number, TaskTaken(client))
+
+        applied = await self._apply(job_id, if_open)
+        job = applied.stored.job
+        if applied.closed is not None or job.round is None or client not in job.open_clients:
+            return None
+        remaining_s = job.round.remaining_s(self._clock())
+        return RoundTask(job, job.round, remaining_s) if remaining_s else None
+
+    async def _apply(
+        self, job_id: str, decide: Decide, fence: Fence | None = None, known: VersionedJob | None = None
+    ) -> Applied:
+        """Advances a job by what `decide` makes of its fresh state.
+
+        Args:
+            known: the job as it was a moment ago. It spares the first load: a save that comes of an older state is
+                refused, and the job is loaded then.
 
         Raises:
             LeaseLost: the fence's lease is over.
         """
         async with self._locks.setdefault(job_id, asyncio.Lock()):
-            for attempt in range(SAVE_ATTEMPTS):
-                stored, now = await self.load(job_id), self._clock()
-                event = decide(stored.job)
-                if event is None:
-                    return jobs.explain(stored.job, now), False
-                step = jobs.advance(stored.job, event, now)
-                if step.job is stored.job:
-                    return jobs.explain(step.job, now), False
-                told = changes(stored.job, step.job, step.closed, step.reason)
-                reach(Fault.STEP_DECIDED)
-                change = Change(stored, step.job, told, step.effects, step.closed, fence)
-                outcome = await self._store.save(change)
-                if outcome == "fenced":
-                    if self._lease is not None:
-                        self._lease.drop()
-                    raise LeaseLost(f"job {job_id}: another process has taken over; this one's step is dropped")
-                if outcome == "saved":
-                    reach(Fault.STEP_SAVED)
-                    break
-                await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * (attempt + 1))))
-            else:
-                raise StateUnavailable(f"job {job_id} is written to by too many at once; try again")
-        if step.job.status is Status.RUNNING and step.job.round is None and (self._lease is None or self._lease.drives):
+            applied = await self._saved(job_id, decide, fence, known)
+        job = applied.stored.job
+        if applied.changed and job.status is Status.RUNNING and job.round is None and self._lease.drives:
             # Spares the wait for the next tick, which would do the same.
             with suppress(StateUnavailable, LeaseLost):
-                await self.tick(job_id)
-        return jobs.explain(step.job, now), True
+                return applied._replace(stored=await self.tick(job_id, applied.stored))
+        return applied
 
-    async def send(self, job_id: str, event: jobs.Event) -> tuple[Job, bool]:
-        """Advances a job by what a person or a client wants, whatever its state."""
-        return await self.apply(job_id, lambda job: event)
-
-    async def drive(self, job_id: str, decide: Callable[[Job], jobs.Event | None]) -> tuple[Job, bool]:
-        """Advances a job by what the holder of the lease decides; without a lease, anybody.
-
-        Raises:
-            LeaseLost: it is held by another process.
-        """
-        return await self.apply(job_id, decide, self._lease.fence if self._lease else None)
-
-    async def tick(self, job_id: str) -> None:
-        """Opens a round, chooses its cohort, ends what is overdue."""
-        job, _ = await self.drive(job_id, lambda job: None if job.status.is_final else jobs.Tick())
-        if job.round is None or job.round.phase is not Phase.SELECTION:
-            return
-        number, data = job.round.number, job.parsed.data.name
-        candidates = jobs.RoundEvent(number, await self._agents.candidates(data))
-
-        def if_still_selecting(job: Job) -> jobs.Event | None:
-            current = job.round
-            return candidates if current and (current.number, current.phase) == (number, Phase.SELECTION) else None
-
-        await self.drive(job_id, if_still_selecting)
-
-    async def tell(
-        self, job_id: str, number: int, event: rounds.Reported | rounds.Evaluated | rounds.ClientFailed
-    ) -> Literal["accepted", "duplicate"]:
-        """Passes on what a client says of a round, which may have closed meanwhile."""
-        await self._agents.touch(event.client)
-        try:
-            _, changed = await self.send(job_id, jobs.RoundEvent(number, event))
-        except RoundClosed:
-            job = (await self.load(job_id)).job
-            if job.round is not None and job.round.number == number:
-                raise
-            # The archive knows why it closed, and whether this is only a report told again.
-            closed = await self.closed_round(job_id, number)
-            rounds.advance(closed, event, self._clock(), job.policy(closed.kind))
-            return "duplicate"
-        return "accepted" if changed else "duplicate"
-
-    async def take(self, job_id: str, client: str) -> Assignment | None:
-        """The client's open task of this job, marked as taken; None when it has gone meanwhile."""
-
-        def if_open(job: Job) -> jobs.Event | None:
-            if job.round is None or client not in job.open_clients or not job.round.remaining_s(self._clock()):
-                return None
-            return jobs.RoundEvent(job.round.number, rounds.TaskTaken(client))
-
-        job, _ = await self.apply(job_id, if_open)
-        current = job.round
-        if current is None or client not in job.open_clients:
-            return None
-        remaining_s = current.remaining_s(self._clock())
-        return Assignment(job, current, remaining_s) if remaining_s else None
+    async def _saved(self, job_id: str, decide: Decide, fence: Fence | None, known: VersionedJob | None) -> Applied:
+        for attempt in range(SAVE_ATTEMPTS):
+            stored, now = known or await self.load(job_id), self._clock()
+            known = None
+            event = decide(stored.job)
+            if event is None:
+                return Applied(stored, False)
+            step = jobs.advance(stored.job, event, now)
+            if step.job is stored.job:
+                return Applied(stored, False)
+            events = changes(stored.job, step.job, step.closed, step.reason)
+            reach(Fault.STEP_DECIDED)
+            outcome = await self._store.save(Change(stored, step.job, events, step.effects, step.closed, fence))
+            if outcome == "fenced":
+                self._lease.drop()
+                raise LeaseLost(f"job {job_id}: another process has taken over; this one's step is dropped")
+            if outcome == "saved":
+                reach(Fault.STEP_SAVED)
+                return Applied(VersionedJob(step.job, stored.version + 1), True, step.closed)
+            await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * (attempt + 1))))
+        raise StateUnavailable(f"job {job_id} is written to by too many at once; try again")

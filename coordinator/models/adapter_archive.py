@@ -21,7 +21,8 @@ from coordinator.models.checkpoint import StoredTensor, map_model, map_tensors
 from coordinator.models.low_rank import low_rank
 from coordinator.models.peft_adapter import adapter_config, is_below, module_of, modules_to_save, readme, saved_modules
 from coordinator.state.errors import NoAdapter, NotReady
-from coordinator.state.job import Job, ModelVersion
+from coordinator.state.job_state import Job
+from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from fedgalore.spec.plan import Target, TrainingPlan, adapter_shapes
 from protos.codec import LENGTH_BYTES, Float32

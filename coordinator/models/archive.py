@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from coordinator.state.job import Job, ModelVersion
+from coordinator.state.job_state import Job
+from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from fedgalore.process.ranges import RangeReader
 

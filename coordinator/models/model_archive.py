@@ -14,7 +14,8 @@ from typing import Any
 from coordinator.models.archive import CARD, Archive, ArchiveError, Held, Piece, card
 from coordinator.models.checkpoint import read_places
 from coordinator.state.errors import NotReady
-from coordinator.state.job import Job, ModelVersion
+from coordinator.state.job_state import Job
+from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from fedgalore.process.ranges import RangeReader
 from fedgalore.spec.plan import TrainingPlan

@@ -13,7 +13,7 @@ from typing import Any
 
 from coordinator.models.checkpoint import StoredTensor
 from coordinator.state.errors import NoAdapter
-from coordinator.state.job import ModelVersion
+from coordinator.state.round_state import ModelVersion
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Target, TrainingPlan
 

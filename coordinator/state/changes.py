@@ -18,15 +18,16 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from coordinator.state.job import Job
-from coordinator.state.round import Participant, Phase, Round
+from coordinator.state.job_state import Job
+from coordinator.state.round_state import Participant, Phase, Round
 
-Event = tuple[str, dict[str, Any]]
+StreamEvent = tuple[str, dict[str, Any]]  # type, data
+StreamRow = tuple[str, str, dict[str, Any]]  # id in the stream, type, data
 
 
-def changes(before: Job | None, after: Job, closed: Round | None, reason: str) -> list[Event]:
+def changes(before: Job | None, after: Job, closed: Round | None, reason: str) -> list[StreamEvent]:
     """Events of one step, in the order in which they happened. `closed`: the round that the step ended."""
-    rows: list[Event] = []
+    rows: list[StreamEvent] = []
     for now in (closed, after.round):
         if now is None:
             continue
@@ -37,7 +38,7 @@ def changes(before: Job | None, after: Job, closed: Round | None, reason: str) -
     return rows
 
 
-def _clients(was: Round | None, now: Round) -> Iterator[Event]:
+def _clients(was: Round | None, now: Round) -> Iterator[StreamEvent]:
     for client, one in sorted(now.participants.items()):
         old = was.participants.get(client, Participant()) if was else Participant()
         if one is old:
@@ -61,7 +62,7 @@ def _clients(was: Round | None, now: Round) -> Iterator[Event]:
             yield "client.failure", {**head, "reason": one.failure}
 
 
-def _phases(was: Round | None, now: Round) -> Iterator[Event]:
+def _phases(was: Round | None, now: Round) -> Iterator[StreamEvent]:
     for phase, at in now.phase_at.items():
         if was and phase in was.phase_at:
             continue

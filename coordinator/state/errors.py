@@ -61,6 +61,10 @@ class RoundClosed(DomainError):
     code, http_status, grpc_status = "round_closed", 409, "FAILED_PRECONDITION"
 
 
+class RoundNotInFlight(RoundClosed):
+    """The round has ended, or never was; the archive knows."""
+
+
 class NotReady(DomainError):
     """Asked for too early, such as the model of a job that is still being prepared."""
 

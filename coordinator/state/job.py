@@ -2,9 +2,9 @@
 
     PENDING -> RUNNING <-> PAUSED -> COMPLETED | FAILED | CANCELLED
 
-`advance` is the only place where a job moves, by a table of (status, event); what the table lacks raises and changes
-nothing. The next round opens on a `Tick`, so a restarted coordinator only has to tick on. Rounds are numbered from 1
-and an abandoned round keeps its number; the model's version counts committed rounds only.
+`advance` is the only place where a job moves. It looks (status, event) up in `TRANSITIONS`; what the table lacks raises
+and changes nothing. The next round opens on a `Tick`, so a restarted coordinator only has to tick on. Rounds are
+numbered from 1 and an abandoned round keeps its number; the model's version counts committed rounds only.
 """
 
 from __future__ import annotations
@@ -14,49 +14,28 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from coordinator.state import round as rounds
-from coordinator.state.errors import IllegalTransition, RoundClosed
+from coordinator.state.errors import IllegalTransition, RoundNotInFlight
 from coordinator.state.job_state import (
     AggregationFailed,
     Cancel,
-    Event,
+    InRound,
     Job,
+    JobEvent,
     Pause,
     PreparationFailed,
-    Prepared,
     PreparedModel,
     Resume,
-    RoundEvent,
     Status,
 )
-from coordinator.state.round_state import Effect, ModelVersion, Phase, Round, Tick
+from coordinator.state.round_settling import explain as explain_round
+from coordinator.state.round_state import Abandon, Effect, Phase, Round, Tick
+from fedgalore.process.transitions import Transition, to
 from fedgalore.spec.job import JobSpec
-
-__all__ = [
-    "AggregationFailed",
-    "Cancel",
-    "Effect",
-    "Event",
-    "Job",
-    "ModelVersion",
-    "Pause",
-    "PreparationFailed",
-    "Prepared",
-    "PreparedModel",
-    "Resume",
-    "Round",
-    "RoundEvent",
-    "Status",
-    "Step",
-    "Tick",
-    "advance",
-    "create",
-    "explain",
-]
 
 ABANDONED_UNTIL_PAUSE = 3
 
 
-class Step(NamedTuple):
+class JobStep(NamedTuple):
     """`closed` is the round that this step ended: it leaves the job and goes to the archive."""
 
     job: Job
@@ -79,114 +58,108 @@ def create(id: str, spec: JobSpec, now: float, idempotency_key: str | None = Non
     )
 
 
-def advance(job: Job, event: Event, now: float) -> Step:
+def advance(job: Job, event: JobEvent, now: float) -> JobStep:
     """The job after `event`; the same object when nothing changed.
 
     Raises:
         IllegalTransition: the status (or the round's phase) has no row for this event.
-        RoundClosed: the event is for a round that is not in flight, or comes from a client too late.
+        RoundNotInFlight: the event is for another round than the one in flight.
+        RoundClosed: a client speaks too late, or after it gave up.
         NotParticipant: a client speaks that was not selected.
     """
-    handler = _TABLE.get((job.status, type(event)))
-    if handler is None:
+    row = TRANSITIONS.get((job.status, type(event)))
+    if row is None:
         raise IllegalTransition(_refusal(job, event))
-    after, effects, closed = handler(job, event, now)
+    after, effects, closed = row.handler(job, event, now)
+    row.check(job.status, event, after.status)
     if after is not job:
         after = replace(after, updated_at=now)
-    return Step(after, effects, explain(after, now).reason, closed)
+    return JobStep(after, effects, explain(after, now).reason, closed)
 
 
 def explain(job: Job, now: float) -> Job:
     """The job with the reasons (its own and its round's) as they stand at `now`, for people."""
     if job.round is None:
         return replace(job, reason=job.reason or "the next round is about to open")
-    told = rounds.explain(job.round, now, job.policy(job.round.kind))
-    reason = f"round {job.round.number}: {told}"
+    round_reason = explain_round(job.round, now, job.policy(job.round.kind))
+    reason = f"round {job.round.number}: {round_reason}"
     if job.reason:
         reason = f"{reason} ({job.reason})" if job.status is Status.RUNNING else f"{job.reason}; {reason}"
-    return replace(job, reason=reason, round=replace(job.round, reason=told))
+    return replace(job, reason=reason, round=replace(job.round, reason=round_reason))
 
 
-_Outcome = tuple[Job, tuple[Effect, ...], Round | None]
+class _Outcome(NamedTuple):
+    job: Job
+    effects: tuple[Effect, ...] = ()
+    closed: Round | None = None
 
 
 def _prepared(job: Job, event: PreparedModel, now: float) -> _Outcome:
-    running = replace(job, status=Status.RUNNING, reason="", prepared=event.prepared, model=event.prepared.model)
-    return running, (), None
+    prepared = event.prepared
+    return _Outcome(replace(job, status=Status.RUNNING, reason="", prepared=prepared, model=prepared.model))
 
 
 def _preparation_failed(job: Job, event: PreparationFailed, now: float) -> _Outcome:
-    return replace(job, status=Status.FAILED, reason=event.reason), (), None
+    return _Outcome(replace(job, status=Status.FAILED, reason=event.reason))
 
 
 def _pause(job: Job, event: Pause, now: float) -> _Outcome:
-    return (
-        replace(job, status=Status.PAUSED, reason="paused by the operator; resume it to open the next round"),
-        (),
-        None,
-    )
+    reason = "paused by the operator; resume it to open the next round"
+    return _Outcome(replace(job, status=Status.PAUSED, reason=reason))
 
 
-def _already(job: Job, event: Pause | Resume | Cancel, now: float) -> _Outcome:
-    """Told again, by a person who saw no answer or by the client library: what was asked for has happened."""
-    return job, (), None
+def _asked_again(job: Job, event: Pause | Resume | Cancel, now: float) -> _Outcome:
+    """By a person who saw no answer, or by the client library: what was asked for has happened."""
+    return _Outcome(job)
 
 
 def _resume(job: Job, event: Resume, now: float) -> _Outcome:
-    return replace(job, status=Status.RUNNING, reason="", abandoned_in_a_row=0), (), None
+    return _Outcome(replace(job, status=Status.RUNNING, reason="", abandoned_in_a_row=0))
 
 
 def _cancel(job: Job, event: Cancel, now: float) -> _Outcome:
     cancelled = replace(job, status=Status.CANCELLED, reason="cancelled by the operator")
     if job.round is None:
-        return cancelled, (), None
-    step = rounds.advance(job.round, rounds.Abandon("the job was cancelled"), now, job.policy(job.round.kind))
-    return replace(cancelled, round=None), step.effects, step.round
+        return _Outcome(cancelled)
+    step = rounds.advance(job.round, Abandon("the job was cancelled"), now, job.policy(job.round.kind))
+    return _Outcome(replace(cancelled, round=None), step.effects, step.round)
 
 
 def _tick(job: Job, event: Tick, now: float) -> _Outcome:
     if job.round is not None:
-        return _round_event(job, RoundEvent(job.round.number, event), now)
-    if job.status is not Status.RUNNING or job.model is None:
-        return job, (), None
-    spec, version = job.parsed, job.model.version
+        return _in_round(job, InRound(job.round.number, event), now)
+    if job.status is not Status.RUNNING:
+        return _Outcome(job)
+    spec, version = job.parsed, job.ready().model.version
     kind: Literal["train", "evaluate"] = "train" if version < spec.rounds.count else "evaluate"
     number = job.rounds_opened + 1
     opened = rounds.open_round(number, kind, version, spec.evaluates(version), now, job.policy(kind))
-    return replace(job, round=opened, rounds_opened=number), (), None
+    return _Outcome(replace(job, round=opened, rounds_opened=number))
 
 
 def _aggregation_failed(job: Job, event: AggregationFailed, now: float) -> _Outcome:
-    return _round_event(job, RoundEvent(event.number, rounds.Abandon(f"aggregation failed: {event.reason}")), now)
+    return _in_round(job, InRound(event.number, Abandon(f"aggregation failed: {event.reason}")), now)
 
 
-def _round_event(job: Job, event: RoundEvent, now: float) -> _Outcome:
+def _in_round(job: Job, event: InRound, now: float) -> _Outcome:
     if job.round is None or job.round.number != event.number:
-        raise RoundClosed(f"round {event.number} of job {job.id} is not in flight; ask for the next task")
+        raise RoundNotInFlight(f"round {event.number} of job {job.id} is not in flight; ask for the next task")
     step = rounds.advance(job.round, event.event, now, job.policy(job.round.kind))
     if step.round is job.round:
-        return job, (), None
+        return _Outcome(job)
     if not step.round.phase.is_final:
-        return replace(job, round=step.round), step.effects, None
-    return _closed(replace(job, round=None), step.round), step.effects, step.round
+        return _Outcome(replace(job, round=step.round), step.effects)
+    return _Outcome(_after_round(replace(job, round=None), step.round), step.effects, step.round)
 
 
-def _closed(job: Job, round: Round) -> Job:
+def _after_round(job: Job, closed: Round) -> Job:
     """What the end of its round makes of a job."""
-    if round.kind == "evaluate":
-        return replace(job, status=Status.COMPLETED, reason=f"version {round.model_version} is final; {round.reason}")
-    if round.phase is Phase.COMMITTED:
-        # A pause keeps its reason; the record of abandoned rounds ends here.
-        reason = job.reason if job.status is Status.PAUSED else ""
-        made = {
-            name: round.model_version + 1
-            for name, one in round.participants.items()
-            if one.receipt is not None and one.dropped is None
-        }
-        contributions = {**job.contributions, **made}
-        return replace(job, model=round.result, abandoned_in_a_row=0, reason=reason, contributions=contributions)
+    if closed.kind == "evaluate":
+        return replace(job, status=Status.COMPLETED, reason=f"version {closed.model_version} is final; {closed.reason}")
+    if closed.phase is Phase.COMMITTED:
+        return _after_commit(job, closed)
     in_a_row = job.abandoned_in_a_row + 1
-    record = f"round {round.number} abandoned: {round.reason}"
+    record = f"round {closed.number} abandoned: {closed.reason}"
     reason = f"{job.reason}; {record}" if job.reason else record
     job = replace(job, abandoned_in_a_row=in_a_row, reason=reason)
     if job.status is Status.RUNNING and in_a_row >= ABANDONED_UNTIL_PAUSE:
@@ -195,29 +168,61 @@ def _closed(job: Job, round: Round) -> Job:
     return job
 
 
-def _refusal(job: Job, event: Event) -> str:
-    done = f"job {job.id} is {job.status}"
+def _after_commit(job: Job, closed: Round) -> Job:
+    # A pause keeps its reason; the record of abandoned rounds ends here.
+    reason = job.reason if job.status is Status.PAUSED else ""
+    summed = [client for client in closed.receipts if closed.participants[client].dropped is None]
+    contributions = {**job.contributions, **dict.fromkeys(summed, closed.model_version + 1)}
+    return replace(job, model=closed.result, abandoned_in_a_row=0, reason=reason, contributions=contributions)
+
+
+def _refusal(job: Job, event: JobEvent) -> str:
+    standing = f"job {job.id} is {job.status}"
     match event:
         case Pause() if job.status is Status.PENDING:
-            return f"{done}: it can be paused once it runs; wait for its preparation, or cancel it"
+            return f"{standing}: it can be paused once it runs; wait for its preparation, or cancel it"
         case Resume() if not job.status.is_final:
-            return f"{done}: only a paused job can be resumed"
+            return f"{standing}: only a paused job can be resumed"
         case _:
-            return f"{done}: {type(event).__name__} has no place there" + (
-                "; post a new job to go on" if job.status.is_final else ""
-            )
+            remedy = "; post a new job to go on" if job.status.is_final else ""
+            return f"{standing}: {type(event).__name__} has no place there{remedy}"
 
 
-_Row = dict[type, Callable[[Job, Any, float], _Outcome]]
-_ROUND: _Row = {RoundEvent: _round_event, AggregationFailed: _aggregation_failed, Tick: _tick, Cancel: _cancel}
-# Who speaks of a round when none can be in flight hears that it is closed.
-_FINAL: _Row = {RoundEvent: _round_event, AggregationFailed: _aggregation_failed}
-_ROWS: dict[Status, _Row] = {
-    Status.PENDING: {**_ROUND, PreparedModel: _prepared, PreparationFailed: _preparation_failed},
-    Status.RUNNING: {**_ROUND, Pause: _pause, Resume: _already},
-    Status.PAUSED: {**_ROUND, Resume: _resume, Pause: _already},
-    Status.COMPLETED: _FINAL,
-    Status.FAILED: _FINAL,
-    Status.CANCELLED: {**_FINAL, Cancel: _already},
+_Row = Transition[Callable[[Job, Any, float], _Outcome], Status]
+_PENDING, _RUNNING, _PAUSED, _COMPLETED, _FAILED, _CANCELLED = Status
+
+
+def _of_round(*statuses: Status) -> dict[type, _Row]:
+    """What happens to the round in flight; no status: none is in flight, and whoever speaks of one hears so."""
+    return {InRound: to(_in_round, *statuses), AggregationFailed: to(_aggregation_failed, *statuses)}
+
+
+_ROWS: dict[Status, dict[type, _Row]] = {
+    _PENDING: {
+        **_of_round(),
+        PreparedModel: to(_prepared, _RUNNING),
+        PreparationFailed: to(_preparation_failed, _FAILED),
+        Tick: to(_tick, _PENDING),
+        Cancel: to(_cancel, _CANCELLED),
+    },
+    _RUNNING: {
+        **_of_round(_RUNNING, _PAUSED, _COMPLETED),
+        Tick: to(_tick, _RUNNING, _PAUSED, _COMPLETED),
+        Pause: to(_pause, _PAUSED),
+        Resume: to(_asked_again, _RUNNING),
+        Cancel: to(_cancel, _CANCELLED),
+    },
+    _PAUSED: {
+        **_of_round(_PAUSED, _COMPLETED),
+        Tick: to(_tick, _PAUSED, _COMPLETED),
+        Pause: to(_asked_again, _PAUSED),
+        Resume: to(_resume, _RUNNING),
+        Cancel: to(_cancel, _CANCELLED),
+    },
+    _COMPLETED: _of_round(),
+    _FAILED: _of_round(),
+    _CANCELLED: {**_of_round(), Cancel: to(_asked_again, _CANCELLED)},
 }
-_TABLE = {(status, event): handler for status, row in _ROWS.items() for event, handler in row.items()}
+TRANSITIONS: dict[tuple[Status, type], _Row] = {
+    (status, event): row for status, rows in _ROWS.items() for event, row in rows.items()
+}

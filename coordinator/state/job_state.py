@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from coordinator.state import round_state
-from coordinator.state.round_state import ModelVersion, Policy, Round, Tick
+from coordinator.state.errors import NotReady
+from coordinator.state.round_state import ModelVersion, Policy, Round, RoundEvent, Tick
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.job import JobSpec
 
@@ -44,6 +44,19 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """A job without a model: `model.source` has not been read, or cannot be."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A job with a model, and its newest version."""
+
+    prepared: Prepared
+    model: ModelVersion
+
+
+@dataclass(frozen=True)
 class Job:
     """Everything the coordinator knows of a job but its closed rounds. Times are seconds since the epoch."""
 
@@ -60,7 +73,26 @@ class Job:
     abandoned_in_a_row: int = 0
     contributions: dict[str, int] = field(default_factory=dict)  # client -> last version that its update is in
     idempotency_key: str | None = None
-    secret: str | None = None  # of the noise of a job with privacy; never told
+    secret: str | None = None  # of the noise of a job with privacy; shown to nobody
+
+    @property
+    def stage(self) -> Preparing | Ready:
+        """Whether the job has a model, and which."""
+        if self.prepared is None or self.model is None:
+            return Preparing()
+        return Ready(self.prepared, self.model)
+
+    def ready(self) -> Ready:
+        """The job's model.
+
+        Raises:
+            NotReady: it has none, or none yet.
+        """
+        match self.stage:
+            case Ready() as ready:
+                return ready
+            case Preparing():
+                raise NotReady(f"job {self.id} is {self.status}: it has no model yet; ask again once it runs")
 
     @cached_property
     def parsed(self) -> JobSpec:
@@ -128,11 +160,11 @@ class Cancel:
 
 
 @dataclass(frozen=True)
-class RoundEvent:
+class InRound:
     """Something that happened to round `number`."""
 
     number: int
-    event: round_state.Event
+    event: RoundEvent
 
 
 @dataclass(frozen=True)
@@ -141,4 +173,4 @@ class AggregationFailed:
     reason: str
 
 
-Event = PreparedModel | PreparationFailed | Pause | Resume | Cancel | RoundEvent | AggregationFailed | Tick
+JobEvent = PreparedModel | PreparationFailed | Pause | Resume | Cancel | InRound | AggregationFailed | Tick

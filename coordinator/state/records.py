@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coordinator.state.job import Job
-from coordinator.state.round import Round
+from coordinator.state.job_state import Job
+from coordinator.state.round_state import Round
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class OpenTask:
 
 
 @dataclass(frozen=True)
-class Agent:
+class AgentStatus:
     """A registered client as it stands. `task`: the one it holds now, the oldest job's first."""
 
     name: str
@@ -43,7 +43,7 @@ class Agent:
 
 
 @dataclass(frozen=True)
-class Assignment:
+class RoundTask:
     """One round's work for one client."""
 
     job: Job

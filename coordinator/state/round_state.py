@@ -24,6 +24,10 @@ class Phase(StrEnum):
     def is_final(self) -> bool:
         return self in (Phase.COMMITTED, Phase.ABANDONED)
 
+    @property
+    def takes_reports(self) -> bool:
+        return self in (Phase.CONFIGURATION, Phase.REPORTING)
+
 
 @dataclass(frozen=True)
 class ModelVersion:
@@ -95,8 +99,8 @@ class Round:
 
     def has_reported(self, client: str) -> bool:
         """Whether the round holds from this participant what it was opened for."""
-        one = self.participants[client]
-        return (one.receipt if self.kind == "train" else one.evaluation) is not None
+        participant = self.participants[client]
+        return (participant.receipt if self.kind == "train" else participant.evaluation) is not None
 
     @property
     def reports(self) -> int:
@@ -104,15 +108,27 @@ class Round:
 
     @property
     def failures(self) -> int:
-        return sum(one.failure is not None for one in self.participants.values())
+        return sum(participant.failure is not None for participant in self.participants.values())
+
+    @property
+    def everybody_began(self) -> bool:
+        """Whether each participant has taken its task, or cannot do it."""
+        return all(each.taken_at is not None or each.failure for each in self.participants.values())
+
+    @property
+    def receipts(self) -> dict[str, UpdateReceipt]:
+        """The accepted updates by client, in the order of their names."""
+        return {client: each.receipt for client, each in sorted(self.participants.items()) if each.receipt is not None}
 
     @property
     def open_clients(self) -> frozenset[str]:
         """Participants with a task still to do."""
-        if self.phase not in (Phase.CONFIGURATION, Phase.REPORTING):
+        if not self.phase.takes_reports:
             return frozenset()
         return frozenset(
-            client for client, one in self.participants.items() if one.failure is None and not self.has_reported(client)
+            client
+            for client, participant in self.participants.items()
+            if participant.failure is None and not self.has_reported(client)
         )
 
     def remaining_s(self, now: float) -> float:
@@ -121,9 +137,9 @@ class Round:
 
 
 class Effect(StrEnum):
-    """Who has something to do after a step: the topic that they wait on, published by the very save of the step.
+    """Who has something to do after a step: the topic that they wait on. The save of the step publishes it.
 
-    A word that gets lost delays them until their next look, and does no other harm.
+    A message that gets lost delays them until their next look, and does no other harm.
     """
 
     WAKE_AGENTS = "WAKE_AGENTS"
@@ -188,4 +204,5 @@ class Abandon:
     reason: str
 
 
-Event = Candidates | TaskTaken | Reported | Evaluated | ClientFailed | UpdateLost | Tick | Aggregated | Abandon
+ClientEvent = TaskTaken | Reported | Evaluated | ClientFailed
+RoundEvent = Candidates | TaskTaken | Reported | Evaluated | ClientFailed | UpdateLost | Tick | Aggregated | Abandon

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from coordinator.state.errors import StateUnavailable
 from coordinator.store.blob_store import BlobStore
-from coordinator.store.state_store import StateStore
+from coordinator.store.redis_state_store import RedisStateStore
 
 
 class NotBound(RuntimeError):
@@ -31,7 +31,7 @@ class Bound:
 class Binding:
     """The bond of one state store and one blob store, as this process sees it."""
 
-    def __init__(self, store: StateStore, blobs: BlobStore) -> None:
+    def __init__(self, store: RedisStateStore, blobs: BlobStore) -> None:
         self._store = store
         self._blobs = blobs
         self._warning: str | None = None

@@ -14,11 +14,11 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from coordinator.state.job import Job
-from coordinator.state.round import ModelVersion, Round
+from coordinator.state.job_state import Job
+from coordinator.state.round_state import ModelVersion, Round
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import BlobStore
-from coordinator.store.state_store import StateStore
+from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.process.blob_ref import BlobRef
 
 KEEP_VERSIONS = 3  # newest versions of a job's model that can be downloaded
@@ -39,7 +39,7 @@ class _Known:
 class Collector:
     """Deletes blobs that no job needs. Safe beside running jobs, other processes and other collectors."""
 
-    def __init__(self, store: StateStore, blobs: BlobStore, binding: Binding) -> None:
+    def __init__(self, store: RedisStateStore, blobs: BlobStore, binding: Binding) -> None:
         self._store = store
         self._blobs = blobs
         self._binding = binding

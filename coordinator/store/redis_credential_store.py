@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Literal, Protocol
+from typing import Literal
 
 from coordinator.store.credentials import ApiKey, JoinToken, Role
 from coordinator.store.redis_connection import RedisConnection
@@ -20,23 +20,11 @@ from coordinator.store.redis_connection import RedisConnection
 Enrolment = Literal["enrolled", "replaced", "known", "struck", "unknown", "other", "used", "expired"]
 
 
-class CredentialStore(Protocol):
-    """Every method raises `StateUnavailable` when the store does not answer."""
-
-    async def add_key(self, key: ApiKey) -> None: ...
-    async def key(self, key_id: str) -> ApiKey | None: ...
-    async def keys(self) -> list[ApiKey]: ...
-    async def remove_key(self, key_id: str) -> bool: ...
-    async def add_join_token(self, token: JoinToken) -> None: ...
-    async def join_tokens(self) -> list[JoinToken]: ...
-    async def remove_join_token(self, token_id: str) -> bool: ...
-    async def credential(self, client: str) -> str | None: ...
-    async def enrol(self, token_id: str, token_digest: str, client: str, key_digest: str, now: float) -> Enrolment: ...
-    async def revoke(self, client: str) -> bool: ...
-
-
 class RedisCredentialStore:
-    """Belongs to one event loop; any number of processes may share the prefix."""
+    """Belongs to one event loop; any number of processes may share the prefix.
+
+    Every method raises `StateUnavailable` when Redis does not answer.
+    """
 
     def __init__(self, url: str, prefix: str = "fedgalore") -> None:
         self._connection = RedisConnection(url, prefix)

@@ -1,4 +1,4 @@
-"""The `StateStore` on Redis (>= 7, or Valkey).
+"""Where jobs, rounds and agents are kept: Redis (>= 7, or Valkey).
 
 Layout, every key under `<prefix>:`
 
@@ -25,7 +25,7 @@ Layout, every key under `<prefix>:`
 | `wake`               | pubsub | one message a save: names of effects, parted by spaces; may be empty            |
 
 Writes to several keys are one Lua script each (`coordinator/store/lua`), with named outcomes. A job's document moves by
-compare-and-set on its version. Progress, attempts and traffic are told beside it, without one.
+compare-and-set on its version. Progress, attempts and traffic are written beside it, without one.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ from typing import Any, Literal
 import structlog
 from pydantic import TypeAdapter
 
+from coordinator.state.changes import StreamEvent, StreamRow
 from coordinator.state.errors import JobUnreadable
-from coordinator.state.job import Job
+from coordinator.state.job_state import Job
+from coordinator.state.limits import MAX_JOBS
 from coordinator.state.records import AgentRecord
-from coordinator.state.round import Round
+from coordinator.state.round_state import Round
+from coordinator.store.change import Change, VersionedJob
 from coordinator.store.redis_connection import RedisConnection
-from coordinator.store.state_store import MAX_JOBS, Change, Event, Stored
 from coordinator.store.watcher import Watcher
 
 _ROUND = TypeAdapter(Round)
@@ -53,7 +55,11 @@ log = structlog.get_logger(__name__)
 
 
 class RedisStateStore:
-    """Belongs to one event loop; any number of processes may share the prefix."""
+    """Belongs to one event loop; any number of processes may share the prefix.
+
+    Every method raises `StateUnavailable` when Redis does not answer. Whatever reads a job raises `JobUnreadable` for a
+    document that is damaged, or was written by another version of this software.
+    """
 
     def __init__(self, url: str, prefix: str = "fedgalore") -> None:
         self._connection = RedisConnection(url, prefix)
@@ -66,9 +72,6 @@ class RedisStateStore:
         self._release = self._connection.script("release")
         self._watcher = Watcher(self._redis, self._key("wake"))
 
-    async def check(self) -> None:
-        await self._ask(self._redis.ping())
-
     async def store_id(self, proposed: str | None = None) -> str | None:
         """The id of this store; takes the proposed one for good where there is none yet."""
         if proposed is not None:
@@ -77,7 +80,7 @@ class RedisStateStore:
         return found
 
     async def create(
-        self, job: Job, events: Sequence[Event], max_active: int = MAX_JOBS
+        self, job: Job, events: Sequence[StreamEvent], max_active: int = MAX_JOBS
     ) -> tuple[Literal["created", "exists", "full"], str]:
         """Writes a new job, or names the one that its idempotency key made before.
 
@@ -90,9 +93,9 @@ class RedisStateStore:
         outcome, job_id = await self._ask(self._create(keys=keys, args=args))
         return outcome, job_id
 
-    async def load(self, job_id: str) -> Stored | None:
+    async def load(self, job_id: str) -> VersionedJob | None:
         document, version = await self._ask(self._redis.hmget(self._job(job_id), ["document", "version"]))
-        return Stored(self._read(job_id, document), int(version)) if document else None
+        return VersionedJob(self._read(job_id, document), int(version)) if document else None
 
     async def save(self, change: Change) -> Literal["saved", "stale", "fenced"]:
         """Writes a step: the document, its events, the closed round, who has a task, and wakes whom it concerns.
@@ -169,10 +172,10 @@ class RedisStateStore:
         document = await self._ask(self._redis.hget(self._job(job_id, "rounds"), str(number)))
         return _ROUND.validate_json(document) if document else None
 
-    async def events(self, job_id: str, after: str, limit: int) -> list[tuple[str, str, dict[str, Any]]]:
+    async def events(self, job_id: str, after: str, limit: int) -> list[StreamRow]:
         """Rows (id, type, data) after the id `after`, oldest first."""
-        found = await self._ask(self._redis.xrange(self._job(job_id, "events"), f"({after}", "+", count=limit))
-        return [(event_id, fields["type"], json.loads(fields["data"])) for event_id, fields in found]
+        rows = await self._ask(self._redis.xrange(self._job(job_id, "events"), f"({after}", "+", count=limit))
+        return [(event_id, fields["type"], json.loads(fields["data"])) for event_id, fields in rows]
 
     async def register(self, agent: AgentRecord, now: float) -> None:
         """Two keys, in an order that needs no script: a client that was seen has a record."""

@@ -14,11 +14,11 @@ import structlog
 from coordinator import driver
 from coordinator.doors.doorkeeper import Doorkeeper
 from coordinator.doors.grpc import service as grpc_server
-from coordinator.engine.commands import Engine
+from coordinator.engine.assembly import Engine, assemble
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
-from tests.builders import free_port
+from fedgalore.process.redis_server import free_port
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Coordinator:
         return f"127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        self.server = await grpc_server.serve(self.engine, self.blobs, self.doorkeeper, "127.0.0.1", self.port)
+        self.server = await grpc_server.serve(self.engine.agents, self.blobs, self.doorkeeper, "127.0.0.1", self.port)
 
     async def stop(self) -> None:
         if self.server is not None:
@@ -47,10 +47,10 @@ class Coordinator:
 @pytest.fixture
 async def away(redis_url: str, tmp_path: Path) -> AsyncIterator[Coordinator]:
     """A coordinator whose door is not open yet."""
-    engine = Engine(RedisStateStore(redis_url), presence_s=3)
+    engine = assemble(RedisStateStore(redis_url), presence_s=3)
     credentials = RedisCredentialStore(redis_url)
     coordinator = Coordinator(engine, DirectoryBlobStore(tmp_path / "blobs"), Doorkeeper(credentials), free_port())
-    ticks = asyncio.create_task(driver.tick(engine))
+    ticks = asyncio.create_task(driver.tick(engine.driver))
     try:
         yield coordinator
     finally:

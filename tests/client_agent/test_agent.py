@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -23,13 +24,14 @@ from client_agent.cache import claimed
 from client_agent.data import read_all
 from coordinator.aggregator import blobs as aggregation
 from coordinator.aggregator.worker import Aggregator
-from coordinator.state.job import Job, Status
-from coordinator.state.round import Phase
+from coordinator.state.job_state import Job, Status
+from coordinator.state.round_state import Phase
 from fedgalore.process.content_folder import hash_file
 from fedgalore.simulation import Site, simulate
 from protos.codec import open_update
 from tests.builders import a_spec, blob_path
 from tests.client_agent.conftest import Coordinator, write_reviews
+from tests.looking import round_of, rounds_of
 
 LONG = 10_000  # steps that no test waits for
 
@@ -75,7 +77,7 @@ async def serving(config: Path) -> AsyncIterator[asyncio.Task[int]]:
 @asynccontextmanager
 async def aggregating(coordinator: Coordinator) -> AsyncIterator[None]:
     stop = asyncio.Event()
-    running = asyncio.create_task(Aggregator(coordinator.engine, coordinator.blobs).run(stop))
+    running = asyncio.create_task(Aggregator(coordinator.engine.aggregator, coordinator.blobs).run(stop))
     try:
         yield
     finally:
@@ -88,7 +90,7 @@ async def post(coordinator: Coordinator, model: Path, **sections) -> str:
     rounds = {"count": 2, "min_clients": 1, "selection_wait_s": 0, **sections.pop("rounds", {})}
     source = {"source": str(model), "num_labels": 2}
     spec = a_spec(**{"method": {"kind": "fedgalore", "rank": 1}, **sections}, model=source, rounds=rounds)
-    job, _ = await coordinator.engine.create(spec)
+    job, _ = await coordinator.engine.people.create(spec)
     return job.id
 
 
@@ -104,10 +106,10 @@ async def until(coordinator: Coordinator, job_id: str, wanted: Callable[[Job], b
     """The job once it is as wanted."""
 
     async def look() -> bool:
-        return wanted(await coordinator.engine.get(job_id))
+        return wanted(await coordinator.engine.reader.job(job_id))
 
     await eventually(look, timeout_s)
-    return await coordinator.engine.get(job_id)
+    return await coordinator.engine.reader.job(job_id)
 
 
 def final(job: Job) -> bool:
@@ -118,7 +120,7 @@ async def training(coordinator: Coordinator, job_id: str, client: str = "a") -> 
     """Returns when the client has told that it trains."""
 
     async def look() -> bool:
-        return (await coordinator.engine.live_progress(job_id)).get(client, {}).get("stage") == "train"
+        return (await coordinator.engine.reader.live_progress(job_id)).get(client, {}).get("stage") == "train"
 
     await eventually(look)
 
@@ -132,7 +134,7 @@ async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coord
         job_id = await post(coordinator, tiny_model, method=method)
         job = await until(coordinator, job_id, final)
     assert (job.status, job.model.version) == (Status.COMPLETED, 2)
-    rounds = await coordinator.engine.rounds(job_id)
+    rounds = await rounds_of(coordinator.engine, job_id)
     assert [(r.kind, r.participants["a"].evaluation.model_version) for r in rounds] == [
         ("train", 0),
         ("train", 1),
@@ -141,7 +143,7 @@ async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coord
     assert all(r.participants["a"].evaluation.examples == 8 for r in rounds)
     assert rounds[0].participants["a"].receipt.num_examples == 16
 
-    traffic = await coordinator.engine.traffic(job_id)
+    traffic = await coordinator.engine.reader.traffic(job_id)
     base = sum(blob.size_bytes for _, blob in job.prepared.base_model)
     assert traffic[1]["a"]["down"] == base  # version 0 is what comes of it here, too
     first, second = rounds[0].result, rounds[1].result
@@ -172,9 +174,9 @@ async def test_after_50_steps_that_round_otherwise_whole_weights_set_it_right(
     async with aggregating(coordinator), serving(configure(tmp_path, coordinator.address)):
         job_id = await post(coordinator, tiny_model, method=method, rounds={"count": 3})
         assert (await until(coordinator, job_id, final)).status is Status.COMPLETED
-    first, second, third, _ = [each.result for each in await coordinator.engine.rounds(job_id)]
+    first, second, third, _ = [each.result for each in await rounds_of(coordinator.engine, job_id)]
     assert first.aggregate.size_bytes < first.weights.size_bytes  # a step is what an agent prefers
-    down = {number: row["a"]["down"] for number, row in (await coordinator.engine.traffic(job_id)).items()}
+    down = {number: row["a"]["down"] for number, row in (await coordinator.engine.reader.traffic(job_id)).items()}
     assert down[2] == first.aggregate.size_bytes + first.state.size_bytes  # the 50th step
     assert down[3] == second.weights.size_bytes + second.state.size_bytes  # no 51st
     assert down[4] == third.aggregate.size_bytes  # a step again, from the server's bits
@@ -187,7 +189,7 @@ async def test_a_base_model_that_lies_at_the_site_is_not_fetched(coordinator, ti
         job_id = await post(coordinator, tiny_model, rounds={"count": 1})
         job = await until(coordinator, job_id, final)
     assert job.status is Status.COMPLETED
-    assert (await coordinator.engine.traffic(job_id))[1]["a"]["down"] == 0
+    assert (await coordinator.engine.reader.traffic(job_id))[1]["a"]["down"] == 0
 
 
 @pytest.mark.parametrize("name", ["../../evil.json", "{tmp_path}/evil.json", "pytorch_model.bin", "modeling_own.py"])
@@ -200,7 +202,7 @@ async def test_a_coordinator_can_not_make_a_site_write_elsewhere_or_take_a_progr
     evil = replace(prepared, base_model=(*prepared.base_model, (name, prepared.base_model[0][1])))
     async with serving(configure(tmp_path, coordinator.address)):
         job_id = await post(coordinator, tiny_model)
-        await coordinator.engine.prepared(job_id, evil)
+        await coordinator.engine.aggregator.prepared(job_id, evil)
         await until(coordinator, job_id, lambda job: "bad model file" in job.reason)
     assert Path(name).name not in {path.name for path in tmp_path.rglob("*")}
 
@@ -233,7 +235,7 @@ async def test_the_cache_is_pruned_however_a_task_ends(coordinator, tiny_model, 
         await training(coordinator, endless)
         junk.mkdir()
         (junk / "file").write_bytes(b"x")
-        await coordinator.engine.cancel(endless)  # dropped
+        await coordinator.engine.people.cancel(endless)  # dropped
         await eventually(lambda: asyncio.to_thread(lambda: not junk.exists()))
         assert len(list(models.iterdir())) == 1  # the one in use
 
@@ -256,10 +258,10 @@ async def test_bad_labels_fail_the_task_with_the_row_and_the_agent_goes_on_servi
     async with aggregating(coordinator), serving(config):
         broken = await post(coordinator, tiny_model, data={"name": "broken"}, evaluation={"every": 0})
         await until(coordinator, broken, lambda job: job.abandoned_in_a_row > 0)
-        failure = (await coordinator.engine.round(broken, 1)).participants["a"].failure
+        failure = (await round_of(coordinator.engine, broken, 1)).participants["a"].failure
         for word in ("broken.jsonl", "row 2", "77", "0 to 1"):
             assert word in failure
-        await coordinator.engine.cancel(broken)
+        await coordinator.engine.people.cancel(broken)
         good = await post(coordinator, tiny_model, rounds={"count": 1})
         assert (await until(coordinator, good, final)).status is Status.COMPLETED
 
@@ -270,7 +272,7 @@ async def test_a_cancelled_job_ends_training_and_the_next_one_is_taken(coordinat
     async with aggregating(coordinator), serving(config):
         endless = await post(coordinator, tiny_model, local={"steps": LONG, "batch_size": 2})
         await training(coordinator, endless)
-        await coordinator.engine.cancel(endless)
+        await coordinator.engine.people.cancel(endless)
         good = await post(coordinator, tiny_model, rounds={"count": 1})
         assert (await until(coordinator, good, final)).status is Status.COMPLETED
 
@@ -282,11 +284,11 @@ async def test_a_stopped_agent_takes_its_task_again(coordinator, tiny_model, tmp
         job_id = await post(coordinator, tiny_model, local={"steps": 400, "batch_size": 2}, rounds={"count": 1})
         async with serving(config):
             await training(coordinator, job_id)
-        assert (await coordinator.engine.get(job_id)).round.participants["a"].receipt is None
+        assert (await coordinator.engine.reader.job(job_id)).round.participants["a"].receipt is None
         async with serving(config):
             job = await until(coordinator, job_id, final)
     assert job.status is Status.COMPLETED
-    assert [r.number for r in await coordinator.engine.rounds(job_id)] == [1, 2]  # training, final evaluation
+    assert [r.number for r in await rounds_of(coordinator.engine, job_id)] == [1, 2]  # training, final evaluation
 
 
 METHODS = {
@@ -305,9 +307,9 @@ async def test_restarts_and_abandoned_rounds_leave_the_bits_of_a_simulation_with
 ):
     config = configure(tmp_path, coordinator.address)
     job_id = await post(coordinator, tiny_model, method=METHODS[method], rounds={"count": 3}, local={"batch_size": 3})
-    spec = (await coordinator.engine.get(job_id)).parsed
+    spec = (await coordinator.engine.reader.job(job_id)).parsed
     prepared = await asyncio.to_thread(aggregation.prepare, spec, coordinator.blobs)
-    await coordinator.engine.prepared(job_id, prepared)
+    await coordinator.engine.aggregator.prepared(job_id, prepared)
     for commits in (False, True, False, True, True):
         async with serving(config):
             job = await until(
@@ -315,10 +317,10 @@ async def test_restarts_and_abandoned_rounds_leave_the_bits_of_a_simulation_with
             )
         if commits:
             done = await asyncio.to_thread(aggregation.aggregate, job, coordinator.blobs, torch.device("cpu"))
-            await coordinator.engine.aggregated(job_id, job.round.number, done.model, {}, {})
+            await coordinator.engine.aggregator.aggregated(job_id, job.round.number, done.model, {}, {})
         else:
-            await coordinator.engine.aggregation_failed(job_id, job.round.number, "the disk is full")
-    phases = [each.phase for each in await coordinator.engine.rounds(job_id)][:5]
+            await coordinator.engine.aggregator.aggregation_failed(job_id, job.round.number, "the disk is full")
+    phases = [each.phase for each in await rounds_of(coordinator.engine, job_id)][:5]
     assert phases == [Phase.ABANDONED, Phase.COMMITTED, Phase.ABANDONED, Phase.COMMITTED, Phase.COMMITTED]
 
     distributed = open_update(blob_path(coordinator.blobs, done.model.weights.sha256))
@@ -347,7 +349,7 @@ async def test_an_update_that_was_not_delivered_is_sent_after_a_restart(coordina
         await coordinator.start()
         async with serving(config):
             assert (await until(coordinator, job_id, final)).status is Status.COMPLETED
-    round_ = await coordinator.engine.round(job_id, 1)
+    round_ = await round_of(coordinator.engine, job_id, 1)
     assert round_.participants["a"].receipt.blob.sha256 == written
     assert sum(entry.get("state") == "training" for entry in logged) == trained == 1
 
@@ -355,9 +357,9 @@ async def test_an_update_that_was_not_delivered_is_sent_after_a_restart(coordina
 @pytest.mark.slow
 async def test_a_forgotten_agent_registers_again(coordinator, tmp_path):
     async with serving(configure(tmp_path, coordinator.address)):
-        await eventually(coordinator.engine.agents)
-        await coordinator.engine.forget_agent("a")
-        await eventually(coordinator.engine.agents)
+        await eventually(coordinator.engine.reader.agents)
+        await coordinator.engine.people.forget_agent("a")
+        await eventually(coordinator.engine.reader.agents)
 
 
 @pytest.mark.slow
@@ -367,7 +369,7 @@ async def test_a_missing_test_split_fails_only_the_evaluation(coordinator, tiny_
     async with aggregating(coordinator), serving(config):
         job_id = await post(coordinator, tiny_model, rounds={"count": 1})
         job = await until(coordinator, job_id, final)
-    first, last = await coordinator.engine.rounds(job_id)
+    first, last = await rounds_of(coordinator.engine, job_id)
     assert (job.status, job.model.version) == (Status.COMPLETED, 1)
     assert first.participants["a"].evaluation is None
     assert "data.reviews.test: this site has no test split" in last.participants["a"].failure
@@ -377,7 +379,8 @@ async def test_another_protocol_version_ends_the_agent(coordinator, tmp_path, mo
     monkeypatch.setattr(door, "PROTOCOL_VERSION", 7)
     chosen = settings.load(configure(tmp_path, coordinator.address))
     assert await asyncio.wait_for(Agent(chosen, read_all(chosen.data)).run(), 10) == session.REFUSED_BY_COORDINATOR
-    assert any("7" in str(entry["event"]) and entry["log_level"] == "warning" for entry in logged)
+    refused = [entry for entry in logged if (entry["event"], entry.get("state")) == ("state_changed", "stopped")]
+    assert [("7" in str(entry["reason"]), entry["log_level"]) for entry in refused] == [(True, "warning")]
 
 
 # --- as a process ----------------------------------------------------------------------------------------------------
@@ -408,7 +411,8 @@ async def test_two_processes_train_one_model_and_stop_on_sigterm(coordinator, ti
     for agent in agents:
         _, log = await asyncio.wait_for(agent.communicate(), 20)
         assert agent.returncode == 0, log.decode()
-        assert '"event": "asked to stop"' in log.decode()
+        (last,) = [line for line in map(json.loads, log.splitlines()) if line.get("state") == "stopped"]
+        assert (last["event"], last["reason"]) == ("state_changed", "asked to stop")
 
 
 async def test_a_work_folder_that_another_agent_works_in_ends_the_process(tmp_path):

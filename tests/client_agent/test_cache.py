@@ -7,7 +7,7 @@ from pathlib import PosixPath
 import pytest
 
 from client_agent.cache import Cache, blob_named, claimed, find_local
-from client_agent.errors import Rejected, WorkDirUnusable
+from client_agent.errors import InvalidExchange, WorkDirUnusable
 from fedgalore.process.blob_ref import BlobRef
 
 
@@ -39,7 +39,7 @@ def test_a_blob_is_found_by_content_once_adopted(cache):
 def test_other_bytes_are_refused_and_removed(cache):
     blob = blob_of(b"weights")
     cache.partial(blob).write_bytes(b"w3ights")
-    with pytest.raises(Rejected, match="another content"):
+    with pytest.raises(InvalidExchange, match="another content"):
         cache.adopt(blob)
     assert not cache.partial(blob).exists()
     assert cache.find(blob) is None
@@ -53,7 +53,7 @@ def test_a_blob_cut_short_on_disk_counts_as_missing(cache):
 
 @pytest.mark.parametrize("sha256", ["", "../../etc/passwd", "A" * 64, "0" * 63])
 def test_a_hash_that_is_none_never_becomes_a_path(sha256):
-    with pytest.raises(Rejected, match="no SHA-256"):
+    with pytest.raises(InvalidExchange, match="no SHA-256"):
         blob_named(sha256, 1)
 
 
@@ -153,7 +153,7 @@ def test_prune_spares_the_model_in_use_and_deletes_the_longest_unused_of_the_oth
     ],
 )
 def test_a_model_file_is_no_path_no_pickle_and_no_program(cache, name, words):
-    with pytest.raises(Rejected, match=f"the coordinator named a bad model file: .*{words}"):
+    with pytest.raises(InvalidExchange, match=f"the coordinator named a bad model file: .*{words}"):
         cache.model_folder({"config.json": blob_of(b"{}"), name: blob_of(b"")})
 
 
@@ -181,7 +181,7 @@ def test_updates_belong_to_client_job_and_round(cache):
     cache.forget_updates("job-1")
     assert not second.exists()
     assert all(path.exists() for path in others)
-    with pytest.raises(Rejected, match="no identifier"):
+    with pytest.raises(InvalidExchange, match="no identifier"):
         cache.update("a", "../job", 1)
 
 
@@ -211,7 +211,7 @@ def test_what_is_kept_belongs_to_client_and_job_and_goes_from_version_to_version
     cache.forget_kept("a", "job-1")
     assert not last.exists()
     assert all(path.exists() for path in others)
-    with pytest.raises(Rejected, match="no identifier"):
+    with pytest.raises(InvalidExchange, match="no identifier"):
         cache.kept("a", "../job", 1)
 
 

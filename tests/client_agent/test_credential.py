@@ -14,10 +14,11 @@ import pytest
 from pydantic import SecretStr
 
 from client_agent.credential import KEY_FILE, Line, line
-from client_agent.errors import Forgotten, Refused
-from client_agent.settings import AgentSettings, SettingsError, load
+from client_agent.errors import AgentRefused, AgentUnknown
+from client_agent.settings import AgentSettings, load
 from client_agent.transport import Transport
 from coordinator.doors.doorkeeper import Access
+from fedgalore.process.settings import SettingsError
 from tests.client_agent.conftest import Coordinator
 
 PEM = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
@@ -156,7 +157,7 @@ async def test_an_agent_enrols_once_and_comes_back_with_its_key(coordinator: Coo
     coordinator.doorkeeper.access = Access.SECURED
     _, token = await coordinator.doorkeeper.create_join_token("a", 60)
     async with connected(coordinator, tmp_path, None) as stranger:
-        with pytest.raises(Refused, match="not enrolled .*fedgalore agents invite a"):
+        with pytest.raises(AgentRefused, match="not enrolled .*fedgalore agents invite a"):
             await stranger.register({"d": 1})
     for given in (token, token, None):  # with the token once more, as a container's environment keeps it
         async with connected(coordinator, tmp_path, given) as agent:
@@ -164,7 +165,7 @@ async def test_an_agent_enrols_once_and_comes_back_with_its_key(coordinator: Coo
             assert await agent.next_task(0) is None
     (tmp_path / "other").mkdir()
     async with connected(coordinator, tmp_path / "other", token) as thief:
-        with pytest.raises(Refused, match="used already"):
+        with pytest.raises(AgentRefused, match="used already"):
             await thief.register({"d": 1})
 
 
@@ -174,9 +175,9 @@ async def test_a_revoked_agent_is_out_with_its_next_call(coordinator: Coordinato
     async with connected(coordinator, tmp_path, token) as agent:
         await agent.register({"d": 1})
         await coordinator.doorkeeper.revoke_agent("a")
-        with pytest.raises(Forgotten, match="revoked"):
+        with pytest.raises(AgentUnknown, match="revoked"):
             await agent.next_task(0)
-        with pytest.raises(Refused):
+        with pytest.raises(AgentRefused):
             await agent.register({"d": 1})
 
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from client_agent.session import (
+    TRANSITIONS,
     Done,
     Dropped,
     Failed,
@@ -15,11 +16,12 @@ from client_agent.session import (
     Refused,
     Registered,
     Session,
-    State,
+    SessionState,
     Stop,
     Work,
     advance,
 )
+from fedgalore.process.transitions import UndeclaredTransition, to
 
 TRAIN = Work("job", 3, trains=True, evaluates=False)
 EVENTS = [
@@ -34,20 +36,20 @@ EVENTS = [
     Stop(),
 ]
 LEGAL = {
-    State.REGISTERING: {Registered, Refused, Stop},
-    State.IDLE: {NoTask, Offered, Forgotten, Refused, Stop},
-    State.PREPARING: {Done, Failed, Dropped, Forgotten, Stop},
-    State.EVALUATING: {Done, Failed, Dropped, Forgotten, Stop},
-    State.TRAINING: {Done, Failed, Dropped, Forgotten, Stop},
-    State.UPLOADING: {Done, Failed, Dropped, Forgotten, Stop},
-    State.FAILING: {Done, Dropped, Forgotten, Stop},
-    State.STOPPED: set(),
+    SessionState.REGISTERING: {Registered, Refused, Stop},
+    SessionState.IDLE: {NoTask, Offered, Forgotten, Refused, Stop},
+    SessionState.PREPARING: {Done, Failed, Dropped, Forgotten, Stop},
+    SessionState.EVALUATING: {Done, Failed, Dropped, Forgotten, Stop},
+    SessionState.TRAINING: {Done, Failed, Dropped, Forgotten, Stop},
+    SessionState.UPLOADING: {Done, Failed, Dropped, Forgotten, Stop},
+    SessionState.FAILING: {Done, Dropped, Forgotten, Stop},
+    SessionState.STOPPED: set(),
 }
 
 
-def states(work: Work, *events) -> list[State]:
+def states(work: Work, *events) -> list[SessionState]:
     """The states from the offer of `work` on."""
-    session = advance(Session(State.IDLE), Offered(work))
+    session = advance(Session(SessionState.IDLE), Offered(work))
     seen = [session.state]
     for event in events:
         session = advance(session, event)
@@ -58,51 +60,73 @@ def states(work: Work, *events) -> list[State]:
 @pytest.mark.parametrize(
     ("work", "path"),
     [
-        (TRAIN, [State.PREPARING, State.TRAINING, State.UPLOADING]),
+        (TRAIN, [SessionState.PREPARING, SessionState.TRAINING, SessionState.UPLOADING]),
         (
             Work("j", 1, trains=True, evaluates=True),
-            [State.PREPARING, State.EVALUATING, State.TRAINING, State.UPLOADING],
+            [SessionState.PREPARING, SessionState.EVALUATING, SessionState.TRAINING, SessionState.UPLOADING],
         ),
-        (Work("j", 1, trains=False, evaluates=True), [State.PREPARING, State.EVALUATING]),
-        (Work("j", 1, trains=True, evaluates=True, update_ready=True), [State.UPLOADING]),
+        (Work("j", 1, trains=False, evaluates=True), [SessionState.PREPARING, SessionState.EVALUATING]),
+        (Work("j", 1, trains=True, evaluates=True, update_ready=True), [SessionState.UPLOADING]),
     ],
 )
 def test_a_task_takes_the_states_it_asks_for_and_ends_idle(work, path):
-    assert states(work, *[Done()] * len(path)) == [*path, State.IDLE]
+    assert states(work, *[Done()] * len(path)) == [*path, SessionState.IDLE]
 
 
 def test_registers_first():
     session = Session()
-    assert session.state is State.REGISTERING
-    assert advance(session, Registered()).state is State.IDLE
+    assert session.state is SessionState.REGISTERING
+    assert advance(session, Registered()).state is SessionState.IDLE
 
 
 def test_a_failure_is_reported_with_its_reason_before_the_next_task():
-    session = advance(advance(Session(State.IDLE), Offered(TRAIN)), Failed("label 9 is outside"))
-    assert (session.state, session.reason, session.work) == (State.FAILING, "label 9 is outside", TRAIN)
+    session = advance(advance(Session(SessionState.IDLE), Offered(TRAIN)), Failed("label 9 is outside"))
+    assert (session.state, session.reason, session.work) == (SessionState.FAILING, "label 9 is outside", TRAIN)
     session = advance(session, Done())
-    assert (session.state, session.work) == (State.IDLE, None)
+    assert (session.state, session.work) == (SessionState.IDLE, None)
     assert "round 3 of job job: failure reported" in session.reason
 
 
 def test_a_closed_round_is_dropped_and_an_unknown_agent_registers_again():
-    assert states(TRAIN, Done(), Dropped("round is closed"))[-1] is State.IDLE
-    assert states(TRAIN, Done(), Done(), Forgotten("register first"))[-1] is State.REGISTERING
+    assert states(TRAIN, Done(), Dropped("round is closed"))[-1] is SessionState.IDLE
+    assert states(TRAIN, Done(), Done(), Forgotten("register first"))[-1] is SessionState.REGISTERING
 
 
 def test_exit_codes():
     assert advance(Session(), Refused("speak version 2")).exit_code == 3
-    assert advance(advance(Session(State.IDLE), Offered(TRAIN)), Stop()).exit_code == 0
+    assert advance(advance(Session(SessionState.IDLE), Offered(TRAIN)), Stop()).exit_code == 0
 
 
-@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, EVENTS)))
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(SessionState, EVENTS)))
 def test_the_table_allows_exactly_these_events(state, event):
-    work = TRAIN if state not in (State.REGISTERING, State.IDLE, State.STOPPED) else None
+    work = TRAIN if state not in (SessionState.REGISTERING, SessionState.IDLE, SessionState.STOPPED) else None
     session = Session(state, work=work)
     if type(event) in LEGAL[state]:
         after = advance(session, event)
         assert after.reason
-        assert (after.exit_code is not None) == (after.state is State.STOPPED)
+        assert (after.exit_code is not None) == (after.state is SessionState.STOPPED)
     else:
         with pytest.raises(IllegalEvent, match=f"cannot happen while {state}"):
             advance(session, event)
+
+
+def test_every_state_that_a_row_names_is_reached():
+    reached = set()
+    for trains, evaluates, ready in itertools.product((True, False), repeat=3):
+        work = Work("job", 1, trains, evaluates or not trains, update_ready=ready)
+        for state, event in itertools.product(SessionState, [*EVENTS, Offered(work)]):
+            if type(event) in LEGAL[state]:
+                reached.add((state, type(event), advance(Session(state, work=work), event).state))
+    assert reached == {(*key, state) for key, row in TRANSITIONS.items() for state in row.leads_to}
+
+
+def test_an_outcome_that_its_row_does_not_name_is_a_fault_of_the_program(monkeypatch):
+    row = TRANSITIONS[SessionState.IDLE, NoTask]
+    monkeypatch.setitem(TRANSITIONS, (SessionState.IDLE, NoTask), to(row.handler, SessionState.TRAINING))
+    with pytest.raises(UndeclaredTransition, match="NoTask led from IDLE to IDLE, but its row leads to TRAINING"):
+        advance(Session(SessionState.IDLE), NoTask())
+
+
+def test_a_state_without_a_task_has_no_work_in_hand():
+    with pytest.raises(IllegalEvent, match="no task is in hand while idle"):
+        _ = Session(SessionState.IDLE).work_in_hand

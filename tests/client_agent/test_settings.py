@@ -7,8 +7,9 @@ import yaml
 from PIL import Image
 
 from client_agent.data import read_all
-from client_agent.settings import SettingsError, load
+from client_agent.settings import load
 from fedgalore.data.examples import DataError
+from fedgalore.process.settings import SettingsError
 
 GOOD = {
     "name": "hospital-a",

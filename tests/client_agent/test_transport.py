@@ -18,10 +18,16 @@ import pytest
 
 from client_agent import transport as door
 from client_agent.cache import Cache
-from client_agent.errors import CoordinatorAway, Forgotten, Refused, Rejected, RoundOver
+from client_agent.errors import (
+    AgentRefused,
+    AgentUnknown,
+    CoordinatorAway,
+    InvalidExchange,
+    RoundOver,
+)
 from client_agent.transport import Transport
-from coordinator.state.job import Prepared
-from coordinator.state.round import ModelVersion
+from coordinator.state.job_state import Prepared
+from coordinator.state.round_state import ModelVersion
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import hash_file, ref_of_file
 from fedgalore.spec.job import JobSpec
@@ -32,6 +38,7 @@ from protos import federation_pb2 as pb
 from protos.codec import SafetensorsWriter
 from protos.federation_pb2_grpc import FederationStub
 from tests.builders import a_spec, blob_path
+from tests.looking import round_of
 
 MB = 2**20
 PLAN = TrainingPlan((), (Dense("head.weight", (MB,)),))  # an update of 4 MiB
@@ -126,9 +133,11 @@ async def running_job(coordinator, plan: TrainingPlan = PLAN, **rounds) -> tuple
     content = os.urandom(5 * MB)
     weights = coordinator.blobs.put_bytes(content)
     spec = a_spec(rounds={"count": 1, "min_clients": 1, "selection_wait_s": 0, **rounds})
-    job, _ = await coordinator.engine.create(spec)
+    job, _ = await coordinator.engine.people.create(spec)
     files = (("config.json", BlobRef(weights.sha256, weights.size_bytes)),)
-    await coordinator.engine.prepared(job.id, Prepared(plan.to_dict(), files, files, ModelVersion(0, weights)))
+    await coordinator.engine.aggregator.prepared(
+        job.id, Prepared(plan.to_dict(), files, files, ModelVersion(0, weights))
+    )
     return job.id, spec, content
 
 
@@ -163,22 +172,22 @@ async def test_registers_and_polls(coordinator):
         job_id, _, _ = await running_job(coordinator)
         task = await transport.next_task(10)
         assert (task.job_id, task.round, task.kind, task.model_version) == (job_id, 1, pb.Task.KIND_TRAIN, 0)
-        assert [agent.datasets for agent in await coordinator.engine.agents()] == [{"reviews": 12}]
+        assert [agent.datasets for agent in await coordinator.engine.reader.agents()] == [{"reviews": 12}]
 
 
 async def test_another_protocol_version_is_refused_with_both_versions(coordinator, monkeypatch):
     ours = door.PROTOCOL_VERSION
     monkeypatch.setattr(door, "PROTOCOL_VERSION", 7)
     async with connected(coordinator.address) as transport:
-        with pytest.raises(Refused, match="7") as caught:
+        with pytest.raises(AgentRefused, match="7") as caught:
             await transport.register({"reviews": 12})
         assert f"speaks {ours}" in str(caught.value)
-    assert await coordinator.engine.agents() == []
+    assert await coordinator.engine.reader.agents() == []
 
 
 async def test_an_unknown_agent_is_told_to_register(coordinator):
     async with connected(coordinator.address) as transport:
-        with pytest.raises(Forgotten, match="register"):
+        with pytest.raises(AgentUnknown, match="register"):
             await transport.next_task(0)
 
 
@@ -212,7 +221,7 @@ async def test_a_download_goes_on_from_the_part_of_an_earlier_process(coordinato
         blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
         cache.partial(blob).write_bytes(content[: 4 * MB])
         await transport.download(blob, cache, task.job_id, task.round)
-    traffic = await coordinator.engine.traffic(task.job_id)
+    traffic = await coordinator.engine.reader.traffic(task.job_id)
     assert traffic[task.round]["a"]["down"] == MB
 
 
@@ -236,7 +245,7 @@ async def test_content_that_never_fits_its_hash_is_rejected(coordinator, tmp_pat
         task = await take_task(transport)
         blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
         blob_path(coordinator.blobs, blob.sha256).write_bytes(b"y" * blob.size_bytes)
-        with pytest.raises(Rejected, match="another content"):
+        with pytest.raises(InvalidExchange, match="another content"):
             await transport.download(blob, Cache(tmp_path / "work"), task.job_id, task.round)
 
 
@@ -247,7 +256,7 @@ async def test_an_update_is_accepted_once(coordinator, tmp_path):
         path, blob = write_update(tmp_path, task)
         assert "update of a is in round 1" in await transport.submit(path, blob, job_id, 1)
         assert await transport.submit(path, blob, job_id, 1) == "accepted before"
-    receipt = (await coordinator.engine.round(job_id, 1)).participants["a"].receipt
+    receipt = (await round_of(coordinator.engine, job_id, 1)).participants["a"].receipt
     assert (receipt.blob.sha256, receipt.num_examples, receipt.metrics) == (blob.sha256, 12, {"train_loss": 0.5})
 
 
@@ -258,10 +267,10 @@ async def test_a_cut_upload_goes_on_where_the_coordinator_has_it(coordinator, tm
         task = await take_task(transport)
         path, blob = write_update(tmp_path, task)
         await transport.submit(path, blob, job_id, 1)
-    round_ = await coordinator.engine.round(job_id, 1)
+    round_ = await round_of(coordinator.engine, job_id, 1)
     assert round_.participants["a"].receipt.blob.sha256 == blob.sha256
     assert blob_path(coordinator.blobs, blob.sha256).read_bytes() == path.read_bytes()
-    traffic = await coordinator.engine.traffic(job_id)
+    traffic = await coordinator.engine.reader.traffic(job_id)
     assert traffic[1]["a"]["up"] <= blob.size_bytes + 2 * MB  # no byte that the coordinator held came twice
 
 
@@ -283,7 +292,7 @@ async def test_a_cut_costs_less_than_a_chunk(coordinator, tmp_path, seed):
         await transport.submit(path, blob, job_id, 1)
     assert blob_path(coordinator.blobs, blob.sha256).read_bytes() == path.read_bytes()
     assert line.up - blob.size_bytes < len(cuts) * CHUNK_BYTES
-    traffic = await coordinator.engine.traffic(job_id)
+    traffic = await coordinator.engine.reader.traffic(job_id)
     assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
 
 
@@ -311,8 +320,8 @@ async def test_an_upload_longer_than_one_attempt_goes_on_where_it_was_cut(coordi
         path, blob = write_update(tmp_path, task)
         await transport.submit(path, blob, job_id, 1)
     assert blob_path(coordinator.blobs, blob.sha256).read_bytes() == path.read_bytes()
-    assert any("Deadline" in str(entry.get("error")) for entry in logged), logged  # one attempt was not enough
-    traffic = await coordinator.engine.traffic(job_id)
+    assert any("Deadline" in str(entry.get("reason")) for entry in logged), logged  # one attempt was not enough
+    traffic = await coordinator.engine.reader.traffic(job_id)
     assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
 
 
@@ -356,7 +365,7 @@ async def test_a_blob_that_the_coordinator_lost_is_no_round_that_is_over(coordin
         task = await take_task(transport)
         blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
         blob_path(coordinator.blobs, blob.sha256).unlink()
-        with pytest.raises(Rejected, match=f"has lost blob {blob.sha256} of job {job_id}; ask its operator"):
+        with pytest.raises(InvalidExchange, match=f"has lost blob {blob.sha256} of job {job_id}; ask its operator"):
             await transport.download(blob, Cache(tmp_path / "work"), job_id, 1)
 
 
@@ -366,7 +375,7 @@ async def test_a_wrong_update_is_rejected_with_the_reason(coordinator, tmp_path)
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
         path, blob = write_update(tmp_path, task, round="9")
-        with pytest.raises(Rejected, match="round"):
+        with pytest.raises(InvalidExchange, match="round"):
             await transport.submit(path, blob, job_id, 1)
 
 
@@ -375,7 +384,7 @@ async def test_a_closed_round_is_over(coordinator, tmp_path):
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
         path, blob = write_update(tmp_path, task)
-        await coordinator.engine.cancel(job_id)
+        await coordinator.engine.people.cancel(job_id)
         with pytest.raises(RoundOver):
             await transport.submit(path, blob, job_id, 1)
         with pytest.raises(RoundOver):
@@ -397,8 +406,8 @@ async def test_registering_waits_for_the_coordinator_and_says_so_once(away, logg
         await away.start()
         await asyncio.wait_for(waiting, 20)
         await transport.next_task(0)
-    events = [entry["event"] for entry in logged if "the coordinator" in str(entry["event"])]
-    assert events == ["the coordinator does not answer; trying again", "the coordinator answers again"]
+    events = [entry["event"] for entry in logged if str(entry["event"]).startswith("coordinator_")]
+    assert events == ["coordinator_away", "coordinator_back"]
 
 
 @pytest.mark.slow
@@ -434,7 +443,7 @@ async def test_what_is_no_coordinator_is_refused(tmp_path):
     await server.start()
     try:
         async with connected(f"127.0.0.1:{port}") as transport:
-            with pytest.raises(Refused, match="does not speak this protocol"):
+            with pytest.raises(AgentRefused, match="does not speak this protocol"):
                 await transport.register({})
     finally:
         await server.stop(0)

@@ -12,7 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from coordinator import driver
-from coordinator.engine.commands import Engine
+from coordinator.engine.assembly import assemble
+from coordinator.engine.driver_calls import DriverCalls
 from coordinator.server import CoordinatorError, serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.binding import Binding
@@ -34,7 +35,7 @@ async def until(logged: list[dict[str, object]], event: str) -> dict[str, object
 async def test_a_part_that_ends_is_told_at_once_and_ends_the_coordinator(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(engine: Engine) -> None:
+    async def broken(calls: DriverCalls) -> None:
         raise ValueError("no more ticks")
 
     monkeypatch.setattr(driver, "tick", broken)
@@ -56,7 +57,7 @@ async def test_a_part_that_ends_is_told_at_once_and_ends_the_coordinator(
 def test_the_process_of_a_coordinator_that_broke_says_why_and_fails(redis_url: str, tmp_path: Path) -> None:
     script = (
         "import sys; from coordinator import driver; from fedgalore_cli.main import main\n"
-        "async def broken(engine): raise ValueError('no more ticks')\n"
+        "async def broken(calls): raise ValueError('no more ticks')\n"
         "driver.tick = broken; sys.argv[0] = 'fedgalore'; main()"
     )
     flags = ["--redis-url", redis_url, "--blob-dir", tmp_path / "blobs", "--rest-port", "0", "--grpc-port", "0"]
@@ -80,9 +81,9 @@ async def test_cleaning_survives_whatever_happens(
             raise ValueError("what nobody thought of")
 
     monkeypatch.setattr(driver, "CLEAN_S", 0.01)
-    engine = Engine(store)
+    engine = assemble(store)
     with capture_logs() as logged:
-        task = asyncio.create_task(driver.clean(engine, blobs, Broken(store, blobs, Binding(store, blobs))))
+        task = asyncio.create_task(driver.clean(engine.driver, blobs, Broken(store, blobs, Binding(store, blobs))))
         await asyncio.wait_for(enough.wait(), PATIENCE_S)
         assert not task.done()
         await until(logged, "clean_failed")
@@ -99,9 +100,9 @@ async def test_partial_uploads_are_left_alone_while_redis_is_a_wrong_one(
     blobs.bind("another")
     partial = tmp_path / "partial" / "update+job+1+north+00"
     partial.write_bytes(b"half")
-    engine = Engine(store)
+    engine = assemble(store)
     with capture_logs() as logged:
-        task = asyncio.create_task(driver.clean(engine, blobs, Collector(store, blobs, Binding(store, blobs))))
+        task = asyncio.create_task(driver.clean(engine.driver, blobs, Collector(store, blobs, Binding(store, blobs))))
         told = await until(logged, "not_cleaned")
         await asyncio.sleep(0.05)
         task.cancel()

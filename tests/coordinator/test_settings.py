@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from coordinator.settings import CoordinatorSettings, SettingsError, load
+from coordinator.settings import CoordinatorSettings, load
 from fedgalore.process import logs
+from fedgalore.process.settings import SettingsError
 
 
 @pytest.fixture(autouse=True)

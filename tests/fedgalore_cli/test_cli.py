@@ -19,17 +19,17 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from coordinator.engine.commands import Engine
-from coordinator.state.job import ModelVersion, Prepared
-from coordinator.state.round_state import EvaluationResult
+from coordinator.engine.assembly import Engine, assemble
+from coordinator.state.job_state import Prepared
+from coordinator.state.round_state import EvaluationResult, ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
-from fedgalore.process.redis_server import RedisServer
+from fedgalore.process.redis_server import RedisServer, free_port
 from fedgalore_cli.download import UnsafeArchive, unpack
 from fedgalore_cli.main import app
 from protos.codec import SafetensorsWriter
-from tests.builders import a_plan, a_prepared, free_port, job_document
+from tests.builders import a_plan, a_prepared, job_document
 
 
 class Coordinator:
@@ -96,7 +96,7 @@ def moved(redis_url: str, move: Callable[[Engine], Awaitable[object]]) -> None:
     """Does something to the state behind the coordinator's back, as another of its processes would."""
 
     async def run() -> None:
-        engine = Engine(RedisStateStore(redis_url))
+        engine = assemble(RedisStateStore(redis_url))
         try:
             await move(engine)
         finally:
@@ -168,7 +168,7 @@ def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, 
     weights = blobs.put_file(tmp_path / "w")
     files = (("config.json", blobs.put_bytes(b'{"a": 1}')), ("model.safetensors", weights))
     prepared = Prepared(a_plan().to_dict(), files, files, ModelVersion(0, weights))
-    moved(redis_url, lambda engine: engine.prepared(job, prepared))
+    moved(redis_url, lambda engine: engine.aggregator.prepared(job, prepared))
     done = fedgalore("jobs", "download", job, "--to", tmp_path / "model")
     assert done.exit_code == 0, done.stderr
     assert (tmp_path / "model" / "config.json").read_text() == '{"a": 1}'
@@ -203,11 +203,11 @@ def test_exact_match_is_shown_where_a_job_has_it(
     metrics = {"loss": 0.5, "accuracy": 0.75} | ({"exact_match": exact_match} if exact_match else {})
 
     async def evaluated(engine: Engine) -> None:
-        await engine.prepared(job, a_prepared())
-        await engine.register("a", PROTOCOL_VERSION, "0.1.0", {"reviews": 7})
-        task = await engine.next_task("a", wait_s=10)
+        await engine.aggregator.prepared(job, a_prepared())
+        await engine.agents.register("a", PROTOCOL_VERSION, "0.1.0", {"reviews": 7})
+        task = await engine.agents.next_task("a", wait_s=10)
         assert task is not None
-        await engine.evaluated(job, task.round.number, "a", EvaluationResult(0, 8, metrics))
+        await engine.agents.evaluated(job, task.round.number, "a", EvaluationResult(0, 8, metrics))
 
     moved(redis_url, evaluated)
     got = fedgalore("jobs", "get", job).stdout  # with the tables of clients and rounds
@@ -222,7 +222,7 @@ def test_exact_match_is_shown_where_a_job_has_it(
 @pytest.mark.slow
 def test_agents_are_listed(coordinator: Coordinator, redis_url: str) -> None:
     assert "no agents yet" in fedgalore("agents", "list").stderr
-    moved(redis_url, lambda engine: engine.register("clinic-1", PROTOCOL_VERSION, "0.1.0", {"reviews": 7}))
+    moved(redis_url, lambda engine: engine.agents.register("clinic-1", PROTOCOL_VERSION, "0.1.0", {"reviews": 7}))
     assert "clinic-1" in fedgalore("agents", "list").stdout
     assert json.loads(fedgalore("agents", "list", "--json").stdout)["agents"][0]["datasets"] == {"reviews": 7}
 

@@ -17,10 +17,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client_agent.settings import AgentSettings, SettingsError, load
+from client_agent.settings import AgentSettings, load
 from coordinator.doors.rest.jobs import read_job
-from coordinator.doors.rest.problems import MAX_BODY_BYTES
 from coordinator.state.errors import InvalidJob
+from coordinator.state.limits import MAX_BODY_BYTES
+from fedgalore.process.settings import SettingsError
 from fedgalore.spec.job import JobSpec
 from tests.builders import job_document
 from tests.fuzz.conftest import ROW

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coordinator.state.job import Job
+from coordinator.state.job_state import Job
 from protos import CHUNK_BYTES
 from protos import federation_pb2 as pb
 from tests.coordinator.doors.grpc.door import House, open_house

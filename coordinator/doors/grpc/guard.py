@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import grpc
 import structlog
 
-from coordinator.engine.agents import check_name
 from coordinator.state.errors import DomainError, InvalidRequest, NotAllowed, StorageFull
+from coordinator.state.limits import check_name, check_text
 from coordinator.store.disk import is_full
 from fedgalore.process.blob_ref import SHA256
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-MOST_TEXT = 200  # characters
 _DETAILS = 1000  # characters: details travel as a header, and a peer's own names may stand in them
 _log = structlog.get_logger(__name__)
 
@@ -45,9 +44,7 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
 
 async def fail(context: Context, error: Exception) -> NoReturn:
     """Ends the call with the error's status."""
-    code, details = status_of(error)
-    await context.abort(code, details)
-    raise AssertionError("abort returned")
+    await context.abort(*status_of(error))
 
 
 def answers(handler: Callable[[Any, Any, Context], Awaitable[R]]) -> Callable[[Any, Any, Context], Awaitable[R]]:
@@ -114,8 +111,7 @@ def text(field: str, value: str) -> str:
     Raises:
         InvalidRequest: it is, or is long.
     """
-    if len(value) > MOST_TEXT:
-        raise InvalidRequest(f"{field}: has {len(value)} characters; send at most {MOST_TEXT}")
+    check_text(field, value)
     return prose(field, value)
 
 

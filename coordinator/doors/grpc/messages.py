@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from coordinator.doors.grpc.guard import finite, positive, sha256
+from coordinator.doors.grpc.guard import positive, sha256
 from coordinator.doors.grpc.update_check import Manifest
 from coordinator.state.errors import InvalidRequest, InvalidUpdate
+from coordinator.state.limits import check_metrics
 from coordinator.state.round_state import EvaluationResult
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.layout import update_tensors
@@ -15,30 +16,29 @@ from fedgalore.spec.plan import TrainingPlan
 from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
-    from coordinator.state.job import Job
-    from coordinator.state.records import Assignment
+    from coordinator.state.admission import Admitted
+    from coordinator.state.job_state import Ready
+    from coordinator.state.records import RoundTask
 
 
-def task(assignment: Assignment, client: str) -> pb.Task:
-    """What the client is told to do."""
-    job = assignment.job
-    if job.prepared is None or job.model is None:
-        raise RuntimeError(f"job {job.id} has a round but no model")
-    model = job.model
+def task(work: RoundTask, client: str) -> pb.Task:
+    """What the client has to do."""
+    job, ready = work.job, work.job.ready()
+    model = ready.model
     kinds = {"train": pb.Task.KIND_TRAIN, "evaluate": pb.Task.KIND_EVALUATE}
     return pb.Task(
         job_id=job.id,
-        round=assignment.round.number,
-        kind=kinds[assignment.round.kind],
-        evaluate=assignment.round.evaluate,
+        round=work.round.number,
+        kind=kinds[work.round.kind],
+        evaluate=work.round.evaluate,
         spec_json=json.dumps(job.spec),
-        plan_json=json.dumps(job.prepared.plan),
-        base_model=[pb.ModelFile(name=file, blob=_ref(blob)) for file, blob in job.prepared.base_model],
-        model_version=assignment.round.model_version,
+        plan_json=json.dumps(ready.prepared.plan),
+        base_model=[pb.ModelFile(name=file, blob=_ref(blob)) for file, blob in ready.prepared.base_model],
+        model_version=work.round.model_version,
         weights=_ref(model.weights),
         aggregate=_ref(model.aggregate) if model.aggregate else None,
         state=_ref(model.state) if model.state else None,
-        remaining_s=assignment.remaining_s,
+        remaining_s=work.remaining_s,
         last_contribution=job.contributions.get(client, 0),
     )
 
@@ -47,27 +47,27 @@ def _ref(blob: BlobRef) -> pb.BlobRef:
     return pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
 
 
-def named_blobs(job: Job) -> dict[str, int]:
-    """Hash -> bytes of everything that a task of this job tells its client to fetch."""
-    blobs = [blob for _, blob in job.prepared.base_model] if job.prepared else []
-    if job.model:
-        blobs += [blob for blob in (job.model.weights, job.model.aggregate, job.model.state) if blob]
+def named_blobs(ready: Ready) -> dict[str, int]:
+    """Hash -> bytes of everything that a task of such a job names for its client to fetch."""
+    model = ready.model
+    blobs = [blob for _, blob in ready.prepared.base_model]
+    blobs += [blob for blob in (model.weights, model.aggregate, model.state) if blob]
     return {blob.sha256: blob.size_bytes for blob in blobs}
 
 
-def manifest(job: Job, number: int, client: str) -> Manifest:
+def manifest(admitted: Admitted, client: str) -> Manifest:
     """What this client's update must be.
 
     Raises:
         InvalidUpdate: the round takes no updates.
     """
-    if job.prepared is None or job.round is None or job.round.kind != "train":
-        raise InvalidUpdate(f"round: {number} only evaluates; send its result with ReportProgress")
-    plan = TrainingPlan.from_dict(job.prepared.plan)
-    made = job.round.model_version + 1  # abandoned rounds do not count
-    local = job.parsed.local
-    least_decay = (1 - local.learning_rate * local.weight_decay) ** local.steps * (1 - 1e-9)  # rounding
-    return Manifest(job.id, number, client, update_tensors(job.parsed, plan, client, made), least_decay)
+    job, flying = admitted.job, admitted.round
+    if flying.kind != "train":
+        raise InvalidUpdate(f"round: {flying.number} only evaluates; send its result with ReportProgress")
+    spec, plan = job.parsed, TrainingPlan.from_dict(job.ready().prepared.plan)
+    tensors = update_tensors(spec, plan, client, flying.model_version + 1)  # abandoned rounds do not count
+    least_decay = (1 - spec.local.learning_rate * spec.local.weight_decay) ** spec.local.steps * (1 - 1e-9)  # rounding
+    return Manifest(job.id, flying.number, client, tensors, least_decay)
 
 
 def blob_of(message: pb.UpdateHeader | pb.QueryUploadRequest) -> BlobRef:
@@ -87,13 +87,15 @@ def duplicate(client: str, number: int) -> pb.SubmitUpdateResponse:
 
 
 def evaluation(message: pb.Evaluation) -> EvaluationResult:
-    """What a client found the model to be worth.
+    """How the model does on a client's data.
 
     Raises:
-        InvalidRequest: no examples, no loss, or a metric that is not finite.
+        InvalidRequest: no examples, or no loss.
+        InvalidUpdate: a metric is not finite, or there are too many.
     """
     examples = positive("evaluation.examples", message.examples)
-    metrics = {key: finite(f"evaluation.metrics.{key}", value) for key, value in message.metrics.items()}
+    metrics = dict(message.metrics)
+    check_metrics("evaluation.metrics", metrics)
     if "loss" not in metrics:
         raise InvalidRequest("evaluation.metrics.loss: missing; set it")
     return EvaluationResult(message.model_version, examples, metrics)

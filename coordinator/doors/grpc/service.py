@@ -30,6 +30,7 @@ from coordinator.doors.grpc.guard import (
     text,
 )
 from coordinator.doors.grpc.uploads import Upload
+from coordinator.state.admission import Duplicate
 from coordinator.state.errors import (
     AgentNotFound,
     BlobLost,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from coordinator.doors.doorkeeper import Doorkeeper
     from coordinator.doors.grpc.guard import Context
     from coordinator.doors.opening import Tls
-    from coordinator.engine.commands import Engine
+    from coordinator.engine.agent_calls import AgentCalls
     from coordinator.store.blob_store import BlobStore
 
 LONGEST_POLL_S = 60.0
@@ -79,8 +80,8 @@ _log = structlog.get_logger(__name__)
 class Federation(federation_pb2_grpc.FederationServicer):
     """The service of `federation.proto`; each method's behaviour stands there."""
 
-    def __init__(self, engine: Engine, blobs: BlobStore, doorkeeper: Doorkeeper) -> None:
-        self._engine = engine
+    def __init__(self, agents: AgentCalls, blobs: BlobStore, doorkeeper: Doorkeeper) -> None:
+        self._agents = agents
         self._blobs = blobs
         self._doorkeeper = doorkeeper
         self.stopping = asyncio.Event()
@@ -98,38 +99,39 @@ class Federation(federation_pb2_grpc.FederationServicer):
         client = await self._caller(request, context)
         version = positive("protocol_version", request.protocol_version)
         software = text("software_version", request.software_version)
-        await self._engine.register(client, version, software, dict(request.datasets))
+        await self._agents.register(client, version, software, dict(request.datasets))
         try:
             await self._caller(request, context)
         except NotAuthenticated:  # revoked meanwhile, and nobody is to wait for it
             with suppress(AgentNotFound):
-                await self._engine.forget_agent(client)
+                await self._agents.withdraw(client)
             raise
-        return pb.RegisterResponse(software_version=fedgalore.__version__, presence_s=self._engine.presence_s)
+        return pb.RegisterResponse(software_version=fedgalore.__version__, presence_s=self._agents.presence_s)
 
     @answers
     async def NextTask(self, request: pb.NextTaskRequest, context: Context) -> pb.NextTaskResponse:
         client = await self._caller(request, context)
         wait_s = min(max(finite("wait_s", request.wait_s), 0.0), LONGEST_POLL_S)
-        asked = asyncio.ensure_future(self._engine.next_task(client, wait_s))
+        asked = asyncio.ensure_future(self._agents.next_task(client, wait_s))
         stopping = asyncio.ensure_future(self.stopping.wait())
         try:
             await asyncio.wait([asked, stopping], return_when=asyncio.FIRST_COMPLETED)
-            assignment = asked.result() if asked.done() else None
-            if assignment:
+            task = asked.result() if asked.done() else None
+            if task:
                 await self._caller(request, context)  # who was revoked while it waited gets no work
         finally:
             asked.cancel()
             stopping.cancel()
             await asyncio.gather(asked, stopping, return_exceptions=True)
-        return pb.NextTaskResponse(task=messages.task(assignment, request.client) if assignment else None)
+        return pb.NextTaskResponse(task=messages.task(task, request.client) if task else None)
 
     @answers
     async def DownloadBlob(self, request: pb.DownloadBlobRequest, context: Context) -> None:
         client = await self._caller(request, context)
         wanted = sha256("sha256", request.sha256)
         job_id, number = in_round(request)
-        size = messages.named_blobs(await self._engine.open_round(job_id, number, client)).get(wanted)
+        job = await self._agents.check_open(job_id, number, client)
+        size = messages.named_blobs(job.ready()).get(wanted)
         if size is None:
             raise BlobNotFound(f"no task of {client} in job {job_id} names blob {wanted}; fetch what your task names")
         if request.offset > size:
@@ -161,30 +163,30 @@ class Federation(federation_pb2_grpc.FederationServicer):
             raise InvalidRequest(f"header: did not come within {FIRST_MESSAGE_S:.0f} s") from None
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidRequest("header: missing; it is the first message of an update")
-        told = first.header
-        client = await self._caller(told, context)
-        job_id, number = in_round(told)
-        blob = messages.blob_of(told)
-        if await self._engine.receipt(job_id, number, client):
+        announced = first.header
+        client = await self._caller(announced, context)
+        job_id, number = in_round(announced)
+        blob = messages.blob_of(announced)
+        admitted = await self._agents.admit(job_id, number, client)
+        if isinstance(admitted, Duplicate):
             return messages.duplicate(client, number)
-        job = await self._engine.open_round(job_id, number, client)
-        upload = Upload(self._blobs, messages.manifest(job, number, client), blob)
+        upload = Upload(self._blobs, messages.manifest(admitted, client), blob)
         arrived = 0
         try:
-            await in_thread(upload.open, told.offset)
+            await in_thread(upload.open, announced.offset)
             async for message in requests:
                 if message.WhichOneof("part") != "chunk":
                     raise InvalidRequest("chunk: missing; after the header every message holds one")
                 arrived += len(message.chunk)
                 await in_thread(upload.write, message.chunk)
-            receipt = await in_thread(upload.finish, self._engine.now())
+            receipt = await in_thread(upload.finish, self._agents.now())
         finally:
             try:
                 await in_thread(upload.close)
             finally:
                 await self._count(job_id, number, client, "up", arrived)
-        await self._caller(told, context)  # who was revoked while it sent is out
-        if await self._engine.report(job_id, number, client, receipt) == "duplicate":
+        await self._caller(announced, context)  # who was revoked while it sent is out
+        if (await self._agents.report(job_id, number, client, receipt)).outcome == "duplicate":
             return messages.duplicate(client, number)
         reason = f"update of {client} is in round {number}: {blob.size_bytes} bytes"
         return pb.SubmitUpdateResponse(outcome=pb.SubmitUpdateResponse.OUTCOME_ACCEPTED, reason=reason)
@@ -194,9 +196,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
         client = await self._caller(request, context)
         job_id, number = in_round(request)
         blob = messages.blob_of(request)
-        if await self._engine.receipt(job_id, number, client):
+        if isinstance(await self._agents.admit(job_id, number, client), Duplicate):
             return pb.QueryUploadResponse(accepted=True, received_bytes=blob.size_bytes)
-        await self._engine.open_round(job_id, number, client)
         key = PartialKey(job_id, number, client, blob.sha256)
         return pb.QueryUploadResponse(received_bytes=await in_thread(received_bytes, self._blobs, key, blob))
 
@@ -206,13 +207,15 @@ class Federation(federation_pb2_grpc.FederationServicer):
         job_id, number = in_round(request)
         try:
             if request.HasField("failure"):
-                await self._engine.client_failed(job_id, number, client, prose("failure", request.failure))
+                await self._agents.client_failed(job_id, number, client, prose("failure", request.failure))
                 return pb.ReportProgressResponse(go_on=False, reason="the failure is noted; ask for the next task")
+            seen = None
             if request.HasField("evaluation"):
-                await self._engine.evaluated(job_id, number, client, messages.evaluation(request.evaluation))
+                result = messages.evaluation(request.evaluation)
+                seen = (await self._agents.evaluated(job_id, number, client, result)).round
             stage = text("stage", request.stage)
             loss = request.train_loss if request.step else None  # before the first step there is none
-            go_on, reason = await self._engine.progress(job_id, number, client, stage, request.step, loss)
+            go_on, reason = await self._agents.progress(job_id, number, client, stage, request.step, loss, seen)
         except _TASK_GONE as error:
             go_on, reason = False, str(error)
         return pb.ReportProgressResponse(go_on=go_on, reason=reason)
@@ -241,7 +244,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
 
         async def count() -> None:
             try:
-                await self._engine.count_traffic(job_id, number, client, direction, size)
+                await self._agents.count_traffic(job_id, number, client, direction, size)
             except DomainError as error:
                 _log.warning("traffic not counted", job=job_id, round=number, client=client, reason=str(error))
 
@@ -270,7 +273,7 @@ class RunningServer:
 
 
 async def serve(
-    engine: Engine, blobs: BlobStore, doorkeeper: Doorkeeper, host: str, port: int, tls: Tls | None = None
+    agents: AgentCalls, blobs: BlobStore, doorkeeper: Doorkeeper, host: str, port: int, tls: Tls | None = None
 ) -> RunningServer:
     """Opens the agents' door with the standard health and reflection services; port 0 takes a free one.
 
@@ -278,7 +281,7 @@ async def serve(
         OSError: the address cannot be bound.
     """
     server = grpc.aio.server(options=_OPTIONS)
-    federation = Federation(engine, blobs, doorkeeper)
+    federation = Federation(agents, blobs, doorkeeper)
     federation_pb2_grpc.add_FederationServicer_to_server(federation, server)  # type: ignore[no-untyped-call]
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

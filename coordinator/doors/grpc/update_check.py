@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from coordinator.state.errors import InvalidUpdate
+from coordinator.state.limits import check_metrics
 from fedgalore.spec.layout import UPDATE_FORMAT
 from fedgalore.spec.plan import TensorSpec
 from protos.codec import LENGTH_BYTES, CodecError, Header, TensorFile, encode_header, header_length, parse_header
@@ -176,7 +177,7 @@ def _metrics(text: str) -> dict[str, float]:
     if not isinstance(metrics, dict):
         raise InvalidUpdate("metadata.metrics: send a JSON object of numbers")
     for name, value in metrics.items():
-        # Beyond 1e300 are infinities, and whole numbers that are too large for a float.
-        if type(value) not in (int, float) or not -1e300 < value < 1e300:
+        if type(value) not in (int, float):
             raise InvalidUpdate(f"metadata.metrics.{name[:64]}: a finite number is needed")
+    check_metrics("metadata.metrics", metrics)  # before the conversion: not every whole number fits a float
     return {name: float(value) for name, value in metrics.items()}

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from coordinator.doors.doorkeeper import MOST_VALID_S, RECHECK_S, Access, Doorkeeper
+from coordinator.doors.doorkeeper import RECHECK_S, Access, Doorkeeper
 from coordinator.doors.rest import problems
 from coordinator.doors.rest.views import moment
 from coordinator.state.errors import DomainError, NotAllowed, NotAuthenticated, StateUnavailable
+from coordinator.state.limits import MAX_TOKEN_VALID_S
 from coordinator.store.credentials import ApiKey, JoinToken, Role, bearer
 from fedgalore.process.tls import is_loopback
 from fedgalore.spec.strict import Identifier
@@ -121,7 +122,9 @@ class NewJoinToken(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     client: Identifier
-    valid_s: Annotated[float, Field(ge=1, le=MOST_VALID_S)] = Field(default=7 * 86400, description="Seconds it is good")
+    valid_s: Annotated[float, Field(ge=1, le=MAX_TOKEN_VALID_S)] = Field(
+        default=7 * 86400, description="Seconds it is good"
+    )
 
 
 class JoinTokenView(BaseModel):

@@ -1,4 +1,4 @@
-"""The REST door: FastAPI over the engine. `create_app` puts the routes, the problems and the dashboard together."""
+"""The REST door: FastAPI over what people may do. `create_app` joins the routes, the problems and the dashboard."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from coordinator.doors.rest import jobs as rest_jobs
 from coordinator.doors.rest import problems, views
 from coordinator.doors.rest.metrics import Metrics
 from coordinator.doors.rest.readiness import Probe, Readiness
-from coordinator.engine.commands import Engine
+from coordinator.engine.people_calls import PeopleCalls
 from coordinator.state.errors import AgentNotFound
 from coordinator.store.blob_store import BlobStore
 from fedgalore import PROTOCOL_VERSION, __version__
@@ -45,7 +45,7 @@ class Version(BaseModel):
 
 
 def create_app(
-    engine: Engine,
+    people: PeopleCalls,
     blobs: BlobStore,
     probe: Probe,
     doorkeeper: Doorkeeper,
@@ -65,24 +65,24 @@ def create_app(
         summary="Federated fine-tuning of transformers along low-rank gradient subspaces",
         separate_input_output_schemas=False,  # a job is posted with defaults left out and shown with them: one schema
     )
-    metrics = Metrics(engine)
+    metrics = Metrics(people.reader)
     app.add_middleware(rest_access.KeyGuard, doorkeeper=doorkeeper)
     app.add_middleware(problems.Guard, metrics=metrics)  # added last: around the other
     problems.install(app)
-    app.include_router(rest_jobs.router(rest_jobs.Jobs(engine, blobs, stopping, sees_models)))
-    app.include_router(_agents(engine, doorkeeper))
+    app.include_router(rest_jobs.router(rest_jobs.Jobs(people, blobs, stopping, sees_models)))
+    app.include_router(_agents(people, doorkeeper))
     app.include_router(rest_access.router(doorkeeper))
     app.include_router(_operations(probe, metrics))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
-def _agents(engine: Engine, doorkeeper: Doorkeeper) -> APIRouter:
+def _agents(people: PeopleCalls, doorkeeper: Doorkeeper) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 
     @routes.get("")
     async def agents() -> views.AgentList:
-        return views.AgentList(agents=[views.agent_view(agent) for agent in await engine.agents()])
+        return views.AgentList(agents=[views.agent_view(agent) for agent in await people.reader.agents()])
 
     @routes.post("", status_code=201, responses={200: {"model": views.AgentView}})
     async def expect(agent: NewAgent, response: Response) -> views.AgentView:
@@ -90,9 +90,9 @@ def _agents(engine: Engine, doorkeeper: Doorkeeper) -> APIRouter:
 
         An agent needs no entry made beforehand; where credentials are asked for, it needs a join token.
         """
-        found, new = await engine.expect(agent.name)
+        status, new = await people.expect(agent.name)
         response.status_code = 201 if new else 200
-        return views.agent_view(found)
+        return views.agent_view(status)
 
     @routes.delete("/{name}", status_code=204)
     async def forget(name: str) -> None:
@@ -102,7 +102,7 @@ def _agents(engine: Engine, doorkeeper: Doorkeeper) -> APIRouter:
         """
         revoked = await doorkeeper.revoke_agent(name)
         try:
-            await engine.forget_agent(name)
+            await people.forget_agent(name)
         except AgentNotFound:
             if not revoked:
                 raise

@@ -8,15 +8,16 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from coordinator.engine.commands import Engine
+from coordinator.engine.state_reader import StateReader
 from coordinator.state.errors import DomainError
+from coordinator.state.job_state import Job
 
 BLOCK_S = 2.0  # the longest that the end of the process waits for a silent stream
 HEARTBEAT_S = 15.0
 FROM_THE_START = "0"
 
 
-async def stream(engine: Engine, job_id: str, after: str, stopping: asyncio.Event) -> AsyncIterator[str]:
+async def stream(reader: StateReader, job: Job, after: str, stopping: asyncio.Event) -> AsyncIterator[str]:
     """All events after the one with id `after`, then new ones as they happen, then `end` once the job is final.
 
     Ends early when the process stops or the state store does not answer; the client comes back with Last-Event-ID.
@@ -24,16 +25,17 @@ async def stream(engine: Engine, job_id: str, after: str, stopping: asyncio.Even
     yield "retry: 2000\n\n"
     spoken = time.monotonic()
     while not stopping.is_set():
+        # As of before the events are read: whatever a final job did is in its stream by then.
+        final = job.status.is_final
         try:
-            # Asked before the events are read: whatever a final job did is in its stream by then.
-            final = (await engine.get(job_id)).status.is_final
-            rows = await engine.events(job_id, after, None if final else BLOCK_S)
+            rows = await reader.events(job, after, None if final else BLOCK_S)
+            for after, kind, data in rows:
+                yield _format(kind, data, after)
+            if final and not rows:
+                yield _format("end", {})
+                return
+            job = await reader.job(job.id)
         except DomainError:
-            return
-        for after, kind, data in rows:
-            yield _format(kind, data, after)
-        if final and not rows:
-            yield _format("end", {})
             return
         if rows:
             spoken = time.monotonic()

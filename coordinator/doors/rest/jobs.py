@@ -13,18 +13,19 @@ from pydantic import ValidationError
 from starlette.responses import StreamingResponse
 
 from coordinator.doors.rest import events, views
-from coordinator.engine.commands import Engine
+from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.archive import Archive
 from coordinator.models.model_archive import ModelArchive
 from coordinator.models.source import SourceError, local_folder
-from coordinator.state.errors import InvalidJob, NotReady, VersionNotFound
-from coordinator.state.job import Job, ModelVersion, Status
+from coordinator.state.errors import InvalidJob, VersionNotFound
+from coordinator.state.job_state import Job, Status
+from coordinator.state.limits import MAX_JOBS_LISTED, MAX_ROUNDS_LISTED, MAX_TEXT
+from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from fedgalore.spec.documents import DocumentError, read_json, read_yaml
 from fedgalore.spec.job import JobSpec, explain
 
-MAX_ROUNDS = 10_000  # of one page
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 JOB_BODY = {
     "requestBody": {
@@ -37,7 +38,7 @@ JOB_BODY = {
 TAR_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
 }
-Version = Annotated[int | None, Query(ge=0, lt=2**31, description="Default: the newest")]
+VersionQuery = Annotated[int | None, Query(ge=0, lt=2**31, description="Default: the newest")]
 EVENTS_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
@@ -47,7 +48,7 @@ EVENTS_ANSWER: dict[int | str, dict[str, Any]] = {
 class Jobs:
     """What these routes work with. `sees_models`: model folders lie on this machine, so they can be looked at."""
 
-    engine: Engine
+    people: PeopleCalls
     blobs: BlobStore
     stopping: asyncio.Event
     sees_models: bool
@@ -55,14 +56,12 @@ class Jobs:
 
 def router(door: Jobs) -> APIRouter:
     routes = APIRouter(prefix="/api/v1", tags=["jobs"])
-    engine = door.engine
-    turns = asyncio.Semaphore(
-        1
-    )  # one matrix is decomposed at a time, whoever asks: all cores and its memory are enough
+    people, reader = door.people, door.people.reader
+    turns = asyncio.Semaphore(1)  # a matrix is decomposed at a time, whoever asks: it takes all cores and much memory
 
     async def view(job: Job) -> views.JobView:
         rounds, live, traffic = await asyncio.gather(
-            engine.rounds(job.id), engine.live_progress(job.id), engine.traffic(job.id)
+            reader.rounds(job), reader.live_progress(job.id), reader.traffic(job.id)
         )
         return views.job_view(job, rounds, live, traffic)
 
@@ -75,91 +74,94 @@ def router(door: Jobs) -> APIRouter:
     async def submit(
         request: Request,
         response: Response,
-        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200, pattern=r"^[!-~]+$")] = None,
+        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=MAX_TEXT, pattern=r"^[!-~]+$")] = None,
     ) -> views.JobView:
         """Posts a job, as JSON or YAML. With an Idempotency-Key it can be repeated without making a second job."""
         spec = await asyncio.to_thread(read_job, await request.body(), request.headers.get("content-type", ""))
         if door.sees_models:
             check_source(spec.model.source)
-        job, created = await engine.create(spec, idempotency_key)
+        job, created = await people.create(spec, idempotency_key)
         response.status_code = 201 if created else 200
         response.headers["Location"] = f"/api/v1/jobs/{job.id}"
         return await view(job)
 
     @routes.get("/jobs")
     async def jobs(
-        status: Status | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50, after: str | None = None
+        status: Status | None = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_JOBS_LISTED)] = 50,
+        after: str | None = None,
     ) -> views.JobList:
         """Jobs, newest first. `after`: the `next` of the page before."""
-        page = await engine.list(status, limit, after)
+        page = await reader.jobs(status, limit, after)
         return views.JobList(
             jobs=[views.job_summary(job) for job in page], next=page[-1].id if len(page) == limit else None
         )
 
     @routes.get("/jobs/{job_id}")
     async def job(job_id: str) -> views.JobView:
-        return await view(await engine.get(job_id))
+        return await view(await reader.job(job_id))
 
     @routes.post("/jobs/{job_id}/pause")
     async def pause(job_id: str) -> views.JobView:
         """The round in flight goes on to its end; no new one opens."""
-        return await view(await engine.pause(job_id))
+        return await view(await people.pause(job_id))
 
     @routes.post("/jobs/{job_id}/resume")
     async def resume(job_id: str) -> views.JobView:
-        return await view(await engine.resume(job_id))
+        return await view(await people.resume(job_id))
 
     @routes.post("/jobs/{job_id}/cancel")
     async def cancel(job_id: str) -> views.JobView:
         """Ends the job and abandons its round in flight; its newest versions can still be downloaded."""
-        return await view(await engine.cancel(job_id))
+        return await view(await people.cancel(job_id))
 
     @routes.get("/jobs/{job_id}/rounds")
     async def rounds(
         job_id: str,
-        limit: Annotated[int | None, Query(ge=1, le=MAX_ROUNDS, description="How many at most; default: all")] = None,
+        limit: Annotated[
+            int | None, Query(ge=1, le=MAX_ROUNDS_LISTED, description="How many at most; default: all")
+        ] = None,
         after: Annotated[int, Query(ge=0, lt=2**31, description="Only rounds with a greater number")] = 0,
     ) -> views.RoundList:
         """Rounds in the order of their numbers, the one in flight last. `after`: the `next` of the page before."""
-        found, traffic, all_rounds = await asyncio.gather(
-            engine.get(job_id), engine.traffic(job_id), engine.rounds(job_id)
-        )
-        left = [one for one in all_rounds if one.number > after]
-        page, dense_bytes = left[:limit], views.dense_bytes(found)
+        job = await reader.job(job_id)
+        traffic, all_rounds = await asyncio.gather(reader.traffic(job_id), reader.rounds(job))
+        left = [each for each in all_rounds if each.number > after]
+        page, dense_bytes = left[:limit], views.dense_bytes(job)
         return views.RoundList(
-            rounds=[views.round_view(one, traffic, dense_bytes) for one in page],
+            rounds=[views.round_view(each, traffic, dense_bytes) for each in page],
             next=page[-1].number if len(page) < len(left) else None,
         )
 
     @routes.get("/jobs/{job_id}/rounds/{number}")
     async def round_(job_id: str, number: Annotated[int, PathParameter(ge=1, lt=2**31)]) -> views.RoundView:
-        found, traffic, one = await asyncio.gather(
-            engine.get(job_id), engine.traffic(job_id), engine.round(job_id, number)
-        )
-        return views.round_view(one, traffic, views.dense_bytes(found))
+        job = await reader.job(job_id)
+        traffic, wanted = await asyncio.gather(reader.traffic(job_id), reader.round(job, number))
+        return views.round_view(wanted, traffic, views.dense_bytes(job))
 
     @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=EVENTS_ANSWER)
     async def job_events(
         job_id: str, last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,18}(-\d{1,18})?$")] = None
     ) -> StreamingResponse:
         """Server-sent events from the job's start, or after Last-Event-ID; ends with `end` when the job is final."""
-        await engine.get(job_id)
+        job = await reader.job(job_id)
         return StreamingResponse(
-            events.stream(engine, job_id, last_event_id or events.FROM_THE_START, door.stopping),
+            events.stream(reader, job, last_event_id or events.FROM_THE_START, door.stopping),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
     async def version_of(job_id: str, version: int | None) -> tuple[Job, ModelVersion, dict[str, Any] | None]:
         """The job, its version of this number or its newest one, and what clients measured of that."""
-        found, all_rounds = await asyncio.gather(engine.get(job_id), engine.rounds(job_id))
-        results = [one.result for one in all_rounds]
-        chosen = await asyncio.to_thread(_version, found, results, version, door.blobs)
+        job = await reader.job(job_id)
+        all_rounds = await reader.rounds(job)
+        results = [each.result for each in all_rounds]
+        chosen = await asyncio.to_thread(_version, job, results, version, door.blobs)
         quality = views.evaluation(all_rounds, chosen.version)
-        return found, chosen, quality.model_dump(mode="json") if quality else None
+        return job, chosen, quality.model_dump(mode="json") if quality else None
 
     @routes.get("/jobs/{job_id}/model", response_class=StreamingResponse, responses=TAR_ANSWER)
-    async def model(job_id: str, version: Version = None) -> StreamingResponse:
+    async def model(job_id: str, version: VersionQuery = None) -> StreamingResponse:
         """A tar of a folder that `from_pretrained` loads: of this version, or of the newest.
 
         The newest three versions are kept; version 0, too, until the job ends.
@@ -173,15 +175,15 @@ def router(door: Jobs) -> APIRouter:
         rank: Annotated[
             int, Query(ge=1, lt=2**31, description="Of each matrix; one whose smaller side is less goes along exactly")
         ] = DEFAULT_RANK,
-        version: Version = None,
+        version: VersionQuery = None,
     ) -> StreamingResponse:
         """A tar of a folder that `peft.PeftModel.from_pretrained` loads on top of the base model.
 
         Holds the best approximation of this rank of every trained matrix's change since version 0, and the head whole,
         of any method's job. `fedgalore.json` in it tells which share of the change is kept. Computed while it is sent.
         """
-        found, chosen, quality = await version_of(job_id, version)
-        archive = await asyncio.to_thread(AdapterArchive, found, chosen, rank, quality, door.blobs)
+        job, chosen, quality = await version_of(job_id, version)
+        archive = await asyncio.to_thread(AdapterArchive, job, chosen, rank, quality, door.blobs)
         return _tar(archive, _in_turn(archive, turns))
 
     return routes
@@ -242,13 +244,12 @@ async def _in_turn(archive: Archive, turns: asyncio.Semaphore) -> AsyncIterator[
 
 
 def _version(job: Job, results: list[ModelVersion | None], wanted: int | None, blobs: BlobStore) -> ModelVersion:
-    if job.prepared is None or job.model is None:
-        raise NotReady(f"job {job.id} is {job.status}: it has no model yet; ask again once it runs")
-    if wanted in (None, job.model.version):
-        return job.model
-    made = {one.version: one for one in (job.prepared.model, *results, job.model) if one is not None}
-    if wanted in made and blobs.exists(made[wanted].weights.sha256):
-        return made[wanted]
-    held = ", ".join(str(number) for number, one in sorted(made.items()) if blobs.exists(one.weights.sha256))
-    what = "is not kept any more" if wanted in made else "is not made yet"
+    ready = job.ready()
+    if wanted in (None, ready.model.version):
+        return ready.model
+    versions = {each.version: each for each in (ready.prepared.model, *results, ready.model) if each is not None}
+    if wanted in versions and blobs.exists(versions[wanted].weights.sha256):
+        return versions[wanted]
+    held = ", ".join(str(number) for number, each in sorted(versions.items()) if blobs.exists(each.weights.sha256))
+    what = "is not kept any more" if wanted in versions else "is not made yet"
     raise VersionNotFound(f"version: {wanted} {what}; of job {job.id} these are held: {held or 'none'}")

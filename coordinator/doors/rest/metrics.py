@@ -4,15 +4,15 @@ scrape, so that every replica and every restart tells the same totals."""
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from coordinator.engine.commands import Engine
-from coordinator.state.job import Job, Status
+from coordinator.engine.state_reader import StateReader
+from coordinator.state.job_state import Job, Status
 from coordinator.state.round_state import Phase
 
 PAGE = 200
@@ -29,8 +29,8 @@ class _Totals:
 class Metrics:
     """One a process."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, reader: StateReader) -> None:
+        self._reader = reader
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
@@ -58,27 +58,31 @@ class Metrics:
         """
         statuses: Tally[str] = Tally(dict.fromkeys(Status, 0))
         totals = _Totals(Tally(committed=0, abandoned=0), Tally(up=0, down=0))
-        after: str | None = None
-        while jobs := await self._engine.list(limit=PAGE, after=after):
-            for job in jobs:
-                statuses[job.status] += 1
-                one = await self._totals(job)
-                totals.rounds.update(one.rounds)
-                totals.bytes.update(one.bytes)
-            after = jobs[-1].id
-        present = sum(agent.present for agent in await self._engine.agents())
+        async for job in self._jobs():
+            statuses[job.status] += 1
+            of_job = await self._totals(job)
+            totals.rounds.update(of_job.rounds)
+            totals.bytes.update(of_job.bytes)
+        present = sum(agent.present for agent in await self._reader.agents())
         snapshot = CollectorRegistry()
         snapshot.register(_Snapshot(statuses, totals, present))
         return generate_latest(snapshot) + generate_latest(self._registry)
+
+    async def _jobs(self) -> AsyncIterator[Job]:
+        page = await self._reader.jobs(limit=PAGE)
+        while page:
+            for job in page:
+                yield job
+            page = await self._reader.jobs(limit=PAGE, after=page[-1].id) if len(page) == PAGE else []
 
     async def _totals(self, job: Job) -> _Totals:
         if job.id in self._finished:
             return self._finished[job.id]
         totals = _Totals()
-        for one in await self._engine.rounds(job.id):
-            if one.phase.is_final:
-                totals.rounds["committed" if one.phase is Phase.COMMITTED else "abandoned"] += 1
-        for clients in (await self._engine.traffic(job.id)).values():
+        for each in await self._reader.rounds(job):
+            if each.phase.is_final:
+                totals.rounds["committed" if each.phase is Phase.COMMITTED else "abandoned"] += 1
+        for clients in (await self._reader.traffic(job.id)).values():
             for moved in clients.values():
                 totals.bytes.update(moved)
         if job.status.is_final:

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.doors.rest.metrics import Metrics
 from coordinator.state.errors import DomainError, InvalidJob
+from coordinator.state.limits import MAX_BODY_BYTES
 
-MAX_BODY_BYTES = 2**20
 _HEADERS: dict[int, dict[str, str]] = {
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from coordinator.state.job import Job, Status
-from coordinator.state.records import Agent
+from coordinator.state.job_state import Job, Preparing, Ready, Status
+from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import EvaluationResult, Participant, Phase, Round
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
@@ -165,7 +165,11 @@ def job_view(job: Job, rounds: Iterable[Round], live: Mapping[str, Mapping[str, 
 
 def dense_bytes(job: Job) -> int:
     """Bytes of all trained weights; 0 while the job is being prepared. Takes a walk through the whole plan."""
-    return TrainingPlan.from_dict(job.prepared.plan).dense_bytes() if job.prepared else 0
+    match job.stage:
+        case Ready(prepared=prepared):
+            return TrainingPlan.from_dict(prepared.plan).dense_bytes()
+        case Preparing():
+            return 0
 
 
 def round_view(round: Round, traffic: Traffic, dense_bytes: int) -> RoundView:
@@ -193,7 +197,7 @@ def round_view(round: Round, traffic: Traffic, dense_bytes: int) -> RoundView:
     )
 
 
-def agent_view(agent: Agent) -> AgentView:
+def agent_view(agent: AgentStatus) -> AgentView:
     return AgentView(
         name=agent.name,
         present=agent.present,
@@ -234,7 +238,7 @@ def _weighted_mean(results: list[EvaluationResult]) -> dict[str, float]:
 
 
 def _summary(job: Job) -> dict[str, Any]:
-    spec = job.parsed
+    spec, stage = job.parsed, job.stage
     return {
         "id": job.id,
         "name": spec.name,
@@ -242,7 +246,7 @@ def _summary(job: Job) -> dict[str, Any]:
         "reason": job.reason,
         "created": moment(job.created_at),
         "updated": moment(job.updated_at),
-        "model_version": job.model.version if job.model else None,
+        "model_version": stage.model.version if isinstance(stage, Ready) else None,
         "rounds_total": spec.rounds.count,
         "method": spec.method.kind,
     }

@@ -14,15 +14,17 @@ from redis.asyncio import Redis
 
 from coordinator.aggregator import blobs as aggregation
 from coordinator.aggregator import worker as aggregator
+from coordinator.aggregator.process import build
 from coordinator.aggregator.worker import Aggregator
-from coordinator.engine.commands import Engine
+from coordinator.engine.assembly import Engine, assemble
 from coordinator.settings import load
-from coordinator.state.job import Status
-from coordinator.state.round import Phase, Round
+from coordinator.state.job_state import Status
+from coordinator.state.round_state import Phase, Round
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_prepared, a_receipt, a_spec, a_version
+from tests.looking import round_of
 
 LONG_S = 20.0
 
@@ -64,7 +66,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
 
 @pytest.fixture
 async def engine(redis_url: str) -> AsyncIterator[Engine]:
-    engine = Engine(RedisStateStore(redis_url))
+    engine = assemble(RedisStateStore(redis_url))
     yield engine
     await engine.close()
 
@@ -74,7 +76,7 @@ class Process:
 
     def __init__(self, engine: Engine, tmp_path: Path) -> None:
         self.stop = asyncio.Event()
-        self.running = asyncio.create_task(Aggregator(engine, DirectoryBlobStore(tmp_path)).run(self.stop))
+        self.running = asyncio.create_task(Aggregator(engine.aggregator, DirectoryBlobStore(tmp_path)).run(self.stop))
 
     async def has_begun(self, work: Work) -> None:
         assert await asyncio.to_thread(work.begun.acquire, timeout=LONG_S)
@@ -92,32 +94,32 @@ class Process:
 async def until(engine: Engine, job_id: str, status: Status) -> str:
     """The job's reason once it has this status."""
     async with asyncio.timeout(LONG_S):
-        while (job := await engine.get(job_id)).status is not status:
-            await engine.wait_for_change(0.05)
+        while (job := await engine.reader.job(job_id)).status is not status:
+            await engine.reader.wait_for_change(0.05)
     return job.reason
 
 
 async def first_round(engine: Engine, job_id: str) -> Round:
     """The job's first round once it is closed."""
     async with asyncio.timeout(LONG_S):
-        while not (closed := await engine.round(job_id, 1)).phase.is_final:
-            await engine.wait_for_change(0.05)
+        while not (closed := await round_of(engine, job_id, 1)).phase.is_final:
+            await engine.reader.wait_for_change(0.05)
     return closed
 
 
 async def posted(engine: Engine) -> str:
-    return (await engine.create(a_spec()))[0].id
+    return (await engine.people.create(a_spec()))[0].id
 
 
 async def aggregating(engine: Engine) -> str:
     """A job whose first round has its reports."""
     for client in "ab":
-        await engine.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
+        await engine.agents.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
     job_id = await posted(engine)
-    await engine.prepared(job_id, a_prepared())
+    await engine.aggregator.prepared(job_id, a_prepared())
     for client in "ab":
-        await engine.report(job_id, 1, client, a_receipt(client))
-    assert (await engine.round(job_id, 1)).phase is Phase.AGGREGATION
+        await engine.agents.report(job_id, 1, client, a_receipt(client))
+    assert (await round_of(engine, job_id, 1)).phase is Phase.AGGREGATION
     return job_id
 
 
@@ -204,11 +206,11 @@ async def test_a_damaged_update_is_asked_for_again(engine: Engine, work: Work, t
     work.go.set()
     process = Process(engine, tmp_path)
     async with asyncio.timeout(LONG_S):
-        while await engine.next_task("a", wait_s=0.1) is None:
+        while await engine.agents.next_task("a", wait_s=0.1) is None:
             pass
-    assert (await engine.round(job_id, 1)).participants["b"].receipt == a_receipt("b")
+    assert (await round_of(engine, job_id, 1)).participants["b"].receipt == a_receipt("b")
     work.error = None
-    assert await engine.report(job_id, 1, "a", a_receipt("trained again")) == "accepted"
+    assert (await engine.agents.report(job_id, 1, "a", a_receipt("trained again"))).outcome == "accepted"
     assert (await first_round(engine, job_id)).phase is Phase.COMMITTED
     await process.end()
     assert work.done == ["round 1"] * 2
@@ -226,7 +228,7 @@ async def test_a_full_disk_is_waited_for(
     process = Process(engine, tmp_path)
     for _ in range(5):  # more often than it would be tried for any other reason
         await process.has_begun(work)
-    assert (await engine.get(job_id)).round.phase is Phase.AGGREGATION
+    assert (await engine.reader.job(job_id)).round.phase is Phase.AGGREGATION
     work.error = None
     assert (await first_round(engine, job_id)).phase is Phase.COMMITTED
     await process.end()
@@ -249,11 +251,11 @@ async def test_a_job_cancelled_meanwhile_wants_no_result(
     job_id, other = await posted(engine), await posted(engine)
     process = Process(engine, tmp_path)
     await process.has_begun(work)
-    await engine.cancel(job_id)
+    await engine.people.cancel(job_id)
     work.go.set()
     await until(engine, other, Status.RUNNING)
     await process.end()
-    assert (await engine.get(job_id)).status is Status.CANCELLED
+    assert (await engine.reader.job(job_id)).status is Status.CANCELLED
     assert await keys_of_attempts(redis_url) == []
 
 
@@ -272,26 +274,26 @@ async def test_it_wakes_for_its_own_work_only(engine: Engine, work: Work, tmp_pa
     monkeypatch.setattr(aggregator, "IDLE_S", LONG_S)
     work.go.set()
     looks = []
+    look = engine.reader.active_jobs
 
-    class Watched(Engine):
-        async def active_jobs(self) -> Any:
-            looks.append(1)
-            return await super().active_jobs()
+    async def active_jobs() -> Any:
+        looks.append(1)
+        return await look()
 
-    own = Watched(engine._store)
-    process = Process(own, tmp_path)
+    monkeypatch.setattr(engine.reader, "active_jobs", active_jobs)
+    process = Process(engine, tmp_path)
     await asyncio.sleep(0.2)  # it has looked, subscribed, looked again and sleeps
     for client in "ab":
-        await engine.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
+        await engine.agents.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
     job_id = await posted(engine)
     await until(engine, job_id, Status.RUNNING)
     await asyncio.sleep(0.1)
     before = len(looks)
-    assert await engine.next_task("a") is not None
-    assert await engine.report(job_id, 1, "a", a_receipt("a")) == "accepted"
+    assert await engine.agents.next_task("a") is not None
+    assert (await engine.agents.report(job_id, 1, "a", a_receipt("a"))).outcome == "accepted"
     await asyncio.sleep(0.1)
     assert len(looks) == before
-    assert await engine.report(job_id, 1, "b", a_receipt("b")) == "accepted"
+    assert (await engine.agents.report(job_id, 1, "b", a_receipt("b"))).outcome == "accepted"
     assert (await first_round(engine, job_id)).phase is Phase.COMMITTED
     await process.kill()
 
@@ -300,6 +302,6 @@ async def test_it_counts_silent_agents_as_present_as_long_as_the_coordinator_doe
     redis_url: str, tmp_path: Path
 ) -> None:
     settings = load(flags={"redis_url": redis_url, "blob_dir": tmp_path, "presence_s": 7})
-    built = aggregator.build(settings)
-    assert built.engine.presence_s == 7
-    await built.engine.close()
+    built = build(settings)
+    assert built.agents.presence_s == 7
+    await built.close()

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from coordinator.doors.doorkeeper import Access
 from coordinator.doors.opening import doors
-from coordinator.settings import CoordinatorSettings, SettingsError, load
+from coordinator.settings import CoordinatorSettings, load
+from fedgalore.process.settings import SettingsError
 from fedgalore.process.tls import is_loopback
 from fedgalore_cli.main import app
 

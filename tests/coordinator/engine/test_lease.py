@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from coordinator import driver
-from coordinator.engine.commands import Engine
+from coordinator.engine.assembly import Engine, assemble
 from coordinator.engine.lease import Lease
 from coordinator.state import job as jobs
 from coordinator.state.errors import LeaseLost
-from coordinator.state.job import Status
+from coordinator.state.job_state import Status
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_prepared, a_receipt, a_spec, a_version
@@ -82,75 +82,74 @@ async def test_a_dead_holder_costs_at_most_the_lease(store: RedisStateStore) -> 
 async def running(engine: Engine) -> str:
     """A job whose first round waits for its last report."""
     for client in "ab":
-        await engine.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
-    job_id = (await engine.create(a_spec()))[0].id
-    await engine.prepared(job_id, a_prepared())
-    await engine.tick(job_id)
+        await engine.agents.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
+    job_id = (await engine.people.create(a_spec()))[0].id
+    await engine.aggregator.prepared(job_id, a_prepared())
+    await engine.driver.tick(job_id)
     return job_id
 
 
 @pytest.mark.slow
 async def test_who_lost_the_lease_writes_nothing(store: RedisStateStore) -> None:
     paused = Lease(store, "driver", LEASE_S)
-    asleep, awake = Engine(store, lease=paused), Engine(store, lease=Lease(store, "driver", LEASE_S))
+    taking_over = Lease(store, "driver", LEASE_S)
+    asleep, awake = assemble(store, lease=paused), assemble(store, lease=taking_over)
     async with kept(paused, in_order=False):
         await held_after(paused)
         job_id = await running(asleep)
         for client in "ab":
-            await asleep.report(job_id, 1, client, a_receipt(client))
+            await asleep.agents.report(job_id, 1, client, a_receipt(client))
     paused._ends = time.monotonic() + 1000  # it does not know: its process was stopped, and so was its clock
-    assert awake.lease is not None
-    async with kept(awake.lease):
-        await held_after(awake.lease)
+    async with kept(taking_over):
+        await held_after(taking_over)
         before = await store.load(job_id)
         for write in (
-            lambda: asleep.aggregated(job_id, 1, a_version(1), {}, {}),
-            lambda: asleep.aggregation_failed(job_id, 1, "too little memory"),
-            lambda: asleep.preparation_failed(job_id, "no such model"),
-            lambda: asleep.update_lost(job_id, 1, "a", a_receipt("a").blob, "damaged"),
+            lambda: asleep.aggregator.aggregated(job_id, 1, a_version(1), {}, {}),
+            lambda: asleep.aggregator.aggregation_failed(job_id, 1, "too little memory"),
+            lambda: asleep.aggregator.preparation_failed(job_id, "no such model"),
+            lambda: asleep.aggregator.update_lost(job_id, 1, "a", a_receipt("a").blob, "damaged"),
         ):
             paused._ends = time.monotonic() + 1000
             with pytest.raises((LeaseLost, jobs.IllegalTransition)):
                 await write()
             assert await store.load(job_id) == before
-        await awake.aggregated(job_id, 1, a_version(1), {}, {})
-    after = await asleep.get(job_id)  # reading needs no lease
+        await awake.aggregator.aggregated(job_id, 1, a_version(1), {}, {})
+    after = await asleep.reader.job(job_id)  # reading needs no lease
     assert after.model == a_version(1)
 
 
 async def test_clients_and_people_are_heard_by_every_replica(store: RedisStateStore) -> None:
-    leading, other = (Engine(store, lease=Lease(store, "driver", LEASE_S)) for _ in range(2))
-    assert leading.lease is not None
-    async with kept(leading.lease):
-        await held_after(leading.lease)
+    lease = Lease(store, "driver", LEASE_S)
+    leading, other = assemble(store, lease=lease), assemble(store, lease=Lease(store, "driver", LEASE_S))
+    async with kept(lease):
+        await held_after(lease)
         job_id = await running(leading)
-        assert await other.report(job_id, 1, "a", a_receipt("a")) == "accepted"
-        assert (await other.pause(job_id)).status is Status.PAUSED
-        assert (await other.resume(job_id)).status is Status.RUNNING
+        assert (await other.agents.report(job_id, 1, "a", a_receipt("a"))).outcome == "accepted"
+        assert (await other.people.pause(job_id)).status is Status.PAUSED
+        assert (await other.people.resume(job_id)).status is Status.RUNNING
         with pytest.raises(LeaseLost):
-            await other.tick(job_id)
+            await other.driver.tick(job_id)
 
 
 async def test_the_driver_waits_for_the_lease(store: RedisStateStore) -> None:
-    engine = Engine(store, lease=Lease(store, "driver", LEASE_S))
-    assert engine.lease is not None
-    other = Engine(store, lease=engine.lease)
+    lease = Lease(store, "driver", LEASE_S)
+    engine, other = assemble(store, lease=lease), assemble(store, lease=lease)
     async with kept(Lease(store, "driver", LEASE_S)) as leading:
         await held_after(leading)
-        job_id = (await engine.create(a_spec()))[0].id
-        ticking = asyncio.create_task(driver.tick(other))
-        await Engine(store).prepared(job_id, a_prepared())  # which ticks once, for want of a lease
-        await engine.cancel(job_id)
-        again = (await engine.create(a_spec()))[0].id
+        job_id = (await engine.people.create(a_spec()))[0].id
+        ticking = asyncio.create_task(driver.tick(other.driver))
+        await assemble(store).aggregator.prepared(job_id, a_prepared())  # which ticks once, for want of a lease
+        await engine.people.cancel(job_id)
+        again = (await engine.people.create(a_spec()))[0].id
         stored = await store.load(again)
         assert stored is not None
     try:
-        async with kept(engine.lease):
-            await held_after(engine.lease)
-            await engine.prepared(again, a_prepared())
+        async with kept(lease):
+            await held_after(lease)
+            await engine.aggregator.prepared(again, a_prepared())
             async with asyncio.timeout(LONG_S):
-                while (await engine.get(again)).round is None:
-                    await engine.wait_for_change(0.05)
+                while (await engine.reader.job(again)).round is None:
+                    await engine.reader.wait_for_change(0.05)
     finally:
         ticking.cancel()
         with suppress(asyncio.CancelledError):

@@ -25,7 +25,8 @@ from coordinator.models.archive import ArchiveError
 from coordinator.models.model_archive import ModelArchive
 from coordinator.models.peft_adapter import AUTO_CLASSES
 from coordinator.state.errors import NoAdapter, NotReady
-from coordinator.state.job import Job, ModelVersion, Prepared, Status
+from coordinator.state.job_state import Job, Prepared, Status
+from coordinator.state.round_state import ModelVersion
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import GRACE_S
 from coordinator.store.directory_blob_store import DirectoryBlobStore
@@ -328,27 +329,29 @@ async def test_rest_serves_what_peft_loads_also_when_the_job_is_over_and_swept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rounds = {"count": KEEP_VERSIONS}
-    job, _ = await stack.engine.create(a_spec(model={"source": str(tiny_bert), "num_labels": 3}, rounds=rounds), None)
+    job, _ = await stack.engine.people.create(
+        a_spec(model={"source": str(tiny_bert), "num_labels": 3}, rounds=rounds), None
+    )
     path = f"{JOBS}/{job.id}/adapter"
     is_problem(await stack.http.get(path), 409, "not_ready")
     house = await asyncio.to_thread(House, tmp_path / "house", tiny_bert, blobs=tmp_path / "blobs", rounds=rounds)
     assert house.job.prepared is not None
     for name in ("a", "b"):
-        await stack.engine.register(name, PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
-    await stack.engine.prepared(job.id, house.job.prepared)
+        await stack.engine.agents.register(name, PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
+    await stack.engine.aggregator.prepared(job.id, house.job.prepared)
     for version in range(1, KEEP_VERSIONS + 1):
         number = await stack.next_tasks("train")
         await stack.evaluated(job, number, version - 1)
         for name in ("a", "b"):
-            await stack.engine.report(job.id, number, name, a_receipt(name))
-        await stack.engine.aggregated(job.id, number, house.trained(version), {}, {})
+            await stack.engine.agents.report(job.id, number, name, a_receipt(name))
+        await stack.engine.aggregator.aggregated(job.id, number, house.trained(version), {}, {})
 
     during = await stack.http.get(path, params={"rank": 3, "version": 2})
     assert during.headers["content-type"] == "application/x-tar"
     assert int(during.headers["content-length"]) == len(during.content)
     assert 'filename="tiny-v2-rank3.tar"' in during.headers["content-disposition"]
     await stack.evaluated(job, await stack.next_tasks("evaluate"), KEEP_VERSIONS)
-    assert (await stack.engine.get(job.id)).status is Status.COMPLETED
+    assert (await stack.engine.reader.job(job.id)).status is Status.COMPLETED
 
     store = RedisStateStore(redis_url)
     try:

@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from coordinator.models.model_archive import ArchiveError, ModelArchive
+from coordinator.models.archive import ArchiveError
+from coordinator.models.model_archive import ModelArchive
 from coordinator.state.errors import NotReady
-from coordinator.state.job import Job, ModelVersion, Prepared, Status
+from coordinator.state.job_state import Job, Prepared, Status
+from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import GRACE_S
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.spec.plan import Dense, Target, TrainingPlan

@@ -6,8 +6,7 @@ from typing import Any
 
 from coordinator.state import job as jobs
 from coordinator.state.changes import changes
-from coordinator.state.job_state import Job, Pause, PreparedModel
-from coordinator.state.job_state import RoundEvent as InRound
+from coordinator.state.job_state import InRound, Job, Pause, PreparedModel
 from coordinator.state.round_state import (
     Abandon,
     Aggregated,

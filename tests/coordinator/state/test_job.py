@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,40 +15,52 @@ from hypothesis import strategies as st
 
 from coordinator.doors.grpc import messages
 from coordinator.state import job as jobs
-from coordinator.state import round as rounds
 from coordinator.state.changes import changes
-from coordinator.state.errors import DomainError, IllegalTransition, RoundClosed
-from coordinator.state.job import (
+from coordinator.state.errors import DomainError, IllegalTransition, NotReady, RoundClosed
+from coordinator.state.job_state import (
     AggregationFailed,
     Cancel,
+    InRound,
     Job,
+    JobEvent,
     Pause,
     PreparationFailed,
     PreparedModel,
+    Preparing,
+    Ready,
     Resume,
-    RoundEvent,
     Status,
+)
+from coordinator.state.records import RoundTask
+from coordinator.state.round_state import (
+    Abandon,
+    Aggregated,
+    Candidates,
+    Evaluated,
+    Phase,
+    Reported,
+    RoundEvent,
+    TaskTaken,
     Tick,
 )
-from coordinator.state.records import Assignment
-from coordinator.state.round import Abandon, Aggregated, Candidates, Evaluated, Phase, Reported, TaskTaken
+from fedgalore.process.transitions import UndeclaredTransition, to
 from tests.builders import a_job, a_prepared, a_receipt, a_result, a_version
 
 PAIR = ("a", "b")
 
 
-def play(job: Job, *events: jobs.Event, now: float = 0.0) -> Job:
+def play(job: Job, *events: JobEvent, now: float = 0.0) -> Job:
     for event in events:
         job = jobs.advance(job, event, now).job
     return job
 
 
-def of_round(job: Job, event: rounds.Event) -> RoundEvent:
+def of_round(job: Job, event: RoundEvent) -> InRound:
     assert job.round is not None
-    return RoundEvent(job.round.number, event)
+    return InRound(job.round.number, event)
 
 
-def tell(job: Job, *events: rounds.Event, now: float = 0.0) -> Job:
+def tell(job: Job, *events: RoundEvent, now: float = 0.0) -> Job:
     for event in events:
         job = play(job, of_round(job, event), now=now)
     return job
@@ -76,17 +90,17 @@ IN: dict[Status, Job] = {
     Status.FAILED: play(a_job(), PreparationFailed("no such folder")),
     Status.CANCELLED: play(a_job(), Cancel()),
 }
-EVENTS: dict[str, jobs.Event] = {
+EVENTS: dict[str, JobEvent] = {
     "PreparedModel": PreparedModel(a_prepared()),
     "PreparationFailed": PreparationFailed("no such folder"),
     "Pause": Pause(),
     "Resume": Resume(),
     "Cancel": Cancel(),
-    "RoundEvent": RoundEvent(1, rounds.Tick()),
+    "InRound": InRound(1, Tick()),
     "AggregationFailed": AggregationFailed(1, "cut short"),
     "Tick": Tick(),
 }
-OVER = {"RoundEvent": RoundClosed, "AggregationFailed": RoundClosed}
+OVER = {"InRound": RoundClosed, "AggregationFailed": RoundClosed}
 OUTCOMES: dict[Status, dict[str, Any]] = {
     Status.PENDING: {
         **OVER,
@@ -99,7 +113,7 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
         "Pause": Status.PAUSED,
         "Resume": Status.RUNNING,
         "Cancel": Status.CANCELLED,
-        "RoundEvent": Status.RUNNING,
+        "InRound": Status.RUNNING,
         "AggregationFailed": Status.RUNNING,
         "Tick": Status.RUNNING,
     },
@@ -107,7 +121,7 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
         "Resume": Status.RUNNING,
         "Pause": Status.PAUSED,
         "Cancel": Status.CANCELLED,
-        "RoundEvent": Status.PAUSED,
+        "InRound": Status.PAUSED,
         "AggregationFailed": Status.PAUSED,
         "Tick": Status.PAUSED,
     },
@@ -132,14 +146,50 @@ def test_every_pair_of_status_and_event(status: Status, name: str) -> None:
 
 def test_the_table_holds_nothing_that_the_test_does_not_know() -> None:
     known = {(status, name) for status, row in OUTCOMES.items() for name in row}
-    assert {(status, event.__name__) for status, event in jobs._TABLE} == known
+    assert {(status, event.__name__) for status, event in jobs.TRANSITIONS} == known
+
+
+def test_an_outcome_that_its_row_does_not_name_is_a_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = jobs.TRANSITIONS[Status.RUNNING, Pause]
+    monkeypatch.setitem(jobs.TRANSITIONS, (Status.RUNNING, Pause), to(row.handler, Status.FAILED))
+    with pytest.raises(UndeclaredTransition, match="Pause led from RUNNING to PAUSED, but its row leads to FAILED"):
+        play(IN[Status.RUNNING], Pause())
+
+
+def test_every_status_that_a_row_names_is_reached() -> None:
+    """From where jobs come to a turn, by random events; `advance` itself sees to it that no other status is."""
+    starts = [a_job(), committed(running(rounds={"count": 1})), abandoned(abandoned(running()))]
+    draw, reached = Random(0), set()
+    for start in starts * 200:
+        job, now = start, 0.0
+        for _ in range(20):
+            now += draw.choice([0, 0, 0, 5, 100])
+            event = any_of(draw, max(1, job.rounds_opened), job.model.version if job.model else 0)
+            with suppress(DomainError):
+                after = jobs.advance(job, event, now).job
+                reached.add((job.status, type(event), after.status))
+                job = after
+    assert reached == {(*key, status) for key, row in jobs.TRANSITIONS.items() for status in row.leads_to}
+
+
+def any_of(draw: Random, number: int, version: int) -> JobEvent:
+    in_round: list[RoundEvent] = [
+        Candidates(PAIR),
+        *(Reported(name, a_receipt(name)) for name in PAIR),
+        *(Evaluated(name, a_result(version)) for name in PAIR),
+        Aggregated(a_version(version + 1), {}, {}),
+        Abandon("broke"),
+    ]
+    events = [InRound(number, each) for each in in_round]
+    events += [PreparedModel(a_prepared()), Tick(), Tick(), AggregationFailed(number, "cut short"), Pause(), Resume()]
+    return draw.choice(events) if draw.random() < 0.98 else draw.choice([Cancel(), PreparationFailed("no such folder")])
 
 
 @pytest.mark.parametrize(
     ("event", "status"),
     [(Pause(), Status.PAUSED), (Resume(), Status.RUNNING), (Cancel(), Status.CANCELLED)],
 )
-def test_asking_twice_is_asking_once(event: jobs.Event, status: Status) -> None:
+def test_asking_twice_is_asking_once(event: JobEvent, status: Status) -> None:
     """A person who saw no answer asks again, and so does the client library."""
     assert play(IN[status], event) is IN[status]
 
@@ -188,7 +238,7 @@ def test_contributions_tell_the_last_version_that_a_clients_update_is_in() -> No
     assert job.contributions == {"a": 2, "b": 1, "c": 2}
     job = play(job, Tick())
     assert job.round is not None
-    told = {name: messages.task(Assignment(job, job.round, 9.0), name).last_contribution for name in "abcd"}
+    told = {name: messages.task(RoundTask(job, job.round, 9.0), name).last_contribution for name in "abcd"}
     assert told == {"a": 2, "b": 1, "c": 2, "d": 0}
 
 
@@ -263,7 +313,7 @@ def test_an_event_for_another_round_is_late() -> None:
     job = committed(running())
     for number in (1, 2, 9):
         with pytest.raises(RoundClosed, match=f"round {number} of job job-1"):
-            play(job, RoundEvent(number, TaskTaken("a")))
+            play(job, InRound(number, TaskTaken("a")))
 
 
 def test_reasons_are_told_as_of_now() -> None:
@@ -280,6 +330,31 @@ def test_a_job_survives_json() -> None:
     assert Job.from_json(job.to_json()) == job
 
 
+def test_a_jobs_document_keeps_its_shape() -> None:
+    """Jobs that the version before has stored are read."""
+    job = tell(play(committed(running()), Tick()), Candidates(PAIR), Reported("a", a_receipt()))
+    document = json.loads(job.to_json())
+    assert set(document) == {
+        *("id", "spec", "status", "reason", "created_at", "updated_at", "prepared", "model", "round"),
+        *("rounds_opened", "abandoned_in_a_row", "contributions", "idempotency_key", "secret"),
+    }
+    assert set(document["prepared"]) == {"plan", "base_model", "export", "model"}
+    assert set(document["model"]) == {"version", "weights", "aggregate", "state", "residue"}
+    assert set(document["round"]) == {
+        *("number", "kind", "model_version", "phase", "reason", "opened_at", "evaluate", "deadline_at", "phase_at"),
+        *("participants", "result", "timings", "statistics"),
+    }
+
+
+def test_a_job_is_ready_once_it_has_a_model() -> None:
+    pending = a_job()
+    assert pending.stage == Preparing()
+    with pytest.raises(NotReady, match="job job-1 is PENDING: it has no model yet; ask again once it runs"):
+        pending.ready()
+    job = committed(running())
+    assert job.stage == job.ready() == Ready(a_prepared(), a_version(1))
+
+
 def test_a_job_whose_spec_is_of_another_version_can_not_be_read() -> None:
     document = json.loads(running().to_json())
     document["spec"]["rounds"]["unheard_of"] = 1
@@ -290,10 +365,10 @@ def test_a_job_whose_spec_is_of_another_version_can_not_be_read() -> None:
 def test_the_stream_tells_each_thing_once_and_in_order() -> None:
     job, told = a_job(), []
     told += changes(None, job, None, job.reason)
-    script: list[jobs.Event] = [PreparedModel(a_prepared()), Tick(), RoundEvent(1, Candidates(PAIR))]
-    script += [RoundEvent(1, TaskTaken("a")), RoundEvent(1, TaskTaken("a"))]
-    script += [RoundEvent(1, Evaluated("a", a_result())), RoundEvent(1, Reported("a", a_receipt()))]
-    script += [RoundEvent(1, Reported("b", a_receipt())), RoundEvent(1, Aggregated(a_version(1), {"qr": 0.1}, {}))]
+    script: list[JobEvent] = [PreparedModel(a_prepared()), Tick(), InRound(1, Candidates(PAIR))]
+    script += [InRound(1, TaskTaken("a")), InRound(1, TaskTaken("a"))]
+    script += [InRound(1, Evaluated("a", a_result())), InRound(1, Reported("a", a_receipt()))]
+    script += [InRound(1, Reported("b", a_receipt())), InRound(1, Aggregated(a_version(1), {"qr": 0.1}, {}))]
     for event in script:
         step = jobs.advance(job, event, 1.0)
         told += changes(job, step.job, step.closed, step.reason)
@@ -330,8 +405,8 @@ round_event = st.one_of(
 # Mostly what moves a job on, so that sequences reach its end.
 any_event = st.one_of(
     st.just(Tick()),
-    st.builds(RoundEvent, numbers, round_event),
-    st.builds(RoundEvent, numbers, round_event),
+    st.builds(InRound, numbers, round_event),
+    st.builds(InRound, numbers, round_event),
     st.sampled_from(
         [PreparedModel(a_prepared()), Pause(), Resume(), Cancel(), AggregationFailed(1, "x"), PreparationFailed("x")]
     ),
@@ -340,7 +415,7 @@ any_event = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(steps=st.lists(st.tuples(any_event, st.floats(0, 20)), max_size=50))
-def test_no_sequence_of_events_breaks_a_job(steps: list[tuple[jobs.Event, float]]) -> None:
+def test_no_sequence_of_events_breaks_a_job(steps: list[tuple[JobEvent, float]]) -> None:
     job, now, closed = running(), 0.0, []
     for event, pause in steps:
         now += pause

@@ -8,8 +8,7 @@ import pytest
 
 from coordinator.state import job as jobs
 from coordinator.state.errors import IllegalTransition
-from coordinator.state.job_state import Cancel, Job, Pause, PreparationFailed, PreparedModel, Resume, Status
-from coordinator.state.job_state import RoundEvent as InRound
+from coordinator.state.job_state import Cancel, InRound, Job, Pause, PreparationFailed, PreparedModel, Resume, Status
 from coordinator.state.round_state import Abandon, Aggregated, Candidates, Effect, Evaluated, Phase, Reported, Tick
 from tests.builders import a_job, a_prepared, a_receipt, a_result, a_spec, a_version
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 
 from coordinator.state import round as rounds
 from coordinator.state.errors import DomainError, IllegalTransition, NotParticipant, RoundClosed
-from coordinator.state.round import (
+from coordinator.state.round_settling import explain
+from coordinator.state.round_state import (
     Abandon,
     Aggregated,
     Candidates,
@@ -23,10 +26,12 @@ from coordinator.state.round import (
     Phase,
     Reported,
     Round,
+    RoundEvent,
     TaskTaken,
     Tick,
     UpdateLost,
 )
+from fedgalore.process.transitions import UndeclaredTransition, to
 from fedgalore.selection import choose_cohort
 from tests.builders import a_policy, a_receipt, a_result, a_version
 
@@ -38,13 +43,13 @@ def opened(kind: Any = "train", now: float = 0.0) -> Round:
     return rounds.open_round(1, kind, 0, True, now, POLICY)
 
 
-def play(state: Round, *events: rounds.Event, now: float = 0.0) -> Round:
+def play(state: Round, *events: RoundEvent, now: float = 0.0) -> Round:
     for event in events:
         state = rounds.advance(state, event, now, POLICY).round
     return state
 
 
-def reports(*clients: str) -> list[rounds.Event]:
+def reports(*clients: str) -> list[RoundEvent]:
     return [Reported(client, a_receipt(client)) for client in clients]
 
 
@@ -63,7 +68,7 @@ def in_phase(phase: Phase, kind: Any = "train") -> Round:
     }[phase]
 
 
-EVENTS: dict[str, rounds.Event] = {
+EVENTS: dict[str, RoundEvent] = {
     "Candidates": Candidates(NAMES),
     "TaskTaken": TaskTaken("d"),
     "Reported": Reported("d", a_receipt("d")),
@@ -127,7 +132,48 @@ def test_every_pair_of_phase_and_event(phase: Phase, name: str) -> None:
 
 def test_the_table_holds_nothing_that_the_test_does_not_know() -> None:
     known = {(phase, name) for phase, row in OUTCOMES.items() for name in row}
-    assert {(phase, event.__name__) for phase, event in rounds._TABLE} == known
+    assert {(phase, event.__name__) for phase, event in rounds.TRANSITIONS} == known
+
+
+def test_an_outcome_that_its_row_does_not_name_is_a_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    astray = to(lambda before, *_: replace(before, phase=Phase.COMMITTED), Phase.SELECTION)
+    monkeypatch.setitem(rounds.TRANSITIONS, (Phase.SELECTION, Tick), astray)
+    with pytest.raises(UndeclaredTransition, match="Tick led from SELECTION to COMMITTED, but its row leads to SELEC"):
+        rounds.advance(opened(), Tick(), 1.0, POLICY)
+
+
+def test_every_phase_that_a_row_names_is_reached() -> None:
+    """By random rounds of two or three clients; `advance` itself sees to it that no other phase is."""
+    draw, reached = Random(0), set()
+    for _ in range(3000):
+        kind: Any = draw.choice(["train", "evaluate"])
+        least = draw.choice([1, 2]) if kind == "train" else 1
+        sizes = {"goal": draw.choice([2, 3]), "cohort_size": draw.choice([2, 3])}
+        policy = a_policy(min_clients=least, deadline_s=20.0, **sizes)
+        state, now = rounds.open_round(1, kind, 0, True, 0.0, policy), 0.0
+        for _ in range(25):
+            now += draw.choice([0, 0, 0, 0, 0, 3, 25])
+            event = any_of(draw)
+            with suppress(DomainError):
+                after = rounds.advance(state, event, now, policy).round
+                reached.add((state.phase, type(event), after.phase))
+                state = after
+    assert reached == {(*key, phase) for key, row in rounds.TRANSITIONS.items() for phase in row.leads_to}
+
+
+def any_of(draw: Random) -> RoundEvent:
+    client, text = draw.choice("abc"), draw.choice("xy")
+    events: list[RoundEvent] = [
+        Candidates(tuple(draw.sample("abc", draw.randint(0, 3)))),
+        TaskTaken(client),
+        Reported(client, a_receipt(text)),
+        Evaluated(client, a_result()),
+        ClientFailed(client, "no memory"),
+        UpdateLost(client, a_receipt(text).blob, "damaged"),
+        Tick(),
+        Aggregated(a_version(1), {}, {}),
+    ]
+    return draw.choice(events) if draw.random() < 0.98 else Abandon("enough")
 
 
 def test_selection_waits_for_the_cohort_then_for_the_minimum() -> None:
@@ -168,15 +214,15 @@ def test_the_goal_closes_the_round_and_the_rest_is_late() -> None:
 def test_a_smaller_cohort_lowers_the_goal() -> None:
     state = rounds.advance(opened(), Candidates(("a", "b")), 5.0, POLICY).round
     state = play(state, *reports("a"))
-    assert rounds.explain(state, 5.0, POLICY) == "waiting: 1 of 2 reports, 60 s left"
+    assert explain(state, 5.0, POLICY) == "waiting: 1 of 2 reports, 60 s left"
     assert play(state, *reports("b")).phase is Phase.AGGREGATION
 
 
 def test_reasons_are_for_people() -> None:
     state = play(in_phase(Phase.REPORTING), *reports("a", "b"), ClientFailed("d", "no memory"))
-    assert rounds.explain(state, 19.0, POLICY) == "waiting: 2 of 3 reports, 1 failed, 41 s left"
-    assert rounds.explain(in_phase(Phase.CONFIGURATION), 1.0, POLICY) == "waiting: 0 of 4 tasks taken, 59 s left"
-    assert rounds.explain(in_phase(Phase.COMMITTED), 1.0, POLICY) == "version 1 from 3 updates"
+    assert explain(state, 19.0, POLICY) == "waiting: 2 of 3 reports, 1 failed, 41 s left"
+    assert explain(in_phase(Phase.CONFIGURATION), 1.0, POLICY) == "waiting: 0 of 4 tasks taken, 59 s left"
+    assert explain(in_phase(Phase.COMMITTED), 1.0, POLICY) == "version 1 from 3 updates"
 
 
 @pytest.mark.parametrize(("clients", "phase"), [("", Phase.ABANDONED), ("a", Phase.ABANDONED), ("ab", "AGGREGATION")])
@@ -305,7 +351,7 @@ ORDER = list(Phase)
     kind=st.sampled_from(["train", "evaluate"]),
     steps=st.lists(st.tuples(any_event, st.floats(0, 30)), max_size=40),
 )
-def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[rounds.Event, float]]) -> None:
+def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[RoundEvent, float]]) -> None:
     policy = POLICY if kind == "train" else a_policy(min_clients=1)
     state, now = rounds.open_round(1, kind, 0, True, 0.0, policy), 0.0
     for event, pause in steps:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from coordinator.engine.commands import Engine
-from coordinator.state.job import Job, Prepared, Status
-from coordinator.state.round import EvaluationResult, ModelVersion, Round, UpdateReceipt
+from coordinator.engine.assembly import assemble
+from coordinator.state.job_state import Job, Prepared, Status
+from coordinator.state.round_state import EvaluationResult, ModelVersion, Round, UpdateReceipt
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S
 from coordinator.store.directory_blob_store import DirectoryBlobStore
@@ -52,7 +52,7 @@ class House:
 
     def __init__(self, url: str, root: Path) -> None:
         self.store = CountingStore(url)
-        self.engine = Engine(self.store)
+        self.engine = assemble(self.store)
         self.blobs = DirectoryBlobStore(root)
         self.collector = self.another_collector()
         self.updates: list[BlobRef] = []
@@ -71,28 +71,28 @@ class House:
         return self.blobs.put_bytes(text.encode())
 
     async def start(self, rounds: int) -> str:
-        job, _ = await self.engine.create(a_spec(rounds={"count": rounds, "min_clients": 1}))
+        job, _ = await self.engine.people.create(a_spec(rounds={"count": rounds, "min_clients": 1}))
         prepared = Prepared(a_plan().to_dict(), (("a", self.base),), (("a", self.export),), self.first)
-        await self.engine.prepared(job.id, prepared)
-        await self.engine.register("north", PROTOCOL_VERSION, "0", {"reviews": 10})
+        await self.engine.aggregator.prepared(job.id, prepared)
+        await self.engine.agents.register("north", PROTOCOL_VERSION, "0", {"reviews": 10})
         return job.id
 
     async def report(self, job_id: str, number: int) -> None:
-        await self.engine.tick(job_id)
+        await self.engine.driver.tick(job_id)
         self.updates.append(self.put(f"update {number}"))
-        await self.engine.report(job_id, number, "north", UpdateReceipt(self.updates[-1], 10, {}, 0.0))
+        await self.engine.agents.report(job_id, number, "north", UpdateReceipt(self.updates[-1], 10, {}, 0.0))
 
     async def train(self, job_id: str, number: int) -> None:
         await self.report(job_id, number)
         parts = [self.put(f"{part} {number}") for part in ("weights", "aggregate", "state")]
         self.versions.append(ModelVersion(number, *parts))
-        await self.engine.aggregated(job_id, number, self.versions[-1], {}, {})
+        await self.engine.aggregator.aggregated(job_id, number, self.versions[-1], {}, {})
 
     async def finish(self, job_id: str, number: int) -> None:
         """The evaluation at the end."""
-        await self.engine.tick(job_id)
-        await self.engine.evaluated(job_id, number, "north", EvaluationResult(number - 1, 10, {"loss": 1.0}))
-        assert (await self.engine.get(job_id)).status is Status.COMPLETED
+        await self.engine.driver.tick(job_id)
+        await self.engine.agents.evaluated(job_id, number, "north", EvaluationResult(number - 1, 10, {"loss": 1.0}))
+        assert (await self.engine.reader.job(job_id)).status is Status.COMPLETED
 
     def held(self, *blobs: BlobRef | None) -> list[bool]:
         return [blob is not None and self.blobs.exists(blob.sha256) for blob in blobs]

@@ -13,13 +13,13 @@ from redis.asyncio import Redis
 
 from coordinator.state import job as jobs
 from coordinator.state.errors import JobUnreadable, StateUnavailable
-from coordinator.state.job import Job, PreparedModel, RoundEvent, Status, Tick
+from coordinator.state.job_state import AggregationFailed, Cancel, InRound, Job, JobEvent, PreparedModel, Resume, Status
 from coordinator.state.records import AgentRecord
-from coordinator.state.round import Candidates, Effect, Phase, Reported
+from coordinator.state.round_state import Candidates, Effect, Phase, Reported, Tick
+from coordinator.store.change import Change, VersionedJob
 from coordinator.store.redis_state_store import RedisStateStore
-from coordinator.store.state_store import Change, Stored
-from fedgalore.process.redis_server import RedisServer
-from tests.builders import a_job, a_prepared, a_receipt, free_port
+from fedgalore.process.redis_server import RedisServer, free_port
+from tests.builders import a_job, a_prepared, a_receipt
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def job(name: str, at: float = 0.0, key: str | None = None) -> Job:
     return replace(a_job(at), id=name, idempotency_key=key)
 
 
-async def step(store: RedisStateStore, job_id: str, event: jobs.Event) -> Change:
+async def step(store: RedisStateStore, job_id: str, event: JobEvent) -> Change:
     """One step as the engine makes it."""
     stored = await store.load(job_id)
     assert stored is not None
@@ -45,16 +45,16 @@ async def step(store: RedisStateStore, job_id: str, event: jobs.Event) -> Change
 
 async def in_configuration(store: RedisStateStore, name: str = "one") -> None:
     await store.create(job(name), [])
-    for event in (PreparedModel(a_prepared()), Tick(), RoundEvent(1, Candidates(("a", "b")))):
+    for event in (PreparedModel(a_prepared()), Tick(), InRound(1, Candidates(("a", "b")))):
         await step(store, name, event)
 
 
 async def test_a_job_is_kept_with_its_version(store: RedisStateStore) -> None:
     assert await store.load("one") is None
     assert await store.create(job("one"), [("created", {"by": "test"})]) == ("created", "one")
-    assert await store.load("one") == Stored(job("one"), 1)
+    assert await store.load("one") == VersionedJob(job("one"), 1)
     change = await step(store, "one", PreparedModel(a_prepared()))
-    assert await store.load("one") == Stored(change.after, 2)
+    assert await store.load("one") == VersionedJob(change.after, 2)
     assert [row[1:] for row in await store.events("one", "0", 10)] == [
         ("created", {"by": "test"}),
         ("told", {"event": "PreparedModel"}),
@@ -66,8 +66,8 @@ async def test_a_stale_save_writes_nothing_at_all(store: RedisStateStore) -> Non
     await store.register(AgentRecord("a", {}, "1", 0.0, 1), 0.0)
     stored = await store.load("one")
     assert stored is not None
-    done = jobs.advance(stored.job, jobs.Cancel(), 1.0)
-    late = Change(Stored(stored.job, stored.version - 1), done.job, [("told", {})], done.effects, done.closed)
+    done = jobs.advance(stored.job, Cancel(), 1.0)
+    late = Change(VersionedJob(stored.job, stored.version - 1), done.job, [("told", {})], done.effects, done.closed)
     told = await store.events("one", "0", 10)
     assert await store.save(late) == "stale"
     assert await store.load("one") == stored
@@ -83,10 +83,10 @@ async def test_closing_a_round_archives_it_and_takes_the_tasks_back(store: Redis
         await store.register(AgentRecord(name, {"reviews": 3}, "1", 0.0, 1), 0.0)
         assert await store.touch(name, 1.0, 1) == ["one"]
     await store.set_progress("one", "a", {"step": 3})
-    await step(store, "one", RoundEvent(1, Reported("a", a_receipt())))
+    await step(store, "one", InRound(1, Reported("a", a_receipt())))
     assert await store.touch("a", 1.0, 1) == []
     assert await store.touch("b", 1.0, 1) == ["one"]
-    change = await step(store, "one", jobs.Cancel())
+    change = await step(store, "one", Cancel())
     assert change.closed is not None
     assert change.closed.phase is Phase.ABANDONED
     assert await store.closed_rounds("one") == [change.closed]
@@ -104,7 +104,7 @@ async def test_the_number_of_the_round_in_flight_is_known_without_the_job(store:
         for event in (*[PreparedModel(a_prepared())][number - 1 :], Tick()):
             await step(store, "one", event)
         assert await store.round_in_flight("one") == number
-        await step(store, "one", jobs.AggregationFailed(number, "x"))
+        await step(store, "one", AggregationFailed(number, "x"))
         assert await store.round_in_flight("one") is None
 
 
@@ -113,9 +113,9 @@ async def test_attempts_are_counted_until_they_are_done_or_their_round_is_closed
     assert [await store.begin_attempt("one", piece) for piece in ("round 1", "prepare", "round 1")] == [1, 1, 2]
     await store.forget_attempts("one", "prepare")
     assert [await store.begin_attempt("one", piece) for piece in ("round 1", "prepare")] == [3, 1]
-    await step(store, "one", jobs.AggregationFailed(1, "x"))
+    await step(store, "one", AggregationFailed(1, "x"))
     assert await store.begin_attempt("one", "round 1") == 1
-    await step(store, "one", jobs.Cancel())
+    await step(store, "one", Cancel())
     assert await store.begin_attempt("one", "round 1") == 1
 
 
@@ -123,7 +123,7 @@ async def test_a_client_is_busy_while_a_round_waits_for_it(store: RedisStateStor
     assert await store.busy([]) == set()
     await in_configuration(store)
     assert await store.busy(["a", "b", "c"]) == {"a", "b"}
-    await step(store, "one", RoundEvent(1, Reported("a", a_receipt())))
+    await step(store, "one", InRound(1, Reported("a", a_receipt())))
     assert await store.busy(["a", "b", "c"]) == {"b"}
 
 
@@ -148,9 +148,9 @@ async def test_rounds_come_in_order_of_their_number(store: RedisStateStore) -> N
     await step(store, "one", PreparedModel(a_prepared()))
     for number in range(1, 13):
         await step(store, "one", Tick())
-        await step(store, "one", jobs.AggregationFailed(number, "x"))
+        await step(store, "one", AggregationFailed(number, "x"))
         if number % 3 == 0:
-            await step(store, "one", jobs.Resume())
+            await step(store, "one", Resume())
     assert [one.number for one in await store.closed_rounds("one")] == list(range(1, 13))
 
 
@@ -215,8 +215,8 @@ async def test_a_change_wakes_those_who_wait_for_it_and_nobody_else(store: Redis
         return mark(topic)
 
     store._watcher.mark = counted  # type: ignore[method-assign]
-    await step(store, "one", RoundEvent(1, Reported("a", a_receipt())))
-    await step(store, "one", RoundEvent(1, Reported("b", a_receipt())))
+    await step(store, "one", InRound(1, Reported("a", a_receipt())))
+    await step(store, "one", InRound(1, Reported("b", a_receipt())))
     assert await waiting[0]
     assert not waiting[1].done()
     assert Effect.WAKE_AGENTS not in looks
@@ -246,7 +246,7 @@ async def test_a_save_wakes_who_waits_in_another_process(store: RedisStateStore,
     assert await other.wait(5.0)  # the subscription itself counts as a change
     agents, all_topics = other.mark(Effect.WAKE_AGENTS), other.mark()
     waiting = asyncio.create_task(other.wait(5.0, topic=Effect.WAKE_AGENTS))
-    await step(store, "one", RoundEvent(1, Candidates(("a", "b"))))
+    await step(store, "one", InRound(1, Candidates(("a", "b"))))
     assert await waiting
     assert await other.wait(0.0, since=agents, topic=Effect.WAKE_AGENTS)  # passed already: no need to wait
     assert await other.wait(0.0, since=all_topics)
@@ -266,7 +266,7 @@ async def test_a_server_that_is_gone_is_named_and_comes_back_with_all_data(tmp_p
         await asyncio.sleep(0.1)
         await store.wait(0.0)
         server.kill()  # as a crash would: no farewell, no last save
-        for call in (store.load("one"), store.check(), store.touch("a", 1.0, 1), store.create(job("two"), [])):
+        for call in (store.load("one"), store.clients(), store.touch("a", 1.0, 1), store.create(job("two"), [])):
             with pytest.raises(StateUnavailable, match="redis_url"):
                 await call
         server.start()
@@ -280,5 +280,5 @@ async def test_a_server_that_is_gone_is_named_and_comes_back_with_all_data(tmp_p
 async def test_a_url_where_nobody_listens() -> None:
     store = RedisStateStore(f"redis://127.0.0.1:{free_port()}/0")
     with pytest.raises(StateUnavailable, match="does not answer"):
-        await store.check()
+        await store.clients()
     await store.close()

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from fedgalore.process.redis_server import RedisServer, RedisServerError
-from tests.builders import free_port
+from fedgalore.process.redis_server import RedisServer, RedisServerError, free_port
 
 
 def test_data_survives_an_orderly_end_and_a_crash(tmp_path: Path) -> None:

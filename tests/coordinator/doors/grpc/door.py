@@ -15,8 +15,8 @@ import pytest
 
 from coordinator.doors.doorkeeper import Access, Doorkeeper
 from coordinator.doors.grpc.service import RunningServer, serve
-from coordinator.engine.commands import Engine
-from coordinator.state.job import Job, Prepared
+from coordinator.engine.assembly import Engine, assemble
+from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_credential_store import RedisCredentialStore
@@ -58,20 +58,20 @@ class House:
 
     async def job(self, **sections: Any) -> Job:
         """A running job whose blobs are in the store."""
-        job, _ = await self.engine.create(a_spec(**sections))
+        job, _ = await self.engine.people.create(a_spec(**sections))
         weights, base = self.blobs.put_bytes(BIG), self.blobs.put_bytes(b"config")
         prepared = Prepared(a_plan().to_dict(), (("config.json", base),), (), ModelVersion(0, weights))
-        return await self.engine.prepared(job.id, prepared)
+        return await self.engine.aggregator.prepared(job.id, prepared)
 
     async def round(self, **sections: Any) -> Job:
         """A job with a round open to site-a and site-b; site-c is a bystander."""
         await self.register("site-a", "site-b")
         job = await self.job(**sections)
-        await self.engine.tick(job.id)
+        await self.engine.driver.tick(job.id)
         await self.register("site-c")
         for client in ("site-a", "site-b"):
             assert (await self.poll(client)).HasField("task")
-        return await self.engine.get(job.id)
+        return await self.engine.reader.job(job.id)
 
     async def poll(self, client: str, wait_s: float = 0) -> pb.NextTaskResponse:
         return await self.stub.NextTask(pb.NextTaskRequest(client=client, wait_s=wait_s))
@@ -106,7 +106,7 @@ class House:
         return [message.data async for message in self.stub.DownloadBlob(request)]
 
     async def traffic(self, job: Job) -> dict[str, dict[str, int]]:
-        return (await self.engine.traffic(job.id)).get(1, {})
+        return (await self.engine.reader.traffic(job.id)).get(1, {})
 
 
 def pb_ref(blob: BlobRef) -> pb.BlobRef:
@@ -138,11 +138,11 @@ async def told(code: grpc.StatusCode, *words: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def open_house(redis_url: str, tmp: Path, access: Access = Access.OPEN) -> AsyncIterator[House]:
-    engine = Engine(RedisStateStore(redis_url))
+    engine = assemble(RedisStateStore(redis_url))
     credentials = RedisCredentialStore(redis_url)
     doorkeeper = Doorkeeper(credentials, access)
     blobs = DirectoryBlobStore(tmp / "store")
-    server = await serve(engine, blobs, doorkeeper, "127.0.0.1", 0)
+    server = await serve(engine.agents, blobs, doorkeeper, "127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield House(engine, blobs, server, doorkeeper, channel, federation_pb2_grpc.FederationStub(channel), tmp)
     await server.stop(0)

@@ -21,6 +21,7 @@ from protos import federation_pb2 as pb
 from tests.coordinator.doors.access import CALLS, KEY, as_agent, both_registered, call, enrol
 from tests.coordinator.doors.grpc.door import Code, House, header, open_house, told
 from tests.coordinator.doors.grpc.updates import ref
+from tests.looking import receipt_of
 
 
 @pytest.fixture
@@ -115,9 +116,9 @@ async def test_an_update_of_a_client_that_is_revoked_while_it_sends_does_not_cou
 ) -> None:
     await both_registered(house)
     job = await house.job()
-    await house.engine.tick(job.id)
+    await house.engine.driver.tick(job.id)
     await house.stub.NextTask(pb.NextTaskRequest(client="site-a"), metadata=as_agent())
-    job = await house.engine.get(job.id)
+    job = await house.engine.reader.job(job.id)
     sample = house.sample(job)
     content = sample.bytes_in(tmp_path)
     sending = house.stub.SubmitUpdate(metadata=as_agent())
@@ -128,7 +129,7 @@ async def test_an_update_of_a_client_that_is_revoked_while_it_sends_does_not_cou
         await sending.write(pb.SubmitUpdateRequest(chunk=content[100:]))
         await sending.done_writing()
         await sending
-    assert await house.engine.receipt(job.id, 1, "site-a") is None
+    assert await receipt_of(house.engine, job.id, 1, "site-a") is None
 
 
 async def test_health_and_reflection_ask_nobody(house: House) -> None:
@@ -159,16 +160,16 @@ async def test_who_is_revoked_while_it_registers_is_not_waited_for(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await enrol(house)
-    register = house.engine.register
+    register = house.engine.agents.register
 
     async def slow(*arguments: Any) -> None:
         await register(*arguments)
         await house.doorkeeper.revoke_agent("site-a")
 
-    monkeypatch.setattr(house.engine, "register", slow)
+    monkeypatch.setattr(house.engine.agents, "register", slow)
     async with told(Code.UNAUTHENTICATED):
         await call(house, "Register", metadata=as_agent())
-    assert await house.engine.agents() == []
+    assert await house.engine.reader.agents() == []
 
 
 async def test_a_poll_that_waits_with_an_old_key_gets_no_work(house: House) -> None:
@@ -177,7 +178,7 @@ async def test_a_poll_that_waits_with_an_old_key_gets_no_work(house: House) -> N
     waiting = house.stub.NextTask(pb.NextTaskRequest(client="site-a", wait_s=30), metadata=as_agent())
     await enrol(house, key=new)
     job = await house.job()
-    await house.engine.tick(job.id)
+    await house.engine.driver.tick(job.id)
     async with told(Code.UNAUTHENTICATED):
         await waiting
     assert (await house.stub.NextTask(pb.NextTaskRequest(client="site-a"), metadata=as_agent(new))).HasField("task")
@@ -187,7 +188,7 @@ async def test_a_download_ends_when_its_client_is_revoked(house: House, monkeypa
     monkeypatch.setattr(grpc_server, "RECHECK_S", 0)
     await both_registered(house)
     job = await house.job()
-    await house.engine.tick(job.id)
+    await house.engine.driver.tick(job.id)
     await house.stub.NextTask(pb.NextTaskRequest(client="site-a"), metadata=as_agent())
     assert job.model
     wanted = pb.DownloadBlobRequest(client="site-a", sha256=job.model.weights.sha256, job_id=job.id, round=1)

@@ -27,6 +27,7 @@ from protos import federation_pb2 as pb
 from tests.builders import a_plan, a_spec, blob_path
 from tests.coordinator.doors.grpc.door import BIG, Code, House, open_house, pb_ref, told
 from tests.coordinator.doors.grpc.updates import ref
+from tests.looking import round_of
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ async def test_registering_tells_the_coordinators_version_and_patience(house: Ho
         pb.RegisterRequest(client="site-a", protocol_version=PROTOCOL_VERSION, software_version="9", datasets={"d": 3})
     )
     assert (answer.software_version, answer.presence_s) == ("0.1.0", 30.0)
-    (agent,) = await house.engine.agents()
+    (agent,) = await house.engine.reader.agents()
     assert (agent.name, agent.datasets, agent.software_version, agent.present) == ("site-a", {"d": 3}, "9", True)
 
 
@@ -52,7 +53,7 @@ async def test_another_protocol_version_is_told_which_side_to_upgrade(house: Hou
         await house.stub.Register(
             pb.RegisterRequest(client="site-a", protocol_version=PROTOCOL_VERSION + 1, software_version="2")
         )
-    assert await house.engine.agents() == []
+    assert await house.engine.reader.agents() == []
 
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -123,7 +124,7 @@ async def test_who_is_not_registered_is_told_to(house: House) -> None:
 async def test_a_task_holds_all_that_its_client_needs(house: House) -> None:
     await house.register("site-a", "site-b")
     job = await house.job()
-    await house.engine.tick(job.id)
+    await house.engine.driver.tick(job.id)
     task = (await house.poll("site-a")).task
     assert (task.job_id, task.round, task.kind, task.evaluate) == (job.id, 1, pb.Task.KIND_TRAIN, True)
     assert JobSpec.model_validate(json.loads(task.spec_json)) == a_spec()
@@ -152,7 +153,7 @@ async def test_long_polls_end_with_work_and_keep_nobody_waiting(house: House) ->
     await house.register("site-b")  # other calls pass by
     assert time.perf_counter() - started < 1
     job = await house.job(rounds={"min_clients": 22, "goal_clients": 22})
-    await house.engine.tick(job.id)
+    await house.engine.driver.tick(job.id)
     assert (await asyncio.wait_for(poll, 10)).task.job_id == job.id
     for other in waiting:
         assert (await asyncio.wait_for(other, 10)).HasField("task")
@@ -176,8 +177,8 @@ async def test_a_cancelled_long_poll_takes_no_task(house: House) -> None:
     call.cancel()
     await asyncio.sleep(0.2)
     job = await house.job()
-    await house.engine.tick(job.id)
-    flying = (await house.engine.get(job.id)).round
+    await house.engine.driver.tick(job.id)
+    flying = (await house.engine.reader.job(job.id)).round
     assert flying is not None
     assert flying.participants["site-a"].taken_at is None
 
@@ -192,7 +193,7 @@ async def test_progress_evaluation_and_failure_reach_the_round(house: House) -> 
         pb.ReportProgressRequest(client="site-a", stage="train", step=3, train_loss=0.5, **at)
     )
     assert answer.go_on
-    progress = await house.engine.live_progress(job.id)
+    progress = await house.engine.reader.live_progress(job.id)
     assert (progress["site-a"]["stage"], progress["site-a"]["step"]) == ("train", 3)
 
     evaluation = pb.Evaluation(model_version=0, examples=8, metrics={"loss": 0.7, "accuracy": 0.5})
@@ -200,14 +201,14 @@ async def test_progress_evaluation_and_failure_reach_the_round(house: House) -> 
         pb.ReportProgressRequest(client="site-a", stage="evaluate", evaluation=evaluation, **at)
     )
     assert answer.go_on
-    flying = await house.engine.round(job.id, 1)
+    flying = await round_of(house.engine, job.id, 1)
     result = flying.participants["site-a"].evaluation
     assert result is not None
     assert (result.examples, result.metrics) == (8, {"loss": 0.7, "accuracy": 0.5})
 
     answer = await house.stub.ReportProgress(pb.ReportProgressRequest(client="site-b", failure="disk full", **at))
     assert not answer.go_on
-    assert (await house.engine.round(job.id, 1)).participants["site-b"].failure == "disk full"
+    assert (await round_of(house.engine, job.id, 1)).participants["site-b"].failure == "disk full"
 
 
 async def test_a_failure_told_at_length_loses_its_end(house: House) -> None:
@@ -216,12 +217,12 @@ async def test_a_failure_told_at_length_loses_its_end(house: House) -> None:
         pb.ReportProgressRequest(client="site-b", job_id=job.id, round=1, failure="x" * 3_000_000)
     )
     assert not answer.go_on
-    assert (await house.engine.round(job.id, 1)).participants["site-b"].failure == "x" * 1999 + "…"
+    assert (await round_of(house.engine, job.id, 1)).participants["site-b"].failure == "x" * 1999 + "…"
 
 
 async def test_who_works_for_a_closed_round_is_told_to_stop(house: House) -> None:
     job = await house.round()
-    await house.engine.cancel(job.id)
+    await house.engine.people.cancel(job.id)
     evaluation = pb.Evaluation(examples=8, metrics={"loss": 0.7})
     for fields in ({"stage": "train"}, {"stage": "evaluate", "evaluation": evaluation}, {"failure": "too late"}):
         answer = await house.stub.ReportProgress(
@@ -251,7 +252,7 @@ async def test_health_and_reflection_are_served(house: House) -> None:
 
 async def test_a_taken_port_is_an_error(house: House) -> None:
     with pytest.raises(OSError, match=f"127.0.0.1:{house.server.port}"):
-        await serve(house.engine, house.blobs, house.doorkeeper, "127.0.0.1", house.server.port)
+        await serve(house.engine.agents, house.blobs, house.doorkeeper, "127.0.0.1", house.server.port)
 
 
 async def test_what_nobody_expected_is_told_by_an_id_that_the_log_knows(house: House) -> None:

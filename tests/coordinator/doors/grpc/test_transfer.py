@@ -20,6 +20,7 @@ from protos import federation_pb2 as pb
 from tests.builders import a_plan, blob_path
 from tests.coordinator.doors.grpc.door import BIG, Code, House, header, open_house, told
 from tests.coordinator.doors.grpc.updates import Sample, full, ref
+from tests.looking import receipt_of
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ async def test_an_update_is_accepted_once_and_counted(house: House) -> None:
     sample = house.sample(job)
     content = sample.bytes_in(house.tmp)
     assert (await house.submit(sample, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
-    receipt = await house.engine.receipt(job.id, 1, "site-a")
+    receipt = await receipt_of(house.engine, job.id, 1, "site-a")
     assert receipt is not None
     assert (receipt.blob, receipt.num_examples) == (ref(content), 1200)
     assert blob_path(house.blobs, receipt.blob.sha256).read_bytes() == content
@@ -87,7 +88,7 @@ async def test_an_update_is_accepted_once_and_counted(house: House) -> None:
         answer = await house.submit(sample, again)
         assert answer.outcome == pb.SubmitUpdateResponse.OUTCOME_DUPLICATE
         assert "nothing changed" in answer.reason
-    assert await house.engine.receipt(job.id, 1, "site-a") == receipt
+    assert await receipt_of(house.engine, job.id, 1, "site-a") == receipt
     assert not house.blobs.exists(ref(other).sha256)
     assert await house.traffic(job) == {"site-a": {"up": len(content), "down": 0}}
 
@@ -100,7 +101,7 @@ async def test_a_duplicate_is_answered_before_its_body_is_sent_and_after_the_rou
     call = house.stub.SubmitUpdate()
     await call.write(header(sample, ref(content)))
     assert (await asyncio.wait_for(call, 5)).outcome == pb.SubmitUpdateResponse.OUTCOME_DUPLICATE
-    await house.engine.cancel(job.id)
+    await house.engine.people.cancel(job.id)
     assert (await house.submit(sample, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_DUPLICATE
     assert (await house.query(sample, ref(content))).accepted
 
@@ -132,7 +133,7 @@ async def test_an_upload_survives_the_server(house: House) -> None:
     content = sample.bytes_in(house.tmp)
     await house.begin(sample, content, 600)
     await house.server.stop(0)
-    second = await serve(house.engine, house.blobs, house.doorkeeper, "127.0.0.1", 0)
+    second = await serve(house.engine.agents, house.blobs, house.doorkeeper, "127.0.0.1", 0)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{second.port}") as channel:
             after = replace(house, stub=federation_pb2_grpc.FederationStub(channel))
@@ -158,12 +159,12 @@ async def test_an_update_whose_report_failed_is_not_sent_again(tmp_path: Path) -
             async with told(Code.UNAVAILABLE, "does not answer"):
                 await call
             redis_server.start()
-            assert await house.engine.receipt(job.id, 1, "site-a") is None
+            assert await receipt_of(house.engine, job.id, 1, "site-a") is None
             assert house.blobs.partial_keys() == []
             assert (await house.query(sample, ref(content))).received_bytes == len(content)
             answer = await house.submit(sample, content, offset=len(content))
             assert answer.outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
-            receipt = await house.engine.receipt(job.id, 1, "site-a")
+            receipt = await receipt_of(house.engine, job.id, 1, "site-a")
             assert receipt is not None
             assert blob_path(house.blobs, receipt.blob.sha256).read_bytes() == content
             assert await house.traffic(job) == {"site-a": {"up": 0, "down": 0}}  # sent while Redis could not count it
@@ -201,11 +202,11 @@ async def test_a_closed_round_takes_nothing_and_its_partial_files_go(house: Hous
     content = sample.bytes_in(house.tmp)
     async with told(Code.OUT_OF_RANGE):
         await house.submit(sample, content[:600], blob=ref(content))
-    assert await clean_partials(house.blobs, house.engine.rounds_in_flight) == 0
-    await house.engine.cancel(job.id)
+    assert await clean_partials(house.blobs, house.engine.reader.rounds_in_flight) == 0
+    await house.engine.people.cancel(job.id)
     async with told(Code.FAILED_PRECONDITION, "closed"):
         await house.submit(sample, content, offset=600)
-    assert await clean_partials(house.blobs, house.engine.rounds_in_flight) == 1
+    assert await clean_partials(house.blobs, house.engine.reader.rounds_in_flight) == 1
     assert house.blobs.partial_keys() == []
 
 
@@ -225,7 +226,7 @@ async def test_bad_updates_change_nothing(house: House) -> None:
     content = sample.bytes_in(house.tmp)
     async with told(Code.INVALID_ARGUMENT, "blob.sha256"):
         await house.submit(sample, content, blob=replace(ref(content), sha256="0" * 64))
-    assert await house.engine.receipt(job.id, 1, "site-a") is None
+    assert await receipt_of(house.engine, job.id, 1, "site-a") is None
     assert house.blobs.partial_keys() == []
 
 
@@ -278,9 +279,9 @@ async def test_each_method_has_updates_of_its_own_by_client_and_version(house: H
 
 async def test_the_round_after_an_abandoned_first_one_is_still_the_first_of_a_shared_basis(house: House) -> None:
     job = await house.round(method=METHODS["shared basis"])
-    await house.engine.client_failed(job.id, 1, "site-a", "a power cut")  # both are needed
-    await house.engine.tick(job.id)
-    job = await house.engine.get(job.id)
+    await house.engine.agents.client_failed(job.id, 1, "site-a", "a power cut")  # both are needed
+    await house.engine.driver.tick(job.id)
+    job = await house.engine.reader.job(job.id)
     assert job.round is not None
     client = next(iter(job.round.participants))
     assert (await house.poll(client)).task.round == 2

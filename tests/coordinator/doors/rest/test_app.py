@@ -17,18 +17,20 @@ from structlog.testing import capture_logs
 
 from coordinator.doors.grpc import messages
 from coordinator.doors.rest.jobs import check_source
-from coordinator.engine.commands import Engine
+from coordinator.engine.assembly import Engine, assemble
 from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.state.errors import InvalidJob, UnknownClient
-from coordinator.state.job import Job, ModelVersion, Prepared
-from coordinator.state.round import EvaluationResult
+from coordinator.state.job_state import Job, Prepared
+from coordinator.state.round_state import EvaluationResult, ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
+from fedgalore.process.redis_server import free_port
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter
-from tests.builders import a_plan, a_receipt, a_spec, blob_path, free_port, job_document
+from tests.builders import a_plan, a_receipt, a_spec, blob_path, job_document
+from tests.looking import events_of
 
 JOBS = "/api/v1/jobs"
 
@@ -45,11 +47,11 @@ class Stack:
     async def running(self, folder: Path, **sections: Any) -> Job:
         """A prepared job whose first round is under way with the agents a and b."""
         for name in ("a", "b"):
-            await self.engine.register(name, PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
-        job, _ = await self.engine.create(a_spec(**sections), None)
+            await self.engine.agents.register(name, PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
+        job, _ = await self.engine.people.create(a_spec(**sections), None)
         model = self.version(folder, 0)
         export = (("config.json", self.blobs.put_bytes(b"{}")), ("model.safetensors", model.weights))
-        return await self.engine.prepared(job.id, Prepared(a_plan().to_dict(), export, export, model))
+        return await self.engine.aggregator.prepared(job.id, Prepared(a_plan().to_dict(), export, export, model))
 
     def version(self, folder: Path, number: int) -> ModelVersion:
         specs = TrainingPlan.from_dict(a_plan().to_dict()).weights()
@@ -62,7 +64,7 @@ class Stack:
     async def next_tasks(self, kind: str) -> int:
         """Both agents take their task; returns the round's number."""
         for name in ("a", "b"):
-            task = await self.engine.next_task(name, wait_s=10)
+            task = await self.engine.agents.next_task(name, wait_s=10)
             assert task is not None
             assert task.round.kind == kind
         return task.round.number
@@ -70,17 +72,19 @@ class Stack:
     async def evaluated(self, job: Job, number: int, version: int) -> None:
         for name, examples, accuracy in (("a", 30, 0.9), ("b", 10, 0.5)):
             result = EvaluationResult(version, examples, {"loss": 0.25, "accuracy": accuracy})
-            await self.engine.evaluated(job.id, number, name, result)
+            await self.engine.agents.evaluated(job.id, number, name, result)
 
     async def trained(self, job: Job, folder: Path, version: int) -> int:
         """One round from its tasks to its commit; returns its number."""
         number = await self.next_tasks("train")
         await self.evaluated(job, number, version - 1)
         for name in ("a", "b"):
-            await self.engine.count_traffic(job.id, number, name, "up", 100)
-            await self.engine.count_traffic(job.id, number, name, "down", 300)
-            await self.engine.report(job.id, number, name, a_receipt(f"{name} {number}"))
-        await self.engine.aggregated(job.id, number, self.version(folder, version), {"compute_s": 0.1}, {"rank": 2.0})
+            await self.engine.agents.count_traffic(job.id, number, name, "up", 100)
+            await self.engine.agents.count_traffic(job.id, number, name, "down", 300)
+            await self.engine.agents.report(job.id, number, name, a_receipt(f"{name} {number}"))
+        await self.engine.aggregator.aggregated(
+            job.id, number, self.version(folder, version), {"compute_s": 0.1}, {"rank": 2.0}
+        )
         return number
 
     async def completed(self, folder: Path) -> Job:
@@ -88,7 +92,7 @@ class Stack:
         job = await self.running(folder, rounds={"count": 1})
         await self.trained(job, folder, 1)
         await self.evaluated(job, await self.next_tasks("evaluate"), 1)
-        return await self.engine.get(job.id)
+        return await self.engine.reader.job(job.id)
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ async def stack(redis_url: str, tmp_path: Path) -> AsyncIterator[Stack]:
     settings = CoordinatorSettings(
         redis_url=redis_url, blob_dir=tmp_path / "blobs", rest_port=0, grpc_port=0, aggregator=False
     )
-    engine = Engine(RedisStateStore(redis_url))
+    engine = assemble(RedisStateStore(redis_url))
     async with (
         serving(settings, asyncio.Event()) as ports,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}") as http,
@@ -227,8 +231,8 @@ async def test_a_job_is_steered(stack: Stack, tmp_path: Path) -> None:
 async def test_a_round_in_flight_shows_what_its_clients_do(stack: Stack, tmp_path: Path) -> None:
     job = await stack.running(tmp_path)
     number = await stack.next_tasks("train")
-    await stack.engine.progress(job.id, number, "a", "train", 3, 0.5)
-    await stack.engine.report(job.id, number, "b", a_receipt())
+    await stack.engine.agents.progress(job.id, number, "a", "train", 3, 0.5)
+    await stack.engine.agents.report(job.id, number, "b", a_receipt())
     current = (await stack.http.get(f"{JOBS}/{job.id}")).json()["round"]
     assert (current["number"], current["phase"]) == (1, "REPORTING")
     assert "1 of 2 reports" in current["reason"]
@@ -288,7 +292,7 @@ async def test_rounds_come_in_pages(stack: Stack, tmp_path: Path, monkeypatch: p
         is_problem(await stack.http.get(f"{JOBS}/{job.id}/rounds?{query}"), 422, "invalid_request")
 
 
-async def events_of(http: httpx.AsyncClient, job: str, **headers: str) -> list[dict[str, str]]:
+async def streamed(http: httpx.AsyncClient, job: str, **headers: str) -> list[dict[str, str]]:
     """All events until the stream ends by itself."""
     rows: list[dict[str, str]] = []
     async with http.stream("GET", f"{JOBS}/{job}/events", headers=headers, timeout=20) as answer:
@@ -307,7 +311,7 @@ async def events_of(http: httpx.AsyncClient, job: str, **headers: str) -> list[d
 @pytest.mark.slow
 async def test_events_run_until_the_job_is_final_and_can_be_taken_up(stack: Stack, tmp_path: Path) -> None:
     job = await stack.running(tmp_path, rounds={"count": 1})
-    listening = asyncio.create_task(events_of(stack.http, job.id))
+    listening = asyncio.create_task(streamed(stack.http, job.id))
     await stack.trained(job, tmp_path, 1)
     await stack.evaluated(job, await stack.next_tasks("evaluate"), 1)
     rows = await listening
@@ -318,7 +322,7 @@ async def test_events_run_until_the_job_is_final_and_can_be_taken_up(stack: Stac
     assert json.loads(rows[-2]["data"])["status"] == "COMPLETED"
 
     middle = len(rows) // 2
-    again = await events_of(stack.http, job.id, **{"Last-Event-ID": rows[middle]["id"]})
+    again = await streamed(stack.http, job.id, **{"Last-Event-ID": rows[middle]["id"]})
     assert again == rows[middle + 1 :]
     bad = await stack.http.get(f"{JOBS}/{job.id}/events", headers={"Last-Event-ID": "yesterday"})
     is_problem(bad, 422, "invalid_request")
@@ -356,9 +360,9 @@ async def test_an_expected_agent_is_listed_before_it_has_come(stack: Stack) -> N
     assert (answer.json()["present"], answer.json()["last_seen"]) == (False, None)
     assert (await stack.http.post("/api/v1/agents", json={"name": "north"})).status_code == 200
     with pytest.raises(UnknownClient):
-        await stack.engine.next_task("north")  # it has to say what it holds first
+        await stack.engine.agents.next_task("north")  # it has to say what it holds first
 
-    await stack.engine.register("north", PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
+    await stack.engine.agents.register("north", PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
     known = await stack.http.post("/api/v1/agents", json={"name": "north"})
     assert known.status_code == 200
     assert (known.json()["present"], known.json()["datasets"]) == (True, {"reviews": 20})
@@ -437,9 +441,11 @@ async def test_the_page_of_the_api_is_served_from_here(stack: Stack) -> None:
 
 
 async def test_an_unexpected_error_has_an_id_and_no_traceback(stack: Stack, tmp_path: Path) -> None:
-    job, _ = await stack.engine.create(a_spec(), None)
+    job, _ = await stack.engine.people.create(a_spec(), None)
     template = (("config.json", stack.blobs.put_bytes(b"{}")),)  # has no place for the weights
-    await stack.engine.prepared(job.id, Prepared(a_plan().to_dict(), template, template, stack.version(tmp_path, 0)))
+    await stack.engine.aggregator.prepared(
+        job.id, Prepared(a_plan().to_dict(), template, template, stack.version(tmp_path, 0))
+    )
     with capture_logs() as logged:
         answer = await stack.http.get(f"{JOBS}/{job.id}/model")
     told = is_problem(answer, 500, "internal_error")
@@ -512,11 +518,11 @@ async def test_the_secret_of_a_private_job_is_told_to_nobody(stack: Stack, tmp_p
     assert job.secret is not None
     assert len(job.secret) == 64
     number = await stack.next_tasks("train")
-    task = await stack.engine.next_task("a", wait_s=10)
+    task = await stack.engine.agents.next_task("a", wait_s=10)
     assert task is not None
     told = [messages.task(task, "a").SerializeToString().decode("latin-1")]
     paths = (JOBS, f"{JOBS}/{job.id}", f"{JOBS}/{job.id}/rounds", f"{JOBS}/{job.id}/rounds/{number}")
     told += [(await stack.http.get(path)).text for path in paths]
-    told += [json.dumps(row) for row in await stack.engine.events(job.id)]
+    told += [json.dumps(row) for row in await events_of(stack.engine, job.id)]
     assert not any(job.secret in text for text in told)
-    assert (await stack.engine.create(a_spec()))[0].secret is None  # without privacy there is nothing to keep
+    assert (await stack.engine.people.create(a_spec()))[0].secret is None  # without privacy there is nothing to keep

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from coordinator.doors.rest.metrics import Metrics
-from coordinator.engine.commands import Engine
+from coordinator.engine.assembly import assemble
 from coordinator.store.redis_state_store import RedisStateStore
 
 
 async def test_made_up_methods_make_no_time_series(redis_url: str) -> None:
-    engine = Engine(RedisStateStore(redis_url))
-    metrics = Metrics(engine)
+    engine = assemble(RedisStateStore(redis_url))
+    metrics = Metrics(engine.reader)
     for method in ("GET", "BREW", "X" * 1000):
         metrics.request(method, "/livez", 200, 0.01)
     text = (await metrics.render()).decode()

@@ -1,31 +1,44 @@
-"""The engine: loads a job, lets the pure machines advance it, saves it by compare-and-set, and tells who waits.
-
-Every door and the aggregator go through it; it holds no state of its own, so any number of processes may each run one
-on the same Redis. Whatever a crash leaves undone, the next tick does: nothing depends on an effect having run.
-
-All methods raise `StateUnavailable` when the store does not answer. What users command is here; looking and waiting,
-what agents tell, and the coordinator's own work are in `engine_base`, `engine_clients` and `engine_work`.
-"""
+"""What people may do: post, pause, resume and cancel jobs, expect and forget agents; and look, by `reader`."""
 
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
+from collections.abc import Callable
 
-from coordinator.engine.clients import ClientSide
-from coordinator.engine.work import WorkSide
+from coordinator.engine.registry import ClientRegistry
+from coordinator.engine.state_reader import StateReader
+from coordinator.engine.stepper import Stepper
 from coordinator.state import job as jobs
-from coordinator.state import round as rounds
 from coordinator.state.changes import changes
-from coordinator.state.errors import IdempotencyConflict, RoundClosed, TooMany
-from coordinator.state.job import Job
-from coordinator.state.records import Agent
+from coordinator.state.errors import IdempotencyConflict, TooMany
+from coordinator.state.job_state import Cancel, Job, JobEvent, Pause, Resume
+from coordinator.state.records import AgentStatus
+from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.job import JobSpec
 
 
-class Engine(ClientSide, WorkSide):
-    """Jobs, rounds and agents as the doors see them. Belongs to one event loop; close it in the end."""
+class PeopleCalls:
+    """What the people's door calls."""
+
+    def __init__(
+        self,
+        store: RedisStateStore,
+        clock: Callable[[], float],
+        registry: ClientRegistry,
+        stepper: Stepper,
+        reader: StateReader,
+        token: Callable[[], str],
+        max_jobs: int,
+    ) -> None:
+        """`token` makes the end of a job's id; at most `max_jobs` jobs are active."""
+        self.reader = reader
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._stepper = stepper
+        self._token = token
+        self._max_jobs = max_jobs
 
     async def create(self, spec: JobSpec, idempotency_key: str | None = None) -> tuple[Job, bool]:
         """A new job and True, or the job that the same key made before and False.
@@ -43,7 +56,7 @@ class Engine(ClientSide, WorkSide):
             raise TooMany(f"{job_id} jobs are active; cancel one, wait for one, or raise FEDGALORE_MAX_JOBS")
         if outcome == "created":
             return job, True
-        before = await self.get(job_id)
+        before = await self.reader.job(job_id)
         if before.spec != job.spec:
             raise IdempotencyConflict(
                 f"Idempotency-Key {idempotency_key!r} belongs to job {job_id}, which was posted with another document; "
@@ -57,7 +70,7 @@ class Engine(ClientSide, WorkSide):
         Raises:
             JobNotFound, IllegalTransition: the latter unless the job is RUNNING, or PAUSED already.
         """
-        return (await self._stepper.send(job_id, jobs.Pause()))[0]
+        return await self._send(job_id, Pause())
 
     async def resume(self, job_id: str) -> Job:
         """Goes on after a pause.
@@ -65,8 +78,7 @@ class Engine(ClientSide, WorkSide):
         Raises:
             JobNotFound, IllegalTransition: the latter unless the job is PAUSED, or RUNNING already.
         """
-        await self._stepper.send(job_id, jobs.Resume())
-        return await self.get(job_id)
+        return await self._send(job_id, Resume())
 
     async def cancel(self, job_id: str) -> Job:
         """Ends the job and its round in flight.
@@ -74,16 +86,16 @@ class Engine(ClientSide, WorkSide):
         Raises:
             JobNotFound, IllegalTransition: the latter when the job has ended otherwise.
         """
-        return (await self._stepper.send(job_id, jobs.Cancel()))[0]
+        return await self._send(job_id, Cancel())
 
-    async def expect(self, client: str) -> tuple[Agent, bool]:
+    async def expect(self, client: str) -> tuple[AgentStatus, bool]:
         """The client of this name, and whether it is new: expected, but not seen yet.
 
         Raises:
             InvalidAgent: a name that cannot be used.
         """
-        new = await self._agents.expect(client)
-        return next(agent for agent in await self.agents() if agent.name == client), new
+        new = await self._registry.expect(client)
+        return next(agent for agent in await self.reader.agents() if agent.name == client), new
 
     async def forget_agent(self, name: str) -> None:
         """Strikes a client from the list and gives up its open tasks; an agent that still runs has to register anew.
@@ -91,9 +103,8 @@ class Engine(ClientSide, WorkSide):
         Raises:
             AgentNotFound: nobody of that name is enrolled.
         """
-        await self._agents.forget(name)
-        for job in await self.active_jobs():
-            if job.round is not None and name in job.open_clients:
-                gone = jobs.RoundEvent(job.round.number, rounds.ClientFailed(name, "removed by the operator"))
-                with suppress(RoundClosed):
-                    await self._stepper.send(job.id, gone)
+        await self._registry.forget(name)
+        await self._stepper.give_up_tasks(name, "removed by the operator")
+
+    async def _send(self, job_id: str, event: JobEvent) -> Job:
+        return self._stepper.explained(await self._stepper.send(job_id, event))

@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
-from pydantic import TypeAdapter, ValidationError
-
-from coordinator.state.errors import AgentNotFound, InvalidAgent, ProtocolMismatch, TooMany, UnknownClient
-from coordinator.state.job import Job
-from coordinator.state.records import Agent, AgentRecord, OpenTask
-from coordinator.state.round import Candidates
-from coordinator.store.state_store import StateStore
+from coordinator.state.errors import AgentNotFound, ProtocolMismatch, TooMany, UnknownClient
+from coordinator.state.job_state import Job
+from coordinator.state.limits import MAX_AGENTS, check_datasets, check_name
+from coordinator.state.records import AgentRecord, AgentStatus, OpenTask
+from coordinator.state.round_state import Candidates
+from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
-from fedgalore.spec.strict import Identifier
-
-MOST_DATASETS = 1000
-MAX_AGENTS = 1000
-_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
-class AgentRegistry:
-    """The enrolled clients. One counts as present for `presence_s` after its last sign of life."""
+class ClientRegistry:
+    """The enrolled clients. A client counts as present for `presence_s` after its last sign of life."""
 
     def __init__(
-        self, store: StateStore, clock: Callable[[], float], presence_s: float, max_agents: int = MAX_AGENTS
+        self, store: RedisStateStore, clock: Callable[[], float], presence_s: float, max_agents: int = MAX_AGENTS
     ) -> None:
         self._store = store
         self._clock = clock
@@ -37,7 +31,7 @@ class AgentRegistry:
         """Makes a client known, or known again; what it says now replaces what it said before.
 
         Raises:
-            ProtocolMismatch: telling both versions and which side to upgrade.
+            ProtocolMismatch: with both versions and which side to upgrade.
             InvalidAgent: a name that cannot be used, a data set without examples, or too many of them.
             TooMany: no other client can be enrolled.
         """
@@ -48,12 +42,7 @@ class AgentRegistry:
                 f"{PROTOCOL_VERSION}; upgrade {older}"
             )
         check_name("client", client)
-        if len(datasets) > MOST_DATASETS:
-            raise InvalidAgent(f"datasets: has {len(datasets)} entries; offer at most {MOST_DATASETS}")
-        for name, examples in datasets.items():
-            check_name("datasets", name)
-            if examples < 1:
-                raise InvalidAgent(f"datasets.{name}: has no training examples; add some or leave the data set out")
+        check_datasets(datasets)
         await self._check_room(client)
         now = self._clock()
         record = AgentRecord(client, dict(datasets), software_version, now, protocol_version)
@@ -91,17 +80,17 @@ class AgentRegistry:
 
     async def candidates(self, dataset: str) -> Candidates:
         """Present clients that offer this data set, by name, for a round that has no tasks out yet."""
-        found = await self._store.agents(seen_since=self._clock() - self._presence_s)
+        seen_lately = await self._store.agents(seen_since=self._clock() - self._presence_s)
         present = [
             record.name
-            for record, _ in found
+            for record, _ in seen_lately
             if dataset in record.datasets and record.protocol_version == PROTOCOL_VERSION
         ]
         # Who works for another job would let the round's deadline run without having begun.
         busy = await self._store.busy(present)
         return Candidates(tuple(name for name in present if name not in busy), len(busy))
 
-    async def all(self, active: Iterable[Job]) -> list[Agent]:
+    async def all(self, active: Iterable[Job]) -> list[AgentStatus]:
         """Every enrolled client, by name, with the task that it holds in one of the active jobs."""
         tasks: dict[str, OpenTask] = {}
         for job in active:
@@ -110,7 +99,7 @@ class AgentRegistry:
                     tasks.setdefault(client, OpenTask(job.id, job.round.number))
         oldest = self._clock() - self._presence_s
         return [
-            Agent(**asdict(record), last_seen=seen, present=seen >= oldest, task=tasks.get(record.name))
+            AgentStatus(**asdict(record), last_seen=seen, present=seen >= oldest, task=tasks.get(record.name))
             for record, seen in await self._store.agents()
         ]
 
@@ -122,14 +111,3 @@ class AgentRegistry:
         """
         if not await self._store.forget(client):
             raise AgentNotFound(f"agent {client!r} is not registered; GET /api/v1/agents lists those that are")
-
-
-def check_name(field: str, name: str) -> None:
-    """Raises `InvalidAgent` for what cannot be the name of a client or a data set: names become parts of paths."""
-    try:
-        _IDENTIFIER.validate_python(name)
-    except ValidationError:
-        raise InvalidAgent(
-            f"{field}: {name[:64]!r} cannot be a name; use up to 63 letters, digits, dots, dashes and underscores, "
-            "a letter or digit first"
-        ) from None

@@ -1,0 +1,42 @@
+"""What there is to do for the aggregator: at most one piece of work a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coordinator.state.job_state import Job, Status
+from coordinator.state.round_state import Phase, Round
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Reading `model.source` of a job that was just posted."""
+
+    job: Job
+
+    @property
+    def name(self) -> str:
+        """What its attempts are counted by."""
+        return "prepare"
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """Making the next version from the updates of a round that has them all."""
+
+    job: Job
+    round: Round
+
+    @property
+    def name(self) -> str:
+        """What its attempts are counted by."""
+        return f"round {self.round.number}"
+
+
+def piece_of(job: Job) -> Preparation | Aggregation | None:
+    """What this job needs of the aggregator now."""
+    if job.status is Status.PENDING:
+        return Preparation(job)
+    if job.round is not None and job.round.phase is Phase.AGGREGATION:
+        return Aggregation(job, job.round)
+    return None

@@ -1,0 +1,79 @@
+"""The aggregator as a process of its own: its settings, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from coordinator.aggregator.worker import Aggregator
+from coordinator.settings import CoordinatorSettings, load
+from fedgalore.process import faults
+from fedgalore.process.settings import SettingsError
+
+if TYPE_CHECKING:
+    from coordinator.engine.assembly import Engine
+
+
+def build(settings: CoordinatorSettings) -> Engine:
+    """An engine on the state that the settings name, under the aggregator's lease; it is to be closed."""
+    from coordinator.engine.assembly import assemble
+    from coordinator.engine.lease import AGGREGATOR, Lease
+    from coordinator.store.redis_state_store import RedisStateStore
+
+    store = RedisStateStore(settings.redis_url)
+    return assemble(store, presence_s=settings.presence_s, lease=Lease(store, AGGREGATOR, settings.lease_s))
+
+
+async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False) -> None:
+    """Runs until SIGTERM or SIGINT, or until the process that holds the other end of stdin is gone."""
+    from coordinator.store.directory_blob_store import DirectoryBlobStore
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, stop.set)
+    if until_stdin_closes:
+        threading.Thread(target=_wait_for_end_of_input, args=(loop, stop), daemon=True).start()
+    # the first import takes seconds: before the first job asks
+    await asyncio.to_thread(_import_torch, settings.threads)
+    engine = build(settings)
+    try:
+        await Aggregator(engine.aggregator, DirectoryBlobStore(settings.blob_dir), settings.allow_pickle).run(stop)
+    finally:
+        await engine.close()
+
+
+def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    # Not through `sys.stdin`, whose lock this thread would still hold when the interpreter ends.
+    while os.read(0, 4096):
+        pass
+    loop.call_soon_threadsafe(stop.set)
+
+
+def _import_torch(threads: int | None) -> None:
+    import torch
+
+    import coordinator.aggregator.blobs  # noqa: F401
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m coordinator.aggregator`; settings come from the environment."""
+    from fedgalore.process.logs import configure
+
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        settings = load()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    configure(settings.log_format, settings.log_level)
+    faults.arm(settings.fault)
+    asyncio.run(serve(settings, "--until-stdin-closes" in given))
+    return 0

@@ -1,0 +1,175 @@
+"""What an agent may do: register, ask for work, and say what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from math import isfinite
+from typing import Literal
+
+from coordinator.engine.registry import ClientRegistry
+from coordinator.engine.stepper import Recorded, Stepper
+from coordinator.state.admission import Admitted, Duplicate, admit, check_open
+from coordinator.state.errors import (
+    JobNotFound,
+    JobUnreadable,
+    NotParticipant,
+    RoundClosed,
+    RoundNotFound,
+)
+from coordinator.state.job_state import Job
+from coordinator.state.limits import check_metrics, shortened
+from coordinator.state.records import RoundTask
+from coordinator.state.round_state import (
+    ClientFailed,
+    Effect,
+    Evaluated,
+    EvaluationResult,
+    Reported,
+    Round,
+    UpdateReceipt,
+)
+from coordinator.store.redis_state_store import RedisStateStore
+
+
+class AgentCalls:
+    """What the agents' door calls. A client counts as present for `presence_s` after its last sign of life."""
+
+    def __init__(
+        self,
+        store: RedisStateStore,
+        clock: Callable[[], float],
+        registry: ClientRegistry,
+        stepper: Stepper,
+        presence_s: float,
+    ) -> None:
+        self.presence_s = presence_s
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._stepper = stepper
+
+    def now(self) -> float:
+        """Seconds since the epoch, by the clock that deadlines go by."""
+        return self._clock()
+
+    async def register(
+        self, client: str, protocol_version: int, software_version: str, datasets: dict[str, int]
+    ) -> None:
+        """Makes a client known, or known again after a restart. `datasets`: training examples by data set.
+
+        Raises:
+            ProtocolMismatch, InvalidAgent
+        """
+        await self._registry.register(client, protocol_version, software_version, datasets)
+
+    async def withdraw(self, client: str) -> None:
+        """Takes back the registration of a client that may not come in after all, and its open tasks.
+
+        Raises:
+            AgentNotFound: nobody of that name is enrolled.
+        """
+        await self._registry.forget(client)
+        await self._stepper.give_up_tasks(client, "removed by the operator")
+
+    async def next_task(self, client: str, wait_s: float = 0.0) -> RoundTask | None:
+        """Work for the client, waiting up to `wait_s` for some. Until it has reported it is given the same task again.
+
+        Raises:
+            UnknownClient: it has to register first.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait_s
+        while True:
+            mark = self._store.mark(Effect.WAKE_AGENTS)
+            for job_id in await self._registry.touch(client):
+                with suppress(JobUnreadable):
+                    if (task := await self._stepper.take(job_id, client)) is not None:
+                        return task
+            left = end - loop.time()
+            if left <= 0:
+                return None
+            # A waiting client is present: it must look in often enough to stay so.
+            await self._store.wait(min(left, self.presence_s / 3), mark, Effect.WAKE_AGENTS)
+
+    async def check_open(self, job_id: str, number: int, client: str) -> Job:
+        """The job, when its round `number` is in flight and takes something more of this client.
+
+        Raises:
+            UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
+        """
+        await self._registry.touch(client)
+        job = (await self._stepper.load(job_id)).job
+        check_open(await self._stepper.round(job, number), client)
+        return job
+
+    async def admit(self, job_id: str, number: int, client: str) -> Admitted | Duplicate:
+        """What becomes of an update of this client: ask before accepting bytes.
+
+        Raises:
+            UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
+        """
+        job = (await self._stepper.load(job_id)).job
+        asked_for = await self._stepper.round(job, number)
+        if client not in asked_for.receipts:
+            await self._registry.touch(client)
+        return admit(job, asked_for, client)
+
+    async def report(self, job_id: str, number: int, client: str, receipt: UpdateReceipt) -> Recorded:
+        """Notes an update that is safe on disk. A second one, equal or not, is a duplicate: the first one stands.
+
+        Raises:
+            UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
+            InvalidUpdate: a metric is not finite, or there are too many.
+        """
+        check_metrics("metrics", receipt.metrics)
+        return await self._stepper.record(job_id, number, Reported(client, receipt))
+
+    async def evaluated(self, job_id: str, number: int, client: str, result: EvaluationResult) -> Recorded:
+        """Notes how the round's model does on a client's data; raises what `report` raises."""
+        check_metrics("evaluation.metrics", result.metrics)
+        return await self._stepper.record(job_id, number, Evaluated(client, result))
+
+    async def client_failed(self, job_id: str, number: int, client: str, reason: str) -> Recorded:
+        """Notes that a client cannot do its task; raises what `report` raises. A long reason loses its end."""
+        return await self._stepper.record(job_id, number, ClientFailed(client, shortened(reason)))
+
+    async def progress(
+        self,
+        job_id: str,
+        number: int,
+        client: str,
+        stage: str,
+        step: int,
+        train_loss: float | None,
+        seen: Round | None = None,
+    ) -> tuple[bool, str]:
+        """Notes what a client is doing; whether it should go on, and if not, why.
+
+        Args:
+            seen: the round as the caller has just seen it, which spares looking.
+
+        Raises:
+            UnknownClient: it has to register first.
+        """
+        waited_for = job_id in await self._registry.touch(client)
+        try:
+            if seen is not None:
+                check_open(seen, client)
+            elif not (waited_for and await self._store.round_in_flight(job_id) == number):
+                # Seldom, so the job is read only here: to say why, or that all is well though the task is done.
+                job = (await self._stepper.load(job_id)).job
+                check_open(await self._stepper.round(job, number), client)
+        except (JobNotFound, RoundNotFound, RoundClosed, NotParticipant) as error:
+            return False, str(error)
+        loss = train_loss if train_loss is not None and isfinite(train_loss) else None
+        progress = {"round": number, "stage": stage, "step": step, "train_loss": loss, "at": self._clock()}
+        await self._store.set_progress(job_id, client, progress)
+        return True, ""
+
+    async def count_traffic(
+        self, job_id: str, number: int, client: str, direction: Literal["up", "down"], n_bytes: int
+    ) -> None:
+        """Adds to the bytes that went between the coordinator and a client on a round's account."""
+        await self._store.add_traffic(job_id, number, client, direction, n_bytes)

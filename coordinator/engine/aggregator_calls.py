@@ -1,0 +1,102 @@
+"""What the aggregator may do: begin pieces of work and say what became of them; and look, by `reader`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coordinator.engine.lease import Lease, NoLease
+from coordinator.engine.state_reader import StateReader
+from coordinator.engine.stepper import Decide, Stepper
+from coordinator.state.errors import RoundNotInFlight
+from coordinator.state.job_state import AggregationFailed, InRound, Job, PreparationFailed, Prepared, PreparedModel
+from coordinator.state.limits import check_finite
+from coordinator.state.round_state import Aggregated, ModelVersion, UpdateLost
+from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore.process.blob_ref import BlobRef
+
+
+class AggregatorCalls:
+    """What the aggregator calls. What writes raises `LeaseLost` when another process holds the lease."""
+
+    def __init__(self, store: RedisStateStore, stepper: Stepper, reader: StateReader, lease: Lease | NoLease) -> None:
+        self.reader = reader
+        self._store = store
+        self._stepper = stepper
+        self._lease = lease
+
+    async def leading(self) -> None:
+        """Returns when the lease is held; at once where there is none."""
+        await self._lease.held()
+
+    async def keep_lease(self) -> None:
+        """Takes the lease and renews it, until it is cancelled."""
+        await self._lease.keep()
+
+    async def prepared(self, job_id: str, prepared: Prepared) -> Job:
+        """What became of `model.source`; the job runs. A second time changes nothing."""
+        return await self._drive(job_id, lambda job: None if job.prepared == prepared else PreparedModel(prepared))
+
+    async def preparation_failed(self, job_id: str, reason: str) -> Job:
+        """The model cannot be used; the job fails with this reason."""
+        return await self._drive(job_id, lambda job: PreparationFailed(reason))
+
+    async def aggregated(
+        self,
+        job_id: str,
+        number: int,
+        model: ModelVersion,
+        timings: Mapping[str, float],
+        statistics: Mapping[str, float],
+        dropped: Mapping[str, str] | None = None,
+    ) -> Job:
+        """Commits a round: one atomic write names the new model version. A second time changes nothing.
+
+        Args:
+            dropped: clients whose updates are not in it, with the reasons.
+
+        Raises:
+            JobNotFound, IllegalTransition
+            RoundClosed: the round has ended otherwise, such as by a cancelled job; drop the result.
+            InvalidUpdate: a timing or statistic is not finite.
+        """
+        check_finite("timings", timings)
+        check_finite("statistics", statistics)
+        event = InRound(number, Aggregated(model, dict(timings), dict(statistics), dict(dropped or {})))
+        try:
+            return await self._drive(job_id, lambda job: event)
+        except RoundNotInFlight:
+            if (await self._stepper.closed_round(job_id, number)).result != model:
+                raise
+            return await self.reader.job(job_id)
+
+    async def aggregation_failed(self, job_id: str, number: int, reason: str) -> Job:
+        """Abandons a round whose updates cannot be aggregated.
+
+        Raises:
+            JobNotFound, RoundClosed
+        """
+        return await self._drive(job_id, lambda job: AggregationFailed(number, reason))
+
+    async def update_lost(self, job_id: str, number: int, client: str, blob: BlobRef, reason: str) -> Job:
+        """Asks a client of a round in AGGREGATION for its update again. A second time changes nothing.
+
+        Raises:
+            JobNotFound, IllegalTransition, RoundClosed
+        """
+        lost = InRound(number, UpdateLost(client, blob, reason))
+        return await self._drive(job_id, lambda job: lost)
+
+    async def begin_attempt(self, job_id: str, piece: str) -> int:
+        """Counts that the aggregator begins a piece of a job (`prepare` or `round <number>`), before it does.
+
+        Returns:
+            How often it has begun it, this time included; 1 when nothing is known of earlier ones.
+        """
+        return await self._store.begin_attempt(job_id, piece)
+
+    async def forget_attempts(self, job_id: str, piece: str) -> None:
+        """The piece is done, or was not stopped by what it does."""
+        await self._store.forget_attempts(job_id, piece)
+
+    async def _drive(self, job_id: str, decide: Decide) -> Job:
+        return self._stepper.explained(await self._stepper.drive(job_id, decide))

@@ -1,0 +1,47 @@
+"""What the driver may do: let time pass for jobs."""
+
+from __future__ import annotations
+
+import structlog
+
+from coordinator.engine.lease import Lease, NoLease
+from coordinator.engine.state_reader import StateReader
+from coordinator.engine.stepper import Stepper
+from coordinator.state.errors import JobUnreadable, LeaseLost, StateUnavailable
+from coordinator.store.redis_state_store import RedisStateStore
+
+log = structlog.get_logger(__name__)
+
+
+class DriverCalls:
+    """Ticks, under the lease. They raise `LeaseLost` when another process holds it."""
+
+    def __init__(self, store: RedisStateStore, stepper: Stepper, reader: StateReader, lease: Lease | NoLease) -> None:
+        self.reader = reader
+        self._store = store
+        self._stepper = stepper
+        self._lease = lease
+
+    async def leading(self) -> None:
+        """Returns when the lease is held; at once where there is none."""
+        await self._lease.held()
+
+    async def tick(self, job_id: str) -> None:
+        """Does what time asks for: opens a round, chooses its cohort, ends what is overdue. No harm in repeating it.
+
+        Raises:
+            JobNotFound: there is no such job.
+        """
+        await self._stepper.tick(job_id)
+
+    async def tick_all(self) -> None:
+        """Ticks every active job; one that breaks must not stop the others' clock."""
+        for job_id in await self._store.active_ids():
+            try:
+                await self._stepper.tick(job_id)
+            except (StateUnavailable, LeaseLost):
+                raise
+            except JobUnreadable:
+                continue  # the store has logged it
+            except Exception:
+                log.exception("tick_failed", job=job_id)

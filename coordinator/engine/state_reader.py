@@ -1,0 +1,123 @@
+"""What whoever may look sees: jobs, rounds and agents as they are; and waiting for changes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+
+from coordinator.engine.registry import ClientRegistry
+from coordinator.engine.stepper import Stepper
+from coordinator.state.changes import StreamRow
+from coordinator.state.job import explain
+from coordinator.state.job_state import Job, Status
+from coordinator.state.limits import MAX_EVENTS_READ
+from coordinator.state.records import AgentStatus
+from coordinator.state.round_state import Round
+from coordinator.store.redis_state_store import RedisStateStore
+
+_EVENT_ID = re.compile(r"\d{1,18}(-\d{1,18})?")
+
+
+class StateReader:
+    """Jobs, rounds and agents as they are, and waiting for changes.
+
+    A job whose document cannot be read is left out wherever many are looked at; where it is named, `JobUnreadable` is
+    raised.
+    """
+
+    def __init__(
+        self, store: RedisStateStore, clock: Callable[[], float], registry: ClientRegistry, stepper: Stepper
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._stepper = stepper
+
+    async def job(self, job_id: str) -> Job:
+        """The job, its reasons as of now.
+
+        Raises:
+            JobNotFound: there is no such job.
+        """
+        return explain((await self._stepper.load(job_id)).job, self._clock())
+
+    async def jobs(self, status: Status | None = None, limit: int = 50, after: str | None = None) -> list[Job]:
+        """Jobs, newest first; `after` is the id of the last one of the page before.
+
+        Raises:
+            JobNotFound: `after` is no job.
+        """
+        if after is not None:
+            await self._stepper.load(after)
+        listed: list[Job] = []
+        while len(listed) < limit:
+            ids = await self._store.job_ids(after, limit)
+            page = await self._store.load_many(ids)
+            listed += [explain(job, self._clock()) for job in page if status in (None, job.status)]
+            if len(ids) < limit:
+                break
+            after = ids[-1]
+        return listed[:limit]
+
+    async def active_jobs(self) -> list[Job]:
+        """Jobs that are not final, oldest first."""
+        active = await self._store.load_many(await self._store.active_ids())
+        return [explain(job, self._clock()) for job in active]
+
+    async def rounds_in_flight(self) -> set[tuple[str, int]]:
+        """Job id and number of every round in flight."""
+        return {(job.id, job.round.number) for job in await self.active_jobs() if job.round}
+
+    async def rounds(self, job: Job) -> list[Round]:
+        """All rounds in order of their number, the one in flight last."""
+        # A round that closed since the job was read is in the archive.
+        closed = await self._store.closed_rounds(job.id)
+        if job.round is None or any(each.number == job.round.number for each in closed):
+            return closed
+        return [*closed, job.round]
+
+    async def round(self, job: Job, number: int) -> Round:
+        """One round of the job.
+
+        Raises:
+            RoundNotFound
+        """
+        return await self._stepper.round(job, number)
+
+    async def agents(self) -> list[AgentStatus]:
+        """Every enrolled client, by name."""
+        return await self._registry.all(await self.active_jobs())
+
+    async def live_progress(self, job_id: str) -> dict[str, dict[str, Any]]:
+        """By client: round, stage, step, train_loss (None: none that is finite) and at, of the round in flight."""
+        return await self._store.progress(job_id)
+
+    async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]:
+        """Bytes by round, client and direction: `{3: {"a": {"up": 10, "down": 20}}}`."""
+        return await self._store.traffic(job_id)
+
+    def mark(self, topic: str = "") -> int:
+        """Note it before looking at the state, and pass it to `wait_for_change`: then no change is missed."""
+        return self._store.mark(topic)
+
+    async def wait_for_change(self, timeout_s: float, since: int | None = None, topic: str = "") -> bool:
+        """Waits for a save by any process, of the topic (an `Effect`) or at all; False when the time ran out."""
+        return await self._store.wait(timeout_s, since, topic)
+
+    async def events(self, job: Job, after: str = "0", block_s: float | None = None) -> list[StreamRow]:
+        """Up to 500 rows (id, type, data) after the id `after`, waiting up to `block_s` for the first.
+
+        What the types mean: `coordinator.state.changes`. An `after` that is no event id counts as the beginning.
+        """
+        after = after if _EVENT_ID.fullmatch(after) else "0"
+        loop = asyncio.get_running_loop()
+        end = loop.time() + (block_s or 0.0)
+        while True:
+            mark = self.mark()
+            rows = await self._store.events(job.id, after, MAX_EVENTS_READ)
+            left = end - loop.time()
+            if rows or left <= 0:
+                return rows
+            await self.wait_for_change(left, mark)

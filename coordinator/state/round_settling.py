@@ -1,0 +1,78 @@
+"""How far a round goes by itself, by what it holds and by the time; and where it stands, in words for people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from coordinator.state.round_state import Candidates, Phase, Policy, Round
+
+
+def settle(round: Round, now: float, policy: Policy) -> Round:
+    """The round as far on as what it holds and the time allow; the same object where nothing is to be done."""
+    if round.phase is Phase.SELECTION:
+        # Training waits for clients for ever; a finished model is not held back because nobody can evaluate it.
+        if round.kind == "evaluate" and now - round.opened_at >= policy.deadline_s:
+            return move(round, Phase.ABANDONED, now, f"no client to evaluate within {policy.deadline_s:g} s")
+        return round
+    if round.phase is Phase.CONFIGURATION and (round.reports or round.everybody_began):
+        return settle(move(round, Phase.REPORTING, now), now, policy)
+    return _count(round, now, policy) if round.phase.takes_reports else round
+
+
+def _count(round: Round, now: float, policy: Policy) -> Round:
+    """Ends the reporting when the goal is reached, everybody has spoken, time is up, or hope is lost."""
+    size, reports, failures = len(round.participants), round.reports, round.failures
+    overdue = round.deadline_at is not None and now >= round.deadline_at
+    if reports >= _goal(round, policy) or (reports >= policy.min_clients and (overdue or reports + failures == size)):
+        if round.kind == "train":
+            return move(round, Phase.AGGREGATION, now)
+        return move(round, Phase.COMMITTED, now, f"version {round.model_version} evaluated by {reports} clients")
+    if size - failures < policy.min_clients:
+        return move(round, Phase.ABANDONED, now, _too_many_failures(round, policy))
+    if overdue:
+        reason = f"the deadline passed with {reports} of at least {policy.min_clients} reports (rounds.min_clients)"
+        return move(round, Phase.ABANDONED, now, reason)
+    return round
+
+
+def _too_many_failures(round: Round, policy: Policy) -> str:
+    failed = sorted((name, each.failure) for name, each in round.participants.items() if each.failure)
+    causes = "; ".join(f"{client}: {failure}" for client, failure in failed)
+    return (
+        f"{round.failures} of {len(round.participants)} clients failed, so min_clients ({policy.min_clients}) cannot "
+        f"be reached: {causes}"
+    )
+
+
+def move(round: Round, phase: Phase, now: float, reason: str = "") -> Round:
+    """The round in its next phase, entered now."""
+    return replace(round, phase=phase, reason=reason, phase_at={**round.phase_at, phase: now})
+
+
+def explain(round: Round, now: float, policy: Policy) -> str:
+    """Where the round stands, for people: "waiting: 2 of 3 reports, 41 s left"."""
+    left = f"{round.remaining_s(now):.0f} s left"
+    match round.phase:
+        case Phase.CONFIGURATION:
+            taken = sum(participant.taken_at is not None for participant in round.participants.values())
+            return f"waiting: {taken} of {len(round.participants)} tasks taken, {left}"
+        case Phase.REPORTING:
+            failed = f", {round.failures} failed" if round.failures else ""
+            return f"waiting: {round.reports} of {_goal(round, policy)} reports{failed}, {left}"
+        case Phase.AGGREGATION:
+            return f"aggregating {round.reports} updates"
+        case _:
+            return round.reason
+
+
+def selection_reason(candidates: Candidates, policy: Policy) -> str:
+    """What a round in SELECTION waits for."""
+    busy = f", {candidates.busy} more are busy with other jobs" if candidates.busy else ""
+    present = f"{len(candidates.names)} of {policy.cohort_size} clients with the data{busy}"
+    return f"waiting: {present}; {policy.min_clients} do after {policy.selection_wait_s:g} s"
+
+
+def _goal(round: Round, policy: Policy) -> int:
+    """Reports that close the round at once: everybody's in an evaluation, else the goal as far as the cohort goes."""
+    size = len(round.participants)
+    return size if round.kind == "evaluate" else min(policy.goal, size)

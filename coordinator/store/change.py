@@ -1,0 +1,37 @@
+"""What a step of a job writes, as values: the job, its version, and the lease that it is written under."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from coordinator.state.changes import StreamEvent
+from coordinator.state.job_state import Job
+from coordinator.state.round_state import Effect, Round
+
+
+class Fence(NamedTuple):
+    """The lease that a write is made under, and its token."""
+
+    lease: str
+    token: int
+
+
+class VersionedJob(NamedTuple):
+    """A job and the version its next save has to name."""
+
+    job: Job
+    version: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """All that one step of a job writes, at once or not at all."""
+
+    before: VersionedJob
+    after: Job
+    events: Sequence[StreamEvent]
+    effects: Sequence[Effect]
+    closed: Round | None
+    fence: Fence | None = None

@@ -1,0 +1,53 @@
+"""Some engines on one server, as several processes have them, and a clock that the test moves."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from coordinator.engine.assembly import Engine, assemble
+from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore import PROTOCOL_VERSION
+from tests.builders import a_prepared, a_receipt, a_spec, a_version
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Federation:
+    """Some engines on one server, as several processes have them, and one clock."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.clock, self.tokens = url, Clock(), count()
+        self.engines: list[Engine] = []
+        self.engine = self.another()
+
+    def another(self) -> Engine:
+        store = RedisStateStore(self.url)
+        self.engines.append(assemble(store, self.clock, presence_s=30, token=lambda: f"{next(self.tokens):08x}"))
+        return self.engines[-1]
+
+    async def enrol(self, *clients: str, data: str = "reviews") -> None:
+        for client in clients:
+            await self.engine.agents.register(client, PROTOCOL_VERSION, "0.1", {data: 20})
+
+    async def running(self, **sections: Any) -> str:
+        """A prepared job with the agents a and b, its first round in CONFIGURATION."""
+        await self.enrol("a", "b")
+        job, _ = await self.engine.people.create(a_spec(**sections))
+        await self.engine.aggregator.prepared(job.id, a_prepared())
+        return job.id
+
+    async def committed(self, job_id: str) -> None:
+        """The round in flight is trained by all its clients and aggregated."""
+        current = (await self.engine.reader.job(job_id)).round
+        assert current is not None
+        for client in sorted(current.participants):
+            if client in current.open_clients:
+                await self.engine.agents.report(job_id, current.number, client, a_receipt(client))
+        await self.engine.aggregator.aggregated(job_id, current.number, a_version(current.model_version + 1), {}, {})

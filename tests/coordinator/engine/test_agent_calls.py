@@ -1,0 +1,186 @@
+"""What an agent may do: it registers, takes its task, and is heard once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from coordinator.engine.assembly import Engine
+from coordinator.state.errors import (
+    InvalidAgent,
+    InvalidUpdate,
+    NotParticipant,
+    ProtocolMismatch,
+    RoundClosed,
+    UnknownClient,
+)
+from coordinator.state.records import AgentRecord
+from coordinator.state.round_state import EvaluationResult, Phase, UpdateReceipt
+from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore import PROTOCOL_VERSION
+from tests.builders import a_blob, a_prepared, a_receipt, a_spec, a_version
+from tests.coordinator.engine.federation import Federation
+from tests.looking import receipt_of, round_of
+
+
+async def test_registration_refuses_what_can_not_work(engine: Engine) -> None:
+    with pytest.raises(ProtocolMismatch, match=f"speaks {PROTOCOL_VERSION + 1} .* {PROTOCOL_VERSION}; upgrade the coo"):
+        await engine.agents.register("a", PROTOCOL_VERSION + 1, "9", {"reviews": 1})
+    with pytest.raises(ProtocolMismatch, match="upgrade the agent"):
+        await engine.agents.register("a", PROTOCOL_VERSION - 1, "0", {"reviews": 1})
+    with pytest.raises(InvalidAgent, match=r"client: 'a/b' cannot be a name"):
+        await engine.agents.register("a/b", PROTOCOL_VERSION, "0.1", {})
+    with pytest.raises(InvalidAgent, match=r"datasets\.reviews: has no training examples"):
+        await engine.agents.register("a", PROTOCOL_VERSION, "0.1", {"reviews": 0})
+    with pytest.raises(InvalidAgent, match="datasets: has 1001 entries"):
+        await engine.agents.register("a", PROTOCOL_VERSION, "0.1", {f"d{number}": 1 for number in range(1001)})
+    assert await engine.reader.agents() == []
+
+
+async def test_who_registered_with_another_protocol_version_has_to_do_it_again(
+    federation: Federation, engine: Engine
+) -> None:
+    """As after an upgrade of the coordinator, while the agent runs on."""
+    store = RedisStateStore(federation.url)
+    old = AgentRecord("a", {"reviews": 20}, "0.0", federation.clock.now, PROTOCOL_VERSION - 1)
+    await store.register(old, federation.clock.now)
+    await store.close()
+    with pytest.raises(UnknownClient, match="register first"):
+        await engine.agents.next_task("a")
+    job, _ = await engine.people.create(a_spec(rounds={"min_clients": 1, "selection_wait_s": 0}))
+    await engine.aggregator.prepared(job.id, a_prepared())
+    assert (await round_of(engine, job.id, 1)).phase is Phase.SELECTION
+    await federation.enrol("a")
+    assert await engine.agents.next_task("a") is None
+
+
+async def test_a_heartbeat_reads_the_job_only_where_there_is_something_to_tell(
+    federation: Federation, engine: Engine
+) -> None:
+    job_id = await federation.running()
+    async with Redis.from_url(federation.url) as redis:
+        document = await redis.hget(f"fedgalore:job:{job_id}", "document")
+        await redis.hset(f"fedgalore:job:{job_id}", "document", "{}")
+        assert await engine.agents.progress(job_id, 1, "a", "train", 3, 0.5) == (True, "")
+        await redis.hset(f"fedgalore:job:{job_id}", "document", document)
+    assert (await engine.agents.progress(job_id, 2, "a", "train", 3, 0.5))[0] is False
+    await engine.agents.report(job_id, 1, "a", a_receipt())
+    assert await engine.agents.progress(job_id, 1, "a", "upload", 3, 0.5) == (
+        True,
+        "",
+    )  # its report is in, the round goes on
+    await engine.people.cancel(job_id)
+    assert (await engine.agents.progress(job_id, 1, "b", "train", 3, 0.5))[0] is False
+
+
+async def test_what_clients_say_is_kept_short(federation: Federation, engine: Engine) -> None:
+    job_id = await federation.running()
+    for metrics, words in (
+        ({f"m{number}": 0.0 for number in range(101)}, "metrics: has 101 entries"),
+        ({"m" * 201: 0.0}, "metrics.m+: the name has 201 characters"),
+    ):
+        with pytest.raises(InvalidUpdate, match=words):
+            await engine.agents.report(job_id, 1, "a", UpdateReceipt(a_blob(), 1, metrics, 0.0))
+        with pytest.raises(InvalidUpdate, match=f"evaluation.{words}"):
+            await engine.agents.evaluated(job_id, 1, "a", EvaluationResult(0, 1, metrics))
+    await engine.agents.client_failed(job_id, 1, "a", "no " * 100_000)
+    failure = (await round_of(engine, job_id, 1)).participants["a"].failure
+    assert failure is not None
+    assert (len(failure), failure[-1]) == (2000, "…")
+
+
+async def test_a_restarted_agent_gets_its_task_again(federation: Federation, engine: Engine) -> None:
+    job_id = await federation.running()
+    first = await engine.agents.next_task("a")
+    federation.clock.now += 10
+    await federation.enrol("a")
+    again = await federation.another().agents.next_task("a")
+    assert first is not None
+    assert again is not None
+    assert (again.job.id, again.round.number, again.remaining_s) == (job_id, first.round.number, 50.0)
+    assert again.round.participants["a"].taken_at == federation.clock.now - 10  # noted once
+    federation.clock.now += 60
+    assert await engine.agents.next_task("a") is None  # too late to begin
+
+
+async def test_reporting_twice_is_a_duplicate_also_after_the_round(federation: Federation, engine: Engine) -> None:
+    job_id = await federation.running()
+    assert await receipt_of(engine, job_id, 1, "a") is None
+    assert (await engine.agents.report(job_id, 1, "a", a_receipt("mine"))).outcome == "accepted"
+    assert (await engine.agents.report(job_id, 1, "a", a_receipt("mine"))).outcome == "duplicate"
+    assert (await engine.agents.report(job_id, 1, "a", a_receipt("other"))).outcome == "duplicate"
+    await federation.committed(job_id)
+    assert (await engine.reader.job(job_id)).round is not None  # the next one is open already
+    assert (await engine.agents.report(job_id, 1, "a", a_receipt("mine"))).outcome == "duplicate"
+    assert await receipt_of(engine, job_id, 1, "a") == a_receipt("mine")
+    assert await receipt_of(engine, job_id, 1, "stranger") is None
+
+
+async def test_late_reports_hear_why(federation: Federation, engine: Engine) -> None:
+    job_id = await federation.running(rounds={"goal_clients": 2, "over_selection": 1.5})
+    await federation.enrol("c")
+    await engine.driver.tick(job_id)
+    for client in ("a", "b"):
+        await engine.agents.report(job_id, 1, client, a_receipt(client))
+    with pytest.raises(RoundClosed, match="round 1 is closed"):
+        await engine.agents.check_open(job_id, 1, "c")
+    await federation.committed(job_id)
+    for call in (engine.agents.check_open(job_id, 1, "c"), engine.agents.report(job_id, 1, "c", a_receipt())):
+        with pytest.raises(RoundClosed, match="COMMITTED: version 1 from 2 updates"):
+            await call
+    assert await engine.agents.progress(job_id, 1, "c", "train", 3, 0.5) == (
+        False,
+        "round 1 is closed (COMMITTED: version 1 from 2 updates); ask for the next task",
+    )
+
+
+async def test_only_participants_report(federation: Federation, engine: Engine) -> None:
+    job_id = await federation.running()
+    await federation.enrol("z")
+    for call in (engine.agents.check_open(job_id, 1, "z"), engine.agents.report(job_id, 1, "z", a_receipt())):
+        with pytest.raises(NotParticipant, match="'z' was not selected into round 1"):
+            await call
+    assert (await engine.agents.check_open(job_id, 1, "a")).id == job_id
+
+
+async def test_numbers_that_are_none_are_refused_and_change_nothing(federation: Federation, engine: Engine) -> None:
+    job_id = await federation.running()
+    before = await engine.reader.job(job_id)
+    nan = float("nan")
+    for call in (
+        engine.agents.report(job_id, 1, "a", UpdateReceipt(a_blob(), 1, {"train_loss": nan}, 0.0)),
+        engine.agents.evaluated(job_id, 1, "a", EvaluationResult(0, 1, {"loss": float("inf")})),
+        engine.aggregator.aggregated(job_id, 1, a_version(1), {}, {"joint_rank": nan}),
+    ):
+        with pytest.raises(InvalidUpdate, match="not a finite number"):
+            await call
+    assert await engine.reader.job(job_id) == before
+
+
+async def test_progress_and_traffic(federation: Federation, engine: Engine) -> None:
+    job_id = await federation.running()
+    assert await engine.agents.progress(job_id, 1, "a", "train", 3, 0.5) == (True, "")
+    assert await engine.agents.progress(job_id, 1, "b", "train", 1, float("nan")) == (True, "")
+    said = await engine.reader.live_progress(job_id)
+    assert said["a"] == {"round": 1, "stage": "train", "step": 3, "train_loss": 0.5, "at": federation.clock.now}
+    assert said["b"]["train_loss"] is None
+    go_on, reason = await engine.agents.progress("job-x", 1, "a", "train", 1, 0.5)
+    assert (go_on, "does not exist" in reason) == (False, True)
+    await engine.agents.count_traffic(job_id, 1, "a", "up", 10)
+    await engine.agents.count_traffic(job_id, 1, "a", "up", 5)
+    assert await engine.reader.traffic(job_id) == {1: {"a": {"up": 15, "down": 0}}}
+
+
+async def test_a_long_poll_sees_work_made_by_another_process(federation: Federation, engine: Engine) -> None:
+    await federation.enrol("a", "b")
+    other = federation.another()
+    waiting = [asyncio.create_task(other.agents.next_task(client, wait_s=10)) for client in "ab"]
+    await asyncio.sleep(0.1)
+    job, _ = await engine.people.create(a_spec())
+    await engine.aggregator.prepared(job.id, a_prepared())
+    async with asyncio.timeout(3):
+        tasks = await asyncio.gather(*waiting)
+    assert [task.job.id for task in tasks if task] == [job.id, job.id]
+    assert await other.agents.next_task("a", wait_s=0.05) is not None

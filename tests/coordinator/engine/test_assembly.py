@@ -1,0 +1,185 @@
+"""The whole engine on a real server, alone and several at once, with a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from coordinator.doors.rest.metrics import Metrics
+from coordinator.engine.agent_calls import AgentCalls
+from coordinator.engine.aggregator_calls import AggregatorCalls
+from coordinator.engine.assembly import Engine, assemble
+from coordinator.engine.driver_calls import DriverCalls
+from coordinator.engine.people_calls import PeopleCalls
+from coordinator.engine.state_reader import StateReader
+from coordinator.state.errors import (
+    AgentNotFound,
+    JobNotFound,
+    JobUnreadable,
+    RoundNotFound,
+    StateUnavailable,
+    UnknownClient,
+)
+from coordinator.state.job_state import Status
+from coordinator.state.records import OpenTask
+from coordinator.state.round_state import Phase
+from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore.process.redis_server import free_port
+from tests.builders import a_prepared, a_receipt, a_result, a_spec, a_version
+from tests.coordinator.engine.federation import Federation
+from tests.looking import events_of, round_of, rounds_of
+
+MAY = {
+    AgentCalls: "admit check_open client_failed count_traffic evaluated next_task now progress register report "
+    "withdraw",
+    PeopleCalls: "cancel create expect forget_agent pause resume",
+    DriverCalls: "leading tick tick_all",
+    AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
+    "preparation_failed prepared update_lost",
+    StateReader: "active_jobs agents events job jobs live_progress mark round rounds rounds_in_flight traffic "
+    "wait_for_change",
+}
+
+
+@pytest.mark.parametrize("part", MAY)
+def test_a_caller_holds_what_it_may_do_and_nothing_else(part: type) -> None:
+    """So the agents' door cannot cancel a job, and mypy refuses the attempt."""
+    assert sorted(name for name in vars(part) if not name.startswith("_")) == MAY[part].split()
+
+
+async def test_a_federation_from_post_to_completed(federation: Federation, engine: Engine) -> None:
+    await federation.enrol("a", "b")
+    job, created = await engine.people.create(a_spec())
+    assert (created, job.status) == (True, Status.PENDING)
+    assert await engine.agents.next_task("a") is None
+    await engine.aggregator.prepared(job.id, a_prepared())
+    for number in (1, 2):
+        for client in ("a", "b"):
+            task = await engine.agents.next_task(client)
+            assert task is not None
+            assert (task.round.kind, task.round.number, task.round.model_version) == ("train", number, number - 1)
+            assert (task.round.evaluate, task.remaining_s) == (True, 60.0)
+            assert (await engine.agents.evaluated(job.id, number, client, a_result(number - 1))).outcome == "accepted"
+            assert (await engine.agents.report(job.id, number, client, a_receipt(client))).outcome == "accepted"
+        assert (await round_of(engine, job.id, number)).phase is Phase.AGGREGATION
+        await engine.aggregator.aggregated(job.id, number, a_version(number), {"qr": 0.1}, {"joint_rank": 2.0})
+    for client in ("a", "b"):
+        task = await engine.agents.next_task(client)
+        assert task is not None
+        assert (task.round.kind, task.round.model_version) == ("evaluate", 2)
+        assert (await engine.agents.evaluated(job.id, 3, client, a_result(2))).outcome == "accepted"
+    job = await engine.reader.job(job.id)
+    assert (job.status, job.model, job.round) == (Status.COMPLETED, a_version(2), None)
+    rounds = await rounds_of(engine, job.id)
+    assert [(one.number, one.kind, one.phase) for one in rounds] == [
+        (1, "train", Phase.COMMITTED),
+        (2, "train", Phase.COMMITTED),
+        (3, "evaluate", Phase.COMMITTED),
+    ]
+    assert rounds[0].timings == {"qr": 0.1}
+    assert await engine.reader.active_jobs() == []
+    assert await engine.agents.next_task("a") is None
+    told = [(kind, data.get("phase") or data.get("status")) for _, kind, data in await events_of(engine, job.id)]
+    assert told[0] == ("job.status", "PENDING")
+    assert told[-2:] == [("round.phase", "COMMITTED"), ("job.status", "COMPLETED")]
+
+
+async def test_many_writers_lose_nothing(federation: Federation, engine: Engine) -> None:
+    clients = [f"client-{i:02d}" for i in range(24)]
+    await federation.enrol(*clients)
+    job, _ = await engine.people.create(a_spec(rounds={"count": 1, "min_clients": len(clients)}))
+    engines = [engine, federation.another(), federation.another()]
+    await asyncio.gather(
+        engine.aggregator.prepared(job.id, a_prepared()), *(each.driver.tick(job.id) for each in engines)
+    )
+    await engine.driver.tick(job.id)
+
+    async def take_part(client: str, door: Engine) -> None:
+        assert await door.agents.next_task(client) is not None
+        assert (await door.agents.report(job.id, 1, client, a_receipt(client))).outcome == "accepted"
+
+    doors = [engines[i % len(engines)] for i in range(len(clients))]
+    ticking = [each.driver.tick_all() for each in engines]
+    await asyncio.gather(*map(take_part, clients, doors), *ticking)
+    current = await round_of(engine, job.id, 1)
+    assert (current.phase, current.reports) == (Phase.AGGREGATION, len(clients))
+    assert {client: one.receipt for client, one in current.participants.items()} == {
+        client: a_receipt(client) for client in clients
+    }
+    told = [kind for _, kind, _ in await events_of(engine, job.id)]
+    assert told.count("client.report") == told.count("client.task") == len(clients)
+    outcomes = await asyncio.gather(*(each.aggregator.aggregated(job.id, 1, a_version(1), {}, {}) for each in engines))
+    assert {outcome.rounds_opened for outcome in outcomes} <= {1, 2}
+    assert len(await rounds_of(engine, job.id)) == 2
+
+
+async def test_unknown_things_are_named(federation: Federation, engine: Engine) -> None:
+    calls: list[Coroutine[Any, Any, object]]
+    with pytest.raises(JobNotFound, match=r"job 'job-x' does not exist; GET /api/v1/jobs"):
+        await engine.reader.job("job-x")
+    calls = [
+        engine.driver.tick("job-x"),
+        engine.people.pause("job-x"),
+        rounds_of(engine, "job-x"),
+        events_of(engine, "job-x"),
+    ]
+    for call in calls:
+        with pytest.raises(JobNotFound):
+            await call
+    calls = [
+        engine.agents.check_open("job-x", 1, "a"),
+        engine.agents.next_task("a"),
+        engine.agents.report("job-x", 1, "a", a_receipt()),
+    ]
+    for call in calls:
+        with pytest.raises(UnknownClient, match="register first"):
+            await call
+    job_id = await federation.running()
+    calls = [round_of(engine, job_id, 7), engine.agents.report(job_id, 7, "a", a_receipt())]
+    for call in calls:
+        with pytest.raises(RoundNotFound, match=f"job {job_id} has no round 7"):
+            await call
+    with pytest.raises(AgentNotFound):
+        await engine.people.forget_agent("nobody")
+
+
+async def test_one_unreadable_job_stops_no_other(federation: Federation, engine: Engine) -> None:
+    broken = await federation.running()
+    await federation.enrol("a", "b")
+    async with Redis.from_url(federation.url) as redis:
+        await redis.hset(f"fedgalore:job:{broken}", "document", "{}")
+    job, _ = await engine.people.create(a_spec())
+    await engine.driver.tick_all()
+    await engine.aggregator.prepared(job.id, a_prepared())
+    await engine.driver.tick_all()
+    task = await engine.agents.next_task("a")
+    assert task is not None
+    assert task.job.id == job.id
+    assert (
+        [one.id for one in await engine.reader.jobs()]
+        == [one.id for one in await engine.reader.active_jobs()]
+        == [job.id]
+    )
+    assert [one.task for one in await engine.reader.agents()] == [OpenTask(job.id, 1)] * 2
+    assert b'fedgalore_jobs{status="RUNNING"} 1.0' in await Metrics(engine.reader).render()
+    with pytest.raises(JobUnreadable, match=broken):
+        await engine.reader.job(broken)
+
+
+async def test_a_store_that_is_away_is_a_domain_error() -> None:
+    engine = assemble(RedisStateStore(f"redis://127.0.0.1:{free_port()}/0"))
+    for call in (
+        engine.reader.job("job-1"),
+        engine.people.create(a_spec()),
+        engine.reader.jobs(),
+        engine.agents.next_task("a"),
+        engine.driver.tick_all(),
+    ):
+        with pytest.raises(StateUnavailable):
+            await call
+    assert await engine.reader.wait_for_change(0.05) is False
+    await engine.close()

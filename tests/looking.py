@@ -1,0 +1,25 @@
+"""A job's rounds and events by the job's id, for tests that hold nothing else of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator.engine.assembly import Engine
+from coordinator.state.changes import StreamRow
+from coordinator.state.round_state import Round, UpdateReceipt
+
+
+async def round_of(engine: Engine, job_id: str, number: int) -> Round:
+    return await engine.reader.round(await engine.reader.job(job_id), number)
+
+
+async def rounds_of(engine: Engine, job_id: str) -> list[Round]:
+    return await engine.reader.rounds(await engine.reader.job(job_id))
+
+
+async def events_of(engine: Engine, job_id: str, **arguments: Any) -> list[StreamRow]:
+    return await engine.reader.events(await engine.reader.job(job_id), **arguments)
+
+
+async def receipt_of(engine: Engine, job_id: str, number: int, client: str) -> UpdateReceipt | None:
+    return (await round_of(engine, job_id, number)).receipts.get(client)
