@@ -61,6 +61,7 @@ check: $(READY) ## formatting, lint, types, layers, generated stubs
 	$(BIN)/ruff check .
 	$(BIN)/python -m protos.generate --check
 	$(BIN)/python -m tools.job_reference --check
+	$(BIN)/python -m tools.state_diagrams --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
