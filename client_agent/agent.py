@@ -60,7 +60,7 @@ class Agent:
                 self._move(event)
                 if self._session.state is SessionState.IDLE and before is not SessionState.IDLE:
                     await self._tidy()
-                if isinstance(event, on.Dropped | on.Forgotten):  # should the same task come back at once: no frenzy
+                if isinstance(event, on.Dropped | on.Forgotten):  # the same task may come back at once: no frenzy
                     await asyncio.sleep(random.uniform(0.2, 1.0))
         finally:
             await self._site.transport.close()
@@ -127,7 +127,7 @@ class Agent:
         except AgentError as error:
             if state is SessionState.FAILING:
                 return on.Dropped(str(error))
-            if state not in _STAGES:  # what comes from there makes no sense
+            if state not in _STAGES:  # what comes from this coordinator makes no sense
                 return on.Refused(str(error))
             self._forget_updates()
             return on.Failed(str(error))

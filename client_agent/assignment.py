@@ -113,7 +113,7 @@ class Assignment:
         """Delivers the update."""
         blob = await asyncio.to_thread(ref_of_file, self._update)
         outcome = await self._site.transport.submit(self._update, blob, self._task.job_id, self._task.round)
-        _log.info("update delivered", outcome=outcome, size_bytes=blob.size_bytes)
+        _log.info("update_delivered", outcome=outcome, size_bytes=blob.size_bytes)
         reach(Fault.UPDATE_ACCEPTED)
         self.forget_updates()
         reach(Fault.UPDATE_FORGOTTEN)

@@ -100,7 +100,7 @@ def _warn_of_expiry(certificate: Path) -> None:
     except (OSError, ValueError) as error:
         raise SettingsError(f"tls_cert: {certificate} is no certificate ({error}); name a PEM file") from None
     if warning:
-        _log.warning("certificate_expiry_noticed", detail=warning)
+        _log.warning("certificate_expiring", reason=warning)
 
 
 def _read(field: str, path: Path | None) -> bytes | None:

@@ -60,7 +60,7 @@ async def within(limit_s: float, answer: Awaitable[T]) -> T:
 
 
 def words(error: BaseException | None) -> str:
-    """An error for people: the coordinator's own words where it has some."""
+    """An error for people: the coordinator's words where it has some."""
     if isinstance(error, grpc.aio.AioRpcError):
         return error.details() or error.code().name
     return str(error) or type(error).__name__

@@ -26,7 +26,7 @@ class SessionState(StrEnum):
     EVALUATING = "evaluating"
     TRAINING = "training"
     UPLOADING = "uploading"
-    FAILING = "failing"  # tells the coordinator that this site cannot do the task
+    FAILING = "failing"  # reports that this site cannot do the task
     STOPPED = "stopped"
 
 

@@ -195,7 +195,7 @@ def _kept(own: Path | None) -> dict[str, Tensor]:
     try:
         return _tensors(open_update(own)) if own else {}
     except (CodecError, OSError) as error:
-        _log.warning("what was kept of the last round cannot be read", path=str(own), error=str(error))
+        _log.warning("kept_files_unreadable", path=str(own), reason=str(error))
         return {}
 
 

@@ -65,8 +65,9 @@ class Transport:
         await self._channel.close(None)
 
     async def register(self, datasets: Mapping[str, int]) -> pb.RegisterResponse:
-        """Makes this client known with its data sets and their numbers of training examples; where its key is not
-        known yet, a join token brings that in.
+        """Makes this client known with its data sets and their numbers of training examples.
+
+        Where the coordinator does not know the client's key yet, the join token brings the key in.
 
         Raises:
             AgentRefused: another protocol version, a name or credential that the coordinator does not take, or no
@@ -129,7 +130,7 @@ class Transport:
                 path = await asyncio.to_thread(cache.adopt, blob)
             except InvalidExchange as error:
                 corrupt += 1
-                if corrupt > 1:  # twice the same is no accident of the line
+                if corrupt > 1:  # the same damage twice is no accident of the line
                     raise
                 raise BrokenTransfer(str(error)) from error
             reach(Fault.DOWNLOAD_STORED)
@@ -162,8 +163,8 @@ class Transport:
         """Sends an update from where the coordinator's copy ends; returns its words on what became of it.
 
         Raises:
-            RoundOver: the round closed without it.
-            InvalidExchange: the coordinator found it wrong.
+            RoundOver: the round closed without the update.
+            InvalidExchange: the coordinator refuses it.
         """
         reference = pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
         patience = Patience(self._patience_s)
@@ -236,7 +237,7 @@ class Transport:
 
     def _note_away(self, state: RetryCallState) -> None:
         if self._away:
-            return  # said once
+            return  # logged once
         self._away = True
         error = state.outcome.exception() if state.outcome else None
         self._log.warning("coordinator_away", coordinator=self._address, reason=words(error))

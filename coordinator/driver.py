@@ -1,7 +1,7 @@
 """What keeps a coordinator going beside its doors: ticks, cleaning, and the aggregator process.
 
 All of it is level-triggered: each step looks at the state and does what is missing, so nothing is lost by stopping
-anywhere. Of several coordinators on one Redis the one that holds the lease ticks and cleans.
+anywhere. Of several coordinators on a Redis, the holder of the lease ticks and cleans.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from coordinator.store.garbage import Collector
 from coordinator.store.partials import clean_partials
 
 TICK_S = 0.3
-LEAST_TICK_S = 0.02  # a burst of changes is worth one look
+LEAST_TICK_S = 0.02  # a burst of changes is worth a single look
 CLEAN_S = 60.0
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
@@ -46,7 +46,7 @@ async def tick(calls: DriverCalls) -> None:
             if answering:  # once an outage
                 log.warning("state_unavailable", reason=str(error))
             answering = False
-        except Exception:  # one broken job must not stop the others' clock
+        except Exception:  # a broken job must not stop the others' clock
             log.exception("tick_failed")
         await asyncio.sleep(LEAST_TICK_S)
         await calls.reader.wait_for_change(TICK_S, mark)
@@ -63,11 +63,11 @@ async def clean(calls: DriverCalls, blobs: BlobStore, collector: Collector) -> N
             if removed := await clean_partials(blobs, calls.reader.rounds_in_flight):
                 log.info("uploads_cleaned", removed=removed)
         except (StateUnavailable, OSError) as error:
-            log.warning("not_cleaned", reason=str(error))
+            log.warning("cleaning_failed", reason=str(error))
         except NotBound as error:
-            log.error("not_cleaned", reason=str(error))
-        except Exception:  # the disk must not fill up because of one broken look
-            log.exception("clean_failed")
+            log.error("cleaning_failed", reason=str(error))
+        except Exception:  # the disk must not fill up because of a broken look
+            log.exception("cleaning_failed")
         await asyncio.sleep(CLEAN_S)
 
 

@@ -31,7 +31,7 @@ from fedgalore import __version__
 from fedgalore.process import durable, faults, logs
 from fedgalore.process.settings import SettingsError
 
-GRACE_S = 5  # for answers and transfers under way when the process is told to stop
+GRACE_S = 5  # for answers and transfers under way when the process has to stop
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ async def _until_signal(settings: CoordinatorSettings) -> None:
         loop.add_signal_handler(name, stopping.set)
     async with serving(settings, stopping):
         await stopping.wait()
-        log.info("stopping")
+        log.info("stop_requested")
 
 
 @contextlib.asynccontextmanager
@@ -88,7 +88,9 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             blobs = DirectoryBlobStore(settings.blob_dir)
             blobs.check()
         except OSError as error:
-            raise StartError(f"FEDGALORE_BLOB_DIR: {settings.blob_dir} cannot be used ({error})") from error
+            raise StartError(
+                f"FEDGALORE_BLOB_DIR: {settings.blob_dir} cannot be used ({error}); name a folder that can be written"
+            ) from error
         listener = stack.enter_context(_listen(settings.rest_host, settings.rest_port))
         store = RedisStateStore(settings.redis_url)
         lease = Lease(store, DRIVER, settings.lease_s)
@@ -130,12 +132,15 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         ports = {"rest": listener.getsockname()[1], "grpc": door.port}
         how = {"tls": plan.tls is not None, "access": plan.access.name.lower()}
         log.info(
-            "ready", version=__version__, redis=settings.redis_address, blobs=str(settings.blob_dir), **ports, **how
+            "coordinator_started",
+            version=__version__,
+            redis=settings.redis_address,
+            blobs=str(settings.blob_dir),
+            **ports,
+            **how,
         )
         if plan.access is Access.PLAINTEXT:
-            log.warning(
-                "insecure", detail="whoever reaches these ports reads models, posts jobs and speaks for any client"
-            )
+            log.warning("plaintext_allowed", rest_host=settings.rest_host, grpc_host=settings.grpc_host)
         await _warn(probe)
         if settings.port_file is not None:
             settings.port_file.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +156,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise StartError(f"FEDGALORE_REST_HOST: {host} is no address of this machine ({error})") from error
+        raise StartError(f"FEDGALORE_REST_HOST: {host} is no address of this machine ({error}); name one") from error
     with listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -164,7 +169,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the process that it is a part of, and tells when it listens."""
+    """Leaves signals to the process that it is a part of; `listening` is set when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -206,10 +211,10 @@ async def _rest(app: object, listener: socket.socket, tls: Tls | None) -> AsyncI
 
 @contextlib.asynccontextmanager
 async def _background(parts: dict[str, Coroutine[Any, Any, None]], stopping: asyncio.Event) -> AsyncIterator[None]:
-    """Runs endless coroutines beside the block. One that ends all the same is told at once and sets `stopping`.
+    """Runs endless coroutines beside the block. A coroutine that ends all the same is logged and sets `stopping`.
 
     Raises:
-        CoordinatorError: on leaving, if one had ended.
+        CoordinatorError: on leaving, if a coroutine had ended.
     """
     ended: list[str] = []
 
@@ -239,6 +244,6 @@ async def _warn(probe: Probe) -> None:
     readiness = await probe.readiness()
     for name, check in readiness.checks.items():
         if not check.ok:
-            log.warning("not_ready", what=name, detail=check.detail)
+            log.warning("readiness_failed", check=name, reason=check.detail)
     for warning in readiness.warnings:
-        log.warning("readiness_warning", detail=warning)
+        log.warning("readiness_doubted", reason=warning)

@@ -1,4 +1,4 @@
-"""What a coordinator process is told: flags, then the environment (`FEDGALORE_*`), then a YAML file, then defaults.
+"""Settings of a coordinator process: flags, then the environment (`FEDGALORE_*`), then a YAML file, then defaults.
 
 This module is the only one of the coordinator that reads the environment. A secret may come from a file instead of a
 variable: `FEDGALORE_REDIS_URL_FILE` names a file that holds the value.
@@ -54,7 +54,7 @@ class CoordinatorSettings(MergedSettings):
     mutual_tls: bool = Field(default=True, description="Whether a door that is open to the network needs client_ca")
     insecure: bool = Field(default=False, description="Plaintext and no credentials, also beyond this machine")
     lease_s: float = Field(
-        default=10, ge=1, le=300, description="Time after which another replica takes over from one that died"
+        default=10, ge=1, le=300, description="Time after which another replica takes over from a replica that died"
     )
     allow_pickle: bool = Field(
         default=False, description="Take model folders whose weights are a pickle, read without running code"
@@ -102,10 +102,10 @@ class CoordinatorSettings(MergedSettings):
             "log_format": self.log_format,
             "log_level": self.log_level,
         }
-        own = {PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}
+        variables = {PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}
         # A secret's value is among them, so the file that it came from must not be named a second time.
         left_out = {f"{PREFIX}{name.upper()}_FILE" for name in SECRETS} | {f"{PREFIX}OPERATOR_KEY"}
-        return {name: value for name, value in os.environ.items() if name not in left_out} | own
+        return {name: value for name, value in os.environ.items() if name not in left_out} | variables
 
     @property
     def redis_address(self) -> str:

@@ -69,7 +69,7 @@ def _api_key(url: SplitResult) -> dict[str, str]:
         return {}
     if url.scheme != "https" and not is_loopback(url.hostname or ""):
         fail(
-            f"FEDGALORE_API_KEY: must not travel to {url.hostname} in plaintext: give an https:// address, or unset it"
+            f"FEDGALORE_API_KEY: must not travel to {url.hostname} in plaintext; give an https:// address, or unset it"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         fail("FEDGALORE_API_KEY: holds characters that no key has; `fedgalore keys create` makes keys")
@@ -84,11 +84,11 @@ def _trust() -> ssl.SSLContext | bool:
     try:
         return ssl.create_default_context(cafile=path)
     except OSError as error:
-        fail(f"FEDGALORE_CA: {path} is no PEM file of a CA ({error})")
+        fail(f"FEDGALORE_CA: {path} is no PEM file of a CA ({error}); name the certificate of the CA")
 
 
 class Coordinator:
-    """A connection to one coordinator; a context manager. Errors end the command, except inside `patiently`."""
+    """A connection to a coordinator; a context manager. Errors end the command, except those of `try_to_ask`."""
 
     def __init__(self, url: str) -> None:
         import httpx
@@ -103,7 +103,7 @@ class Coordinator:
                 trust_env=not is_loopback(where.hostname or ""),  # a proxy would take it off this machine
             )
         except (httpx.InvalidURL, ValueError) as error:
-            fail(f"--url {url} is not an address ({error}): give one such as {DEFAULT_URL}")
+            fail(f"--url: {url} is not an address ({error}); give an address such as {DEFAULT_URL}")
         self._url = url
 
     def __enter__(self) -> Coordinator:
@@ -161,10 +161,9 @@ class Coordinator:
         if answer.is_success:
             return
         if answer.headers.get("content-type", "").startswith("application/problem+json"):
-            told = answer.json()
-            if told["code"] == "not_authenticated":
-                raise RequestRefused(
-                    f"{told['detail']}; give it as FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE [{told['code']}]"
-                )
-            raise RequestRefused(f"{told['detail']} [{told['code']}]")
-        raise RequestRefused(f"{self._url} answered {answer.status_code} and is no coordinator: check --url")
+            problem = answer.json()
+            detail = problem["detail"]
+            if problem["code"] == "not_authenticated":
+                detail += ". The key comes from FEDGALORE_API_KEY, or from the file that FEDGALORE_API_KEY_FILE names"
+            raise RequestRefused(f"{detail} [{problem['code']}]")
+        raise RequestRefused(f"--url: {self._url} answered {answer.status_code} and is no coordinator; correct it")

@@ -44,10 +44,10 @@ def _lines(coordinator: Coordinator, job_id: str) -> dict[str, Any]:
     seen: dict[int, str] = {}
     while True:
         job, rounds = _look(coordinator, job_id)
-        for one in rounds:
-            if seen.get(one["number"]) != one["phase"]:
-                seen[one["number"]] = one["phase"]
-                typer.echo(_line(one))
+        for each in rounds:
+            if seen.get(each["number"]) != each["phase"]:
+                seen[each["number"]] = each["phase"]
+                typer.echo(_line(each))
         if job["status"] != status:
             status = job["status"]
             typer.echo(f"{job['name']}: {status}: {job['reason']}")
@@ -56,19 +56,19 @@ def _lines(coordinator: Coordinator, job_id: str) -> dict[str, Any]:
         time.sleep(POLL_S)
 
 
-def _line(one: dict[str, Any]) -> str:
-    words = [f"round {one['number']} ({one['kind']}) {one['phase']}"]
-    accuracy, exact_match, loss = (show.mean(one, metric) for metric in ("accuracy", "exact_match", "loss"))
+def _line(round: dict[str, Any]) -> str:
+    words = [f"round {round['number']} ({round['kind']}) {round['phase']}"]
+    accuracy, exact_match, loss = (show.mean(round, metric) for metric in ("accuracy", "exact_match", "loss"))
     if loss is not None:
-        words.append(f"version {one['model_version']}: loss {show.number(loss)}")
+        words.append(f"version {round['model_version']}: loss {show.number(loss)}")
     if accuracy is not None:
         words.append(f"accuracy {show.percent(accuracy)}")
     if exact_match is not None:
         words.append(f"exact match {show.percent(exact_match)}")
-    if one["up_bytes"] or one["down_bytes"]:
-        words.append(f"up {show.size(one['up_bytes'])}, down {show.size(one['down_bytes'])}")
-    if one["reason"]:
-        words.append(one["reason"])
+    if round["up_bytes"] or round["down_bytes"]:
+        words.append(f"up {show.size(round['up_bytes'])}, down {show.size(round['down_bytes'])}")
+    if round["reason"]:
+        words.append(round["reason"])
     return " · ".join(words)
 
 
@@ -78,7 +78,7 @@ def _look(coordinator: Coordinator, job_id: str) -> tuple[dict[str, Any], list[d
     end = time.monotonic() + PATIENCE_S
     while True:
         try:
-            # The job first: a final one's rounds do not change any more.
+            # The job first: the rounds of a final job do not change any more.
             job = coordinator.try_to_ask("GET", path)
             return job, coordinator.try_to_ask("GET", f"{path}/rounds")["rounds"]
         except RequestRefused as error:

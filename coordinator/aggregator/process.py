@@ -1,4 +1,4 @@
-"""The aggregator as a process of its own: its settings, its signals, its end."""
+"""The aggregator as a separate process: its settings, its signals, its end."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Who may come in: asked by both doors before anything else is looked at."""
+"""Who may come in: both doors ask here before they look at anything else."""
 
 from __future__ import annotations
 
 import hmac
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
@@ -16,25 +17,29 @@ from coordinator.store.redis_credential_store import RedisCredentialStore
 
 RECHECK_S = 10.0  # a transfer or stream that takes longer shows its key again
 _log = structlog.get_logger(__name__)
-_REFUSED = {
-    "unknown": "is not known here, or was revoked",
-    "other": "was made for another client",
-    "used": "was used already, with another key",
-    "expired": "has expired",
-    "struck": "is good, but this agent's key was revoked: delete agent.key in its work folder, it makes a new one, and",
+_REFUSALS = {
+    "unknown": "join_token: it is not known here, or was revoked; an operator makes another token by "
+    "`fedgalore agents invite {client}`",
+    "other": "join_token: it was made for another client; an operator makes a token for this client by "
+    "`fedgalore agents invite {client}`",
+    "used": "join_token: it was used already, with another key; an operator makes another token by "
+    "`fedgalore agents invite {client}`",
+    "expired": "join_token: it has expired; an operator makes another token by `fedgalore agents invite {client}`",
+    "struck": "join_token: it is good, but the key of client {client} was revoked; delete agent.key in the agent's "
+    "work folder and start the agent again: it makes a new key, and this token lets it in",
 }
 
 
 async def _always() -> None:
-    """The state is the right one."""
+    """The store is always that of the clients."""
 
 
 class Access(Enum):
     """How a coordinator takes credentials."""
 
     OPEN = auto()  # on loopback without an operator's key: whoever is on this machine is let in
-    SECURED = auto()  # every call needs one
-    PLAINTEXT = auto()  # open to the network by `--insecure`: nobody needs one, and none may be sent
+    SECURED = auto()  # every call needs credentials
+    PLAINTEXT = auto()  # open to the network by `--insecure`: nobody needs credentials, and nobody may send any
 
 
 class Doorkeeper:
@@ -42,7 +47,7 @@ class Doorkeeper:
 
     Args:
         operator_key: the first key, from the settings; what it makes is kept in the store.
-        check_state: raises `StateUnavailable` where the store is not the one that clients enrolled with: they wait.
+        check_state: raises `StateUnavailable` where clients did not enrol with this store: they wait then.
     """
 
     def __init__(
@@ -70,7 +75,8 @@ class Doorkeeper:
             return Role.OPERATOR
         if secret is None:
             raise NotAuthenticated(
-                "no API key: send `Authorization: Bearer KEY`; an operator makes keys by `fedgalore keys create`"
+                "Authorization: no API key came with the request; send `Authorization: Bearer KEY`, with a key that an "
+                "operator makes by `fedgalore keys create`"
             )
         digest = digest_of(secret)
         if hmac.compare_digest(digest, self._operator_digest):
@@ -78,12 +84,15 @@ class Doorkeeper:
         key_id = id_of(KEY, secret)
         key = await self._store.key(key_id) if key_id else None
         if key is None or not hmac.compare_digest(digest, key.digest):
-            _log.warning("API key refused", key=key_id)
-            raise NotAuthenticated("the API key is not known here, or was revoked; ask an operator for another")
+            _log.warning("api_key_refused", key=key_id)
+            raise NotAuthenticated(
+                "the API key is not known here, or was revoked; ask an operator for another, who makes it by "
+                "`fedgalore keys create`"
+            )
         return key.role
 
     async def check_agent(self, client: str, secret: str | None) -> None:
-        """Returns when the secret is the key of this client.
+        """Returns when the secret is this client's key.
 
         Raises:
             NotAuthenticated: it is not.
@@ -95,14 +104,14 @@ class Doorkeeper:
         if known is None or secret is None or not hmac.compare_digest(digest_of(secret), known):
             if known is None:
                 await self._check_state()
-            _log.warning("agent refused", client=client, known=known is not None, with_key=secret is not None)
+            _log.warning("agent_refused", client=client, enrolled=known is not None, with_key=secret is not None)
             raise NotAuthenticated(
-                f"client {client!r} is not enrolled with this key, or was revoked: give its agent a join token "
-                f"(`fedgalore agents invite {client}`)"
+                f"client {client!r} is not enrolled with this key, or was revoked; give its agent a join token, made "
+                f"by `fedgalore agents invite {client}`"
             )
 
     async def enrol(self, client: str, token: str, key_digest: str) -> None:
-        """Takes a client's own key for a join token. A second time with the same key changes nothing.
+        """Takes the key that a client made for a join token. A second time with the same key changes nothing.
 
         Raises:
             NotAllowed: the token is not good for this client, or cannot be taken here.
@@ -112,13 +121,11 @@ class Doorkeeper:
         outcome = await self._store.enrol(id_of(JOIN_TOKEN, token) or "", digest_of(token), client, key_digest, now)
         if outcome == "unknown":
             await self._check_state()
-        if outcome in _REFUSED:
-            _log.warning("join token refused", client=client, reason=_REFUSED[outcome])
-            raise NotAllowed(
-                f"join_token: it {_REFUSED[outcome]}; an operator makes another by `fedgalore agents invite {client}`"
-            )
-        tell = _log.warning if outcome == "replaced" else _log.info
-        tell("client enrolled", client=client, outcome=outcome)
+        if outcome in _REFUSALS:
+            _log.warning("join_token_refused", client=client, outcome=outcome)
+            raise NotAllowed(_REFUSALS[outcome].format(client=client))
+        level = logging.WARNING if outcome == "replaced" else logging.INFO
+        _log.log(level, "client_enrolled", client=client, outcome=outcome)
 
     async def create_key(self, name: str, role: Role) -> tuple[ApiKey, str]:
         """A new API key and its secret, which cannot be read again."""
@@ -126,18 +133,18 @@ class Doorkeeper:
         secret = new_secret(KEY)
         key = ApiKey(secret.id, name, role, secret.digest, self._clock())
         await self._store.add_key(key)
-        _log.info("API key made", key=key.id, name=name, role=role.value)
+        _log.info("api_key_created", key=key.id, name=name, role=role.value)
         return key, secret.text
 
     async def keys(self) -> list[ApiKey]:
-        """Oldest first; not the one of the settings."""
+        """Oldest first; the operator's key of the settings is not among them."""
         return await self._store.keys()
 
     async def revoke_key(self, key_id: str) -> None:
         """Raises `CredentialNotFound`."""
         if not await self._store.remove_key(key_id):
             raise CredentialNotFound(f"key {key_id!r} is not known; GET /api/v1/keys lists those that are")
-        _log.info("API key revoked", key=key_id)
+        _log.info("api_key_revoked", key=key_id)
 
     async def create_join_token(self, client: str, valid_s: float) -> tuple[JoinToken, str]:
         """A token by which this client can enrol once, and its secret, which cannot be read again."""
@@ -148,24 +155,24 @@ class Doorkeeper:
                 await self._store.remove_join_token(old.id)
         token = JoinToken(secret.id, client, secret.digest, now, now + valid_s)
         await self._store.add_join_token(token)
-        _log.info("join token made", token=token.id, client=client)
+        _log.info("join_token_created", token=token.id, client=client)
         return token, secret.text
 
     async def join_tokens(self) -> list[JoinToken]:
-        """Oldest first, used and expired ones among them."""
+        """Oldest first; used and expired tokens are among them."""
         return await self._store.join_tokens()
 
     async def revoke_join_token(self, token_id: str) -> None:
         """Raises `CredentialNotFound`. A key that the token has brought in stays."""
         if not await self._store.remove_join_token(token_id):
             raise CredentialNotFound(f"token {token_id!r} is not known; GET /api/v1/join-tokens lists those that are")
-        _log.info("join token revoked", token=token_id)
+        _log.info("join_token_revoked", token=token_id)
 
     async def revoke_agent(self, client: str) -> bool:
         """Strikes a client's key and its tokens; False when there was neither."""
         revoked = await self._store.revoke(client)
         if revoked:
-            _log.info("client revoked", client=client)
+            _log.info("client_revoked", client=client)
         return revoked
 
     def is_expired(self, token: JoinToken) -> bool:
@@ -179,6 +186,6 @@ class Doorkeeper:
         """Raises `NotAllowed` where everybody on the network could read a secret."""
         if self.access is Access.PLAINTEXT:
             raise NotAllowed(
-                "no key or token is taken or made over plaintext beyond this machine (--insecure): revoke what you "
+                "no key or token is taken or made over plaintext beyond this machine (--insecure); revoke what you "
                 "sent, and give this coordinator a certificate (tls_cert, tls_key)"
             )

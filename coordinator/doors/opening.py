@@ -1,4 +1,4 @@
-"""How the two doors stand open, from the settings: with TLS, with credentials, or not at all."""
+"""How the settings open the two doors: with TLS, with credentials, or without."""
 
 from __future__ import annotations
 
@@ -51,34 +51,35 @@ def doors(settings: CoordinatorSettings) -> Doors:
         SettingsError: something is missing, or two settings contradict each other.
     """
     if settings.client_ca is not None and not settings.mutual_tls:
-        raise SettingsError("mutual_tls: is off, and client_ca asks agents for certificates: unset one of the two")
+        raise SettingsError("mutual_tls: is off, and client_ca asks agents for certificates; unset one of the two")
     open_rest, open_grpc = not is_loopback(settings.rest_host), not is_loopback(settings.grpc_host)
     tls = _tls(settings)
     if tls and settings.insecure:
-        raise SettingsError("insecure: there is a certificate (tls_cert): unset one of the two")
+        raise SettingsError("insecure: is set, and there is a certificate (tls_cert); unset one of the two")
     if open_rest or open_grpc:
         host = settings.rest_host if open_rest else settings.grpc_host
         if settings.insecure:
             if settings.operator_key is not None:
                 raise SettingsError(
-                    f"insecure: {host} is open to the network without TLS, and keys must not travel there: give a "
+                    f"insecure: {host} is open to the network without TLS, and keys must not travel there; give a "
                     "certificate (tls_cert, tls_key), or unset operator_key"
                 )
             return Doors(None, Access.PLAINTEXT)
         if tls is None:
             raise SettingsError(
-                f"tls_cert: {host} is open to the network: give a certificate and its key (FEDGALORE_TLS_CERT, "
-                f"FEDGALORE_TLS_KEY), listen on 127.0.0.1, or say --insecure; {_CERTIFICATES}"
+                f"tls_cert: is missing, and {host} is open to the network; give a certificate and its key "
+                f"(FEDGALORE_TLS_CERT, FEDGALORE_TLS_KEY), listen on 127.0.0.1, or say --insecure; {_CERTIFICATES}"
             )
         if open_grpc and settings.mutual_tls and tls.client_ca is None:
             raise SettingsError(
-                "client_ca: name the CA that signs the agents' certificates (FEDGALORE_CLIENT_CA), or set "
+                "client_ca: is missing; name the CA that signs the agents' certificates (FEDGALORE_CLIENT_CA), or set "
                 f"FEDGALORE_MUTUAL_TLS=false for agents that show none; {_CERTIFICATES}"
             )
         if settings.operator_key is None:
             raise SettingsError(
-                f"operator_key: {host} is open to the network: set FEDGALORE_OPERATOR_KEY_FILE, a file that holds 32 "
-                "characters or more (`fedgalore certs --operator-key` makes one); with it, keys and tokens are made"
+                f"operator_key: is missing, and {host} is open to the network; set FEDGALORE_OPERATOR_KEY_FILE to a "
+                "file that holds 32 characters or more (`fedgalore certs --operator-key` makes it): all other keys and "
+                "tokens are made with this key"
             )
     return Doors(tls, Access.OPEN if settings.operator_key is None else Access.SECURED)
 
@@ -86,7 +87,7 @@ def doors(settings: CoordinatorSettings) -> Doors:
 def _tls(settings: CoordinatorSettings) -> Tls | None:
     if (settings.tls_cert is None) != (settings.tls_key is None):
         missing = "tls_key" if settings.tls_key is None else "tls_cert"
-        raise SettingsError(f"{missing}: missing; certificate and key go together")
+        raise SettingsError(f"{missing}: missing; certificate and key go together, so set both or none")
     if settings.tls_cert is None or settings.tls_key is None:
         if settings.client_ca is not None:
             raise SettingsError("client_ca: asks agents for certificates, which needs tls_cert and tls_key as well")
@@ -97,13 +98,15 @@ def _tls(settings: CoordinatorSettings) -> Tls | None:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise SettingsError(
             f"tls_cert, tls_key: {settings.tls_cert} and {settings.tls_key} are no certificate with its key in PEM "
-            f"files, without a password ({error})"
+            f"files, without a password ({error}); name a pair that belongs together"
         ) from None
     if settings.client_ca is not None:
         try:
             context.load_verify_locations(settings.client_ca)
         except OSError as error:
-            raise SettingsError(f"client_ca: {settings.client_ca} is no PEM file of a CA ({error})") from None
+            raise SettingsError(
+                f"client_ca: {settings.client_ca} is no PEM file of a CA ({error}); name the certificate of the CA"
+            ) from None
     return Tls(settings.tls_cert, settings.tls_key, settings.client_ca)
 
 

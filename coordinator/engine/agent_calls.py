@@ -65,7 +65,7 @@ class AgentCalls:
         await self._registry.register(client, protocol_version, software_version, datasets)
 
     async def withdraw(self, client: str) -> None:
-        """Takes back the registration of a client that may not come in after all, and its open tasks.
+        """Takes back the registration of a client that was revoked meanwhile, and gives up its open tasks.
 
         Raises:
             AgentNotFound: nobody of that name is enrolled.
@@ -74,7 +74,7 @@ class AgentCalls:
         await self._stepper.give_up_tasks(client, "removed by the operator")
 
     async def next_task(self, client: str, wait_s: float = 0.0) -> RoundTask | None:
-        """Work for the client, waiting up to `wait_s` for some. Until it has reported it is given the same task again.
+        """Work for the client, waiting up to `wait_s` for some; the same task again until the client has reported.
 
         Raises:
             UnknownClient: it has to register first.
@@ -117,7 +117,7 @@ class AgentCalls:
         return admit(job, asked_for, client)
 
     async def report(self, job_id: str, number: int, client: str, receipt: UpdateReceipt) -> Recorded:
-        """Notes an update that is safe on disk. A second one, equal or not, is a duplicate: the first one stands.
+        """Notes an update that is safe on disk. Another update, equal or not, is a duplicate: the first stands.
 
         Raises:
             UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant

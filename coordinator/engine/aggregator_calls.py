@@ -33,7 +33,7 @@ class AggregatorCalls:
         await self._lease.keep()
 
     async def prepared(self, job_id: str, prepared: Prepared) -> Job:
-        """What became of `model.source`; the job runs. A second time changes nothing."""
+        """Gives the job what became of `model.source`, so that it runs. A second time changes nothing."""
         return await self._drive(job_id, lambda job: None if job.prepared == prepared else PreparedModel(prepared))
 
     async def preparation_failed(self, job_id: str, reason: str) -> Job:
@@ -49,7 +49,7 @@ class AggregatorCalls:
         statistics: Mapping[str, float],
         dropped: Mapping[str, str] | None = None,
     ) -> Job:
-        """Commits a round: one atomic write names the new model version. A second time changes nothing.
+        """Commits a round: an atomic write names the new model version. A second time changes nothing.
 
         Args:
             dropped: clients whose updates are not in it, with the reasons.
@@ -90,12 +90,12 @@ class AggregatorCalls:
         """Counts that the aggregator begins a piece of a job (`prepare` or `round <number>`), before it does.
 
         Returns:
-            How often it has begun it, this time included; 1 when nothing is known of earlier ones.
+            How often the piece was begun, this time included.
         """
         return await self._store.begin_attempt(job_id, piece)
 
     async def forget_attempts(self, job_id: str, piece: str) -> None:
-        """The piece is done, or was not stopped by what it does."""
+        """Counts anew: the piece is done, or was stopped by something else than what it does."""
         await self._store.forget_attempts(job_id, piece)
 
     async def _drive(self, job_id: str, decide: Decide) -> Job:

@@ -1,4 +1,4 @@
-"""The parts of the engine on one store."""
+"""The parts of the engine, put together on a store."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def assemble(
 
     Args:
         clock: seconds since the epoch; default: steady, whatever the machine's is set to.
-        lease: what the coordinator's own work is done under; without one, several processes may do it.
+        lease: what the work of driver and aggregator is done under; without a lease, several processes may do it.
         max_agents: enrolled at most.
         max_jobs: active at most.
     """

@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 
 class DriverCalls:
-    """Ticks, under the lease. They raise `LeaseLost` when another process holds it."""
+    """What the driver calls. Ticks raise `LeaseLost` when another process holds the lease."""
 
     def __init__(self, store: RedisStateStore, stepper: Stepper, reader: StateReader, lease: Lease | NoLease) -> None:
         self.reader = reader
@@ -35,7 +35,7 @@ class DriverCalls:
         await self._stepper.tick(job_id)
 
     async def tick_all(self) -> None:
-        """Ticks every active job; one that breaks must not stop the others' clock."""
+        """Ticks every active job; a job that breaks must not stop the others' clock."""
         for job_id in await self._store.active_ids():
             try:
                 await self._stepper.tick(job_id)

@@ -1,8 +1,8 @@
-"""Who drives: of all replicas on one Redis, one at a time.
+"""Who drives: of all replicas on a Redis, a single process at a time.
 
 A lease is held for `lease_s` seconds and renewed while its holder lives; who takes it over gets a higher fencing token
-(Kleppmann 2016). Whatever is written under a lease names its token, and Redis refuses one that is over: a process that
-was paused for longer than its lease writes nothing when it wakes. Redis' clock alone tells when a lease ends.
+(Kleppmann 2016). Whatever is written under a lease names its token, and Redis refuses the token of a lease that is
+over: a process that was paused for longer than its lease writes nothing when it wakes. A lease ends by Redis' clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 
 class NoLease:
-    """Where a process drives alone, or several may do the same: whatever is written is written under no lease."""
+    """Takes the place of a lease where a process drives alone, or several may do the same work."""
 
     drives = True
     fence = None
@@ -56,12 +56,12 @@ class Lease:
 
     @property
     def drives(self) -> bool:
-        """Whether it is held, and the one under which rounds are opened."""
+        """Whether this lease is held, and is the lease under which rounds are opened."""
         return self._name == DRIVER and self.is_held
 
     @property
     def is_held(self) -> bool:
-        """As far as this process knows; Redis has the last word."""
+        """Whether the lease is held, as far as this process knows; Redis has the last word."""
         return self._token is not None and time.monotonic() < self._ends
 
     @property
@@ -72,11 +72,11 @@ class Lease:
             LeaseLost: the lease is not held.
         """
         if self._token is None or not self.is_held:
-            raise LeaseLost(f"lease {self._name!r} is held by another process; this one waits for it")
+            raise LeaseLost(f"lease {self._name!r} is held by another process; wait until it is free")
         return Fence(self._name, self._token)
 
     def drop(self) -> None:
-        """Redis refused its token: it is over, whatever the clock here says."""
+        """Notes that Redis refused the token: the lease is over, whatever the clock here says."""
         self._ends = 0.0
 
     async def held(self) -> None:
@@ -100,15 +100,15 @@ class Lease:
     async def _turn(self) -> None:
         asked = time.monotonic()
         try:
-            async with asyncio.timeout(self._lease_s / 3):  # the store's own patience may be longer than the lease
+            async with asyncio.timeout(self._lease_s / 3):  # the store's patience may be longer than the lease
                 token = await self._store.take_lease(self._name, self._holder, self._lease_s)
         except (StateUnavailable, TimeoutError):
-            return  # it is held until it ends
+            return  # a lease in hand is held until it ends
         if token != self._token:
             if token is not None:
-                log.info("lease taken", lease=self._name, token=token)
+                log.info("lease_taken", lease=self._name, token=token)
             elif self._token is not None:
-                log.warning("lease lost", lease=self._name, token=self._token)
+                log.warning("lease_lost", lease=self._name, token=self._token)
         self._token, self._ends = token, asked + self._lease_s
         if token is not None:
             self._held.set()

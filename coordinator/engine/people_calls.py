@@ -41,10 +41,10 @@ class PeopleCalls:
         self._max_jobs = max_jobs
 
     async def create(self, spec: JobSpec, idempotency_key: str | None = None) -> tuple[Job, bool]:
-        """A new job and True, or the job that the same key made before and False.
+        """A new job and True, or the job that was posted with the same key before and False.
 
         Raises:
-            IdempotencyConflict: the key made a job of another document.
+            IdempotencyConflict: the key was used with another document.
             TooMany: no other job can be active.
         """
         now = self._clock()
@@ -53,7 +53,7 @@ class PeopleCalls:
         outcome, job_id = await self._store.create(job, changes(None, job, None, job.reason), self._max_jobs)
         reach(Fault.JOB_CREATED)
         if outcome == "full":
-            raise TooMany(f"{job_id} jobs are active; cancel one, wait for one, or raise FEDGALORE_MAX_JOBS")
+            raise TooMany(f"{job_id} jobs are active; cancel a job, wait for its end, or raise FEDGALORE_MAX_JOBS")
         if outcome == "created":
             return job, True
         before = await self.reader.job(job_id)
@@ -65,7 +65,7 @@ class PeopleCalls:
         return before, False
 
     async def pause(self, job_id: str) -> Job:
-        """Opens no further round; the one in flight goes on to its end.
+        """Opens no further round; the round in flight goes on to its end.
 
         Raises:
             JobNotFound, IllegalTransition: the latter unless the job is RUNNING, or PAUSED already.

@@ -1,4 +1,4 @@
-"""Who is enrolled, who is there: registration and signs of life."""
+"""Which clients are enrolled and which are present: registration and signs of life."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ClientRegistry:
     async def register(
         self, client: str, protocol_version: int, software_version: str, datasets: dict[str, int]
     ) -> None:
-        """Makes a client known, or known again; what it says now replaces what it said before.
+        """Makes a client known, or known again. What it says now replaces what it said before.
 
         Raises:
             ProtocolMismatch: with both versions and which side to upgrade.
@@ -63,15 +63,15 @@ class ClientRegistry:
         known = await self._store.clients()
         if client not in known and len(known) >= self._max_agents:
             raise TooMany(
-                f"client: {len(known)} are enrolled; remove one (DELETE /api/v1/agents/NAME) or raise "
-                "FEDGALORE_MAX_AGENTS"
+                f"client: {len(known)} are enrolled, and no more can be; remove one by DELETE /api/v1/agents/NAME, "
+                "or raise FEDGALORE_MAX_AGENTS"
             )
 
     async def touch(self, client: str) -> list[str]:
         """Notes a sign of life; the ids of the jobs that wait for the client, oldest first.
 
         Raises:
-            UnknownClient: it has to register first, or anew: it did with a coordinator of another protocol version.
+            UnknownClient: it has to register first, or again after an upgrade to another protocol version.
         """
         job_ids = await self._store.touch(client, self._clock(), PROTOCOL_VERSION)
         if job_ids is None:
@@ -86,12 +86,12 @@ class ClientRegistry:
             for record, _ in seen_lately
             if dataset in record.datasets and record.protocol_version == PROTOCOL_VERSION
         ]
-        # Who works for another job would let the round's deadline run without having begun.
+        # A client that works for another job would let the round's deadline pass before it begins.
         busy = await self._store.busy(present)
         return Candidates(tuple(name for name in present if name not in busy), len(busy))
 
     async def all(self, active: Iterable[Job]) -> list[AgentStatus]:
-        """Every enrolled client, by name, with the task that it holds in one of the active jobs."""
+        """Every enrolled client, by name, with the task that it holds in an active job."""
         tasks: dict[str, OpenTask] = {}
         for job in active:
             for client in job.open_clients:

@@ -1,4 +1,4 @@
-"""What whoever may look sees: jobs, rounds and agents as they are; and waiting for changes."""
+"""Looking and waiting: jobs, rounds and agents as they are, and the next change of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EVENT_ID = re.compile(r"\d{1,18}(-\d{1,18})?")
 
 
 class StateReader:
-    """Jobs, rounds and agents as they are, and waiting for changes.
+    """Shows jobs, rounds and agents as they are, and waits for changes. Changes nothing itself.
 
     A job whose document cannot be read is left out wherever many are looked at; where it is named, `JobUnreadable` is
     raised.
@@ -44,7 +44,7 @@ class StateReader:
         return explain((await self._stepper.load(job_id)).job, self._clock())
 
     async def jobs(self, status: Status | None = None, limit: int = 50, after: str | None = None) -> list[Job]:
-        """Jobs, newest first; `after` is the id of the last one of the page before.
+        """Jobs, newest first; `after` is the id of the last job of the page before.
 
         Raises:
             JobNotFound: `after` is no job.
@@ -71,7 +71,7 @@ class StateReader:
         return {(job.id, job.round.number) for job in await self.active_jobs() if job.round}
 
     async def rounds(self, job: Job) -> list[Round]:
-        """All rounds in order of their number, the one in flight last."""
+        """All rounds in the order of their numbers, the round in flight last."""
         # A round that closed since the job was read is in the archive.
         closed = await self._store.closed_rounds(job.id)
         if job.round is None or any(each.number == job.round.number for each in closed):
@@ -79,7 +79,7 @@ class StateReader:
         return [*closed, job.round]
 
     async def round(self, job: Job, number: int) -> Round:
-        """One round of the job.
+        """A round of the job, in flight or closed.
 
         Raises:
             RoundNotFound
@@ -91,7 +91,7 @@ class StateReader:
         return await self._registry.all(await self.active_jobs())
 
     async def live_progress(self, job_id: str) -> dict[str, dict[str, Any]]:
-        """By client: round, stage, step, train_loss (None: none that is finite) and at, of the round in flight."""
+        """By client: round, stage, step, train_loss (None unless finite) and at, of the round in flight."""
         return await self._store.progress(job_id)
 
     async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]:

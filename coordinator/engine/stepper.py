@@ -42,14 +42,14 @@ class Applied(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What became of a client's word, and the round as it stands with it."""
+    """What became of a client's report, and the round as it stands after it."""
 
     outcome: Literal["accepted", "duplicate"]
     round: Round
 
 
 class Stepper:
-    """Moves jobs by the pure machines; the engine's inside. All methods raise `StateUnavailable`."""
+    """Moves jobs by the pure machines, for the parts of the engine. All methods raise `StateUnavailable`."""
 
     def __init__(
         self, store: RedisStateStore, clock: Callable[[], float], registry: ClientRegistry, lease: Lease | NoLease
@@ -86,7 +86,7 @@ class Stepper:
         return closed
 
     async def send(self, job_id: str, event: JobEvent) -> Applied:
-        """Advances a job by what a person or a client wants, whatever its state."""
+        """Advances a job by what a person wants or a client says."""
         return await self._apply(job_id, lambda job: event)
 
     def explained(self, applied: Applied) -> Job:
@@ -191,7 +191,7 @@ class Stepper:
             outcome = await self._store.save(Change(stored, step.job, events, step.effects, step.closed, fence))
             if outcome == "fenced":
                 self._lease.drop()
-                raise LeaseLost(f"job {job_id}: another process has taken over; this one's step is dropped")
+                raise LeaseLost(f"job {job_id}: another process has taken over; the step of this process is dropped")
             if outcome == "saved":
                 reach(Fault.STEP_SAVED)
                 return Applied(VersionedJob(step.job, stored.version + 1), True, step.closed)

@@ -27,7 +27,7 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """The round holds an update of this client already; the first one stands."""
+    """The round holds an update of this client already, and keeps it."""
 
     receipt: UpdateReceipt
 

@@ -1,8 +1,8 @@
-"""What a step of a job looks like in its stream of events, told by comparing before and after.
+"""What a step of a job looks like in its stream of events: the state before it compared with the state after.
 
 | type                | data                                                                     |
 |---------------------|--------------------------------------------------------------------------|
-| `job.status`        | status, reason; the first one tells of the job's creation                |
+| `job.status`        | status, reason; the first is the job's creation                          |
 | `round.phase`       | round, kind, phase, at, reason; on COMMITTED also model_version, timings and statistics |
 | `client.task`       | round, client: the client took its task                                  |
 | `client.report`     | round, client, num_examples, size_bytes, metrics                         |
@@ -39,27 +39,27 @@ def changes(before: Job | None, after: Job, closed: Round | None, reason: str) -
 
 
 def _clients(was: Round | None, now: Round) -> Iterator[StreamEvent]:
-    for client, one in sorted(now.participants.items()):
-        old = was.participants.get(client, Participant()) if was else Participant()
-        if one is old:
-            continue
-        head = {"round": now.number, "client": client}
-        if one.taken_at is not None and old.taken_at is None:
-            yield "client.task", head
-        if one.evaluation and not old.evaluation:
-            yield "client.evaluation", {**head, **asdict(one.evaluation)}
-        if one.receipt and not old.receipt:
-            size, receipt = one.receipt.blob.size_bytes, one.receipt
-            yield (
-                "client.report",
-                {**head, "num_examples": receipt.num_examples, "size_bytes": size, "metrics": receipt.metrics},
-            )
-        if one.lost is not None and old.receipt and not one.receipt:
-            yield "client.lost", {**head, "reason": one.lost}
-        if one.dropped is not None and old.dropped is None:
-            yield "client.dropped", {**head, "reason": one.dropped}
-        if one.failure is not None and old.failure is None:
-            yield "client.failure", {**head, "reason": one.failure}
+    for client, after in sorted(now.participants.items()):
+        before = was.participants.get(client, Participant()) if was else Participant()
+        if after is not before:
+            head = {"round": now.number, "client": client}
+            yield from ((kind, {**head, **data}) for kind, data in _participant(before, after))
+
+
+def _participant(before: Participant, after: Participant) -> Iterator[StreamEvent]:
+    if after.taken_at is not None and before.taken_at is None:
+        yield "client.task", {}
+    if after.evaluation and not before.evaluation:
+        yield "client.evaluation", asdict(after.evaluation)
+    if after.receipt and not before.receipt:
+        receipt, size = after.receipt, after.receipt.blob.size_bytes
+        yield "client.report", {"num_examples": receipt.num_examples, "size_bytes": size, "metrics": receipt.metrics}
+    if after.lost is not None and before.receipt and not after.receipt:
+        yield "client.lost", {"reason": after.lost}
+    if after.dropped is not None and before.dropped is None:
+        yield "client.dropped", {"reason": after.dropped}
+    if after.failure is not None and before.failure is None:
+        yield "client.failure", {"reason": after.failure}
 
 
 def _phases(was: Round | None, now: Round) -> Iterator[StreamEvent]:

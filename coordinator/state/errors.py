@@ -1,4 +1,4 @@
-"""What can go wrong in words of the domain: one table for both doors.
+"""What can go wrong, in words of the domain: a table for both doors.
 
 Every error carries a stable `code`, the HTTP status of REST and the status name of gRPC. Its message names the field
 and the remedy, because it is shown to people as it is.
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class DomainError(Exception):
-    """An answer a caller can act on; never raised itself, only its subclasses."""
+    """An answer that a caller can act on. Only its subclasses are raised."""
 
     code: ClassVar[str]
     http_status: ClassVar[int]
@@ -62,7 +62,7 @@ class RoundClosed(DomainError):
 
 
 class RoundNotInFlight(RoundClosed):
-    """The round has ended, or never was; the archive knows."""
+    """The round has ended, or never was: the archive of closed rounds knows."""
 
 
 class NotReady(DomainError):
@@ -72,7 +72,7 @@ class NotReady(DomainError):
 
 
 class NoAdapter(DomainError):
-    """What a job trains cannot be told as a LoRA adapter."""
+    """What a job trains cannot be written as a LoRA adapter."""
 
     code, http_status, grpc_status = "no_adapter", 409, "FAILED_PRECONDITION"
 
@@ -110,7 +110,7 @@ class ProtocolMismatch(DomainError):
 
 
 class InvalidJob(DomainError):
-    """A posted document that is no valid job; `errors` has one `{field, problem}` row for each finding."""
+    """A posted document that is no valid job; `errors` has a `{field, problem}` row for each fault of it."""
 
     code, http_status, grpc_status = "invalid_job", 422, "INVALID_ARGUMENT"
 

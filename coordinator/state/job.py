@@ -45,7 +45,7 @@ class JobStep(NamedTuple):
 
 
 def create(id: str, spec: JobSpec, now: float, idempotency_key: str | None = None, secret: str | None = None) -> Job:
-    """A job just posted; `secret`, hexadecimal, makes the noise of one with privacy."""
+    """A job that was just posted. `secret`, hexadecimal, makes the noise of a job with privacy; others keep none."""
     return Job(
         id=id,
         spec=spec.model_dump(mode="json"),
@@ -63,7 +63,7 @@ def advance(job: Job, event: JobEvent, now: float) -> JobStep:
 
     Raises:
         IllegalTransition: the status (or the round's phase) has no row for this event.
-        RoundNotInFlight: the event is for another round than the one in flight.
+        RoundNotInFlight: the event is for a round that is not in flight.
         RoundClosed: a client speaks too late, or after it gave up.
         NotParticipant: a client speaks that was not selected.
     """
@@ -78,7 +78,7 @@ def advance(job: Job, event: JobEvent, now: float) -> JobStep:
 
 
 def explain(job: Job, now: float) -> Job:
-    """The job with the reasons (its own and its round's) as they stand at `now`, for people."""
+    """The job with its reason and its round's as they stand at `now`, for people."""
     if job.round is None:
         return replace(job, reason=job.reason or "the next round is about to open")
     round_reason = explain_round(job.round, now, job.policy(job.round.kind))
@@ -193,7 +193,7 @@ _PENDING, _RUNNING, _PAUSED, _COMPLETED, _FAILED, _CANCELLED = Status
 
 
 def _of_round(*statuses: Status) -> dict[type, _Row]:
-    """What happens to the round in flight; no status: none is in flight, and whoever speaks of one hears so."""
+    """Rows for the round in flight. Without a status: no round is in flight, and each event is refused."""
     return {InRound: to(_in_round, *statuses), AggregationFailed: to(_aggregation_failed, *statuses)}
 
 

@@ -1,4 +1,4 @@
-"""What is known of one job, and what can happen to it: plain values. How it changes: `coordinator.state.job`."""
+"""What is known of a job, and what can happen to it: plain values. How it changes: `coordinator.state.job`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Prepared:
     model: ModelVersion  # version 0
 
     def __post_init__(self) -> None:
-        # Plain JSON types, so that a document read back equals the one that was written.
+        # Plain JSON types, so that what is read back equals what was written.
         object.__setattr__(self, "plan", json.loads(json.dumps(self.plan)))
 
 

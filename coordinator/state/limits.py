@@ -43,7 +43,7 @@ def check_name(field: str, name: str) -> None:
 
 
 def check_datasets(datasets: Mapping[str, int]) -> None:
-    """Raises `InvalidAgent` for too many data sets, one without training examples, or what cannot be a name."""
+    """Raises `InvalidAgent` for too many data sets, a data set without training examples, or what cannot be a name."""
     if len(datasets) > MAX_DATASETS:
         raise InvalidAgent(f"datasets: has {len(datasets)} entries; offer at most {MAX_DATASETS}")
     for name, examples in datasets.items():

@@ -24,13 +24,15 @@ class AgentRecord:
 
 @dataclass(frozen=True)
 class OpenTask:
+    """A task that a client has not done yet, by job and round."""
+
     job_id: str
     round: int
 
 
 @dataclass(frozen=True)
 class AgentStatus:
-    """A registered client as it stands. `task`: the one it holds now, the oldest job's first."""
+    """A registered client as it stands. `task`: what it has to do now, of the oldest job that waits for it."""
 
     name: str
     datasets: dict[str, int]
@@ -44,7 +46,7 @@ class AgentStatus:
 
 @dataclass(frozen=True)
 class RoundTask:
-    """One round's work for one client."""
+    """A round's work for one client."""
 
     job: Job
     round: Round

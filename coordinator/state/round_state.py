@@ -1,4 +1,4 @@
-"""What is known of one round, and what can happen to it: plain values. How it changes: `coordinator.state.round`.
+"""What is known of a round, and what can happen to it: plain values. How it changes: `coordinator.state.round`.
 
 Times are seconds since the epoch, durations end in `_s`, sizes in `_bytes`.
 """

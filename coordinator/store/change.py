@@ -27,7 +27,7 @@ class VersionedJob(NamedTuple):
 
 @dataclass(frozen=True)
 class Change:
-    """All that one step of a job writes, at once or not at all."""
+    """All that a step of a job writes, at once or not at all."""
 
     before: VersionedJob
     after: Job

@@ -1,4 +1,4 @@
-"""What proves who somebody is: API keys of people, join tokens and keys of agents. Pure: made, read, compared.
+"""What proves who somebody is: API keys of people, join tokens and keys of agents. Pure.
 
 Every secret holds 256 random bits, so its SHA-256 is all that is kept of it: a slow hash would add nothing.
 """
@@ -16,7 +16,7 @@ _FORM = re.compile(r"(fg[jk])_([0-9a-f]{8})_[0-9a-f]{64}")
 
 
 class Role(StrEnum):
-    """Who looks, and who changes."""
+    """A viewer looks at everything; an operator changes things as well."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -35,7 +35,7 @@ class ApiKey:
 
 @dataclass(frozen=True)
 class JoinToken:
-    """Lets one client bring a key of its own, once; without its secret. Times in seconds since the epoch."""
+    """Lets a client bring its key, once; without the token's secret. Times in seconds since the epoch."""
 
     id: str
     client: str
@@ -55,7 +55,7 @@ class Secret:
 
 
 def new_secret(kind: str) -> Secret:
-    """One of this kind: `KEY` or `JOIN_TOKEN`."""
+    """A secret of this kind, `KEY` or `JOIN_TOKEN`."""
     identity = secrets.token_hex(4)
     text = f"{kind}_{identity}_{secrets.token_hex(32)}"
     return Secret(identity, text, digest_of(text))
@@ -67,7 +67,7 @@ def digest_of(secret: str) -> str:
 
 
 def id_of(kind: str, secret: str) -> str | None:
-    """The id that a secret of this kind names; None for whatever is none."""
+    """The id that a secret of this kind names; None for anything else."""
     match = _FORM.fullmatch(secret)
     return match[2] if match and match[1] == kind else None
 

@@ -1,4 +1,4 @@
-"""One Redis (>= 7, or Valkey) under one prefix, as every store of this package talks to it."""
+"""A Redis (>= 7, or Valkey) under a prefix, as every store of this package talks to it."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ class RedisCredentialStore:
 
     async def keys(self) -> list[ApiKey]:
         """Oldest first."""
-        found = map(_key, await self._ask(self._redis.hvals(self._keys)))
-        return sorted(found, key=lambda key: (key.created_at, key.id))
+        keys = map(_key, await self._ask(self._redis.hvals(self._keys)))
+        return sorted(keys, key=lambda key: (key.created_at, key.id))
 
     async def remove_key(self, key_id: str) -> bool:
         """False when there was none."""
@@ -56,15 +56,15 @@ class RedisCredentialStore:
 
     async def join_tokens(self) -> list[JoinToken]:
         """Used and expired ones among them, oldest first."""
-        found = [JoinToken(**json.loads(document)) for document in await self._ask(self._redis.hvals(self._tokens))]
-        return sorted(found, key=lambda token: (token.created_at, token.id))
+        tokens = [JoinToken(**json.loads(document)) for document in await self._ask(self._redis.hvals(self._tokens))]
+        return sorted(tokens, key=lambda token: (token.created_at, token.id))
 
     async def remove_join_token(self, token_id: str) -> bool:
         """False when there was none."""
         return bool(await self._ask(self._redis.hdel(self._tokens, token_id)))
 
     async def credential(self, client: str) -> str | None:
-        """Digest of the client's key; None when it never brought one, or was revoked."""
+        """Digest of the client's key; None when it never brought a key, or was revoked."""
         digest: str | None = await self._ask(self._redis.hget(self._credentials, client))
         return digest
 

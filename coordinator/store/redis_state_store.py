@@ -7,10 +7,10 @@ Layout, every key under `<prefix>:`
 | `jobs`               | zset   | job id by `created_at`                                                          |
 | `active`             | set    | ids of jobs that are not final                                                  |
 | `idempotency`        | hash   | idempotency key -> job id                                                       |
-| `job:<id>`           | hash   | `document`: the job as JSON, round in flight inside; `version`: counts its saves; |
+| `job:<id>`           | hash   | `document`: the job as JSON, round in flight inside; `version`: number of saves; |
 |                      |        | `round`: number of the round in flight, or empty                                |
 | `job:<id>:rounds`    | hash   | number -> closed round as JSON                                                  |
-| `job:<id>:events`    | stream | `type`, `data` (JSON), `coordinator.state.changes`                          |
+| `job:<id>:events`    | stream | `type`, `data` (JSON): `coordinator.state.changes`                              |
 | `job:<id>:progress`  | hash   | client -> what it last said, as JSON; gone when the round closes                |
 | `job:<id>:attempts`  | hash   | `prepare` or `round <number>` -> times that the aggregator began it; gone when  |
 |                      |        | it is done, or the round or the job closes                                      |
@@ -18,14 +18,14 @@ Layout, every key under `<prefix>:`
 | `agents`             | hash   | client -> what it registered, as JSON                                           |
 | `seen`               | zset   | client by its last sign of life                                                 |
 | `tasks:<client>`     | set    | ids of jobs whose round in flight waits for this client                         |
-| `store`              | string | random id, the same as in the blob directory: `store.binding`                 |
+| `store`              | string | random id, the same as in the blob directory: `coordinator.store.binding`       |
 | `lease:<name>`       | hash   | `holder`, `token` of who drives, or aggregates; expires unless it is renewed    |
-| `tokens`             | string | the last fencing token; each holder of a lease has a higher one than any before |
-| `credentials`        | hash   | `store.redis_credential_store`, as `keys`, `join_tokens`, `struck` are |
-| `wake`               | pubsub | one message a save: names of effects, parted by spaces; may be empty            |
+| `tokens`             | string | the last fencing token; each holder of a lease has a higher token than before   |
+| `credentials`        | hash   | with `keys`, `join_tokens` and `struck`: `redis_credential_store`               |
+| `wake`               | pubsub | a message for each save: names of effects, parted by spaces; may be empty       |
 
 Writes to several keys are one Lua script each (`coordinator/store/lua`), with named outcomes. A job's document moves by
-compare-and-set on its version. Progress, attempts and traffic are written beside it, without one.
+compare-and-set on its version. Progress, attempts and traffic are written beside it, without.
 """
 
 from __future__ import annotations
@@ -73,16 +73,16 @@ class RedisStateStore:
         self._watcher = Watcher(self._redis, self._key("wake"))
 
     async def store_id(self, proposed: str | None = None) -> str | None:
-        """The id of this store; takes the proposed one for good where there is none yet."""
+        """The id of this store. Where it has none yet, the proposed id is its id for good."""
         if proposed is not None:
             await self._ask(self._redis.set(self._key("store"), proposed, nx=True))
-        found: str | None = await self._ask(self._redis.get(self._key("store")))
-        return found
+        store_id: str | None = await self._ask(self._redis.get(self._key("store")))
+        return store_id
 
     async def create(
         self, job: Job, events: Sequence[StreamEvent], max_active: int = MAX_JOBS
     ) -> tuple[Literal["created", "exists", "full"], str]:
-        """Writes a new job, or names the one that its idempotency key made before.
+        """Writes a new job, or names the job that was made with its idempotency key before.
 
         "full", with their number: `max_active` jobs are active.
         """
@@ -124,7 +124,7 @@ class RedisStateStore:
         return outcome
 
     async def take_lease(self, name: str, holder: str, lease_s: float) -> int | None:
-        """Takes a free lease or renews an own one; its fencing token, or None while another holds it."""
+        """Takes a free lease, or renews the holder's; its fencing token, or None while another holds it."""
         keys = [self._key(f"lease:{name}"), self._key("tokens")]
         token = await self._ask(self._lease(keys=keys, args=[holder, int(1000 * lease_s)]))
         return int(token) if token is not None else None
@@ -134,7 +134,7 @@ class RedisStateStore:
         await self._ask(self._release(keys=[self._key(f"lease:{name}")], args=[holder]))
 
     async def job_ids(self, after: str | None, limit: int) -> list[str]:
-        """Newest first, from the one after `after` on; empty when `after` is not known."""
+        """Newest first, from the job that follows `after` on; empty when `after` is not known."""
         start = 0
         if after is not None:
             rank = await self._ask(self._redis.zrevrank(self._key("jobs"), after))
@@ -147,17 +147,17 @@ class RedisStateStore:
         return sorted(await self._ask(self._redis.smembers(self._key("active"))))
 
     async def load_many(self, job_ids: Sequence[str]) -> list[Job]:
-        """Those that exist and can be read: one damaged document must not hide the others."""
+        """Those that exist and can be read: a damaged document must not hide the others."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
                 pipeline.hget(self._job(job_id), "document")
             documents = await self._ask(pipeline.execute())
-        found = []
+        jobs = []
         for job_id, document in zip(job_ids, documents, strict=True):
             with suppress(JobUnreadable):
                 if document:
-                    found.append(self._read(job_id, document))
-        return found
+                    jobs.append(self._read(job_id, document))
+        return jobs
 
     async def round_in_flight(self, job_id: str) -> int | None:
         """Its number, without reading the job."""
@@ -178,14 +178,14 @@ class RedisStateStore:
         return [(event_id, fields["type"], json.loads(fields["data"])) for event_id, fields in rows]
 
     async def register(self, agent: AgentRecord, now: float) -> None:
-        """Two keys, in an order that needs no script: a client that was seen has a record."""
+        """Writes two keys, in an order that needs no script: a client that was seen has a record."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.hset(self._key("agents"), agent.name, json.dumps(asdict(agent)))
             pipeline.zadd(self._key("seen"), {agent.name: now})
             await self._ask(pipeline.execute())
 
     async def expect(self, agent: AgentRecord) -> bool:
-        """Enters a client that has not been seen yet; False, and nothing changed, when there is one of its name."""
+        """Enters a client that has not been seen yet; False, and nothing changed, when its name is entered already."""
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.hsetnx(self._key("agents"), agent.name, json.dumps(asdict(agent)))
             pipeline.zadd(self._key("seen"), {agent.name: 0}, nx=True)
@@ -212,7 +212,7 @@ class RedisStateStore:
         return sorted(job_ids) if outcome == "known" else None
 
     async def busy(self, clients: Sequence[str]) -> set[str]:
-        """Those of the clients that a round in flight waits for. A job that cannot be read keeps nobody."""
+        """The clients that a round in flight waits for. A job that cannot be read keeps nobody busy."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for client in clients:
                 pipeline.smembers(self._tasks(client))
@@ -234,8 +234,8 @@ class RedisStateStore:
         await self._ask(self._redis.hset(self._job(job_id, "progress"), client, json.dumps(progress)))
 
     async def progress(self, job_id: str) -> dict[str, dict[str, Any]]:
-        found = await self._ask(self._redis.hgetall(self._job(job_id, "progress")))
-        return {client: json.loads(progress) for client, progress in sorted(found.items())}
+        documents = await self._ask(self._redis.hgetall(self._job(job_id, "progress")))
+        return {client: json.loads(document) for client, document in sorted(documents.items())}
 
     async def begin_attempt(self, job_id: str, piece: str) -> int:
         """Counts that the aggregator begins a piece of work; how often it has, this time included."""
@@ -275,7 +275,7 @@ class RedisStateStore:
         return self._key(f"tasks:{client}")
 
     def _read(self, job_id: str, document: str) -> Job:
-        """Raises `JobUnreadable`, and tells the log of it once."""
+        """The job in a document. Raises `JobUnreadable`, and logs each such job once."""
         try:
             job = Job.from_json(document)
         except ValueError as error:

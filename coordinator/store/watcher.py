@@ -1,4 +1,4 @@
-"""Hears of changes made by any process, over one Redis subscription a process.
+"""Hears of the changes that any process makes, over a Redis subscription of this process.
 
 Topics are the words of a message (`Effect` names); every message counts for the topic "" too. A caller notes `mark()`,
 looks at the state, and waits for the mark to be passed: a change between the look and the wait is not missed.
@@ -26,7 +26,7 @@ class Watcher:
         self._channel = channel
         self._counts: Counter[str] = Counter()
         self._subscriptions = 0
-        # One a topic, for its waiters up to the next change: others sleep on.
+        # An event for each topic, for its waiters up to the next change: others sleep on.
         self._changes: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._listener: asyncio.Task[None] | None = None
 
@@ -54,7 +54,7 @@ class Watcher:
 
     async def _listen(self) -> None:
         while True:
-            # While Redis is away the callers' own time limits bring them back, and they see the error themselves.
+            # While Redis is away, the callers' time limits bring them back, and they see the error themselves.
             with suppress(RedisError, OSError):
                 await self._follow()
             await asyncio.sleep(RETRY_S)

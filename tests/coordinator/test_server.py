@@ -27,8 +27,8 @@ PATIENCE_S = 20
 async def until(logged: list[dict[str, object]], event: str) -> dict[str, object]:
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            if found := [row for row in logged if row["event"] == event]:
-                return found[-1]
+            if rows := [row for row in logged if row["event"] == event]:
+                return rows[-1]
             await asyncio.sleep(0.02)
 
 
@@ -86,7 +86,7 @@ async def test_cleaning_survives_whatever_happens(
         task = asyncio.create_task(driver.clean(engine.driver, blobs, Broken(store, blobs, Binding(store, blobs))))
         await asyncio.wait_for(enough.wait(), PATIENCE_S)
         assert not task.done()
-        await until(logged, "clean_failed")
+        await until(logged, "cleaning_failed")
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -103,12 +103,12 @@ async def test_partial_uploads_are_left_alone_while_redis_is_a_wrong_one(
     engine = assemble(store)
     with capture_logs() as logged:
         task = asyncio.create_task(driver.clean(engine.driver, blobs, Collector(store, blobs, Binding(store, blobs))))
-        told = await until(logged, "not_cleaned")
+        row_of_log = await until(logged, "cleaning_failed")
         await asyncio.sleep(0.05)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-    assert "belongs to another Redis" in str(told["reason"])
+    assert "belongs to another Redis" in str(row_of_log["reason"])
     assert partial.exists()
     await engine.close()
 

@@ -95,7 +95,7 @@ def test_no_secret_shows_in_a_log_or_a_process_list(secured: Running) -> None:
         except OSError:  # it has ended
             continue
     assert "client_agent --config" in commands
-    assert "ready" in logs
+    assert "coordinator_started" in logs
     for secret in (OPERATOR, *keys, *tokens):
         assert secret not in logs
         assert secret not in commands

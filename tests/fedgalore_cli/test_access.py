@@ -40,18 +40,18 @@ def as_operator(federation: LocalFederation, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_key_is_made_used_and_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = run("keys", "create", "auditor", "--out", str(tmp_path / "key"))
-    assert made.exit_code == 0, made.output
+    created = run("keys", "create", "auditor", "--out", str(tmp_path / "key"))
+    assert created.exit_code == 0, created.output
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
     key = (tmp_path / "key").read_text().strip()
-    assert key not in made.output
+    assert key not in created.output
     assert run("keys", "create", "auditor", "--out", str(tmp_path / "key")).exit_code == 1  # never written over
     monkeypatch.delenv("FEDGALORE_API_KEY")
     monkeypatch.setenv("FEDGALORE_API_KEY_FILE", str(tmp_path / "key"))
     assert run("jobs", "list").exit_code == 0
     refused = run("keys", "list")
     assert refused.exit_code == 1
-    assert "needs an operator's [not_allowed]" in refused.stderr
+    assert "needs an operator's; ask an operator for a key of that role [not_allowed]" in refused.stderr
     monkeypatch.delenv("FEDGALORE_API_KEY_FILE")
     monkeypatch.setenv("FEDGALORE_API_KEY", OPERATOR)
     assert run("keys", "create", "x y", "--out", str(tmp_path / "refused")).exit_code == 1
@@ -71,14 +71,14 @@ def test_without_a_key_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_client_is_invited_listed_and_revoked() -> None:
-    made = run("agents", "invite", "hospital-a", "--valid-days", "1")
-    assert made.exit_code == 0
-    assert made.stdout.startswith("fgj_")  # alone, for a pipe
-    assert "hospital-a" in made.stderr
+    created = run("agents", "invite", "hospital-a", "--valid-days", "1")
+    assert created.exit_code == 0
+    assert created.stdout.startswith("fgj_")  # alone, for a pipe
+    assert "hospital-a" in created.stderr
     listed = run("agents", "tokens")
     assert "hospital-a" in listed.stdout
     assert "open" in listed.stdout
-    assert made.stdout.strip() not in listed.stdout
+    assert created.stdout.strip() not in listed.stdout
     (token,) = json.loads(run("agents", "tokens", "--json").stdout)["join_tokens"]
     assert run("agents", "revoke-token", token["id"]).exit_code == 0
     assert "no join tokens" in run("agents", "tokens").stderr
@@ -112,8 +112,8 @@ def test_certificates_are_added_to_a_folder_and_never_written_over(tmp_path: Pat
     ca = (tmp_path / "pki/ca.pem").read_bytes()
     assert run("certs", "--dir", folder, "--agent", "one", "--agent", "two").exit_code == 0
     assert (tmp_path / "pki/ca.pem").read_bytes() == ca
-    made = sorted(path.name for path in (tmp_path / "pki").iterdir())
-    assert made == sorted(
+    created = sorted(path.name for path in (tmp_path / "pki").iterdir())
+    assert created == sorted(
         f"{stem}.{end}" for stem in ("ca", "coordinator", "agent-one", "agent-two") for end in ("key", "pem")
     )
     for path in (tmp_path / "pki").glob("*.key"):

@@ -1,4 +1,4 @@
-"""What every call of the agents' door has in common: fields that must be there, errors told, threads waited for."""
+"""What all calls of the agents' door share: fields that must be there, errors as statuses, threads waited for."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _log = structlog.get_logger(__name__)
 
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """Status and details of an error; of one that is no domain error only an id is told, under which the log has it."""
+    """Status and details of an error. What is no domain error leaves only an id, under which the log has it."""
     if is_full(error):
-        _log.error("disk full", reason=str(error))
-        error = StorageFull("the coordinator's disk is full; the update goes on from here when there is room")
+        _log.error("disk_full", reason=str(error))
+        error = StorageFull("the coordinator's disk is full; the update goes on from where it is when there is room")
     if isinstance(error, DomainError):
         return grpc.StatusCode[error.grpc_status], str(error)[:_DETAILS]
-    reference = uuid.uuid4().hex[:8]
-    _log.error("unexpected error in a call", reference=reference, exc_info=error)
-    return grpc.StatusCode.INTERNAL, f"internal error {reference}; the coordinator's log tells more under this id"
+    error_id = uuid.uuid4().hex[:12]
+    _log.error("unexpected_error", id=error_id, exc_info=error)
+    return grpc.StatusCode.INTERNAL, f"this is a fault of the coordinator; its log has more under {error_id}"
 
 
 async def fail(context: Context, error: Exception) -> NoReturn:
@@ -62,28 +62,31 @@ def answers(handler: Callable[[Any, Any, Context], Awaitable[R]]) -> Callable[[A
 
 def header(context: Context, key: str) -> str | None:
     """A text of the call's metadata."""
-    found = dict(context.invocation_metadata() or ()).get(key)
-    return found.decode(errors="replace") if isinstance(found, bytes) else found
+    value = dict(context.invocation_metadata() or ()).get(key)
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def check_certificate(context: Context, client: str) -> None:
-    """Where agents show certificates, returns when the call's one names this client.
+    """Returns when the call's certificate names this client, or where agents show none.
 
     Raises:
-        NotAllowed: as its common name or as an alternative one it names others.
+        NotAllowed: its common name and its alternative names are others.
     """
     proved: Mapping[str, Iterable[bytes]] = context.auth_context()
     if not proved.get("x509_pem_cert"):
         return
-    named = [*proved.get("x509_common_name", ()), *proved.get("x509_subject_alternative_name", ())]
-    if client.encode() not in named:
-        names = b", ".join(named).decode(errors="replace")
-        raise NotAllowed(f"client: the certificate is made for {names or 'nobody'}, not for {client!r}")
+    subjects = [*proved.get("x509_common_name", ()), *proved.get("x509_subject_alternative_name", ())]
+    if client.encode() not in subjects:
+        names = b", ".join(subjects).decode(errors="replace") or "nobody"
+        raise NotAllowed(
+            f"client: the certificate is made for {names}, not for {client!r}; give the agent one of its own name "
+            "(tls_cert, tls_key)"
+        )
 
 
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Runs blocking work in a thread and, even when cancelled, waits for its end: no thread touches a file that was
-    given up."""
+    """The result of blocking work, from a thread. When cancelled, it waits for the work's end before it raises: no
+    thread touches a file that was given up."""
     work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
         return await asyncio.shield(work)
@@ -116,7 +119,7 @@ def text(field: str, value: str) -> str:
 
 
 def prose(field: str, value: str) -> str:
-    """A text of any length that is not blank; whoever keeps it makes it shorter.
+    """A text of any length that is not blank; whoever keeps it shortens it.
 
     Raises:
         InvalidRequest: it is.
@@ -144,7 +147,7 @@ def finite(field: str, value: float) -> float:
         InvalidRequest: it is.
     """
     if not math.isfinite(value):
-        raise InvalidRequest(f"{field}: {value} is not a finite number")
+        raise InvalidRequest(f"{field}: is {value}, not a finite number; send a finite number")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Between the wire's messages and the coordinator's own values."""
+"""The wire's messages as the coordinator's values, and back."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
     ("grpc.so_reuseport", 0),  # a second coordinator on this port must fail, not share it
-    # A vanished agent is noticed, so that its half-open upload does not keep the next one out.
+    # A vanished agent is noticed, so that its half-open upload does not keep the next upload out.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -135,7 +135,9 @@ class Federation(federation_pb2_grpc.FederationServicer):
         if size is None:
             raise BlobNotFound(f"no task of {client} in job {job_id} names blob {wanted}; fetch what your task names")
         if request.offset > size:
-            raise WrongOffset(f"offset: {request.offset}; the blob has {size} bytes", size)
+            raise WrongOffset(
+                f"offset: is {request.offset}, but the blob has {size} bytes; start there or before", size
+            )
         offset = request.offset
         asked = time.monotonic()
         try:
@@ -160,7 +162,9 @@ class Federation(federation_pb2_grpc.FederationServicer):
             async with asyncio.timeout(FIRST_MESSAGE_S):  # who sends has shown no key yet
                 first = await anext(requests, None)
         except TimeoutError:
-            raise InvalidRequest(f"header: did not come within {FIRST_MESSAGE_S:.0f} s") from None
+            raise InvalidRequest(
+                f"header: did not come within {FIRST_MESSAGE_S:.0f} s; send it as soon as the call is open"
+            ) from None
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidRequest("header: missing; it is the first message of an update")
         announced = first.header
@@ -176,7 +180,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
             await in_thread(upload.open, announced.offset)
             async for message in requests:
                 if message.WhichOneof("part") != "chunk":
-                    raise InvalidRequest("chunk: missing; after the header every message holds one")
+                    raise InvalidRequest("chunk: missing; after the header, every message holds a chunk")
                 arrived += len(message.chunk)
                 await in_thread(upload.write, message.chunk)
             receipt = await in_thread(upload.finish, self._agents.now())
@@ -188,7 +192,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         await self._caller(announced, context)  # who was revoked while it sent is out
         if (await self._agents.report(job_id, number, client, receipt)).outcome == "duplicate":
             return messages.duplicate(client, number)
-        reason = f"update of {client} is in round {number}: {blob.size_bytes} bytes"
+        reason = f"the update of {client} is in round {number}; it has {blob.size_bytes} bytes"
         return pb.SubmitUpdateResponse(outcome=pb.SubmitUpdateResponse.OUTCOME_ACCEPTED, reason=reason)
 
     @answers
@@ -221,7 +225,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         return pb.ReportProgressResponse(go_on=go_on, reason=reason)
 
     async def _caller(self, message: Any, context: Context) -> str:
-        """The client that a message speaks for, once it has proved to be that one.
+        """The client that a message speaks for, once the call has proved to come from it.
 
         Raises:
             InvalidRequest, InvalidAgent: no client is named, or no name.
@@ -246,7 +250,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
             try:
                 await self._agents.count_traffic(job_id, number, client, direction, size)
             except DomainError as error:
-                _log.warning("traffic not counted", job=job_id, round=number, client=client, reason=str(error))
+                _log.warning("traffic_not_counted", job=job_id, round=number, client=client, reason=str(error))
 
         counting = asyncio.ensure_future(count())
         try:
@@ -258,7 +262,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
 
 @dataclass
 class RunningServer:
-    """A started server; `port` is the one it listens on."""
+    """A started server, which listens on `port`."""
 
     port: int
     _server: grpc.aio.Server = field(repr=False)
@@ -275,7 +279,7 @@ class RunningServer:
 async def serve(
     agents: AgentCalls, blobs: BlobStore, doorkeeper: Doorkeeper, host: str, port: int, tls: Tls | None = None
 ) -> RunningServer:
-    """Opens the agents' door with the standard health and reflection services; port 0 takes a free one.
+    """Opens the agents' door with the standard health and reflection services; port 0 takes any free port.
 
     Raises:
         OSError: the address cannot be bound.

@@ -1,4 +1,4 @@
-"""Keys of the REST door: who is asked for one, and the routes by which operators make and revoke keys and tokens."""
+"""Keys of the REST door: which requests need a key, and the routes by which operators make and revoke them."""
 
 from __future__ import annotations
 
@@ -50,9 +50,12 @@ class KeyGuard:
         secret = bearer(headers.get("authorization"))
         try:
             self._check_page(headers)
-            found = await self._doorkeeper.role(secret)
-            if role is Role.OPERATOR and found is not role:
-                raise NotAllowed(f"this key is a {found}'s: {scope['method']} {scope['path']} needs an operator's")
+            held = await self._doorkeeper.role(secret)
+            if role is Role.OPERATOR and held is not role:
+                raise NotAllowed(
+                    f"Authorization: the key is a {held}'s, and {scope['method']} {scope['path']} needs an operator's; "
+                    "ask an operator for a key of that role"
+                )
         except DomainError as error:
             await problems.of(error)(scope, receive, send)
             return
@@ -82,16 +85,19 @@ class KeyGuard:
         """Where nobody is asked for a key, keeps out pages of other sites that a browser on this machine shows.
 
         Raises:
-            NotAllowed: the page is of another origin, or calls this machine by a name of its own (DNS rebinding).
+            NotAllowed: the page is of another origin, or calls this machine by a name that its site gave it (DNS
+                rebinding).
         """
         if self._doorkeeper.access is Access.SECURED:
             return  # a page does not have the key
         host, origin = headers.get("host", ""), headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
-            raise NotAllowed(f"Origin: a page of {origin} may not call this coordinator")
+            raise NotAllowed(
+                f"Origin: a page of {origin} may not call this coordinator; open the coordinator's own dashboard"
+            )
         if self._doorkeeper.access is Access.OPEN and not is_loopback(re.sub(r":\d*$", "", host)):
             raise NotAllowed(
-                f"Host: {host!r} is no name of this machine alone: call 127.0.0.1, or set FEDGALORE_OPERATOR_KEY_FILE, "
+                f"Host: {host!r} is no name of this machine alone; call 127.0.0.1, or set FEDGALORE_OPERATOR_KEY_FILE, "
                 "so that everybody is asked for a key"
             )
 
@@ -180,7 +186,7 @@ def router(doorkeeper: Doorkeeper) -> APIRouter:
 
     @routes.post("/join-tokens", status_code=201)
     async def create_join_token(new: NewJoinToken) -> MadeJoinToken:
-        """Makes a token by which this client's agent can enrol once, with a key of its own.
+        """Makes a token by which this client's agent can enrol once, with a key that it makes itself.
 
         For a client that is enrolled already: its next agent replaces the key, as after the loss of a disk.
         """

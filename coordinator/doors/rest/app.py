@@ -88,7 +88,7 @@ def _agents(people: PeopleCalls, doorkeeper: Doorkeeper) -> APIRouter:
     async def expect(agent: NewAgent, response: Response) -> views.AgentView:
         """Enters a site that is expected, so that it shows before its agent has come; 200 when it is known already.
 
-        An agent needs no entry made beforehand; where credentials are asked for, it needs a join token.
+        An agent can register without such an entry; where credentials are asked for, it needs a join token.
         """
         status, new = await people.expect(agent.name)
         response.status_code = 201 if new else 200
@@ -98,7 +98,7 @@ def _agents(people: PeopleCalls, doorkeeper: Doorkeeper) -> APIRouter:
     async def forget(name: str) -> None:
         """Revokes an agent's key and its join tokens, gives up its open tasks and forgets it.
 
-        It is out with its next call. Where no credentials are asked for, one that still runs registers again.
+        Its next call is refused. Where no credentials are asked for, an agent that still runs registers again.
         """
         revoked = await doorkeeper.revoke_agent(name)
         try:
@@ -143,7 +143,7 @@ def _operations(probe: Probe, metrics: Metrics) -> APIRouter:
 
 
 def _content_policy(page: str) -> str:
-    """Lets the page run its own script and nothing else, so that no job name can smuggle one in."""
+    """Lets the page run the script in it and nothing else, so that no job's name can smuggle a script in."""
     script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script[1].encode() if script else b"").digest()).decode()
     sources = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -161,7 +161,11 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas.update(described.pop("$defs"), Problem=described)
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         document["components"]["securitySchemes"] = {
-            "key": {"type": "http", "scheme": "bearer", "description": "An API key, where the coordinator asks for one"}
+            "key": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "An API key, where the coordinator asks for keys",
+            }
         }
         for path, operations in document["paths"].items():
             for method, operation in operations.items():

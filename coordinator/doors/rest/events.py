@@ -18,7 +18,7 @@ FROM_THE_START = "0"
 
 
 async def stream(reader: StateReader, job: Job, after: str, stopping: asyncio.Event) -> AsyncIterator[str]:
-    """All events after the one with id `after`, then new ones as they happen, then `end` once the job is final.
+    """All events after the id `after`, then new events as they happen, then `end` once the job is final.
 
     Ends early when the process stops or the state store does not answer; the client comes back with Last-Event-ID.
     """

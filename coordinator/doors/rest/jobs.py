@@ -69,7 +69,7 @@ def router(door: Jobs) -> APIRouter:
         "/jobs",
         status_code=201,
         openapi_extra=JOB_BODY,
-        responses={200: {"model": views.JobView, "description": "The job that this key has made before"}},
+        responses={200: {"model": views.JobView, "description": "The job that was posted with this key before"}},
     )
     async def submit(
         request: Request,
@@ -103,7 +103,7 @@ def router(door: Jobs) -> APIRouter:
 
     @routes.post("/jobs/{job_id}/pause")
     async def pause(job_id: str) -> views.JobView:
-        """The round in flight goes on to its end; no new one opens."""
+        """The round in flight goes on to its end; no new round opens."""
         return await view(await people.pause(job_id))
 
     @routes.post("/jobs/{job_id}/resume")
@@ -152,7 +152,7 @@ def router(door: Jobs) -> APIRouter:
         )
 
     async def version_of(job_id: str, version: int | None) -> tuple[Job, ModelVersion, dict[str, Any] | None]:
-        """The job, its version of this number or its newest one, and what clients measured of that."""
+        """The job, its version of this number or its newest, and what clients measured of that version."""
         job = await reader.job(job_id)
         all_rounds = await reader.rounds(job)
         results = [each.result for each in all_rounds]
@@ -173,14 +173,15 @@ def router(door: Jobs) -> APIRouter:
     async def adapter(
         job_id: str,
         rank: Annotated[
-            int, Query(ge=1, lt=2**31, description="Of each matrix; one whose smaller side is less goes along exactly")
+            int,
+            Query(ge=1, lt=2**31, description="Of each matrix; a matrix whose smaller side is less goes along exactly"),
         ] = DEFAULT_RANK,
         version: VersionQuery = None,
     ) -> StreamingResponse:
         """A tar of a folder that `peft.PeftModel.from_pretrained` loads on top of the base model.
 
         Holds the best approximation of this rank of every trained matrix's change since version 0, and the head whole,
-        of any method's job. `fedgalore.json` in it tells which share of the change is kept. Computed while it is sent.
+        of any method's job. `fedgalore.json` in it says which share of the change is kept. Computed while it is sent.
         """
         job, chosen, quality = await version_of(job_id, version)
         archive = await asyncio.to_thread(AdapterArchive, job, chosen, rank, quality, door.blobs)
@@ -193,12 +194,14 @@ def read_job(body: bytes, content_type: str) -> JobSpec:
     """A posted document as a job.
 
     Raises:
-        InvalidJob: with one row for each bad field.
+        InvalidJob: with a row for each bad field.
         HTTPException: 415 for another type than JSON or YAML.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind != "application/json" and kind not in YAML_TYPES:
-        raise HTTPException(415, "send the job with Content-Type: application/json or application/yaml")
+        raise HTTPException(
+            415, "Content-Type: is neither JSON nor YAML; send the job as application/json or application/yaml"
+        )
     try:
         document = read_json(body) if kind == "application/json" else read_yaml(body)
     except DocumentError as error:
@@ -233,7 +236,7 @@ def _tar(archive: Archive, chunks: Iterator[bytes] | AsyncIterator[bytes]) -> St
 
 
 async def _in_turn(archive: Archive, turns: asyncio.Semaphore) -> AsyncIterator[bytes]:
-    """The chunks of an archive, each made in a thread when it is its turn; waiting for one takes no thread."""
+    """The chunks of an archive, each computed in a thread when it is its turn; waiting for a turn takes no thread."""
     chunks = iter(archive)
     while True:
         async with turns:
@@ -251,5 +254,5 @@ def _version(job: Job, results: list[ModelVersion | None], wanted: int | None, b
     if wanted in versions and blobs.exists(versions[wanted].weights.sha256):
         return versions[wanted]
     held = ", ".join(str(number) for number, each in sorted(versions.items()) if blobs.exists(each.weights.sha256))
-    what = "is not kept any more" if wanted in versions else "is not made yet"
+    what = "is not kept any more" if wanted in versions else "does not exist yet"
     raise VersionNotFound(f"version: {wanted} {what}; of job {job.id} these are held: {held or 'none'}")

@@ -1,5 +1,5 @@
 """What Prometheus reads. Requests are counted in this process; everything else is read from the shared state at each
-scrape, so that every replica and every restart tells the same totals."""
+scrape, so that every replica shows the same totals, after a restart too."""
 
 from __future__ import annotations
 

@@ -105,8 +105,8 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 class Guard:
-    """ASGI middleware around everything: counts and logs each request, ends one whose body is too large, and turns an
-    unexpected error into a 500."""
+    """ASGI middleware around everything: counts and logs each request, ends a request whose body is too large, and
+    turns an unexpected error into a 500."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -130,7 +130,7 @@ class Guard:
             message = await receive()
             received_bytes += len(message.get("body", b""))
             if received_bytes > MAX_BODY_BYTES:
-                raise HTTPException(413, f"a request's body has at most {MAX_BODY_BYTES} bytes")
+                raise HTTPException(413, f"body: is larger than {MAX_BODY_BYTES} bytes; send less")
             return message
 
         try:
@@ -145,7 +145,9 @@ class Guard:
         finally:
             duration_s = time.perf_counter() - started
             self._metrics.request(scope["method"], _route(scope), status, duration_s)
-            log.debug("request", method=scope["method"], path=scope["path"], status=status, duration_s=duration_s)
+            log.debug(
+                "request_answered", method=scope["method"], path=scope["path"], status=status, duration_s=duration_s
+            )
 
 
 def _route(scope: Scope) -> str:

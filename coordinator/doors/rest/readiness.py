@@ -1,4 +1,4 @@
-"""Whether this coordinator can do its work: each thing it leans on, asked by itself and quickly."""
+"""Whether this coordinator can do its work: each thing that it needs is asked by itself, and quickly."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Readiness(BaseModel):
 
 
 class Probe:
-    """Asks Redis over a connection of its own, so a busy pool does not look like a dead server."""
+    """Asks Redis over a separate connection, so that a busy pool does not look like a dead server."""
 
     def __init__(self, redis_url: str, blobs: BlobStore, binding: Binding, certificate: Path | None = None) -> None:
         self._redis: Redis = Redis.from_url(
@@ -57,25 +57,30 @@ class Probe:
                 await self._redis.ping()
         except (RedisError, OSError, TimeoutError) as error:
             return Check(
-                ok=False, detail=f"no answer ({error or type(error).__name__}): check redis_url and the server"
+                ok=False, detail=f"no answer ({error or type(error).__name__}); check redis_url and the server"
             )
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 configured = await self._redis.config_get("append*")
         except (RedisError, OSError, TimeoutError):
-            warnings.append("redis: cannot tell whether commits survive a crash, CONFIG GET is not allowed")
+            warnings.append(
+                "redis: CONFIG GET is not allowed, so nobody knows whether commits survive a crash; allow it, or set "
+                "appendonly yes and appendfsync always"
+            )
             return Check(ok=True, detail="answers; durability unknown")
-        told = ", ".join(f"{name} {configured.get(name)}" for name in ("appendonly", "appendfsync"))
+        durability = ", ".join(f"{name} {configured.get(name)}" for name in ("appendonly", "appendfsync"))
         if (configured.get("appendonly"), configured.get("appendfsync")) != ("yes", "always"):
-            warnings.append(f"redis: has {told}; a crash may lose commits. Set appendonly yes and appendfsync always")
-        return Check(ok=True, detail=f"answers; {told}")
+            warnings.append(
+                f"redis: has {durability}; a crash may lose commits; set appendonly yes and appendfsync always"
+            )
+        return Check(ok=True, detail=f"answers; {durability}")
 
     async def _check_blobs(self) -> Check:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await asyncio.to_thread(self._blobs.check)
         except (OSError, TimeoutError) as error:
-            return Check(ok=False, detail=f"cannot be written ({error or 'too slow'}): check blob_dir and its disk")
+            return Check(ok=False, detail=f"cannot be written ({error or 'too slow'}); check blob_dir and its disk")
         return Check(ok=True, detail="writable")
 
     async def _check_binding(self, warnings: list[str]) -> Check:

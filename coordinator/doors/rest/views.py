@@ -1,4 +1,4 @@
-"""What REST answers: jobs, rounds and agents as response models, made from the engine's values.
+"""What REST answers: jobs, rounds and agents as response models, of the engine's values.
 
 Times are ISO 8601 in UTC, durations end in `_s`, sizes in `_bytes`.
 """
@@ -23,7 +23,7 @@ Traffic = Mapping[int, Mapping[str, Mapping[str, int]]]  # round -> client -> "u
 
 
 class EvaluationView(BaseModel):
-    """What one client measured on its own data."""
+    """What a client measured on its data."""
 
     model_version: int
     examples: int
@@ -31,7 +31,7 @@ class EvaluationView(BaseModel):
 
 
 class ModelEvaluation(BaseModel):
-    """What clients measured of one model version; `mean` is weighted by their numbers of examples."""
+    """What clients measured of a model version; `mean` is weighted by their numbers of examples."""
 
     model_version: int
     examples: int
@@ -40,7 +40,7 @@ class ModelEvaluation(BaseModel):
 
 
 class LiveParticipant(BaseModel):
-    """A client in the round in flight. `stage`, `step` and `train_loss` are what it last said, null before that."""
+    """A client in the round in flight. `stage`, `step` and `train_loss` are what it reported last, null before that."""
 
     stage: str | None
     step: int | None
@@ -83,17 +83,17 @@ class JobView(JobSummary):
 
 class JobList(BaseModel):
     jobs: list[JobSummary]
-    next: str | None = Field(description="Pass it as `after` for the next page; null: this is the last one")
+    next: str | None = Field(description="Pass it as `after` for the next page; null: this is the last page")
 
 
 class ParticipantView(BaseModel):
     reported: bool
-    failure: str | None
+    failure: str | None = Field(description="Why it could not do its task")
     dropped: str | None = Field(description="Why its update is not in the round's result")
     lost: str | None = Field(description="Why an update of it that had been accepted was asked for again")
-    num_examples: int | None
-    metrics: dict[str, float]
-    evaluation: EvaluationView | None
+    num_examples: int | None = Field(description="Training examples behind its update")
+    metrics: dict[str, float] = Field(description="What it measured while it trained")
+    evaluation: EvaluationView | None = Field(description="How the model that it received does on its data")
     update_bytes: int | None = Field(description="Size of the accepted update; what up_bytes exceeds it was sent again")
     up_bytes: int
     down_bytes: int
@@ -101,24 +101,24 @@ class ParticipantView(BaseModel):
 
 class RoundView(BaseModel):
     number: int
-    kind: Literal["train", "evaluate"]
+    kind: Literal["train", "evaluate"] = Field(description="`evaluate`: the last round, which only measures the model")
     phase: Phase
-    reason: str
+    reason: str = Field(description="Where the round stands, or why it ended, for people")
     model_version: int = Field(description="Version that the round starts from")
-    result_version: int | None = Field(description="Version that it made")
+    result_version: int | None = Field(description="Version that the round made")
     phase_at: dict[str, datetime]
     phase_s: dict[str, float] = Field(description="Time spent in each phase that has ended")
     participants: dict[str, ParticipantView]
     up_bytes: int
     down_bytes: int
     dense_bytes: int = Field(description="What each client would have sent had it sent all trained weights whole")
-    statistics: dict[str, float]
-    timings: dict[str, float]
+    statistics: dict[str, float] = Field(description="Means over the trained matrices; the names depend on the method")
+    timings: dict[str, float] = Field(description="Seconds that the aggregator took for each part of its work")
 
 
 class RoundList(BaseModel):
     rounds: list[RoundView]
-    next: int | None = Field(description="Pass it as `after` for the next page; null: this is the last one")
+    next: int | None = Field(description="Pass it as `after` for the next page; null: this is the last page")
 
 
 class TaskView(BaseModel):
@@ -148,8 +148,8 @@ def job_view(job: Job, rounds: Iterable[Round], live: Mapping[str, Mapping[str, 
     """One job with its round in flight.
 
     Args:
-        rounds: all of the job's rounds, the one in flight included.
-        live: what each client last said of its progress.
+        rounds: all of the job's rounds, the round in flight included.
+        live: what each client last reported of its progress.
         traffic: bytes by round, client and direction.
     """
     cells = [cell for clients in traffic.values() for cell in clients.values()]
@@ -186,8 +186,8 @@ def round_view(round: Round, traffic: Traffic, dense_bytes: int) -> RoundView:
         phase_at={phase: moment(at) for phase, at in starts},
         phase_s={phase: after - at for (phase, at), (_, after) in pairwise(starts)},
         participants={
-            client: _participant(round, client, one, bytes_of.get(client, {}))
-            for client, one in sorted(round.participants.items())
+            client: _participant(round, client, participant, bytes_of.get(client, {}))
+            for client, participant in sorted(round.participants.items())
         },
         up_bytes=sum(cell.get("up", 0) for cell in bytes_of.values()),
         down_bytes=sum(cell.get("down", 0) for cell in bytes_of.values()),
@@ -210,12 +210,12 @@ def agent_view(agent: AgentStatus) -> AgentView:
 
 
 def evaluation(rounds: Iterable[Round], version: int | None = None) -> ModelEvaluation | None:
-    """Of this version, or of the newest evaluated one; a client that did it twice counts with its later result."""
+    """Of this version, or of the newest evaluated; a client that evaluated twice counts with its later result."""
     by_version: dict[int, dict[str, EvaluationResult]] = {}
     for each in rounds:
-        for client, one in each.participants.items():
-            if one.evaluation is not None:
-                by_version.setdefault(one.evaluation.model_version, {})[client] = one.evaluation
+        for client, participant in each.participants.items():
+            if (result := participant.evaluation) is not None:
+                by_version.setdefault(result.model_version, {})[client] = result
     version = max(by_version, default=0) if version is None else version
     results = by_version.get(version, {})
     if not results:
@@ -262,33 +262,33 @@ def _current(round: Round, live: Mapping[str, Mapping[str, Any]]) -> CurrentRoun
         opened_at=moment(round.opened_at),
         deadline_at=moment(round.deadline_at) if round.deadline_at is not None else None,
         participants={
-            client: _live(round, client, one, live.get(client, {}))
-            for client, one in sorted(round.participants.items())
+            client: _live(round, client, participant, live.get(client, {}))
+            for client, participant in sorted(round.participants.items())
         },
     )
 
 
-def _live(round: Round, client: str, one: Participant, said: Mapping[str, Any]) -> LiveParticipant:
+def _live(round: Round, client: str, participant: Participant, said: Mapping[str, Any]) -> LiveParticipant:
     return LiveParticipant(
         stage=said.get("stage"),
         step=said.get("step"),
         train_loss=said.get("train_loss"),
         reported=round.has_reported(client),
-        failure=one.failure,
-        evaluation=_evaluation(one.evaluation) if one.evaluation else None,
+        failure=participant.failure,
+        evaluation=_evaluation(participant.evaluation) if participant.evaluation else None,
     )
 
 
-def _participant(round: Round, client: str, one: Participant, moved: Mapping[str, int]) -> ParticipantView:
+def _participant(round: Round, client: str, participant: Participant, moved: Mapping[str, int]) -> ParticipantView:
     return ParticipantView(
         reported=round.has_reported(client),
-        failure=one.failure,
-        dropped=one.dropped,
-        lost=one.lost,
-        num_examples=one.receipt.num_examples if one.receipt else None,
-        metrics=dict(one.receipt.metrics) if one.receipt else {},
-        evaluation=_evaluation(one.evaluation) if one.evaluation else None,
-        update_bytes=one.receipt.blob.size_bytes if one.receipt else None,
+        failure=participant.failure,
+        dropped=participant.dropped,
+        lost=participant.lost,
+        num_examples=participant.receipt.num_examples if participant.receipt else None,
+        metrics=dict(participant.receipt.metrics) if participant.receipt else {},
+        evaluation=_evaluation(participant.evaluation) if participant.evaluation else None,
+        update_bytes=participant.receipt.blob.size_bytes if participant.receipt else None,
         up_bytes=moved.get("up", 0),
         down_bytes=moved.get("down", 0),
     )

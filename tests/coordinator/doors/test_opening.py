@@ -85,7 +85,7 @@ def test_plaintext_on_the_network_is_said_in_so_many_words_and_has_no_keys(certs
     assert doors(CoordinatorSettings(rest_host="0.0.0.0", insecure=True)).access is Access.PLAINTEXT
     with pytest.raises(SettingsError, match=r"insecure: 0.0.0.0 .*keys must not travel"):
         doors(CoordinatorSettings(rest_host="0.0.0.0", insecure=True, operator_key=KEY))
-    with pytest.raises(SettingsError, match="insecure: there is a certificate"):
+    with pytest.raises(SettingsError, match="insecure: is set, and there is a certificate"):
         doors(CoordinatorSettings(insecure=True, **tls(certs)))
 
 

@@ -20,7 +20,7 @@ from fedgalore_cli.main import app
 from protos import federation_pb2 as pb
 from protos import federation_pb2_grpc
 from tests.coordinator.doors.access import CALLS, OPERATOR, as_agent, bearing, enrol, rest
-from tests.coordinator.doors.grpc.door import Code, House, open_house, told
+from tests.coordinator.doors.grpc.door import Code, House, failing, open_house
 
 
 @pytest.fixture
@@ -62,12 +62,12 @@ async def test_agents_show_certificates_that_name_them(house: House, certs: Path
     try:
         async with channel(server.port, certs, "site-a") as stub:
             await stub.Register(CALLS["Register"], metadata=as_agent())
-            async with told(Code.UNAUTHENTICATED):  # a certificate is not enough
+            async with failing(Code.UNAUTHENTICATED):  # a certificate is not enough
                 await stub.Register(CALLS["Register"])
         async with channel(server.port, certs, "site-b") as stub:
-            async with told(Code.PERMISSION_DENIED, "site-b", "not for 'site-a'"):
+            async with failing(Code.PERMISSION_DENIED, "site-b", "not for 'site-a'"):
                 await stub.Register(CALLS["Register"], metadata=as_agent())
-            async with told(Code.PERMISSION_DENIED, "site-b"):
+            async with failing(Code.PERMISSION_DENIED, "site-b"):
                 await stub.Enrol(pb.EnrolRequest(client="site-a", join_token="x", key_sha256="0" * 64))
         for strangers_line in (
             channel(server.port, certs),  # shows no certificate
@@ -75,7 +75,7 @@ async def test_agents_show_certificates_that_name_them(house: House, certs: Path
             channel(server.port, certs, "site-a", trust=other / "ca.pem"),  # does not know the coordinator's CA
             plaintext(server.port),
         ):
-            async with strangers_line as stub, told(Code.UNAVAILABLE):
+            async with strangers_line as stub, failing(Code.UNAVAILABLE):
                 await stub.Register(CALLS["Register"], metadata=as_agent(), timeout=10)
     finally:
         await server.stop(0)
@@ -88,7 +88,7 @@ async def test_without_a_client_ca_an_agent_needs_its_key_alone(house: House, ce
     try:
         async with channel(server.port, certs) as stub:
             await stub.Register(CALLS["Register"], metadata=as_agent())
-            async with told(Code.UNAUTHENTICATED):
+            async with failing(Code.UNAUTHENTICATED):
                 await stub.Register(CALLS["Register"])
     finally:
         await server.stop(0)

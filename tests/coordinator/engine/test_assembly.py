@@ -75,7 +75,7 @@ async def test_a_federation_from_post_to_completed(federation: Federation, engin
     job = await engine.reader.job(job.id)
     assert (job.status, job.model, job.round) == (Status.COMPLETED, a_version(2), None)
     rounds = await rounds_of(engine, job.id)
-    assert [(one.number, one.kind, one.phase) for one in rounds] == [
+    assert [(each.number, each.kind, each.phase) for each in rounds] == [
         (1, "train", Phase.COMMITTED),
         (2, "train", Phase.COMMITTED),
         (3, "evaluate", Phase.COMMITTED),
@@ -83,9 +83,9 @@ async def test_a_federation_from_post_to_completed(federation: Federation, engin
     assert rounds[0].timings == {"qr": 0.1}
     assert await engine.reader.active_jobs() == []
     assert await engine.agents.next_task("a") is None
-    told = [(kind, data.get("phase") or data.get("status")) for _, kind, data in await events_of(engine, job.id)]
-    assert told[0] == ("job.status", "PENDING")
-    assert told[-2:] == [("round.phase", "COMMITTED"), ("job.status", "COMPLETED")]
+    streamed = [(kind, data.get("phase") or data.get("status")) for _, kind, data in await events_of(engine, job.id)]
+    assert streamed[0] == ("job.status", "PENDING")
+    assert streamed[-2:] == [("round.phase", "COMMITTED"), ("job.status", "COMPLETED")]
 
 
 async def test_many_writers_lose_nothing(federation: Federation, engine: Engine) -> None:
@@ -107,11 +107,11 @@ async def test_many_writers_lose_nothing(federation: Federation, engine: Engine)
     await asyncio.gather(*map(take_part, clients, doors), *ticking)
     current = await round_of(engine, job.id, 1)
     assert (current.phase, current.reports) == (Phase.AGGREGATION, len(clients))
-    assert {client: one.receipt for client, one in current.participants.items()} == {
+    assert {client: each.receipt for client, each in current.participants.items()} == {
         client: a_receipt(client) for client in clients
     }
-    told = [kind for _, kind, _ in await events_of(engine, job.id)]
-    assert told.count("client.report") == told.count("client.task") == len(clients)
+    streamed = [kind for _, kind, _ in await events_of(engine, job.id)]
+    assert streamed.count("client.report") == streamed.count("client.task") == len(clients)
     outcomes = await asyncio.gather(*(each.aggregator.aggregated(job.id, 1, a_version(1), {}, {}) for each in engines))
     assert {outcome.rounds_opened for outcome in outcomes} <= {1, 2}
     assert len(await rounds_of(engine, job.id)) == 2
@@ -160,11 +160,11 @@ async def test_one_unreadable_job_stops_no_other(federation: Federation, engine:
     assert task is not None
     assert task.job.id == job.id
     assert (
-        [one.id for one in await engine.reader.jobs()]
-        == [one.id for one in await engine.reader.active_jobs()]
+        [each.id for each in await engine.reader.jobs()]
+        == [each.id for each in await engine.reader.active_jobs()]
         == [job.id]
     )
-    assert [one.task for one in await engine.reader.agents()] == [OpenTask(job.id, 1)] * 2
+    assert [each.task for each in await engine.reader.agents()] == [OpenTask(job.id, 1)] * 2
     assert b'fedgalore_jobs{status="RUNNING"} 1.0' in await Metrics(engine.reader).render()
     with pytest.raises(JobUnreadable, match=broken):
         await engine.reader.job(broken)

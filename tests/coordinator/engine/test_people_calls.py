@@ -54,7 +54,7 @@ async def test_a_forgotten_agent_gives_its_task_back(federation: Federation, eng
     job_id = await federation.running()
     await engine.people.forget_agent("a")
     assert (await round_of(engine, job_id, 1)).reason.endswith("a: removed by the operator")
-    assert [one.name for one in await engine.reader.agents()] == ["b"]
+    assert [agent.name for agent in await engine.reader.agents()] == ["b"]
     with pytest.raises(UnknownClient):
         await engine.agents.next_task("a")
 

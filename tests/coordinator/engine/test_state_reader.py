@@ -23,7 +23,7 @@ async def test_job_ids_are_url_safe_and_sort_by_time(federation: Federation, eng
         ids.append((await engine.people.create(a_spec()))[0].id)
         federation.clock.now += 0.5
     assert ids == sorted(ids)
-    assert all(len(one) == len("job-") + 11 + 1 + 8 for one in ids)
+    assert all(len(each) == len("job-") + 11 + 1 + 8 for each in ids)
     assert [job.id for job in await engine.reader.jobs()] == ids[::-1]
     assert [job.id for job in await engine.reader.jobs(limit=2)] == [ids[4], ids[3]]
     assert [job.id for job in await engine.reader.jobs(limit=2, after=ids[3])] == [ids[2], ids[1]]
@@ -42,7 +42,7 @@ async def test_agents_are_present_while_they_give_signs_of_life(federation: Fede
     federation.clock.now += 20
     assert await engine.agents.next_task("b") is None
     federation.clock.now += 20
-    assert [(one.name, one.present) for one in await engine.reader.agents()] == [
+    assert [(each.name, each.present) for each in await engine.reader.agents()] == [
         ("a", False),
         ("b", True),
         ("c", False),
@@ -52,7 +52,7 @@ async def test_agents_are_present_while_they_give_signs_of_life(federation: Fede
     await engine.aggregator.prepared(job.id, a_prepared())
     current = await round_of(engine, job.id, 1)
     assert set(current.participants) == {"b"}  # a is gone, c has other data
-    agents = {one.name: one.task for one in await engine.reader.agents()}
+    agents = {each.name: each.task for each in await engine.reader.agents()}
     assert agents == {"a": None, "b": OpenTask(job.id, 1), "c": None}
 
 

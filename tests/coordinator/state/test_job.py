@@ -60,7 +60,7 @@ def of_round(job: Job, event: RoundEvent) -> InRound:
     return InRound(job.round.number, event)
 
 
-def tell(job: Job, *events: RoundEvent, now: float = 0.0) -> Job:
+def in_round(job: Job, *events: RoundEvent, now: float = 0.0) -> Job:
     for event in events:
         job = play(job, of_round(job, event), now=now)
     return job
@@ -73,13 +73,13 @@ def running(**sections: Any) -> Job:
 def committed(job: Job, now: float = 0.0) -> Job:
     """One round further."""
     job = play(job, Tick(), now=now)
-    job = tell(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR), now=now)
+    job = in_round(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR), now=now)
     assert job.model is not None
-    return tell(job, Aggregated(a_version(job.model.version + 1), {"qr": 0.1}, {"joint_rank": 1.0}), now=now)
+    return in_round(job, Aggregated(a_version(job.model.version + 1), {"qr": 0.1}, {"joint_rank": 1.0}), now=now)
 
 
 def abandoned(job: Job, reason: str = "broke") -> Job:
-    return tell(play(job, Tick()), Abandon(reason))
+    return in_round(play(job, Tick()), Abandon(reason))
 
 
 IN: dict[Status, Job] = {
@@ -173,14 +173,14 @@ def test_every_status_that_a_row_names_is_reached() -> None:
 
 
 def any_of(draw: Random, number: int, version: int) -> JobEvent:
-    in_round: list[RoundEvent] = [
+    of_the_round: list[RoundEvent] = [
         Candidates(PAIR),
         *(Reported(name, a_receipt(name)) for name in PAIR),
         *(Evaluated(name, a_result(version)) for name in PAIR),
         Aggregated(a_version(version + 1), {}, {}),
         Abandon("broke"),
     ]
-    events = [InRound(number, each) for each in in_round]
+    events = [InRound(number, each) for each in of_the_round]
     events += [PreparedModel(a_prepared()), Tick(), Tick(), AggregationFailed(number, "cut short"), Pause(), Resume()]
     return draw.choice(events) if draw.random() < 0.98 else draw.choice([Cancel(), PreparationFailed("no such folder")])
 
@@ -211,8 +211,8 @@ def test_a_job_from_post_to_end() -> None:
     job = play(job, Tick())
     assert job.round is not None
     assert (job.round.kind, job.round.number, job.round.model_version) == ("evaluate", 3, 2)
-    job = tell(job, Candidates(("a", "b", "c")))
-    job = tell(job, *(Evaluated(name, a_result(2)) for name in "ab"))
+    job = in_round(job, Candidates(("a", "b", "c")))
+    job = in_round(job, *(Evaluated(name, a_result(2)) for name in "ab"))
     step = jobs.advance(job, of_round(job, Evaluated("c", a_result(2))), 9.0)
     assert step.job.status is Status.COMPLETED
     assert step.job.model == a_version(2)
@@ -223,8 +223,8 @@ def test_a_job_from_post_to_end() -> None:
 def test_who_was_left_out_of_a_version_did_not_contribute_to_it() -> None:
     """So it goes on from what it kept before."""
     job = play(committed(running(rounds={"count": 5})), Tick())
-    job = tell(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR))
-    job = tell(job, Aggregated(a_version(2), {}, {}, {"b": "far too long"}))
+    job = in_round(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR))
+    job = in_round(job, Aggregated(a_version(2), {}, {}, {"b": "far too long"}))
     assert job.contributions == {"a": 2, "b": 1}
 
 
@@ -232,14 +232,14 @@ def test_contributions_tell_the_last_version_that_a_clients_update_is_in() -> No
     job = committed(running(rounds={"count": 5}))
     assert job.contributions == dict.fromkeys(PAIR, 1)
     job = play(abandoned(job), Tick())
-    job = tell(job, Candidates(("a", "b", "c")), Reported("a", a_receipt("a")), Reported("c", a_receipt("c")))
+    job = in_round(job, Candidates(("a", "b", "c")), Reported("a", a_receipt("a")), Reported("c", a_receipt("c")))
     assert job.contributions == dict.fromkeys(PAIR, 1)  # reported, but not aggregated yet
-    job = tell(job, Aggregated(a_version(2), {}, {}))
+    job = in_round(job, Aggregated(a_version(2), {}, {}))
     assert job.contributions == {"a": 2, "b": 1, "c": 2}
     job = play(job, Tick())
     assert job.round is not None
-    told = {name: messages.task(RoundTask(job, job.round, 9.0), name).last_contribution for name in "abcd"}
-    assert told == {"a": 2, "b": 1, "c": 2, "d": 0}
+    shown = {name: messages.task(RoundTask(job, job.round, 9.0), name).last_contribution for name in "abcd"}
+    assert shown == {"a": 2, "b": 1, "c": 2, "d": 0}
 
 
 def test_a_missed_evaluation_does_not_spoil_the_model() -> None:
@@ -273,8 +273,8 @@ def test_three_abandoned_rounds_in_a_row_pause_the_job_and_tell_why() -> None:
         assert job.status is Status.RUNNING
         job = abandoned(job, reason)
     assert job.status is Status.PAUSED
-    for told in ("3 rounds in a row", "resume", "round 4 abandoned: first", "round 5", "round 6 abandoned: third"):
-        assert told in job.reason
+    for shown in ("3 rounds in a row", "resume", "round 4 abandoned: first", "round 5", "round 6 abandoned: third"):
+        assert shown in job.reason
     assert play(job, Tick()) is job
     job = play(job, Resume(), Tick())
     assert (job.status, job.abandoned_in_a_row) == (Status.RUNNING, 0)
@@ -284,7 +284,7 @@ def test_three_abandoned_rounds_in_a_row_pause_the_job_and_tell_why() -> None:
 
 def test_a_failed_aggregation_counts_as_abandoned() -> None:
     job = play(running(), Tick())
-    job = tell(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR))
+    job = in_round(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR))
     step = jobs.advance(job, AggregationFailed(1, "cut short"), 3.0)
     assert step.closed is not None
     assert (step.closed.phase, step.closed.reason) == (Phase.ABANDONED, "aggregation failed: cut short")
@@ -292,17 +292,17 @@ def test_a_failed_aggregation_counts_as_abandoned() -> None:
 
 
 def test_a_pause_lets_the_round_in_flight_end() -> None:
-    job = tell(play(running(), Tick()), Candidates(PAIR))
+    job = in_round(play(running(), Tick()), Candidates(PAIR))
     job = play(job, Pause())
-    job = tell(job, *(Reported(name, a_receipt(name)) for name in PAIR))
-    job = tell(job, Aggregated(a_version(1), {}, {}))
+    job = in_round(job, *(Reported(name, a_receipt(name)) for name in PAIR))
+    job = in_round(job, Aggregated(a_version(1), {}, {}))
     assert (job.status, job.model, job.round) == (Status.PAUSED, a_version(1), None)
     assert "paused by the operator" in job.reason
     assert play(job, Tick()) is job
 
 
 def test_cancel_abandons_the_round_in_flight() -> None:
-    job = tell(play(running(), Tick()), Candidates(PAIR))
+    job = in_round(play(running(), Tick()), Candidates(PAIR))
     step = jobs.advance(job, Cancel(), 5.0)
     assert (step.job.status, step.job.round) == (Status.CANCELLED, None)
     assert step.closed is not None
@@ -317,22 +317,22 @@ def test_an_event_for_another_round_is_late() -> None:
 
 
 def test_reasons_are_told_as_of_now() -> None:
-    job = tell(play(running(), Tick()), Candidates(PAIR), TaskTaken("a"), Reported("b", a_receipt()))
-    told = jobs.explain(job, 19.0)
-    assert told.reason == "round 1: waiting: 1 of 2 reports, 41 s left"
-    assert told.round is not None
-    assert told.round.reason == "waiting: 1 of 2 reports, 41 s left"
+    job = in_round(play(running(), Tick()), Candidates(PAIR), TaskTaken("a"), Reported("b", a_receipt()))
+    shown = jobs.explain(job, 19.0)
+    assert shown.reason == "round 1: waiting: 1 of 2 reports, 41 s left"
+    assert shown.round is not None
+    assert shown.round.reason == "waiting: 1 of 2 reports, 41 s left"
     assert jobs.explain(play(job, Pause()), 20.0).reason.startswith("paused by the operator")
 
 
 def test_a_job_survives_json() -> None:
-    job = tell(play(committed(running()), Tick()), Candidates(PAIR), Reported("a", a_receipt()))
+    job = in_round(play(committed(running()), Tick()), Candidates(PAIR), Reported("a", a_receipt()))
     assert Job.from_json(job.to_json()) == job
 
 
 def test_a_jobs_document_keeps_its_shape() -> None:
     """Jobs that the version before has stored are read."""
-    job = tell(play(committed(running()), Tick()), Candidates(PAIR), Reported("a", a_receipt()))
+    job = in_round(play(committed(running()), Tick()), Candidates(PAIR), Reported("a", a_receipt()))
     document = json.loads(job.to_json())
     assert set(document) == {
         *("id", "spec", "status", "reason", "created_at", "updated_at", "prepared", "model", "round"),
@@ -363,17 +363,17 @@ def test_a_job_whose_spec_is_of_another_version_can_not_be_read() -> None:
 
 
 def test_the_stream_tells_each_thing_once_and_in_order() -> None:
-    job, told = a_job(), []
-    told += changes(None, job, None, job.reason)
+    job, shown = a_job(), []
+    shown += changes(None, job, None, job.reason)
     script: list[JobEvent] = [PreparedModel(a_prepared()), Tick(), InRound(1, Candidates(PAIR))]
     script += [InRound(1, TaskTaken("a")), InRound(1, TaskTaken("a"))]
     script += [InRound(1, Evaluated("a", a_result())), InRound(1, Reported("a", a_receipt()))]
     script += [InRound(1, Reported("b", a_receipt())), InRound(1, Aggregated(a_version(1), {"qr": 0.1}, {}))]
     for event in script:
         step = jobs.advance(job, event, 1.0)
-        told += changes(job, step.job, step.closed, step.reason)
+        shown += changes(job, step.job, step.closed, step.reason)
         job = step.job
-    summary = [(kind, data.get("phase") or data.get("client") or data.get("status")) for kind, data in told]
+    summary = [(kind, data.get("phase") or data.get("client") or data.get("status")) for kind, data in shown]
     assert summary == [
         ("job.status", "PENDING"),
         ("job.status", "RUNNING"),
@@ -388,14 +388,14 @@ def test_the_stream_tells_each_thing_once_and_in_order() -> None:
         ("round.phase", "AGGREGATION"),
         ("round.phase", "COMMITTED"),
     ]
-    assert told[-1][1]["model_version"] == 1
-    assert json.loads(json.dumps([data for _, data in told]))
+    assert shown[-1][1]["model_version"] == 1
+    assert json.loads(json.dumps([data for _, data in shown]))
 
 
 numbers = st.integers(1, 5)
 names = st.sampled_from("abc")
 round_event = st.one_of(
-    st.lists(names, unique=True, min_size=2).map(lambda found: Candidates(tuple(found))),
+    st.lists(names, unique=True, min_size=2).map(lambda present: Candidates(tuple(present))),
     st.builds(TaskTaken, names),
     st.builds(lambda name: Reported(name, a_receipt(name)), names),
     st.builds(lambda name, version: Evaluated(name, a_result(version)), names, st.integers(0, 2)),
@@ -428,10 +428,10 @@ def test_no_sequence_of_events_breaks_a_job(steps: list[tuple[JobEvent, float]])
         job = step.job
         if step.closed:
             closed.append(step.closed)
-        assert [one.number for one in closed] == list(range(1, len(closed) + 1))
+        assert [each.number for each in closed] == list(range(1, len(closed) + 1))
         assert job.rounds_opened == len(closed) + (job.round is not None)
         assert job.round is None or not job.round.phase.is_final
-        trained = sum(one.kind == "train" and one.phase is Phase.COMMITTED for one in closed)
+        trained = sum(each.kind == "train" and each.phase is Phase.COMMITTED for each in closed)
         assert job.model is not None
         assert job.model.version == trained <= job.parsed.rounds.count
         assert not before.status.is_final or job is before

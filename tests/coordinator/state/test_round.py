@@ -185,9 +185,9 @@ def test_selection_waits_for_the_cohort_then_for_the_minimum() -> None:
     assert chosen.round.phase is Phase.CONFIGURATION
     assert chosen.round.deadline_at == 165.0
     assert chosen.effects == (Effect.WAKE_AGENTS,)
-    one = rounds.advance(start, Candidates(("a",)), 1000.0, POLICY)
-    assert one.round.phase is Phase.SELECTION  # below min_clients, for ever if need be
-    assert rounds.advance(one.round, Candidates(("a",)), 2000.0, POLICY).round is one.round  # nothing to save
+    alone = rounds.advance(start, Candidates(("a",)), 1000.0, POLICY)
+    assert alone.round.phase is Phase.SELECTION  # below min_clients, for ever if need be
+    assert rounds.advance(alone.round, Candidates(("a",)), 2000.0, POLICY).round is alone.round  # nothing to save
 
 
 def test_selection_tells_of_clients_that_work_for_other_jobs() -> None:
@@ -371,10 +371,10 @@ def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[Round
         assert (Effect.WAKE_AGGREGATOR in effects) == (moved and state.phase is Phase.AGGREGATION)
         if before.phase.is_final:
             assert state is before
-        for client, one in before.participants.items():  # what was told stays told
+        for client, each in before.participants.items():  # what was reported stays reported
             after = state.participants[client]
-            assert one.receipt in (None, after.receipt) or (isinstance(event, UpdateLost) and client == event.client)
-            assert one.failure in (None, after.failure)
+            assert each.receipt in (None, after.receipt) or (isinstance(event, UpdateLost) and client == event.client)
+            assert each.failure in (None, after.failure)
             assert not (after.failure and after.receipt)
         assert set(before.participants) in (set(), set(state.participants))
         assert "stranger" not in state.participants or "stranger" in getattr(event, "names", before.participants)
@@ -391,5 +391,5 @@ def test_who_was_left_out_of_the_result_is_told() -> None:
         in_phase(Phase.AGGREGATION), Aggregated(a_version(1), {}, {}, {"b": "far too long"}), 5.0, POLICY
     )
     assert step.round.participants["b"].dropped == "far too long"
-    assert [name for name, one in step.round.participants.items() if one.dropped] == ["b"]
+    assert [name for name, each in step.round.participants.items() if each.dropped] == ["b"]
     assert step.round.reason == "version 1 from 2 updates; left out: b"

@@ -68,10 +68,10 @@ async def test_a_stale_save_writes_nothing_at_all(store: RedisStateStore) -> Non
     assert stored is not None
     done = jobs.advance(stored.job, Cancel(), 1.0)
     late = Change(VersionedJob(stored.job, stored.version - 1), done.job, [("told", {})], done.effects, done.closed)
-    told = await store.events("one", "0", 10)
+    stale = await store.events("one", "0", 10)
     assert await store.save(late) == "stale"
     assert await store.load("one") == stored
-    assert await store.events("one", "0", 10) == told
+    assert await store.events("one", "0", 10) == stale
     assert await store.closed_rounds("one") == []
     assert await store.active_ids() == ["one"]
     assert await store.touch("a", 1.0, 1) == ["one"]
@@ -136,7 +136,7 @@ async def test_a_document_that_can_not_be_read_hides_no_other_and_keeps_no_clien
         await redis.hset("fedgalore:job:one", "document", '{"half": ')
     with structlog.testing.capture_logs() as logs:
         for _ in range(2):
-            assert [one.id for one in await store.load_many(["one", "two"])] == ["two"]
+            assert [each.id for each in await store.load_many(["one", "two"])] == ["two"]
             with pytest.raises(JobUnreadable, match="document of job one"):
                 await store.load("one")
     assert [line["job"] for line in logs] == ["one"]  # told once
@@ -151,7 +151,7 @@ async def test_rounds_come_in_order_of_their_number(store: RedisStateStore) -> N
         await step(store, "one", AggregationFailed(number, "x"))
         if number % 3 == 0:
             await step(store, "one", Resume())
-    assert [one.number for one in await store.closed_rounds("one")] == list(range(1, 13))
+    assert [each.number for each in await store.closed_rounds("one")] == list(range(1, 13))
 
 
 async def test_an_idempotency_key_makes_one_job(store: RedisStateStore) -> None:
@@ -178,7 +178,7 @@ async def test_jobs_are_paged_newest_first(store: RedisStateStore) -> None:
     assert await store.job_ids(None, 3) == ["j3", "j2", "j1"]
     assert await store.job_ids("j1", 3) == ["j0"]
     assert await store.job_ids("unknown", 3) == []
-    assert [one.id for one in await store.load_many(["j2", "unknown", "j0"])] == ["j2", "j0"]
+    assert [each.id for each in await store.load_many(["j2", "unknown", "j0"])] == ["j2", "j0"]
 
 
 async def test_agents_and_their_signs_of_life(store: RedisStateStore) -> None:

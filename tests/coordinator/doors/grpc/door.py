@@ -128,7 +128,7 @@ def parts(sample: Sample, blob: BlobRef, offset: int, rest: bytes, step: int) ->
 
 
 @asynccontextmanager
-async def told(code: grpc.StatusCode, *words: str) -> AsyncIterator[None]:
+async def failing(code: grpc.StatusCode, *words: str) -> AsyncIterator[None]:
     """The call inside fails with this status, and its details say these words."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         yield

@@ -19,7 +19,7 @@ from coordinator.store.credentials import digest_of
 from coordinator.store.redis_state_store import RedisStateStore
 from protos import federation_pb2 as pb
 from tests.coordinator.doors.access import CALLS, KEY, as_agent, both_registered, call, enrol
-from tests.coordinator.doors.grpc.door import Code, House, header, open_house, told
+from tests.coordinator.doors.grpc.door import Code, House, failing, header, open_house
 from tests.coordinator.doors.grpc.updates import ref
 from tests.looking import receipt_of
 
@@ -49,11 +49,11 @@ async def test_every_call_is_authenticated(house: House, method: str) -> None:
     other = "fga_" + "6" * 64
     await enrol(house, "site-b", other)
     for metadata in ((), as_agent(), as_agent(other), (("authorization", KEY),)):
-        async with told(Code.UNAUTHENTICATED, "site-a"):
+        async with failing(Code.UNAUTHENTICATED, "site-a"):
             await call(house, method, metadata=metadata)
     await enrol(house)
     for metadata in ((), as_agent(other), as_agent(digest_of(KEY))):
-        async with told(Code.UNAUTHENTICATED, "site-a"):
+        async with failing(Code.UNAUTHENTICATED, "site-a"):
             await call(house, method, metadata=metadata)
     await call(house, "Register", metadata=as_agent())
     assert await status(house, method) is not Code.UNAUTHENTICATED
@@ -61,11 +61,11 @@ async def test_every_call_is_authenticated(house: House, method: str) -> None:
 
 async def test_a_join_token_is_good_for_one_client_once(house: House) -> None:
     _, token = await house.doorkeeper.create_join_token("site-a", 60)
-    async with told(Code.PERMISSION_DENIED, "another client", "fedgalore agents invite site-b"):
+    async with failing(Code.PERMISSION_DENIED, "another client", "fedgalore agents invite site-b"):
         await enrol(house, "site-b", token=token)
     await enrol(house, token=token)
     await enrol(house, token=token)  # the same agent after a restart
-    async with told(Code.PERMISSION_DENIED, "used already"):
+    async with failing(Code.PERMISSION_DENIED, "used already"):
         await enrol(house, key="fga_" + "7" * 64, token=token)
     await call(house, "Register", metadata=as_agent())
 
@@ -79,14 +79,14 @@ async def test_two_who_race_with_one_token_do_not_both_come_in(house: House) -> 
 
 async def test_an_expired_unknown_or_revoked_token_is_refused(house: House) -> None:
     _, old = await house.doorkeeper.create_join_token("site-a", -1)
-    async with told(Code.PERMISSION_DENIED, "expired"):
+    async with failing(Code.PERMISSION_DENIED, "expired"):
         await enrol(house, token=old)
     gone, text = await house.doorkeeper.create_join_token("site-a", 60)
     await house.doorkeeper.revoke_join_token(gone.id)
     for token in (text, "nonsense", f"fgj_{gone.id}_{'0' * 64}"):
-        async with told(Code.PERMISSION_DENIED, "not known"):
+        async with failing(Code.PERMISSION_DENIED, "not known"):
             await enrol(house, token=token)
-    async with told(Code.INVALID_ARGUMENT, "key_sha256"):
+    async with failing(Code.INVALID_ARGUMENT, "key_sha256"):
         await house.stub.Enrol(pb.EnrolRequest(client="site-a", join_token="x", key_sha256="short"))
 
 
@@ -94,7 +94,7 @@ async def test_another_token_replaces_the_key_of_a_client_that_lost_it(house: Ho
     await enrol(house)
     new = "fga_" + "8" * 64
     await enrol(house, key=new)
-    async with told(Code.UNAUTHENTICATED):
+    async with failing(Code.UNAUTHENTICATED):
         await call(house, "Register", metadata=as_agent())
     await call(house, "Register", metadata=as_agent(new))
 
@@ -104,9 +104,9 @@ async def test_a_revoked_client_is_out_and_its_tokens_are_void(house: House) -> 
     await call(house, "Register", metadata=as_agent())
     _, token = await house.doorkeeper.create_join_token("site-a", 60)
     assert await house.doorkeeper.revoke_agent("site-a")
-    async with told(Code.UNAUTHENTICATED):
+    async with failing(Code.UNAUTHENTICATED):
         await call(house, "NextTask", metadata=as_agent())
-    async with told(Code.PERMISSION_DENIED):
+    async with failing(Code.PERMISSION_DENIED):
         await enrol(house, token=token)
     assert not await house.doorkeeper.revoke_agent("site-a")
 
@@ -125,7 +125,7 @@ async def test_an_update_of_a_client_that_is_revoked_while_it_sends_does_not_cou
     await sending.write(header(sample, ref(content)))
     await sending.write(pb.SubmitUpdateRequest(chunk=content[:100]))
     await house.doorkeeper.revoke_agent("site-a")
-    async with told(Code.UNAUTHENTICATED):
+    async with failing(Code.UNAUTHENTICATED):
         await sending.write(pb.SubmitUpdateRequest(chunk=content[100:]))
         await sending.done_writing()
         await sending
@@ -141,7 +141,10 @@ async def test_a_revoked_key_stays_void_whatever_token_comes_with_it(house: Hous
     await enrol(house)
     await house.doorkeeper.revoke_agent("site-a")
     _, token = await house.doorkeeper.create_join_token("site-a", 60)
-    async with told(Code.PERMISSION_DENIED, "key was revoked", "delete agent.key"):
+    async with failing(
+        Code.PERMISSION_DENIED,
+        "key of client site-a was revoked; delete agent.key in the agent's work folder and start",
+    ):
         await enrol(house, token=token)
     new = "fga_" + "9" * 64
     await enrol(house, key=new, token=token)  # which was not spent on the refusal
@@ -152,7 +155,7 @@ async def test_a_token_that_was_not_needed_is_spent_all_the_same(house: House) -
     await enrol(house)
     _, token = await house.doorkeeper.create_join_token("site-a", 60)
     await enrol(house, token=token)
-    async with told(Code.PERMISSION_DENIED, "used already"):
+    async with failing(Code.PERMISSION_DENIED, "used already"):
         await enrol(house, key="fga_" + "7" * 64, token=token)
 
 
@@ -167,7 +170,7 @@ async def test_who_is_revoked_while_it_registers_is_not_waited_for(
         await house.doorkeeper.revoke_agent("site-a")
 
     monkeypatch.setattr(house.engine.agents, "register", slow)
-    async with told(Code.UNAUTHENTICATED):
+    async with failing(Code.UNAUTHENTICATED):
         await call(house, "Register", metadata=as_agent())
     assert await house.engine.reader.agents() == []
 
@@ -179,7 +182,7 @@ async def test_a_poll_that_waits_with_an_old_key_gets_no_work(house: House) -> N
     await enrol(house, key=new)
     job = await house.job()
     await house.engine.driver.tick(job.id)
-    async with told(Code.UNAUTHENTICATED):
+    async with failing(Code.UNAUTHENTICATED):
         await waiting
     assert (await house.stub.NextTask(pb.NextTaskRequest(client="site-a"), metadata=as_agent(new))).HasField("task")
 
@@ -202,7 +205,7 @@ async def test_a_download_ends_when_its_client_is_revoked(house: House, monkeypa
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(house.blobs, "read", then_revoked)
     got = []
-    async with told(Code.UNAUTHENTICATED):
+    async with failing(Code.UNAUTHENTICATED):
         async for message in house.stub.DownloadBlob(wanted, metadata=as_agent()):
             got.append(message)  # noqa: PERF401
     assert len(got) < len(whole)
@@ -213,18 +216,18 @@ async def test_agents_wait_while_the_state_is_not_the_one_that_knows_them(house:
     binding = Binding(store, house.blobs)
     await binding.check()
     house.doorkeeper._check_state = binding.must_hold
-    async with told(Code.UNAUTHENTICATED):
+    async with failing(Code.UNAUTHENTICATED):
         await call(house, "Register", metadata=as_agent())
     with redis.Redis.from_url(redis_url) as client:  # another one, or an emptied one
         client.flushall()
-    async with told(Code.UNAVAILABLE, "blob_dir belongs to another Redis"):
+    async with failing(Code.UNAVAILABLE, "blob_dir belongs to another Redis"):
         await call(house, "Register", metadata=as_agent())
-    async with told(Code.UNAVAILABLE):
+    async with failing(Code.UNAVAILABLE):
         await enrol(house, token="fgj_00000000_" + "0" * 64)
     await store.close()
 
 
 async def test_a_stream_that_shows_no_key_is_not_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_server, "FIRST_MESSAGE_S", 0.1)
-    async with told(Code.INVALID_ARGUMENT, "header: did not come"):
+    async with failing(Code.INVALID_ARGUMENT, "header: did not come"):
         await house.stub.SubmitUpdate()

@@ -25,7 +25,7 @@ from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
 from protos import federation_pb2 as pb
 from tests.builders import a_plan, a_spec, blob_path
-from tests.coordinator.doors.grpc.door import BIG, Code, House, open_house, pb_ref, told
+from tests.coordinator.doors.grpc.door import BIG, Code, House, failing, open_house, pb_ref
 from tests.coordinator.doors.grpc.updates import ref
 from tests.looking import round_of
 
@@ -49,7 +49,7 @@ async def test_registering_tells_the_coordinators_version_and_patience(house: Ho
 
 
 async def test_another_protocol_version_is_told_which_side_to_upgrade(house: House) -> None:
-    async with told(Code.FAILED_PRECONDITION, "protocol_version", "upgrade the coordinator"):
+    async with failing(Code.FAILED_PRECONDITION, "protocol_version", "upgrade the coordinator"):
         await house.stub.Register(
             pb.RegisterRequest(client="site-a", protocol_version=PROTOCOL_VERSION + 1, software_version="2")
         )
@@ -107,7 +107,7 @@ GOOD: dict[str, dict[str, Any]] = {
 async def test_a_missing_or_senseless_field_is_named(house: House, method: str, field: str, value: Any) -> None:
     kinds: dict[str, Callable[..., Any]] = {name: getattr(pb, f"{name}Request") for name in GOOD}
     request = kinds[method](**{**GOOD[method], field.split(".")[0]: value})
-    async with told(Code.INVALID_ARGUMENT, f"{field}: "):
+    async with failing(Code.INVALID_ARGUMENT, f"{field}: "):
         call = getattr(house.stub, method)(request)
         if method == "DownloadBlob":
             _ = [message async for message in call]
@@ -117,7 +117,7 @@ async def test_a_missing_or_senseless_field_is_named(house: House, method: str, 
 
 async def test_who_is_not_registered_is_told_to(house: House) -> None:
     for call in (house.poll("site-x"), house.download("site-x", "0" * 64, job_id="job-1", round=1)):
-        async with told(Code.UNAUTHENTICATED, "register first"):
+        async with failing(Code.UNAUTHENTICATED, "register first"):
             await call
 
 
@@ -267,14 +267,14 @@ async def test_what_nobody_expected_is_told_by_an_id_that_the_log_knows(house: H
     assert "No such file" not in details
     assert str(house.tmp) not in details
     (line,) = [line for line in logs if line["log_level"] == "error"]
-    assert line["reference"] in details
+    assert line["id"] in details
     assert isinstance(line["exc_info"], FileNotFoundError)
 
 
 def test_every_domain_error_has_a_status() -> None:
-    found = [kind for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "grpc_status")]
-    assert len(found) > 10
-    assert all(kind.grpc_status in Code.__members__ for kind in found)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "grpc_status")]
+    assert len(kinds) > 10
+    assert all(kind.grpc_status in Code.__members__ for kind in kinds)
     code, details = status_of(errors.WrongOffset("x" * 5000, 3))
     assert (code, len(details)) == (Code.OUT_OF_RANGE, 1000)
 

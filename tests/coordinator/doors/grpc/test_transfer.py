@@ -18,7 +18,7 @@ from fedgalore.spec.layout import update_tensors
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 from tests.builders import a_plan, blob_path
-from tests.coordinator.doors.grpc.door import BIG, Code, House, header, open_house, told
+from tests.coordinator.doors.grpc.door import BIG, Code, House, failing, header, open_house
 from tests.coordinator.doors.grpc.updates import Sample, full, ref
 from tests.looking import receipt_of
 
@@ -48,24 +48,24 @@ async def test_a_blob_that_the_disk_lacks_or_cut_short_is_told_as_lost(house: Ho
     path = blob_path(house.blobs, ref(BIG).sha256)
     words = f"lost blob {ref(BIG).sha256} of job {job.id}", "ask its operator"
     path.write_bytes(BIG[: CHUNK_BYTES + 1])
-    async with told(Code.DATA_LOSS, *words):
+    async with failing(Code.DATA_LOSS, *words):
         await house.download("site-a", ref(BIG).sha256, job_id=job.id, round=1)
     assert await house.traffic(job) == {"site-a": {"down": CHUNK_BYTES + 1, "up": 0}}
     path.unlink()
-    async with told(Code.DATA_LOSS, *words):
+    async with failing(Code.DATA_LOSS, *words):
         await house.download("site-a", ref(BIG).sha256, job_id=job.id, round=1)
 
 
 async def test_only_blobs_that_the_clients_own_tasks_name_are_given_out(house: House) -> None:
     job = await house.round()
     secret = house.blobs.put_bytes(b"another client's update").sha256
-    async with told(Code.NOT_FOUND, f"no task of site-a in job {job.id} names blob"):
+    async with failing(Code.NOT_FOUND, f"no task of site-a in job {job.id} names blob"):
         await house.download("site-a", secret, job_id=job.id, round=1)
-    async with told(Code.PERMISSION_DENIED, "site-c"):
+    async with failing(Code.PERMISSION_DENIED, "site-c"):
         await house.download("site-c", ref(BIG).sha256, job_id=job.id, round=1)
-    async with told(Code.NOT_FOUND, "round 7"):
+    async with failing(Code.NOT_FOUND, "round 7"):
         await house.download("site-a", ref(BIG).sha256, job_id=job.id, round=7)
-    async with told(Code.OUT_OF_RANGE, f"the blob has {len(BIG)} bytes"):
+    async with failing(Code.OUT_OF_RANGE, f"the blob has {len(BIG)} bytes"):
         await house.download("site-a", ref(BIG).sha256, job_id=job.id, round=1, offset=len(BIG) + 1)
 
 
@@ -112,7 +112,7 @@ async def test_a_broken_upload_goes_on_where_it_ended(house: House) -> None:
     content = sample.bytes_in(house.tmp)
     blob = ref(content)
     call = await house.begin(sample, content, 600)
-    async with told(Code.ABORTED, "another connection"):
+    async with failing(Code.ABORTED, "another connection"):
         await house.submit(sample, content, offset=600)
     call.cancel()
     for _ in range(500):  # until the server has noticed
@@ -156,7 +156,7 @@ async def test_an_update_whose_report_failed_is_not_sent_again(tmp_path: Path) -
             redis_server.stop()
             await call.write(pb.SubmitUpdateRequest(chunk=content[600:]))
             await call.done_writing()
-            async with told(Code.UNAVAILABLE, "does not answer"):
+            async with failing(Code.UNAVAILABLE, "does not answer"):
                 await call
             redis_server.start()
             assert await receipt_of(house.engine, job.id, 1, "site-a") is None
@@ -174,7 +174,7 @@ async def test_a_stream_that_ends_early_is_told_to_send_the_rest(house: House) -
     job = await house.round()
     sample = house.sample(job)
     content = sample.bytes_in(house.tmp)
-    async with told(Code.OUT_OF_RANGE, f"after 600 of {len(content)} bytes", "send the rest"):
+    async with failing(Code.OUT_OF_RANGE, f"after 600 of {len(content)} bytes", "send the rest"):
         await house.submit(sample, content[:600], blob=ref(content))
     assert (await house.query(sample, ref(content))).received_bytes == 600
 
@@ -188,10 +188,10 @@ async def test_the_wrong_round_or_client_is_refused_before_any_chunk(house: Hous
     ):
         sample = house.sample(job, client, number)
         call = house.stub.SubmitUpdate()
-        async with told(code, word):
+        async with failing(code, word):
             await call.write(header(sample, ref(sample.bytes_in(house.tmp))))
             await asyncio.wait_for(call, 5)
-    async with told(Code.NOT_FOUND, "job-x"):
+    async with failing(Code.NOT_FOUND, "job-x"):
         await house.submit(replace(house.sample(job), job_id="job-x"), b"x")
     assert house.blobs.partial_keys() == []
 
@@ -200,11 +200,11 @@ async def test_a_closed_round_takes_nothing_and_its_partial_files_go(house: Hous
     job = await house.round()
     sample = house.sample(job)
     content = sample.bytes_in(house.tmp)
-    async with told(Code.OUT_OF_RANGE):
+    async with failing(Code.OUT_OF_RANGE):
         await house.submit(sample, content[:600], blob=ref(content))
     assert await clean_partials(house.blobs, house.engine.reader.rounds_in_flight) == 0
     await house.engine.people.cancel(job.id)
-    async with told(Code.FAILED_PRECONDITION, "closed"):
+    async with failing(Code.FAILED_PRECONDITION, "closed"):
         await house.submit(sample, content, offset=600)
     assert await clean_partials(house.blobs, house.engine.reader.rounds_in_flight) == 1
     assert house.blobs.partial_keys() == []
@@ -215,16 +215,16 @@ async def test_bad_updates_change_nothing(house: House) -> None:
     sample = house.sample(job)
     name = next(iter(sample.tensors))
     nan = sample.with_value(name, float("nan")).bytes_in(house.tmp)
-    async with told(Code.INVALID_ARGUMENT, f"tensor '{name}' holds NaN"):
+    async with failing(Code.INVALID_ARGUMENT, f"tensor '{name}' holds NaN"):
         await house.submit(sample, nan)
     other_round = replace(sample, metadata={"round": "9"}).bytes_in(house.tmp)
-    async with told(Code.INVALID_ARGUMENT, "metadata.round: '9'"):
+    async with failing(Code.INVALID_ARGUMENT, "metadata.round: '9'"):
         await house.submit(sample, other_round)
     small = {key: value for key, value in sample.tensors.items() if key != name}
-    async with told(Code.INVALID_ARGUMENT, f"tensor '{name}' is missing"):
+    async with failing(Code.INVALID_ARGUMENT, f"tensor '{name}' is missing"):
         await house.submit(sample, replace(sample, tensors=small).bytes_in(house.tmp))
     content = sample.bytes_in(house.tmp)
-    async with told(Code.INVALID_ARGUMENT, "blob.sha256"):
+    async with failing(Code.INVALID_ARGUMENT, "blob.sha256"):
         await house.submit(sample, content, blob=replace(ref(content), sha256="0" * 64))
     assert await receipt_of(house.engine, job.id, 1, "site-a") is None
     assert house.blobs.partial_keys() == []
@@ -263,18 +263,18 @@ async def test_each_method_has_updates_of_its_own_by_client_and_version(house: H
     job = await house.round(method=METHODS[method])
     sample, content = an_update(job, "site-a", 1, house.tmp)
     broken = sample.with_value(name := next(iter(sample.tensors)), float("inf"))
-    async with told(Code.INVALID_ARGUMENT, f"tensor '{name}' holds NaN or infinite values"):
+    async with failing(Code.INVALID_ARGUMENT, f"tensor '{name}' holds NaN or infinite values"):
         await house.submit(broken, broken.bytes_in(house.tmp))
     assert (await house.submit(sample, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
 
-    own, content = an_update(job, "site-b", 1, house.tmp)
+    its_sample, content = an_update(job, "site-b", 1, house.tmp)
     if "client_ranks" in METHODS[method]:  # of the rank that site-a has
-        other = replace(own, tensors=sample.tensors, values=sample.values)
-        async with told(Code.INVALID_ARGUMENT, "this job's plan asks for"):
+        other = replace(its_sample, tensors=sample.tensors, values=sample.values)
+        async with failing(Code.INVALID_ARGUMENT, "this job's plan asks for"):
             await house.submit(other, other.bytes_in(house.tmp), step=10_000)
     else:
-        assert own.tensors == sample.tensors
-    assert (await house.submit(own, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
+        assert its_sample.tensors == sample.tensors
+    assert (await house.submit(its_sample, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
 
 
 async def test_the_round_after_an_abandoned_first_one_is_still_the_first_of_a_shared_basis(house: House) -> None:
@@ -286,7 +286,7 @@ async def test_the_round_after_an_abandoned_first_one_is_still_the_first_of_a_sh
     client = next(iter(job.round.participants))
     assert (await house.poll(client)).task.round == 2
     late, content = an_update(job, client, 2, house.tmp)
-    async with told(Code.INVALID_ARGUMENT):  # what only a client with a basis could send
+    async with failing(Code.INVALID_ARGUMENT):  # what only a client with a basis could send
         await house.submit(late, content, step=10_000)
     sample, content = an_update(job, client, 1, house.tmp)
     assert {name.rsplit("/")[-1] for name in sample.tensors} == {"sketch", "delta"}
@@ -303,7 +303,7 @@ async def test_parts_out_of_order_are_refused(house: House) -> None:
         ([pb.SubmitUpdateRequest(chunk=b"x")], "header"),
         ([header(sample, ref(content)), header(sample, ref(content))], "chunk"),
     ):
-        async with told(Code.INVALID_ARGUMENT, f"{field}: missing"):
+        async with failing(Code.INVALID_ARGUMENT, f"{field}: missing"):
             await house.stub.SubmitUpdate(iter(messages))
 
 
@@ -312,5 +312,5 @@ async def test_a_message_beyond_the_limit_is_refused(house: House) -> None:
     sample = house.sample(job)
     content = sample.bytes_in(house.tmp)
     big = pb.SubmitUpdateRequest(chunk=bytes(MAX_REQUEST_BYTES))
-    async with told(Code.RESOURCE_EXHAUSTED):
+    async with failing(Code.RESOURCE_EXHAUSTED):
         await house.stub.SubmitUpdate(iter([header(sample, ref(content)), big]))

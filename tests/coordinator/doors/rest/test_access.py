@@ -26,11 +26,11 @@ async def http(redis_url: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClien
         yield client
 
 
-async def made(http: httpx.AsyncClient, role: str) -> dict[str, str]:
+async def new_key(http: httpx.AsyncClient, role: str) -> dict[str, str]:
     answer = await http.post("/api/v1/keys", json={"name": "somebody", "role": role}, headers=bearing(OPERATOR))
     assert answer.status_code == 201
-    found: dict[str, str] = answer.json()
-    return found
+    key: dict[str, str] = answer.json()
+    return key
 
 
 def reached(path: str) -> str:
@@ -58,7 +58,7 @@ async def test_every_route_of_the_api_asks_for_a_key(http: httpx.AsyncClient) ->
 
 @pytest.mark.slow
 async def test_a_viewer_reads_everything_and_changes_nothing(http: httpx.AsyncClient) -> None:
-    viewer = bearing((await made(http, "viewer"))["key"])
+    viewer = bearing((await new_key(http, "viewer"))["key"])
     assert (await http.get("/api/v1/jobs", headers=viewer)).json() == {"jobs": [], "next": None}
     assert (await http.get("/metrics", headers=viewer)).status_code == 200
     for method, path in (
@@ -71,18 +71,18 @@ async def test_a_viewer_reads_everything_and_changes_nothing(http: httpx.AsyncCl
     ):
         answer = await http.request(method, path, headers=viewer)
         assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed"), path
-        assert "this key is a viewer's" in answer.json()["detail"]
+        assert "the key is a viewer's" in answer.json()["detail"]
 
 
 @pytest.mark.slow
 async def test_an_operators_key_does_what_the_settings_key_does(http: httpx.AsyncClient) -> None:
-    operator = bearing((await made(http, "operator"))["key"])
+    operator = bearing((await new_key(http, "operator"))["key"])
     assert (await http.post("/api/v1/jobs", json=job_document(), headers=operator)).status_code == 201
     assert (await http.post("/api/v1/join-tokens", json={"client": "a"}, headers=operator)).status_code == 201
 
 
 async def test_a_revoked_key_is_refused_at_once(http: httpx.AsyncClient) -> None:
-    key = await made(http, "viewer")
+    key = await new_key(http, "viewer")
     assert (await http.get("/api/v1/agents", headers=bearing(key["key"]))).status_code == 200
     path = f"/api/v1/keys/{key['id']}"
     assert (await http.delete(path, headers=bearing(OPERATOR))).status_code == 204
@@ -99,7 +99,7 @@ async def test_the_scheme_of_the_header_may_be_written_either_way(http: httpx.As
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["another secret", "the digest", "cut", "longer", "basic", "empty", "not ascii"])
 async def test_what_only_looks_like_a_key_is_refused(http: httpx.AsyncClient, kind: str) -> None:
-    key = (await made(http, "operator"))["key"]
+    key = (await new_key(http, "operator"))["key"]
     text = {
         "another secret": f"Bearer {key[:13]}{'0' * 64}",
         "the digest": f"Bearer {digest_of(key)}",
@@ -117,7 +117,7 @@ async def test_what_only_looks_like_a_key_is_refused(http: httpx.AsyncClient, ki
 async def test_no_secret_is_kept_listed_or_logged(redis_url: str, tmp_path: Path) -> None:
     with capture_logs() as logged:
         async with rest(redis_url, tmp_path, operator_key=SecretStr(OPERATOR)) as http:
-            key = (await made(http, "viewer"))["key"]
+            key = (await new_key(http, "viewer"))["key"]
             asked = await http.post("/api/v1/join-tokens", json={"client": "site-a"}, headers=bearing(OPERATOR))
             token = asked.json()["token"]
             lists = [
@@ -181,8 +181,8 @@ async def test_where_nobody_is_asked_no_page_of_another_site_is_let_in(
     redis_url: str, tmp_path: Path, headers: dict[str, str], status: int
 ) -> None:
     async with rest(redis_url, tmp_path) as http:
-        own = {"Origin": f"http://127.0.0.1:{http.base_url.port}"}
-        assert (await http.get("/api/v1/jobs", headers=own)).status_code == 200
+        dashboard = {"Origin": f"http://127.0.0.1:{http.base_url.port}"}
+        assert (await http.get("/api/v1/jobs", headers=dashboard)).status_code == 200
         assert (await http.get("/api/v1/jobs", headers=headers)).status_code == status
 
 
@@ -205,7 +205,7 @@ async def test_a_stream_of_events_ends_when_its_key_is_revoked(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rest_access, "RECHECK_S", 0)
-    key = await made(http, "viewer")
+    key = await new_key(http, "viewer")
     job = (await http.post("/api/v1/jobs", json=job_document(), headers=bearing(OPERATOR))).json()["id"]
     events = http.stream("GET", f"/api/v1/jobs/{job}/events", headers=bearing(key["key"]), timeout=60)
     async with events as answer:

@@ -111,12 +111,12 @@ async def stack(redis_url: str, tmp_path: Path) -> AsyncIterator[Stack]:
 
 def is_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert answer.headers["content-type"] == "application/problem+json"
-    told: dict[str, Any] = answer.json()
-    assert (answer.status_code, told["status"], told["code"]) == (status, status, code)
-    assert told["type"] == f"urn:fedgalore:problem:{code}"
-    assert told["title"]
-    assert told["detail"]
-    return told
+    shown: dict[str, Any] = answer.json()
+    assert (answer.status_code, shown["status"], shown["code"]) == (status, status, code)
+    assert shown["type"] == f"urn:fedgalore:problem:{code}"
+    assert shown["title"]
+    assert shown["detail"]
+    return shown
 
 
 @pytest.mark.slow
@@ -171,9 +171,9 @@ async def test_a_bad_job_names_its_fields_and_changes_nothing(
 ) -> None:
     body = json.dumps(job_document(**document))
     answer = await stack.http.post(JOBS, content=body, headers={"content-type": "application/json"})
-    told = is_problem(answer, 422, "invalid_job")
-    assert [row["field"] for row in told["errors"]] == [field]
-    assert problem in told["errors"][0]["problem"]
+    shown = is_problem(answer, 422, "invalid_job")
+    assert [row["field"] for row in shown["errors"]] == [field]
+    assert problem in shown["errors"][0]["problem"]
     assert (await stack.http.get(JOBS)).json()["jobs"] == []
 
 
@@ -213,8 +213,8 @@ async def test_unknown_things_are_problems(stack: Stack) -> None:
     is_problem(await stack.http.post(f"{JOBS}/nope/cancel"), 404, "job_not_found")
     job = (await stack.post(job_document())).json()["id"]
     is_problem(await stack.http.get(f"{JOBS}/{job}/rounds/7"), 404, "round_not_found")
-    told = is_problem(await stack.http.get(f"{JOBS}/{job}/rounds/x"), 422, "invalid_request")
-    assert told["errors"][0]["field"] == "number"
+    shown = is_problem(await stack.http.get(f"{JOBS}/{job}/rounds/x"), 422, "invalid_request")
+    assert shown["errors"][0]["field"] == "number"
     is_problem(await stack.http.get(f"{JOBS}/{job}/model"), 409, "not_ready")
     is_problem(await stack.http.post(f"{JOBS}/{job}/pause"), 409, "illegal_transition")
 
@@ -251,7 +251,7 @@ async def test_rounds_and_evaluations_are_told(stack: Stack, tmp_path: Path) -> 
     assert (view["up_bytes"], view["down_bytes"]) == (200, 600)
 
     rounds = (await stack.http.get(f"{JOBS}/{job.id}/rounds")).json()["rounds"]
-    assert [(one["kind"], one["phase"]) for one in rounds] == [("train", "COMMITTED"), ("evaluate", "COMMITTED")]
+    assert [(each["kind"], each["phase"]) for each in rounds] == [("train", "COMMITTED"), ("evaluate", "COMMITTED")]
     first = rounds[0]
     assert first == (await stack.http.get(f"{JOBS}/{job.id}/rounds/1")).json()
     assert (first["model_version"], first["result_version"], first["up_bytes"]) == (0, 1, 200)
@@ -277,12 +277,12 @@ async def test_rounds_come_in_pages(stack: Stack, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(TrainingPlan, "from_dict", lambda plan: reads.append(None) or read(plan))
     whole = (await stack.http.get(f"{JOBS}/{job.id}/rounds")).json()
     assert len(reads) == 1  # of a large model it takes long
-    assert [one["number"] for one in whole["rounds"]] == [1, 2, 3, 4]
+    assert [each["number"] for each in whole["rounds"]] == [1, 2, 3, 4]
     assert whole["next"] is None
 
     async def page(**query: int) -> tuple[list[int], int | None]:
         answer = (await stack.http.get(f"{JOBS}/{job.id}/rounds", params=query)).json()
-        return [one["number"] for one in answer["rounds"]], answer["next"]
+        return [each["number"] for each in answer["rounds"]], answer["next"]
 
     assert await page(limit=3) == ([1, 2, 3], 3)
     assert await page(limit=3, after=3) == ([4], None)
@@ -318,7 +318,7 @@ async def test_events_run_until_the_job_is_final_and_can_be_taken_up(stack: Stac
     assert rows[0]["event"] == "job.status"
     assert rows[-1]["event"] == "end"
     phases = [json.loads(row["data"]) for row in rows if row["event"] == "round.phase"]
-    assert [one["phase"] for one in phases if one["round"] == 1][-2:] == ["AGGREGATION", "COMMITTED"]
+    assert [each["phase"] for each in phases if each["round"] == 1][-2:] == ["AGGREGATION", "COMMITTED"]
     assert json.loads(rows[-2]["data"])["status"] == "COMPLETED"
 
     middle = len(rows) // 2
@@ -339,7 +339,7 @@ async def test_models_are_streamed_with_their_size(stack: Stack, tmp_path: Path)
     assert weights in oldest.content
     assert weights not in newest.content
     missing = is_problem(await stack.http.get(f"{JOBS}/{job.id}/model?version=2"), 404, "version_not_found")
-    assert "not made yet" in missing["detail"]
+    assert "does not exist yet" in missing["detail"]
     assert "held: 0, 1" in missing["detail"]
 
 
@@ -414,7 +414,11 @@ async def test_openapi_tells_the_true_shapes(stack: Stack) -> None:
     assert body["$ref"].removeprefix("#/components/schemas/") in document["components"]["schemas"]
     assert "rounds" not in document["components"]["schemas"]["JobSpec"]["required"]
     paged = document["paths"][f"{JOBS}/{{job_id}}/rounds"]["get"]["parameters"]
-    assert {(one["in"], one["name"]) for one in paged} == {("path", "job_id"), ("query", "limit"), ("query", "after")}
+    assert {(each["in"], each["name"]) for each in paged} == {
+        ("path", "job_id"),
+        ("query", "limit"),
+        ("query", "after"),
+    }
     for operations in document["paths"].values():
         for operation in operations.values():
             assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
@@ -448,10 +452,10 @@ async def test_an_unexpected_error_has_an_id_and_no_traceback(stack: Stack, tmp_
     )
     with capture_logs() as logged:
         answer = await stack.http.get(f"{JOBS}/{job.id}/model")
-    told = is_problem(answer, 500, "internal_error")
+    shown = is_problem(answer, 500, "internal_error")
     assert "Traceback" not in answer.text
     assert "layer.weight" not in answer.text
-    assert [row["id"] for row in logged if row["event"] == "unexpected_error"] == [told["id"]]
+    assert [row["id"] for row in logged if row["event"] == "unexpected_error"] == [shown["id"]]
 
 
 async def test_a_vanished_blob_store_is_named(stack: Stack, tmp_path: Path) -> None:
@@ -471,9 +475,9 @@ async def test_blobs_of_another_redis_make_it_not_ready(stack: Stack, redis_url:
         client.flushall()
     ready = await stack.http.get("/readyz")
     assert ready.status_code == 503
-    told = ready.json()["checks"]["binding"]
-    assert not told["ok"]
-    assert "give the redis_url of the Redis that this blob_dir was used with, or an empty blob_dir" in told["detail"]
+    shown = ready.json()["checks"]["binding"]
+    assert not shown["ok"]
+    assert "give the redis_url of the Redis that this blob_dir was used with, or an empty blob_dir" in shown["detail"]
 
 
 @pytest.mark.slow
@@ -520,9 +524,9 @@ async def test_the_secret_of_a_private_job_is_told_to_nobody(stack: Stack, tmp_p
     number = await stack.next_tasks("train")
     task = await stack.engine.agents.next_task("a", wait_s=10)
     assert task is not None
-    told = [messages.task(task, "a").SerializeToString().decode("latin-1")]
+    shown = [messages.task(task, "a").SerializeToString().decode("latin-1")]
     paths = (JOBS, f"{JOBS}/{job.id}", f"{JOBS}/{job.id}/rounds", f"{JOBS}/{job.id}/rounds/{number}")
-    told += [(await stack.http.get(path)).text for path in paths]
-    told += [json.dumps(row) for row in await events_of(stack.engine, job.id)]
-    assert not any(job.secret in text for text in told)
+    shown += [(await stack.http.get(path)).text for path in paths]
+    shown += [json.dumps(row) for row in await events_of(stack.engine, job.id)]
+    assert not any(job.secret in text for text in shown)
     assert (await stack.engine.people.create(a_spec()))[0].secret is None  # without privacy there is nothing to keep
