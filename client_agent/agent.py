@@ -10,7 +10,7 @@ import grpc
 import structlog
 
 from client_agent import session as on
-from client_agent.assignment import Assignment, Site
+from client_agent.assignment import Assignment, SiteContext
 from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.data import LocalData
@@ -36,7 +36,7 @@ class Agent:
     """One client's process. `run` serves until `stop`, or until the coordinator refuses the client."""
 
     def __init__(self, settings: AgentSettings, data: Mapping[str, LocalData], line: Line | None = None) -> None:
-        self._site = Site(
+        self._site = SiteContext(
             settings,
             data,
             Cache(settings.work_dir),

@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteContext:
     """What all tasks of an agent share."""
 
     settings: AgentSettings
@@ -47,7 +47,7 @@ class Site:
 class Assignment:
     """A task at this site. Its coroutines are the session's states; each may be cancelled and run again."""
 
-    def __init__(self, task: pb.Task, site: Site) -> None:
+    def __init__(self, task: pb.Task, site: SiteContext) -> None:
         self._task = task
         self._site = site
         self._trains = task.kind == pb.Task.KIND_TRAIN
@@ -93,7 +93,7 @@ class Assignment:
         reach(Fault.EVALUATED)
         evaluation = pb.Evaluation(model_version=self._task.model_version, examples=examples, metrics=metrics)
         answer = await self._site.transport.report(self.report(stage="evaluate", evaluation=evaluation))
-        reach(Fault.EVALUATION_TOLD)
+        reach(Fault.EVALUATION_REPORTED)
         if self._trains and not answer.go_on:
             raise RoundOver(answer.reason)
         if not self._trains:  # the job's last task
@@ -103,10 +103,10 @@ class Assignment:
         """Trains on this site's data; the update's file lies on disk afterwards."""
         spec, site = self._spec, self._site
         split, client, number = self._local_data(spec).train, site.settings.name, self._task.round
-        own = site.cache.last_kept(client, self._task.job_id, self._task.last_contribution)
+        kept = site.cache.last_kept(client, self._task.job_id, self._task.last_contribution)
         keep = site.cache.kept(client, self._task.job_id, self._task.model_version + 1)
         await site.thread.run(
-            lambda trainer: trainer.train(split, client, number, self._state, own, self._on_step, self._update, keep)
+            lambda trainer: trainer.train(split, client, number, self._state, kept, self._on_step, self._update, keep)
         )
 
     async def upload(self) -> None:

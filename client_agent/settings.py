@@ -41,7 +41,7 @@ class DataSet(BaseModel):
 
     @field_validator("text", mode="before")
     @classmethod
-    def _one_column_or_more(cls, value: Any) -> Any:
+    def _as_columns(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")

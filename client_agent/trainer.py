@@ -122,7 +122,7 @@ class Trainer:
         client: str,
         round_number: int,
         state: Path | None,
-        own: Path | None,
+        kept: Path | None,
         on_step: Callable[[int, float], bool],
         output: Path,
         keep: Path,
@@ -134,16 +134,16 @@ class Trainer:
 
         Args:
             state: what the round's clients start from beside the weights.
-            own: what this client kept beside its last update that was aggregated; one that cannot be read is left out.
+            kept: what this client kept beside its last update that was aggregated; one that cannot be read is left out.
             keep: where to write what it keeps of this one, if the job's method keeps anything.
 
         Raises:
             TrainingStopped: `on_step` answered False.
         """
-        task, made = self._open_task(), self._makes()
+        task, version = self._open_task(), self._makes()
         with _in_words(split):
-            start = Start(self._weights, _tensors(open_update(state)) if state else {}, _kept(own), self._last)
-            update = local_update(LocalRound(task, client, made, start), split.examples, on_step)
+            start = Start(self._weights, _tensors(open_update(state)) if state else {}, _kept(kept), self._last)
+            update = local_update(LocalRound(task, client, version, start), split.examples, on_step)
         with _in_words():
             if update.kept:  # before the update, so that a delivered one never lacks it
                 shapes = {name: TensorSpec("F32", tuple(tensor.shape)) for name, tensor in update.kept.items()}
@@ -190,12 +190,12 @@ def _tensors(file: TensorFile) -> dict[str, Tensor]:
     return {name: torch.from_numpy(file.tensor(name)).clone() for name in file.names}
 
 
-def _kept(own: Path | None) -> dict[str, Tensor]:
-    """This site's own file: without it training loses a little, with an error it would never train again."""
+def _kept(path: Path | None) -> dict[str, Tensor]:
+    """What this site kept, or nothing where it cannot be read: training loses a little then, and still goes on."""
     try:
-        return _tensors(open_update(own)) if own else {}
+        return _tensors(open_update(path)) if path else {}
     except (CodecError, OSError) as error:
-        _log.warning("kept_files_unreadable", path=str(own), reason=str(error))
+        _log.warning("kept_files_unreadable", path=str(path), reason=str(error))
         return {}
 
 

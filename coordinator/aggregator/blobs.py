@@ -132,7 +132,7 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion
     updates = _updates(job.round, blobs)
     with blobs.scratch_folder() as folder:
         with FileSink(folder) as sink:
-            made = next_version(
+            result = next_version(
                 job.parsed,
                 TrainingPlan.from_dict(job.prepared.plan),
                 version,  # as the clients count: an abandoned round leaves no trace in those after it
@@ -148,7 +148,7 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion
     reach(Fault.VERSION_STORED)
     stored = ModelVersion(version, refs["weights"], refs["aggregate"], refs.get("state"), refs.get("residue"))
     timings = {"compute_s": computed - started, "store_s": time.perf_counter() - computed}
-    return StoredVersion(stored, timings, made.statistics, made.dropped)
+    return StoredVersion(stored, timings, result.statistics, result.dropped)
 
 
 def _updates(round: Round, blobs: BlobStore) -> list[ClientTensors]:

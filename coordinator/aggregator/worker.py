@@ -116,7 +116,7 @@ class Aggregator:
         for post in posts:
             await self._delivered(post)
         if posts:
-            reach(Fault.RESULT_TOLD)
+            reach(Fault.RESULT_REPORTED)
             await self._calls.forget_attempts(piece.job.id, piece.name)
         self._in_hand = None
         return bool(posts)

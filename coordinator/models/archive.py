@@ -28,7 +28,7 @@ class ArchiveError(RuntimeError):
     """The stored model and the stored weights do not fit together."""
 
 
-class Part(Protocol):
+class ByteSource(Protocol):
     """Some bytes of a file, of which the number is known before the bytes are."""
 
     @property
@@ -74,7 +74,7 @@ class Member:
     """A file of an archive: its parts in their order."""
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[ByteSource, ...]
 
     @property
     def size_bytes(self) -> int:
@@ -115,7 +115,7 @@ class Archive:
             yield bytes(_padded(size) - size)
         yield bytes(2 * BLOCK)
 
-    def _add(self, name: str, *parts: Part) -> None:
+    def _add(self, name: str, *parts: ByteSource) -> None:
         path = PurePosixPath(name)
         taken = name in {member.name for member in self._members}
         if path.is_absolute() or ".." in path.parts or taken or len(name.encode()) > MAX_NAME_BYTES:

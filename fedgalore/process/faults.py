@@ -41,7 +41,7 @@ class Fault(IntEnum):
     GROUP_WRITTEN = 24  # one group of matrices of the next version
     VERSION_WRITTEN = 25  # all of it, in scratch files
     VERSION_STORED = 26  # in blobs; the round has not heard
-    RESULT_TOLD = 27  # committed; its attempts are still counted
+    RESULT_REPORTED = 27  # committed; its attempts are still counted
     # the agent
     TASK_RECEIVED = 41
     CHUNK_RECEIVED = 42
@@ -50,12 +50,12 @@ class Fault(IntEnum):
     MODEL_ASSEMBLED = 45
     WEIGHTS_HELD = 46
     EVALUATED = 47  # not reported
-    EVALUATION_TOLD = 48
+    EVALUATION_REPORTED = 48
     TRAINED_STEP = 49
     KEPT_WRITTEN = 50  # what the client keeps for its next round; its update is not written
     UPDATE_WRITTEN = 51
     UPDATE_CHUNK_SENT = 52
-    UPDATE_ACCEPTED = 53  # told so; the file still lies here
+    UPDATE_ACCEPTED = 53  # the client knows it; the file still lies here
     UPDATE_FORGOTTEN = 54
     TIDIED = 55
 

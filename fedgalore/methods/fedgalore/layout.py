@@ -76,7 +76,7 @@ class Form(Protocol):
         """As `MethodLayout.change_rank`."""
 
 
-class LeadingPart:
+class LeadingPartForm:
     """The change has full rank: its leading part goes up, the client keeps the rest."""
 
     def __init__(self, spec: JobSpec) -> None:
@@ -93,7 +93,7 @@ class LeadingPart:
         return sum(uplink_rank(self._method, target, client) for client in clients)
 
 
-class ExactFactors:
+class ExactFactorsForm:
     """The change has low rank: it goes up as the bases of the round and what was learned in each."""
 
     def __init__(self, spec: JobSpec) -> None:
@@ -114,7 +114,7 @@ class ExactFactors:
         return self._bases * sum(self._method.rank_at(target, client) for client in clients)
 
 
-class SharedBasis:
+class SharedBasisForm:
     """All clients train in one basis, which nobody sends; a sketch of the gradient goes up for the next one.
 
     In the first round there is no basis yet: the clients only sketch.
@@ -137,9 +137,9 @@ class SharedBasis:
 
 
 FORMS: dict[str, type[Form]] = {
-    "leading part": LeadingPart,
-    "exact factors": ExactFactors,
-    "shared basis": SharedBasis,
+    "leading part": LeadingPartForm,
+    "exact factors": ExactFactorsForm,
+    "shared basis": SharedBasisForm,
 }
 
 
