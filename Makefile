@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test chaos fuzz check bench-accuracy lock clean
+.PHONY: help demo quick test chaos fuzz check hooks bench-accuracy lock clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -64,6 +64,9 @@ check: $(READY) ## formatting, lint, types, layers, generated stubs
 	$(BIN)/python -m tools.state_diagrams --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+hooks: $(READY) ## formatting, lint, stubs and layers at each commit of this checkout
+	$(BIN)/pre-commit install
 
 bench-accuracy: $(READY) ## methods x data sets x seeds, resumable; hours (BENCH_ARGS="--suite banking77-iid --minutes 60")
 	$(BIN)/python -m benchmarks.accuracy $(BENCH_ARGS)
