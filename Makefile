@@ -3,17 +3,19 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test chaos fuzz check hooks bench-accuracy lock clean
+.PHONY: help demo quick test chaos fuzz mutation check hooks bench-accuracy lock clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_FOR_MUTATION := $(VENV)/.ready-for-mutation
 DEMO_ARGS ?=
 COMPARE ?=
 TEST_ARGS ?=
 CHAOS_ARGS ?=
 BENCH_ARGS ?=
+MUTATION_ARGS ?=
 # Two test processes with two torch threads each would fight over two cores.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
@@ -56,6 +58,13 @@ chaos: $(READY) ## kills every process at every point of a job and prints what t
 fuzz: $(READY) ## throws thousands of malformed inputs at both doors (FUZZ_INPUTS=20000)
 	$(TEST_ENV) $(BIN)/python -m pytest -m fuzz tests/fuzz
 
+$(READY_FOR_MUTATION): $(READY) requirements-mutation.lock
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps -r requirements-mutation.lock
+	@touch $@
+
+mutation: $(READY_FOR_MUTATION) ## changes the pure modules, thing by thing, and prints what no test notices; half an hour at most
+	$(TEST_ENV) $(BIN)/python -m tools.mutation $(MUTATION_ARGS)
+
 check: $(READY) ## formatting, lint, types, layers, generated stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -75,12 +84,17 @@ bench-accuracy: $(READY) ## methods x data sets x seeds, resumable; hours (BENCH
 lock: ## pins anew everything that pyproject.toml asks for
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder" build' EXIT; \
 	$(PYTHON) -m venv "$$folder/venv"; python="$$folder/venv/bin/python"; \
+	frozen() { "$$python" -m pip freeze --all --exclude pip --exclude wheel --exclude fedgalore \
+	  | grep -vE '^(nvidia|cuda|triton)' | sed 's/+[a-z0-9.]*$$//'; }; \
 	"$$python" -m pip install $(PIP_FLAGS) --upgrade setuptools; \
 	"$$python" -m pip install $(PIP_FLAGS) --no-build-isolation '.[dev]' $(GENERATED); \
-	"$$python" -m pip freeze --all --exclude pip --exclude wheel --exclude fedgalore > "$$folder/frozen"; \
+	frozen > "$$folder/frozen"; \
 	{ echo "# Exact versions of everything, development tools included; written by \`make lock\`."; \
-	  grep -vE '^(nvidia|cuda|triton)' "$$folder/frozen" | sed 's/+[a-z0-9.]*$$//'; } > requirements.lock
+	  cat "$$folder/frozen"; } > requirements.lock; \
+	"$$python" -m pip install $(PIP_FLAGS) --no-build-isolation -c "$$folder/frozen" '.[mutation]'; \
+	{ echo "# What \`make mutation\` adds to requirements.lock; written by \`make lock\`."; \
+	  frozen | grep -vxFf "$$folder/frozen"; } > requirements-mutation.lock
 
 clean: ## removes .venv and everything that tools left
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

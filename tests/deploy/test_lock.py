@@ -1,4 +1,4 @@
-"""What `make` installs from the lock is all that pyproject.toml asks for."""
+"""What `make` installs from the locks is all that pyproject.toml asks for."""
 
 from __future__ import annotations
 
@@ -11,28 +11,39 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
+EVERYBODY = "requirements.lock"
+MUTATION = "requirements-mutation.lock"  # installed beside the other by `make mutation` alone
 
 
-def pins(name: str) -> dict[str, str]:
-    lines = (ROOT / name).read_text().splitlines()
+def pins(*names: str) -> dict[str, str]:
+    lines = [line for name in names for line in (ROOT / name).read_text().splitlines()]
     rows = (line.split("==") for line in lines if line and not line.startswith("#"))
     return {canonicalize_name(package): version for package, version in rows}
 
 
-def requirements() -> list[Requirement]:
+def requirements() -> list[tuple[Requirement, tuple[str, ...]]]:
+    """Each requirement, with the locks of which one must pin it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"].values()
-    return [Requirement(line) for group in (project["dependencies"], *extras) for line in group]
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
+    return [
+        (Requirement(line), (EVERYBODY, MUTATION) if extra == "mutation" else (EVERYBODY,))
+        for extra, lines in groups.items()
+        for line in lines
+    ]
 
 
-@pytest.mark.parametrize("requirement", requirements(), ids=lambda requirement: requirement.name)
-def test_a_dependency_is_pinned_within_its_range(requirement: Requirement) -> None:
-    version = pins("requirements.lock").get(canonicalize_name(requirement.name))
+@pytest.mark.parametrize(("requirement", "locks"), [pytest.param(*row, id=row[0].name) for row in requirements()])
+def test_a_dependency_is_pinned_within_its_range(requirement: Requirement, locks: tuple[str, ...]) -> None:
+    version = pins(*locks).get(canonicalize_name(requirement.name))
     assert version is not None, "run `make lock`"
     assert requirement.specifier.contains(version), "run `make lock`"
 
 
+def test_a_mutation_run_changes_no_version_that_everybody_has() -> None:
+    assert not pins(MUTATION).keys() & pins(EVERYBODY).keys()
+
+
 def test_pins_fit_every_platform() -> None:
-    for name in ("requirements.lock", "requirements-model.lock"):
+    for name in (EVERYBODY, MUTATION, "requirements-model.lock"):
         for package, version in pins(name).items():
             assert re.fullmatch(r"[0-9][0-9a-z.]*", version), f"{package}=={version} names a build of one platform"
