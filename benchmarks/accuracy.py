@@ -1,13 +1,14 @@
 """Methods x data sets x seeds in the simulation: `python -m benchmarks.accuracy [--suite NAME] [--jobs 2]`.
 
-Everything is said in one YAML (`benchmarks/accuracy.yaml`). Each entry of a suite takes its learning rate from the
-suite's one grid by one rule: a climb towards the better neighbour until both neighbours are worse, by validation
-examples that are cut from the training data (mean of the last two evaluations). Test examples are looked at only at
-the end of a run and choose nothing. The rate found with the first seed is then used with all seeds.
+`benchmarks/accuracy.yaml` describes all runs. Each entry of a suite takes its learning rate from the suite's grid by
+the same rule. The first seed climbs towards the better neighbour until both neighbours are worse. Rates are compared on
+validation examples that are cut from the training data (mean of the last two evaluations). Test examples are read only
+at the end of a run and choose nothing. All seeds then use the chosen rate.
 
-A run is known by a hash of all that determines it. Finished runs stand in `benchmarks/results/<suite>.json`, are never
-run again, and count in every suite that asks for the same run; a run that is interrupted leaves nothing behind. One
-that diverges counts as one without accuracy; one that fails otherwise is named, and the others go on.
+A run is identified by a hash of everything that determines it. Finished runs stand in
+`benchmarks/results/<suite>.json`. They are never repeated, and they count in every suite that asks for the same run. An
+interrupted run leaves nothing behind. A run that diverges counts as a run without accuracy. A run that fails otherwise
+is named, and the others go on.
 """
 
 from __future__ import annotations
@@ -40,22 +41,24 @@ SHIPPED = ROOT / "benchmarks" / "accuracy.yaml"
 
 
 class Store:
-    """Results by key, in one file a suite; a run that another suite has done already is not done again."""
+    """Results by key, in a file for each suite. A run that any suite has finished is not repeated."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._suites = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-        self.results: dict[str, Result] = {key: one for suite in self._suites.values() for key, one in suite.items()}
+        self.results: dict[str, Result] = {
+            key: result for suite in self._suites.values() for key, result in suite.items()
+        }
 
     def add(self, suite: str, result: Result) -> None:
-        """The file is replaced whole, so that it is always a valid one."""
+        """Stores a result. The suite's file is replaced whole, so that it is always valid."""
         key = key_of(result["run"])
         self.results[key] = result
         mine = self._suites.setdefault(suite, {})
         mine[key] = result
         path = self._folder / f"{suite}.json"
         lines = [f"{json.dumps(key)}: {json.dumps(mine[key], sort_keys=True)}" for key in sorted(mine)]
-        with durable.survives_power_cut(path) as draft:  # it may hold days of work
+        with durable.survives_power_cut(path) as draft:  # the file may hold days of work
             draft.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
     @contextmanager
@@ -66,12 +69,14 @@ class Store:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                sys.exit(f"another benchmark writes to {self._folder}; wait for it, or use its --jobs")
+                sys.exit(
+                    f"--results: another benchmark writes to {self._folder}; wait until it ends, or give it more --jobs"
+                )
             yield
 
 
 def available(entries: list[Entry], data_folder: Path, cache: Path) -> list[Entry]:
-    """The entries whose data and model are here; says once of each other one why it is left out."""
+    """The entries whose data and model are here. Prints each missing data set and model once, with the remedy."""
     missing: dict[str, str | None] = {}
     for entry in entries:
         for name, check in (
@@ -84,7 +89,7 @@ def available(entries: list[Entry], data_folder: Path, cache: Path) -> list[Entr
                     missing[name] = None
                 except (datasets.Missing, models.Missing) as error:
                     missing[name] = str(error)
-                    print(f"left out, {error}")
+                    print(f"some entries are left out: {error}")
     return [e for e in entries if not missing[e.base["data"]["name"]] and not missing[e.base["model"]]]
 
 
@@ -100,35 +105,35 @@ class _Begun:
 
 
 def run_all(entries: list[Entry], store: Store, data_folder: Path, cache: Path, jobs: int, most_s: float) -> int:
-    """Works until nothing is left to do, or no new run may begin; the number of runs that failed."""
+    """Performs runs until none is left or the time is up. Returns the number of runs that failed."""
     ends = time.monotonic() + most_s
     in_flight: dict[Future[Result], _Begun] = {}
     failed: set[str] = set()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         while True:
-            begun = failed | {one.key for one in in_flight.values()}
+            begun = failed | {pending.key for pending in in_flight.values()}
             for entry in entries:
                 if len(in_flight) >= jobs or time.monotonic() >= ends:
                     break
                 for run in wanted(entry, store.results):
                     key, local = key_of(run), run["job"]["local"]
                     if key not in begun and len(in_flight) < jobs:
-                        one = _Begun(entry, local["learning_rate"], run["job"]["seed"], key)
-                        in_flight[pool.submit(perform, run, data_folder, cache)] = one
+                        pending = _Begun(entry, local["learning_rate"], run["job"]["seed"], key)
+                        in_flight[pool.submit(perform, run, data_folder, cache)] = pending
                         begun.add(key)
             if not in_flight:
                 return len(failed)
             for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
-                one = in_flight.pop(future)
+                pending = in_flight.pop(future)
                 try:
                     result = future.result()
-                except Exception as error:  # hours of other runs must not be lost to one
-                    failed.add(one.key)
-                    print(f"{one}: failed: {type(error).__name__}: {error}", flush=True)
+                except Exception as error:  # hours of other runs must not be lost with this run
+                    failed.add(pending.key)
+                    print(f"{pending}: failed: {type(error).__name__}: {error}", flush=True)
                     continue
-                store.add(one.entry.suite, result)
-                print(f"{one}: {_outcome(result)} ({result['wall_s']:.0f} s)", flush=True)
+                store.add(pending.entry.suite, result)
+                print(f"{pending}: {_outcome(result)} ({result['wall_s']:.0f} s)", flush=True)
 
 
 def _outcome(result: Result) -> str:
@@ -140,10 +145,14 @@ def _outcome(result: Result) -> str:
 def _listing(entry: Entry, store: Store) -> str:
     rates, best = walk(entry, store.results)
     left = wanted(entry, store.results)
-    seen = [one["cpu_s"] for one in store.results.values() if one["run"]["data"]["name"] == entry.base["data"]["name"]]
+    seen = [
+        result["cpu_s"]
+        for result in store.results.values()
+        if result["run"]["data"]["name"] == entry.base["data"]["name"]
+    ]
     minutes = f", about {len(left) * mean(seen) / 60:.0f} CPU minutes" if left and seen else ""
-    found = "not found yet" if rates else f"{best:g}"
-    return f"{entry.suite} / {entry.name}: rate {found}; next: {len(left)} runs{minutes}"
+    chosen = "not chosen yet" if rates else f"{best:g}"
+    return f"{entry.suite} / {entry.name}: rate {chosen}; next: {len(left)} runs{minutes}"
 
 
 def main() -> None:
@@ -156,8 +165,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the data sets")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "fedgalore", help="folder for models")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--report", action="store_true", help="no runs; tables and plots from the results that stand")
-    parser.add_argument("--list", action="store_true", help="no runs; what is done and what is left, by entry")
+    parser.add_argument(
+        "--report", action="store_true", help="run nothing; write tables and plots of the finished runs"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="run nothing; print what is done and what is left, by entry"
+    )
     options = parser.parse_args()
     try:
         document = yaml.safe_load(options.config.read_text())
@@ -170,7 +183,7 @@ def main() -> None:
     except (OSError, yaml.YAMLError, KeyError, ValueError, SpecError) as error:
         sys.exit(f"--config: {options.config}: {error}")
     if not entries:
-        sys.exit(f"--suite, --entry: nothing of this name; suites: {', '.join(document['suites'])}")
+        sys.exit(f"--suite, --entry: no entry has these names; the suites are {', '.join(document['suites'])}")
     os.environ["OMP_NUM_THREADS"] = "1"
     store = Store(options.results)
     if options.list:

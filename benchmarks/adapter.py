@@ -1,8 +1,9 @@
 """How much of a job's result a LoRA adapter keeps: `python benchmarks/adapter.py --kinds fedgalore fedit`.
 
-Trains an encoder on the demo's texts and sites in the simulation, stores the result as a coordinator does, takes the
-downloads of `/model` and `/adapter` apart, loads both as a user would (the adapter on top of the base model, by PEFT),
-and prints their sizes, their mean accuracy over the sites' held-out texts, and the share of the change's energy kept.
+The script trains an encoder on the demo's texts and sites in the simulation, and stores the result as a coordinator
+does. It unpacks the downloads of `/model` and `/adapter`, and loads both as a user would (the adapter on top of the
+base model, by PEFT). It prints their sizes, their mean accuracy over the sites' held-out texts, and the share of the
+change's energy that the adapter keeps.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from coordinator.aggregator.blobs import prepare
+from coordinator.aggregator.compute import prepare
 from coordinator.models.adapter_archive import AdapterArchive
 from coordinator.models.archive import Archive
 from coordinator.models.model_archive import ModelArchive
@@ -59,7 +60,7 @@ def trained(spec: JobSpec, sites: Sequence[Site], blobs: BlobStore, folder: Path
 
 
 def download(archive: Archive, to: Path) -> float:
-    """Makes an archive and unpacks it; seconds that this took."""
+    """Makes an archive and unpacks it. Returns the seconds that this took."""
     started = time.perf_counter()
     unpack(iter(archive), to)
     return time.perf_counter() - started
@@ -73,10 +74,10 @@ def accuracy(spec: JobSpec, model: Any, inputs: Inputs, sites: Sequence[Site]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", choices=tuple(LEARNING_RATES), default=["fedgalore"], help="methods")
-    parser.add_argument("--ranks", type=int, nargs="+", default=[8, 16, 32], help="of the adapters")
-    parser.add_argument("--rank", type=int, default=8, help="that the method trains at")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[8, 16, 32], help="ranks of the adapters")
+    parser.add_argument("--rank", type=int, default=8, help="rank that the method trains at")
     parser.add_argument("--rounds", type=int, default=16)
-    parser.add_argument("--model", help="folder of another base model than the demo's encoder")
+    parser.add_argument("--model", help="folder of a base model to take instead of the demo's encoder")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -88,8 +89,8 @@ def main() -> None:
         document["model"]["source"] = options.model or document["model"]["source"]
         document["evaluation"] = {"every": options.rounds}
         spec = parse(document)
-        with tempfile.TemporaryDirectory() as made:
-            folder = Path(made)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
             blobs = DirectoryBlobStore(folder / "blobs")
             job, version = trained(spec, sites, blobs, folder)
             whole = ModelArchive(job, version, None, blobs)

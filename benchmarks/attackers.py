@@ -1,4 +1,4 @@
-"""Clients that do not do what they should, as `fedgalore.simulation.Site` takes them."""
+"""Clients that attack the training, as `fedgalore.simulation.Site` takes them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _scaled_gradients(round: LocalRound, examples: Sequence[Example]) -> Update:
 
 
 def _noise(round: LocalRound, examples: Sequence[Example]) -> Update:
-    """Gaussian noise of each tensor's own norm; second moments are noise of their own mean, not negative."""
+    """An update of Gaussian noise. Each tensor keeps its norm, and second moments stay positive."""
     update = local_update(round, examples)
     generator = torch.Generator().manual_seed(derive_seed(round.spec.seed, "noise", round.client, round.number))
     tensors = {}

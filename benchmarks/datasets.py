@@ -24,7 +24,7 @@ from fedgalore_cli.demo.sites import EXCERPT
 
 Example = dict[str, Any]
 VALIDATION_SHARE = 0.1
-TEST_SHARE = 0.2  # of sets that come without a test part
+TEST_SHARE = 0.2  # of data sets that come without a test part
 
 
 class Missing(Exception):
@@ -66,7 +66,7 @@ def load(
     try:
         rows = list(_READERS[name](folder, cache))
     except FileNotFoundError as error:
-        raise Missing(f"{name}: {error.filename} is not there") from error
+        raise Missing(f"data set {name} lacks {error.filename}; name the folder of the data sets by --data") from error
     labels = sorted({row["label"] for _, row in rows if "label" in row})
     parts: dict[str, list[Example]] = {"train": [], "test": []}
     for split, row in rows:
@@ -143,7 +143,7 @@ def _gsm8k(folder: Path, cache: Path) -> Rows:
 
 
 def _math(folder: Path, cache: Path) -> Rows:
-    """Four sources of short problems; a rationale that does not end in the answer teaches the wrong thing."""
+    """Short problems of four sources. A problem whose rationale does not end in the answer is left out."""
     for source in ("AddSub", "MultiArith", "SingleEq", "SVAMP"):
         rows = json.loads("".join(_lines(folder / "math_word_domains" / f"{source}.json.gz")))
         kept = [row for row in rows if _ends_in(row["output"], row["answer"])]

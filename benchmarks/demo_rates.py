@@ -36,8 +36,8 @@ def validated(sites: list[DemoSite], kind: str, rate: float, rounds: int, seed: 
     curve = {}
     for record in simulate(spec, Path(spec.model.source), held).rounds:
         if record.evaluation:
-            found = [metrics["accuracy"] for metrics in record.evaluation.values()]
-            curve[record.model_version] = sum(found) / len(found)
+            accuracies = [metrics["accuracy"] for metrics in record.evaluation.values()]
+            curve[record.model_version] = sum(accuracies) / len(accuracies)
     late = [accuracy for version, accuracy in curve.items() if version > rounds / 2]
     return sum(late) / len(late), curve[rounds]
 

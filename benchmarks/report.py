@@ -1,4 +1,4 @@
-"""Tables and plots of what stands in `benchmarks/results`; nothing is computed anew."""
+"""Tables and plots of the results in `benchmarks/results`. No run is repeated."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def write(entries: Sequence[Entry], results: Results, plots: Path, page: Path | 
     """Prints each suite's table, puts it between its markers in the page, and draws its plot.
 
     Args:
-        page: None where there is no page to keep.
-        whole: whether these are all suites, so that the page's summary can be made of them.
+        page: None if no page is to be updated.
+        whole: whether `entries` cover all suites; the page's summary is updated only then.
     """
     suites = {suite: list(mine) for suite, mine in groupby(entries, key=lambda entry: entry.suite)}
     for suite, mine in suites.items():
@@ -54,7 +54,7 @@ class Measure:
     sign: int = 1
 
     def of(self, run: Result) -> float:
-        """The worst there is for a run that diverged."""
+        """The run's value. A run that diverged gets the worst possible value."""
         if run["test"] is None:
             return 0.0 if self.sign > 0 else inf
         return float(run["test"][self.metric])
@@ -87,7 +87,7 @@ def _spread(values: Sequence[float], measure: Measure = ACCURACY, sign: str = ""
 
 
 def _rounds_to(target: float, runs: Sequence[Result]) -> str:
-    """Until the seeds' mean validation accuracy first reaches the target; between evaluations by a straight line."""
+    """Rounds until the seeds' mean validation accuracy reaches the target, interpolated between evaluations."""
     before: tuple[float, float] | None = None
     for points in zip(*(run["curve"] for run in runs), strict=False):
         here = float(points[0]["version"]), mean(point["validation"]["accuracy"] for point in points)
@@ -101,7 +101,9 @@ def _rounds_to(target: float, runs: Sequence[Result]) -> str:
 
 
 def _target(runs: Sequence[Sequence[Result]]) -> float:
-    ends = [mean(run["curve"][-1]["validation"]["accuracy"] for run in own if run["curve"]) for own in runs if own]
+    ends = [
+        mean(run["curve"][-1]["validation"]["accuracy"] for run in group if run["curve"]) for group in runs if group
+    ]
     return NEAR * max(ends)
 
 
@@ -118,46 +120,46 @@ def _table(entries: Sequence[Entry], results: Results) -> str:
     runs = {entry.name: chosen_runs(entry, results) for entry in entries}
     dense = next((runs[e.name][0]["up_bytes"] for e in entries if _kind(e) == "fedavg" and runs[e.name]), None)
     language = _is_language(entries[0])
-    done = [own for own in runs.values() if own]
+    done = [group for group in runs.values() if group]
     if not done:
         return ""
     target = _target(done)
     quality = ["answer loss", "exact match, %"] if language else ["test accuracy, %", f"rounds to {100 * target:.0f} %"]
     head = ["method", "learning rate", *quality, "MB up", "of fedavg's", "MB down", "joint rank", "CPU min"]
     rows = []
-    for name, found in runs.items():
-        if not found:
+    for name, group in runs.items():
+        if not group:
             continue
-        first = found[0]
+        first = group[0]
         if language:
-            shown = [_spread([measure.of(run) for run in found], measure) for measure in (ANSWER_LOSS, EXACT_MATCH)]
+            shown = [_spread([measure.of(run) for run in group], measure) for measure in (ANSWER_LOSS, EXACT_MATCH)]
         else:
-            shown = [_spread([ACCURACY.of(run) for run in found]), _rounds_to(target, found)]
+            shown = [_spread([ACCURACY.of(run) for run in group]), _rounds_to(target, group)]
         share = f"{100 * first['up_bytes'] / dense:.1f} %" if dense else ""
         traffic = [f"{first['up_bytes'] / 1e6:.0f}", share, f"{first['down_bytes'] / 1e6:.0f}"]
         rank = str(first["statistics"].get("joint_rank", ""))
         rate = f"{first['run']['job']['local']['learning_rate']:g}"
-        rows.append([name, rate, *shown, *traffic, rank, f"{mean(run['cpu_s'] for run in found) / 60:.1f}"])
+        rows.append([name, rate, *shown, *traffic, rank, f"{mean(run['cpu_s'] for run in group) / 60:.1f}"])
     return _rows(head, rows)
 
 
 def _decade(entries: Sequence[Entry], results: Results) -> str:
-    """The first seed's test accuracy at every rate; best, worst and mean of it; and all seeds at the chosen rate."""
+    """The first seed's test accuracy at every rate; their best, worst and mean; and all seeds at the chosen rate."""
     grid = entries[0].grid
     cells = {e.name: [_at(e, rate, results) for rate in grid] for e in entries}
     best = {e.name: chosen_runs(e, results) for e in entries}
-    done = [own for own in best.values() if own]
+    done = [group for group in best.values() if group]
     if not done:
         return ""
     target = _target(done)
     head = ["states", *(f"{rate:g}" for rate in grid), "best", "worst", "mean"]
     head += ["at the chosen rate, all seeds", "against reset", f"rounds to {100 * target:.0f} %"]
     rows = []
-    for name, own in cells.items():
+    for name, at_rates in cells.items():
         if not best[name]:
             continue
-        seen = [100 * ACCURACY.of(run) for run in own if run]
-        row = [f"{100 * ACCURACY.of(run):.1f}" if run else "" for run in own]
+        seen = [100 * ACCURACY.of(run) for run in at_rates if run]
+        row = [f"{100 * ACCURACY.of(run):.1f}" if run else "" for run in at_rates]
         row += [f"{max(seen):.1f}", f"{min(seen):.1f}", f"{mean(seen):.1f}"]
         row.append(_spread([ACCURACY.of(run) for run in best[name]]))
         row.append(_difference(best[name], best.get("reset", [])) if name != "reset" else "")
@@ -170,7 +172,7 @@ def _at(entry: Entry, rate: float, results: Results) -> Result | None:
 
 
 def _difference(runs: Sequence[Result], others: Sequence[Result], measure: Measure = ACCURACY) -> str:
-    """Seed by seed, since runs of one seed share split and batches."""
+    """The difference seed by seed, because runs of the same seed share split and batches."""
     theirs = {run["run"]["job"]["seed"]: measure.of(run) for run in others}
     pairs = [(run, theirs[seed]) for run in runs if (seed := run["run"]["job"]["seed"]) in theirs]
     return _spread([measure.of(run) - other for run, other in pairs], measure, sign="+") if pairs else ""
@@ -230,7 +232,7 @@ def _plot(suite: str, entries: Sequence[Entry], results: Results, path: Path) ->
         points = list(zip(*(run["curve"] for run in runs), strict=True))
         versions = [point[0]["version"] for point in points]
         sent = [point[0]["up_bytes"] / 1e6 for point in points]
-        values = [[scale * one["validation"][metric] for one in point] for point in points]
+        values = [[scale * measured["validation"][metric] for measured in point] for point in points]
         style = {"markersize": 3, "marker": "os^vDPX*"[number % 8], "linestyle": "-" if number < 10 else "--"}
         (line,) = by_round.plot(versions, [mean(v) for v in values], label=entry.name, **style)
         by_round.fill_between(versions, [min(v) for v in values], [max(v) for v in values], alpha=0.12)

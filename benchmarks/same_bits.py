@@ -41,7 +41,7 @@ WORDS = {
 CLASSES = tuple(WORDS)
 FILLERS = ["the", "a", "some", "more", "today", "please"]
 SITES = ("east", "north", "south", "west", "zenith")
-SECRET = "5e" * 32  # of the noise of the job with privacy
+SECRET = "5e" * 32  # seeds the noise of the job with privacy
 WAIT_S = 240.0
 
 JOBS: dict[str, dict[str, Any]] = {
@@ -109,7 +109,7 @@ RESUMED: dict[str, Any] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints a line a job; 1 when a hash differs from the file's, or the resumed job from its simulation."""
+    """Prints a line for each job. Returns 1 when a hash differs from the file's."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.same_bits", description=__doc__)
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the hashes as JSON")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="compare with hashes that --write wrote")
@@ -202,7 +202,7 @@ def _resumed(bases: Mapping[str, Path], scratch: Path) -> str:
     """The hash of a job that was paused, lost its coordinator and went on, over real processes.
 
     Raises:
-        RuntimeError: the job ended otherwise than its simulation.
+        RuntimeError: the job did not end with the weights of its simulation.
     """
     simulated = _simulated(bases, sites=2, **RESUMED)
     with LocalFederation(scratch / "federation", [_agent(scratch, seed) for seed in range(2)]) as federation:
@@ -215,7 +215,7 @@ def _resumed(bases: Mapping[str, Path], scratch: Path) -> str:
             end = time.monotonic() + WAIT_S
             while not until(job := ask("GET", f"/{job_id}").json()):
                 if time.monotonic() > end:
-                    raise RuntimeError(f"the job is {job['status']} for too long: {job['reason']}")
+                    raise RuntimeError(f"the job is still {job['status']} after {WAIT_S:g} s: {job['reason']}")
                 time.sleep(0.1)
             return job
 
@@ -243,7 +243,7 @@ def _resumed(bases: Mapping[str, Path], scratch: Path) -> str:
 
 
 def _agent(scratch: Path, seed: int) -> dict[str, Any]:
-    """The config of an agent with files of its own."""
+    """The config of an agent, whose files are written here."""
     files = {}
     for split, rows in zip(("train", "test"), _shards(seed, "sequence-classification"), strict=True):
         path = scratch / f"{SITES[seed]}-{split}.jsonl"

@@ -15,7 +15,7 @@ from fedgalore.spec.job import JobSpec, parse
 Run = dict[str, Any]  # all that determines a result: model, data, attack, job
 Result = dict[str, Any]
 
-# Raised when a change of the code changes what jobs of these kinds compute; results of other revisions count no more.
+# Raised when a change of the code changes what jobs of these kinds compute; results of other revisions no longer count.
 REVISIONS = {"fedgalore": 4, "fedavg": 1, "fedit": 1, "ffa_lora": 1, "flora": 1, "fedex_lora": 1}
 # Fields that came later, with the value at which everything is as it was before them.
 NEUTRAL: dict[str, Any] = {
@@ -28,7 +28,7 @@ NEUTRAL: dict[str, Any] = {
     "server.trim_share": 0.1,
     "privacy": None,
 }
-# What no result depends on.
+# Fields that no result depends on.
 IRRELEVANT = ("name", "data.name", "model.source", "model.num_labels", "rounds.deadline_s", "rounds.selection_wait_s")
 
 
@@ -36,8 +36,8 @@ IRRELEVANT = ("name", "data.name", "model.source", "model.num_labels", "rounds.d
 class Entry:
     """One line of a suite's table.
 
-    The climb to the best rate begins at `start`, which saves runs; by default in the middle of the grid. With
-    `every_rate` there is no climb: all are run with the first seed.
+    The climb to the best rate begins at `start`, by default in the middle of the grid. A good start saves runs. With
+    `every_rate` there is no climb: the first seed runs at all rates.
     """
 
     suite: str
@@ -63,7 +63,7 @@ def job_of(run: Run, folder: str = "model", num_labels: int | None = 2) -> JobSp
 
 
 def key_of(run: Run) -> str:
-    """What a run is known by: a hash of its job with every default written out, its data and its method's revision."""
+    """The key of a run: a hash of its job with every default written out, its data and its method's revision."""
     job = job_of(run).model_dump(mode="json")
     for field in IRRELEVANT:
         _drop(job, field.split("."))
@@ -72,7 +72,7 @@ def key_of(run: Run) -> str:
     sync = job["method"].get("state_sync")
     if sync in ("reset", "local"):  # nothing is combined
         _drop(job, ["method", "state_scale"])
-    if sync == "reset":  # nor carried, whatever the default says
+    if sync == "reset":  # nothing is carried either, so the default does not matter
         job["method"]["prior_steps"] = 10.0
     identity = {name: run[name] for name in ("model", "data", "attack")}
     identity |= {"job": job, "revision": REVISIONS[job["method"]["kind"]]}
@@ -101,17 +101,20 @@ def entries_of(document: Mapping[str, Any]) -> Iterator[Entry]:
     known = defaults.get("entries", {})
     for suite, given in document["suites"].items():
         common = merged(defaults, given)
-        own = given.get("entries", known)
-        if isinstance(own, list):  # by name, from the defaults
-            if missing := [name for name in own if name not in known]:
-                raise ValueError(f"suites.{suite}.entries: the defaults have no {', '.join(missing)}")
-            own = {name: known[name] for name in own}
-        for name, more in own.items():
+        entries = given.get("entries", known)
+        if isinstance(entries, list):  # by name, from the defaults
+            if missing := [name for name in entries if name not in known]:
+                names = ", ".join(missing)
+                raise ValueError(
+                    f"suites.{suite}.entries: defaults.entries lacks {names}; add it there, or leave it out"
+                )
+            entries = {name: known[name] for name in entries}
+        for name, more in entries.items():
             whole = merged(common, more or {})
             grid = tuple(float(rate) for rate in whole["grid"])
             start = float(whole.get("start", grid[len(grid) // 2]))
             if start not in grid:
-                raise ValueError(f"suites.{suite}, {name}: start {start:g} is not in the grid")
+                raise ValueError(f"suites.{suite}, {name}: start {start:g} is not in the grid; take a rate of the grid")
             yield Entry(
                 suite=suite,
                 name=name,
@@ -144,9 +147,10 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def score(result: Result) -> float:
-    """Of validation at a run's end, more is better: accuracy, or for a language model the answer loss below zero.
+    """How good a run is by validation; more is better.
 
-    The mean of the last two evaluations; a run that diverged is below all others.
+    The score is the mean of the last two evaluations: their accuracy, or a language model's negative answer loss. A run
+    that diverged is below all others.
     """
     if result["test"] is None:
         return float("-inf")
@@ -156,9 +160,9 @@ def score(result: Result) -> float:
 
 
 def walk(entry: Entry, results: Mapping[str, Result]) -> tuple[list[float], float]:
-    """Rates that the rule still wants to see, and the best one so far.
+    """The rates that the rule still has to try, and the best rate so far.
 
-    From `start` towards the better neighbour until both neighbours are worse, or all rates, with the first seed.
+    The first seed goes from `start` towards the better neighbour until both neighbours are worse, or tries all rates.
     """
     grid = entry.grid
 
@@ -197,7 +201,7 @@ def wanted(entry: Entry, results: Mapping[str, Result]) -> list[Run]:
 
 
 def chosen_runs(entry: Entry, results: Mapping[str, Result]) -> list[Result]:
-    """The finished runs at the entry's chosen rate, one a seed; none while the rate is not found."""
+    """The finished runs at the entry's chosen rate, one for each seed; none until the rate is chosen."""
     left, best = walk(entry, results)
     if left:
         return []

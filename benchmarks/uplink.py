@@ -1,9 +1,10 @@
 """What one round of one client costs on the wire, and that nothing is lost: `python benchmarks/uplink.py [--rank 8]`.
 
-Trains MiniLM for a round on the demo's texts, encodes the update as an agent does, decodes it as the aggregator does,
-and prints the bytes against sending the trained matrices whole (federated averaging) and against float32 LoRA factors
-of equal rank; what share of the change (its squared norm) the update carries; and how far what was sent and what the
-client keeps for its next update, together, are from its own weights, in units of float32 rounding.
+The script trains MiniLM for a round on the demo's texts, encodes the update as an agent does, and decodes it as the
+aggregator does. It prints the update's bytes beside those of the whole trained matrices (federated averaging) and of
+float32 LoRA factors of equal rank. It prints the share of the change (its squared norm) that the update carries. At
+last it adds what the client sent to what it keeps for its next update, and prints how far the sum is from the client's
+weights, in units of float32 rounding.
 """
 
 from __future__ import annotations
@@ -56,20 +57,18 @@ def main() -> None:
             left, right = (torch.from_numpy(read.tensor(f"{target.name}/{part}")).float() for part in ("left", "right"))
             residue = update.kept[f"{target.name}/residue"]
             rebuilt = decay * orient(before[target.name]) + left @ right + residue
-            own = orient(after[target.name])
+            local = orient(after[target.name])
             left_out += float(residue.square().sum())
-            whole += float((own - decay * orient(before[target.name])).square().sum())
-            ulp = torch.finfo(torch.float32).eps * own.abs().max()
-            worst = max(worst, float((rebuilt - own).abs().max() / ulp))
-            changed = max(changed, float((own - orient(before[target.name])).abs().max() / ulp))
+            whole += float((local - decay * orient(before[target.name])).square().sum())
+            ulp = torch.finfo(torch.float32).eps * local.abs().max()
+            worst = max(worst, float((rebuilt - local).abs().max() / ulp))
+            changed = max(changed, float((local - orient(before[target.name])).abs().max() / ulp))
 
     dense = task.plan.dense_bytes()
     head = sum(spec.size_bytes for name, spec in tensors.items() if "/delta" in name)
     lora = sum(4 * options.rank * (target.d + target.k) for target in task.plan.targets) + head
     print(f"rank {options.rank}, {options.steps} steps, {len(task.plan.targets)} matrices")
-    print(
-        f"update      {sent:>12,} bytes, with {1 - left_out / whole:.1%} of the change; the rest goes with later ones"
-    )
+    print(f"update      {sent:>12,} bytes, with {1 - left_out / whole:.1%} of the change; later updates carry the rest")
     print(f"dense       {dense:>12,} bytes   update / dense = {sent / dense:.4f}")
     print(f"LoRA, equal {lora:>12,} bytes   update / LoRA  = {sent / lora:.2f}")
     print(f"sent + kept: off by {worst:.1f} float32 roundings at most; the weights moved by {changed:,.0f}")

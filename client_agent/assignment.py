@@ -28,7 +28,7 @@ from protos import federation_pb2 as pb
 
 # Steps that may round differently than the server's before whole weights set it right. Each is off by one rounding of
 # float32, thousands of times less than a training step.
-MOST_DRIFT = 50
+MOST_INEXACT_STEPS = 50
 
 _log = structlog.get_logger(__name__)
 
@@ -192,14 +192,14 @@ class Assignment:
         A job with momentum needs the step in any case.
         """
         task, thread = self._task, self._site.thread
-        version, drift = await thread.run(lambda trainer: (trainer.version, trainer.drift))
+        version, inexact_steps = await thread.run(lambda trainer: (trainer.version, trainer.inexact_steps))
         if version == task.model_version:
             return
         begins = version is None and task.model_version == 0
         if begins and await thread.run(lambda trainer: trainer.begin(task.weights.sha256)):
             return
         has_momentum = bool(self._spec.method.momentum)
-        follows = version is not None and version + 1 == task.model_version and drift < MOST_DRIFT
+        follows = version is not None and version + 1 == task.model_version and inexact_steps < MOST_INEXACT_STEPS
         smaller = has_momentum or task.aggregate.size_bytes < task.weights.size_bytes
         if task.HasField("aggregate") and follows and smaller:
             step = await self._download(task.aggregate)

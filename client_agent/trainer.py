@@ -49,11 +49,12 @@ class Trainer:
         self._last: dict[str, Tensor] = {}  # the aggregate that made them, where the job has momentum
         self.job_id: str | None = None
         self.version: int | None = None  # of the global weights; None before the first
-        self.drift = 0  # steps since the last whole weights whose bits were not the server's
+        self.inexact_steps = 0  # steps since the last whole weights whose bits were not the server's
 
     def open(self, job_id: str, spec: JobSpec, plan: TrainingPlan, folder: Path) -> None:
         """Builds the job's model from its base model's folder; lets go of the last job's."""
-        self._task, self._weights, self._last, self.job_id, self.version, self.drift = None, {}, {}, None, None, 0
+        self._task, self._weights, self._last = None, {}, {}
+        self.job_id, self.version, self.inexact_steps = None, None, 0
         with _in_words():
             task = TaskModel.load(spec, folder, self._device)
         if task.plan != plan:
@@ -77,13 +78,14 @@ class Trainer:
         """Takes all global weights of a version from their file, and the aggregate that made it if the job needs it."""
         with _in_words():
             last = _tensors(open_update(aggregate)) if aggregate else {}
-            self._weights, self._last, self.version, self.drift = _tensors(open_update(weights)), last, version, 0
+            self._weights, self._last = _tensors(open_update(weights)), last
+        self.version, self.inexact_steps = version, 0
 
     def step(self, aggregate: Path, weights_sha256: str) -> None:
         """Goes on to the next version by an aggregate.
 
-        Another kind of processor may round differently than the server's. The weights file is canonical, so hashing
-        what it would be tells; such steps are counted in `drift`, and the caller fetches whole weights now and then.
+        Another kind of processor may round differently than the server's. The weights file is canonical, so its hash
+        shows that. Such steps are counted in `inexact_steps`, and the caller fetches whole weights at times.
         """
         task = self._open_task()
         assert self.version is not None
@@ -92,7 +94,7 @@ class Trainer:
             tensors = _tensors(file)
             weights = apply_aggregate(self._weights, tensors, float(file.metadata["decay"]), task.plan, task.spec)
         if _weights_sha256(task, weights, {**file.metadata, "format": WEIGHTS_FORMAT}) != weights_sha256:
-            self.drift += 1
+            self.inexact_steps += 1
         self._weights, self.version = weights, self.version + 1
         self._last = tensors if task.spec.method.momentum else {}
 

@@ -15,9 +15,9 @@ from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, InvalidExchange, RoundOver
 from client_agent.retries import BrokenTransfer, Patience, passes, within, words
-from fedgalore import PROTOCOL_VERSION, __version__
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
+from fedgalore.version import PROTOCOL_VERSION, __version__
 from protos import CHUNK_BYTES, MAX_RESPONSE_BYTES
 from protos import federation_pb2 as pb
 from protos.federation_pb2_grpc import FederationStub

@@ -27,9 +27,9 @@ from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
-from fedgalore import __version__
 from fedgalore.process import durable, faults, logs
 from fedgalore.process.settings import SettingsError
+from fedgalore.version import __version__
 
 GRACE_S = 5  # for answers and transfers under way when the process has to stop
 

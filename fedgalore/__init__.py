@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fedgalore.version import PROTOCOL_VERSION, __version__
+
 if TYPE_CHECKING:
     from fedgalore.data.examples import SplitFile, read_examples
     from fedgalore.data.partition import split
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
     from fedgalore.spec.job import JobSpec
     from fedgalore.spec.job import load as load_job
     from fedgalore.spec.job import parse as parse_job
-
-__version__ = "0.1.0"
-PROTOCOL_VERSION = 3
 
 __all__ = [
     "PROTOCOL_VERSION",

@@ -17,8 +17,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fedgalore import way_down
-from fedgalore.changes import nothing
+from fedgalore import downlink
+from fedgalore.deltas import nothing
 from fedgalore.maths.mean import Factors, apply_dense
 from fedgalore.maths.privacy import epsilon
 from fedgalore.methods.halves import server_half
@@ -200,9 +200,9 @@ def aggregate_group(group: Sequence[Target] | Sequence[Dense], round: ServerRoun
         half = server_half(round.spec)
         change = half.aggregate(targets, round, result)
         if isinstance(change, Factors):
-            way_down.send_factors(targets, change, round, shelf, result)
+            downlink.send_factors(targets, change, round, shelf, result)
         elif change is not None:
-            way_down.send_matrices(targets, change, round, shelf, result)
+            downlink.send_matrices(targets, change, round, shelf, result)
         for target in targets:
             result.weights |= half.apply(target, round.spec, round.weights, result.aggregate, round.decay)
     for item in group:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedgalore.changes import Lookup, change_in
+from fedgalore.deltas import Lookup, change_in
 from fedgalore.maths.projector import orient
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.job import JobSpec
@@ -37,7 +37,7 @@ def rates_of(spec: JobSpec, has_last_step: bool) -> Rates:
     return Rates(targets, share * local.head_learning_rate if local.head_learning_rate is not None else targets)
 
 
-class Drift:
+class MomentumSteps:
     """The moves of one client along the last step, on the model's device."""
 
     def __init__(self, weights: Sequence[tuple[Tensor, Tensor]], steps: int) -> None:
@@ -46,7 +46,7 @@ class Drift:
         self._steps = steps
 
     @classmethod
-    def of(cls, task: TaskModel, last: Mapping[str, Tensor]) -> Drift:
+    def of(cls, task: TaskModel, last: Mapping[str, Tensor]) -> MomentumSteps:
         """Along the last aggregate; no move where the job has no momentum, or nothing was aggregated yet."""
         share = task.spec.method.momentum
         if not share or not last:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedgalore.changes import Lookup, Reader, nothing
+from fedgalore.deltas import Lookup, Reader, nothing
 from fedgalore.maths.mean import Factors, mean_of_factors, of_matrix
 from fedgalore.maths.privacy import noise
 from fedgalore.maths.robust import combine, combine_numbers

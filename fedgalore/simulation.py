@@ -121,7 +121,7 @@ class _Federation:
 
     def play(self, model_version: int) -> RoundRecord:
         """The round that starts from this version; after the last version, its evaluation alone."""
-        spec, number = self.task.spec, model_version + 1  # rounds count from 1, as the coordinator's do
+        spec, number = self.task.spec, model_version + 1  # the coordinator's number, while no round is abandoned
         final = model_version == spec.rounds.count
         size = len(self._sites) if final else spec.rounds.cohort_size
         names = choose_cohort(self._sites, size, spec.seed, number)

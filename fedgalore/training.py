@@ -17,7 +17,7 @@ from fedgalore.methods.halves import client_half
 from fedgalore.model.exact_match import check_exact_match, count_matches
 from fedgalore.model.inputs import check_examples
 from fedgalore.model.task import TaskModel
-from fedgalore.momentum import Drift
+from fedgalore.momentum import MomentumSteps
 from fedgalore.rounds import ClientTensors, LocalRound
 
 
@@ -67,7 +67,7 @@ def local_update(
     task.model.train()
     losses: list[float] = []
     right = predictions = 0
-    drift = Drift.of(task, round.start.last)
+    momentum = MomentumSteps.of(task, round.start.last)
     head = _head_optimizer(round)
     with client_half(spec).train(round) as training:
         for step, chosen in enumerate(batches(examples, spec, round.client, number), start=1):
@@ -82,12 +82,12 @@ def local_update(
             if head is not None:
                 head.step()
                 head.zero_grad()
-            drift.step()
+            momentum.step()
             losses.append(loss.item())
             right, predictions = right + hits, predictions + count
             if on_step is not None and not on_step(step, losses[-1]):
                 raise TrainingStopped
-        drift.take_back()
+        momentum.take_back()
         with _diverged(f"a weight became infinite or NaN in round {number}"):
             tensors, kept, decay = training.tensors(), training.kept(), training.decay
     for name, parameter in task.dense().items():

@@ -24,7 +24,11 @@ def list_agents(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     with Coordinator(url) as coordinator:
         answer = coordinator.ask("GET", "/api/v1/agents")
     show.listing(
-        answer, "agents", show.agents, "no agents yet: start one with `fedgalore agent --config agent.yaml`", as_json
+        answer,
+        "agents",
+        show.agents,
+        "there are no agents yet: start an agent with `fedgalore agent --config agent.yaml`",
+        as_json,
     )
 
 
@@ -35,14 +39,14 @@ def invite(
     out: secret_file.Out = None,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Make a join token: the agent of this name can enrol by it, once, with a key of its own.
+    """Make a join token: the agent of this name can enrol once with it, and brings its own key.
 
-    Give it to the agent as FEDGALORE_AGENT_JOIN_TOKEN_FILE. For a client that is enrolled already the new agent's key
-    takes the place of the old one.
+    Give the token to the agent as FEDGALORE_AGENT_JOIN_TOKEN_FILE. If the client is enrolled already, the new agent's
+    key takes the place of the old key.
     """
     with Coordinator(url) as coordinator, secret_file.teller(out) as tell:
-        made = coordinator.ask("POST", "/api/v1/join-tokens", json={"client": name, "valid_s": valid_days * DAY_S})
-        tell(made["token"], f"join token {made['id']} for {name}, good until {made['expires']}")
+        token = coordinator.ask("POST", "/api/v1/join-tokens", json={"client": name, "valid_s": valid_days * DAY_S})
+        tell(token["token"], f"join token {token['id']} for {name}, good until {token['expires']}")
 
 
 @app.command()
@@ -53,13 +57,17 @@ def tokens(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     with Coordinator(url) as coordinator:
         answer = coordinator.ask("GET", "/api/v1/join-tokens")
     show.listing(
-        answer, "join_tokens", show.join_tokens, "no join tokens: make one with `fedgalore agents invite NAME`", as_json
+        answer,
+        "join_tokens",
+        show.join_tokens,
+        "there are no join tokens: make a token with `fedgalore agents invite NAME`",
+        as_json,
     )
 
 
 @app.command()
 def revoke(name: Client, url: Url = DEFAULT_URL) -> None:
-    """Throw a client out: its key and tokens are void, its open tasks given up. It is out with its next call."""
+    """Throw a client out: its key and tokens become void, and its open tasks are given up."""
     with Coordinator(url) as coordinator:
         coordinator.ask("DELETE", f"/api/v1/agents/{quote(name, safe='')}")
     typer.echo(f"{name} is revoked")
@@ -70,7 +78,7 @@ def revoke_token(
     token: Annotated[str, typer.Argument(metavar="ID", help="Id of the token, as `tokens` shows it.")],
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Make a join token void. A client that enrolled by it stays: use `revoke`."""
+    """Make a join token void. A client that has enrolled with it stays; `revoke` throws it out."""
     with Coordinator(url) as coordinator:
         coordinator.ask("DELETE", f"/api/v1/join-tokens/{quote(token, safe='')}")
     typer.echo(f"token {token} is revoked")

@@ -42,7 +42,7 @@ def certs(
     operator_key: Annotated[bool, typer.Option("--operator-key", help="Create an operator's key as well.")] = False,
     days: Annotated[int, typer.Option(help="Days that the certificates are good for.", min=1, max=CA_DAYS)] = 365,
 ) -> None:
-    """Create a CA, the coordinator's certificate (--host), agents' certificates (--agent), an operator's key.
+    """Create a CA, the coordinator's certificate (--host), agents' certificates (--agent) and an operator's key.
 
     If the folder has a CA already, that CA signs the new certificates. Existing files are never overwritten: to renew a
     certificate, remove its two files first. Keep `ca.key` to yourself. An agent needs `ca.pem` and the two files that
@@ -53,7 +53,7 @@ def certs(
     for name in agent or ():
         _check_client(name)
     if any(not name.strip() for name in host or ()):
-        fail("--host: is empty; give a name or an address")
+        fail("--host: the name is empty; give a name or an address")
     if operator_key:
         with secret_file.new(directory / "operator.key") as file:
             file.write(secrets.token_hex(32).encode() + b"\n")
@@ -99,9 +99,9 @@ def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateK
         ca = x509.load_pem_x509_certificate(certificate.read_bytes())
         loaded = load_pem_private_key(key_file.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:
-        fail(f"{certificate} and {key_file} are no CA that could be read: {error}")
+        fail(f"--dir: the CA in {certificate} and {key_file} cannot be read ({error}); restore both files")
     if not isinstance(loaded, ec.EllipticCurvePrivateKey) or loaded.public_key() != ca.public_key():
-        fail(f"{key_file} is not the key of {certificate}")
+        fail(f"--dir: {key_file} is not the key of {certificate}; restore the key, or name another folder")
     return ca, loaded
 
 
@@ -125,7 +125,8 @@ def _issue(
     try:
         names = x509.SubjectAlternativeName([_alternative(text) for text in alternatives])
     except ValueError as error:
-        fail(f"{name}: cannot stand in a certificate ({error})")
+        hosts = ", ".join(alternatives)
+        fail(f"--host: {hosts} cannot all stand in a certificate ({error}); give names in ASCII letters, or addresses")
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     builder = (
         _builder(_name(name), ca.subject, key, days)
@@ -180,7 +181,7 @@ def _write(stem: Path, certificate: x509.Certificate, key: EllipticCurvePrivateK
     pem = key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption())
     final = stem.with_name(f"{stem.name}.pem")
     if final.exists():
-        fail(f"{final} exists already; remove it and its key first, if it is to be renewed")
+        fail(f"{final} exists already; to renew it, remove it and its key first")
     # The certificate comes last: a key without a certificate was interrupted, and is overwritten.
     for suffix, content in (("key", pem), ("pem", certificate.public_bytes(to.Encoding.PEM))):
         path = stem.with_name(f"{stem.name}.{suffix}")
@@ -189,5 +190,5 @@ def _write(stem: Path, certificate: x509.Certificate, key: EllipticCurvePrivateK
             with durable.survives_power_cut(path, durable.SECRET) as draft:
                 draft.write_bytes(content)
         except OSError as error:
-            fail(f"{path} cannot be written ({error})")
+            fail(f"{path} cannot be written ({error}); name another folder by --dir")
         typer.echo(str(path))

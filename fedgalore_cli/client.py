@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     import httpx
 
 TIMEOUT_S = 15.0
-STREAM_S = 120.0  # of silence inside of a download: a large matrix may have to be decomposed, or others come first
+STREAM_S = 120.0  # of silence within a download: a large matrix may have to be decomposed, or other requests come first
 
 Url = Annotated[
     str,
     typer.Option(
         "--url",
         envvar="FEDGALORE_URL",
-        help="Address of the coordinator's REST door. Its key: FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE.",
+        help="Address of the coordinator's REST door. The key comes from FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE.",
         show_default=True,
     ),
 ]
@@ -49,7 +49,7 @@ def fail(message: str) -> NoReturn:
 
 
 class Unreachable(Exception):
-    """Nobody answers at the address, or not as a coordinator would."""
+    """Nobody answers at the address."""
 
 
 class RequestRefused(Exception):
@@ -69,10 +69,11 @@ def _api_key(url: SplitResult) -> dict[str, str]:
         return {}
     if url.scheme != "https" and not is_loopback(url.hostname or ""):
         fail(
-            f"FEDGALORE_API_KEY: must not travel to {url.hostname} in plaintext; give an https:// address, or unset it"
+            f"FEDGALORE_API_KEY: the key must not travel to {url.hostname} in plaintext; "
+            "give an https:// address, or unset the key"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
-        fail("FEDGALORE_API_KEY: holds characters that no key has; `fedgalore keys create` makes keys")
+        fail("FEDGALORE_API_KEY: the key holds characters that no key has; make a key with `fedgalore keys create`")
     return {"Authorization": f"Bearer {key}"}
 
 
@@ -100,7 +101,7 @@ class Coordinator:
                 timeout=TIMEOUT_S,
                 headers=_api_key(where),
                 verify=_trust(),
-                trust_env=not is_loopback(where.hostname or ""),  # a proxy would take it off this machine
+                trust_env=not is_loopback(where.hostname or ""),  # a proxy would take the request off this machine
             )
         except (httpx.InvalidURL, ValueError) as error:
             fail(f"--url: {url} is not an address ({error}); give an address such as {DEFAULT_URL}")
@@ -113,7 +114,7 @@ class Coordinator:
         self._http.close()
 
     def ask(self, method: str, path: str, **arguments: Any) -> Any:
-        """The JSON of the answer, None for an empty one; anything else than success ends the command."""
+        """The JSON of the answer, or None for an empty answer. Any failure ends the command."""
         try:
             return self.try_to_ask(method, path, **arguments)
         except (Unreachable, RequestRefused) as error:
@@ -152,10 +153,10 @@ class Coordinator:
         try:
             yield
         except (httpx.TransportError, httpx.InvalidURL) as error:
-            remedy = "start it with `fedgalore coordinator`, or name another by --url"
+            remedy = "start a coordinator with `fedgalore coordinator`, or name its address by --url"
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 remedy = "name the CA of its certificate in FEDGALORE_CA"
-            raise Unreachable(f"no answer from {self._url} ({error}): {remedy}") from error
+            raise Unreachable(f"no answer from {self._url} ({error}); {remedy}") from error
 
     def _check(self, answer: httpx.Response) -> None:
         if answer.is_success:
@@ -166,4 +167,6 @@ class Coordinator:
             if problem["code"] == "not_authenticated":
                 detail += ". The key comes from FEDGALORE_API_KEY, or from the file that FEDGALORE_API_KEY_FILE names"
             raise RequestRefused(f"{detail} [{problem['code']}]")
-        raise RequestRefused(f"--url: {self._url} answered {answer.status_code} and is no coordinator; correct it")
+        raise RequestRefused(
+            f"--url: {self._url} answered {answer.status_code} and is no coordinator; correct the address"
+        )

@@ -39,7 +39,9 @@ def _unpack(chunks: Iterator[bytes], folder: Path) -> None:
                 path = PurePosixPath(member.name)
                 content = tar.extractfile(member) if member.isreg() else None
                 if path.is_absolute() or ".." in path.parts or (content is None and not member.isdir()):
-                    raise UnsafeArchive(f"the archive holds {member.name!r}, which is no plain file inside one folder")
+                    raise UnsafeArchive(
+                        f"the archive holds {member.name!r}, which is not a plain file inside its folder"
+                    )
                 target = folder.joinpath(*path.parts[1:])
                 if content is None:
                     target.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def _unpack(chunks: Iterator[bytes], folder: Path) -> None:
                 with target.open("xb") as file:
                     shutil.copyfileobj(content, file, 2**20)
     except tarfile.TarError as error:
-        raise UnsafeArchive(f"the download is no whole tar ({error})") from error
+        raise UnsafeArchive(f"the download is not a whole tar ({error})") from error
 
 
 class _Reader:

@@ -14,8 +14,10 @@ from fedgalore_cli.client import DEFAULT_URL, AsJson, Coordinator, JobId, Url, f
 app = typer.Typer(help="Post jobs, watch and steer them, fetch their models and adapters.", no_args_is_help=True)
 ROOT = "/api/v1/jobs"
 
-Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to make; must be new or empty.")]
-Version = Annotated[int | None, typer.Option(min=0, help="Model version; default: the newest, of three kept.")]
+Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to create; it must be new or empty.")]
+Version = Annotated[
+    int | None, typer.Option(min=0, help="Model version; the coordinator keeps three. Default: the newest.")
+]
 
 
 @app.command()
@@ -25,7 +27,7 @@ def submit(
     ],
     url: Url = DEFAULT_URL,
     key: Annotated[
-        str | None, typer.Option(help="Idempotency key: submitting again with it makes no second job.")
+        str | None, typer.Option(help="Idempotency key: submitting again with the same key creates no second job.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
 ) -> None:
@@ -33,7 +35,7 @@ def submit(
     try:
         body = sys.stdin.buffer.read() if str(document) == "-" else document.read_bytes()
     except OSError as error:
-        fail(f"{document} cannot be read ({error.strerror}): name a file with a job")
+        fail(f"{document} cannot be read ({error.strerror}); name a file that holds a job")
     headers = {"Content-Type": "application/json" if document.suffix == ".json" else "application/yaml"}
     if key is not None:
         headers["Idempotency-Key"] = key
@@ -50,9 +52,9 @@ def submit(
 def list_jobs(
     url: Url = DEFAULT_URL,
     status: Annotated[
-        str | None, typer.Option(help="Only PENDING, RUNNING, PAUSED, COMPLETED, FAILED or CANCELLED ones.")
+        str | None, typer.Option(help="Only jobs that are PENDING, RUNNING, PAUSED, COMPLETED, FAILED or CANCELLED.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most, newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many jobs at most, newest first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
@@ -61,7 +63,7 @@ def list_jobs(
     query: dict[str, Any] = {"limit": limit} | ({"status": status.upper()} if status else {})
     with Coordinator(url) as coordinator:
         answer = coordinator.ask("GET", ROOT, params=query)
-    nothing = "no such jobs: post one with `fedgalore jobs submit job.yaml`"
+    nothing = "there are no such jobs: post a job with `fedgalore jobs submit job.yaml`"
     show.listing(answer, "jobs", show.jobs, nothing, as_json)
 
 
@@ -71,11 +73,11 @@ def get(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     from fedgalore_cli import show
 
     with Coordinator(url) as coordinator:
-        found = coordinator.ask("GET", job_path(job))
+        answer = coordinator.ask("GET", job_path(job))
         if as_json:
-            show.as_json(found)
+            show.as_json(answer)
         else:
-            show.job(found, coordinator.ask("GET", f"{job_path(job)}/rounds")["rounds"])
+            show.job(answer, coordinator.ask("GET", f"{job_path(job)}/rounds")["rounds"])
 
 
 @app.command()
@@ -93,7 +95,7 @@ def rounds(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 @app.command()
 def watch(job: JobId, url: Url = DEFAULT_URL) -> None:
-    """Follow a job live to its end; the exit status is 0 only when it completes."""
+    """Follow a job live to its end. The exit status is 0 only if the job completes."""
     from fedgalore_cli.watch import watch as follow
 
     with Coordinator(url) as coordinator:
@@ -102,7 +104,7 @@ def watch(job: JobId, url: Url = DEFAULT_URL) -> None:
 
 @app.command()
 def pause(job: JobId, url: Url = DEFAULT_URL) -> None:
-    """Open no further round; the one in flight goes on to its end."""
+    """Open no further round. A round in flight goes on to its end."""
     _steer(url, job, "pause")
 
 
@@ -131,15 +133,17 @@ def adapter(
     to: Folder,
     rank: Annotated[
         int,
-        typer.Option(min=1, help="Rank of each matrix's change; where it reaches the matrix's own, nothing is lost."),
+        typer.Option(
+            min=1, help="Rank of each matrix's change; nothing is lost where it reaches the rank of the matrix."
+        ),
     ] = 16,
     version: Version = None,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Fetch what a job taught its model as a LoRA adapter: a folder that PEFT's `PeftModel.from_pretrained` loads.
 
-    Works for every method. The folder's README.md says how to load it, its fedgalore.json which share of the change it
-    keeps, matrix by matrix.
+    It works for every method. The folder's README.md says how to load the adapter. Its fedgalore.json says which share
+    of the change the adapter keeps, matrix by matrix.
     """
     _fetch(f"{job_path(job)}/adapter", url, to, version, rank=rank)
     kept = json.loads((to / "fedgalore.json").read_bytes())["energy_kept"]
@@ -157,12 +161,12 @@ def _fetch(path: str, url: str, to: Path, version: int | None, **query: int) -> 
         with Coordinator(url) as coordinator, coordinator.stream(path, params=query) as chunks:
             unpack(chunks, to)
     except FileExistsError as error:
-        fail(f"--to: {error}; choose another")
+        fail(f"--to: {error}; name another folder")
     except (UnsafeArchive, OSError) as error:
-        fail(f"--to {to}: {error}; nothing was kept, try again")
+        fail(f"--to {to}: {error}; nothing was kept, so try again")
 
 
 def _steer(url: str, job: str, verb: str) -> None:
     with Coordinator(url) as coordinator:
-        found = coordinator.ask("POST", f"{job_path(job)}/{verb}")
-    typer.echo(f"{found['id']} is {found['status']}: {found['reason']}")
+        answer = coordinator.ask("POST", f"{job_path(job)}/{verb}")
+    typer.echo(f"{answer['id']} is {answer['status']}: {answer['reason']}")

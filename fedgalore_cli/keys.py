@@ -22,8 +22,8 @@ def create(
 ) -> None:
     """Make an API key. Commands take it from FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE."""
     with Coordinator(url) as coordinator, secret_file.teller(out) as tell:
-        made = coordinator.ask("POST", "/api/v1/keys", json={"name": name, "role": role})
-        tell(made["key"], f"key {made['id']} of {name}, {role}")
+        key = coordinator.ask("POST", "/api/v1/keys", json={"name": name, "role": role})
+        tell(key["key"], f"key {key['id']} of {name}, {role}")
 
 
 @app.command("list")
@@ -34,7 +34,11 @@ def list_keys(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     with Coordinator(url) as coordinator:
         answer = coordinator.ask("GET", "/api/v1/keys")
     show.listing(
-        answer, "keys", show.keys, "no keys but the operator's own: make one with `fedgalore keys create NAME`", as_json
+        answer,
+        "keys",
+        show.keys,
+        "there are no keys but the operator's own: make a key with `fedgalore keys create NAME`",
+        as_json,
     )
 
 

@@ -1,6 +1,6 @@
 """The whole system on one machine as separate processes over loopback sockets: Redis, coordinator, aggregator, agents.
 
-The demo and the end-to-end tests start it; every process writes to a log file of its own under the given folder.
+The demo and the end-to-end tests start it; every process writes to a separate log file under the given folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import yaml
 from fedgalore.process.redis_server import RedisServer
 
 STOP_S = 15.0
-LEASE_S = 2  # nobody pauses here for longer, and a restarted process waits for its predecessor's lease
+LEASE_S = 2  # no process pauses here for longer, and a restarted process waits for its predecessor's lease
 
 
 class LaunchError(RuntimeError):
@@ -54,7 +54,7 @@ class Process:
         return self.popen is not None and self.popen.poll() is None
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int | None:
-        """Sends a signal and waits; SIGKILL when that takes too long. The exit status, None when it never ran."""
+        """Sends a signal and waits, then kills. Returns the exit status, or None if the process never ran."""
         if self.popen is None:
             return None
         if self.running:
@@ -71,7 +71,7 @@ class Process:
 
 
 def _inherited() -> dict[str, str]:
-    """This process' environment without settings meant for another federation."""
+    """This process's environment without settings that are meant for another federation."""
     return {name: value for name, value in os.environ.items() if not name.startswith("FEDGALORE_")}
 
 
@@ -104,8 +104,8 @@ class LocalFederation:
         root: folder for state, blobs, logs and agents' work.
         agents: agent configs as documents, without `coordinator` and `work_dir`, which are filled in.
         threads: CPU threads of the aggregator; the agents name theirs in their configs.
-        wrapper: a command that runs the one that is appended to it, for the coordinator.
-        secured: with credentials and TLS; default: without, as on one machine.
+        wrapper: command line in front of the coordinator's command, which it runs.
+        secured: credentials and TLS; without them all doors are open to this machine.
 
     Raises (on entering):
         LaunchError: a process did not come up.
@@ -152,7 +152,7 @@ class LocalFederation:
         """Starts the coordinator, on the ports that it had before if it ran already, and waits until it is ready.
 
         Args:
-            environment: more variables of its process.
+            environment: further variables of its process.
         """
         port_file = self.root / "ports.json"
         port_file.unlink(missing_ok=True)
@@ -202,8 +202,8 @@ class LocalFederation:
         if self._secured is not None:
             given |= self._secured.agent(name)
             with self.http() as http:
-                made = http.post("/api/v1/join-tokens", json={"client": name}).raise_for_status().json()
-            environment["FEDGALORE_AGENT_JOIN_TOKEN"] = made["token"]
+                token = http.post("/api/v1/join-tokens", json={"client": name}).raise_for_status().json()
+            environment["FEDGALORE_AGENT_JOIN_TOKEN"] = token["token"]
         config.write_text(yaml.safe_dump({**document, **given}, sort_keys=False))
         command = [sys.executable, "-m", "client_agent", "--config", str(config)]
         self.agents[name] = self._process(name, command, **environment)
@@ -211,7 +211,7 @@ class LocalFederation:
         self.agents[name].start()
 
     def _process(self, name: str, command: Sequence[str], **environment: str) -> Process:
-        # one thread a process: on a small machine threads of several processes fight for the cores
+        # few threads: on a small machine the threads of several processes fight for the cores
         calm = {"OMP_NUM_THREADS": str(self._threads), "PYTHONUNBUFFERED": "1"}
         return Process(name, command, self.root / "logs" / f"{name}.log", {**calm, **environment})
 

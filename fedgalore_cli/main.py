@@ -1,7 +1,7 @@
 """The `fedgalore` command.
 
-Whatever takes long to import (torch, servers, HTTP) is imported by the command that needs it, so that
-`fedgalore --help` answers at once.
+A command imports by itself whatever takes long to import (torch, servers, HTTP), so that `fedgalore --help` answers at
+once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ app.command(rich_help_panel=TRY)(partition.partition)
 @app.command()
 def version() -> None:
     """Print the version of this software and of the protocol between coordinator and agents."""
-    from fedgalore import PROTOCOL_VERSION, __version__
+    from fedgalore.version import PROTOCOL_VERSION, __version__
 
     typer.echo(f"fedgalore {__version__} (protocol {PROTOCOL_VERSION})")
 

@@ -1,4 +1,4 @@
-"""`fedgalore partition`, and the splitting of one data set that `fedgalore simulate` does as well."""
+"""`fedgalore partition`, and the splitting of a data set, which `fedgalore simulate` uses as well."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ Alpha = Annotated[
     ),
 ]
 Domain = Annotated[str | None, typer.Option("--domain", help="Column with the domain, for --split domain")]
-Least = Annotated[int, typer.Option("--least", min=1, help="Training examples that every client gets at least")]
-Seed = Annotated[int, typer.Option("--split-seed", min=0, help="Seed of the split; the job's own seed is apart")]
+Least = Annotated[int, typer.Option("--least", min=1, help="Fewest training examples that a client gets")]
+Seed = Annotated[int, typer.Option("--split-seed", min=0, help="Seed of the split, apart from the job's seed")]
 Picture = Annotated[
     Path | None, typer.Option("--picture", help="Draw who holds what into this file: .png, .svg or .pdf")
 ]
@@ -97,7 +97,7 @@ def partition(
 
 @dataclass(frozen=True)
 class Splitting:
-    """Options that make a split together. `by`: what tells examples apart, "label" or "domain"; None: nothing does."""
+    """The options of a split. `by`: the key that tells examples apart, "label" or "domain", or None."""
 
     kind: Kind
     clients: int
@@ -127,13 +127,19 @@ class Splitting:
         kind = kind or ("dirichlet" if classes else "quantity")
         skewed = kind in ("dirichlet", "quantity")
         if kind == "dirichlet" and not classes:
-            raise ValueError("--split dirichlet: skews classes, and prompts have none; take quantity, iid or domain")
+            raise ValueError(
+                "--split: dirichlet skews classes, and prompts have no classes; take quantity, iid or domain"
+            )
         if alpha is not None and not skewed:
-            raise ValueError(f"--alpha: --split {kind} takes none; leave it out, or take --split dirichlet or quantity")
+            raise ValueError(
+                f"--alpha: --split {kind} has no skew; leave --alpha out, or take --split dirichlet or quantity"
+            )
         if alpha is not None and not (alpha > 0 and math.isfinite(alpha)):
             raise ValueError(f"--alpha: {alpha:g} is not a number above 0; 0.1 is severe skew, 100 is none")
         if kind == "domain" and domain is None:
-            raise ValueError("--domain: --split domain needs it; name the column that holds each example's domain")
+            raise ValueError(
+                "--domain: --split domain needs a column; name the column that holds each example's domain"
+            )
         if kind != "domain" and domain is not None:
             raise ValueError("--domain: only --split domain looks at it; add --split domain or leave --domain out")
         by = "domain" if kind == "domain" else "label" if classes else None
@@ -145,7 +151,7 @@ class Splitting:
         """Reads a file and splits it.
 
         Raises:
-            DataError, ValueError: the file cannot be read, or not be split like this.
+            DataError, ValueError: the file cannot be read, or cannot be split like this.
         """
         from fedgalore.data.examples import SplitFile, read_examples
         from fedgalore.data.partition import split
@@ -165,20 +171,20 @@ class Splitting:
         ]
 
     def title(self, train: Path) -> str:
-        """What a picture of it is called."""
+        """The title of a picture of the split."""
         alpha = f", alpha {self.alpha:g}" if self.alpha is not None else ""
         return f"{train.name} over {self.clients} clients: {self.kind} split{alpha}, seed {self.seed}"
 
 
 def columns_of(text: list[str] | None, label: str, prompt: str | None, completion: str | None) -> dict[str, Any]:
-    """The columns of a `SplitFile`; which go together is for it to say."""
+    """The columns of a `SplitFile`; it checks which of them go together."""
     if prompt is not None or completion is not None:
         return {"text": tuple(text or ()), "prompt": prompt, "completion": completion}
     return {"text": tuple(text or ["text"]), "label": label}
 
 
 def read_test(test: Path | None, columns: dict[str, Any]) -> list[Example]:
-    """The held-out examples, none without a file.
+    """The held-out examples; there are none without a file.
 
     Raises:
         DataError: as `read_examples`.
@@ -189,7 +195,7 @@ def read_test(test: Path | None, columns: dict[str, Any]) -> list[Example]:
 
 
 def check_picture(picture: Path | None) -> None:
-    """Refuses a picture of a kind that cannot be drawn, before there is something to draw.
+    """Refuses a picture that cannot be drawn in its format, before there is something to draw.
 
     Raises:
         ValueError: names the option.

@@ -30,7 +30,7 @@ PRINT = 7  # points
 
 
 def counts(shards: Sequence[Sequence[int]], keys: Sequence[Hashable]) -> list[Counter[Hashable]]:
-    """For each client how many of its examples have which key: class, domain, or whatever `keys` tells of them."""
+    """For each client how many of its examples have which key: class, domain, or whatever `keys` holds."""
     return [Counter(keys[index] for index in shard) for shard in shards]
 
 
@@ -46,7 +46,7 @@ def check_format(path: Path) -> None:
         ValueError: its suffix is not in `FORMATS`.
     """
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path} ends in none of {', '.join(FORMATS)}; name the picture so that it does")
+        raise ValueError(f"{path} ends in none of {', '.join(FORMATS)}; name a file that does")
 
 
 def draw(
@@ -58,13 +58,13 @@ def draw(
     kind: str = "class",
     clients: Sequence[str] | None = None,
 ) -> None:
-    """Writes the picture as its suffix says, into a folder that is made if need be.
+    """Writes the picture in the format of its suffix. Creates the folder if it is missing.
 
     Args:
         shards: for each client the indices of its examples, as `fedgalore.data.partition` returns them.
         keys: each example's class or domain; without any, or with a single one, only sizes are drawn.
         kind: what the keys are.
-        clients: names; numbers from 1 if not given.
+        clients: their names; without them, numbers from 1.
 
     Raises:
         ValueError: no shards, or a suffix that is not in `FORMATS`.
@@ -106,7 +106,7 @@ def figure(
         first, bars, key = picture.subplots(1, 3, width_ratios=(column * len(columns), BARS, KEY))
         bars.sharey(first)
         bars.tick_params(which="both", left=False, labelleft=False)
-        table = np.array([[one[name] for name in columns] for one in held])
+        table = np.array([[counter[name] for name in columns] for counter in held])
         numbered = row >= LINE and column > len(str(table.max())) * LETTER
         _draw_cells(first, key, table, numbered)
         key.set_ylabel(f"examples of a {kind}")
@@ -169,7 +169,7 @@ def _pitch(lines: int, *, wanted: float, largest: float) -> float:
 
 
 def _step(pitch: float) -> int:
-    """Every which row or column there is room to name: 1, 2, 5, 10, 20, ..."""
+    """The step from a row or column with a name to the next, so that names fit: 1, 2, 5, 10, 20, ..."""
     need = ceil(LINE / pitch)
     return next(step * 10**power for power in range(9) for step in (1, 2, 5) if step * 10**power >= need)
 

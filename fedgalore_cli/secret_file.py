@@ -31,7 +31,7 @@ def new(path: Path) -> Iterator[BinaryIO]:
         except FileExistsError:
             fail(f"{path} exists already; name another file, or remove it")
         except OSError as error:
-            fail(f"{path} cannot be written ({error})")
+            fail(f"{path} cannot be written ({error}); name another file")
         yield file
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 PANEL = "Run the parts"
 Config = Annotated[
-    Path | None, typer.Option(help="YAML file of settings. Flags and FEDGALORE_* variables go before it.")
+    Path | None, typer.Option(help="YAML file of settings. Flags and FEDGALORE_* variables override it.")
 ]
 RedisUrl = Annotated[
     str | None, typer.Option(help="State store, Redis 7 or Valkey [FEDGALORE_REDIS_URL, FEDGALORE_REDIS_URL_FILE].")
@@ -37,13 +37,17 @@ def coordinator(
     redis_url: RedisUrl = None,
     blob_dir: BlobDir = None,
     rest_host: Annotated[str | None, typer.Option(help="Address of the REST door [FEDGALORE_REST_HOST].")] = None,
-    rest_port: Annotated[int | None, typer.Option(help="Port of it; 0: any [FEDGALORE_REST_PORT].")] = None,
+    rest_port: Annotated[
+        int | None, typer.Option(help="Port of the REST door; 0: any free port [FEDGALORE_REST_PORT].")
+    ] = None,
     grpc_host: Annotated[str | None, typer.Option(help="Address of the agents' door [FEDGALORE_GRPC_HOST].")] = None,
-    grpc_port: Annotated[int | None, typer.Option(help="Port of it; 0: any [FEDGALORE_GRPC_PORT].")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Port of the agents' door; 0: any free port [FEDGALORE_GRPC_PORT].")
+    ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option(help="Certificate chain of both doors, PEM [FEDGALORE_TLS_CERT].")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM [FEDGALORE_TLS_KEY].")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Key of the certificate, PEM [FEDGALORE_TLS_KEY].")] = None,
     client_ca: Annotated[
         Path | None, typer.Option(help="CA of the certificates that agents have to show [FEDGALORE_CLIENT_CA].")
     ] = None,
@@ -55,7 +59,7 @@ def coordinator(
         bool | None, typer.Option("--insecure", help="Plaintext and no credentials, also beyond this machine.")
     ] = None,
     port_file: Annotated[
-        Path | None, typer.Option(help="Written when ready: the ports as JSON [FEDGALORE_PORT_FILE].")
+        Path | None, typer.Option(help="File to write the ports to, as JSON, when ready [FEDGALORE_PORT_FILE].")
     ] = None,
     aggregator: Annotated[
         bool | None,
@@ -70,9 +74,9 @@ def coordinator(
 ) -> None:
     """Run the coordinator: REST for people, gRPC for agents, and the aggregator beside it.
 
-    Listens on 127.0.0.1:8080 and 127.0.0.1:50051 unless told otherwise, and needs a Redis server (7 or newer) with its
-    append-only file on. Beyond this machine it needs a certificate, and an operator's key in FEDGALORE_OPERATOR_KEY or
-    FEDGALORE_OPERATOR_KEY_FILE, of which there is no flag: `fedgalore certs` makes certificates.
+    Listens on 127.0.0.1:8080 and 127.0.0.1:50051 by default. Needs a Redis server (7 or newer) with its append-only
+    file on. Beyond this machine it needs a certificate, which `fedgalore certs` makes, and an operator's key. The key
+    has no flag: it comes from FEDGALORE_OPERATOR_KEY or FEDGALORE_OPERATOR_KEY_FILE.
     """
     flags = dict(locals())
     settings = _settings(flags.pop("config"), flags)
@@ -95,7 +99,7 @@ def aggregator(
 ) -> None:
     """Run an aggregator by itself, for a coordinator started with --no-aggregator.
 
-    Shares the coordinator's Redis and blob directory. Uses a CUDA device when there is one.
+    Shares the coordinator's Redis and blob directory. Uses a CUDA device if there is any.
     """
     flags = dict(locals())
     settings = _settings(flags.pop("config"), flags)

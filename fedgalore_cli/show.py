@@ -28,7 +28,7 @@ COLOURS = {
 
 
 def console() -> Console:
-    """Standard output; a pipe is given lines as long as they need."""
+    """Standard output. Lines into a pipe may be longer than a terminal's."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 250)
 
 
@@ -38,7 +38,7 @@ def as_json(document: Any) -> None:
 
 
 def listing(answer: Mapping[str, Any], name: str, table: Callable[[Rows], None], nothing: str, json_: bool) -> None:
-    """Prints a list that the coordinator answered: as JSON, as a table, or what to do where it is empty."""
+    """Prints a list that the coordinator answered: as JSON or as a table. For an empty list it prints what to do."""
     if json_:
         as_json(answer)
     elif answer[name]:
@@ -92,37 +92,37 @@ def agents(rows: Rows) -> None:
     console().print(table)
 
 
-def job(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+def job(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints one job: where it stands, its clients and its rounds."""
     out = console()
-    out.print(headline(found))
-    if found["evaluation"] or found["round"]:
-        out.print("", clients(found, rows), sep="\n")
+    out.print(headline(record))
+    if record["evaluation"] or record["round"]:
+        out.print("", clients(record, rows), sep="\n")
     if rows:
         out.print("", rounds(rows), sep="\n")
 
 
-def headline(found: Mapping[str, Any]) -> str:
+def headline(record: Mapping[str, Any]) -> str:
     """Where a job stands, as rich markup."""
-    version = found["model_version"] if found["model_version"] is not None else "-"
-    title = f"[bold]{found['name']}[/] ({found['id']})  {status(found['status'])}"
-    lines = [f"{title}  version {version} of {found['rounds_total']}", escape(found["reason"])]
-    if found["evaluation"]:
-        measured = found["evaluation"]
+    version = record["model_version"] if record["model_version"] is not None else "-"
+    title = f"[bold]{record['name']}[/] ({record['id']})  {status(record['status'])}"
+    lines = [f"{title}  version {version} of {record['rounds_total']}", escape(record["reason"])]
+    if record["evaluation"]:
+        measured = record["evaluation"]
         mean = ", ".join(f"{name} {value:.4f}" for name, value in measured["mean"].items())
         lines.append(f"version {measured['model_version']} on {measured['examples']} examples: {mean}")
-    lines.append(f"received {size(found['up_bytes'])}, sent {size(found['down_bytes'])}")
+    lines.append(f"received {size(record['up_bytes'])}, sent {size(record['down_bytes'])}")
     return "\n".join(lines)
 
 
-def clients(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
+def clients(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
     """Each client's stage, loss and shares of right answers, and the bytes it has moved in all rounds."""
-    live = found["round"]["participants"] if found["round"] else {}
-    measured = found["evaluation"]["clients"] if found["evaluation"] else {}
+    live = record["round"]["participants"] if record["round"] else {}
+    measured = record["evaluation"]["clients"] if record["evaluation"] else {}
     up: dict[str, int] = {}
     down: dict[str, int] = {}
-    for one in rows:
-        for name, part in one["participants"].items():
+    for row in rows:
+        for name, part in row["participants"].items():
             up[name] = up.get(name, 0) + part["up_bytes"]
             down[name] = down.get(name, 0) + part["down_bytes"]
     shares = _shares(measured.values())
@@ -142,34 +142,34 @@ def clients(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Tabl
 
 
 def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
-    """One line a round, and why some were abandoned. Metrics: of the version that a round started from."""
-    shares = _shares(result for one in rows for result in _evaluations(one))
+    """A line for each round, and why rounds were abandoned. Metrics are of the version that a round started from."""
+    shares = _shares(result for row in rows for result in _evaluations(row))
     table = _table("round", "phase", "reports", *shares.values(), "loss", "up", "down", "up / dense", "time")
-    for one in rows:
-        parts = one["participants"].values()
+    for row in rows:
+        parts = row["participants"].values()
         reported = sum(part["reported"] for part in parts)
-        dense = one["dense_bytes"] * reported
-        share = one["up_bytes"] / dense if dense and one["kind"] == "train" else None
+        dense = row["dense_bytes"] * reported
+        share = row["up_bytes"] / dense if dense and row["kind"] == "train" else None
         table.add_row(
-            str(one["number"]) if one["kind"] == "train" else f"{one['number']} (test)",
-            status(one["phase"]),
+            str(row["number"]) if row["kind"] == "train" else f"{row['number']} (test)",
+            status(row["phase"]),
             f"{reported} / {len(parts)}",
-            *(percent(mean(one, share)) for share in shares),
-            number(mean(one, "loss")),
-            size(one["up_bytes"]),
-            size(one["down_bytes"]),
+            *(percent(mean(row, share)) for share in shares),
+            number(mean(row, "loss")),
+            size(row["up_bytes"]),
+            size(row["down_bytes"]),
             percent(share),
-            f"{sum(one['phase_s'].values()):.1f} s",
+            f"{sum(row['phase_s'].values()):.1f} s",
         )
-    lost = [f"round {one['number']} was abandoned: {one['reason']}" for one in rows if one["phase"] == "ABANDONED"]
+    lost = [f"round {row['number']} was abandoned: {row['reason']}" for row in rows if row["phase"] == "ABANDONED"]
     return Group(table, *(Text(line, style="red") for line in lost))
 
 
-def mean(one: Mapping[str, Any], metric: str) -> float | None:
+def mean(row: Mapping[str, Any], metric: str) -> float | None:
     """A metric over the clients that evaluated in this round, weighted by their examples."""
-    found = [result for result in _evaluations(one) if metric in result["metrics"]]
-    total = sum(result["examples"] for result in found)
-    return sum(result["metrics"][metric] * result["examples"] for result in found) / total if total else None
+    results = [result for result in _evaluations(row) if metric in result["metrics"]]
+    total = sum(result["examples"] for result in results)
+    return sum(result["metrics"][metric] * result["examples"] for result in results) / total if total else None
 
 
 def status(name: str) -> str:
@@ -202,13 +202,13 @@ def ago(moment: str) -> str:
     return f"{seconds:.0f} s ago"
 
 
-def _evaluations(one: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _evaluations(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What a round's clients measured."""
-    return [part["evaluation"] for part in one["participants"].values() if part["evaluation"]]
+    return [part["evaluation"] for part in row["participants"].values() if part["evaluation"]]
 
 
 def _shares(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Metrics between 0 and 1 with their headings; exact match only where somebody measured it."""
+    """Metrics between 0 and 1 with their headings; exact match only if a client measured it."""
     exact = any("exact_match" in result["metrics"] for result in results)
     return {"accuracy": "accuracy"} | ({"exact_match": "exact match"} if exact else {})
 

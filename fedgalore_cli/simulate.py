@@ -42,11 +42,11 @@ def simulate(
     to: Annotated[Path | None, typer.Option("--to", help="Folder for the fine-tuned model")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="torch's CPU threads")] = None,
 ) -> None:
-    """Run a job in this one process: no coordinator, no agents, the same mathematics.
+    """Run a job in this process alone: no coordinator, no agents, the same mathematics.
 
-    Data comes either from agents' own configs (--agent, once for each), or from one data set that is split
-    (--train, --clients, --split). With the agents' data, seed and machine of a distributed run the final weights are
-    the same, bit for bit. Each agent is tested on its own test data; of a data set that is split, all are on --test.
+    Data comes either from agents' own configs (--agent, once for each), or from a data set that is split (--train,
+    --clients, --split). With the agents' data, seed and machine of a distributed run the final weights are the same,
+    bit for bit. Each agent is tested on its own test data; the clients of a split data set are all tested on --test.
     """
     from fedgalore.data.examples import DataError
     from fedgalore.spec import job as job_spec
@@ -62,11 +62,13 @@ def simulate(
             title = f"{spec.data.name} at {len(sites)} agents"
         else:
             if train is None:
-                raise ValueError("--train: name a file with training examples, or name agents' configs by --agent")
+                raise ValueError(
+                    "--train: there is no data; name a file with training examples, or agents' configs by --agent"
+                )
             if clients < spec.rounds.min_clients:
                 raise ValueError(
-                    f"--clients: {clients} are fewer than the job's rounds.min_clients, {spec.rounds.min_clients}; "
-                    "take as many at least, or lower that"
+                    f"--clients: {clients} is less than the job's rounds.min_clients, {spec.rounds.min_clients}; "
+                    "raise --clients, or lower rounds.min_clients"
                 )
             columns = parts.columns_of(text, label, prompt, completion)
             splitting = parts.Splitting.of(split, clients, alpha, domain, least, split_seed, columns)
@@ -111,7 +113,7 @@ def _run(spec: Any, sites: Sequence[Site], held_out: Sequence[Example], to: Path
 
 
 def line(record: RoundRecord) -> str:
-    """What a round showed, in one line: metrics of the model that it started from, and the mean loss in training."""
+    """A round in one line: metrics of the model that it started from, and the mean loss in training."""
     cells = [f"version {record.model_version:>3}"]
     cells += [f"{name} {_shares(metrics)}" for name, metrics in {**record.held_out, **record.evaluation}.items()]
     if record.training:
@@ -138,7 +140,9 @@ def _sites_of_agents(configs: list[Path], dataset: str) -> list[Site]:
         except SettingsError as error:
             raise ValueError(f"{config}: {error}") from error
         if dataset not in settings.data:
-            raise ValueError(f"{config}: data: has no {dataset!r}, which the job's data.name asks for")
+            raise ValueError(
+                f"{config}: data: there is no data set {dataset!r}, which the job's data.name asks for; add it"
+            )
         local = read_all({dataset: settings.data[dataset]})[dataset]
         sites.append(Site(settings.name, local.train.examples, local.test.examples if local.test else ()))
     return sites

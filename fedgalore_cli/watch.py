@@ -20,7 +20,7 @@ FRAME_LINES = 12  # of the screen around clients and rounds: headings, reasons
 
 
 def watch(coordinator: Coordinator, job_id: str) -> None:
-    """Follows a job to its end; the command fails when the job did."""
+    """Follows a job to its end. The command fails if the job does not complete."""
     console = show.console()
     job = _live(coordinator, job_id, console) if console.is_terminal else _lines(coordinator, job_id)
     if job["status"] != "COMPLETED":

@@ -64,7 +64,7 @@ def header_length(prefix: bytes) -> int:
             f"not a safetensors file: its header would have {length} bytes (2 to {MAX_HEADER_BYTES} are allowed)"
         )
     if (LENGTH_BYTES + length) % ALIGNMENT:
-        raise CodecError(f"header of {length} bytes: pad it with spaces to a multiple of {ALIGNMENT}")
+        raise CodecError(f"the header has {length} bytes; pad it with spaces to a multiple of {ALIGNMENT}")
     return length
 
 
@@ -94,15 +94,15 @@ def parse_header(data: bytes) -> Header:
     length = header_length(data)
     text = data[LENGTH_BYTES : LENGTH_BYTES + length]
     if len(text) < length:
-        raise CodecError(f"header cut off: {len(text)} of {length} bytes")
+        raise CodecError(f"the header is cut off after {len(text)} of {length} bytes")
     try:
         document = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except CodecError:
         raise
     except (ValueError, RecursionError) as error:
-        raise CodecError(f"header is not valid JSON: {error}") from error
+        raise CodecError(f"the header is not valid JSON: {error}") from error
     if not isinstance(document, dict):
-        raise CodecError("header is not a JSON object")
+        raise CodecError("the header is not a JSON object")
     metadata = document.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CodecError("__metadata__ must map names to strings")
@@ -144,12 +144,12 @@ def _whole_numbers(value: Any) -> bool:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise CodecError("header names a key twice")
+        raise CodecError("the header names a key twice")
     return result
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise CodecError(f"header holds {name}, which is not JSON")
+    raise CodecError(f"the header holds {name}, which is not JSON")
 
 
 def encode_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) -> bytes:
@@ -167,7 +167,7 @@ def encode_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str]) 
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-(LENGTH_BYTES + len(text)) % ALIGNMENT)
     if len(text) > MAX_HEADER_BYTES:
-        raise CodecError(f"header of {len(text)} bytes; at most {MAX_HEADER_BYTES} are allowed")
+        raise CodecError(f"the header has {len(text)} bytes; at most {MAX_HEADER_BYTES} are allowed")
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
@@ -229,7 +229,7 @@ class SafetensorsWriter:
             return
         self._path.unlink()
         if kind is None:
-            raise CodecError(f"tensors never written: {', '.join(sorted(self._missing))}")
+            raise CodecError(f"these tensors were never written: {', '.join(sorted(self._missing))}")
 
 
 class TensorFile:
@@ -257,7 +257,7 @@ class TensorFile:
         """
         entry = self.header.tensors.get(name)
         if entry is None:
-            raise CodecError(f"no tensor {name!r} in this file")
+            raise CodecError(f"the file has no tensor {name!r}")
         first = self.header.data_start
         view: Floats = self._map[first + entry.start : first + entry.stop].view(_NUMPY[entry.spec.dtype])
         return view.reshape(entry.spec.shape)

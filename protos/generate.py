@@ -1,6 +1,6 @@
 """Regenerates the stubs beside this file: `python -m protos.generate`, or `--check` to only compare.
 
-The generator's version is fixed because it is written into the stubs: code from this one loads under protobuf 6 and 7.
+The generator's version is fixed because it is written into the stubs. They load under protobuf 6 and 7.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def generate() -> dict[str, bytes]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes the stubs, or with `--check` compares them; 0 when all is well, 1 when a committed stub is stale."""
+    """Writes the stubs, or with `--check` compares them. Returns 1 if a committed stub is stale, else 0."""
     parser = argparse.ArgumentParser(prog="python -m protos.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a stub differs")
     check = parser.parse_args(arguments).check
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not check:
             path.write_bytes(content)
     if check and stale:
-        print(f"stale: {', '.join(stale)}; run `python -m protos.generate` and commit", file=sys.stderr)
+        print(f"{', '.join(stale)}: stale; run `python -m protos.generate` and commit the stubs", file=sys.stderr)
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""Small valid values for tests; each takes what the test is about and fills in the rest."""
+"""Small valid values for tests. A test names the parts that it is about; each builder fills in the rest."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def a_blob(text: str = "blob") -> BlobRef:
 
 
 def blob_path(blobs: BlobStore, sha256: str) -> Path:
-    """Where a blob of a store in a directory lies: to look at it, to damage it, to lose it."""
+    """Where a blob of a store in a directory lies: to read, damage or delete it."""
     with blobs.on_disk(sha256) as path:
         return path
 
 
 def a_version(version: int = 0) -> ModelVersion:
-    """As the aggregator makes them: an aggregate and a state from version 1 on."""
+    """A version as the aggregator stores it: with an aggregate and a state from version 1 on."""
     aggregate, state = (a_blob(f"{part} {version}") if version else None for part in ("aggregate", "state"))
     return ModelVersion(version, a_blob(f"weights {version}"), aggregate, state)
 
@@ -69,7 +69,7 @@ def a_result(model_version: int = 0) -> EvaluationResult:
 
 
 def a_policy(**changes: Any) -> Policy:
-    """Three clients of four wanted, two needed."""
+    """Four clients are chosen, three are wanted and two are needed."""
     values = {"min_clients": 2, "goal": 3, "cohort_size": 4, "deadline_s": 60.0, "selection_wait_s": 5.0, "seed": 0}
     return Policy(**{**values, **changes})
 

@@ -1,6 +1,6 @@
-"""Real parts for the tests: one Redis-protocol server a test process, emptied before each test.
+"""Real parts for the tests: one Redis-protocol server per test process, emptied before each test.
 
-At the end of a run: how many tests its `-m` left out, and which command runs those.
+The end of a run says how many tests its `-m` left out, and which command runs them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Shared by the tests of one process: never stop it. A test that does takes a server of its own."""
+    """Shared by the tests of one process: never stop it. A test that stops a server starts a separate server."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
@@ -46,18 +46,18 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workeroutput"):  # a process of xdist: each one collects all tests
+    if hasattr(session.config, "workeroutput"):  # a process of xdist: each process collects all tests
         session.config.workeroutput["left_out"] = dict(session.config.stash[LEFT_OUT])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    if hasattr(node, "workeroutput"):  # a process that was killed leaves none
+    if hasattr(node, "workeroutput"):  # a killed process leaves no output
         node.config.stash[LEFT_OUT] = Counter(node.workeroutput["left_out"])
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     left_out = terminalreporter.config.stash[LEFT_OUT]
-    told = [f"{count} {tier} (`{TIERS[tier]}` runs them)" for tier, count in sorted(left_out.items())]
-    if told:
-        terminalreporter.write_line(f"left out: {', '.join(told)}")
+    counts = [f"{count} {tier} (`{TIERS[tier]}` runs them)" for tier, count in sorted(left_out.items())]
+    if counts:
+        terminalreporter.write_line(f"left out: {', '.join(counts)}")

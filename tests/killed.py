@@ -1,7 +1,8 @@
 """Work that is killed before each of its lines in turn, and what it leaves: `python -m tests.killed CASE DIR`.
 
-A process of its own, without threads, because it forks: each child works on a folder of its own, dies one line later
-than the child before it, and is looked after by the parent. Prints how many died before one lived.
+This program runs in a separate process without threads, because it forks. Each child works in a separate folder and
+dies one line later than the child before it. The parent waits for each child and checks its folder. At the end the
+program prints how many children died before a child survived.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ WATCHED = ("durable.py", "content_folder.py", "directory_blob_store.py", "partia
 
 class Case(NamedTuple):
     begin: Callable[[Path], object]
-    work: Callable[[Path], object]  # done again, it finishes what was begun
-    check: Callable[[Path], object]  # after a death, and after all
+    work: Callable[[Path], object]  # when repeated, it finishes the interrupted work
+    check: Callable[[Path], object]  # after each death, and after the repeated work
 
 
 def receive(root: Path) -> None:
@@ -58,7 +59,7 @@ def check_blobs(root: Path, *, expected: bool = True) -> None:
     """Every blob is whole; where content had arrived, it is a blob or still a whole partial file."""
     folder = ContentFolder(root)
     for path in folder.blobs.glob("??/*"):
-        assert folder.is_sound(path.name), f"{path} is not its name's"
+        assert folder.is_sound(path.name), f"{path} does not have the content that its name promises"
     partial = [path.read_bytes() for path in folder.partial.iterdir()]
     assert partial in ([], [CONTENT])
     assert partial or folder.holds(BLOB) or not expected
@@ -86,7 +87,7 @@ CASES = {
 
 
 def dies_at(line: int, work: Callable[[], object]) -> bool:
-    """Whether a child that works was killed before its `line`th line of the watched files."""
+    """Whether the child was killed before its `line`th line of the watched files."""
     pid = os.fork()
     if pid:
         _, status = os.waitpid(pid, 0)
@@ -121,7 +122,7 @@ def main(case: Case, folder: Path) -> int:
         case.check(root)
         if not died:
             return line - 1
-    raise AssertionError("itertools.count ends never")
+    raise AssertionError("itertools.count never ends")
 
 
 if __name__ == "__main__":

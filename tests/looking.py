@@ -1,12 +1,12 @@
-"""A job's rounds and events by the job's id, for tests that hold nothing else of it."""
+"""Reads a job's rounds and events by the job's id, for tests that hold no job object."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from coordinator.engine.assembly import Engine
-from coordinator.state.changes import StreamRow
 from coordinator.state.round_state import Round, UpdateReceipt
+from coordinator.state.stream_events import StreamRow
 
 
 async def round_of(engine: Engine, job_id: str, number: int) -> Round:

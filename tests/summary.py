@@ -1,4 +1,4 @@
-"""Rows that tests record as a property, told as one table at the end."""
+"""Rows that tests record as a property, printed as a table at the end of the run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def tell(terminalreporter: Any, property_name: str, title: str, head: Sequence[str]) -> None:
-    """Writes the rows recorded under this name by tests of any worker process; nothing where there are none."""
+    """Prints the rows that tests of any worker process recorded under this name. Without rows it prints nothing."""
     rows = [
         value
         for outcome in ("passed", "failed")

@@ -24,7 +24,7 @@ def names(page: str) -> list[str]:
 
 
 def filled(page: str, blocks: Mapping[str, str]) -> str:
-    """The page with the content of these blocks in place of theirs; a block that the page lacks is left out."""
+    """The page with the new content of these blocks. Content for a block that the page lacks is ignored."""
 
     def replaced(match: re.Match[str]) -> str:
         name = match["name"]
@@ -36,11 +36,11 @@ def filled(page: str, blocks: Mapping[str, str]) -> str:
 
 
 def keep(path: Path, blocks: Mapping[str, str], command: str, *, check: bool) -> int:
-    """Fills all blocks of a page, or only compares; the exit status: 1 where the page is stale.
+    """Fills all blocks of a page, or only compares them. Returns the exit status: 1 if a compared page is stale.
 
     Args:
         blocks: exactly the page's blocks.
-        command: writes the page; named to whoever has a stale one.
+        command: what writes the page; the message about a stale page names it.
 
     Raises:
         BlockError: the page lacks a block, or has one that nothing fills.
@@ -54,7 +54,7 @@ def keep(path: Path, blocks: Mapping[str, str], command: str, *, check: bool) ->
     if fresh == page:
         return 0
     if check:
-        print(f"stale: {path.name}; run `{command}` and commit", file=sys.stderr)
+        print(f"{path.name} is stale; run `{command}` and commit the page", file=sys.stderr)
         return 1
     path.write_text(fresh, encoding="utf-8")
     return 0

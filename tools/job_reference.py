@@ -1,7 +1,7 @@
 """The tables of docs/JOBS.md, from the job document's JSON schema: `python -m tools.job_reference`, or `--check`.
 
-One block for the job's sections, one for each section; that of methods has a part for each kind. Nothing here knows a
-field by its name but `kind`, so that fields, sections and methods may come and go.
+One block lists the job's sections, and each section has a block. The block of methods has a part for each kind. This
+module names no field but `kind`, so that fields, sections and methods may come and go.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tools.blocks import keep
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "JOBS.md"
 COMMAND = "python -m tools.job_reference"
 HEAD = "| field | type | default | range | what it does |\n| --- | --- | --- | --- | --- |\n"
-UNBOUNDED = 2**53  # counts end there; no reader needs to see it
+UNBOUNDED = 2**53  # the bound of all counts, which no reader needs to see
 IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"  # the page calls it a name
 TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
 SIZES = {"Length": "characters", "Items": "entries", "Properties": "entries"}
@@ -104,8 +104,8 @@ def _type(node: Schema) -> str:
 
 def _values(node: Schema) -> list[Schema]:
     """What the entries of a list or mapping are."""
-    found = [*node.get("prefixItems", ()), *node.get("patternProperties", {}).values()]
-    return found + [node[key] for key in ("items", "additionalProperties") if isinstance(node.get(key), dict)]
+    values = [*node.get("prefixItems", ()), *node.get("patternProperties", {}).values()]
+    return values + [node[key] for key in ("items", "additionalProperties") if isinstance(node.get(key), dict)]
 
 
 def _range(node: Schema) -> str:
@@ -142,7 +142,7 @@ def _line(text: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes the page's tables, or with `--check` compares them; 1 where they are stale."""
+    """Writes the page's tables, or with `--check` compares them. Returns 1 if they are stale."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page is stale")
     return keep(PAGE, blocks(), COMMAND, check=parser.parse_args(arguments).check)

@@ -29,7 +29,7 @@ TABLES: dict[str, Mapping[Any, Transition[Any, Any]]] = {
 
 
 def diagram(table: Mapping[tuple[Enum, type], Transition[Any, Any]]) -> str:
-    """A Mermaid state diagram; the first state of the enum is where it begins, states without a way on are its ends."""
+    """A Mermaid state diagram; it begins at the enum's first state and ends at states without a way on."""
     events: dict[tuple[Enum, Enum], list[str]] = {}
     for (state, event), row in table.items():
         for after in row.leads_to - {state}:

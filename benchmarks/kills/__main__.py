@@ -1,11 +1,11 @@
 """What a process that dies costs a federated job, on FedGaLore and on Flower: `python -m benchmarks.kills`.
 
 Each experiment starts a fresh federation of two clients on loopback ports, hands in a job of four rounds, kills one
-process by SIGKILL in the middle of the second, starts it again where somebody has to, and watches the job to its end.
-An undisturbed run of each system says what the weights should be, bit for bit. FedGaLore and Flower's two isolation
-modes go side by side, each one experiment after the other.
+process by SIGKILL in the middle of the second, starts it again if a person has to, and watches the job to its end. An
+undisturbed run of each system says what the weights should be, bit for bit. FedGaLore and Flower's two isolation modes
+run side by side; the experiments of each run one after the other.
 
-Flower needs an environment of its own: name its python, or let the script make one in the cache.
+Flower needs a separate environment: name its python, or let the script create the environment in the cache.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--system", choices=SYSTEMS, help="this one only; nothing is written to --to")
-    parser.add_argument("--flower-python", type=Path, help=f"of an environment with flwr {flower.VERSION}")
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "fedgalore", help="for that environment")
+    parser.add_argument("--system", choices=SYSTEMS, help="run only this system, and write nothing to --to")
+    parser.add_argument("--flower-python", type=Path, help=f"python of an environment with flwr {flower.VERSION}")
+    parser.add_argument(
+        "--cache", type=Path, default=Path.home() / ".cache" / "fedgalore", help="folder for that environment"
+    )
     parser.add_argument(
         "--deadline", type=float, default=240, help="seconds after which a job is given up (%(default)g)"
     )
-    parser.add_argument("--folder", type=Path, help="new folder for logs and state, which stays")
+    parser.add_argument("--folder", type=Path, help="new folder for logs and state, which is kept")
     parser.add_argument("--to", type=Path, default=RESULTS, help="JSON file of the results")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -54,36 +56,40 @@ def main() -> None:
         folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kills-")))
         folder = folder.absolute()
         sites = demo_sites(CLIENTS, alpha=0.1, seed=0)
-        found: list[Experiment] = []
+        experiments: list[Experiment] = []
         versions = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
         if options.system != flower.SYSTEM:
-            found += fedgalore.experiments(folder / "fedgalore", sites)
+            experiments += fedgalore.experiments(folder / "fedgalore", sites)
         if options.system != fedgalore.SYSTEM:
             python = options.flower_python or flower.python_of(options.cache / f"flower-{flower.VERSION}")
             versions["flwr"] = flower.version_of(python)
-            found += flower.experiments(folder / "flower", sites, python.absolute())
-        rows = all_rows(found, options.deadline)
+            experiments += flower.experiments(folder / "flower", sites, python.absolute())
+        rows = all_rows(experiments, options.deadline)
     print(table(rows))
     if options.system is None:
         options.to.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(one) for one in rows]
+        lines = [json.dumps(entry) for entry in rows]
         head = json.dumps(versions)
         options.to.write_text(f'{{"versions": {head},\n"rows": [\n' + ",\n".join(lines) + "\n]}\n")
 
 
 def all_rows(experiments: Sequence[Experiment], deadline_s: float) -> list[Row]:
-    """In order; those of one system and isolation one after the other, beside the others'."""
+    """The experiments' rows, in order. Each system and isolation mode is a lane; lanes run side by side."""
     stop = Event()
-    lanes = [list(lane) for _, lane in groupby(experiments, key=lambda one: (one.system, one.isolation))]
+    lanes = [
+        list(lane) for _, lane in groupby(experiments, key=lambda experiment: (experiment.system, experiment.isolation))
+    ]
     with ThreadPoolExecutor(len(lanes)) as pool:
         try:
-            return [one for rows in pool.map(partial(_lane, deadline_s=deadline_s, stop=stop), lanes) for one in rows]
+            return [
+                entry for rows in pool.map(partial(_lane, deadline_s=deadline_s, stop=stop), lanes) for entry in rows
+            ]
         finally:
             stop.set()
 
 
 def _lane(experiments: Sequence[Experiment], deadline_s: float, stop: Event) -> list[Row]:
-    """The first is the undisturbed run that the others are compared with."""
+    """Rows of experiments that run one after the other. The first is undisturbed; the others are compared with it."""
     rows: list[Row] = []
     undisturbed = ""
     for experiment in experiments:

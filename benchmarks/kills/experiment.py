@@ -1,6 +1,6 @@
 """One experiment: a job runs, something is killed in the middle of its second round, and the job is watched to its end.
 
-What a run is made of differs by system; what is done to it, and what is told of it, does not.
+Each system has its own kind of run. What is done to a run, and how it is reported, is the same for all.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Run(Protocol):
     def state(self) -> State: ...
 
     def digest(self) -> str:
-        """Of the bits of the completed job's weights."""
+        """A hash of the bits of the completed job's weights."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Experiment:
     isolation: str
     killed: str
     when: str
-    restarted_by: str  # HAND, a process of the system, or NOBODY: left to the system, which did not
+    restarted_by: str  # HAND, a process of the system, or NOBODY: the system should have, and did not
     start: Callable[[], AbstractContextManager[Run]] = field(repr=False, compare=False)
 
 
@@ -80,7 +80,7 @@ HAND, NOBODY = "hand", "nobody"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the job; times are Unix times. Without a state the experiment could not be made: `problem`."""
+    """What became of the job; times are Unix times. Without a state the experiment failed, and `problem` says why."""
 
     state: State | None
     digest: str = ""
@@ -90,7 +90,7 @@ class Outcome:
 
 
 def perform(experiment: Experiment, deadline_s: float, stop: Event) -> Outcome:
-    """Runs the experiment; a job that is not over `deadline_s` after the restart is told as it stands then."""
+    """Runs the experiment; a job that is not over `deadline_s` after the restart is reported as it stands then."""
     try:
         with experiment.start() as run:
             return _watched(experiment, run, deadline_s, stop)
@@ -127,7 +127,7 @@ def _goes_on(end: float, stop: Event) -> bool:
     return not stop.wait(POLL_S) and time.monotonic() < end
 
 
-# --- what is told of it --------------------------------------------------------------------------------------
+# --- the report ----------------------------------------------------------------------------------------------
 
 Row = dict[str, Any]
 HEAD = {
@@ -143,26 +143,26 @@ HEAD = {
     "same_weights": "same weights",
     "to_progress_s": "s to the next round's end",
     "over_s": "s to the job's end",
-    "status": "status told",
+    "status": "status reported",
 }
 
 
 def row(experiment: Experiment, outcome: Outcome, undisturbed: str) -> Row:
-    """What the table and the file say; `undisturbed` is the digest of the system's undisturbed run, empty: none.
+    """A row of the table and of the file. `undisturbed`: digest of the system's undisturbed run, empty without one.
 
-    Rounds are lost when the job ends without a model: whoever wants one begins at round 1. Seconds count from the
-    restart by hand or else the death; in the undisturbed run, from the first round's end.
+    Rounds are lost when the job ends without a model: a new job begins at round 1. Seconds count from the restart by
+    hand, or else from the death; in the undisturbed run they count from the end of the first round.
     """
-    told: Row = {name: getattr(experiment, name) for name in ("system", "isolation", "killed", "when", "restarted_by")}
-    told["killed"] = experiment.killed or "nothing"
+    cells: Row = {name: getattr(experiment, name) for name in ("system", "isolation", "killed", "when", "restarted_by")}
+    cells["killed"] = experiment.killed or "nothing"
     state = outcome.state
     if state is None:
-        return told | dict.fromkeys(list(HEAD)[5:-1]) | {"status": outcome.problem}
+        return cells | dict.fromkeys(list(HEAD)[5:-1]) | {"status": outcome.problem}
     since = outcome.disturbed_at or (state.rounds[0].at if state.rounds else None)
-    later = [one.at for one in state.rounds if since is not None and one.at > since]
-    return told | {
+    later = [end.at for end in state.rounds if since is not None and end.at > since]
+    return cells | {
         "completed": state.completed,
-        "clients": [one.clients for one in state.rounds],
+        "clients": [end.clients for end in state.rounds],
         "lost": 0 if state.completed or not state.over else len(state.rounds),
         "redone": state.redone,
         "same_weights": outcome.digest == undisturbed if experiment.killed and outcome.digest and undisturbed else None,
@@ -177,8 +177,8 @@ def _seconds(start: float | None, end: float | None) -> float | None:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown."""
-    lines = [list(HEAD.values()), ["---"] * len(HEAD), *([_shown(one[name]) for name in HEAD] for one in rows)]
+    """The rows as a table in Markdown."""
+    lines = [list(HEAD.values()), ["---"] * len(HEAD), *([_shown(entry[name]) for name in HEAD] for entry in rows)]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 

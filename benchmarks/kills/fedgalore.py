@@ -35,7 +35,7 @@ Action = Callable[[LocalFederation], None]
 
 @dataclass(frozen=True)
 class Death:
-    """How something dies in a round, and how it is started again; a `fault` is passed by what kills itself there."""
+    """How something dies in a round, and how it is started again; `fault` names where a process kills itself."""
 
     when: str = "clients training"
     kill: Action = lambda federation: None
@@ -45,7 +45,7 @@ class Death:
 
 
 def deaths(victim: str) -> dict[str, Death]:
-    """By what dies, the undisturbed run first; `victim` is the agent that does."""
+    """The deaths by what dies, after the undisturbed run; `victim` is the agent that dies."""
     return {
         "": Death(restarted_by=""),
         "coordinator": Death(
@@ -70,15 +70,15 @@ def _kill_agent(name: str, federation: LocalFederation) -> None:
 
 
 def experiments(folder: Path, sites: Sequence[DemoSite]) -> list[Experiment]:
-    """Over agents' files in `folder`, which is filled."""
+    """The experiments. Writes the agents' files and the model to `folder`."""
     model = tiny_bert(folder / "model")
     agents = agent_documents(sites, folder / "data")
-    found = []
+    planned = []
     for killed, death in deaths(sites[-1].name).items():
         when = f"round {KILLED_IN}, {death.when}" if killed else ""
         start = partial(_started, folder / (killed or "nothing"), agents, model, death)
-        found.append(Experiment(SYSTEM, "", killed, when, death.restarted_by, start))
-    return found
+        planned.append(Experiment(SYSTEM, "", killed, when, death.restarted_by, start))
+    return planned
 
 
 @contextmanager
@@ -151,7 +151,7 @@ class _Run:
         return hashlib.sha256(b"".join(name.encode() + weights[name].tobytes() for name in sorted(weights))).hexdigest()
 
     def _get(self, path: str) -> Any:
-        """None when nobody answers, or says that it cannot now."""
+        """The JSON of the answer; None if the coordinator does not answer, or refuses."""
         try:
             answer = httpx.get(f"{self._url}{path}", timeout=10)
         except httpx.TransportError:
@@ -160,29 +160,29 @@ class _Run:
 
 
 def training_since(log: Path, round_number: int) -> float | None:
-    """Unix time at which an agent began to train in a round, by its log; None: it has not."""
+    """Unix time at which an agent began to train in a round, by its log; None if it has not begun."""
     for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.startswith("{") and line.endswith("\n"):
-            told = json.loads(line)
-            if (told.get("round"), told.get("state")) == (round_number, "training"):
-                return datetime.fromisoformat(told["timestamp"]).timestamp()
+            entry = json.loads(line)
+            if (entry.get("round"), entry.get("state")) == (round_number, "training"):
+                return datetime.fromisoformat(entry["timestamp"]).timestamp()
     return None
 
 
-def stated(told: str, status: str, rounds: list[Any]) -> State:
+def stated(shown: str, status: str, rounds: list[Any]) -> State:
     """A job's state from what REST lists of its rounds."""
-    trained = [one for one in rounds if one["kind"] == "train"]
+    trained = [entry for entry in rounds if entry["kind"] == "train"]
     ends = [
         RoundEnd(
-            one["result_version"],
-            sum(part["reported"] and not part["dropped"] for part in one["participants"].values()),
-            datetime.fromisoformat(one["phase_at"]["COMMITTED"]).timestamp(),
+            entry["result_version"],
+            sum(part["reported"] and not part["dropped"] for part in entry["participants"].values()),
+            datetime.fromisoformat(entry["phase_at"]["COMMITTED"]).timestamp(),
         )
-        for one in trained
-        if one["phase"] == "COMMITTED"
+        for entry in trained
+        if entry["phase"] == "COMMITTED"
     ]
-    abandoned = sum(one["phase"] == "ABANDONED" for one in trained)
-    return State(told, status in OVER, status == "COMPLETED", ends, abandoned)
+    abandoned = sum(entry["phase"] == "ABANDONED" for entry in trained)
+    return State(shown, status in OVER, status == "COMPLETED", ends, abandoned)
 
 
 def tiny_bert(folder: Path) -> Path:

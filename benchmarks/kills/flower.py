@@ -1,7 +1,7 @@
 """Flower's experiments: a SuperLink with a database, two SuperNodes, and the app in `flower_app`.
 
-With isolation `subprocess`, the default, SuperLink and SuperNodes start a SuperExec each, and that the app's processes;
-with `process` the SuperExecs are started beside them and outlive them.
+With isolation `subprocess`, the default, SuperLink and SuperNodes start a SuperExec each, which starts the app's
+processes; with `process` the SuperExecs are started beside them and outlive them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ APP = Path(__file__).parent / "flower_app"
 STEPS = 60  # longer than the three seconds by which one client may begin after another
 STEP_S = 0.1
 READY_S = 60.0
-ASKED_EVERY_S = 4.0  # the command that tells a run's status takes a second
+ASKED_EVERY_S = 4.0  # the command that shows a run's status takes a second
 CONFIG = """\
 [superlink]
 default = "here"
@@ -56,9 +56,9 @@ insecure = true
 
 
 def python_of(folder: Path) -> Path:
-    """The python of a virtual environment with Flower under `folder`, which is made when it is missing."""
+    """The python of a virtual environment with Flower under `folder`, which is created if it is missing."""
     python = folder / "bin" / "python"
-    if not (folder / "bin" / "flwr").exists():  # or an installation that was broken off
+    if not (folder / "bin" / "flwr").exists():  # it is missing, or its installation was interrupted
         print(f"installing flwr {VERSION} into {folder}", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -67,13 +67,13 @@ def python_of(folder: Path) -> Path:
 
 
 def version_of(python: Path) -> str:
-    """Of the Flower that this python has."""
+    """The version of Flower in this python's environment."""
     code = "from importlib.metadata import version; print(version('flwr'))"
     return subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def experiments(folder: Path, sites: Sequence[DemoSite], python: Path) -> list[Experiment]:
-    """Over sites' texts in `folder`, which is filled."""
+    """The experiments. Writes the sites' texts to `folder`."""
     data = [Path(agent["data"][DATASET]["train"]) for agent in agent_documents(sites, folder / "data")]
     restarted_by = {"": "", "ServerApp": NOBODY, "ClientApp": NOBODY, "SuperLink": HAND, "SuperNode": HAND}
     return [
@@ -98,7 +98,7 @@ def _started(folder: Path, python: Path, isolation: str, data: Sequence[Path], k
 
 
 class _Run:
-    """One run of one federation; what is killed at a site is at the last one."""
+    """One run of one federation; a process that dies at a site dies at the last site."""
 
     def __init__(self, folder: Path, programs: Path, isolation: str, data: Sequence[Path], killed: str) -> None:
         self._folder, self._programs, self._killed = folder, programs, killed
@@ -141,10 +141,10 @@ class _Run:
 
     def begin(self) -> None:
         config = f"journal='{self._journal}' rounds={ROUNDS} steps={STEPS} step-s={STEP_S}"
-        told = self._flwr("run", str(APP), "here", "--run-config", config)
-        if told is None:
-            raise Missed("the run was not accepted")
-        self._run_id = told["run-id"]
+        answer = self._flwr("run", str(APP), "here", "--run-config", config)
+        if answer is None:
+            raise Missed("Flower did not accept the run")
+        self._run_id = answer["run-id"]
 
     def ripe(self) -> bool:
         return all_train(self._notes(), KILLED_IN)
@@ -175,7 +175,7 @@ class _Run:
         return stated(self._status, self._notes())
 
     def digest(self) -> str:
-        return str(max((one for one in self._notes() if "digest" in one), key=lambda one: one["at"])["digest"])
+        return str(max((note for note in self._notes() if "digest" in note), key=lambda note: note["at"])["digest"])
 
     def close(self) -> None:
         """Ends every process of this federation."""
@@ -185,7 +185,7 @@ class _Run:
         end(self._orphans)
 
     def _remember(self) -> None:
-        """Notes descendants of what may die, who have to be reaped or ended then."""
+        """Notes the descendants of all processes: whoever outlives its parent has to be reaped or ended."""
         for process in (self._link, *self._nodes, *self._executors):
             if process.popen is not None:
                 self._orphans.update(descendants(process.popen.pid))
@@ -200,10 +200,10 @@ class _Run:
         return [json.loads(line) for line in self._journal.read_text().splitlines(keepends=True) if line[-1] == "\n"]
 
     def _ask(self) -> str:
-        told = self._flwr("list", "here", "--run-id", self._run_id)
-        if told is None:
+        answer = self._flwr("list", "here", "--run-id", self._run_id)
+        if answer is None:
             return "does not answer"
-        (run,) = told["runs"]
+        (run,) = answer["runs"]
         details = run["status-details"]
         return str(run["status"]) + (f": {details}" if details not in ("", "N/A") else "")
 
@@ -215,10 +215,10 @@ class _Run:
             done = subprocess.run(
                 whole, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=READY_S
             )
-            told = json.loads(done.stdout)
+            answer = json.loads(done.stdout)
         except (subprocess.TimeoutExpired, json.JSONDecodeError):
             return None
-        return told if told.get("success") else None
+        return answer if answer.get("success") else None
 
     def _process(self, program: str, name: str, *words: str) -> Process:
         command = [str(self._programs / program), *words]
@@ -238,10 +238,10 @@ class _Run:
 
 def _kill_under(parent: Process, program: str) -> None:
     assert parent.popen is not None
-    found = [pid for pid in descendants(parent.popen.pid) if is_running(pid, program)]
-    if not found:
-        raise Missed(f"there is no {program}")
-    for pid in found:
+    victims = [pid for pid in descendants(parent.popen.pid) if is_running(pid, program)]
+    if not victims:
+        raise Missed(f"{program} does not run, so that it cannot be killed")
+    for pid in victims:
         os.kill(pid, signal.SIGKILL)
 
 
@@ -253,14 +253,14 @@ def _listens(port: int) -> bool:
 def all_train(notes: Sequence[dict[str, Any]], round_number: int) -> bool:
     """Whether every client has begun a round's steps and none has ended them."""
     done: dict[str, int] = {}
-    for one in notes:
-        if one["round"] == round_number and "step" in one:
-            done[one["site"]] = one["step"]
+    for note in notes:
+        if note["round"] == round_number and "step" in note:
+            done[note["site"]] = note["step"]
     return len(done) == CLIENTS and max(done.values()) < STEPS
 
 
 def stated(status: str, notes: Sequence[dict[str, Any]]) -> State:
     """A run's state from the app's journal."""
-    ends = [RoundEnd(one["round"], one["clients"], one["at"]) for one in notes if "clients" in one]
-    redone = len(ends) - len({one.number for one in ends})
+    ends = [RoundEnd(note["round"], note["clients"], note["at"]) for note in notes if "clients" in note]
+    redone = len(ends) - len({round_end.number for round_end in ends})
     return State(status, status.startswith("finished"), status.startswith("finished:completed"), ends, redone)

@@ -16,27 +16,27 @@ PR_SET_CHILD_SUBREAPER = 36
 def adopt_orphans() -> None:
     """Makes this process the parent of descendants whose own parent dies, so that it can reap them at once.
 
-    Flower's processes watch whether their parent's id exists; that of a zombie does, and some containers' init is slow
-    to reap.
+    Flower's processes watch whether their parent's id exists. A zombie's id exists, and some containers' init is slow
+    to reap zombies.
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children(pid: int) -> list[int]:
-    """Process ids; none of a process that is gone."""
-    found = []
+    """Ids of a process's children; none if the process is gone."""
+    pids = []
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
-            found += [int(child) for child in listed.read_text().split()]
-    return found
+            pids += [int(child) for child in listed.read_text().split()]
+    return pids
 
 
 def descendants(pid: int) -> list[int]:
-    """Parents before their children."""
-    found = []
+    """Ids of a process's descendants, parents before their children."""
+    pids = []
     for child in children(pid):
-        found += [child, *descendants(child)]
-    return found
+        pids += [child, *descendants(child)]
+    return pids
 
 
 def is_running(pid: int, program: str) -> bool:
@@ -48,7 +48,7 @@ def is_running(pid: int, program: str) -> bool:
 
 
 def reap(orphans: Iterable[int]) -> list[int]:
-    """Reaps those adopted orphans that have ended; the others."""
+    """Reaps those adopted orphans that have ended. Returns the others."""
     left = []
     for pid in orphans:
         try:
@@ -61,7 +61,7 @@ def reap(orphans: Iterable[int]) -> list[int]:
 
 
 def end(orphans: Iterable[int], patience_s: float = 5.0) -> None:
-    """Waits until they have ended by themselves, and kills what has not in time."""
+    """Waits until the orphans have ended by themselves, and kills those that are too slow."""
     left = reap(orphans)
     stop = time.monotonic() + patience_s
     while left and time.monotonic() < stop:

@@ -57,7 +57,7 @@ def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event)
 def _import_torch(threads: int | None) -> None:
     import torch
 
-    import coordinator.aggregator.blobs  # noqa: F401
+    import coordinator.aggregator.compute  # noqa: F401
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -23,7 +23,7 @@ from coordinator.store.disk import is_full
 from fedgalore.process.faults import Fault, reach
 
 if TYPE_CHECKING:
-    from coordinator.aggregator.blobs import UpdatesDamaged
+    from coordinator.aggregator.compute import UpdatesDamaged
     from coordinator.engine.aggregator_calls import AggregatorCalls
     from coordinator.state.job_state import Job
     from coordinator.store.blob_store import BlobStore
@@ -136,7 +136,7 @@ class Aggregator:
             log.error("preparation_given_up", reason=reason)
             return partial(refuse, reason)
 
-        from coordinator.aggregator import blobs as aggregation
+        from coordinator.aggregator import compute as aggregation
 
         try:
             prepared = await self._compute(aggregation.prepare, piece.job.parsed, self._blobs, self._allow_pickle)
@@ -159,7 +159,7 @@ class Aggregator:
             log.error("round_given_up", reason=reason)
             return [partial(abandon, reason)]
 
-        from coordinator.aggregator import blobs as aggregation
+        from coordinator.aggregator import compute as aggregation
 
         try:
             done = await self._compute(aggregation.aggregate, piece.job, self._blobs, aggregation.best_device())

@@ -17,8 +17,8 @@ from contextlib import suppress
 import structlog
 
 from coordinator.state.errors import LeaseLost, StateUnavailable
-from coordinator.store.change import Fence
 from coordinator.store.redis_state_store import RedisStateStore
+from coordinator.store.writes import Fence
 
 DRIVER, AGGREGATOR = "driver", "aggregator"
 

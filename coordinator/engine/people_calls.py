@@ -9,10 +9,10 @@ from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Stepper
 from coordinator.state import job as jobs
-from coordinator.state.changes import changes
 from coordinator.state.errors import IdempotencyConflict, TooMany
 from coordinator.state.job_state import Cancel, Job, JobEvent, Pause, Resume
 from coordinator.state.records import AgentStatus
+from coordinator.state.stream_events import changes
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.job import JobSpec

@@ -11,7 +11,7 @@ from coordinator.state.limits import MAX_AGENTS, check_datasets, check_name
 from coordinator.state.records import AgentRecord, AgentStatus, OpenTask
 from coordinator.state.round_state import Candidates
 from coordinator.store.redis_state_store import RedisStateStore
-from fedgalore import PROTOCOL_VERSION
+from fedgalore.version import PROTOCOL_VERSION
 
 
 class ClientRegistry:

@@ -9,12 +9,12 @@ from typing import Any
 
 from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.stepper import Stepper
-from coordinator.state.changes import StreamRow
 from coordinator.state.job import explain
 from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_EVENTS_READ
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import Round
+from coordinator.state.stream_events import StreamRow
 from coordinator.store.redis_state_store import RedisStateStore
 
 _EVENT_ID = re.compile(r"\d{1,18}(-\d{1,18})?")
@@ -109,7 +109,7 @@ class StateReader:
     async def events(self, job: Job, after: str = "0", block_s: float | None = None) -> list[StreamRow]:
         """Up to 500 rows (id, type, data) after the id `after`, waiting up to `block_s` for the first.
 
-        What the types mean: `coordinator.state.changes`. An `after` that is no event id counts as the beginning.
+        What the types mean: `coordinator.state.stream_events`. An `after` that is no event id counts as the beginning.
         """
         after = after if _EVENT_ID.fullmatch(after) else "0"
         loop = asyncio.get_running_loop()

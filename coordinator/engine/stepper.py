@@ -13,7 +13,6 @@ from coordinator.engine.lease import Lease, NoLease
 from coordinator.engine.registry import ClientRegistry
 from coordinator.state import job as jobs
 from coordinator.state.admission import check_late
-from coordinator.state.changes import changes
 from coordinator.state.errors import (
     JobNotFound,
     LeaseLost,
@@ -25,8 +24,9 @@ from coordinator.state.errors import (
 from coordinator.state.job_state import InRound, Job, JobEvent, Status
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import ClientFailed, Evaluated, Phase, Reported, Round, TaskTaken, Tick
-from coordinator.store.change import Change, Fence, VersionedJob
+from coordinator.state.stream_events import changes
 from coordinator.store.redis_state_store import RedisStateStore
+from coordinator.store.writes import Change, Fence, VersionedJob
 from fedgalore.process.faults import Fault, reach
 
 SAVE_ATTEMPTS = 200

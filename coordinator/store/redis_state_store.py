@@ -10,7 +10,7 @@ Layout, every key under `<prefix>:`
 | `job:<id>`           | hash   | `document`: the job as JSON, round in flight inside; `version`: number of saves; |
 |                      |        | `round`: number of the round in flight, or empty                                |
 | `job:<id>:rounds`    | hash   | number -> closed round as JSON                                                  |
-| `job:<id>:events`    | stream | `type`, `data` (JSON): `coordinator.state.changes`                              |
+| `job:<id>:events`    | stream | `type`, `data` (JSON): `coordinator.state.stream_events`                        |
 | `job:<id>:progress`  | hash   | client -> what it last said, as JSON; gone when the round closes                |
 | `job:<id>:attempts`  | hash   | `prepare` or `round <number>` -> times that the aggregator began it; gone when  |
 |                      |        | it is done, or the round or the job closes                                      |
@@ -40,15 +40,15 @@ from typing import Any, Literal
 import structlog
 from pydantic import TypeAdapter
 
-from coordinator.state.changes import StreamEvent, StreamRow
 from coordinator.state.errors import JobUnreadable
 from coordinator.state.job_state import Job
 from coordinator.state.limits import MAX_JOBS
 from coordinator.state.records import AgentRecord
 from coordinator.state.round_state import Round
-from coordinator.store.change import Change, VersionedJob
+from coordinator.state.stream_events import StreamEvent, StreamRow
 from coordinator.store.redis_connection import RedisConnection
 from coordinator.store.watcher import Watcher
+from coordinator.store.writes import Change, VersionedJob
 
 _ROUND = TypeAdapter(Round)
 log = structlog.get_logger(__name__)

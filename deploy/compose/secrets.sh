@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes what the federation proves itself by, once: a CA, certificates, the operator's key. What exists stays.
-# /secrets/ca is for this service alone; every other folder there is one service's, and holds what that one needs.
+# Creates the federation's credentials once: a CA, certificates, the operator's key. Existing files stay.
+# /secrets/ca is for this service alone. Every other folder belongs to a service and holds what that service needs.
 set -eu
 umask 077
 cd /secrets

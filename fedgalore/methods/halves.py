@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fedgalore.changes import Reader, apply_change
+from fedgalore.deltas import Reader, apply_change
 from fedgalore.maths.mean import Factors
 from fedgalore.rounds import ClientTensors, GroupResult, LocalRound, ServerRound
 from fedgalore.spec.job import JobSpec
@@ -64,7 +64,7 @@ class ServerHalf(ABC):
         """The clients' mean change of targets of equal oriented shape and rank; None: their updates come to none.
 
         What else the updates come to (state, adapters, statistics) is written into `result`; the change itself is sent
-        down by `fedgalore.way_down`.
+        down by `fedgalore.downlink`.
         """
 
     def squared_norm(self, target: Target, round: ServerRound, client: ClientTensors) -> float:

@@ -42,6 +42,10 @@ ClientRanks = Annotated[
     ),
 ]
 
+MOMENTUM = (  # describes the field by which a method asks for `fedgalore.momentum`
+    "Share of the federation's last step that each client repeats while it trains; its learning rates are multiplied "
+    "by the rest. Speeds rounds up at no bytes up; too much overshoots when few clients take part"
+)
 Tensors = dict[str, TensorSpec]  # by suffix after the target's name
 
 

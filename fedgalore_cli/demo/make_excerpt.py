@@ -2,7 +2,7 @@
 
 For maintainers; users never need it: `python fedgalore_cli/demo/make_excerpt.py FOLDER`, where FOLDER holds the four
 `*_GroundTruth.txt` files (plain or `.gz`), tab-separated as id, mean rating from -4 to 4, text. `data/NOTICE` names
-their source and licence. The choice of rows hangs on hashes of their ids alone, so a rerun writes the same bytes.
+their source and licence. The choice of rows depends only on hashes of their ids, so a rerun writes the same bytes.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def split(examples: list[Example]) -> dict[str, list[Example]]:
         for label in (0, 1):
             rows = [example for example in left if example.label == label][:quota]
             if len(rows) < quota:
-                raise ValueError(f"{examples[0].domain}: {len(rows)} of {quota} {name} examples of label {label}")
+                raise ValueError(
+                    f"{examples[0].domain}: label {label} has {len(rows)} {name} examples, and {quota} are needed"
+                )
             chosen[name] += rows
         used = {example.group for example in chosen[name]}
         left = [example for example in left if example.group not in used]
@@ -98,7 +100,7 @@ def write_shards(domains: dict[str, dict[str, list[Example]]]) -> None:
                 example
                 for domain in names
                 for label in (0, 1)
-                for example in [one for one in domains[domain][name] if one.label == label][:quota]
+                for example in [candidate for candidate in domains[domain][name] if candidate.label == label][:quota]
             ]
             rows.sort(key=lambda example: example.ticket)
             lines = (json.dumps({"text": row.text, "label": row.label}, ensure_ascii=False) + "\n" for row in rows)

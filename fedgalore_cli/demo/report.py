@@ -31,7 +31,7 @@ RoundJson = Mapping[str, Any]  # as GET /jobs/{id}/rounds answers
 
 @dataclass(frozen=True)
 class Run:
-    """One method's job as it was posted, its rounds, and the seconds from posting to the end outside of them."""
+    """A method's job as it was posted, and its rounds. `preparing_s`: seconds of the job outside of its rounds."""
 
     job: Mapping[str, Any]
     rounds: Sequence[RoundJson]
@@ -46,10 +46,10 @@ def accuracy_by_version(rounds: Sequence[RoundJson]) -> dict[int, dict[str, floa
     """Accuracy of each evaluated model version on each client's own test texts."""
     table: dict[int, dict[str, float]] = {}
     for entry in rounds:
-        for client, one in entry["participants"].items():
-            if one["evaluation"]:
-                row = table.setdefault(one["evaluation"]["model_version"], {})
-                row[client] = one["evaluation"]["metrics"]["accuracy"]
+        for client, part in entry["participants"].items():
+            if part["evaluation"]:
+                row = table.setdefault(part["evaluation"]["model_version"], {})
+                row[client] = part["evaluation"]["metrics"]["accuracy"]
     return dict(sorted(table.items()))
 
 
@@ -118,9 +118,9 @@ def _bytes(rounds: Sequence[RoundJson]) -> Table:
     table = Table(title="Bytes by client and round, against sending the whole matrices", title_justify="left")
     for column in ("client", "up", "of whole", "down", "of whole", "first round down"):
         table.add_column(column, justify="left" if column == "client" else "right")
-    for client, one in traffic(rounds).items():
-        shares = (f"{one['up'] / one['whole']:.1%}", f"{one['down'] / one['whole']:.1%}")
-        up, down, first_down = (megabytes(one[key]) for key in ("up", "down", "first_down"))
+    for client, means in traffic(rounds).items():
+        shares = (f"{means['up'] / means['whole']:.1%}", f"{means['down'] / means['whole']:.1%}")
+        up, down, first_down = (megabytes(means[key]) for key in ("up", "down", "first_down"))
         table.add_row(client, up, shares[0], down, shares[1], first_down)
     table.caption = "The first round also brings the base model down; it is not in the other columns' means"
     return table
@@ -133,7 +133,7 @@ def _bytes_by_method(runs: Sequence[Run]) -> Table:
     for run in runs:
         clients = traffic(run.rounds)
         up, down, whole = (
-            mean_of({name: one[key] for name, one in clients.items()}) for key in ("up", "down", "whole")
+            mean_of({name: means[key] for name, means in clients.items()}) for key in ("up", "down", "whole")
         )
         searched = "" if run.job["method"]["kind"] in SEARCHED_RATES else " (not searched)"
         settings = (str(run.job["method"].get("rank", "-")), f"{run.job['local']['learning_rate']:g}{searched}")
@@ -150,12 +150,12 @@ def traffic(rounds: Sequence[RoundJson]) -> dict[str, dict[str, float]]:
     result: dict[str, dict[str, float]] = {}
     trained = [entry for entry in rounds if entry["kind"] == "train" and entry["phase"] == "COMMITTED"]
     for client in sorted({name for entry in trained for name in entry["participants"]}):
-        mine = [one["participants"][client] for one in trained if client in one["participants"]]
+        mine = [entry["participants"][client] for entry in trained if client in entry["participants"]]
         first, later = mine[0], mine[1:] or mine
         result[client] = {
             "first_down": first["down_bytes"],
-            "up": sum(one["up_bytes"] for one in later) / len(later),
-            "down": sum(one["down_bytes"] for one in later) / len(later),
+            "up": sum(part["up_bytes"] for part in later) / len(later),
+            "down": sum(part["down_bytes"] for part in later) / len(later),
             "whole": trained[0]["dense_bytes"],
         }
     return result
@@ -172,8 +172,8 @@ def _times(runs: Sequence[Run], other_s: Mapping[str, float]) -> Table:
         table.add_column(run.name, justify="right")
     table.add_column("seconds", justify="right")
     spent = [{**phase_times(run.rounds), "preparing the model": run.preparing_s} for run in runs]
-    for name in dict.fromkeys(name for one in spent for name in one):
-        cells = [one.get(name, 0.0) for one in spent]
+    for name in dict.fromkeys(name for phases in spent for name in phases):
+        cells = [phases.get(name, 0.0) for phases in spent]
         table.add_row(name, *(f"{seconds:.1f}" for seconds in (cells if len(runs) > 1 else [])), f"{sum(cells):.1f}")
     for name, seconds in other_s.items():
         table.add_row(name, *[""] * (len(runs) if len(runs) > 1 else 0), f"{seconds:.1f}")
@@ -195,8 +195,8 @@ def phase_times(rounds: Sequence[RoundJson]) -> dict[str, float]:
 def plot(runs: Sequence[Run], sites: Sequence[DemoSite]) -> Figure:
     """Accuracy by round on the left, by bytes sent up on the right.
 
-    One run is drawn with each site's own curve and with what its rounds would have cost as whole matrices; of several,
-    the means.
+    A single run is drawn with each site's own curve, and with the bytes that whole matrices would have taken. Of
+    several runs the means are drawn.
     """
     from matplotlib.figure import Figure
 
@@ -243,7 +243,7 @@ def _by_bytes(run: Run, counted: str) -> tuple[list[float], list[float]]:
     """
     sent = [0.0]
     for entry in (entry for entry in run.rounds if entry["kind"] == "train" and entry["phase"] == "COMMITTED"):
-        count = len([one for one in entry["participants"].values() if one["reported"]])
+        count = len([part for part in entry["participants"].values() if part["reported"]])
         sent.append(sent[-1] + entry[counted] * (count if counted == "dense_bytes" else 1) / 1e6)
     reached = {version: mean for version, mean in _means(run).items() if version > 0}
     return [sent[version] for version in reached], list(reached.values())

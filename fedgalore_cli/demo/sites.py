@@ -55,13 +55,13 @@ def demo_sites(clients: int, alpha: float, seed: int) -> list[DemoSite]:
     shards = dirichlet([(row["domain"], row["label"]) for row in train], clients, alpha, seed, MIN_TRAIN)
     sites = []
     for number, shard in enumerate(shards, start=1):
-        own = [train[index] for index in shard]
-        sites.append(DemoSite(f"site-{number}", own, _test_rows(own, test, seed)))
+        local = [train[index] for index in shard]
+        sites.append(DemoSite(f"site-{number}", local, _test_rows(local, test, seed)))
     return sites
 
 
 def validation_sites(clients: int, alpha: float, seed: int) -> list[DemoSite]:
-    """The same sites without a fifth of their training texts, by which they are tested instead: for choosing settings.
+    """The same sites for choosing settings: tested on a fifth of the training texts, which they do not train on.
 
     Raises:
         ValueError: as `demo_sites`.
@@ -81,12 +81,12 @@ def _rows(split: str) -> list[Row]:
         return [row for row in csv.DictReader(file) if row["split"] == split]
 
 
-def _test_rows(own: list[Row], test: list[Row], seed: int) -> list[Row]:
-    counts = Counter(row["domain"] for row in own)
+def _test_rows(local: list[Row], test: list[Row], seed: int) -> list[Row]:
+    counts = Counter(row["domain"] for row in local)
     chosen: list[Row] = []
     for domain, count in sorted(counts.items()):
         for label in ("0", "1"):
             pool = {row["text"]: row for row in test if row["domain"] == domain and row["label"] == label}
-            wanted = round(TEST_SIZE * count / len(own) / 2)
+            wanted = round(TEST_SIZE * count / len(local) / 2)
             chosen += [pool[text] for text in choose_cohort(pool, wanted, seed, 0)]
     return chosen

@@ -34,7 +34,7 @@ def a_result(run, accuracy):
 
 
 def fulfilled(entry, accuracy, results=None):
-    """Results after doing whatever is wanted until nothing is, with the rates in the order they were run."""
+    """Performs what is wanted until nothing is. Returns the results, and rates and seeds in the order of the runs."""
     results, order = dict(results or {}), []
     while runs := wanted(entry, results):
         for run in runs:
@@ -85,11 +85,11 @@ def test_a_method_is_taken_whole_and_sections_are_merged():
 def test_a_language_model_is_judged_by_its_answers_loss():
     entry = an_entry(job={"local": {"steps": 1}, "model": {"task": "causal-lm"}})
     results, _ = fulfilled(entry, lambda rate: 0.9 if rate == 2 else 0.5)
-    for one in results.values():
-        assert key_of(one["run"]) in results
+    for result in results.values():
+        assert key_of(result["run"]) in results
     assert walk(entry, results) == ([], 2)
-    for one in results.values():
-        one["curve"][0]["validation"] = {"accuracy": 0.5, "loss": one["run"]["job"]["local"]["learning_rate"]}
+    for result in results.values():
+        result["curve"][0]["validation"] = {"accuracy": 0.5, "loss": result["run"]["job"]["local"]["learning_rate"]}
     assert walk(entry, results) == ([0.5], 1)
 
 
@@ -106,7 +106,7 @@ def test_a_key_is_of_the_whole_job_and_its_methods_revision(monkeypatch):
 
 
 def test_committed_results_are_of_the_jobs_that_they_are_known_by():
-    """A default that changes must not pass old results off as those of the new one."""
+    """When a default changes, old results must not pass for results of the new default."""
     files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
     assert files
     for path in files:
@@ -136,7 +136,7 @@ def test_entries_by_name_and_what_the_file_may_not_say():
     defaults = {"model": "m", "data": {"name": "d"}, "grid": GRID, "seeds": [0], "job": {}, "entries": {"e": {}}}
     (entry,) = entries_of({"defaults": defaults, "suites": {"s": {"entries": ["e"]}}})
     assert (entry.name, entry.start) == ("e", 2)
-    with pytest.raises(ValueError, match=r"suites\.s\.entries: the defaults have no f"):
+    with pytest.raises(ValueError, match=r"suites\.s\.entries: defaults\.entries lacks f"):
         list(entries_of({"defaults": defaults, "suites": {"s": {"entries": ["e", "f"]}}}))
     with pytest.raises(ValueError, match="start 3 is not in the grid"):
         list(entries_of({"defaults": defaults, "suites": {"s": {"start": 3}}}))
@@ -152,9 +152,9 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, monkeypatch, c
     entry = an_entry(every_rate=True, grid=[1, 2], seeds=[0])
     store = Store(tmp_path)
     assert accuracy.run_all([entry], store, tmp_path, tmp_path, 1, 60) == 1
-    told = capsys.readouterr().out
-    assert "s / e: rate 2, seed 0: failed: RuntimeError: no memory" in told
-    assert "s / e: rate 1, seed 0: test accuracy 0.500" in told
+    output = capsys.readouterr().out
+    assert "s / e: rate 2, seed 0: failed: RuntimeError: no memory" in output
+    assert "s / e: rate 1, seed 0: test accuracy 0.500" in output
     assert len(store.results) == 1
 
 
@@ -173,16 +173,16 @@ def test_the_report_counts_rounds_and_compares_seed_by_seed(tmp_path, capsys):
     results = {}
     for entry, value in zip(mine, (0.8, 0.7, 0.9), strict=True):
         for seed in (0, 1):
-            one = a_result(entry.run(1, seed), value + 0.02 * seed)
+            result = a_result(entry.run(1, seed), value + 0.02 * seed)
             early = {"version": 0, "validation": {"accuracy": 0.1, "loss": 1}, "up_bytes": 0}
-            results[key_of(one["run"])] = one | {"curve": [early, one["curve"][0] | {"version": 10}]}
+            results[key_of(result["run"])] = result | {"curve": [early, result["curve"][0] | {"version": 10}]}
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- generated: summary -->\nold\n<!-- end: summary -->\nb\n")
     write(mine, results, tmp_path, page)
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     # 90 % of 91 % is reached by a straight line from 10 % at round 0 to 91 % at round 10
-    assert "| fedavg | 1 | 91.0 ± 1.4 | 9 |" in told
-    assert "| fedit r8 | 1 | 71.0 ± 1.4 | never |" in told
+    assert "| fedavg | 1 | 91.0 ± 1.4 | 9 |" in output
+    assert "| fedit r8 | 1 | 71.0 ± 1.4 | never |" in output
     assert "| s | accuracy, % | 81.0 ± 1.4 | fedit r8 | +10.0 ± 0.0 | -10.0 ± 0.0 |" in page.read_text()
     assert page.read_text().startswith("a\n<!-- generated")
     assert (tmp_path / "s.png").stat().st_size > 10_000
@@ -196,9 +196,9 @@ def test_less_answer_loss_is_better(tmp_path):
     mine = list(entries_of({"suites": {"s": common | {"job": job, "entries": entries}}}))
     results = {}
     for entry, loss in zip(mine, (1.0, 1.25, 1.5), strict=True):
-        one = a_result(entry.run(1, 0), 0.5)
-        one["test"] = {"loss": loss, "exact_match": 0.1}
-        results[key_of(one["run"])] = one | {"curve": [one["curve"][0] | {"version": 0}, *one["curve"]]}
+        result = a_result(entry.run(1, 0), 0.5)
+        result["test"] = {"loss": loss, "exact_match": 0.1}
+        results[key_of(result["run"])] = result | {"curve": [result["curve"][0] | {"version": 0}, *result["curve"]]}
     page = tmp_path / "page.md"
     page.write_text("<!-- generated: summary -->\n<!-- end: summary -->\n")
     write(mine, results, tmp_path, page)
@@ -214,11 +214,11 @@ def test_every_entry_of_the_shipped_file_is_a_valid_job():
 
 
 def test_the_excerpt_is_cut_into_parts_that_do_not_overlap(tmp_path):
-    found = datasets.load("sentiment", Path("nowhere"), tmp_path, max_train=300, max_test=100)
-    assert (len(found.train), len(found.test), found.num_labels) == (300, 100, 2)
-    rows = {example["row"] for example in found.train}
-    assert not rows & {example["row"] for example in found.validation}
-    assert set(found.keys("domain")) == {"amazon", "movie", "nyt", "tweets"}
+    data = datasets.load("sentiment", Path("nowhere"), tmp_path, max_train=300, max_test=100)
+    assert (len(data.train), len(data.test), data.num_labels) == (300, 100, 2)
+    rows = {example["row"] for example in data.train}
+    assert not rows & {example["row"] for example in data.validation}
+    assert set(data.keys("domain")) == {"amazon", "movie", "nyt", "tweets"}
     for name in ("banking77", "pacs", "gsm8k", "fdu_mtl"):
         with pytest.raises(datasets.Missing, match=name):
             datasets.load(name, Path("nowhere"), tmp_path)
@@ -289,19 +289,19 @@ def test_a_real_suite_runs_resumes_and_reports(tmp_path):
     script = [sys.executable, "-m", "benchmarks.accuracy", "--config", str(config), "--jobs", "1"]
     script += ["--results", str(tmp_path / "results"), "--cache", str(tmp_path / "cache"), "--data", str(tmp_path)]
 
-    def told(*words: str) -> str:
+    def output_of(*words: str) -> str:
         done = subprocess.run([*script, *words], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    first = told()
+    first = output_of()
     assert first.count("seed 0: test") == 2
-    assert "left out, banking77" in first
-    assert "seed 0" not in told()
+    assert "left out: data set banking77 lacks" in first
+    assert "seed 0" not in output_of()
     results = json.loads((tmp_path / "results" / "tiny.json").read_text())
-    assert all(0 <= one["test"]["accuracy"] <= 1 and one["up_bytes"] > 0 for one in results.values())
+    assert all(0 <= result["test"]["accuracy"] <= 1 and result["up_bytes"] > 0 for result in results.values())
     page = (ROOT / "docs" / "RESULTS.md").read_bytes()
-    report = told("--report")
+    report = output_of("--report")
     assert "| fedavg | 0.001 |" in report
-    assert (ROOT / "docs" / "RESULTS.md").read_bytes() == page  # which tells of the shipped suites
+    assert (ROOT / "docs" / "RESULTS.md").read_bytes() == page  # the page is about the shipped suites
     assert (tmp_path / "results" / "tiny.png").stat().st_size > 10_000

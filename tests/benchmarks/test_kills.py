@@ -1,4 +1,4 @@
-"""What `benchmarks.kills` tells of an experiment: rows, table and page, without any system."""
+"""How `benchmarks.kills` reports an experiment: rows, table and page, without any system."""
 
 import json
 import os
@@ -59,27 +59,27 @@ def a_row(state, digest="", disturbed_at=120.0, over_at=150.0, killed="server"):
 
 
 def test_a_run_that_went_on_tells_who_was_in_it_and_how_long_it_took():
-    told = a_row(State("done", True, True, ENDS, redone=1), "abc")
-    assert (told["completed"], told["same_weights"], told["clients"]) == (True, True, [2, 1, 2])
-    assert (told["lost"], told["redone"], told["to_progress_s"], told["over_s"]) == (0, 1, 10.0, 30.0)
+    record = a_row(State("done", True, True, ENDS, redone=1), "abc")
+    assert (record["completed"], record["same_weights"], record["clients"]) == (True, True, [2, 1, 2])
+    assert (record["lost"], record["redone"], record["to_progress_s"], record["over_s"]) == (0, 1, 10.0, 30.0)
     assert a_row(State("done", True, True, ENDS), "abd")["same_weights"] is False
 
 
 def test_a_run_that_failed_has_lost_the_rounds_it_had():
-    told = a_row(State("failed: no heartbeat", True, False, ENDS[:1]))
-    assert (told["completed"], told["lost"], told["same_weights"]) == (False, 1, None)
-    assert (told["to_progress_s"], told["over_s"]) == (None, 30.0)
+    record = a_row(State("failed: no heartbeat", True, False, ENDS[:1]))
+    assert (record["completed"], record["lost"], record["same_weights"]) == (False, 1, None)
+    assert (record["to_progress_s"], record["over_s"]) == (None, 30.0)
 
 
-def test_a_run_that_hangs_is_told_as_such():
-    told = a_row(State("running", rounds=ENDS[:1]), over_at=None)
-    assert (told["completed"], told["lost"], told["over_s"]) == (False, 0, None)
-    assert told["status"].startswith("running, still so")
+def test_a_run_that_hangs_is_reported_as_such():
+    record = a_row(State("running", rounds=ENDS[:1]), over_at=None)
+    assert (record["completed"], record["lost"], record["over_s"]) == (False, 0, None)
+    assert record["status"].startswith("running, still so")
 
 
 def test_the_undisturbed_run_tells_how_long_a_round_takes():
-    told = a_row(State("done", True, True, ENDS), "abc", disturbed_at=None, killed="")
-    assert (told["killed"], told["to_progress_s"], told["over_s"]) == ("nothing", 30.0, 50.0)
+    record = a_row(State("done", True, True, ENDS), "abc", disturbed_at=None, killed="")
+    assert (record["killed"], record["to_progress_s"], record["over_s"]) == ("nothing", 30.0, 50.0)
 
 
 @pytest.mark.parametrize(("by", "log"), [(HAND, ["kill", "restart"]), (NOBODY, ["kill"])])
@@ -90,11 +90,11 @@ def test_what_was_killed_is_started_again_by_hand_only_where_said(by, log, monke
     assert (run.log, outcome.digest) == (log, "abc")
 
 
-def test_an_experiment_that_can_not_be_made_is_a_row_and_the_others_go_on():
+def test_an_experiment_that_cannot_start_is_a_row_and_the_others_go_on():
     broken, other = an_experiment(ARun(broken=True)), an_experiment(system="t")  # t has no undisturbed run
     rows = all_rows([an_experiment(killed=""), broken, an_experiment(), other], 5)
-    assert [one["status"] for one in rows] == ["done", "RuntimeError: no port", "done", "done"]
-    assert [one["same_weights"] for one in rows] == [None, None, True, None]
+    assert [record["status"] for record in rows] == ["done", "RuntimeError: no port", "done", "done"]
+    assert [record["same_weights"] for record in rows] == [None, None, True, None]
     assert len(table(rows).splitlines()) == 6
 
 
@@ -152,7 +152,7 @@ def until(condition):
         assert time.monotonic() < end
 
 
-def test_descendants_are_found():
+def test_descendants_of_a_process_are_listed():
     shell = subprocess.Popen(["sh", "-c", f"{sys.executable} -c 'import time; time.sleep(60)' & wait"])
     try:
         until(lambda: processes.descendants(shell.pid))

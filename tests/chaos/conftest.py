@@ -1,4 +1,4 @@
-"""A federation whose processes die where they are told to, and what each death cost."""
+"""A federation whose processes die at chosen fault points, and a table of what each death cost."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from tests.summary import tell
 VICTIM = "south"
 ROW = "chaos"
 ROUNDS = 2
-# A restarted process may take a minute on a busy machine, and a round that is given up trains anew.
+# A restarted process may take a minute on a busy machine, and an abandoned round trains again from its start.
 SCHEDULE = {"count": ROUNDS, "deadline_s": 300}
 
 
 class Chaos(Running):
-    """A federation that is started again whenever a part of it has died."""
+    """A federation whose dead processes are started again."""
 
     def post_in_spite_of_death(self, key: str, **sections: Any) -> str:
-        """Posts the job as a client does that repeats what got no answer."""
+        """Posts the job and, as a client does, repeats a request that got no answer."""
         end = time.monotonic() + WAIT_S
         while True:
             try:
@@ -47,12 +47,15 @@ class Chaos(Running):
                 self.keep_alive()
 
     def keep_alive(self) -> float | None:
-        """Starts again what has died, as a supervisor does; when it did so, seconds of the monotonic clock."""
+        """Starts dead processes again, as a supervisor does.
+
+        Returns the time of the last start in seconds of the monotonic clock; None if every process was alive.
+        """
         started = None
         if not self.federation.coordinator.running:
             started = time.monotonic()
-            told = self.federation.coordinator.environment  # as it was: a fault that has fired is off by itself
-            self.federation.start_coordinator(FEDGALORE_FAULT=told.get("FEDGALORE_FAULT", ""))
+            environment = self.federation.coordinator.environment  # unchanged: a fault fires only once
+            self.federation.start_coordinator(FEDGALORE_FAULT=environment.get("FEDGALORE_FAULT", ""))
         for agent in self.federation.agents.values():
             if not agent.running:
                 started = time.monotonic()
@@ -60,9 +63,9 @@ class Chaos(Running):
         return started
 
     def finish(self, job_id: str, fired: Path | None = None) -> tuple[Any, float | None]:
-        """The ended job, and the seconds from the restart to the first thing that happened to it afterwards.
+        """The ended job, and the seconds from the restart to the first change of the job afterwards.
 
-        Of an aggregator, which its coordinator starts again, from its death on; that writes `fired`.
+        An aggregator is started again by its coordinator. So its seconds count from its death, which writes `fired`.
         """
         end = time.monotonic() + WAIT_S
         since, seen, progress_s, now = None, None, None, None
@@ -81,32 +84,33 @@ class Chaos(Running):
         raise AssertionError(f"still {now['status']}: {now['reason']}" if now else "the coordinator does not answer")
 
     def look(self, job_id: str) -> Any:
-        """The job without what changes by itself; None when nobody answers."""
+        """The parts of the job that show progress; None when the coordinator does not answer."""
         try:
             job = self.get(f"jobs/{job_id}")
         except httpx.TransportError:
             return None
-        told = {name: job[name] for name in ("status", "model_version", "up_bytes")}
+        progress = {name: job[name] for name in ("status", "model_version", "up_bytes")}
         if (flying := job["round"]) is not None:
-            parts = {name: (one["stage"], one["step"], one["reported"]) for name, one in flying["participants"].items()}
-            told["round"] = (flying["number"], flying["phase"], parts)
-        return told | {"reason": job["reason"] if ended(job) else ""}
+            participants = flying["participants"].items()
+            parts = {name: (each["stage"], each["step"], each["reported"]) for name, each in participants}
+            progress["round"] = (flying["number"], flying["phase"], parts)
+        return progress | {"reason": job["reason"] if ended(job) else ""}
 
     def different(self, job_id: str, folder: Path, **sections: Any) -> list[str]:
-        """Weights of the job's model whose bits are not those of an undisturbed simulation."""
+        """Names of the job's weights whose bits differ from those of an undisturbed simulation."""
         torch.set_num_threads(1)
         weights = self.downloaded(job_id, folder, AutoModelForSequenceClassification)
         return different(weights, self.simulated(**sections))
 
     def sent_again(self, job_id: str) -> int:
         """Bytes of accepted updates that arrived more than once."""
-        rounds = [one for one in self.get(f"jobs/{job_id}/rounds")["rounds"] if one["phase"] == "COMMITTED"]
-        parts = [one for entry in rounds for one in entry["participants"].values() if one["update_bytes"]]
+        rounds = [entry for entry in self.get(f"jobs/{job_id}/rounds")["rounds"] if entry["phase"] == "COMMITTED"]
+        parts = [part for entry in rounds for part in entry["participants"].values() if part["update_bytes"]]
         assert len(parts) == len(self.federation.agents) * ROUNDS
-        return sum(max(0, one["up_bytes"] - one["update_bytes"]) for one in parts)
+        return sum(max(0, part["up_bytes"] - part["update_bytes"]) for part in parts)
 
     def doom_coordinator(self, fault: str) -> None:
-        """Restarts the coordinator, and with it the aggregator, to die at a fault point."""
+        """Restarts the coordinator and its aggregator with a fault point at which one of them dies."""
         self.federation.stop_coordinator(signal.SIGKILL)
         try:
             self.federation.start_coordinator(FEDGALORE_FAULT=fault)
@@ -115,7 +119,7 @@ class Chaos(Running):
                 raise
 
     def doom_agent(self, fault: str) -> None:
-        """Restarts one agent, with nothing on its disk, to die at a fault point."""
+        """Restarts an agent with an empty work folder and a fault point at which it dies."""
         agent = self.federation.agents[VICTIM]
         agent.stop(signal.SIGKILL)
         shutil.rmtree(self.federation.root / "agents" / VICTIM / "work", ignore_errors=True)
@@ -151,23 +155,23 @@ def until(condition: Callable[[], object]) -> None:
 def in_phase(chaos: Chaos, job_id: str, phase: str, *others: Process) -> Iterator[None]:
     """Waits until the job's round is in a phase.
 
-    Aggregation, else over before it is seen, is held until the block's end by stopping the aggregators: of the
-    federation's coordinator, which goes on then, and of `others`, which do not.
+    Aggregation would be over before the test sees it. So the aggregators are stopped before it begins: those of the
+    federation's coordinator go on at the block's end, those of `others` stay stopped.
     """
 
     def reached(wanted: str) -> bool:
         flying = chaos.get(f"jobs/{job_id}")["round"]
         return flying is not None and bool(flying["phase"] == wanted)
 
-    own: list[int] = []
+    paused: list[int] = []
     if phase == "AGGREGATION":
         until(lambda: reached("REPORTING"))
-        own = children(pid_of(chaos.federation.coordinator))
-        for pid in [*own, *(pid for other in others for pid in children(pid_of(other)))]:
+        paused = children(pid_of(chaos.federation.coordinator))
+        for pid in [*paused, *(pid for other in others for pid in children(pid_of(other)))]:
             os.kill(pid, signal.SIGSTOP)
     try:
         until(lambda: reached(phase))
         yield
     finally:
-        for pid in own:
+        for pid in paused:
             os.kill(pid, signal.SIGCONT)

@@ -25,24 +25,24 @@ FULL_S = 8.0
 MOUNT = 'mkdir -p "$0" && mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"'
 
 
-def own_disk(folder: Path) -> list[str]:
-    """A wrapper that gives a command, and it alone, a small disk at `folder`."""
+def private_disk(folder: Path) -> list[str]:
+    """A wrapper that gives a command a small disk at `folder`, which no other process sees."""
     command = ["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNT.format(size=DISK), str(folder)]
     if subprocess.run([*command, "true"], capture_output=True).returncode:
-        pytest.skip("no disk of one's own can be had here: unshare is not allowed")
+        pytest.skip("a private disk is impossible here: unshare is not allowed")
     return command
 
 
 @pytest.fixture
 def small(tmp_path: Path, tiny_bert: Path) -> Iterator[Chaos]:  # noqa: F811
     agents = agents_of(tmp_path)
-    with LocalFederation(tmp_path / "run", agents, wrapper=own_disk(tmp_path / "run" / "blobs")) as federation:
+    with LocalFederation(tmp_path / "run", agents, wrapper=private_disk(tmp_path / "run" / "blobs")) as federation:
         yield Chaos(federation, tiny_bert)
 
 
 @contextmanager
 def full(chaos: Chaos) -> Iterator[None]:
-    """No byte is left on the coordinator's disk, seen through its process."""
+    """Fills the coordinator's disk, which is reached through its process, until the block's end."""
     blobs = chaos.federation.root / "blobs"
     ballast = Path(f"/proc/{pid_of(chaos.federation.coordinator)}/root{blobs}/ballast")
     try:
@@ -62,10 +62,10 @@ def _fill(path: Path) -> None:
 def test_a_full_disk_costs_nothing_but_time(small: Chaos, tmp_path: Path, during: str, record_property: Any) -> None:
     sections = {"rounds": SCHEDULE, "seed": len(during)}
     fired = tmp_path / "fired"
-    if during == "a commit":  # the aggregator dies before it begins; its next life finds no room
+    if during == "a commit":  # the aggregator dies before it begins; the next aggregator sees a full disk
         small.federation.stop_coordinator()
         small.federation.start_coordinator(FEDGALORE_FAULT=f"{Fault.ATTEMPT_COUNTED}:2:{fired}")
-    job_id = small.post_in_spite_of_death(key="one", **sections)
+    job_id = small.post_in_spite_of_death(key="full-disk", **sections)
     if during == "a commit":
         small.wait(job_id, lambda job: fired.exists())
     else:
@@ -85,6 +85,6 @@ def test_a_full_disk_costs_nothing_but_time(small: Chaos, tmp_path: Path, during
     assert (held["status"], held["model_version"]) == ("RUNNING", 0)
     assert (ready.status_code, ready.json()["checks"]["blobs"]["ok"]) == (503, False)
     assert (job["status"], job["model_version"]) == ("COMPLETED", ROUNDS), job["reason"]
-    assert [one["phase"] for one in rounds] == ["COMMITTED"] * (ROUNDS + 1)  # no round was given up
+    assert [entry["phase"] for entry in rounds] == ["COMMITTED"] * (ROUNDS + 1)  # no round was abandoned
     assert same
     assert again == 0

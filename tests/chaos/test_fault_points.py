@@ -13,8 +13,8 @@ from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 AGENT = range(41, 60)
-SAVES = 14  # of the coordinator, from a round's opening to the next one's
-# point -> passings at which to die; once where nothing is said
+SAVES = 14  # of the coordinator, from a round's opening to the next round's opening
+# Fault point -> the passings at which its process dies. A point without an entry is tried at its first passing.
 PASSINGS = {
     Fault.STEP_DECIDED: range(1, SAVES + 1),
     Fault.STEP_SAVED: range(1, SAVES + 1),
@@ -31,7 +31,7 @@ CASES = [(fault, passing) for fault in Fault for passing in PASSINGS.get(fault, 
 
 
 def job_of(fault: Fault, passing: int) -> dict[str, Any]:
-    """Of a seed of its own: what the store or a site holds already is not written again."""
+    """Sections with a unique seed, because the store and the sites do not write again what they hold already."""
     return {"rounds": SCHEDULE, "seed": 100 * fault + passing}
 
 
@@ -40,13 +40,13 @@ def test_a_death_costs_nothing_but_time(
     chaos: Chaos, tmp_path: Path, fault: Fault, passing: int, record_property: Any
 ) -> None:
     fired = tmp_path / "fired"
-    told = f"{fault.value}:{passing}:{fired}"
+    setting = f"{fault.value}:{passing}:{fired}"
     if fault is Fault.PARTIALS_CLEANED:  # an upload of a job that is over
         (chaos.federation.root / "blobs" / "partial" / f"update+job-gone+1+south+{'0' * 64}").write_bytes(b"left")
     if fault in AGENT:
-        chaos.doom_agent(told)
+        chaos.doom_agent(setting)
     else:
-        chaos.doom_coordinator(told)
+        chaos.doom_coordinator(setting)
     sections = job_of(fault, passing)
     job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
     job, progress_s = chaos.finish(job_id, fired)

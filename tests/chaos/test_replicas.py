@@ -21,25 +21,25 @@ from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, in_phase, pid_of,
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
-TAKEN_OVER_S = LEASE_S + 8  # and what a busy machine takes to do something then
+TAKEN_OVER_S = LEASE_S + 8  # and the delay of a busy machine
 
 
 def holder(chaos: Chaos, lease: str = DRIVER) -> int | None:
-    """Process id of who drives."""
+    """Process id of the coordinator or aggregator that holds the lease."""
     with Redis.from_url(chaos.federation.redis.url, decode_responses=True) as redis:
-        told = redis.hget(f"fedgalore:lease:{lease}", "holder")
-    return int(str(told).split("/")[1]) if told else None
+        identity = redis.hget(f"fedgalore:lease:{lease}", "holder")
+    return int(str(identity).split("/")[1]) if identity else None
 
 
 def written(chaos: Chaos, job_id: str) -> Any:
-    """Everything that Redis has of a job."""
+    """Everything that Redis stores about a job."""
     with Redis.from_url(chaos.federation.redis.url) as redis:
         return {key: redis.dump(key) for key in sorted(redis.keys(f"fedgalore:job:{job_id}*"))}
 
 
 @contextmanager
 def a_leader(chaos: Chaos, folder: Path) -> Iterator[Process]:
-    """A second coordinator, which drives and aggregates; agents and the test talk to the first one."""
+    """A second coordinator, which drives and aggregates; agents and the test talk to the first coordinator."""
     federation, ports = chaos.federation, folder / "ports.json"
     environment = {**federation.coordinator.environment, "FEDGALORE_REST_PORT": "0", "FEDGALORE_GRPC_PORT": "0"}
     environment["FEDGALORE_PORT_FILE"] = str(ports)
@@ -53,12 +53,12 @@ def a_leader(chaos: Chaos, folder: Path) -> Iterator[Process]:
         until(lambda: holder(chaos, AGGREGATOR) in children(pid_of(second)))
         yield second
     finally:
-        os.kill(pid_of(second), signal.SIGCONT)  # waited for, it is there even when dead
+        os.kill(pid_of(second), signal.SIGCONT)  # the process id is valid until it is waited for, even after a SIGKILL
         second.stop(signal.SIGKILL)
 
 
 def stop_whole(process: Process, sign: signal.Signals) -> None:
-    """A signal to a coordinator and its aggregator."""
+    """Sends a signal to a coordinator and its aggregator."""
     for pid in (*children(pid_of(process)), pid_of(process)):
         os.kill(pid, sign)
 
@@ -71,7 +71,7 @@ def test_another_replica_takes_over(
     sections = {"rounds": SCHEDULE, "seed": 5000 + 10 * len(phase) + sign}
     with a_leader(chaos, tmp_path) as leader:
         job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
-        # A round selects as soon as the job is there.
+        # A round begins its selection as soon as the job exists.
         reached = nullcontext() if phase == "SELECTION" else in_phase(chaos, job_id, phase, leader)
         with reached:
             stop_whole(leader, sign)
@@ -82,7 +82,7 @@ def test_another_replica_takes_over(
         before = written(chaos, job_id)
         if sign is signal.SIGSTOP:
             stop_whole(leader, signal.SIGCONT)
-            time.sleep(2 * LEASE_S)  # it wakes, and finds that it is over
+            time.sleep(2 * LEASE_S)  # it wakes, and sees that it lost the lease
             assert leader.running
         same, again = chaos.different(job_id, tmp_path / "model", **sections) == [], chaos.sent_again(job_id)
         how = "killed" if sign is signal.SIGKILL else "paused, woken"

@@ -1,4 +1,4 @@
-"""What happens around the processes: Redis dies, files rot, disks fill, anything is killed at any time."""
+"""What happens around the processes: Redis dies, files rot, disks fill, any process is killed at any time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def update_of(chaos: Chaos, job_id: str, client: str) -> Path:
 
 
 def test_a_damaged_update_is_sent_again(chaos: Chaos, tmp_path: Path, record_property: Any) -> None:
-    """Damaged while the aggregator, which was about to read it, is down."""
+    """The update is damaged while the aggregator, which was about to read it, is down."""
     fired = tmp_path / "fired"
     chaos.doom_coordinator(f"{Fault.ATTEMPT_COUNTED}:2:{fired}")  # the first attempt prepares the model
     sections = {"rounds": SCHEDULE, "seed": 1}
@@ -72,13 +72,13 @@ def test_redis_killed_and_started_from_its_file(chaos: Chaos, tmp_path: Path, ph
 
 
 def kill(chaos: Chaos, who: str) -> None:
-    """SIGKILL; what a supervisor starts again is left to `finish`."""
+    """Sends SIGKILL. Redis is started again here, the other processes later."""
     match who:
         case "redis":
             chaos.federation.redis.kill()
             chaos.federation.redis.start()
         case "aggregator":
-            for pid in children(pid_of(chaos.federation.coordinator)):  # one, or none at the moment
+            for pid in children(pid_of(chaos.federation.coordinator)):  # no aggregator, or a single one
                 os.kill(pid, signal.SIGKILL)
         case "coordinator":
             chaos.federation.stop_coordinator(signal.SIGKILL)
@@ -94,7 +94,8 @@ def test_killed_at_any_time(chaos: Chaos, tmp_path: Path, seed: int, record_prop
     sections: dict[str, Any] = {"rounds": SCHEDULE, "seed": 1000 + seed}
     job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
     time.sleep(after_s)
-    while chaos.get(f"jobs/{job_id}")["status"] not in ("PENDING", "RUNNING"):  # a fast machine: it is over, so sooner
+    # On a fast machine the job is over by now; then a new job's process is killed sooner.
+    while chaos.get(f"jobs/{job_id}")["status"] not in ("PENDING", "RUNNING"):
         after_s, sections = after_s / 2, {**sections, "seed": sections["seed"] + 100}
         job_id = chaos.post_in_spite_of_death(key=f"{tmp_path}/{sections['seed']}", **sections)
         time.sleep(after_s)
@@ -109,7 +110,7 @@ def test_killed_at_any_time(chaos: Chaos, tmp_path: Path, seed: int, record_prop
 
 
 def test_damaged_weights_are_never_trained_on(chaos: Chaos, tmp_path: Path, record_property: Any) -> None:
-    """Nobody can send them again: the job pauses and names the blob, and goes on when that is restored."""
+    """No client can send the weights again. The job pauses and names the blob; a restored blob lets it go on."""
     fired = tmp_path / "fired"
     chaos.doom_coordinator(f"{Fault.ATTEMPT_COUNTED}:2:{fired}")
     sections = {"rounds": SCHEDULE, "seed": 2}
@@ -130,11 +131,11 @@ def test_damaged_weights_are_never_trained_on(chaos: Chaos, tmp_path: Path, reco
 
 
 def weights_of(chaos: Chaos) -> Path:
-    """The newest file of whole weights of a version 0."""
-    found = []
+    """The newest file of the full weights of a version 0."""
+    paths = []
     for path in (chaos.federation.root / "blobs" / "sha256").glob("??/*"):
         with path.open("rb") as file:
             head = file.read(200)
         if b"fedgalore.weights.v1" in head and open_update(path).metadata["version"] == "0":
-            found.append(path)
-    return max(found, key=lambda path: path.stat().st_mtime)
+            paths.append(path)
+    return max(paths, key=lambda path: path.stat().st_mtime)

@@ -22,7 +22,7 @@ from client_agent import transport as door
 from client_agent.agent import Agent
 from client_agent.cache import claimed
 from client_agent.data import read_all
-from coordinator.aggregator import blobs as aggregation
+from coordinator.aggregator import compute as aggregation
 from coordinator.aggregator.worker import Aggregator
 from coordinator.state.job_state import Job, Status
 from coordinator.state.round_state import Phase
@@ -95,7 +95,7 @@ async def post(coordinator: Coordinator, model: Path, **sections) -> str:
 
 
 async def eventually(look: Callable[[], Awaitable[object]], timeout_s: float = 60) -> None:
-    """Returns when `look` finds something."""
+    """Returns when `look` answers with something true."""
     end = time.monotonic() + timeout_s
     while not await look():
         assert time.monotonic() < end, "it did not happen"
@@ -103,7 +103,7 @@ async def eventually(look: Callable[[], Awaitable[object]], timeout_s: float = 6
 
 
 async def until(coordinator: Coordinator, job_id: str, wanted: Callable[[Job], bool], timeout_s: float = 60) -> Job:
-    """The job once it is as wanted."""
+    """Waits until `wanted` holds for the job. Returns the job."""
 
     async def look() -> bool:
         return wanted(await coordinator.engine.reader.job(job_id))
@@ -117,7 +117,7 @@ def final(job: Job) -> bool:
 
 
 async def training(coordinator: Coordinator, job_id: str, client: str = "a") -> None:
-    """Returns when the client has told that it trains."""
+    """Returns when the client has reported that it trains."""
 
     async def look() -> bool:
         return (await coordinator.engine.reader.live_progress(job_id)).get(client, {}).get("stage") == "train"
@@ -154,11 +154,11 @@ async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coord
 
 
 class OtherProcessor(trainer.Trainer):
-    """Rounds otherwise than the server's, and has taken 49 steps since it held the server's bits."""
+    """Rounds differently from the server. It has taken 49 steps since it last held the server's bits."""
 
     def begin(self, weights_sha256: str) -> bool:
         begun = super().begin(weights_sha256)
-        self.drift = 49
+        self.inexact_steps = 49
         return begun
 
     def step(self, aggregate: Path, weights_sha256: str) -> None:
@@ -193,7 +193,7 @@ async def test_a_base_model_that_lies_at_the_site_is_not_fetched(coordinator, ti
 
 
 @pytest.mark.parametrize("name", ["../../evil.json", "{tmp_path}/evil.json", "pytorch_model.bin", "modeling_own.py"])
-async def test_a_coordinator_can_not_make_a_site_write_elsewhere_or_take_a_program(
+async def test_a_coordinator_cannot_make_a_site_write_elsewhere_or_take_a_program(
     coordinator, tiny_model, tmp_path, name
 ):
     name = name.format(tmp_path=tmp_path)
@@ -267,7 +267,7 @@ async def test_bad_labels_fail_the_task_with_the_row_and_the_agent_goes_on_servi
 
 
 @pytest.mark.slow
-async def test_a_cancelled_job_ends_training_and_the_next_one_is_taken(coordinator, tiny_model, tmp_path):
+async def test_a_cancelled_job_ends_training_and_the_next_job_is_taken(coordinator, tiny_model, tmp_path):
     config = configure(tmp_path, coordinator.address)
     async with aggregating(coordinator), serving(config):
         endless = await post(coordinator, tiny_model, local={"steps": LONG, "batch_size": 2})
@@ -400,7 +400,7 @@ async def start(config: Path) -> asyncio.subprocess.Process:
 
 
 @pytest.mark.slow
-async def test_two_processes_train_one_model_and_stop_on_sigterm(coordinator, tiny_model, tmp_path):
+async def test_two_processes_train_the_same_model_and_stop_on_sigterm(coordinator, tiny_model, tmp_path):
     agents = [await start(configure(tmp_path, coordinator.address, name)) for name in ("a", "b")]
     async with aggregating(coordinator):
         job_id = await post(coordinator, tiny_model, rounds={"min_clients": 2, "selection_wait_s": 60})
@@ -429,7 +429,7 @@ async def test_a_work_folder_that_another_agent_works_in_ends_the_process(tmp_pa
         ({"data": {"d": {"train": "none.jsonl", "text": "text", "label": "label"}}}, "none.jsonl: cannot be read"),
     ],
 )
-async def test_what_can_not_be_used_ends_the_process_with_the_reason(tmp_path, changes, word):
+async def test_a_config_that_cannot_be_used_ends_the_process_with_the_reason(tmp_path, changes, word):
     agent = await start(configure(tmp_path, "127.0.0.1:1", **changes))
     _, log = await asyncio.wait_for(agent.communicate(), 20)
     assert (agent.returncode, word in log.decode()) == (2, True), log.decode()

@@ -29,7 +29,7 @@ def cache(tmp_path) -> Cache:
     return Cache(tmp_path / "work")
 
 
-def test_a_blob_is_found_by_content_once_adopted(cache):
+def test_an_adopted_blob_is_looked_up_by_its_content(cache):
     blob = blob_of(b"weights")
     assert cache.find(blob) is None
     assert cache.find(put(cache, b"weights")).read_bytes() == b"weights"
@@ -92,7 +92,7 @@ def test_a_model_is_assembled_from_blobs_and_local_files(cache, tmp_path):
     assert cache.has_model(files)
 
 
-def test_what_a_killed_agent_left_of_a_model_is_deleted_with_the_next_one(cache):
+def test_files_that_a_killed_agent_left_of_a_model_are_deleted_with_the_next_model(cache):
     files = {"config.json": put(cache, b"config")}
     left = cache.model_folder(files).with_name(f".{cache.model_folder(files).name}-abc") / "files"
     left.mkdir(parents=True)
@@ -226,7 +226,7 @@ def test_prune_deletes_what_is_too_old_for_any_round(cache, tmp_path, path_of, d
     assert (stale.exists(), fresh.exists()) == (False, True)
 
 
-def test_a_work_folder_is_claimed_by_one_at_a_time(tmp_path):
+def test_a_work_folder_is_claimed_by_a_single_agent_at_a_time(tmp_path):
     with claimed(tmp_path / "work"):
         with pytest.raises(WorkDirUnusable, match="another agent works in"), claimed(tmp_path / "work"):
             pass

@@ -29,7 +29,7 @@ def settings(folder: Path, **given: Any) -> AgentSettings:
     return AgentSettings(**{"name": "a", "work_dir": folder, "data": data, **given})
 
 
-def test_a_key_is_made_with_the_first_join_token_and_stays(tmp_path: Path) -> None:
+def test_a_key_is_created_with_the_first_join_token_and_stays(tmp_path: Path) -> None:
     assert line(settings(tmp_path)) == Line()
     first = line(settings(tmp_path, join_token="fgj_x"))
     assert first.join_token == "fgj_x"
@@ -52,7 +52,7 @@ def test_another_folder_has_another_key(tmp_path: Path) -> None:
     assert keys[0] != keys[1]
 
 
-def test_a_key_that_can_not_be_read_is_told(tmp_path: Path) -> None:
+def test_a_key_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match=f"work_dir: the agent's key .*{KEY_FILE}"):
         line(settings(tmp_path))
@@ -90,7 +90,7 @@ def test_a_used_token_may_be_tidied_away(tmp_path: Path) -> None:
         ({"coordinator": "coordinator.example:1", "insecure": True}, False),
     ],
 )
-def test_what_leaves_the_machine_is_encrypted_unless_told_otherwise(
+def test_traffic_that_leaves_the_machine_is_encrypted_by_default(
     tmp_path: Path, given: dict[str, Any], encrypted: bool
 ) -> None:
     assert (line(settings(tmp_path, **given)).channel is not None) is encrypted
@@ -105,7 +105,7 @@ def test_no_key_travels_in_plaintext_beyond_this_machine(tmp_path: Path) -> None
     away = {"coordinator": "coordinator.example:1", "insecure": True}
     with pytest.raises(SettingsError, match="insecure: .*plaintext"):
         line(settings(tmp_path, join_token="fgj_x", **away))
-    with pytest.raises(SettingsError, match=KEY_FILE):  # made before it was told so
+    with pytest.raises(SettingsError, match=KEY_FILE):  # the key file exists: the first call created it
         line(settings(tmp_path, **away))
 
 

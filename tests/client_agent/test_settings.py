@@ -86,7 +86,7 @@ def test_mistakes_are_named_by_key(tmp_path, changes, words):
         assert word in str(caught.value)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path):
+def test_all_mistakes_are_reported_at_once(tmp_path):
     with pytest.raises(SettingsError) as caught:
         load(write(tmp_path, name="", threads=-1))
     assert len(str(caught.value).splitlines()) == 2
@@ -141,7 +141,7 @@ def test_a_data_set_of_images_is_a_table_or_a_folder(tmp_path):
     assert data["folder"].train.examples == [{"row": 1, "image": str(tmp_path / "train/no/b.png"), "label": "no"}]
 
 
-def test_columns_that_are_forgotten_are_told_when_the_file_is_read(tmp_path):
+def test_forgotten_columns_are_reported_when_the_file_is_read(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"text": "a", "label": 0}\n')
     settings = load(write(tmp_path, data={"d": {"train": "train.jsonl"}}))
     with pytest.raises(DataError, match=r"train\.jsonl: no columns are named.*name text .* and label, image and label"):

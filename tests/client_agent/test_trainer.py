@@ -87,13 +87,13 @@ def test_a_step_gives_the_servers_bits_and_counts_when_it_does_not(trainer, task
     split = reviews(tmp_path)
     before = trainer.evaluate(split)
     trainer.step(aggregate, hash_file(whole))
-    assert (trainer.version, trainer.drift) == (1, 0)
+    assert (trainer.version, trainer.inexact_steps) == (1, 0)
     trainer.reset()
     stepped = trainer.evaluate(split)
     trainer.step(aggregate, "0" * 64)
-    assert (trainer.version, trainer.drift) == (2, 1)
+    assert (trainer.version, trainer.inexact_steps) == (2, 1)
     trainer.load(1, whole)
-    assert (trainer.version, trainer.drift) == (1, 0)
+    assert (trainer.version, trainer.inexact_steps) == (1, 0)
     trainer.reset()
     assert trainer.evaluate(split) == stepped != before
 
@@ -118,7 +118,7 @@ def test_what_it_built_is_version_0_when_the_bits_are_the_servers(task, tiny_mod
     assert hash_file(first) == hash_file(second) == hash_file(tmp_path / "third.safetensors")
 
 
-def test_a_label_outside_the_range_is_told_with_file_row_value_and_range(trainer, tmp_path):
+def test_a_label_outside_the_range_is_reported_with_file_row_value_and_range(trainer, tmp_path):
     split = reviews(tmp_path, labels=(0, 77))
     with pytest.raises(CannotTrain) as caught:
         train(trainer, split, tmp_path / "update.safetensors")
@@ -126,7 +126,7 @@ def test_a_label_outside_the_range_is_told_with_file_row_value_and_range(trainer
         assert word in str(caught.value)
 
 
-def test_numbers_that_explode_are_told(task, tiny_model, tmp_path):
+def test_numbers_that_explode_are_reported(task, tiny_model, tmp_path):
     broken = {name: weight * float("inf") for name, weight in task.weights().items()}
     trainer = Trainer("cpu", 1)
     trainer.open("job", a_spec(), task.plan, tiny_model)
@@ -149,12 +149,12 @@ def test_training_stops_at_the_step_that_says_so(trainer, tmp_path):
     assert not (tmp_path / "update.safetensors").exists()
 
 
-def test_another_plan_than_the_coordinators_is_told(tiny_model):
+def test_another_plan_than_the_coordinators_is_refused(tiny_model):
     with pytest.raises(CannotTrain, match="trains other weights than the coordinator's plan"):
         Trainer("cpu", 1).open("job", a_spec(), TrainingPlan((), (Dense("head", (2,)),)), tiny_model)
 
 
-def test_a_folder_without_a_model_and_a_missing_device_are_told(task, tmp_path):
+def test_a_folder_without_a_model_and_a_missing_device_are_refused(task, tmp_path):
     with pytest.raises(CannotTrain, match="model"):
         Trainer("cpu", 1).open("job", a_spec(), task.plan, tmp_path)
     if not torch.cuda.is_available():
@@ -162,7 +162,7 @@ def test_a_folder_without_a_model_and_a_missing_device_are_told(task, tmp_path):
             Trainer("cuda", 1)
 
 
-def test_a_damaged_weights_file_is_told(trainer, tmp_path):
+def test_a_damaged_weights_file_is_refused(trainer, tmp_path):
     (tmp_path / "damaged").write_bytes(b"\0" * 100)
     with pytest.raises(CannotTrain, match="safetensors"):
         trainer.load(1, tmp_path / "damaged")
@@ -177,9 +177,9 @@ def test_what_a_client_keeps_is_what_its_next_round_starts_from(task, tiny_model
     )
     split = reviews(tmp_path)
 
-    def update(number: int, own, name: str):
+    def update(number: int, kept_before, name: str):
         output, keep = tmp_path / f"{name}.update", tmp_path / f"{name}.kept"
-        trainer.train(split, "a", number, None, own, lambda *_: True, output, keep)
+        trainer.train(split, "a", number, None, kept_before, lambda *_: True, output, keep)
         return hash_file(output), keep
 
     forgetful, kept = update(1, None, "first")

@@ -185,7 +185,7 @@ async def test_another_protocol_version_is_refused_with_both_versions(coordinato
     assert await coordinator.engine.reader.agents() == []
 
 
-async def test_an_unknown_agent_is_told_to_register(coordinator):
+async def test_an_unknown_agent_is_asked_to_register(coordinator):
     async with connected(coordinator.address) as transport:
         with pytest.raises(AgentUnknown, match="register"):
             await transport.next_task(0)
@@ -311,7 +311,7 @@ async def test_a_cut_download_costs_less_than_a_chunk(coordinator, tmp_path, see
 
 
 @pytest.mark.slow
-async def test_an_upload_longer_than_one_attempt_goes_on_where_it_was_cut(coordinator, tmp_path, monkeypatch, logged):
+async def test_an_upload_longer_than_an_attempt_goes_on_where_it_was_cut(coordinator, tmp_path, monkeypatch, logged):
     monkeypatch.setattr(door, "UPLOAD_TIMEOUT_S", 1.0)
     monkeypatch.setattr(door, "CHUNK_BYTES", 2**15)  # what is under way when an attempt ends is sent again
     job_id, _, _ = await running_job(coordinator)
@@ -320,7 +320,7 @@ async def test_an_upload_longer_than_one_attempt_goes_on_where_it_was_cut(coordi
         path, blob = write_update(tmp_path, task)
         await transport.submit(path, blob, job_id, 1)
     assert blob_path(coordinator.blobs, blob.sha256).read_bytes() == path.read_bytes()
-    assert any("Deadline" in str(entry.get("reason")) for entry in logged), logged  # one attempt was not enough
+    assert any("Deadline" in str(entry.get("reason")) for entry in logged), logged  # the first attempt was cut off
     traffic = await coordinator.engine.reader.traffic(job_id)
     assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
 
@@ -350,7 +350,7 @@ async def test_an_upload_waits_until_the_connection_before_lets_go(coordinator, 
 
 
 @pytest.mark.slow
-async def test_a_task_may_be_larger_than_grpcs_own_limit(coordinator):
+async def test_a_task_may_be_larger_than_grpcs_default_limit(coordinator):
     plan = TrainingPlan((), tuple(Dense(f"{'layer.' * 30}{i}.weight", (1,)) for i in range(20_000)))
     await running_job(coordinator, plan)
     async with connected(coordinator.address) as transport:

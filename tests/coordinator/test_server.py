@@ -1,4 +1,4 @@
-"""What runs beside the doors: parts that end are told and end the process, those that can go on do."""
+"""Background tasks beside the doors: a task that ends is logged and ends the process, unless it can go on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def until(logged: list[dict[str, object]], event: str) -> dict[str, object
             await asyncio.sleep(0.02)
 
 
-async def test_a_part_that_ends_is_told_at_once_and_ends_the_coordinator(
+async def test_a_part_that_ends_is_logged_at_once_and_ends_the_coordinator(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(calls: DriverCalls) -> None:
@@ -93,7 +93,7 @@ async def test_cleaning_survives_whatever_happens(
     await engine.close()
 
 
-async def test_partial_uploads_are_left_alone_while_redis_is_a_wrong_one(
+async def test_partial_uploads_are_left_alone_while_redis_is_the_wrong_server(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, blobs = RedisStateStore(redis_url), DirectoryBlobStore(tmp_path)
@@ -113,7 +113,7 @@ async def test_partial_uploads_are_left_alone_while_redis_is_a_wrong_one(
     await engine.close()
 
 
-async def test_an_aggregator_that_can_not_be_started_is_tried_again(
+async def test_an_aggregator_that_fails_to_start_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "python"

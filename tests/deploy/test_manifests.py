@@ -116,7 +116,7 @@ def test_the_secured_overlay_renders_with_the_files_that_its_comment_makes(tmp_p
     for pod in pods.values():
         for container in pod["containers"]:
             known: set[str] = set()
-            for variable in container.get("env", []):  # one that is named before it is set stays as it is written
+            for variable in container.get("env", []):  # a variable named before it is set stays as written
                 assert set(re.findall(r"\$\((\w+)\)", variable.get("value", ""))) <= known, variable["name"]
                 known.add(variable["name"])
         mounted = {

@@ -22,6 +22,7 @@ FOLDERS = (
     "coordinator",
     "deploy",
     "docs",
+    "examples",
     "fedgalore",
     "fedgalore_cli",
     "protos",
@@ -97,7 +98,7 @@ def test_there_is_an_example_of_each_kind_of_job() -> None:
     assert any(job.server.is_robust for job in jobs)
 
 
-def test_the_example_of_an_agents_config_is_one(tmp_path: Path) -> None:
+def test_the_example_of_an_agents_config_is_valid(tmp_path: Path) -> None:
     (text,) = examples("docs/DATA.md")
     config = tmp_path / "agent.yaml"
     config.write_text(text, encoding="utf-8")

@@ -29,7 +29,7 @@ WAIT_S = 240.0  # for something that hangs; a machine may be busy
 
 @dataclass(frozen=True)
 class Running:
-    """A federation with what a test wants of it."""
+    """A federation, with the calls that tests make to it."""
 
     federation: LocalFederation
     model: Path
@@ -52,7 +52,7 @@ class Running:
         return document
 
     def post(self, **sections: Any) -> str:
-        """Posts a job; its id."""
+        """Posts a job. Returns its id."""
         answer = self.ask("POST", "jobs", json=self.document(**sections))
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
@@ -70,7 +70,7 @@ class Running:
         return answer.json()
 
     def wait(self, job_id: str, until: Callable[[Any], bool]) -> Any:
-        """The job once `until` holds for it."""
+        """Waits until `until` holds for the job. Returns the job."""
         end = time.monotonic() + WAIT_S
         while not until(job := self.get(f"jobs/{job_id}")):
             assert time.monotonic() < end, f"still {job['status']}: {job['reason']}"

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from fedgalore.simulation import SimulationResult
+from fedgalore.spec.registry import methods
 from tests.e2e.conftest import NAMES, Running, different, ended
 from tests.fedgalore.conftest import COLOURS
 
@@ -33,7 +34,7 @@ HEADER_BYTES = 2**14  # of one file of so few tensors, at most
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _single_thread() -> None:
     torch.set_num_threads(1)  # as the agents: another number of threads may round differently
 
 
@@ -47,32 +48,32 @@ def assert_same_bits(
     return result
 
 
-def assert_told(running: Running, job_id: str, simulated: SimulationResult) -> None:
-    """REST tells of the job's rounds what the simulation saw."""
+def assert_reported(running: Running, job_id: str, simulated: SimulationResult) -> None:
+    """REST reports the same rounds of the job as the simulation."""
     rounds = running.get(f"jobs/{job_id}/rounds")["rounds"]
     trained = len(simulated.rounds) - 1
     phases = [("train", "COMMITTED")] * trained + [("evaluate", "COMMITTED")]
     assert [(entry["kind"], entry["phase"]) for entry in rounds] == phases
     for entry, record in zip(rounds, simulated.rounds, strict=True):
         sites = entry["participants"]
-        assert {name: one["evaluation"]["metrics"] for name, one in sites.items()} == record.evaluation
-        assert {name: one["metrics"] for name, one in sites.items() if one["metrics"]} == record.training
+        assert {name: site["evaluation"]["metrics"] for name, site in sites.items()} == record.evaluation
+        assert {name: site["metrics"] for name, site in sites.items() if site["metrics"]} == record.training
         assert entry["statistics"] == record.statistics
     for entry, record in zip(rounds[:trained], simulated.rounds, strict=False):
         assert set(entry["participants"]) == set(NAMES)
-        assert all(one["up_bytes"] > 0 for one in entry["participants"].values())
+        assert all(site["up_bytes"] > 0 for site in entry["participants"].values())
         assert 0 < entry["up_bytes"] - record.up_bytes <= len(NAMES) * HEADER_BYTES
         assert entry["dense_bytes"] == simulated.task.plan.dense_bytes()
     for entry, record in zip(rounds[1:], simulated.rounds[1:], strict=True):  # the base model may be there already
-        assert all(one["down_bytes"] > 0 for one in entry["participants"].values())
+        assert all(site["down_bytes"] > 0 for site in entry["participants"].values())
         assert entry["down_bytes"] >= record.down_bytes  # whoever was restarted or at another job fetched more
 
 
 def test_a_job_runs_to_its_end_with_the_bits_of_the_simulation(running: Running, tmp_path: Path) -> None:
-    job_id = running.post(seed=1)  # no other test's: what an agent has fetched once it does not fetch again
+    job_id = running.post(seed=1)  # no other test has this seed: an agent does not fetch twice what it has
     job = running.wait(job_id, ended)
     assert (job["status"], job["model_version"]) == ("COMPLETED", 3), job["reason"]
-    assert_told(running, job_id, assert_same_bits(running, job_id, tmp_path, seed=1))
+    assert_reported(running, job_id, assert_same_bits(running, job_id, tmp_path, seed=1))
 
 
 def test_a_restart_between_rounds_loses_nothing(running: Running, tmp_path: Path) -> None:
@@ -119,9 +120,9 @@ def test_a_language_model_is_trained_the_same_way(running: Running, tiny_gpt2: P
     job = running.wait(job_id, ended)
     assert job["status"] == "COMPLETED", job["reason"]
     simulated = assert_same_bits(running, job_id, tmp_path, AutoModelForCausalLM, **sections)
-    assert_told(running, job_id, simulated)
+    assert_reported(running, job_id, simulated)
     for entry in running.get(f"jobs/{job_id}/rounds")["rounds"]:
-        assert all(0 <= one["evaluation"]["metrics"]["exact_match"] <= 1 for one in entry["participants"].values())
+        assert all(0 <= site["evaluation"]["metrics"]["exact_match"] <= 1 for site in entry["participants"].values())
     assert job["evaluation"]["mean"]["exact_match"] > 0.5
 
 
@@ -140,11 +141,11 @@ def test_a_vision_transformer_is_trained_the_same_way(running: Running, tiny_vit
     job = running.wait(job_id, ended)
     assert job["status"] == "COMPLETED", job["reason"]
     simulated = assert_same_bits(running, job_id, tmp_path, AutoModelForImageClassification, **sections)
-    assert_told(running, job_id, simulated)
+    assert_reported(running, job_id, simulated)
     (model,) = tmp_path.iterdir()
     classify = pipeline("image-classification", model=str(model))
-    told = classify(Image.new("RGB", (30, 20), COLOURS["red"]), top_k=3)
-    assert {one["label"] for one in told} == set(COLOURS)
+    scores = classify(Image.new("RGB", (30, 20), COLOURS["red"]), top_k=3)
+    assert {score["label"] for score in scores} == set(COLOURS)
     assert AutoImageProcessor.from_pretrained(model).size == AutoImageProcessor.from_pretrained(tiny_vit).size
 
 
@@ -159,6 +160,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "a shared basis": {"kind": "fedgalore", "rank": 4, "basis": "shared", "state_sync": "ajive"},
     "states of their own": {"kind": "fedgalore", "rank": 4, "state_sync": "local"},
 }
+
+
+def test_every_kind_of_method_has_a_line() -> None:
+    assert {method["kind"] for method in METHODS.values()} == set(methods())
 
 
 def test_no_method_makes_a_difference_to_pause_restart_monitoring_and_download(
@@ -178,7 +183,7 @@ def test_no_method_makes_a_difference_to_pause_restart_monitoring_and_download(
         job = running.wait(job_id, ended)
         assert (job["status"], job["model_version"]) == ("COMPLETED", 3), (name, job["reason"])
         simulated = assert_same_bits(running, job_id, tmp_path / name, method=METHODS[name])
-        assert_told(running, job_id, simulated)
+        assert_reported(running, job_id, simulated)
         shares = [record.number for record in simulated.rounds if "joint_rank" in record.statistics]
         assert shares == {"aligned states": [1, 2, 3], "a shared basis": [2, 3]}.get(name, [])
 
@@ -241,7 +246,7 @@ def test_completions_without_a_number_pause_the_job_before_any_training(running:
 
 
 def test_a_model_folder_that_does_not_exist_fails_the_job_with_the_field(running: Running, tmp_path: Path) -> None:
-    # a door that sees the folder is missing may refuse the job at once; one that does not lets the aggregator find out
+    # a door that sees that the folder is missing may refuse the job at once; otherwise the aggregator fails it later
     answer = httpx.post(running.url("jobs"), json=running.document(model={"source": str(tmp_path / "nowhere")}))
     if answer.status_code == 201:
         job = running.wait(answer.json()["id"], ended)

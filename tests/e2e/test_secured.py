@@ -25,8 +25,8 @@ OPERATOR = f"operators-key-{secrets.token_hex(16)}"  # no other process of this 
 def secured(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("secured")
     names = [part for name in NAMES for part in ("--agent", name)]
-    made = CliRunner().invoke(app, ["certs", "--dir", str(folder / "certs"), "--host", "127.0.0.1", *names])
-    assert made.exit_code == 0, made.output
+    created = CliRunner().invoke(app, ["certs", "--dir", str(folder / "certs"), "--host", "127.0.0.1", *names])
+    assert created.exit_code == 0, created.output
     doors = Secured(folder / "certs", OPERATOR)
     with LocalFederation(folder / "run", agents_of(folder), secured=doors) as federation:
         running = Running(federation, tiny_bert)
@@ -64,7 +64,7 @@ def test_a_job_runs_to_the_same_bits_and_a_restart_needs_no_token(secured: Runni
     assert httpx.get(secured.url("jobs"), verify=False).status_code == 401
 
 
-def test_a_revoked_agent_ends_within_one_poll_and_comes_back_when_invited(secured: Running) -> None:
+def test_a_revoked_agent_ends_within_a_poll_and_comes_back_when_invited(secured: Running) -> None:
     west = secured.federation.agents["west"]
     assert secured.ask("DELETE", "agents/west").status_code == 204
     assert exit_status(west, within_s=60) == 3, west.last_lines()

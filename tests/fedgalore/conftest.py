@@ -125,7 +125,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own_bert(tiny_bert: Path, tmp_path: Path) -> Path:
+def bert_copy(tiny_bert: Path, tmp_path: Path) -> Path:
     """A copy to change or to break."""
     return Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
 

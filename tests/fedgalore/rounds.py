@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fedgalore.aggregation import TensorSink, first_version, next_version, server_round
-from fedgalore.changes import nothing
 from fedgalore.data.examples import Example
+from fedgalore.deltas import nothing
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import ClientTensors, GroupResult, LocalRound, ServerRound, Shelf, Start
 from fedgalore.spec.job import JobSpec
@@ -42,7 +42,7 @@ def an_update(
     start: Start,
     on_step: Callable[[int, float], bool] | None = None,
 ) -> Update:
-    """What a client sends of a round of this job, which may be another one than the task was built for."""
+    """A client's update for a round of this job. The task may have been built for another job."""
     return local_update(LocalRound(task.under(spec), client, number, start), examples, on_step)
 
 
@@ -58,7 +58,7 @@ def clients_of(updates: Mapping[str, Update]) -> list[ClientTensors]:
 
 @dataclass(frozen=True)
 class ARound:
-    """What the server makes a version of."""
+    """The inputs from which the server computes a version."""
 
     spec: JobSpec
     clients: Sequence[ClientTensors]
@@ -88,7 +88,7 @@ def a_round(
 
 @dataclass
 class Aggregated(TensorSink):
-    """A version by tensor name, with what is said of it; no tensor of any part comes twice."""
+    """A version by tensor name, with its statistics. No tensor of any part comes twice."""
 
     decay: float = 1.0
     dropped: dict[str, str] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedgalore import aggregation as server
 from fedgalore.aggregation import apply_aggregate, groups
-from fedgalore.changes import orient_back
+from fedgalore.deltas import orient_back
 from fedgalore.maths.mean import apply_factors, mean_of_factors, truncate
 from fedgalore.maths.projector import orient
 from fedgalore.maths.second_moment import SecondMomentSketch, carry
@@ -122,14 +122,14 @@ def test_mean_of_factors_is_the_mean_in_the_full_space(clients, stretches, batch
     factors = torch.randn(clients, stretches, batch, rank, d + more, generator=generator)
     weights = torch.rand(clients, generator=generator, dtype=torch.float64) + 0.1
     weights /= weights.sum()
-    found = mean_of(bases, factors, weights)
+    mean = mean_of(bases, factors, weights)
     expected = torch.einsum("m,mjbdr,mjbrk->bdk", weights, bases.double(), factors.double())
-    torch.testing.assert_close(found.left.double() @ found.right.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mean.left.double() @ mean.right.double(), expected, rtol=1e-5, atol=1e-5)
     columns = min(d, clients * stretches * rank)
-    assert found.left.shape == (batch, d, columns)
+    assert mean.left.shape == (batch, d, columns)
     identity = torch.eye(columns).expand(batch, columns, columns)
-    torch.testing.assert_close(found.left.mT @ found.left, identity, rtol=0, atol=1e-5)
-    carried = found.right.norm(dim=-1)
+    torch.testing.assert_close(mean.left.mT @ mean.left, identity, rtol=0, atol=1e-5)
+    carried = mean.right.norm(dim=-1)
     assert (carried[:, :-1] >= carried[:, 1:] - 1e-4).all()
 
 
@@ -146,12 +146,12 @@ def test_reference_basis_spans_the_leading_singular_vectors_of_the_mean():
 def test_factors_of_different_ranks_have_the_mean_of_their_products():
     lefts = [torch.randn(2, 9, rank, generator=seeded(rank)) for rank in (1, 4, 2)]  # no orthonormal columns needed
     rights = [torch.randn(2, rank, 12, generator=seeded(10 + rank)) for rank in (1, 4, 2)]
-    found = mean_of_factors(lefts, rights, [0.5, -1.0, 0.25])
+    mean = mean_of_factors(lefts, rights, [0.5, -1.0, 0.25])
     expected = sum(
         w * left.double() @ right.double() for w, left, right in zip([0.5, -1, 0.25], lefts, rights, strict=True)
     )
-    torch.testing.assert_close(found.left.double() @ found.right.double(), expected, rtol=1e-5, atol=1e-5)
-    assert found.left.shape == (2, 9, 7)
+    torch.testing.assert_close(mean.left.double() @ mean.right.double(), expected, rtol=1e-5, atol=1e-5)
+    assert mean.left.shape == (2, 9, 7)
 
 
 def test_mean_of_tensors_is_a_weighted_sum_in_float64():
@@ -289,9 +289,9 @@ def test_small_groups_give_what_large_ones_give(monkeypatch):
 
 def test_groups_cover_each_tensor_once_and_are_alike():
     spec = a_spec_of()
-    found = list(groups(PLAN, list("abc"), spec))
-    assert sorted(item.name for group in found for item in group) == sorted(PLAN.weights())
-    assert [[t.name for t in group] for group in found if isinstance(group[0], Target)] == [
+    grouped = list(groups(PLAN, list("abc"), spec))
+    assert sorted(item.name for group in grouped for item in group) == sorted(PLAN.weights())
+    assert [[t.name for t in group] for group in grouped if isinstance(group[0], Target)] == [
         ["square"],
         ["tall", "wide.a", "wide.b"],
     ]
@@ -338,9 +338,9 @@ def test_a_change_far_longer_than_the_median_is_cut_to_the_multiple_asked_for(co
     expected = [*clients]
     if factor > 1:
         expected[1] = grown(clients[1], most / norms[1])
-    found, wanted = aggregate(clients, spec), aggregate(expected, plain)
+    result, wanted = aggregate(clients, spec), aggregate(expected, plain)
     for name, tensor in wanted.weights.items():
-        torch.testing.assert_close(found.weights[name], tensor, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(result.weights[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["fedavg", "flora"])
@@ -362,9 +362,9 @@ def test_other_methods_that_sum_changes_clip_them_too(kind):
 
     norms = sorted(norm(client) for client in clients)
     cut = grown(clients[1], 2.0 * norms[1] / norms[2])
-    found, wanted = aggregate(clients, spec), aggregate([clients[0], cut, clients[2]], plain)
+    result, wanted = aggregate(clients, spec), aggregate([clients[0], cut, clients[2]], plain)
     for name, tensor in wanted.weights.items():
-        torch.testing.assert_close(found.weights[name], tensor, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(result.weights[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 # --- aligned states ------------------------------------------------------------------------------------------
@@ -373,15 +373,15 @@ def test_other_methods_that_sum_changes_clip_them_too(kind):
 @pytest.mark.parametrize("sync", ["ajive", "average"])
 @pytest.mark.parametrize("count", [1, 2, 5])
 @SENDING
-def test_one_client_or_equal_clients_keep_their_own_state(sync, count, complement):
+def test_a_single_client_or_equal_clients_keep_their_state(sync, count, complement):
     spec = a_spec_of(state_sync=sync, complement=complement)
     clients = [a_client(str(i), spec, num_examples=3 + i, seed=8) for i in range(count)]
     result = aggregate(clients, spec)
     for target in PLAN.targets:
         sketch = sketch_of(clients[0], target, spec)
         reference = result.state[f"{target.name}/reference"]
-        own = carry(sketch, reference)
-        torch.testing.assert_close(result.state[f"{target.name}/second_moment"], own, rtol=1e-4, atol=1e-6)
+        expected = carry(sketch, reference)
+        torch.testing.assert_close(result.state[f"{target.name}/second_moment"], expected, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(result.state[f"{target.name}/residual"], sketch.residual)
         dense = moved(clients[0], target, spec)
         leading = torch.linalg.svd(dense, full_matrices=False)[0][:, : target.rank]
@@ -420,7 +420,7 @@ def louder(client: ClientTensors, factor: float) -> ClientTensors:
 @pytest.mark.parametrize("sync", ["ajive", "average"])
 @SENDING
 def test_nobodys_large_gradients_outweigh_the_others_second_moments(sync, complement):
-    """Of three clients the one in the middle sets the size; of the same three, unscaled, the loud one does."""
+    """With `median`, the middle one of three clients sets the size. With `own`, the loud client sets it."""
     states = {}
     for scale in ("median", "own"):
         spec = a_spec_of(state_sync=sync, state_scale=scale, complement=complement)
@@ -449,7 +449,7 @@ def resembling(client: ClientTensors, share: float = 0.1) -> ClientTensors:
 
 
 def test_aligned_states_are_the_weighted_joint_parts_above_a_floor(monkeypatch):
-    """Given the joint rows, which the tests of the shared signal look after."""
+    """The joint rows are taken as given; the tests of the shared signal check them."""
     seen = []
 
     def spy(families, seed):

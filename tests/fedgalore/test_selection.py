@@ -25,7 +25,7 @@ def test_a_cohort_is_a_sorted_sample_whatever_the_order_of_names(names, size, se
 
 @settings(max_examples=50, deadline=None)
 @given(names=names, size=st.integers(1, 10), newcomer=st.text("xyz", min_size=1, max_size=3))
-def test_a_client_that_joins_or_leaves_changes_at_most_one_place(names, size, newcomer):
+def test_a_client_that_joins_or_leaves_changes_a_single_place_at_most(names, size, newcomer):
     before = set(choose_cohort(names, size, 0, 0))
     after = set(choose_cohort(names | {newcomer}, size, 0, 0))
     assert len(before - after) <= 1
@@ -42,11 +42,11 @@ def test_rounds_and_seeds_choose_anew_and_treat_clients_alike():
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**63 - 1), st.lists(st.text(max_size=5) | st.integers(), max_size=3))
-def test_a_derived_seed_is_one_that_generators_take(seed, purpose):
+def test_generators_take_a_derived_seed(seed, purpose):
     assert 0 <= derive_seed(seed, *purpose) < 2**63
     assert derive_seed(seed, *purpose) == derive_seed(seed, *purpose)
 
 
-def test_each_purpose_has_a_seed_of_its_own():
+def test_each_purpose_has_a_separate_seed():
     purposes = [(), ("a",), ("a", "b"), ("ab",), ("b", "a"), ("a", 1), ("a", 11), ("a", 1, 1)]
     assert len({derive_seed(seed, *purpose) for purpose in purposes for seed in (0, 1)}) == 2 * len(purposes)

@@ -129,11 +129,11 @@ def test_rounds_are_the_ones_put_together_by_hand(tiny_bert, method):
 
 
 @pytest.mark.slow
-def test_the_task_ends_with_the_final_weights_and_rounds_are_told_as_they_end(tiny_bert):
-    told = []
-    result = simulate(classifier(), tiny_bert, three_sites(), on_round=told.append)
+def test_the_task_ends_with_the_final_weights_and_rounds_are_reported_as_they_end(tiny_bert):
+    reported = []
+    result = simulate(classifier(), tiny_bert, three_sites(), on_round=reported.append)
     assert same_bits(result.task.weights(), result.weights)
-    assert told == result.rounds
+    assert reported == result.rounds
 
 
 @pytest.mark.slow
@@ -167,9 +167,9 @@ def test_sites_count_by_their_examples(tiny_bert):
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=2e-4)
 
 
-def test_equal_clients_are_one_client(own_bert):
+def test_equal_clients_are_like_a_single_client(bert_copy):
     """A client's random choices hang on its name: full rank, no dropout and one batch of everything leave none."""
-    configure(own_bert, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    configure(bert_copy, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     data = sentences(8, 0)
 
     def run(count: int) -> dict[str, torch.Tensor]:
@@ -178,14 +178,14 @@ def test_equal_clients_are_one_client(own_bert):
             rounds={"count": 3, "min_clients": count},
             local={"steps": 2, "batch_size": 8, "eps": 1e-4},
         )
-        return simulate(spec, own_bert, [Site(f"site-{i}", data) for i in range(count)]).weights
+        return simulate(spec, bert_copy, [Site(f"site-{i}", data) for i in range(count)]).weights
 
-    one, four = run(1), run(4)
-    for name, tensor in one.items():
+    single, four = run(1), run(4)
+    for name, tensor in single.items():
         torch.testing.assert_close(four[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_what_can_not_run_is_refused(tiny_bert):
+def test_jobs_that_cannot_run_are_refused(tiny_bert):
     with pytest.raises(ValueError, match=r"rounds.min_clients is 3, but there are 2 clients"):
         simulate(classifier(), tiny_bert, three_sites()[:2])
     sites = three_sites()
@@ -194,9 +194,9 @@ def test_what_can_not_run_is_refused(tiny_bert):
         simulate(classifier(evaluation={"every": 0}), tiny_bert, sites)
 
 
-def test_a_model_that_is_not_finite_is_told(own_bert):
-    weights = safetensors.torch.load_file(own_bert / "model.safetensors")
+def test_a_model_that_is_not_finite_is_reported(bert_copy):
+    weights = safetensors.torch.load_file(bert_copy / "model.safetensors")
     weights["embeddings.LayerNorm.weight"][3] = torch.nan
-    safetensors.torch.save_file(weights, own_bert / "model.safetensors", {"format": "pt"})
+    safetensors.torch.save_file(weights, bert_copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(TrainingError, match=r"the loss became nan at step 1 of round 1; lower local\.learning_rate"):
-        simulate(classifier(), own_bert, three_sites())
+        simulate(classifier(), bert_copy, three_sites())

@@ -72,24 +72,24 @@ def test_an_update_gives_back_the_weights_that_the_client_ended_with(tiny_bert, 
 
 
 @pytest.mark.parametrize("task", [classifier, language_model])
-def test_what_an_update_leaves_out_is_kept_and_goes_with_the_next_one(tiny_bert, tiny_gpt2, task):
+def test_what_an_update_leaves_out_is_kept_and_goes_with_the_next_update(tiny_bert, tiny_gpt2, task):
     """Weights after = decay x (weights before - what was kept before) + what was sent + what is kept."""
     spec = task(method={"rank": 2, "uplink_rank": 3}, local={"steps": 5, "weight_decay": 0.5})
     folder = tiny_bert if task is classifier else tiny_gpt2
     data = sentences(12, 1) if task is classifier else questions(12, 1)
     trained = TaskModel.load(spec, folder)
-    own = {target.name: torch.zeros(target.d, target.k) for target in trained.plan.targets}
+    residues = {target.name: torch.zeros(target.d, target.k) for target in trained.plan.targets}
     kept = {}
     for number in (1, 2, 3):
         before = trained.weights()
         update = an_update(trained, spec, data, "a", number, Start(before, {}, kept))
         after, kept = trained.weights(), update.kept
-        for name, old in own.items():
+        for name, old in residues.items():
             sent = update.tensors[f"{name}/left"].double() @ update.tensors[f"{name}/right"].double()
-            own[name] = kept[f"{name}/residue"]
-            whole = update.decay * (orient(before[name]).double() - old.double()) + sent + own[name].double()
+            residues[name] = kept[f"{name}/residue"]
+            whole = update.decay * (orient(before[name]).double() - old.double()) + sent + residues[name].double()
             torch.testing.assert_close(orient(after[name]).double(), whole, rtol=1e-5, atol=1e-6)
-            assert own[name].norm() > 0.01 * (after[name] - before[name]).norm()  # three directions do not hold it
+            assert residues[name].norm() > 0.01 * (after[name] - before[name]).norm()  # three directions do not hold it
 
 
 def test_nothing_but_the_plan_is_trained(tiny_bert):
@@ -202,7 +202,7 @@ def test_a_loss_that_is_no_number_ends_training(bert):
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("at_step", [1, 4])
 def test_a_gradient_that_is_no_number_ends_training(bert, gap, bad, at_step):
-    """Wherever it shows: while a basis is looked for, in the next loss, or in the update at the end."""
+    """The gradient may show in the search for a basis, in the next loss, or in the update at the end."""
     spec = classifier(method={"rank": 4, "update_proj_gap": gap})
     calls = []
 
@@ -217,7 +217,7 @@ def test_a_gradient_that_is_no_number_ends_training(bert, gap, bad, at_step):
 
 
 def test_a_kept_state_that_is_no_number_ends_training(bert):
-    """Squared it overflows, though the update that is sent stays finite: the next round must not start from it."""
+    """The squared gradient overflows, though the update stays finite. The next round must not start from that state."""
     spec = classifier(method={"rank": 4, "state_sync": "local", "complement": 0}, local={"steps": 1})
     weight = bert.model.bert.encoder.layer[0].intermediate.dense.weight
     handle = weight.register_hook(lambda gradient: gradient * 1e25)
@@ -267,10 +267,10 @@ def test_evaluation_is_the_mean_over_examples(bert):
     examples = sentences(5, 2)
     bert.model.eval()
     with torch.no_grad():
-        one_by_one = [bert.loss(bert.collate([e])) for e in examples]
+        single_results = [bert.loss(bert.collate([e])) for e in examples]
     result = evaluate(bert, examples)
-    assert result["loss"] == pytest.approx(float(sum(loss for loss, _, _ in one_by_one)) / 5, rel=1e-5)
-    assert result["accuracy"] == sum(right for _, _, right in one_by_one) / 5
+    assert result["loss"] == pytest.approx(float(sum(loss for loss, _, _ in single_results)) / 5, rel=1e-5)
+    assert result["accuracy"] == sum(right for _, _, right in single_results) / 5
 
 
 def test_evaluation_of_a_language_model_counts_answer_tokens(tiny_gpt2):

@@ -39,7 +39,7 @@ def as_operator(federation: LocalFederation, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("FEDGALORE_API_KEY", OPERATOR)
 
 
-def test_a_key_is_made_used_and_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_created_used_and_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     created = run("keys", "create", "auditor", "--out", str(tmp_path / "key"))
     assert created.exit_code == 0, created.output
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
@@ -62,7 +62,7 @@ def test_a_key_is_made_used_and_revoked(tmp_path: Path, monkeypatch: pytest.Monk
     assert "no keys but the operator's own" in run("keys", "list").stderr
 
 
-def test_without_a_key_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FEDGALORE_API_KEY")
     answer = run("jobs", "list")
     assert answer.exit_code == 1
@@ -130,7 +130,7 @@ def test_certificates_are_added_to_a_folder_and_never_written_over(tmp_path: Pat
         assert run("certs", "--dir", str(tmp_path / "b"), *bad).exit_code == 1
     assert not (tmp_path / "b").exists()
     (tmp_path / "pki/ca.key").write_text("nonsense")
-    assert "are no CA that could be read" in run("certs", "--dir", folder, "--agent", "three").stderr
+    assert "cannot be read" in run("certs", "--dir", folder, "--agent", "three").stderr
     assert "nothing to create" in run("certs", "--dir", folder).stderr
 
 

@@ -105,8 +105,8 @@ def moved(redis_url: str, move: Callable[[Engine], Awaitable[object]]) -> None:
     asyncio.run(run())
 
 
-def one_line(result: Result, *words: str) -> None:
-    """The command failed, with one line that says so."""
+def assert_error_line(result: Result, *words: str) -> None:
+    """The command failed with a single line of error that holds these words."""
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
@@ -147,19 +147,19 @@ def test_a_job_is_submitted_listed_and_cancelled(coordinator: Coordinator, job_f
     assert json.loads(fedgalore("jobs", "get", job, "--json").stdout)["spec"]["name"] == "tiny"
     assert "waiting for the aggregator" in fedgalore("jobs", "get", job).stdout
     assert json.loads(fedgalore("jobs", "rounds", job, "--json").stdout) == {"rounds": [], "next": None}
-    one_line(fedgalore("jobs", "pause", job), "PENDING", "[illegal_transition]")
+    assert_error_line(fedgalore("jobs", "pause", job), "PENDING", "[illegal_transition]")
     assert "CANCELLED" in fedgalore("jobs", "cancel", job).stdout
     assert json.loads(fedgalore("jobs", "list", "--status", "completed", "--json").stdout)["jobs"] == []
     watched = fedgalore("jobs", "watch", job)
     assert "tiny: CANCELLED" in watched.stdout
-    one_line(watched, "is CANCELLED")
+    assert_error_line(watched, "is CANCELLED")
 
 
 @pytest.mark.slow
 def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, job_file: Path, tmp_path: Path) -> None:
     job = fedgalore("jobs", "submit", job_file).stdout.strip()
-    one_line(fedgalore("jobs", "download", job, "--to", tmp_path / "model"), "[not_ready]")
-    one_line(fedgalore("jobs", "adapter", job, "--to", tmp_path / "model"), "[not_ready]")
+    assert_error_line(fedgalore("jobs", "download", job, "--to", tmp_path / "model"), "[not_ready]")
+    assert_error_line(fedgalore("jobs", "adapter", job, "--to", tmp_path / "model"), "[not_ready]")
     blobs = DirectoryBlobStore(coordinator.blobs)
     specs = a_plan().weights()
     with SafetensorsWriter(tmp_path / "w", specs, {}) as writer:
@@ -173,8 +173,10 @@ def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, 
     assert done.exit_code == 0, done.stderr
     assert (tmp_path / "model" / "config.json").read_text() == '{"a": 1}'
     assert json.loads((tmp_path / "model" / "fedgalore.json").read_text())["job"] == job
-    one_line(fedgalore("jobs", "download", job, "--to", tmp_path / "model"), "exists and is not an empty folder")
-    one_line(fedgalore("jobs", "download", job, "--to", tmp_path / "m", "--version", "3"), "version: 3")
+    assert_error_line(
+        fedgalore("jobs", "download", job, "--to", tmp_path / "model"), "exists and is not an empty folder"
+    )
+    assert_error_line(fedgalore("jobs", "download", job, "--to", tmp_path / "m", "--version", "3"), "version: 3")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job.yaml", "model", "w"]
 
     done = fedgalore("jobs", "adapter", job, "--rank", "3", "--to", tmp_path / "adapter")
@@ -183,7 +185,9 @@ def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, 
     assert "rank 3 keeps 100.0 % of the change's energy" in done.stderr
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["target_modules"], config["modules_to_save"]) == (3, ["layer"], ["head"])
-    one_line(fedgalore("jobs", "adapter", job, "--to", tmp_path / "model"), "exists and is not an empty folder")
+    assert_error_line(
+        fedgalore("jobs", "adapter", job, "--to", tmp_path / "model"), "exists and is not an empty folder"
+    )
     assert fedgalore("jobs", "adapter", job, "--rank", "0", "--to", tmp_path / "a").exit_code == 2
 
 
@@ -228,16 +232,16 @@ def test_agents_are_listed(coordinator: Coordinator, redis_url: str) -> None:
 
 
 @pytest.mark.slow
-def test_errors_are_one_line_with_a_remedy(coordinator: Coordinator, tmp_path: Path) -> None:
+def test_errors_are_a_single_line_with_a_remedy(coordinator: Coordinator, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text(yaml.safe_dump(job_document(method={"rank": 0}, extra=1)))
-    one_line(fedgalore("jobs", "submit", bad), "method.rank", "extra: unknown key", "[invalid_job]")
-    one_line(fedgalore("jobs", "submit", tmp_path / "nowhere.yaml"), "cannot be read")
-    one_line(fedgalore("jobs", "get", "nope"), "[job_not_found]")
-    one_line(fedgalore("jobs", "get", "../agents"), "[not_found]")
-    one_line(fedgalore("jobs", "list", "--status", "done"), "status", "[invalid_request]")
+    assert_error_line(fedgalore("jobs", "submit", bad), "method.rank", "extra: unknown key", "[invalid_job]")
+    assert_error_line(fedgalore("jobs", "submit", tmp_path / "nowhere.yaml"), "cannot be read")
+    assert_error_line(fedgalore("jobs", "get", "nope"), "[job_not_found]")
+    assert_error_line(fedgalore("jobs", "get", "../agents"), "[not_found]")
+    assert_error_line(fedgalore("jobs", "list", "--status", "done"), "status", "[invalid_request]")
     away = f"http://127.0.0.1:{free_port()}"
-    one_line(fedgalore("jobs", "list", "--url", away), away, "fedgalore coordinator")
+    assert_error_line(fedgalore("jobs", "list", "--url", away), away, "fedgalore coordinator")
     assert fedgalore("jobs", "list", "--limit", "0").exit_code == 2
     assert fedgalore("jobs", "bogus").exit_code == 2
 
@@ -251,7 +255,7 @@ def test_a_bad_setting_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-def test_a_taken_port_is_one_line(coordinator: Coordinator, redis_url: str, tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_in_a_single_line(coordinator: Coordinator, redis_url: str, tmp_path: Path) -> None:
     port = coordinator.url.rpartition(":")[2]
     started = subprocess.run(
         [
@@ -292,7 +296,7 @@ def test_the_process_keeps_an_aggregator_and_ends_it(redis_url: str, tmp_path: P
 
 
 def aggregator_pids(running: Coordinator, but: int = 0) -> list[int]:
-    """Aggregators that the coordinator's log tells of, as soon as there is one but `but`."""
+    """Ids of the aggregators in the coordinator's log, without `but`. Waits for the first of them."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
         lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
@@ -351,6 +355,6 @@ def test_unpack_refuses_what_is_no_plain_file_inside(member: tarfile.TarInfo, tm
 
 def test_unpack_keeps_nothing_of_a_tar_that_is_cut_off(tmp_path: Path) -> None:
     data = a_tar((tarfile.TarInfo("job/x.bin"), bytes(5000)))
-    with pytest.raises(UnsafeArchive, match="no whole tar"):
+    with pytest.raises(UnsafeArchive, match="not a whole tar"):
         unpack(chunks(data[:3000]), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

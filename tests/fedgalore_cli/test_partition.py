@@ -44,7 +44,7 @@ def shards(table: Path) -> dict[str, list[dict[str, Any]]]:
     return read
 
 
-def test_classes_are_skewed_unless_told_otherwise(table: Path) -> None:
+def test_classes_are_skewed_by_default(table: Path) -> None:
     done = partition(table, "--clients", "3", "--alpha", "0.2", "--test", table)
     assert done.exit_code == 0, done.stderr
     held = shards(table)
@@ -88,7 +88,7 @@ def test_sizes_are_skewed_and_keep_the_least(table: Path) -> None:
     assert sizes[-1] > 40
 
 
-def test_each_client_has_one_domain(table: Path) -> None:
+def test_each_client_has_a_single_domain(table: Path) -> None:
     done = partition(table, "--split", "domain", "--domain", "from", "--clients", "6")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines()[0].split() == ["client", "examples", "domains", "largest", "domain", "share"]
@@ -130,13 +130,13 @@ def test_the_picture_names_the_split(table: Path, options: list[str], title: str
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "problem"),
     [
-        (["--split", "iid", "--alpha", "1"], "--alpha: --split iid takes none; leave it out"),
+        (["--split", "iid", "--alpha", "1"], "--alpha: --split iid has no skew; leave --alpha out"),
         (["--split", "domain", "--domain", "from", "--alpha", "1"], "--alpha: --split domain takes none"),
         (["--alpha", "0"], "--alpha: 0 is not a number above 0"),
         (["--alpha", "nan"], "--alpha: nan is not a number above 0"),
-        (["--split", "domain"], "--domain: --split domain needs it; name the column"),
+        (["--split", "domain"], "--domain: --split domain needs a column; name the column"),
         (["--domain", "from"], "--domain: only --split domain looks at it; add --split domain or leave"),
         (
             ["--split", "domain", "--domain", "form"],
@@ -151,7 +151,7 @@ def test_the_picture_names_the_split(table: Path, options: list[str], title: str
         (["--alpha", "0.01", "--clients", "40"], "--clients 40: no Dirichlet(0.01) split gave each"),
         (
             ["--split", "dirichlet", "--prompt", "question", "--completion", "text"],
-            "--split dirichlet: skews classes, and prompts have none; take quantity, iid or domain",
+            "--split: dirichlet skews classes, and prompts have no classes; take quantity, iid or domain",
         ),
         (
             ["--prompt", "question"],
@@ -163,13 +163,13 @@ def test_the_picture_names_the_split(table: Path, options: list[str], title: str
         (["--test", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
     ],
 )
-def test_what_does_not_go_together_is_one_line_and_nothing_is_written(
-    table: Path, options: list[str], told: str
+def test_options_that_do_not_fit_are_refused_in_a_single_line_and_nothing_is_written(
+    table: Path, options: list[str], problem: str
 ) -> None:
     refused = partition(table, *options)
     assert refused.exit_code == 1
     assert refused.stderr.startswith("error: ")
-    assert told in refused.stderr
+    assert problem in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     assert list(table.parent.iterdir()) == [table]
 

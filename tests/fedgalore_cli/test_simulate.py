@@ -62,7 +62,7 @@ def test_without_test_data_nothing_is_tested(folder: Path) -> None:
     assert "%" not in done.stdout
 
 
-def test_agents_are_tested_on_their_own_data(folder: Path) -> None:
+def test_each_agent_is_tested_on_the_data_it_holds(folder: Path) -> None:
     agents = ("--agent", agent(folder, "north"), "--agent", agent(folder, "south"))
     done = simulate(folder, *agents, "--picture", folder / "picture.svg")
     assert done.exit_code == 0, done.stderr
@@ -82,15 +82,15 @@ def test_exact_matches_are_shown_where_they_are_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "problem"),
     [
-        ([], "--train: name a file with training examples, or name agents' configs by --agent"),
+        ([], "--train: there is no data; name a file with training examples, or agents' configs by --agent"),
         (
             ["--train", "{0}/train.jsonl", "--clients", "1"],
-            "--clients: 1 are fewer than the job's rounds.min_clients, 2",
+            "--clients: 1 is less than the job's rounds.min_clients, 2",
         ),
-        (["--train", "{0}/train.jsonl", "--split", "domain"], "--domain: --split domain needs it"),
-        (["--train", "{0}/train.jsonl", "--split", "iid", "--alpha", "1"], "--alpha: --split iid takes none"),
+        (["--train", "{0}/train.jsonl", "--split", "domain"], "--domain: --split domain needs a column"),
+        (["--train", "{0}/train.jsonl", "--split", "iid", "--alpha", "1"], "--alpha: --split iid has no skew"),
         (["--train", "{0}/train.jsonl", "--clients", "61"], "--clients 61: 60 examples are too few"),
         (["--train", "{0}/train.jsonl", "--picture", "a.jpg"], "--picture: a.jpg ends in none of .png, .svg, .pdf"),
         (["--agent", "{0}/a.yaml", "--picture", "a.jpg"], "--picture: a.jpg ends in none of"),
@@ -101,10 +101,10 @@ def test_exact_matches_are_shown_where_they_are_measured() -> None:
         (["--agent", "{0}/none.yaml"], "none.yaml cannot be read"),
     ],
 )
-def test_what_does_not_go_together_is_one_line(folder: Path, options: list[str], told: str) -> None:
+def test_options_that_do_not_fit_are_refused_in_a_single_line(folder: Path, options: list[str], problem: str) -> None:
     agent(folder, "a")
     refused = simulate(folder, *(option.format(folder) for option in options))
     assert refused.exit_code == 1
     assert refused.stderr.startswith("error: ")
-    assert told in refused.stderr
+    assert problem in refused.stderr
     assert len(refused.stderr.splitlines()) == 1

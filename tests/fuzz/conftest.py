@@ -1,4 +1,4 @@
-"""What was tried and what came of it, told at the end."""
+"""A table of the inputs that were tried and their outcomes, printed at the end of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Job documents and agents' configs that nobody would write: read, or refused in words, soon and in little memory."""
+"""Malformed job documents and agents' configs: each is read or refused with a reason, fast and in little memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.fuzz.conftest import ROW
 from tests.fuzz.test_update_stream import JSON, NAMES, NUMBERS
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "1500"))
-LONGEST_S = 10.0  # of this thread's own time for one document
+LONGEST_S = 10.0  # of this thread's CPU time for a document
 MOST_GROWTH_KIB = 2**20
 LONGEST_ANSWER = 20_000
 KINDS = ("application/json", "application/yaml")
@@ -69,7 +69,7 @@ SNIPPETS = st.sampled_from(
 
 
 def repeated(draw: Any) -> str:
-    """Little that is meant to become much."""
+    """A short text that may expand to a large document."""
     count = draw(st.sampled_from([3, 100, 1000, 20_000, 60_000]))
     match draw(st.integers(0, 6)):
         case 0:  # every line stands for several of the line before
@@ -93,7 +93,7 @@ def repeated(draw: Any) -> str:
 
 
 def changed(draw: Any, document: dict[str, Any]) -> Any:
-    """The document with another value, key or lack of one in some places."""
+    """The document with some values or keys replaced, added or removed."""
     document = copy.deepcopy(document)
     for _ in range(draw(st.integers(1, 3))):
         place: Any = document
@@ -114,7 +114,7 @@ def changed(draw: Any, document: dict[str, Any]) -> Any:
 
 
 def written(draw: Any, document: Any, kind: str) -> str:
-    """As text, with something inserted, left out or said twice in some places."""
+    """The document as text, with some parts inserted, removed or repeated."""
     dump: Callable[[Any], str] = json.dumps if kind == KINDS[0] else yaml.safe_dump
     text = dump(document)
     for _ in range(draw(st.integers(0, 3))):
@@ -131,7 +131,7 @@ def written(draw: Any, document: Any, kind: str) -> str:
 
 
 def body(draw: Any, document: dict[str, Any], kind: str) -> bytes:
-    """What is sent, at most as long as the door takes it."""
+    """The body to send, cut at the greatest length that the door accepts."""
     match draw(st.integers(0, 9)):
         case 0:
             return draw(st.binary(max_size=300))
@@ -151,7 +151,7 @@ def body(draw: Any, document: dict[str, Any], kind: str) -> bytes:
 
 
 class Fuzz:
-    """What was read and what came of it."""
+    """Reads attacks on a door, and counts their outcomes."""
 
     def __init__(self, what: str, read: Callable[[bytes, str], None]) -> None:
         self._what, self._read = what, read
@@ -163,7 +163,7 @@ class Fuzz:
         @given(st.data())
         def attack(data: st.DataObject) -> None:
             kind = data.draw(st.sampled_from(KINDS))
-            self.one(body(data.draw, document, kind), kind)
+            self.attempt(body(data.draw, document, kind), kind)
             assert self.failures == []
 
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -175,7 +175,7 @@ class Fuzz:
         assert self.taken > 10
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_GROWTH_KIB
 
-    def one(self, content: bytes, kind: str) -> None:
+    def attempt(self, content: bytes, kind: str) -> None:
         self.tried += 1
         started = time.thread_time()
         try:
@@ -191,12 +191,12 @@ class Fuzz:
             self.failures.append(f"{time.thread_time() - started:.1f} s for {content[:2000]!r}")
 
     def note(self, rows: list[dict[str, str]]) -> None:
-        """A refusal, which names a field, says what is wrong with it, and fits an answer and a terminal."""
-        told = "; ".join(f"{row['field']}: {row['problem']}" for row in rows)
+        """Checks a refusal: it names a field and its problem, and fits an answer and a terminal."""
+        refusal = "; ".join(f"{row['field']}: {row['problem']}" for row in rows)
         if not rows or not all(row["field"] and row["problem"] for row in rows):
-            self.failures.append(f"nothing is told: {told}")
-        if len(told.encode()) > LONGEST_ANSWER or not told.isprintable():
-            self.failures.append(f"cannot be shown: {told[:2000]!r}")
+            self.failures.append(f"no field or no problem is named: {refusal}")
+        if len(refusal.encode()) > LONGEST_ANSWER or not refusal.isprintable():
+            self.failures.append(f"cannot be shown: {refusal[:2000]!r}")
         self.refused |= {re.sub(r"[0-9]+|[^ -~]|'[^']*'|.(?<=x)x+", "#", row["problem"])[:60] for row in rows}
 
 
@@ -205,7 +205,7 @@ class Fuzz:
 def test_job_documents(record_property: Any) -> None:
     def read(content: bytes, kind: str) -> None:
         spec = read_job(content, kind)
-        kept = spec.model_dump_json()  # as it lies in Redis and goes to the agents
+        kept = spec.model_dump_json()  # as Redis stores it and as the agents get it
         assert len(kept) < 3 * MAX_BODY_BYTES
         assert JobSpec.model_validate_json(kept) == spec
 
@@ -221,7 +221,7 @@ def test_agents_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_
     config = tmp_path / "agent.yaml"
 
     def read(content: bytes, kind: str) -> None:
-        config.write_bytes(content)  # JSON is YAML, nearly
+        config.write_bytes(content)  # almost all JSON is YAML
         chosen = load(config)
         assert isinstance(chosen, AgentSettings)
         for path in (chosen.work_dir, *chosen.models, *(item.train for item in chosen.data.values())):

@@ -1,4 +1,4 @@
-"""The REST door under everything that its own description allows, and much that it does not."""
+"""The REST door under requests that its OpenAPI document allows, and under many that it does not."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ CHECKS = (
 @pytest.mark.fuzz
 @pytest.mark.timeout(3600)
 def test_the_rest_door(tmp_path: Path, tiny_bert: Path, record_property: Any) -> None:  # noqa: F811
-    made = CliRunner().invoke(app, ["certs", "--dir", str(tmp_path / "certs"), "--host", "127.0.0.1"])
-    assert made.exit_code == 0, made.output
+    issued = CliRunner().invoke(app, ["certs", "--dir", str(tmp_path / "certs"), "--host", "127.0.0.1"])
+    assert issued.exit_code == 0, issued.output
     with LocalFederation(tmp_path / "run", [], secured=Secured(tmp_path / "certs", KEY)) as federation:
         document = job_document(model={"source": str(tiny_bert), "num_labels": 2})
         with federation.http() as http:
@@ -41,14 +41,14 @@ def test_the_rest_door(tmp_path: Path, tiny_bert: Path, record_property: Any) ->
         command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{federation.rest_url}/openapi.json"]
         command += ["--tls-verify", str(tmp_path / "certs/ca.pem"), "--header", f"Authorization: Bearer {KEY}"]
         command += ["--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--request-timeout", "30"]
-        # an event stream ends with its job only
+        # an event stream ends only with its job
         command += ["--exclude-path-regex", "/events$", "--suppress-health-check", "all", "--no-color"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert federation.coordinator.running
         log = federation.coordinator.log.read_text()
-    found = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
-    assert found is not None, done.stdout + done.stderr
-    record_property(ROW, ["REST by its OpenAPI document", found[1], "", int(found[1]) - int(found[2])])
+    counts = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
+    assert counts is not None, done.stdout + done.stderr
+    record_property(ROW, ["REST by its OpenAPI document", counts[1], "", int(counts[1]) - int(counts[2])])
     assert done.returncode == 0, done.stdout
     assert "Traceback" not in log
     assert "unexpected_error" not in log

@@ -1,4 +1,4 @@
-"""The agents' door under streams that no agent would send: refused with a reason, and whoever behaves is served."""
+"""The agents' door under malformed streams: it refuses them with a reason, and serves clients that behave well."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.fuzz.conftest import ROW
 
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "1500"))
 Code = grpc.StatusCode
-# What a client may hear; INTERNAL and UNKNOWN would be faults of the coordinator.
+# Codes that a client may get; INTERNAL and UNKNOWN would be faults of the coordinator.
 REFUSALS = {
     Code.INVALID_ARGUMENT,
     Code.OUT_OF_RANGE,
@@ -51,12 +51,12 @@ JSON = st.recursive(
 )
 
 
-# What grpc.aio's client says, not the coordinator, when a call is refused while it still writes.
-CLIENTS_OWN = "Internal error from Core"
+# The message of grpc.aio's client, not of the coordinator, for a call that is refused while it still writes.
+GRPC_CLIENT_MESSAGE = "Internal error from Core"
 
 
 class Fuzz:
-    """A coordinator with a round open to site-a, and what it has answered so far."""
+    """A coordinator with a round open to site-a, and its answers so far."""
 
     def __init__(self, house: House, job: Job, content: bytes) -> None:
         self.house, self.job, self.content = house, job, content
@@ -68,19 +68,19 @@ class Fuzz:
         try:
             await self.house.stub.SubmitUpdate(iter(messages), timeout=20)
         except grpc.aio.AioRpcError as error:
-            if error.details() == CLIENTS_OWN:
+            if error.details() == GRPC_CLIENT_MESSAGE:
                 return
             self.note(error)
 
     def note(self, error: grpc.aio.AioRpcError) -> None:
-        told = error.details() or ""
-        if error.code() not in REFUSALS or not told:
-            self.failures.append(f"{error.code().name}: {told}")
-        self.refused.add(f"{error.code().name} {re.sub(r'[0-9a-f]{12,}|[0-9]+|[^ -~]|.(?<=x)x+', '#', told)[:60]}")
+        message = error.details() or ""
+        if error.code() not in REFUSALS or not message:
+            self.failures.append(f"{error.code().name}: {message}")
+        self.refused.add(f"{error.code().name} {re.sub(r'[0-9a-f]{12,}|[0-9]+|[^ -~]|.(?<=x)x+', '#', message)[:60]}")
 
 
 def header(draw: Any, fuzz: Fuzz, content: bytes) -> pb.SubmitUpdateRequest:
-    """Of the stream: mostly true, now and then a lie."""
+    """The header of the stream, at times with a false field."""
     blob = ref(content)
     fields = {
         "client": "site-a",
@@ -114,7 +114,7 @@ def _is_utf8(text: str) -> bool:
 def file(draw: Any, content: bytes) -> bytes:
     """The update's bytes, damaged in one way or another."""
     (length,) = struct.unpack("<Q", content[:8])
-    told, data = json.loads(content[8 : 8 + length]), content[8 + length :]
+    tensors, data = json.loads(content[8 : 8 + length]), content[8 + length :]
     match draw(st.integers(0, 9)):
         case 0:
             return content
@@ -130,26 +130,26 @@ def file(draw: Any, content: bytes) -> bytes:
         case 4:  # a lying length
             return struct.pack("<Q", draw(st.integers(0, 2**64 - 1))) + content[8:]
         case 5:  # overlapping, swapped or absurd places
-            entry = told[draw(st.sampled_from([name for name in told if name != "__metadata__"]))]
+            entry = tensors[draw(st.sampled_from([name for name in tensors if name != "__metadata__"]))]
             entry["data_offsets"] = [draw(NUMBERS), draw(NUMBERS)]
         case 6:  # absurd shapes
-            entry = told[draw(st.sampled_from([name for name in told if name != "__metadata__"]))]
+            entry = tensors[draw(st.sampled_from([name for name in tensors if name != "__metadata__"]))]
             entry["shape"] = draw(st.lists(NUMBERS, max_size=6))
         case 7:  # other types, names, keys
-            told[draw(NAMES)] = draw(JSON)
+            tensors[draw(NAMES)] = draw(JSON)
         case 8:
-            name = draw(st.sampled_from(sorted(told)))
-            told[name] = draw(JSON)
+            name = draw(st.sampled_from(sorted(tensors)))
+            tensors[name] = draw(JSON)
         case 9:
-            told["__metadata__"][draw(st.sampled_from(sorted(told["__metadata__"])))] = draw(
+            tensors["__metadata__"][draw(st.sampled_from(sorted(tensors["__metadata__"])))] = draw(
                 st.one_of(NAMES, NUMBERS.map(str), st.sampled_from(["NaN", "1e999", "-1", "0", "[" * 3000, "{}"]))
             )
-    head = json.dumps(told).encode("utf-8", "surrogatepass")
+    head = json.dumps(tensors).encode("utf-8", "surrogatepass")
     return struct.pack("<Q", len(head)) + head + data
 
 
 def stream(draw: Any, fuzz: Fuzz) -> list[pb.SubmitUpdateRequest]:
-    """Messages: a header and chunks, or nearly so."""
+    """A header and chunks, at times out of order, repeated or incomplete."""
     content = file(draw, fuzz.content)
     size = draw(st.sampled_from([1, 7, 300, CHUNK_BYTES, 2 * CHUNK_BYTES]))
     chunks = [pb.SubmitUpdateRequest(chunk=content[i : i + size]) for i in range(0, min(len(content), 60 * size), size)]
@@ -157,11 +157,11 @@ def stream(draw: Any, fuzz: Fuzz) -> list[pb.SubmitUpdateRequest]:
     match draw(st.integers(0, 9)):
         case 0 if len(messages) > 1:  # out of order
             return draw(st.permutations(messages)) if len(messages) < 40 else messages[::-1]
-        case 1:  # once more
+        case 1:  # repeated
             return messages + messages[draw(st.integers(0, len(messages) - 1)) :]
-        case 2:  # one lost
+        case 2:  # a message is lost
             messages.pop(draw(st.integers(0, len(messages) - 1)))
-        case 3:  # nothing in it
+        case 3:  # an empty message
             messages.insert(draw(st.integers(0, len(messages))), pb.SubmitUpdateRequest())
         case 4:  # far too much
             messages.append(pb.SubmitUpdateRequest(chunk=b"x" * CHUNK_BYTES))
@@ -199,10 +199,10 @@ def test_the_update_stream(
     def attack(data: st.DataObject) -> None:
         loop.run_until_complete(fuzz.send(stream(data.draw, fuzz)))
         assert fuzz.failures == []
-        assert len(list((tmp_path / "store" / "partial").iterdir())) <= 2  # one of each client that lied well enough
+        assert len(list((tmp_path / "store" / "partial").iterdir())) <= 2  # at most a partial file of each client
 
     async def behave() -> None:
-        """Site-b, which was not attacked, is served; what the attacks left is bounded."""
+        """Site-b is still served after the attacks."""
         sample = fuzz.house.sample(fuzz.job, "site-b")
         answer = await fuzz.house.submit(sample, sample.bytes_in(tmp_path))
         assert answer.outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED

@@ -44,7 +44,7 @@ def tracked() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that nothing is left in the repository."""
+    """The wheel, built from a copy so that nothing is left in the repository."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in tracked():
         (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def test_every_file_of_the_packages_is_inside(wheel: Path) -> None:
         assert any(name.startswith(folder) and name.endswith(ending) for name in expected)
 
 
-def test_it_brings_one_command(wheel: Path) -> None:
+def test_it_brings_a_single_command(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         (path,) = [name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")]
         entries = ConfigParser()

@@ -28,7 +28,7 @@ def test_a_stale_page_is_reported_and_left_alone_or_written(tmp_path: Path, caps
     blocks = {"a": "new", "b": "x"}
     assert keep(path, blocks, "make page", check=True) == 1
     assert path.read_text() == PAGE
-    assert capsys.readouterr().err == "stale: PAGE.md; run `make page` and commit\n"
+    assert capsys.readouterr().err == "PAGE.md is stale; run `make page` and commit the page\n"
     assert keep(path, blocks, "make page", check=False) == 0
     assert keep(path, blocks, "make page", check=True) == 0
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fedgalore.spec.job import JobSpec
+from fedgalore.spec.registry import methods
 from tools import job_reference
 from tools.job_reference import blocks
 
@@ -32,7 +33,7 @@ def test_every_field_of_every_section_is_there_and_described() -> None:
 def test_every_kind_of_method_has_a_part() -> None:
     titles = [line for line in blocks()["method"].splitlines() if line.startswith("#### kind: ")]
     kinds = [kind.strip("` ") for title in titles for kind in title.removeprefix("#### kind: ").split(",")]
-    assert sorted(kinds) == sorted({"fedgalore", "fedavg", "fedit", "ffa_lora", "flora", "fedex_lora"})
+    assert sorted(kinds) == sorted(methods())
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def read(site: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 def gradient(
     weights: NDArray[np.float64], texts: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Of the mean cross entropy."""
+    """The gradient of the mean cross entropy."""
     scores = texts @ weights
     chances = np.exp(scores - scores.max(axis=1, keepdims=True))
     chances /= chances.sum(axis=1, keepdims=True)

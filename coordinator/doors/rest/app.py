@@ -25,8 +25,8 @@ from coordinator.doors.rest.readiness import Probe, Readiness
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.state.errors import AgentNotFound
 from coordinator.store.blob_store import BlobStore
-from fedgalore import PROTOCOL_VERSION, __version__
 from fedgalore.spec.strict import Identifier
+from fedgalore.version import PROTOCOL_VERSION, __version__
 
 
 class Live(BaseModel):

@@ -1,4 +1,4 @@
-"""What everybody else sees of the method; without torch."""
+"""What other modules see of the method. It is read without torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SignMeanLayout(PlainLayout):
     """`W/signs`, as the weight, and `W/length (1, 1)`, the mean absolute change."""
 
     def __init__(self, spec: JobSpec) -> None:
-        """Every job has the same."""
+        """The layout is the same for every job."""
 
     def update(self, target: Target, client: str, round_number: int) -> Tensors:
         return float32(length=(1, 1)) | float16(signs=target.shape)

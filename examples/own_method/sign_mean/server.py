@@ -24,5 +24,5 @@ class SignMeanServer(ServerHalf):
 
 
 def change_of(target: Target, client: ClientTensors) -> Tensor:
-    """What a client's update tells of a target's change, in the weight's own shape."""
+    """A target's change by a client's update, in the shape of the weight."""
     return client.read(f"{target.name}/length") * client.read(f"{target.name}/signs").float()

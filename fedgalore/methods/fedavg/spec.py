@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedgalore.spec.method import MethodSpec
-from fedgalore.spec.momentum import MOMENTUM
+from fedgalore.spec.method import MOMENTUM, MethodSpec
 
 
 class FedAvgSpec(MethodSpec):

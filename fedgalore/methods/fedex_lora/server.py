@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from fedgalore.changes import Reader, apply_change
+from fedgalore.deltas import Reader, apply_change
+from fedgalore.downlink import put_factors
 from fedgalore.maths.mean import mean_of_factors
 from fedgalore.methods.halves import MeanChange
 from fedgalore.methods.lora.adapters import client_products, read_adapter, scaled_products
@@ -15,7 +16,6 @@ from fedgalore.methods.lora.server import AdaptersServer
 from fedgalore.rounds import GroupResult, ServerRound
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Target
-from fedgalore.way_down import put_factors
 
 
 class FedExLoRAServer(AdaptersServer):

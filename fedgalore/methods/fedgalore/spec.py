@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from fedgalore.spec.method import Rank, RankedSpec
-from fedgalore.spec.momentum import MOMENTUM
+from fedgalore.spec.method import MOMENTUM, Rank, RankedSpec
 from fedgalore.spec.strict import MANY
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fedgalore.changes import Reader
+from fedgalore.deltas import Reader
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.lora.layout import lora_spec
 from fedgalore.model.inputs import TaskError

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedgalore.changes import Reader
+from fedgalore.deltas import Reader
 from fedgalore.methods.halves import MeanChange, ServerHalf
 from fedgalore.methods.lora.adapters import carried_adapters, exchanged, read_adapter
 from fedgalore.methods.lora.layout import lora_spec

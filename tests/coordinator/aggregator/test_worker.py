@@ -1,4 +1,4 @@
-"""Which work the aggregator takes up, and when it gives up: on a real store, the work in the test's hand."""
+"""Which work the aggregator takes up, and when it gives up. The store is real; the test controls the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from coordinator.aggregator import blobs as aggregation
+from coordinator.aggregator import compute as aggregation
 from coordinator.aggregator import worker as aggregator
 from coordinator.aggregator.process import build
 from coordinator.aggregator.worker import Aggregator
@@ -30,7 +30,7 @@ LONG_S = 20.0
 
 
 class Work:
-    """Takes the place of the work of minutes; it blocks until `go` is set."""
+    """Replaces work that would take minutes; it blocks until `go` is set."""
 
     def __init__(self) -> None:
         self.go, self.begun = threading.Event(), threading.Semaphore(0)
@@ -72,7 +72,7 @@ async def engine(redis_url: str) -> AsyncIterator[Engine]:
 
 
 class Process:
-    """An aggregator, and what can happen to one."""
+    """An aggregator that can be stopped or killed."""
 
     def __init__(self, engine: Engine, tmp_path: Path) -> None:
         self.stop = asyncio.Event()
@@ -82,7 +82,7 @@ class Process:
         assert await asyncio.to_thread(work.begun.acquire, timeout=LONG_S)
 
     async def kill(self) -> None:
-        while not self.running.done():  # Python 3.11's wait_for, inside of redis-py, may swallow a cancellation
+        while not self.running.done():  # wait_for of Python 3.11, which redis-py calls, may swallow a cancellation
             self.running.cancel()
             await asyncio.wait([self.running], timeout=0.1)
 
@@ -161,14 +161,14 @@ async def test_a_round_that_kills_the_process_is_abandoned(engine: Engine, work:
     assert work.done == ["round 1"] * 3
 
 
-async def test_a_process_that_was_told_to_stop_spoils_no_attempt(engine: Engine, work: Work, tmp_path: Path) -> None:
+async def test_a_process_that_was_asked_to_stop_spoils_no_attempt(engine: Engine, work: Work, tmp_path: Path) -> None:
     job_id = await posted(engine)
     for _ in range(5):
         process = Process(engine, tmp_path)
         await process.has_begun(work)
         process.stop.set()
         await asyncio.sleep(0.05)
-        await process.kill()  # the patience of whoever told it was over
+        await process.kill()  # as a supervisor does when the process does not stop in time
     work.go.set()
     process = Process(engine, tmp_path)
     await until(engine, job_id, Status.RUNNING)
@@ -176,7 +176,7 @@ async def test_a_process_that_was_told_to_stop_spoils_no_attempt(engine: Engine,
 
 
 @pytest.mark.slow
-async def test_what_can_not_be_aggregated_is_given_up_after_three_attempts(
+async def test_a_failing_aggregation_is_given_up_after_three_attempts(
     engine: Engine, work: Work, tmp_path: Path, redis_url: str
 ) -> None:
     job_id = await aggregating(engine)
@@ -226,7 +226,7 @@ async def test_a_full_disk_is_waited_for(
     work.error = OSError(errno.ENOSPC, "No space left on device")
     work.go.set()
     process = Process(engine, tmp_path)
-    for _ in range(5):  # more often than it would be tried for any other reason
+    for _ in range(5):  # more attempts than after any other error
         await process.has_begun(work)
     assert (await engine.reader.job(job_id)).round.phase is Phase.AGGREGATION
     work.error = None
@@ -270,7 +270,7 @@ async def test_an_unreadable_job_stops_no_other(engine: Engine, work: Work, tmp_
 
 
 @pytest.mark.slow
-async def test_it_wakes_for_its_own_work_only(engine: Engine, work: Work, tmp_path: Path, monkeypatch: Any) -> None:
+async def test_it_wakes_only_for_its_kind_of_work(engine: Engine, work: Work, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(aggregator, "IDLE_S", LONG_S)
     work.go.set()
     looks = []

@@ -1,4 +1,4 @@
-"""A coordinator that asks for credentials, and somebody who has some."""
+"""A coordinator that asks for credentials, and clients that have them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def call(house: House, method: str, **arguments: Any) -> None:
 
 
 async def both_registered(house: House) -> None:
-    """Two clients, of which site-a holds `KEY`: enough for a round."""
+    """Registers two clients, which is enough for a round; site-a holds `KEY`."""
     for client, key in (("site-a", KEY), ("site-b", "fga_" + "6" * 64)):
         await enrol(house, client, key)
         await house.register(client, metadata=as_agent(key))

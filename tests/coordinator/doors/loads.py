@@ -1,4 +1,4 @@
-"""How often a call reads and validates a job."""
+"""Counts how often a call reads and validates a job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coordinator.state.job_state import Job
 
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The ids of the jobs that this process reads from Redis inside, each time that it does."""
+    """The ids of the jobs that this process reads from Redis inside the block, an id for each read."""
     ids: list[str] = []
     read = Job.from_json
 

@@ -1,4 +1,4 @@
-"""What a refused join token hears: a whole sentence with the field, what is wrong and the remedy."""
+"""The refusal of a join token is a whole sentence with the field, the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def opened(redis_url: str) -> AsyncIterator[Doorkeeper]:
 
 
 async def refused(doorkeeper: Doorkeeper, outcome: str) -> None:
-    """site-a comes with a key, and with a token that is refused for this reason."""
+    """site-a enrols with a key and with a token that is refused for this reason."""
     key, valid_s = digest_of("a key"), -1 if outcome == "expired" else 60
     _, token = await doorkeeper.create_join_token("site-b" if outcome == "other" else "site-a", valid_s)
     if outcome == "used":

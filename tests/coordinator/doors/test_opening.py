@@ -72,7 +72,7 @@ def test_a_door_open_to_the_network_needs_tls_and_credentials(door: str, certs: 
     opened.tls.grpc_credentials()
 
 
-def test_agents_on_the_network_show_certificates_unless_told_otherwise(certs: Path) -> None:
+def test_agents_on_the_network_show_certificates_by_default(certs: Path) -> None:
     given = {"grpc_host": "0.0.0.0", "operator_key": KEY, **tls(certs)}
     with pytest.raises(SettingsError, match="client_ca: .*FEDGALORE_MUTUAL_TLS=false"):
         doors(CoordinatorSettings(**given))
@@ -151,7 +151,7 @@ def test_a_password_that_breaks_its_url_is_refused_and_not_shown(
     assert "GEHEIM" not in str(caught.value)
 
 
-def test_the_address_of_redis_is_told_without_what_proves_us(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_of_redis_is_shown_without_its_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDGALORE_REDIS_URL", "redis://me:a%2FGEHEIM@127.0.0.1:6379/3?password=GEHEIM")
     settings = load()
     assert settings.redis_address == "redis://127.0.0.1:6379/3"

@@ -71,7 +71,7 @@ async def test_agents_show_certificates_that_name_them(house: House, certs: Path
                 await stub.Enrol(pb.EnrolRequest(client="site-a", join_token="x", key_sha256="0" * 64))
         for strangers_line in (
             channel(server.port, certs),  # shows no certificate
-            channel(server.port, other, "site-a", trust=certs / "ca.pem"),  # one of another CA
+            channel(server.port, other, "site-a", trust=certs / "ca.pem"),  # its certificate is of another CA
             channel(server.port, certs, "site-a", trust=other / "ca.pem"),  # does not know the coordinator's CA
             plaintext(server.port),
         ):

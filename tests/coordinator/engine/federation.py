@@ -1,4 +1,4 @@
-"""Some engines on one server, as several processes have them, and a clock that the test moves."""
+"""Engines on a shared server, as in several processes, and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Clock:
 
 
 class Federation:
-    """Some engines on one server, as several processes have them, and one clock."""
+    """Engines on a shared server, as in several processes, with a shared clock."""
 
     def __init__(self, url: str) -> None:
         self.url, self.clock, self.tokens = url, Clock(), count()

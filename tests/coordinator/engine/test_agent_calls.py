@@ -1,4 +1,4 @@
-"""What an agent may do: it registers, takes its task, and is heard once."""
+"""What an agent may do: it registers, takes its task, and reports once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.coordinator.engine.federation import Federation
 from tests.looking import receipt_of, round_of
 
 
-async def test_registration_refuses_what_can_not_work(engine: Engine) -> None:
+async def test_registration_refuses_invalid_agents(engine: Engine) -> None:
     with pytest.raises(ProtocolMismatch, match=f"speaks {PROTOCOL_VERSION + 1} .* {PROTOCOL_VERSION}; upgrade the coo"):
         await engine.agents.register("a", PROTOCOL_VERSION + 1, "9", {"reviews": 1})
     with pytest.raises(ProtocolMismatch, match="upgrade the agent"):
@@ -42,7 +42,7 @@ async def test_registration_refuses_what_can_not_work(engine: Engine) -> None:
 async def test_who_registered_with_another_protocol_version_has_to_do_it_again(
     federation: Federation, engine: Engine
 ) -> None:
-    """As after an upgrade of the coordinator, while the agent runs on."""
+    """This happens when the coordinator is upgraded while the agent runs on."""
     store = RedisStateStore(federation.url)
     old = AgentRecord("a", {"reviews": 20}, "0.0", federation.clock.now, PROTOCOL_VERSION - 1)
     await store.register(old, federation.clock.now)
@@ -100,7 +100,7 @@ async def test_a_restarted_agent_gets_its_task_again(federation: Federation, eng
     assert first is not None
     assert again is not None
     assert (again.job.id, again.round.number, again.remaining_s) == (job_id, first.round.number, 50.0)
-    assert again.round.participants["a"].taken_at == federation.clock.now - 10  # noted once
+    assert again.round.participants["a"].taken_at == federation.clock.now - 10  # the first time stays
     federation.clock.now += 60
     assert await engine.agents.next_task("a") is None  # too late to begin
 
@@ -112,7 +112,7 @@ async def test_reporting_twice_is_a_duplicate_also_after_the_round(federation: F
     assert (await engine.agents.report(job_id, 1, "a", a_receipt("mine"))).outcome == "duplicate"
     assert (await engine.agents.report(job_id, 1, "a", a_receipt("other"))).outcome == "duplicate"
     await federation.committed(job_id)
-    assert (await engine.reader.job(job_id)).round is not None  # the next one is open already
+    assert (await engine.reader.job(job_id)).round is not None  # the next round is open already
     assert (await engine.agents.report(job_id, 1, "a", a_receipt("mine"))).outcome == "duplicate"
     assert await receipt_of(engine, job_id, 1, "a") == a_receipt("mine")
     assert await receipt_of(engine, job_id, 1, "stranger") is None
@@ -173,7 +173,7 @@ async def test_progress_and_traffic(federation: Federation, engine: Engine) -> N
     assert await engine.reader.traffic(job_id) == {1: {"a": {"up": 15, "down": 0}}}
 
 
-async def test_a_long_poll_sees_work_made_by_another_process(federation: Federation, engine: Engine) -> None:
+async def test_a_long_poll_sees_work_that_another_process_created(federation: Federation, engine: Engine) -> None:
     await federation.enrol("a", "b")
     other = federation.another()
     waiting = [asyncio.create_task(other.agents.next_task(client, wait_s=10)) for client in "ab"]

@@ -1,4 +1,4 @@
-"""What the aggregator says of its work, once or twice."""
+"""Reports of the aggregator about its work, sent once or twice."""
 
 from __future__ import annotations
 

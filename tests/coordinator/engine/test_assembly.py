@@ -1,4 +1,4 @@
-"""The whole engine on a real server, alone and several at once, with a clock that the test moves."""
+"""The whole engine on a real server, alone and beside other engines, with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MAY = {
 
 @pytest.mark.parametrize("part", MAY)
 def test_a_caller_holds_what_it_may_do_and_nothing_else(part: type) -> None:
-    """So the agents' door cannot cancel a job, and mypy refuses the attempt."""
+    """For example, the agents' door cannot cancel a job, and mypy refuses the attempt."""
     assert sorted(name for name in vars(part) if not name.startswith("_")) == MAY[part].split()
 
 
@@ -147,7 +147,7 @@ async def test_unknown_things_are_named(federation: Federation, engine: Engine) 
         await engine.people.forget_agent("nobody")
 
 
-async def test_one_unreadable_job_stops_no_other(federation: Federation, engine: Engine) -> None:
+async def test_an_unreadable_job_stops_no_other_job(federation: Federation, engine: Engine) -> None:
     broken = await federation.running()
     await federation.enrol("a", "b")
     async with Redis.from_url(federation.url) as redis:

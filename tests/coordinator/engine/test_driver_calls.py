@@ -1,4 +1,4 @@
-"""What time does to jobs: rounds open, choose their cohort, and end when they are overdue."""
+"""Steps of a job that happen with time: rounds open, choose their cohort, and end when they are overdue."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from tests.coordinator.engine.federation import Federation
 from tests.looking import round_of, rounds_of
 
 
-async def test_a_client_that_works_for_one_job_is_not_chosen_for_another(
-    federation: Federation, engine: Engine
-) -> None:
+async def test_a_client_that_works_for_a_job_is_not_chosen_for_another(federation: Federation, engine: Engine) -> None:
     first = await federation.running()
     second, _ = await engine.people.create(a_spec())
     await engine.aggregator.prepared(second.id, a_prepared())

@@ -1,4 +1,4 @@
-"""Of several that want to drive one does, and what it wrote before it lost that stays the last of it."""
+"""Of several processes only the holder of the lease drives jobs. A process that lost the lease writes nothing more."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def store(redis_url: str) -> AsyncIterator[RedisStateStore]:
 
 @asynccontextmanager
 async def kept(lease: Lease, in_order: bool = True) -> AsyncIterator[Lease]:
-    """The lease while its process lives; not `in_order`: the process dies without giving it up."""
+    """Keeps the lease until the block's end. If not `in_order`, the process dies without giving the lease up."""
     keeping = asyncio.create_task(lease.keep())
     try:
         yield lease
@@ -45,7 +45,7 @@ async def kept(lease: Lease, in_order: bool = True) -> AsyncIterator[Lease]:
 
 
 async def held_after(lease: Lease) -> float:
-    """Seconds until it is held."""
+    """Seconds until the lease is held."""
     started = time.monotonic()
     async with asyncio.timeout(LONG_S):
         await lease.held()
@@ -53,7 +53,7 @@ async def held_after(lease: Lease) -> float:
 
 
 @pytest.mark.slow
-async def test_one_holds_it_and_another_takes_over_when_it_is_given_up(store: RedisStateStore) -> None:
+async def test_a_second_process_takes_over_when_the_first_gives_the_lease_up(store: RedisStateStore) -> None:
     second = Lease(store, "driver", LEASE_S)
     async with kept(Lease(store, "driver", LEASE_S)) as first:
         await held_after(first)
@@ -63,9 +63,9 @@ async def test_one_holds_it_and_another_takes_over_when_it_is_given_up(store: Re
             with pytest.raises(LeaseLost, match="driver"):
                 _ = second.fence
             async with kept(Lease(store, "aggregator", LEASE_S)) as other:
-                await held_after(other)  # leases of other names are other leases
+                await held_after(other)  # a lease of another name is independent
     async with kept(second):
-        assert await held_after(second) < LEASE_S  # given up, not waited for
+        assert await held_after(second) < LEASE_S  # it was given up, so nobody waits for its end
         assert second.fence.token > 1
 
 
@@ -99,7 +99,7 @@ async def test_who_lost_the_lease_writes_nothing(store: RedisStateStore) -> None
         job_id = await running(asleep)
         for client in "ab":
             await asleep.agents.report(job_id, 1, client, a_receipt(client))
-    paused._ends = time.monotonic() + 1000  # it does not know: its process was stopped, and so was its clock
+    paused._ends = time.monotonic() + 1000  # it does not know of the loss: its process and its clock were stopped
     async with kept(taking_over):
         await held_after(taking_over)
         before = await store.load(job_id)
@@ -138,7 +138,7 @@ async def test_the_driver_waits_for_the_lease(store: RedisStateStore) -> None:
         await held_after(leading)
         job_id = (await engine.people.create(a_spec()))[0].id
         ticking = asyncio.create_task(driver.tick(other.driver))
-        await assemble(store).aggregator.prepared(job_id, a_prepared())  # which ticks once, for want of a lease
+        await assemble(store).aggregator.prepared(job_id, a_prepared())  # it ticks once: this engine has no lease
         await engine.people.cancel(job_id)
         again = (await engine.people.create(a_spec()))[0].id
         stored = await store.load(again)

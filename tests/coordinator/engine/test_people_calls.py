@@ -1,4 +1,4 @@
-"""What people may do: jobs begin, pause and end by their word, and agents are forgotten."""
+"""What people may do: they create, pause, resume and cancel jobs, and remove agents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.coordinator.engine.federation import Federation
 from tests.looking import round_of
 
 
-async def test_an_idempotency_key_makes_one_job_of_one_document(engine: Engine) -> None:
+async def test_an_idempotency_key_belongs_to_a_single_job_and_document(engine: Engine) -> None:
     first, created = await engine.people.create(a_spec(), "key")
     again, created_again = await engine.people.create(a_spec(), "key")
     assert (created, created_again, again.id) == (True, False, first.id)
@@ -62,7 +62,7 @@ async def test_a_forgotten_agent_gives_its_task_back(federation: Federation, eng
 async def test_no_more_jobs_and_clients_than_the_limits(redis_url: str) -> None:
     engine = assemble(RedisStateStore(redis_url), max_agents=2, max_jobs=2)
     try:
-        for client in ("a", "b", "a"):  # one that is known is always welcome
+        for client in ("a", "b", "a"):  # a known client may always register again
             await engine.agents.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
         with pytest.raises(TooMany, match="2 are enrolled.*FEDGALORE_MAX_AGENTS"):
             await engine.agents.register("c", PROTOCOL_VERSION, "0.1", {"reviews": 20})
@@ -73,7 +73,7 @@ async def test_no_more_jobs_and_clients_than_the_limits(redis_url: str) -> None:
         jobs = [(await engine.people.create(a_spec(), key))[0] for key in ("one", "two")]
         with pytest.raises(TooMany, match="2 jobs are active.*FEDGALORE_MAX_JOBS"):
             await engine.people.create(a_spec(), "three")
-        assert (await engine.people.create(a_spec(), "two")) == (jobs[1], False)  # asked again, it was made already
+        assert (await engine.people.create(a_spec(), "two")) == (jobs[1], False)  # asked again, it exists already
         await engine.people.cancel(jobs[0].id)
         assert (await engine.people.create(a_spec(), "three"))[1]
     finally:

@@ -1,4 +1,4 @@
-"""What whoever may look sees, and how changes are followed."""
+"""What readers of the state see, and how they follow changes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_agents_are_present_while_they_give_signs_of_life(federation: Fede
     assert agents == {"a": None, "b": OpenTask(job.id, 1), "c": None}
 
 
-async def test_events_are_followed_from_where_one_stopped(federation: Federation, engine: Engine) -> None:
+async def test_events_are_followed_from_the_last_row_that_was_read(federation: Federation, engine: Engine) -> None:
     job_id = await federation.running()
     rows = await events_of(engine, job_id)
     last = rows[-1][0]

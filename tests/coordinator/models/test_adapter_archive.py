@@ -1,4 +1,4 @@
-"""Adapters of real tiny models, loaded by PEFT as the folder's own README says."""
+"""Adapters of real tiny models, loaded by PEFT as the folder's README says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from coordinator.aggregator.blobs import prepare
+from coordinator.aggregator.compute import prepare
 from coordinator.models.adapter_archive import AdapterArchive
 from coordinator.models.archive import ArchiveError
 from coordinator.models.model_archive import ModelArchive
@@ -50,7 +50,7 @@ ALL = 10_000  # a rank that no matrix here has
 
 
 class House:
-    """A prepared job with blobs of its own."""
+    """A prepared job with a separate blob store."""
 
     def __init__(self, folder: Path, source: Path, blobs: Path | None = None, **sections: Any) -> None:
         model = {"source": str(source), "num_labels": 3} | sections.pop("model", {})
@@ -70,7 +70,7 @@ class House:
         return ModelVersion(number, self.blobs.put_file(path))
 
     def trained(self, number: int = 1) -> ModelVersion:
-        """A version whose changes are of full rank, with an adapter beside them as some methods carry one."""
+        """A version whose changes have full rank; beside them is an adapter, as in some methods."""
         chance = torch.Generator().manual_seed(number)
         after = {name: old + 0.1 * torch.randn(old.shape, generator=chance) for name, old in self.first.items()}
         return self.version(after | {f"{self.plan.targets[0].name}/lora_A": torch.ones(2, 32)}, number)
@@ -79,7 +79,7 @@ class House:
         return full_model(self.job, b"".join(ModelArchive(self.job, version, None, self.blobs)), self.folder / "full")
 
     def adapter(self, version: ModelVersion, rank: int) -> Path:
-        """Unpacked."""
+        """The folder of the unpacked adapter."""
         archive = AdapterArchive(self.job, version, rank, {"mean": {"accuracy": 0.5}}, self.blobs)
         data = b"".join(archive)
         assert len(data) == archive.size_bytes
@@ -95,11 +95,11 @@ def full_model(job: Job, tar: bytes, folder: Path) -> Any:
 
 
 def load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs the code of the folder's README; the model that comes of it."""
+    """Runs the code of the folder's README and returns its model."""
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert code is not None
     monkeypatch.chdir(folder)
-    torch.manual_seed(99)  # what the user's own process draws is nothing that the job has drawn
+    torch.manual_seed(99)  # the user's process draws other random values than the job did
     names: dict[str, Any] = {}
     exec(code[1], names)
     return names["model"].eval()
@@ -167,7 +167,7 @@ def test_peft_loads_the_full_model_at_full_rank_and_the_nearest_below(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fedgalore", "fedavg", "fedit", "flora"])
-def test_any_method_s_result_is_told(
+def test_any_method_s_result_becomes_an_adapter(
     kind: str,
     tiny_bert: Path,  # noqa: F811
     tmp_path: Path,

@@ -40,7 +40,7 @@ def tiny_model() -> BertForSequenceClassification:
 
 
 def prepared_job(folder: Path, blobs: DirectoryBlobStore, model: BertForSequenceClassification, shard: str) -> Job:
-    """As the aggregator leaves it, with the model's own weights as version 0."""
+    """A job as the aggregator prepares it, with the model's initial weights as version 0."""
     model.save_pretrained(folder, max_shard_size=shard)
     export = tuple((path.name, blobs.put_file(path)) for path in sorted(folder.iterdir()))
     weights = {name: model.state_dict()[name].contiguous() for name in TRAINED}
@@ -69,7 +69,7 @@ def test_the_archive_is_the_model_with_the_versions_weights(
 
     torch.manual_seed(1)
     weights = {name: torch.randn_like(model.state_dict()[name]) for name in TRAINED}
-    adapter = {f"{TRAINED[0]}/lora_A": torch.ones(2, 16)}  # of a method that carries one: no part of the model
+    adapter = {f"{TRAINED[0]}/lora_A": torch.ones(2, 16)}  # some methods carry it beside the model
     version = store_version(tmp_path / "export", blobs, weights | adapter, 3)
     archive = ModelArchive(job, version, {"mean": {"accuracy": 0.5}}, blobs)
     data = b"".join(archive)
@@ -77,7 +77,7 @@ def test_the_archive_is_the_model_with_the_versions_weights(
 
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert {name.split("/")[0] for name in tar.getnames()} == {"tiny"}
-        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # early 3.11 has none
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # early releases of Python 3.11 lack it
         tar.extractall(tmp_path / "out")
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "tiny")
     for name, tensor in loaded.state_dict().items():

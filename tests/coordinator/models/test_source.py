@@ -1,4 +1,4 @@
-"""Where a model lies: folders are checked at once, hub ids are left to who fetches them."""
+"""Where a model lies: folders are checked at once, hub ids only when the model is fetched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from coordinator.models.source import SourceError, fetched_folder, local_folder
 
 
-def test_a_model_folder_is_found(tmp_path: Path) -> None:
+def test_a_model_folder_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert local_folder(str(tmp_path)) == tmp_path
     assert fetched_folder(str(tmp_path)) == tmp_path
@@ -47,7 +47,7 @@ def test_a_hub_id_is_left_to_the_fetch(source: str) -> None:
     assert local_folder(source) is None
 
 
-def test_a_hub_that_can_not_be_reached_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

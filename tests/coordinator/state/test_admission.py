@@ -1,4 +1,4 @@
-"""Whether a round still takes something from a client: pure answers that change nothing."""
+"""Whether a round still accepts work of a client: pure functions that change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job's table, its rounds in order, its documents as JSON."""
+"""The job's transition table, the order of its rounds, and its JSON document."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from coordinator.doors.grpc import messages
 from coordinator.state import job as jobs
-from coordinator.state.changes import changes
 from coordinator.state.errors import DomainError, IllegalTransition, NotReady, RoundClosed
 from coordinator.state.job_state import (
     AggregationFailed,
@@ -43,6 +42,7 @@ from coordinator.state.round_state import (
     TaskTaken,
     Tick,
 )
+from coordinator.state.stream_events import changes
 from fedgalore.process.transitions import UndeclaredTransition, to
 from tests.builders import a_job, a_prepared, a_receipt, a_result, a_version
 
@@ -71,7 +71,7 @@ def running(**sections: Any) -> Job:
 
 
 def committed(job: Job, now: float = 0.0) -> Job:
-    """One round further."""
+    """The job after another committed round."""
     job = play(job, Tick(), now=now)
     job = in_round(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR), now=now)
     assert job.model is not None
@@ -157,7 +157,7 @@ def test_an_outcome_that_its_row_does_not_name_is_a_fault_of_the_program(monkeyp
 
 
 def test_every_status_that_a_row_names_is_reached() -> None:
-    """From where jobs come to a turn, by random events; `advance` itself sees to it that no other status is."""
+    """Random events reach them from a few starting points; `advance` itself refuses every other status."""
     starts = [a_job(), committed(running(rounds={"count": 1})), abandoned(abandoned(running()))]
     draw, reached = Random(0), set()
     for start in starts * 200:
@@ -221,7 +221,7 @@ def test_a_job_from_post_to_end() -> None:
 
 
 def test_who_was_left_out_of_a_version_did_not_contribute_to_it() -> None:
-    """So it goes on from what it kept before."""
+    """So the client goes on from the state that it kept before."""
     job = play(committed(running(rounds={"count": 5})), Tick())
     job = in_round(job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR))
     job = in_round(job, Aggregated(a_version(2), {}, {}, {"b": "far too long"}))
@@ -316,7 +316,7 @@ def test_an_event_for_another_round_is_late() -> None:
             play(job, InRound(number, TaskTaken("a")))
 
 
-def test_reasons_are_told_as_of_now() -> None:
+def test_reasons_are_given_for_the_current_time() -> None:
     job = in_round(play(running(), Tick()), Candidates(PAIR), TaskTaken("a"), Reported("b", a_receipt()))
     shown = jobs.explain(job, 19.0)
     assert shown.reason == "round 1: waiting: 1 of 2 reports, 41 s left"
@@ -331,7 +331,7 @@ def test_a_job_survives_json() -> None:
 
 
 def test_a_jobs_document_keeps_its_shape() -> None:
-    """Jobs that the version before has stored are read."""
+    """Jobs that an earlier release stored stay readable."""
     job = in_round(play(committed(running()), Tick()), Candidates(PAIR), Reported("a", a_receipt()))
     document = json.loads(job.to_json())
     assert set(document) == {
@@ -355,7 +355,7 @@ def test_a_job_is_ready_once_it_has_a_model() -> None:
     assert job.stage == job.ready() == Ready(a_prepared(), a_version(1))
 
 
-def test_a_job_whose_spec_is_of_another_version_can_not_be_read() -> None:
+def test_a_job_whose_spec_is_of_another_version_is_unreadable() -> None:
     document = json.loads(running().to_json())
     document["spec"]["rounds"]["unheard_of"] = 1
     with pytest.raises(ValueError, match="unheard_of"):
@@ -402,7 +402,7 @@ round_event = st.one_of(
     st.builds(lambda version: Aggregated(a_version(version), {}, {}), st.integers(1, 2)),
     st.just(Abandon("broke")),
 )
-# Mostly what moves a job on, so that sequences reach its end.
+# Most of these events move a job on, so that sequences reach its end.
 any_event = st.one_of(
     st.just(Tick()),
     st.builds(InRound, numbers, round_event),

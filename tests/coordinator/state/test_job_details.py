@@ -1,4 +1,4 @@
-"""What a job keeps and says from its creation to its end."""
+"""What a job stores and which reasons it gives, from its creation to its end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def running() -> Job:
 
 
 def started() -> Job:
-    """With its first round under way."""
+    """A job whose first round is under way."""
     return after(running(), Tick(), *in_round(1, Candidates(PAIR)))
 
 
@@ -49,13 +49,13 @@ def test_only_a_job_with_privacy_keeps_a_secret() -> None:
     )
 
 
-def test_between_rounds_a_job_says_that_the_next_one_opens() -> None:
+def test_between_rounds_a_job_says_that_the_next_round_opens() -> None:
     job = running()
     assert job.reason == ""
     assert "next round" in jobs.explain(job, 1.0).reason
 
 
-def test_a_training_round_waits_for_the_jobs_own_minimum() -> None:
+def test_a_training_round_waits_for_the_minimum_of_its_job() -> None:
     job = after(running(), Tick())
     assert job.round is not None
     assert "2 do after 5 s" in job.round.reason
@@ -73,9 +73,9 @@ def test_a_training_round_below_the_minimum_is_abandoned_at_its_deadline() -> No
 def test_what_went_wrong_before_stays_beside_what_goes_on() -> None:
     job = after(started(), *in_round(1, Abandon("broke")), Tick())
     assert job.round is not None
-    told = jobs.explain(job, 1.0).reason
-    assert told.startswith("round 2: waiting")
-    assert told.endswith("(round 1 abandoned: broke)")
+    reason = jobs.explain(job, 1.0).reason
+    assert reason.startswith("round 2: waiting")
+    assert reason.endswith("(round 1 abandoned: broke)")
     paused = jobs.explain(after(job, Pause()), 1.0).reason
     assert paused.startswith("paused by the operator")
     assert "; round 2: waiting" in paused

@@ -1,4 +1,4 @@
-"""What is taken of people and agents, up to the last one that is and from the first one that is not."""
+"""The limits for values of people and agents: the last value that is accepted and the first that is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The round's table: every (phase, event) pair, the paths through it, and what no sequence may break."""
+"""The round's transition table: every (phase, event) pair, the paths through it, and the rules for every sequence."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ EVENTS: dict[str, RoundEvent] = {
     "Tick": Tick(),
     "Aggregated": Aggregated(a_version(1), {"qr": 0.1}, {"joint_rank": 2.0}),
     "UpdateLost": UpdateLost("a", a_receipt("a").blob, "damaged"),
-    "Abandon": Abandon("told to"),
+    "Abandon": Abandon("by request"),
 }
-# What becomes of each event when client d, who has reported nothing yet, sends it: a phase, or an error.
+# The outcome of each event, a phase or an error. Client d, who has reported nothing yet, sends the events of clients.
 CLOSED = dict.fromkeys(("TaskTaken", "Reported", "Evaluated", "ClientFailed"), RoundClosed)
 OUTCOMES: dict[Phase, dict[str, Any]] = {
     Phase.SELECTION: {
@@ -127,7 +127,7 @@ def test_every_pair_of_phase_and_event(phase: Phase, name: str) -> None:
     else:
         with pytest.raises(expected):
             rounds.advance(before, EVENTS[name], 1.0, POLICY)
-    assert before == in_phase(phase)  # whatever came, the round before it is untouched
+    assert before == in_phase(phase)  # no event changes the earlier round
 
 
 def test_the_table_holds_nothing_that_the_test_does_not_know() -> None:
@@ -143,7 +143,7 @@ def test_an_outcome_that_its_row_does_not_name_is_a_fault_of_the_program(monkeyp
 
 
 def test_every_phase_that_a_row_names_is_reached() -> None:
-    """By random rounds of two or three clients; `advance` itself sees to it that no other phase is."""
+    """Random rounds of two or three clients reach them; `advance` itself refuses every other phase."""
     draw, reached = Random(0), set()
     for _ in range(3000):
         kind: Any = draw.choice(["train", "evaluate"])
@@ -186,7 +186,7 @@ def test_selection_waits_for_the_cohort_then_for_the_minimum() -> None:
     assert chosen.round.deadline_at == 165.0
     assert chosen.effects == (Effect.WAKE_AGENTS,)
     alone = rounds.advance(start, Candidates(("a",)), 1000.0, POLICY)
-    assert alone.round.phase is Phase.SELECTION  # below min_clients, for ever if need be
+    assert alone.round.phase is Phase.SELECTION  # below min_clients, without a time limit
     assert rounds.advance(alone.round, Candidates(("a",)), 2000.0, POLICY).round is alone.round  # nothing to save
 
 
@@ -195,7 +195,7 @@ def test_selection_tells_of_clients_that_work_for_other_jobs() -> None:
     assert step.reason == ("waiting: 1 of 4 clients with the data, 2 more are busy with other jobs; 2 do after 5 s")
 
 
-def test_the_cohort_is_the_one_that_the_simulation_picks() -> None:
+def test_the_cohort_is_the_same_as_in_the_simulation() -> None:
     names = tuple(f"client-{i}" for i in range(20))
     chosen = play(opened(), Candidates(names))
     assert tuple(chosen.participants) == choose_cohort(names, POLICY.cohort_size, POLICY.seed, 1)
@@ -257,7 +257,7 @@ def test_the_first_report_stands(phase: Phase, text: str) -> None:
     assert state.participants["a"].receipt == a_receipt("a")
 
 
-def test_who_gave_up_may_not_report_and_who_reported_can_not_give_up() -> None:
+def test_who_gave_up_may_not_report_and_who_reported_may_not_give_up() -> None:
     state = play(in_phase(Phase.REPORTING), *reports("a"), ClientFailed("b", "no memory"))
     for event in (TaskTaken("b"), Reported("b", a_receipt())):
         with pytest.raises(RoundClosed, match="no memory"):
@@ -267,7 +267,7 @@ def test_who_gave_up_may_not_report_and_who_reported_can_not_give_up() -> None:
     assert state.open_clients == {"c", "d"}
 
 
-def test_strangers_are_told_so() -> None:
+def test_strangers_are_refused() -> None:
     for phase in Phase:
         with pytest.raises(NotParticipant, match="'stranger' was not selected into round 1"):
             play(in_phase(phase), Reported("stranger", a_receipt()))
@@ -314,7 +314,7 @@ def test_a_damaged_update_is_asked_for_again() -> None:
     assert step.round.participants["a"].lost == "blob abc was damaged"
     again = play(step.round, TaskTaken("a"), Reported("a", a_receipt("another")), now=40.0)
     assert (again.phase, again.phase_at[Phase.AGGREGATION]) == (Phase.AGGREGATION, 40.0)
-    assert play(again, lost, now=41.0) is again  # told late, of the one that was replaced
+    assert play(again, lost, now=41.0) is again  # a late report of the loss of the replaced update
 
 
 def test_several_damaged_updates_are_asked_for_at_once() -> None:
@@ -323,7 +323,7 @@ def test_several_damaged_updates_are_asked_for_at_once() -> None:
     assert (state.phase, state.reports, state.open_clients) == (Phase.REPORTING, 1, {"a", "b", "d"})
 
 
-def test_one_damaged_update_more_than_the_goal_costs_nothing() -> None:
+def test_a_damaged_update_beyond_the_goal_costs_nothing() -> None:
     state = play(in_phase(Phase.REPORTING), *reports("a", "b"))
     both = replace(state, participants={**state.participants, "d": Participant(receipt=a_receipt("d"))})
     state = play(both, *reports("c"))
@@ -363,7 +363,7 @@ def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[Round
             state = before
             continue
         lost = isinstance(event, UpdateLost) and state is not before
-        assert lost or ORDER.index(state.phase) >= ORDER.index(before.phase)  # never back
+        assert lost or ORDER.index(state.phase) >= ORDER.index(before.phase)  # never an earlier phase
         assert reason
         moved = state.phase is not before.phase
         calls = state.phase is Phase.CONFIGURATION or (lost and state.phase is Phase.REPORTING)
@@ -371,7 +371,7 @@ def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[Round
         assert (Effect.WAKE_AGGREGATOR in effects) == (moved and state.phase is Phase.AGGREGATION)
         if before.phase.is_final:
             assert state is before
-        for client, each in before.participants.items():  # what was reported stays reported
+        for client, each in before.participants.items():  # reports stay
             after = state.participants[client]
             assert each.receipt in (None, after.receipt) or (isinstance(event, UpdateLost) and client == event.client)
             assert each.failure in (None, after.failure)
@@ -386,7 +386,7 @@ def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[Round
         assert bool(state.open_clients) <= (state.phase in (Phase.CONFIGURATION, Phase.REPORTING))
 
 
-def test_who_was_left_out_of_the_result_is_told() -> None:
+def test_a_client_left_out_of_the_result_is_reported() -> None:
     step = rounds.advance(
         in_phase(Phase.AGGREGATION), Aggregated(a_version(1), {}, {}, {"b": "far too long"}), 5.0, POLICY
     )

@@ -1,4 +1,4 @@
-"""What a round remembers of its events, and where exactly its waits end."""
+"""What a round stores about its events, and the exact times at which its waits end."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from coordinator.state.round_state import (
 from tests.builders import a_policy, a_receipt, a_result, a_version
 
 NAMES = ("a", "b", "c", "d")
-POLICY = a_policy()  # four are wanted, three are enough, two must be
+POLICY = a_policy()  # four clients are chosen, three are enough, two are needed
 
 
 def after(state: Round, *events: tuple[float, Any]) -> Round:
-    """The round after events at these times; a round that changed says of itself what the step says."""
+    """The round after events at these times; the reason of a changed round is the step's reason."""
     for now, event in events:
         step = rounds.advance(state, event, now, POLICY)
         assert step.round is state or step.round.reason == step.reason
@@ -81,10 +81,10 @@ def test_an_evaluation_waits_for_clients_from_its_opening_on() -> None:
     assert (ended.phase, ended.phase_at[Phase.ABANDONED]) == (Phase.ABANDONED, 160.0)
 
 
-def test_a_round_in_motion_says_where_it_stands_and_one_that_is_over_how_it_ended() -> None:
+def test_an_open_round_says_where_it_stands_and_a_closed_round_how_it_ended() -> None:
     assert chosen().reason == "waiting: 0 of 4 tasks taken, 60 s left"
-    one = after(chosen(), (121.0, Reported("a", a_receipt("a"))))
-    assert one.reason == "waiting: 1 of 3 reports, 40 s left"
+    reporting = after(chosen(), (121.0, Reported("a", a_receipt("a"))))
+    assert reporting.reason == "waiting: 1 of 3 reports, 40 s left"
     assert aggregating().reason == "aggregating 3 updates"
     assert after(aggregating(), (104.0, Abandon("the disk is full"))).reason == "the disk is full"
 

@@ -1,4 +1,4 @@
-"""The bond of Redis and blob directory: made once, told when odd, refused when wrong."""
+"""The binding of Redis and the blob directory: stored once, with a warning if fresh, refused if wrong."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_two_that_are_new_are_bound_and_stay_so(store: RedisStateStore, tm
     probe = asyncio.create_task(binding.check())
     while await store.store_id() is None:
         pass
-    second = await binding.check()  # as the collector does meanwhile
+    second = await binding.check()  # as the collector does at the same time
     first = await probe
     assert first == second == await Binding(store, DirectoryBlobStore(tmp_path)).check()
     assert first.warning is None
@@ -43,7 +43,7 @@ async def test_two_that_are_new_are_bound_and_stay_so(store: RedisStateStore, tm
 async def test_a_fresh_volume_is_adopted_with_a_warning(store: RedisStateStore, tmp_path: Path) -> None:
     bound = await Binding(store, DirectoryBlobStore(tmp_path / "old")).check()
     binding = Binding(store, DirectoryBlobStore(tmp_path / "new"))
-    for _ in range(2):  # as long as this process lives
+    for _ in range(2):  # the warning stays as long as this process lives
         adopted = await binding.check()
         assert adopted.store_id == bound.store_id
         assert adopted.warning is not None

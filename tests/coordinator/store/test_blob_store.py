@@ -22,10 +22,10 @@ KEY = "update+job-1+3+site-a+00"
 
 @dataclass(frozen=True)
 class Implementation:
-    """A blob store in a place of its own. `opened`: the store, as another process would open it."""
+    """A blob store in a separate place. `opened`: opens the store as another process would."""
 
     opened: Callable[[], BlobStore]
-    damage: Callable[[str, bytes], None]  # gives a blob another content, behind the store's back
+    damage: Callable[[str, bytes], None]  # changes a blob's content without the store
 
 
 def in_directory(folder: Path) -> Implementation:
@@ -58,7 +58,7 @@ def content_of(blobs: BlobStore, blob: BlobRef) -> bytes:
 
 
 def long_after() -> float:
-    """A time at which whatever was put until now and is not named may be swept."""
+    """A time at which all blobs of now may be swept unless something names them."""
     return time.time() + GRACE_S + 1
 
 
@@ -123,7 +123,7 @@ def test_a_blob_can_be_had_as_a_file_on_this_machine(blobs: BlobStore) -> None:
         assert path.read_bytes() == b"0123456789"
 
 
-def test_what_is_not_there_and_what_is_no_hash_is_not_found(blobs: BlobStore, tmp_path: Path) -> None:
+def test_a_missing_blob_and_an_invalid_hash_are_refused(blobs: BlobStore, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("keep out")
     for sha256 in ("0" * 64, "", "../../secret", "A" * 64, "0" * 63 + "\n", "0" * 64 + "\n"):
         assert not blobs.exists(sha256)
@@ -142,7 +142,7 @@ def test_a_blob_is_held_at_its_size_only(blobs: BlobStore) -> None:
     assert not blobs.holds(ref(b"another"))
 
 
-def test_a_damaged_blob_is_noticed_and_gives_way_to_a_sound_one(
+def test_a_damaged_blob_is_noticed_and_gives_way_to_a_sound_copy(
     blobs: BlobStore, implementation: Implementation
 ) -> None:
     blob = blobs.put_bytes(b"0123456789")
@@ -152,7 +152,7 @@ def test_a_damaged_blob_is_noticed_and_gives_way_to_a_sound_one(
     assert not blobs.is_sound(blob.sha256)
     assert blobs.discard_damaged(blob.sha256)
     assert not blobs.exists(blob.sha256)
-    assert blobs.discard_damaged(blob.sha256)  # missing is as bad
+    assert blobs.discard_damaged(blob.sha256)  # a missing blob counts as damaged
     assert blobs.put_bytes(b"0123456789") == blob
     assert not blobs.discard_damaged(blob.sha256)
 
@@ -218,7 +218,7 @@ def test_two_that_sweep_at_once_do_not_stumble(implementation: Implementation) -
 # --- files being received ------------------------------------------------------------------------------------
 
 
-def test_a_file_is_received_in_pieces_by_one_process_after_the_other(implementation: Implementation) -> None:
+def test_several_processes_receive_a_file_in_pieces_in_turn(implementation: Implementation) -> None:
     content = bytes(range(256)) * 10_000
     at = 0
     for cut in (0, 1, 700_000, len(content)):
@@ -259,14 +259,14 @@ def test_a_blob_that_is_held_was_received_already_and_never_changes(blobs: BlobS
         partial.discard()
     assert content_of(blobs, blob) == b"0123"
     with closing(blobs.open_partial(KEY, blob)) as partial:
-        assert blobs.sweep((), (), long_after()) == 4  # while it is taken up
+        assert blobs.sweep((), (), long_after()) == 4  # while the partial file is open
         partial.adopt()
     assert content_of(blobs, blob) == b"0123"
     assert blobs.partial_keys() == []
 
 
 def test_what_another_began_under_the_key_is_not_adopted(implementation: Implementation) -> None:
-    """Its content was never checked."""
+    """The content of the other process was never checked."""
     blobs, other = implementation.opened(), implementation.opened()
     with closing(blobs.open_partial(KEY, ref(b"0123"))) as mine:
         mine.append(b"0123")

@@ -1,4 +1,4 @@
-"""The blob store in a directory: what lies where, and what processes that died in it leave."""
+"""The blob store in a directory: where its files lie, and which files dead processes leave."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_scratch_of_a_killed_process_goes(blobs: DirectoryBlobStore, root: Path)
     assert list((root / "scratch").iterdir()) == []
 
 
-def test_the_check_passes_on_a_store_and_fails_on_a_broken_one(blobs: DirectoryBlobStore, root: Path) -> None:
+def test_the_check_passes_on_a_sound_store_and_fails_on_a_broken_store(blobs: DirectoryBlobStore, root: Path) -> None:
     blobs.check()
     assert files(root) == []
     (root / "scratch").rmdir()

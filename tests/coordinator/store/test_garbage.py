@@ -1,4 +1,4 @@
-"""Garbage collection: what a job needs stays, everything else goes, and nothing that is on its way."""
+"""Garbage collection: blobs that a job needs or that are on their way stay, all other blobs go."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CountingStore(RedisStateStore):
 
 
 class House:
-    """State and blobs that belong together, and one job of `ROUNDS` + 1 rounds that the test plays through."""
+    """State and blobs that belong together, and steps to play a job of `ROUNDS` + 1 rounds."""
 
     def __init__(self, url: str, root: Path) -> None:
         self.store = CountingStore(url)
@@ -64,7 +64,7 @@ class House:
         self.versions = [self.first]
 
     def another_collector(self) -> Collector:
-        """As a restarted coordinator has it."""
+        """A fresh collector, as in a restarted coordinator."""
         return Collector(self.store, self.blobs, Binding(self.store, self.blobs))
 
     def put(self, text: str) -> BlobRef:
@@ -89,7 +89,7 @@ class House:
         await self.engine.aggregator.aggregated(job_id, number, self.versions[-1], {}, {})
 
     async def finish(self, job_id: str, number: int) -> None:
-        """The evaluation at the end."""
+        """Evaluates the last version, which completes the job."""
         await self.engine.driver.tick(job_id)
         await self.engine.agents.evaluated(job_id, number, "north", EvaluationResult(number - 1, 10, {"loss": 1.0}))
         assert (await self.engine.reader.job(job_id)).status is Status.COMPLETED
@@ -106,7 +106,7 @@ async def house(redis_url: str, tmp_path: Path) -> AsyncIterator[House]:
 
 
 def at(age_s: float) -> float:
-    """A time at which everything that was put just now is a little older than this."""
+    """A time at which the blobs of now are a little older than `age_s`."""
     return time.time() + age_s + 1
 
 
@@ -116,7 +116,7 @@ async def test_what_a_running_job_needs_stays_and_the_rest_goes(house: House, re
     for number in range(1, ROUNDS + 1):
         await house.train(job, number)
         if number == 2 and not restarted:
-            assert await house.collector.collect(time.time()) == 0  # all of it is young
+            assert await house.collector.collect(time.time()) == 0  # all blobs are young
     await house.report(job, ROUNDS + 1)
     stray = house.put("stray")
 
@@ -164,7 +164,7 @@ async def test_rounds_and_ended_jobs_are_read_once(house: House) -> None:
     await house.train(going, ROUNDS + 1)
     house.store.read = 0
     await house.collector.collect(time.time())
-    assert house.store.read == 2  # the job that goes on, and its new round
+    assert house.store.read == 2  # the active job, and its new round
 
 
 async def test_a_blob_put_again_is_young_again(house: House) -> None:
@@ -209,7 +209,7 @@ async def test_another_redis_database_on_the_same_blobs_makes_no_garbage(house: 
 
 
 @pytest.mark.parametrize("document", [None, "{}"])
-async def test_a_job_that_can_not_be_read_stops_the_sweep(house: House, redis_url: str, document: str | None) -> None:
+async def test_an_unreadable_job_stops_the_sweep(house: House, redis_url: str, document: str | None) -> None:
     job = await house.start(2)
     await house.collector.collect(time.time())
     with redis.Redis.from_url(redis_url) as client:

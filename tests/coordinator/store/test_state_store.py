@@ -1,4 +1,4 @@
-"""The store's contract, on a real server: what is atomic, what is named, what happens when the server is gone."""
+"""The store's contract, on a real server: which steps are atomic, which errors are named, what a lost server causes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from coordinator.state.errors import JobUnreadable, StateUnavailable
 from coordinator.state.job_state import AggregationFailed, Cancel, InRound, Job, JobEvent, PreparedModel, Resume, Status
 from coordinator.state.records import AgentRecord
 from coordinator.state.round_state import Candidates, Effect, Phase, Reported, Tick
-from coordinator.store.change import Change, VersionedJob
 from coordinator.store.redis_state_store import RedisStateStore
+from coordinator.store.writes import Change, VersionedJob
 from fedgalore.process.redis_server import RedisServer, free_port
 from tests.builders import a_job, a_prepared, a_receipt
 
@@ -34,11 +34,11 @@ def job(name: str, at: float = 0.0, key: str | None = None) -> Job:
 
 
 async def step(store: RedisStateStore, job_id: str, event: JobEvent) -> Change:
-    """One step as the engine makes it."""
+    """Advances and saves the job as the engine does."""
     stored = await store.load(job_id)
     assert stored is not None
     done = jobs.advance(stored.job, event, 1.0)
-    change = Change(stored, done.job, [("told", {"event": type(event).__name__})], done.effects, done.closed)
+    change = Change(stored, done.job, [("step", {"event": type(event).__name__})], done.effects, done.closed)
     assert await store.save(change) == "saved"
     return change
 
@@ -57,7 +57,7 @@ async def test_a_job_is_kept_with_its_version(store: RedisStateStore) -> None:
     assert await store.load("one") == VersionedJob(change.after, 2)
     assert [row[1:] for row in await store.events("one", "0", 10)] == [
         ("created", {"by": "test"}),
-        ("told", {"event": "PreparedModel"}),
+        ("step", {"event": "PreparedModel"}),
     ]
 
 
@@ -67,7 +67,7 @@ async def test_a_stale_save_writes_nothing_at_all(store: RedisStateStore) -> Non
     stored = await store.load("one")
     assert stored is not None
     done = jobs.advance(stored.job, Cancel(), 1.0)
-    late = Change(VersionedJob(stored.job, stored.version - 1), done.job, [("told", {})], done.effects, done.closed)
+    late = Change(VersionedJob(stored.job, stored.version - 1), done.job, [("step", {})], done.effects, done.closed)
     stale = await store.events("one", "0", 10)
     assert await store.save(late) == "stale"
     assert await store.load("one") == stored
@@ -127,7 +127,7 @@ async def test_a_client_is_busy_while_a_round_waits_for_it(store: RedisStateStor
     assert await store.busy(["a", "b", "c"]) == {"b"}
 
 
-async def test_a_document_that_can_not_be_read_hides_no_other_and_keeps_no_client(
+async def test_an_unreadable_document_hides_no_other_and_keeps_no_client(
     store: RedisStateStore, redis_url: str
 ) -> None:
     await in_configuration(store)
@@ -139,7 +139,7 @@ async def test_a_document_that_can_not_be_read_hides_no_other_and_keeps_no_clien
             assert [each.id for each in await store.load_many(["one", "two"])] == ["two"]
             with pytest.raises(JobUnreadable, match="document of job one"):
                 await store.load("one")
-    assert [line["job"] for line in logs] == ["one"]  # told once
+    assert [line["job"] for line in logs] == ["one"]  # logged once
     assert await store.busy(["a", "b"]) == set()
 
 
@@ -154,7 +154,7 @@ async def test_rounds_come_in_order_of_their_number(store: RedisStateStore) -> N
     assert [each.number for each in await store.closed_rounds("one")] == list(range(1, 13))
 
 
-async def test_an_idempotency_key_makes_one_job(store: RedisStateStore) -> None:
+async def test_an_idempotency_key_creates_a_single_job(store: RedisStateStore) -> None:
     assert await store.create(job("one", key="k"), []) == ("created", "one")
     assert await store.create(job("two", key="k"), []) == ("exists", "one")
     assert await store.create(job("three", key="other"), []) == ("created", "three")
@@ -162,7 +162,7 @@ async def test_an_idempotency_key_makes_one_job(store: RedisStateStore) -> None:
 
 
 async def test_creating_is_safe_to_send_twice(store: RedisStateStore) -> None:
-    """As the client library does when the answer was lost: the job may have moved on by then."""
+    """The client library does so when the answer was lost; the job may have moved on by then."""
     await store.create(job("one", key="k"), [("created", {})])
     await step(store, "one", PreparedModel(a_prepared()))
     assert await store.create(job("one", key="k"), [("created", {})]) == ("created", "one")
@@ -239,7 +239,7 @@ async def test_prefixes_do_not_see_each_other(store: RedisStateStore, redis_url:
 
 
 async def test_a_save_wakes_who_waits_in_another_process(store: RedisStateStore, redis_url: str) -> None:
-    other = RedisStateStore(redis_url)  # its own connections, as in another process
+    other = RedisStateStore(redis_url)  # with separate connections, as in another process
     await store.create(job("one"), [])
     await step(store, "one", PreparedModel(a_prepared()))
     await step(store, "one", Tick())
@@ -248,7 +248,7 @@ async def test_a_save_wakes_who_waits_in_another_process(store: RedisStateStore,
     waiting = asyncio.create_task(other.wait(5.0, topic=Effect.WAKE_AGENTS))
     await step(store, "one", InRound(1, Candidates(("a", "b"))))
     assert await waiting
-    assert await other.wait(0.0, since=agents, topic=Effect.WAKE_AGENTS)  # passed already: no need to wait
+    assert await other.wait(0.0, since=agents, topic=Effect.WAKE_AGENTS)  # the change came already
     assert await other.wait(0.0, since=all_topics)
     assert not await other.wait(0.05, topic=Effect.WAKE_AGGREGATOR)
     await other.close()
@@ -265,7 +265,7 @@ async def test_a_server_that_is_gone_is_named_and_comes_back_with_all_data(tmp_p
         waiting = asyncio.create_task(store.wait(20.0, topic=Effect.WAKE_AGENTS))
         await asyncio.sleep(0.1)
         await store.wait(0.0)
-        server.kill()  # as a crash would: no farewell, no last save
+        server.kill()  # like a crash: without a last save
         for call in (store.load("one"), store.clients(), store.touch("a", 1.0, 1), store.create(job("two"), [])):
             with pytest.raises(StateUnavailable, match="redis_url"):
                 await call

@@ -32,7 +32,7 @@ def test_a_shard_smaller_than_a_batch_is_repeated():
     assert max(Counter(e["row"] for e in batch).values()) == 3
 
 
-def test_like_lengths_come_in_one_batch_and_every_example_once_a_pass():
+def test_like_lengths_come_in_the_same_batch_and_every_example_once_a_pass():
     examples = [{"row": i, "text": "x" * (i * 7 % 40 + 1), "text_pair": None, "label": 0} for i in range(64)]
     local = {"steps": 8, "batch_size": 8}
     plain, grouped = (

@@ -22,7 +22,7 @@ def skew(shards: list[list[int]]) -> float:
     alpha=st.sampled_from([0.3, 1.0, 100.0]),
     seed=st.integers(0, 2**62),
 )
-def test_every_index_belongs_to_one_client_in_ascending_order(labels, clients, alpha, seed):
+def test_every_index_belongs_to_a_single_client_in_ascending_order(labels, clients, alpha, seed):
     shards = dirichlet(labels, clients, alpha, seed)
     assert len(shards) == clients
     assert sorted(index for shard in shards for index in shard) == list(range(len(labels)))
@@ -60,7 +60,7 @@ def test_each_client_gets_as_many_examples_as_asked_for():
         ((LABELS[:20], 10, 0.001, 0, 2), "raise alpha or take fewer clients"),
     ],
 )
-def test_splits_that_can_not_be_had_are_refused(arguments, words):
+def test_impossible_splits_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         dirichlet(*arguments)
 
@@ -73,7 +73,7 @@ def test_splits_that_can_not_be_had_are_refused(arguments, words):
     alpha=st.floats(0.3, 10),
     seed=st.integers(0, 99),
 )
-def test_each_kind_gives_every_example_to_one_client(kind, examples, clients, alpha, seed):
+def test_each_kind_gives_every_example_to_a_single_client(kind, examples, clients, alpha, seed):
     keys = [str(i % 3) for i in range(examples)]
     shards = split(kind, keys, clients, alpha, seed)
     assert sorted(index for shard in shards for index in shard) == list(range(examples))
@@ -82,7 +82,7 @@ def test_each_kind_gives_every_example_to_one_client(kind, examples, clients, al
     assert split(kind, keys, clients, alpha, seed) == shards
 
 
-def test_alike_shards_differ_in_size_by_one_at_most():
+def test_alike_shards_differ_by_a_single_example_at_most():
     assert {len(shard) for shard in iid(103, 10, 0)} == {10, 11}
     assert iid(103, 10, 0) != iid(103, 10, 1)
 
@@ -93,7 +93,7 @@ def test_quantity_skew_grows_as_alpha_falls_and_keeps_the_least():
     assert sizes[0.1][-1] > 2 * sizes[100][-1]
 
 
-def test_each_client_has_one_domain_and_shares_it_evenly():
+def test_each_client_has_a_single_domain_and_shares_it_evenly():
     domains = ["film"] * 30 + ["news"] * 21
     shards = by_domain(domains, 5, 0)
     held = [{domains[index] for index in shard} for shard in shards]

@@ -198,7 +198,7 @@ def client_round_by_the_page(start, gradients, bases, gap, config: SubspaceConfi
 @pytest.mark.parametrize("prior", [0.0, 2.0, None])
 @pytest.mark.parametrize(("clip", "gap"), [(None, 4), (1.0, 100), (0.3, 4)])
 @pytest.mark.parametrize("complement", [0.0, 1.0, 0.4])
-def test_a_round_is_the_one_that_the_algorithm_describes(shape, with_state, prior, clip, gap, complement):
+def test_a_round_is_as_the_algorithm_describes_it(shape, with_state, prior, clip, gap, complement):
     gradients = gradients_of(shape, 10, seed=5)
     carried = carried_sketch(shape, 3) if with_state else None
     choices = {"lr": 0.03, "weight_decay": 0.5, "scale": 0.7, "eps": 1e-6, "betas": (0.8, 0.95)}
@@ -260,7 +260,7 @@ def test_with_complement_the_change_has_full_rank():
 
 @pytest.mark.parametrize("inside", [0.0, 1e-20, 1e-3])
 def test_a_column_that_hardly_projects_does_not_explode(inside):
-    """The gradient leaves the basis of the first step: what AdamW remembers must not be divided by next to nothing."""
+    """The gradient leaves the basis of the first step. AdamW must not divide its momentum by next to nothing."""
     first, second = torch.zeros(6, 10), torch.zeros(6, 10)
     first[:2] = torch.randn(2, 10, generator=seeded(1))
     second[2:] = torch.randn(4, 10, generator=seeded(2))
@@ -308,7 +308,7 @@ def test_no_prior_steps_is_a_reset():
 
 @pytest.mark.parametrize("prior", [0.5, 2.0, None])
 def test_before_any_step_the_carried_state_counts_in_full(prior):
-    """The first gradient is tiny beside the state, so the first `V` is the carried one times the weight it keeps."""
+    """The first gradient is tiny beside the state, so the first `V` is the carried `V` times the weight it keeps."""
     carried = carried_sketch((6, 10), 3)
     run = Trained([1e-6 * g for g in gradients_of((6, 10), 1)], 3, carried, prior_steps=prior, update_clip=None)
     kept = 0.999 if prior is None else 0.999 * (1 - 0.999**prior) / (1 - 0.999 ** (prior + 1))
@@ -346,7 +346,10 @@ def test_more_prior_steps_keep_more_of_the_carried_state():
 @pytest.mark.parametrize("clip", [1.0, 0.25])
 def test_a_step_is_clipped_to_the_root_mean_square_asked_for(clip):
     tiny = SecondMomentSketch(torch.eye(6, 3), torch.full((3, 10), 1e-8), torch.full((1, 10), 1e-8))
-    gradients = [torch.zeros(6, 10), 1e3 * gradients_of((6, 10), 1)[0]]  # a first one would be seen in the state
+    gradients = [
+        torch.zeros(6, 10),
+        1e3 * gradients_of((6, 10), 1)[0],
+    ]  # a first gradient would show in the state
     clipped = Trained(gradients, 3, tiny, lr=0.1, prior_steps=None, update_clip=clip)
     rms = clipped.factors[0].factor.square().mean().sqrt()
     assert float(rms) == pytest.approx(0.1 * clip, rel=1e-4)
@@ -364,7 +367,7 @@ def test_the_clip_leaves_small_steps_alone():
 # --- hooks ---------------------------------------------------------------------------------------------------
 
 
-def test_hooks_free_each_gradient_before_the_next_one_and_go_at_the_end():
+def test_hooks_free_each_gradient_before_the_next_gradient_and_go_at_the_end():
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2))
     targets = {str(i): (model[i].weight, 2) for i in (0, 1)}
     alive: list[int] = []

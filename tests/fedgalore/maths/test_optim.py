@@ -236,7 +236,7 @@ def test_frozen_weights_stay_as_they_are_in_both_ways():
         ("seed", 7),
     ],
 )
-def test_a_group_has_its_own_values(argument, value):
+def test_a_group_has_separate_values(argument, value):
     """What a group sets, it moves by as if it were set for all; the other group does not notice."""
     weights: dict[str, list[Tensor]] = {}
     cases = {"neither": ({}, {}), "group": ({}, {argument: value}), "all": ({argument: value}, {})}  # defaults, group
@@ -600,7 +600,7 @@ def test_without_names_bases_hang_on_the_place_over_all_groups():
 # --- a second moment from elsewhere --------------------------------------------------------------------------
 
 
-def test_a_second_moment_is_carried_from_one_training_into_another():
+def test_a_second_moment_is_carried_from_a_training_into_another():
     first = Model()
     optimizer = GaLoreAdamW(first.parameters(), rank=3)
     train(first, optimizer, range(5))

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import norm
 
 from fedgalore.aggregation import privacy_spent
-from fedgalore.changes import orient_back
+from fedgalore.deltas import orient_back
 from fedgalore.maths.privacy import epsilon, noise
 from fedgalore.rounds import Start
 from fedgalore.simulation import Site, simulate
@@ -27,9 +27,9 @@ def least_delta(multiplier, rounds, at):
 
 @pytest.mark.parametrize(("multiplier", "rounds", "delta"), [(1.0, 1, 1e-5), (1.0, 20, 1e-5), (4.0, 100, 1e-6)])
 def test_epsilon_holds_and_is_not_much_too_large(multiplier, rounds, delta):
-    told = epsilon(multiplier, rounds, delta)
-    assert least_delta(multiplier, rounds, told) <= delta
-    assert least_delta(multiplier, rounds, 0.85 * told) > delta
+    spent = epsilon(multiplier, rounds, delta)
+    assert least_delta(multiplier, rounds, spent) <= delta
+    assert least_delta(multiplier, rounds, 0.85 * spent) > delta
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -50,14 +50,14 @@ def test_each_change_is_cut_and_all_weigh_alike_and_noise_is_added(method, tiny_
     result = aggregated(plan, a_round(spec, clients, weights, secret=SECRET))
     assert result.dropped == {}
     moved = [changes(client) for client in clients]
-    norms = [sqrt(sum(float(change.square().sum()) for change in one.values())) for one in moved]
+    norms = [sqrt(sum(float(change.square().sum()) for change in parts.values())) for parts in moved]
     assert min(norms) > 0.01
     decay = {target.name: clients[0].decay for target in plan.targets}
     drawn = []
     for name, weight in weights.items():
         if name not in moved[0]:
             continue
-        mean = sum(0.01 / norm * one[name] for one, norm in zip(moved, norms, strict=True)) / 3
+        mean = sum(0.01 / norm * parts[name] for parts, norm in zip(moved, norms, strict=True)) / 3
         drawn.append((result.weights[name].double() - decay.get(name, 1.0) * weight.double() - mean).flatten())
     whole = torch.cat(drawn)
     deviation = 2.0 * 0.01 / 3
@@ -66,8 +66,8 @@ def test_each_change_is_cut_and_all_weigh_alike_and_noise_is_added(method, tiny_
     target = plan.targets[0]
     expected = noise((target.d, target.k), deviation, SECRET, 1, target.name)
     if method != "fedavg":  # whose changes are not oriented
-        found = drawn[list(moved[0]).index(target.name)].view(target.shape)
-        torch.testing.assert_close(found, orient_back(expected, target), rtol=1e-3, atol=1e-6)
+        drawn_noise = drawn[list(moved[0]).index(target.name)].view(target.shape)
+        torch.testing.assert_close(drawn_noise, orient_back(expected, target), rtol=1e-3, atol=1e-6)
 
 
 def test_noise_hangs_on_the_secret_the_version_and_the_weight():
@@ -87,8 +87,8 @@ def test_every_round_tells_what_was_spent(tiny_bert):
     )
     sites = [Site(name, sentences(12, i), sentences(4, i)) for i, name in enumerate("ab")]
     runs = [simulate(spec, tiny_bert, sites, secret=secret) for secret in (SECRET, SECRET, None)]
-    told = [one.statistics.get("epsilon") for one in runs[0].rounds]
-    assert told == [epsilon(1.5, 1, 1e-5), epsilon(1.5, 2, 1e-5), None]
+    spent = [record.statistics.get("epsilon") for record in runs[0].rounds]
+    assert spent == [epsilon(1.5, 1, 1e-5), epsilon(1.5, 2, 1e-5), None]
     assert privacy_spent(classifier(), 1) == {}
     same, other = (
         all(torch.equal(runs[0].weights[name], run.weights[name]) for name in run.weights) for run in runs[1:]

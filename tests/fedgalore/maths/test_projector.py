@@ -81,8 +81,8 @@ def test_range_basis_at_full_rank_is_the_identity():
 def test_leading_left_vectors_are_those_of_the_svd_in_every_item_of_a_batch():
     matrix = torch.randn(3, 2, 6, 15, generator=seeded(3), dtype=torch.float64)
     left, _, _ = torch.linalg.svd(matrix, full_matrices=False)
-    found = leading_left_vectors(matrix, 4)
-    torch.testing.assert_close((left[..., :4].mT @ found).abs(), torch.eye(4).double().expand(3, 2, 4, 4))
+    vectors = leading_left_vectors(matrix, 4)
+    torch.testing.assert_close((left[..., :4].mT @ vectors).abs(), torch.eye(4).double().expand(3, 2, 4, 4))
 
 
 def test_projecting_back_a_projection_is_the_nearest_matrix_in_the_subspace():
@@ -107,7 +107,7 @@ def test_a_sampled_basis_holds_leading_singular_vectors_as_often_as_their_values
     assert torch.allclose(drawn[:5] / 600, values[:5] / values[:5].sum(), atol=0.07)
 
 
-def test_a_sampled_basis_is_seeded_and_with_a_pool_of_one_it_is_the_leading_one():
+def test_a_sampled_basis_is_seeded_and_in_the_smallest_pool_it_is_the_leading_basis():
     gradient = torch.randn(9, 14, generator=seeded(1))
     assert torch.equal(sampled_basis(gradient, 3, 2, seeded(5)), sampled_basis(gradient, 3, 2, seeded(5)))
     assert torch.equal(sampled_basis(gradient, 3, 1, seeded(5)), range_basis(gradient, 3, seeded(5)))

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from fedgalore.aggregation import screened
-from fedgalore.changes import orient_back
+from fedgalore.deltas import orient_back
 from fedgalore.maths.robust import median, trimmed, trimmed_mean
 from fedgalore.rounds import ClientTensors, Start
 from fedgalore.simulation import Site, simulate
@@ -50,7 +50,7 @@ def five_updates(spec, folder):
 
 
 def blown_up(client: ClientTensors, factor: float) -> ClientTensors:
-    """What a client sends of its change, so many times as long."""
+    """The client with a change that is `factor` times as long."""
     linear = ("/delta", "/right", "/factor.0", "/factor.1", "/lora_B")
     return ClientTensors(
         client.client,
@@ -61,7 +61,7 @@ def blown_up(client: ClientTensors, factor: float) -> ClientTensors:
 
 
 def change_of(spec, target, client):
-    """Of one target, in the weight's own shape, float64."""
+    """The client's change of a target, in the shape of the weight, float64."""
 
     def read(part):
         return client.read(f"{target.name}/{part}").double()
@@ -98,7 +98,9 @@ def test_a_round_is_combined_coordinate_by_coordinate_in_the_full_space(method, 
         wanted = weights[item.name].double() + torch.from_numpy(expected(deltas))
         torch.testing.assert_close(result.weights[item.name].double(), wanted, rtol=1e-4, atol=1e-5)
     shapes = {name: tuple(tensor.shape) for name, tensor in result.aggregate.items()}
-    assert shapes == {name: one.shape for name, one in aggregate_tensors(spec, plan, list(NAMES), 1).items()}
+    assert shapes == {
+        name: tensor_spec.shape for name, tensor_spec in aggregate_tensors(spec, plan, list(NAMES), 1).items()
+    }
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -112,13 +114,13 @@ def test_a_change_far_too_long_is_left_out(method, tiny_bert):
     assert "times as long as the median one (server.drop_norm: 10)" in dropped["b"]
     assert [client.client for client in screened_round.clients] == list("acde")
     assert [clip < 1 for clip in screened_round.clips] == [False, False, True, False]
-    found = aggregated(plan, a_round(spec, clients, weights))
-    assert found.dropped == dropped
+    result = aggregated(plan, a_round(spec, clients, weights))
+    assert result.dropped == dropped
     honest = a_job(METHODS[method])
     cut = blown_up(clients[3], screened_round.clips[2])
     wanted = aggregated(plan, a_round(honest, [clients[0], clients[2], cut, clients[4]], weights))
     for name, tensor in wanted.weights.items():
-        torch.testing.assert_close(found.weights[name], tensor, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(result.weights[name], tensor, rtol=1e-4, atol=1e-5)
 
 
 def test_no_client_weighs_more_than_it_may_claim(tiny_bert):
@@ -136,15 +138,15 @@ def test_states_are_combined_alike(tiny_bert):
     clients[4] = ClientTensors(
         "e", 10, loud.decay, lambda n: 1e3 * loud.read(n).float() if n.endswith("/rms") else loud.read(n)
     )
-    found = aggregated(plan, a_round(spec, clients, weights)).state
+    state = aggregated(plan, a_round(spec, clients, weights)).state
     calm = aggregated(plan, a_round(spec, [*clients[:4], loud], weights)).state
     for name, tensor in calm.items():
         if name.endswith("/second_moment"):
-            assert found[name].max() < 100 * tensor.max()  # the loud one's is a million times too large
+            assert state[name].max() < 100 * tensor.max()  # the loud client's is a million times too large
 
 
 def test_a_dropped_client_goes_on_from_what_it_kept_before(tiny_bert):
-    """Its update is in no model: what that left out must not be sent again as if it were."""
+    """No model holds the update of a dropped client. What that update left out must not be sent as if one did."""
 
     def wild(this, examples):
         update = local_update(this, examples)
@@ -167,7 +169,7 @@ def test_a_dropped_client_goes_on_from_what_it_kept_before(tiny_bert):
     sites = [Site(name, sentences(12, i), sentences(4, i)) for i, name in enumerate("abcd")]
     sites[3] = Site("d", sites[3].train, sites[3].test, local_update=wild)
     rounds = simulate(spec, tiny_bert, sites).rounds
-    assert [sorted(one.dropped) for one in rounds] == [[], ["d"], [], []]
+    assert [sorted(record.dropped) for record in rounds] == [[], ["d"], [], []]
     first, second, third = seen
     assert first == {}
     assert second.keys() == third.keys() != set()

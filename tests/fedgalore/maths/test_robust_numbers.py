@@ -22,7 +22,7 @@ from fedgalore.maths.robust import combine, combine_numbers, trimmed
         (100, 0.2, 20),
     ],
 )
-def test_a_share_is_left_out_at_each_end_at_least_one_while_one_is_left(count: int, share: float, cut: int) -> None:
+def test_a_share_of_at_least_1_is_left_out_at_each_end_while_1_is_left(count: int, share: float, cut: int) -> None:
     assert trimmed(count, share) == cut
 
 

@@ -79,7 +79,7 @@ def test_transfer_is_the_expectation_when_directions_are_uncorrelated():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 12), st.data())
-def test_a_second_moment_stays_one_on_its_way_between_any_two_bases(d, data):
+def test_a_second_moment_stays_valid_on_its_way_between_any_two_bases(d, data):
     rank = data.draw(st.integers(1, d))
     seed = data.draw(st.integers(0, 2**31))
     sketch = sketch_in(orthonormal(d, seed)[:, :rank].float().double(), seed=seed)
@@ -88,7 +88,7 @@ def test_a_second_moment_stays_one_on_its_way_between_any_two_bases(d, data):
     assert moved.max() <= max(sketch.second_moment.max(), sketch.residual.max()) * (1 + 1e-6)
 
 
-def test_rounding_in_a_basis_can_not_make_it_negative():
+def test_rounding_in_a_basis_cannot_make_it_negative():
     overlap = (1 + 1e-3) * torch.eye(2)
     assert transfer(torch.zeros(2, 3), torch.ones(1, 3), overlap).min() == 0
 

@@ -22,7 +22,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def planted(
     blocks: int, joint: int, individual: int, noise: float, seed: int = 0, rows: int = ROWS, k: int = K
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Blocks `(M, rows, k)` with `joint` common and `individual` own row directions, strength 8 to 12, and noise.
+    """Blocks `(M, rows, k)` with `joint` common and `individual` separate row directions, strength 8 to 12, and noise.
 
     All row directions are orthogonal to each other. `noise` is the spectral norm of the noise, about, as a share of 10.
 
@@ -36,14 +36,14 @@ def planted(
 
     everything = torch.linalg.qr(draw(k, joint + blocks * individual))[0].T
     shared = everything[:joint]
-    own = everything[joint:].reshape(blocks, individual, k)
-    made = []
-    for rows_of_its_own in own:
+    separate = everything[joint:].reshape(blocks, individual, k)
+    family = []
+    for separate_rows in separate:
         left = torch.linalg.qr(draw(rows, joint + individual))[0]
         strength = 8 + 4 * torch.rand(joint + individual, generator=generator, dtype=torch.float64)
-        signal = (left * strength) @ torch.cat([shared, rows_of_its_own])
-        made.append(signal + 10 * noise * draw(rows, k) / (rows**0.5 + k**0.5))
-    return torch.stack(made), shared, own
+        signal = (left * strength) @ torch.cat([shared, separate_rows])
+        family.append(signal + 10 * noise * draw(rows, k) / (rows**0.5 + k**0.5))
+    return torch.stack(family), shared, separate
 
 
 def cosines(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -66,13 +66,13 @@ def ranks(blocks: int, rank: int) -> torch.Tensor:
 @pytest.mark.parametrize(("noise", "angle"), [(0.0, 0.001), (0.01, 0.6), (0.1, 6.0), (0.25, 18.0)])
 @pytest.mark.parametrize(("blocks", "joint", "individual"), [(2, 1, 1), (4, 2, 2), (6, 3, 2)])
 def test_planted_joint_and_individual_spaces_are_recovered(noise, angle, blocks, joint, individual):
-    family, shared, own = planted(blocks, joint, individual, noise, seed=blocks)
+    family, shared, separate = planted(blocks, joint, individual, noise, seed=blocks)
     signal = extract(family[None], signal_ranks=ranks(blocks, joint + individual))
     assert signal.joint_rank.tolist() == [joint]
     limit = np.cos(np.radians(angle))
     assert cosines(joint_rows(signal), shared).min() > limit
     _, parts, _ = signal.split(family[None])
-    for part, rows in zip(parts[0], own, strict=True):
+    for part, rows in zip(parts[0], separate, strict=True):
         _, values, right = torch.linalg.svd(part, full_matrices=False)
         assert int((values > 1e-6).sum()) == individual
         assert cosines(right[:individual], rows).min() > limit
@@ -96,7 +96,7 @@ def test_blocks_without_anything_in_common_share_nothing(noise):
     assert signal.joint(family[None]).abs().max() == 0
 
 
-def test_a_direction_that_one_block_lacks_is_not_joint():
+def test_a_direction_that_a_block_lacks_is_not_joint():
     family, shared, _ = planted(5, 2, 1, 0.02, seed=3)
     family[4] -= family[4] @ shared[1:].T @ shared[1:]
     signal = extract(family[None], signal_ranks=torch.tensor([[3, 3, 3, 3, 2]]))
@@ -106,8 +106,8 @@ def test_a_direction_that_one_block_lacks_is_not_joint():
 
 def test_directions_that_only_resemble_each_other_are_not_joint():
     """Without noise nothing but the same direction will do, though chance would never bring them so close."""
-    shared, *own = torch.linalg.qr(torch.randn(K, 5, generator=seeded(6), dtype=torch.float64))[0].T
-    family = torch.stack([torch.outer(torch.arange(1.0, 4.0).double(), shared + 0.3 * other) for other in own])
+    shared, *offsets = torch.linalg.qr(torch.randn(K, 5, generator=seeded(6), dtype=torch.float64))[0].T
+    family = torch.stack([torch.outer(torch.arange(1.0, 4.0).double(), shared + 0.3 * other) for other in offsets])
     family = family + 1e-3 * torch.randn(family.shape, generator=seeded(7), dtype=torch.float64)
     signal = extract(family[None], signal_ranks=ranks(4, 1))
     assert signal.random_bound < signal.squared_values[:, 0] < signal.wedin_bound
@@ -125,7 +125,7 @@ def test_random_row_spaces_share_a_direction_no_more_often_than_the_bound_allows
     assert (signal.joint_rank > 0).double().mean() < 0.12
 
 
-def test_a_direction_that_is_quiet_in_one_of_many_noisy_blocks_is_dropped():
+def test_a_direction_that_is_quiet_in_a_single_block_of_many_noisy_blocks_is_dropped():
     """Nine of ten blocks outvote the bounds, and the block's own noise threshold decides."""
     family, shared, _ = planted(10, 2, 1, 0.6, seed=9)
     family[7] -= 0.97 * family[7] @ shared[1:].T @ shared[1:]
@@ -183,14 +183,14 @@ def test_blocks_are_the_sum_of_parts_with_orthogonal_row_spaces(blocks, rows, mo
     assert float((joint + individual + rest - family).norm()) <= 1e-12 * size
     for first, second in ((joint, individual), (joint, rest), (individual, rest)):
         assert float((first @ second.mT).norm()) <= 1e-9 * size**2
-    rows_found = joint_rows(signal)
-    assert len(rows_found) == int(signal.joint_rank) <= rows
-    torch.testing.assert_close(rows_found @ rows_found.T, torch.eye(len(rows_found)).double(), atol=1e-6, rtol=0)
-    assert int((signal.basis.norm(dim=-1) == 0).sum()) == signal.basis.shape[1] - len(rows_found)
+    joint_basis = joint_rows(signal)
+    assert len(joint_basis) == int(signal.joint_rank) <= rows
+    torch.testing.assert_close(joint_basis @ joint_basis.T, torch.eye(len(joint_basis)).double(), atol=1e-6, rtol=0)
+    assert int((signal.basis.norm(dim=-1) == 0).sum()) == signal.basis.shape[1] - len(joint_basis)
 
 
 @pytest.mark.parametrize("family", [torch.zeros(1, 3, 4, 20), torch.ones(1, 3, 4, 20)])
-def test_blocks_of_zeros_and_of_rank_one_are_finite(family):
+def test_blocks_of_zeros_and_of_rank_1_are_finite(family):
     joint, individual, rest = extract(family).split(family)
     torch.testing.assert_close(joint + individual + rest, family.double())
 
@@ -204,7 +204,7 @@ def test_a_family_is_decomposed_alike_alone_and_in_a_batch():
         torch.testing.assert_close(together.joint(families)[index], alone.joint(family[None])[0])
 
 
-def test_the_order_of_blocks_and_the_scale_of_one_of_them_do_not_matter():
+def test_neither_the_order_nor_the_scale_of_blocks_matters():
     family, _, _ = planted(4, 2, 1, 0.05, seed=9)
     signal = extract(family[None], signal_ranks=ranks(4, 3))
     turned = family[[2, 0, 3, 1]] * torch.tensor([1.0, 50.0, 1.0, 0.01])[:, None, None]

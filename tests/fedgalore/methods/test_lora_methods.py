@@ -137,7 +137,7 @@ def peft_model(spec, folder, still, trained, rank=None):
         r=rank,
         lora_alpha=scale * rank,
         rank_pattern=ranks,
-        alpha_pattern={module: scale * own for module, own in ranks.items()},
+        alpha_pattern={module: scale * module_rank for module, module_rank in ranks.items()},
         target_modules="all-linear",
         fan_in_fan_out=not text,
     )
@@ -224,10 +224,10 @@ def beginning(federation):
     return still, {name: tensor for name, tensor in doubles.items() if name not in targets}
 
 
-def check(found, expected, names=None, start=None):
+def check(actual, expected, names=None, start=None):
     """Equal to float32 rounding; and each has left `start`."""
     for name in names or expected:
-        torch.testing.assert_close(found[name].double(), expected[name].double(), rtol=1e-5, atol=2e-6, msg=name)
+        torch.testing.assert_close(actual[name].double(), expected[name].double(), rtol=1e-5, atol=2e-6, msg=name)
         if start is not None:
             assert (expected[name].double() - start[name].double()).abs().max() > 1e-3, name
 
@@ -358,7 +358,7 @@ def test_fedex_keeps_the_mean_of_products_and_carries_the_mean_factors(model, fo
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", ["bert", "gpt2"])
-def test_a_federation_of_one_is_plain_peft(kind, model, folders):
+def test_a_federation_of_a_single_client_is_plain_peft(kind, model, folders):
     spec = spec_of(kind, model)
     federation = a_federation(spec, folders)
     first = dict(federation.weights)
@@ -394,16 +394,16 @@ def test_bfloat16_is_that_of_plain_peft(kind, folders):
     still, state = beginning(federation)
     if kind == "flora":
         state |= federation.start_of("a")[1]
-    found = federation.updates(["a"])["a"].tensors
+    update = federation.updates(["a"])["a"].tensors
     expected = state_of(trained_by_peft(spec, folders, "a", 1, still, state))
-    adapters = [name for name in found if "/lora_" in name]
-    check(found, expected, adapters)
+    adapters = [name for name in update if "/lora_" in name]
+    check(update, expected, adapters)
     other = state_of(trained_by_peft(exact, folders, "a", 1, still, state))
-    assert max((other[name] - found[name]).abs().max() for name in adapters) > 1e-4
+    assert max((other[name] - update[name]).abs().max() for name in adapters) > 1e-4
 
 
 @pytest.mark.parametrize("model", ["bert", "gpt2"])
-def test_with_one_client_fedex_is_fedit(model, folders):
+def test_with_a_single_client_fedex_is_fedit(model, folders):
     federations = [a_federation(spec_of(kind, model), folders) for kind in ("fedit", "fedex_lora")]
     for _ in (1, 2):
         for federation in federations:
@@ -532,6 +532,6 @@ def test_a_client_gets_the_servers_bits_from_the_aggregate_file(kind, model, ser
         assert held.keys() == federation.weights.keys()
         assert all(torch.equal(held[name], tensor) for name, tensor in federation.weights.items())
     sites = [Site(c, examples_of(spec, c)) for c in sorted(COUNTS, reverse=True)]
-    found = simulate(spec, folders[spec.model.task], sites).weights
-    assert found.keys() == held.keys()
-    assert all(torch.equal(held[name], tensor) for name, tensor in found.items())
+    simulated = simulate(spec, folders[spec.model.task], sites).weights
+    assert simulated.keys() == held.keys()
+    assert all(torch.equal(held[name], tensor) for name, tensor in simulated.items())

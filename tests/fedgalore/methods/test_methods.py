@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fedgalore.changes import change_in, orient_back
 from fedgalore.data.batches import batches
+from fedgalore.deltas import change_in, orient_back
 from fedgalore.maths.projector import orient
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.fedgalore.layout import SKETCH_OVERSAMPLING
@@ -18,6 +18,7 @@ from fedgalore.model.task import TaskModel
 from fedgalore.rounds import Start
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.layout import size_bytes, update_tensors, weights_tensors
+from fedgalore.spec.registry import methods
 from tests.builders import a_spec
 from tests.fedgalore.conftest import sentences
 from tests.fedgalore.rounds import (
@@ -116,9 +117,9 @@ def test_fedavg_with_momentum_is_adamw_that_drifts_along_the_last_change(tiny_be
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_momentum_adds_its_share_of_the_last_aggregate(method, rate, tiny_bert):
-    """To what the clients changed: the same updates without it, and the last change beside them.
+    """Momentum is added to what the clients changed: to the same updates, it adds a share of the last change.
 
-    Where the way down is cut, with what was kept back.
+    Where the way down is cut, what was kept back is counted too.
     """
 
     def with_kept_back(result, target):
@@ -192,7 +193,7 @@ def test_a_shared_basis_is_the_range_of_the_mean_gradient(tiny_bert):
 
 
 @pytest.mark.parametrize("basis", ["local", "shared"])
-def test_states_of_one_client_come_back_to_it(basis, tiny_bert):
+def test_states_of_a_single_client_come_back_to_it(basis, tiny_bert):
     """With one client and a full-rank basis nothing is lost on the way: V is what it was."""
     spec = spec_of({"rank": 32, "basis": basis, "state_sync": "average"}, rounds={"min_clients": 1})
     task, weights = version_0(spec, tiny_bert)
@@ -202,9 +203,9 @@ def test_states_of_one_client_come_back_to_it(basis, tiny_bert):
         result = aggregated(task.plan, a_round(spec, clients_of({"a": update}), weights, state, number=number))
         weights, state = result.weights, result.state
     for target in task.plan.targets:
-        own = update.tensors[f"{target.name}/rms"].float().square()
+        second_moment = update.tensors[f"{target.name}/rms"].float().square()
         trace = state[f"{target.name}/second_moment"].sum(0)  # a rotation keeps it
-        torch.testing.assert_close(trace, own.sum(0), rtol=1e-3, atol=1e-9)
+        torch.testing.assert_close(trace, second_moment.sum(0), rtol=1e-3, atol=1e-9)
 
 
 def test_each_client_goes_on_from_the_state_it_kept(tiny_bert):
@@ -213,8 +214,8 @@ def test_each_client_goes_on_from_the_state_it_kept(tiny_bert):
     )
     task, weights = version_0(spec, tiny_bert)
     first = updates_of(task, spec, Start(weights))
-    made = aggregated(task.plan, a_round(spec, clients_of(first), weights))
-    middle, last = made.weights, made.aggregate
+    result = aggregated(task.plan, a_round(spec, clients_of(first), weights))
+    middle, last = result.weights, result.aggregate
     assert not any(name.endswith("/rms") for name in first["a"].tensors)
     kept = {c: first[c].kept for c in COUNTS}
     name = f"{task.plan.targets[0].name}/second_moment"
@@ -223,10 +224,10 @@ def test_each_client_goes_on_from_the_state_it_kept(tiny_bert):
     residue = {n: t for n, t in kept["a"].items() if n.endswith("/residue")}
     forgetful = an_update(task, spec, examples_of(spec, "a"), "a", 2, Start(middle, {}, residue, last))
     assert any(not torch.equal(second["a"].tensors[n], t) for n, t in forgetful.tensors.items())
-    this = a_round(spec, clients_of(second), middle, residue=made.residue, number=2, last=last)
+    this = a_round(spec, clients_of(second), middle, residue=result.residue, number=2, last=last)
     expected = aggregated(task.plan, this).weights
-    found = simulate(spec, tiny_bert, [Site(c, examples_of(spec, c), sentences(3, 0)) for c in COUNTS]).weights
-    assert all(torch.equal(found[n], expected[n]) for n in expected)
+    simulated = simulate(spec, tiny_bert, [Site(c, examples_of(spec, c), sentences(3, 0)) for c in COUNTS]).weights
+    assert all(torch.equal(simulated[n], expected[n]) for n in expected)
 
 
 def test_clients_of_different_ranks_have_the_mean_of_their_changes(tiny_bert):
@@ -265,9 +266,9 @@ def test_clients_of_different_ranks_have_the_mean_of_their_changes(tiny_bert):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["fedgalore", "fedavg", "fedit", "ffa_lora", "flora", "fedex_lora"])
+@pytest.mark.parametrize("kind", methods())
 def test_every_method_learns_repeats_and_counts_its_bytes(kind, tiny_bert):
-    method = {"kind": kind} if kind == "fedavg" else {"kind": kind, "rank": 4}
+    method = {"kind": kind} if methods()[kind].full_rank else {"kind": kind, "rank": 4}
     rate = {"fedavg": 3e-3, "fedgalore": 1e-2}.get(kind, 1e-2)
     local = {"steps": 6, "batch_size": 8, "learning_rate": rate, "head_learning_rate": 1e-2, "weight_decay": 0.0}
     spec = spec_of(method, local=local, rounds={"count": 12, "min_clients": 2}, evaluation={"every": 6})

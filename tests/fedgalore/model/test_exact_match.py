@@ -52,15 +52,15 @@ def test_the_last_number_counts_and_after_a_mark_the_first(first, second):
 
 @given(st.text())
 def test_any_text_has_a_finite_number_or_none(text):
-    found = last_number(text)
-    assert found is None or found.is_finite()
+    number = last_number(text)
+    assert number is None or number.is_finite()
 
 
 @given(st.text(alphabet="0123456789,.-−$%#eE +x\n", max_size=40))
 def test_any_jumble_of_signs_has_a_finite_number_or_none(text):
-    found = last_number(text)
-    assert found is None or found.is_finite()
-    assert found is not None or not any("0" <= sign <= "9" for sign in text.rpartition("####")[2])
+    number = last_number(text)
+    assert number is None or number.is_finite()
+    assert number is not None or not any("0" <= sign <= "9" for sign in text.rpartition("####")[2])
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_long_prompt_loses_its_beginning_and_the_model_sees_no_more_than_it_ha
 
 
 def test_an_answer_ends_at_the_end_token_and_the_others_go_on(loaded):
-    """Made to come after `song`, which no answer holds, and nowhere else."""
+    """The end token is forced to come after `song` and nowhere else; no answer holds `song`."""
     task = loaded()
     song, end = task.inputs.tokenizer("song")["input_ids"][0], task.inputs.tokenizer.eos_token_id
 
@@ -310,10 +310,10 @@ def test_exact_match_is_a_share_of_the_examples_whatever_the_batches(loaded):
     ]
     for size in (1, 2, 64):
         spec = language_model(evaluation={"exact_match": "text", "max_new_tokens": 8, "batch_size": size})
-        found = evaluate(task.under(spec), examples)
-        assert found["exact_match"] == 2 / 5
+        metrics = evaluate(task.under(spec), examples)
+        assert metrics["exact_match"] == 2 / 5
         off = evaluate(task.under(language_model(evaluation={"exact_match": None, "batch_size": size})), examples)
-        assert off == {"loss": found["loss"], "accuracy": found["accuracy"]}
+        assert off == {"loss": metrics["loss"], "accuracy": metrics["accuracy"]}
     fewer = language_model(evaluation={"exact_match": "text", "max_new_tokens": 8, "max_examples": 2})
     assert evaluate(task.under(fewer), examples)["exact_match"] == 1 / 2
 
@@ -354,7 +354,7 @@ def test_a_completion_without_a_number_is_refused_before_training(tiny_gpt2, eve
     check_exact_match(task.under(by_number(exact_match=None)), [good, bad])
 
 
-def test_examples_of_another_task_are_told_as_such(tiny_gpt2):
+def test_examples_of_another_task_are_refused_as_such(tiny_gpt2):
     task = TaskModel.load(by_number(), tiny_gpt2)
     with pytest.raises(TaskError, match="needs the columns prompt and completion"):
         evaluate(task.under(by_number()), [{"row": 1, "text": "rain", "text_pair": None, "label": 1}])

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from coordinator.aggregator import blobs as aggregation
+from coordinator.aggregator import compute as aggregation
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.model.folder import ModelFolderError, check, check_links, check_name, files
 from fedgalore.model.inputs import TaskError
@@ -56,54 +56,54 @@ def pickled(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "model.pkl", "model.ckpt"])
-def test_weights_in_a_pickle_are_refused(own_bert: Path, tmp_path: Path, name: str) -> None:
-    (own_bert / "model.safetensors").unlink()
-    (own_bert / name).write_bytes(pickle.dumps(Planted(tmp_path / "planted")))
-    message = refused(own_bert)
+def test_weights_in_a_pickle_are_refused(bert_copy: Path, tmp_path: Path, name: str) -> None:
+    (bert_copy / "model.safetensors").unlink()
+    (bert_copy / name).write_bytes(pickle.dumps(Planted(tmp_path / "planted")))
+    message = refused(bert_copy)
     assert message.startswith(f"model.source: {name} is a pickle")
     assert "convert the weights to safetensors" in message
     assert not (tmp_path / "planted").exists()
 
 
-def test_a_pickle_beside_safetensors_is_left_alone(own_bert: Path, tmp_path: Path) -> None:
-    (own_bert / "pytorch_model.bin").write_bytes(pickle.dumps(Planted(tmp_path / "planted")))
-    changed(own_bert / "pytorch_model.bin.index.json", weight_map={"a": "pytorch_model-1.bin"})
-    TaskModel.load(classifier(), own_bert)
+def test_a_pickle_beside_safetensors_is_left_alone(bert_copy: Path, tmp_path: Path) -> None:
+    (bert_copy / "pytorch_model.bin").write_bytes(pickle.dumps(Planted(tmp_path / "planted")))
+    changed(bert_copy / "pytorch_model.bin.index.json", weight_map={"a": "pytorch_model-1.bin"})
+    TaskModel.load(classifier(), bert_copy)
     assert not (tmp_path / "planted").exists()
-    assert "pytorch_model.bin" not in [path.name for path in files(own_bert)]
+    assert "pytorch_model.bin" not in [path.name for path in files(bert_copy)]
 
 
-def test_a_pickle_that_safetensors_settings_would_let_in_is_refused(own_bert: Path) -> None:
-    """Transformers unpickles these although it is told to take safetensors."""
-    weights = safetensors.torch.load_file(own_bert / "model.safetensors")
-    torch.save(weights, own_bert / "part.bin")
-    (own_bert / "model.safetensors").rename(own_bert / "other.safetensors")
+def test_a_pickle_that_safetensors_settings_would_let_in_is_refused(bert_copy: Path) -> None:
+    """Transformers unpickles these files although it is asked for safetensors only."""
+    weights = safetensors.torch.load_file(bert_copy / "model.safetensors")
+    torch.save(weights, bert_copy / "part.bin")
+    (bert_copy / "model.safetensors").rename(bert_copy / "other.safetensors")
     index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "part.bin")}
-    (own_bert / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "model.safetensors.index.json, weight_map: 'part.bin' is no file of a model" in refused(own_bert)
+    (bert_copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model.safetensors.index.json, weight_map: 'part.bin' is no file of a model" in refused(bert_copy)
 
-    (own_bert / "model.safetensors.index.json").unlink()
-    (own_bert / "other.safetensors").rename(own_bert / "model.safetensors")
-    (own_bert / "part.bin").rename(own_bert / "adapter_model.bin")
-    changed(own_bert / "config.json", transformers_weights="adapter_model.bin")
-    assert "config.json, transformers_weights: 'adapter_model.bin' is no file of a model" in refused(own_bert)
+    (bert_copy / "model.safetensors.index.json").unlink()
+    (bert_copy / "other.safetensors").rename(bert_copy / "model.safetensors")
+    (bert_copy / "part.bin").rename(bert_copy / "adapter_model.bin")
+    changed(bert_copy / "config.json", transformers_weights="adapter_model.bin")
+    assert "config.json, transformers_weights: 'adapter_model.bin' is no file of a model" in refused(bert_copy)
 
 
 def test_an_operator_may_allow_a_pickle_which_is_then_read_without_running_code(
-    own_bert: Path, tiny_bert: Path, tmp_path: Path
+    bert_copy: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
     expected = TaskModel.load(classifier(), tiny_bert).weights()
-    pickled(own_bert)
-    found = TaskModel.load(classifier(), own_bert, allow_pickle=True).weights()
-    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
-    torch.save({"a": Planted(tmp_path / "planted")}, own_bert / "pytorch_model.bin")
-    assert refused(own_bert, allow_pickle=True).startswith("model.source: ")
+    pickled(bert_copy)
+    weights = TaskModel.load(classifier(), bert_copy, allow_pickle=True).weights()
+    assert all(torch.equal(weights[name], weight) for name, weight in expected.items())
+    torch.save({"a": Planted(tmp_path / "planted")}, bert_copy / "pytorch_model.bin")
+    assert refused(bert_copy, allow_pickle=True).startswith("model.source: ")
     assert not (tmp_path / "planted").exists()
 
 
-def test_sites_are_sent_safetensors_when_a_pickle_was_allowed(own_bert: Path, tmp_path: Path) -> None:
-    pickled(own_bert)
-    spec = classifier(model={"source": str(own_bert), "num_labels": 3})
+def test_sites_are_sent_safetensors_when_a_pickle_was_allowed(bert_copy: Path, tmp_path: Path) -> None:
+    pickled(bert_copy)
+    spec = classifier(model={"source": str(bert_copy), "num_labels": 3})
     blobs = DirectoryBlobStore(tmp_path / "blobs")
     with pytest.raises(aggregation.PreparationError, match=r"model\.source: pytorch_model\.bin is a pickle"):
         aggregation.prepare(spec, blobs)
@@ -113,7 +113,7 @@ def test_sites_are_sent_safetensors_when_a_pickle_was_allowed(own_bert: Path, tm
     for name, blob in prepared.base_model:
         check_name(name)
         shutil.copy(blob_path(blobs, blob.sha256), site / name)
-    at_the_site, here = TaskModel.load(spec, site), TaskModel.load(spec, own_bert, allow_pickle=True)
+    at_the_site, here = TaskModel.load(spec, site), TaskModel.load(spec, bert_copy, allow_pickle=True)
     assert at_the_site.plan == here.plan
     weights = at_the_site.weights()
     assert all(torch.equal(weights[name], weight) for name, weight in here.weights().items())
@@ -123,22 +123,22 @@ def test_sites_are_sent_safetensors_when_a_pickle_was_allowed(own_bert: Path, tm
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "preprocessor_config.json"])
-def test_a_folder_that_asks_for_code_is_refused(own_bert: Path, tmp_path: Path, file: str) -> None:
-    (own_bert / "modeling_own.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'planted')!r})\n")
-    changed(own_bert / file, auto_map={"AutoModel": "modeling_own.Own", "AutoTokenizer": ["modeling_own.Own", None]})
-    assert refused(own_bert).startswith(f"model.source: {file} asks for code by auto_map, which is never run; take")
+def test_a_folder_that_asks_for_code_is_refused(bert_copy: Path, tmp_path: Path, file: str) -> None:
+    (bert_copy / "modeling_own.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'planted')!r})\n")
+    changed(bert_copy / file, auto_map={"AutoModel": "modeling_own.Own", "AutoTokenizer": ["modeling_own.Own", None]})
+    assert refused(bert_copy).startswith(f"model.source: {file} asks for code by auto_map, which is never run; take")
     assert not (tmp_path / "planted").exists()
 
 
-def test_code_that_nothing_asks_for_is_left_alone(own_bert: Path) -> None:
-    (own_bert / "train_script.py").write_text("raise SystemExit\n")
-    TaskModel.load(classifier(), own_bert)
-    assert "train_script.py" not in [path.name for path in files(own_bert)]
+def test_code_that_nothing_asks_for_is_left_alone(bert_copy: Path) -> None:
+    (bert_copy / "train_script.py").write_text("raise SystemExit\n")
+    TaskModel.load(classifier(), bert_copy)
+    assert "train_script.py" not in [path.name for path in files(bert_copy)]
 
 
-def test_an_adapter_is_refused(own_bert: Path) -> None:
-    changed(own_bert / "adapter_config.json", base_model_name_or_path="/elsewhere")
-    assert "adapter_config.json names another model; merge the adapter" in refused(own_bert)
+def test_an_adapter_is_refused(bert_copy: Path) -> None:
+    changed(bert_copy / "adapter_config.json", base_model_name_or_path="/elsewhere")
+    assert "adapter_config.json names another model; merge the adapter" in refused(bert_copy)
 
 
 # --- files elsewhere -----------------------------------------------------------------------------------------
@@ -160,29 +160,29 @@ def test_an_adapter_is_refused(own_bert: Path) -> None:
     ],
 )
 def test_a_folder_that_names_files_elsewhere_is_refused(
-    own_bert: Path, file: str, changes: dict[str, Any], words: str
+    bert_copy: Path, file: str, changes: dict[str, Any], words: str
 ) -> None:
-    changed(own_bert / file, **changes)
-    message = refused(own_bert)
+    changed(bert_copy / file, **changes)
+    message = refused(bert_copy)
     assert message.startswith(f"model.source: {file}")
     assert words in message
 
 
-def test_what_transformers_ignores_is_no_reason_to_refuse(own_bert: Path) -> None:
+def test_what_transformers_ignores_is_no_reason_to_refuse(bert_copy: Path) -> None:
     changed(
-        own_bert / "tokenizer_config.json",
+        bert_copy / "tokenizer_config.json",
         special_tokens_map_file="/root/.cache/x",
         name_or_path="a/b",
         vocab_file=None,
         init_inputs=[],
         auto_map={},
     )
-    (own_bert / "notes.json").write_text("no JSON")
-    (own_bert / "deep.json").write_text("[" * 100_000)
-    TaskModel.load(classifier(), own_bert)
+    (bert_copy / "notes.json").write_text("no JSON")
+    (bert_copy / "deep.json").write_text("[" * 100_000)
+    TaskModel.load(classifier(), bert_copy)
 
 
-def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_not(tmp_path: Path) -> None:
+def test_a_link_out_of_the_folder_is_refused_and_a_link_inside_is_not(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (tmp_path / "secret").write_text("{}")
@@ -230,16 +230,16 @@ def test_names_of_a_model_s_files(name: str) -> None:
     + ["a\n.json", "\ud800.json", ".a.json", "x" * 128 + ".json", "ß" * 70 + ".json", "modeling.py", "model.bin"]
     + ["model.safetensors.exe", "lib.so", "a.JSON", "json"],
 )
-def test_names_of_nothing_a_model_is_made_of_are_refused(name: str) -> None:
+def test_names_that_no_file_of_a_model_has_are_refused(name: str) -> None:
     with pytest.raises(ModelFolderError) as caught:
         check_name(name)
     assert str(caught.value).isprintable()
 
 
-def test_files_of_other_kinds_are_no_part_of_a_model(own_bert: Path) -> None:
-    before = files(own_bert)
+def test_files_of_other_kinds_are_no_part_of_a_model(bert_copy: Path) -> None:
+    before = files(bert_copy)
     for name in ("a.bin", "b.py", ".c.json", "README.md"):
-        (own_bert / name).write_text("")
-    (own_bert / "onnx.json").mkdir()
-    assert files(own_bert) == before
-    check(own_bert)
+        (bert_copy / name).write_text("")
+    (bert_copy / "onnx.json").mkdir()
+    assert files(bert_copy) == before
+    check(bert_copy)

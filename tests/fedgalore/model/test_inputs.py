@@ -120,7 +120,7 @@ def test_only_the_answer_and_its_end_count(tiny_gpt2):
 # --- images --------------------------------------------------------------------------------------------------
 
 
-def test_pixels_are_those_of_the_image_processor_s_own_kind(tiny_vit, tmp_path):
+def test_pixels_are_those_of_the_image_processor(tiny_vit, tmp_path):
     examples = squares(tmp_path, 5, 0)
     task = TaskModel.load(image_classifier(), tiny_vit)
     batch = task.collate(examples)

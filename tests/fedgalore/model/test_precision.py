@@ -46,13 +46,13 @@ def test_rounded_products_are_those_of_autocast_but_for_the_order_of_sums(produc
     with torch.autocast("cpu", torch.bfloat16):
         expected = with_gradients(product, tensors)
         with RoundedProducts():
-            found = with_gradients(product, tensors)
-    assert [one.dtype for one in found] == [one.dtype for one in expected]
-    for one, other, true in zip(found, expected, exact, strict=True):
+            results = with_gradients(product, tensors)
+    assert [tensor.dtype for tensor in results] == [tensor.dtype for tensor in expected]
+    for result, other, true in zip(results, expected, exact, strict=True):
         scale = true.abs().max()
-        assert (one.float() - other.float()).abs().max() <= 2**-6 * scale
-        assert not torch.equal(one.float(), true.float())
-    assert found[0].dtype == torch.bfloat16
+        assert (result.float() - other.float()).abs().max() <= 2**-6 * scale
+        assert not torch.equal(result.float(), true.float())
+    assert results[0].dtype == torch.bfloat16
 
 
 def test_products_outside_autocast_stay_exact():

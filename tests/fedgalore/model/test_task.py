@@ -225,9 +225,9 @@ def test_a_model_of_texts_is_no_model_of_images(tiny_bert, tiny_vit):
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
-def test_a_folder_that_lacks_a_file_is_refused(own_bert, missing):
-    (own_bert / missing).unlink()
-    message = refused(classifier(), own_bert)
+def test_a_folder_that_lacks_a_file_is_refused(bert_copy, missing):
+    (bert_copy / missing).unlink()
+    message = refused(classifier(), bert_copy)
     assert message.startswith("model.source: not a folder that transformers loads for sequence-classification")
 
 
@@ -237,31 +237,31 @@ def test_a_folder_that_is_not_there_or_empty_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [3, 5000])
-def test_damaged_weights_are_refused(own_bert, cut):
-    path = own_bert / "model.safetensors"
+def test_damaged_weights_are_refused(bert_copy, cut):
+    path = bert_copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:cut])
-    assert "model.source" in refused(classifier(), own_bert)
+    assert "model.source" in refused(classifier(), bert_copy)
 
 
-def test_an_unknown_architecture_is_refused(own_bert):
-    configure(own_bert, model_type="nope")
-    assert "model.source" in refused(classifier(), own_bert)
+def test_an_unknown_architecture_is_refused(bert_copy):
+    configure(bert_copy, model_type="nope")
+    assert "model.source" in refused(classifier(), bert_copy)
 
 
-def test_weights_of_another_size_are_refused_instead_of_drawn_anew(own_bert):
-    configure(own_bert, hidden_size=16)
-    assert "of another shape" in refused(classifier(), own_bert)
+def test_weights_of_another_size_are_refused_instead_of_drawn_anew(bert_copy):
+    configure(bert_copy, hidden_size=16)
+    assert "of another shape" in refused(classifier(), bert_copy)
 
 
-def test_weights_of_another_model_are_refused(own_bert, tiny_gpt2):
-    shutil.copy(tiny_gpt2 / "model.safetensors", own_bert / "model.safetensors")
-    assert "are not in the folder" in refused(classifier(), own_bert)
+def test_weights_of_another_model_are_refused(bert_copy, tiny_gpt2):
+    shutil.copy(tiny_gpt2 / "model.safetensors", bert_copy / "model.safetensors")
+    assert "are not in the folder" in refused(classifier(), bert_copy)
 
 
-def test_a_folder_without_tokenizer_is_refused(own_bert):
-    for path in own_bert.glob("token*"):
+def test_a_folder_without_tokenizer_is_refused(bert_copy):
+    for path in bert_copy.glob("token*"):
         path.unlink()
-    assert "tokenizer" in refused(classifier(), own_bert)
+    assert "tokenizer" in refused(classifier(), bert_copy)
 
 
 def test_a_language_model_needs_an_end_token(tiny_gpt2, tmp_path):

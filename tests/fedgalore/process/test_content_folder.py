@@ -44,7 +44,7 @@ def test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_adopt_ret
 
 
 def test_a_blob_that_is_here_is_synced_again(folder: ContentFolder, disk: list[tuple[str, int]]) -> None:
-    """Whoever put it may have died before its name was on the disk."""
+    """The process that put the blob there may have died before the blob's name was on the disk."""
     path = folder.adopt(received(folder), BLOB)
     disk.clear()
     again = received(folder)

@@ -20,7 +20,7 @@ def names(folder: Path) -> list[str]:
 
 
 @BOTH
-def test_readers_meet_the_old_file_until_the_new_one_is_complete(tmp_path: Path, replacing: Replacing) -> None:
+def test_readers_meet_the_old_file_until_the_new_file_is_complete(tmp_path: Path, replacing: Replacing) -> None:
     path = tmp_path / "ports.json"
     for content in ("first", "second"):
         before = path.read_text() if path.exists() else None
@@ -114,7 +114,7 @@ def test_a_folder_appears_with_all_of_its_files_or_not_at_all(tmp_path: Path) ->
     assert names(path) == ["config.json"]
 
 
-def test_a_folder_that_is_there_may_have_been_made_a_moment_ago(tmp_path: Path, disk: list[tuple[str, int]]) -> None:
+def test_a_folder_that_is_there_may_be_a_moment_old(tmp_path: Path, disk: list[tuple[str, int]]) -> None:
     for _ in range(2):
         durable.make_folder(tmp_path / "ab")
     assert disk == [("sync", tmp_path.stat().st_ino)] * 2

@@ -1,4 +1,4 @@
-"""A process dies where it is told to, once."""
+"""A process dies at the fault point that its setting names, and it dies there once."""
 
 import subprocess
 import sys
@@ -10,13 +10,13 @@ from fedgalore.process import faults
 from fedgalore.process.faults import Fault
 
 PASSES_TWICE = (
-    "from fedgalore.process import faults; faults.arm({told!r}); "
+    "from fedgalore.process import faults; faults.arm({setting!r}); "
     "[faults.reach(faults.Fault.CHUNK_WRITTEN) for _ in range(2)]; print('alive')"
 )
 
 
-def passing_twice(told: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", PASSES_TWICE.format(told=told)], capture_output=True, text=True)
+def passing_twice(setting: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", PASSES_TWICE.format(setting=setting)], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(("point", "passing", "dies"), [(4, 1, True), (4, 2, True), (4, 3, False), (5, 1, False)])
@@ -31,7 +31,7 @@ def test_it_dies_at_its_point_and_passing(tmp_path: Path, point: int, passing: i
 
 
 @pytest.mark.parametrize("text", ["", "4", "4:1", "4:1:", "4:0:/x", "99:1:/x", "a:1:/x"])
-def test_what_names_no_point_is_told_the_points(text: str) -> None:
+def test_a_setting_that_names_no_point_is_refused_with_the_points(text: str) -> None:
     with pytest.raises(ValueError, match=r"POINT:PASSING:FILE.*4 CHUNK_WRITTEN"):
         faults.arm(text)
 

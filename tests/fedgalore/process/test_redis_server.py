@@ -34,7 +34,7 @@ def test_data_survives_an_orderly_end_and_a_crash(tmp_path: Path) -> None:
         _ = server.pid
 
 
-def test_a_port_that_is_taken_is_named_with_the_servers_own_words(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_named_in_the_words_of_the_server(tmp_path: Path) -> None:
     with RedisServer(tmp_path / "first") as first, pytest.raises(RedisServerError, match=rf"(?is){first.port}.*in use"):
         RedisServer(tmp_path / "second", port=first.port).start()
 

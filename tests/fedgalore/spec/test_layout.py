@@ -66,7 +66,7 @@ CASES = {
 DTYPES = {torch.float32: "F32", torch.float16: "F16"}
 
 
-def made(tensors):
+def specs_of(tensors):
     assert all(tensor.is_contiguous() for tensor in tensors.values())
     return {name: TensorSpec(DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items()}
 
@@ -83,7 +83,7 @@ def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, ti
     task = TaskModel.load(spec, tiny_bert if kind == "bert" else tiny_gpt2)
     plan, weights = task.plan, first_version(task)
     assert {t.tall for t in plan.targets} == {True, False}
-    assert made(weights) == weights_tensors(spec, plan)
+    assert specs_of(weights) == weights_tensors(spec, plan)
     state: dict[str, torch.Tensor] = {}
     residue: dict[str, torch.Tensor] = {}
     last: dict[str, torch.Tensor] = {}
@@ -92,13 +92,13 @@ def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, ti
         updates = {}
         for name in ("a", "b"):
             update = an_update(task, spec, data(8, sum(name.encode())), name, number, Start(weights, state, {}, last))
-            assert made(update.tensors) == update_tensors(spec, plan, name, number)
+            assert specs_of(update.tensors) == update_tensors(spec, plan, name, number)
             updates[name] = update
         result = aggregated(plan, a_round(spec, clients_of(updates), weights, state, residue, number, last))
-        assert made(result.aggregate) == aggregate_tensors(spec, plan, ["a", "b"], number)
-        assert made(result.state) == state_tensors(spec, plan, number)
-        assert made(result.residue) == residue_tensors(spec, plan)
-        assert made(result.weights) == weights_tensors(spec, plan)
+        assert specs_of(result.aggregate) == aggregate_tensors(spec, plan, ["a", "b"], number)
+        assert specs_of(result.state) == state_tensors(spec, plan, number)
+        assert specs_of(result.residue) == residue_tensors(spec, plan)
+        assert specs_of(result.weights) == weights_tensors(spec, plan)
         applied = apply_aggregate(weights, result.aggregate, result.decay, plan, spec)
         assert applied.keys() == result.weights.keys()
         assert all(torch.equal(applied[name], result.weights[name]) for name in applied)
@@ -120,7 +120,7 @@ def test_a_weight_that_saw_no_gradient_still_fills_its_place_in_the_update():
             weights["used"].square().sum().backward()
             optimizer.step()
     tensors = SubspaceTraining(this, optimizer).tensors()
-    assert made(tensors) == update_tensors(spec, plan, "a", 1)
+    assert specs_of(tensors) == update_tensors(spec, plan, "a", 1)
     assert all(not tensors[f"unused/factor.{j}"].any() for j in range(3))
     assert all(tensors[f"used/factor.{j}"].any() for j in range(3))
 

@@ -161,7 +161,7 @@ def test_an_adapter_of_a_conv1d_has_its_sides_exchanged() -> None:
     assert shown(update_tensors(job("fedit"), plan, "a", 1)) == {"w/lora_A": "F32 3 30", "w/lora_B": "F32 50 3"}
 
 
-def test_a_client_of_another_rank_sends_and_adds_its_own() -> None:
+def test_a_client_of_another_rank_sends_and_adds_that_rank() -> None:
     ranks = {"client_ranks": {"b": 5}}
     assert shown(update_tensors(job("flora", **ranks), PLAN, "b", 1))["wide/lora_A"] == "F32 5 50"
     assert shown(aggregate_tensors(job("flora", **ranks), PLAN, ["a", "b"], 1)) == factors("F32", 7, 8) | HEAD

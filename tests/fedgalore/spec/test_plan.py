@@ -42,7 +42,7 @@ def test_the_longest_suffix_gives_a_modules_rank(pattern, module, rank):
     assert a_spec(method={"kind": "fedavg"}).method.rank_of_module(module) == 0
 
 
-def test_a_client_may_have_a_rank_of_its_own():
+def test_a_client_may_have_a_separate_rank():
     method = a_spec(method={"rank": 4, "client_ranks": {"small": 2}}).method
     target = Target("w", (30, 40), 4)
     assert [method.rank_at(target, client) for client in ("small", "other")] == [2, 4]

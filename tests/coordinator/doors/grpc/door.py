@@ -129,7 +129,7 @@ def parts(sample: Sample, blob: BlobRef, offset: int, rest: bytes, step: int) ->
 
 @asynccontextmanager
 async def failing(code: grpc.StatusCode, *words: str) -> AsyncIterator[None]:
-    """The call inside fails with this status, and its details say these words."""
+    """The call inside fails with this status, and its details contain these words."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         yield
     details = caught.value.details() or ""

@@ -1,4 +1,4 @@
-"""Join tokens and agents' own keys at the gRPC door."""
+"""Join tokens and agents' keys at the gRPC door."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def house(redis_url: str, tmp_path: Path) -> AsyncIterator[House]:
 
 
 async def status(house: House, method: str) -> grpc.StatusCode:
-    """What becomes of site-a's call, in the job's terms."""
+    """The status of a call that site-a sends."""
     try:
         await call(house, method, metadata=as_agent())
     except grpc.aio.AioRpcError as error:
@@ -59,7 +59,7 @@ async def test_every_call_is_authenticated(house: House, method: str) -> None:
     assert await status(house, method) is not Code.UNAUTHENTICATED
 
 
-async def test_a_join_token_is_good_for_one_client_once(house: House) -> None:
+async def test_a_join_token_admits_a_single_client_with_a_single_key(house: House) -> None:
     _, token = await house.doorkeeper.create_join_token("site-a", 60)
     async with failing(Code.PERMISSION_DENIED, "another client", "fedgalore agents invite site-b"):
         await enrol(house, "site-b", token=token)
@@ -70,7 +70,7 @@ async def test_a_join_token_is_good_for_one_client_once(house: House) -> None:
     await call(house, "Register", metadata=as_agent())
 
 
-async def test_two_who_race_with_one_token_do_not_both_come_in(house: House) -> None:
+async def test_a_race_for_a_join_token_has_a_single_winner(house: House) -> None:
     _, token = await house.doorkeeper.create_join_token("site-a", 60)
     attempts = [enrol(house, key=f"fga_{number:064}", token=token) for number in range(8)]
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
@@ -147,7 +147,7 @@ async def test_a_revoked_key_stays_void_whatever_token_comes_with_it(house: Hous
     ):
         await enrol(house, token=token)
     new = "fga_" + "9" * 64
-    await enrol(house, key=new, token=token)  # which was not spent on the refusal
+    await enrol(house, key=new, token=token)  # the refusal did not use the token up
     await call(house, "Register", metadata=as_agent(new))
 
 
@@ -211,14 +211,14 @@ async def test_a_download_ends_when_its_client_is_revoked(house: House, monkeypa
     assert len(got) < len(whole)
 
 
-async def test_agents_wait_while_the_state_is_not_the_one_that_knows_them(house: House, redis_url: str) -> None:
+async def test_agents_wait_while_the_coordinator_has_another_redis(house: House, redis_url: str) -> None:
     store = RedisStateStore(redis_url)
     binding = Binding(store, house.blobs)
     await binding.check()
     house.doorkeeper._check_state = binding.must_hold
     async with failing(Code.UNAUTHENTICATED):
         await call(house, "Register", metadata=as_agent())
-    with redis.Redis.from_url(redis_url) as client:  # another one, or an emptied one
+    with redis.Redis.from_url(redis_url) as client:  # as if it were another server, or an emptied server
         client.flushall()
     async with failing(Code.UNAVAILABLE, "blob_dir belongs to another Redis"):
         await call(house, "Register", metadata=as_agent())

@@ -1,4 +1,4 @@
-"""Each call of the agents' door reads a job once, beside the read of the compare-and-set that ends a long upload."""
+"""Each call of the agents' door reads a job once. A long upload also reads it in the compare-and-set at its end."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ async def test_progress(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     await loads_of(0, True)
     await loads_of(1, True, evaluation=pb.Evaluation(examples=8, metrics={"loss": 0.7}))
     await loads_of(1, False, client="site-c")  # not selected
-    await loads_of(1, False, failure="no memory", client="site-b")  # ends the round, and with it begins the next
+    await loads_of(1, False, failure="no memory", client="site-b")  # ends the round and begins the next
     await loads_of(1, False, evaluation=pb.Evaluation(examples=8, metrics={"loss": 0.7}))

@@ -1,4 +1,4 @@
-"""The agents' door: registration, tasks, progress, and what every call has in common."""
+"""The agents' door: registration, tasks, progress, and what all calls have in common."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_registering_tells_the_coordinators_version_and_patience(house: Ho
     assert (agent.name, agent.datasets, agent.software_version, agent.present) == ("site-a", {"d": 3}, "9", True)
 
 
-async def test_another_protocol_version_is_told_which_side_to_upgrade(house: House) -> None:
+async def test_another_protocol_version_is_refused_with_the_side_to_upgrade(house: House) -> None:
     async with failing(Code.FAILED_PRECONDITION, "protocol_version", "upgrade the coordinator"):
         await house.stub.Register(
             pb.RegisterRequest(client="site-a", protocol_version=PROTOCOL_VERSION + 1, software_version="2")
@@ -115,7 +115,7 @@ async def test_a_missing_or_senseless_field_is_named(house: House, method: str, 
             await call
 
 
-async def test_who_is_not_registered_is_told_to(house: House) -> None:
+async def test_an_unregistered_client_is_asked_to_register(house: House) -> None:
     for call in (house.poll("site-x"), house.download("site-x", "0" * 64, job_id="job-1", round=1)):
         async with failing(Code.UNAUTHENTICATED, "register first"):
             await call
@@ -134,7 +134,7 @@ async def test_a_task_holds_all_that_its_client_needs(house: House) -> None:
     assert not task.HasField("aggregate")
     assert not task.HasField("state")
     assert 50 < task.remaining_s <= 60
-    assert (await house.poll("site-a")).task.round == 1  # asked again, given again
+    assert (await house.poll("site-a")).task.round == 1  # asked again, it gets the same task
 
 
 async def test_no_work_is_no_error(house: House) -> None:
@@ -150,7 +150,7 @@ async def test_long_polls_end_with_work_and_keep_nobody_waiting(house: House) ->
     poll = asyncio.create_task(house.poll("site-a", wait_s=50))
     await asyncio.sleep(0.3)
     started = time.perf_counter()
-    await house.register("site-b")  # other calls pass by
+    await house.register("site-b")  # other calls need not wait
     assert time.perf_counter() - started < 1
     job = await house.job(rounds={"min_clients": 22, "goal_clients": 22})
     await house.engine.driver.tick(job.id)
@@ -211,7 +211,7 @@ async def test_progress_evaluation_and_failure_reach_the_round(house: House) -> 
     assert (await round_of(house.engine, job.id, 1)).participants["site-b"].failure == "disk full"
 
 
-async def test_a_failure_told_at_length_loses_its_end(house: House) -> None:
+async def test_a_long_failure_message_loses_its_end(house: House) -> None:
     job = await house.round()
     answer = await house.stub.ReportProgress(
         pb.ReportProgressRequest(client="site-b", job_id=job.id, round=1, failure="x" * 3_000_000)
@@ -220,7 +220,7 @@ async def test_a_failure_told_at_length_loses_its_end(house: House) -> None:
     assert (await round_of(house.engine, job.id, 1)).participants["site-b"].failure == "x" * 1999 + "…"
 
 
-async def test_who_works_for_a_closed_round_is_told_to_stop(house: House) -> None:
+async def test_a_client_that_works_for_a_closed_round_is_asked_to_stop(house: House) -> None:
     job = await house.round()
     await house.engine.people.cancel(job.id)
     evaluation = pb.Evaluation(examples=8, metrics={"loss": 0.7})
@@ -255,7 +255,7 @@ async def test_a_taken_port_is_an_error(house: House) -> None:
         await serve(house.engine.agents, house.blobs, house.doorkeeper, "127.0.0.1", house.server.port)
 
 
-async def test_what_nobody_expected_is_told_by_an_id_that_the_log_knows(house: House) -> None:
+async def test_an_unexpected_error_is_reported_by_an_id_that_the_log_has(house: House) -> None:
     job = await house.round()
     blob_path(house.blobs, ref(BIG).sha256).chmod(0o644)
     (house.tmp / "store" / "partial").rmdir()

@@ -1,4 +1,4 @@
-"""The agents' door: files down and up."""
+"""The agents' door: downloads and uploads of files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from coordinator.doors.grpc.service import serve
 from coordinator.store.partials import clean_partials
 from fedgalore.process.redis_server import RedisServer
 from fedgalore.spec.layout import update_tensors
+from fedgalore.spec.registry import methods
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 from tests.builders import a_plan, blob_path
@@ -43,7 +44,7 @@ async def test_a_blob_comes_in_chunks_and_from_an_offset_and_is_counted(house: H
     assert (await house.traffic(job))["site-a"] == {"down": 2 * len(BIG) - CHUNK_BYTES - 7, "up": 0}
 
 
-async def test_a_blob_that_the_disk_lacks_or_cut_short_is_told_as_lost(house: House) -> None:
+async def test_a_missing_or_truncated_blob_is_reported_as_lost(house: House) -> None:
     job = await house.round()
     path = blob_path(house.blobs, ref(BIG).sha256)
     words = f"lost blob {ref(BIG).sha256} of job {job.id}", "ask its operator"
@@ -56,7 +57,7 @@ async def test_a_blob_that_the_disk_lacks_or_cut_short_is_told_as_lost(house: Ho
         await house.download("site-a", ref(BIG).sha256, job_id=job.id, round=1)
 
 
-async def test_only_blobs_that_the_clients_own_tasks_name_are_given_out(house: House) -> None:
+async def test_a_client_gets_only_blobs_that_its_tasks_name(house: House) -> None:
     job = await house.round()
     secret = house.blobs.put_bytes(b"another client's update").sha256
     async with failing(Code.NOT_FOUND, f"no task of site-a in job {job.id} names blob"):
@@ -170,7 +171,7 @@ async def test_an_update_whose_report_failed_is_not_sent_again(tmp_path: Path) -
             assert await house.traffic(job) == {"site-a": {"up": 0, "down": 0}}  # sent while Redis could not count it
 
 
-async def test_a_stream_that_ends_early_is_told_to_send_the_rest(house: House) -> None:
+async def test_a_stream_that_ends_early_is_asked_for_the_rest(house: House) -> None:
     job = await house.round()
     sample = house.sample(job)
     content = sample.bytes_in(house.tmp)
@@ -242,8 +243,12 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+def test_every_kind_of_method_has_a_line() -> None:
+    assert {method["kind"] for method in METHODS.values()} == set(methods())
+
+
 def an_update(job: Any, client: str, version: int, folder: Path, **spoilt: float) -> tuple[Sample, bytes]:
-    """What the method asks of this client in the round that makes `version`; -1 wherever the sign is free.
+    """The update that the method asks of this client in the round of `version`; -1 wherever a value may be negative.
 
     `spoilt`: values of the tensors with these suffixes.
     """
@@ -259,7 +264,7 @@ def an_update(job: Any, client: str, version: int, folder: Path, **spoilt: float
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-async def test_each_method_has_updates_of_its_own_by_client_and_version(house: House, method: str) -> None:
+async def test_each_method_asks_for_different_updates_by_client_and_version(house: House, method: str) -> None:
     job = await house.round(method=METHODS[method])
     sample, content = an_update(job, "site-a", 1, house.tmp)
     broken = sample.with_value(name := next(iter(sample.tensors)), float("inf"))
@@ -268,7 +273,7 @@ async def test_each_method_has_updates_of_its_own_by_client_and_version(house: H
     assert (await house.submit(sample, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
 
     its_sample, content = an_update(job, "site-b", 1, house.tmp)
-    if "client_ranks" in METHODS[method]:  # of the rank that site-a has
+    if "client_ranks" in METHODS[method]:  # with the rank of site-a
         other = replace(its_sample, tensors=sample.tensors, values=sample.values)
         async with failing(Code.INVALID_ARGUMENT, "this job's plan asks for"):
             await house.submit(other, other.bytes_in(house.tmp), step=10_000)
@@ -277,9 +282,9 @@ async def test_each_method_has_updates_of_its_own_by_client_and_version(house: H
     assert (await house.submit(its_sample, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
 
 
-async def test_the_round_after_an_abandoned_first_one_is_still_the_first_of_a_shared_basis(house: House) -> None:
+async def test_the_round_after_an_abandoned_first_round_is_still_the_first_of_a_shared_basis(house: House) -> None:
     job = await house.round(method=METHODS["shared basis"])
-    await house.engine.agents.client_failed(job.id, 1, "site-a", "a power cut")  # both are needed
+    await house.engine.agents.client_failed(job.id, 1, "site-a", "a power cut")  # both clients are needed
     await house.engine.driver.tick(job.id)
     job = await house.engine.reader.job(job.id)
     assert job.round is not None

@@ -1,4 +1,4 @@
-"""Updates on their way to disk: what is accepted, what is refused and when, what survives a break."""
+"""Updates on their way to disk: which are accepted, which are refused and when, and what survives an interruption."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def test_a_stream_that_ends_early_keeps_what_came(blobs: DirectoryBlobStore, tmp
         assert held(blobs, SAMPLE, blob) == size
 
 
-def test_a_client_has_one_update_under_way(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
-    """Else one client could fill the disk with beginnings."""
+def test_a_client_has_a_single_update_under_way(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
+    """Otherwise a client could fill the disk with the beginnings of updates."""
     contents = [replace(SAMPLE, metadata={"decay": f"0.{n}"}).bytes_in(tmp_path) for n in range(1, 6)]
     beside = replace(SAMPLE, client="site-a-2").bytes_in(tmp_path)
     with opened(blobs, replace(SAMPLE, client="site-a-2"), ref(beside)) as upload:
@@ -118,7 +118,7 @@ def test_a_client_has_one_update_under_way(blobs: DirectoryBlobStore, tmp_path: 
     for content in contents:
         with opened(blobs, SAMPLE, ref(content)) as upload:
             upload.write(content[:300])
-    assert len(blobs.partial_keys()) == 2  # the last one, and that of the client whose name begins alike
+    assert len(blobs.partial_keys()) == 2  # the last update, and the update of site-a-2
     assert held(blobs, SAMPLE, ref(contents[-1])) == 300
     send(blobs, SAMPLE, contents[0])
     assert blobs.exists(ref(contents[0]).sha256)
@@ -133,7 +133,7 @@ def test_two_connections_do_not_send_the_same_update_at_once(blobs: DirectoryBlo
             pass
         other = replace(SAMPLE, client="site-b")
         other_content = other.bytes_in(tmp_path)
-        send(blobs, other, other_content)  # another client is not in the way
+        send(blobs, other, other_content)  # another client's upload is not blocked
         first.write(content[300:])
         first.finish(NOW)
     assert blobs.exists(blob.sha256)
@@ -155,7 +155,7 @@ def test_what_became_a_blob_without_a_report_is_taken_up_at_its_end(blobs: Direc
     assert stored.read_bytes() == content
     assert blobs.partial_keys() == []
 
-    other = replace(SAMPLE, client="site-b")  # nobody takes another's update for his own
+    other = replace(SAMPLE, client="site-b")  # a client cannot claim another client's update
     with pytest.raises(InvalidUpdate, match="this upload is for 'site-b'"), opened(blobs, other, blob, len(content)):
         pass
     assert stored.read_bytes() == content
@@ -182,7 +182,7 @@ def test_bytes_that_do_not_have_the_announced_hash_are_dropped(blobs: DirectoryB
     assert not blobs.exists(ref(content).sha256)
 
 
-def test_a_flipped_bit_on_the_servers_disk_is_found_when_the_upload_resumes(
+def test_a_flipped_bit_on_the_servers_disk_is_noticed_when_the_upload_resumes(
     blobs: DirectoryBlobStore, tmp_path: Path
 ) -> None:
     content = SAMPLE.bytes_in(tmp_path)
@@ -222,13 +222,13 @@ def test_only_second_moments_must_not_be_negative(blobs: DirectoryBlobStore, tmp
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 10**12])
-def test_an_impossible_size_is_refused_before_any_file_is_made(blobs: DirectoryBlobStore, size: int) -> None:
+def test_an_impossible_size_is_refused_before_any_file_is_created(blobs: DirectoryBlobStore, size: int) -> None:
     with pytest.raises(InvalidUpdate, match=rf"blob\.size_bytes: {size}; an update of this round has \d+ to \d+ bytes"):
         Upload(blobs, SAMPLE.manifest, BlobRef("0" * 64, size))
     assert blobs.partial_keys() == []
 
 
-def test_one_byte_too_many_is_refused(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
+def test_a_byte_too_many_is_refused(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
     content = SAMPLE.bytes_in(tmp_path)
     with pytest.raises(InvalidUpdate, match=f"more than the announced {len(content)} bytes"):
         send(blobs, SAMPLE, content + b"\0", ref(content))
@@ -236,7 +236,7 @@ def test_one_byte_too_many_is_refused(blobs: DirectoryBlobStore, tmp_path: Path)
 
 
 def refused_by_header(blobs: DirectoryBlobStore, sample: Sample, content: bytes, reason: str) -> None:
-    """The header alone must be enough to be refused."""
+    """The update is refused as soon as its header is complete."""
     start = parse_header(content).data_start
     with opened(blobs, sample, ref(content)) as upload:
         upload.write(content[: start - 1])
@@ -310,7 +310,7 @@ def test_an_announced_size_that_the_header_does_not_bear_out_is_refused(
         assert blobs.partial_keys() == []
 
 
-def test_a_header_longer_than_any_valid_one_is_refused_after_eight_bytes(
+def test_a_header_longer_than_any_valid_header_is_refused_after_eight_bytes(
     blobs: DirectoryBlobStore, tmp_path: Path
 ) -> None:
     content = replace(SAMPLE, metadata={"metrics": " " * 70_000 + "{}"}).bytes_in(tmp_path)
@@ -329,7 +329,7 @@ def test_noise_is_refused_after_eight_bytes(blobs: DirectoryBlobStore, tmp_path:
     assert blobs.partial_keys() == []
 
 
-def test_an_upload_whose_partial_file_was_cleaned_away_is_told_so(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
+def test_an_upload_whose_partial_file_was_deleted_is_refused(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
     content = SAMPLE.bytes_in(tmp_path)
     with opened(blobs, SAMPLE, ref(content)) as upload:
         upload.write(content)

@@ -123,7 +123,7 @@ async def test_no_secret_is_kept_listed_or_logged(redis_url: str, tmp_path: Path
             lists = [
                 (await http.get(f"/api/v1/{of}", headers=bearing(OPERATOR))).text for of in ("keys", "join-tokens")
             ]
-    assert key[4:12] in lists[0]  # the ids are
+    assert key[4:12] in lists[0]  # the lists show ids, not secrets
     assert token[4:12] in lists[1]
     with redis.Redis.from_url(redis_url, decode_responses=True) as store:
         kept = str([store.hgetall(name) for name in store.keys("*") if store.type(name) == "hash"])
@@ -186,7 +186,7 @@ async def test_where_nobody_is_asked_no_page_of_another_site_is_let_in(
         assert (await http.get("/api/v1/jobs", headers=headers)).status_code == status
 
 
-async def test_no_key_is_taken_or_made_over_plaintext_beyond_this_machine(
+async def test_no_key_is_accepted_or_created_over_plaintext_beyond_this_machine(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doors, "is_loopback", lambda host: False)  # nothing here listens beyond it
@@ -214,5 +214,5 @@ async def test_a_stream_of_events_ends_when_its_key_is_revoked(
             pass
         await http.delete(f"/api/v1/keys/{key['id']}", headers=bearing(OPERATOR))
         await http.post(f"/api/v1/jobs/{job}/cancel", headers=bearing(OPERATOR))
-        with pytest.raises(httpx.RemoteProtocolError):  # cut: not even the next event comes
+        with pytest.raises(httpx.RemoteProtocolError):  # the stream is cut before the next event
             await anext(chunks)

@@ -1,4 +1,4 @@
-"""The REST door of a real coordinator on a real Redis; jobs are moved through an engine of the test's own."""
+"""The REST door of a real coordinator on a real Redis; the test moves jobs through a separate engine."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def test_a_job_is_posted_as_json_or_yaml_and_read_back(stack: Stack) -> No
 
 
 @pytest.mark.slow
-async def test_an_idempotency_key_makes_one_job(stack: Stack) -> None:
+async def test_an_idempotency_key_creates_a_single_job(stack: Stack) -> None:
     first = await stack.post(job_document(), Idempotency_Key="k1")
     again = await stack.post(job_document(), Idempotency_Key="k1")
     assert (first.status_code, again.status_code) == (201, 200)
@@ -241,7 +241,7 @@ async def test_a_round_in_flight_shows_what_its_clients_do(stack: Stack, tmp_pat
     assert (b["stage"], b["reported"]) == (None, True)
 
 
-async def test_rounds_and_evaluations_are_told(stack: Stack, tmp_path: Path) -> None:
+async def test_rounds_and_evaluations_are_reported(stack: Stack, tmp_path: Path) -> None:
     job = await stack.completed(tmp_path)
     view = (await stack.http.get(f"{JOBS}/{job.id}")).json()
     assert (view["status"], view["model_version"], view["round"]) == ("COMPLETED", 1, None)
@@ -276,7 +276,7 @@ async def test_rounds_come_in_pages(stack: Stack, tmp_path: Path, monkeypatch: p
     reads: list[None] = []
     monkeypatch.setattr(TrainingPlan, "from_dict", lambda plan: reads.append(None) or read(plan))
     whole = (await stack.http.get(f"{JOBS}/{job.id}/rounds")).json()
-    assert len(reads) == 1  # of a large model it takes long
+    assert len(reads) == 1  # reading the plan of a large model takes long
     assert [each["number"] for each in whole["rounds"]] == [1, 2, 3, 4]
     assert whole["next"] is None
 
@@ -360,7 +360,7 @@ async def test_an_expected_agent_is_listed_before_it_has_come(stack: Stack) -> N
     assert (answer.json()["present"], answer.json()["last_seen"]) == (False, None)
     assert (await stack.http.post("/api/v1/agents", json={"name": "north"})).status_code == 200
     with pytest.raises(UnknownClient):
-        await stack.engine.agents.next_task("north")  # it has to say what it holds first
+        await stack.engine.agents.next_task("north")  # it has to register its datasets first
 
     await stack.engine.agents.register("north", PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
     known = await stack.http.post("/api/v1/agents", json={"name": "north"})
@@ -516,7 +516,7 @@ async def test_without_redis_the_process_lives_and_says_what_is_missing(tmp_path
 
 
 @pytest.mark.slow
-async def test_the_secret_of_a_private_job_is_told_to_nobody(stack: Stack, tmp_path: Path) -> None:
+async def test_the_secret_of_a_private_job_is_shown_to_nobody(stack: Stack, tmp_path: Path) -> None:
     privacy = {"clip_norm": 1.0, "noise_multiplier": 1.0}
     job = await stack.running(tmp_path, method={"kind": "fedgalore", "rank": 2}, privacy=privacy)
     assert job.secret is not None

@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""The metrics that Prometheus reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from coordinator.engine.assembly import assemble
 from coordinator.store.redis_state_store import RedisStateStore
 
 
-async def test_made_up_methods_make_no_time_series(redis_url: str) -> None:
+async def test_invented_methods_add_no_time_series(redis_url: str) -> None:
     engine = assemble(RedisStateStore(redis_url))
     metrics = Metrics(engine.reader)
     for method in ("GET", "BREW", "X" * 1000):

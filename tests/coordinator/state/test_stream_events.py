@@ -1,11 +1,10 @@
-"""The stream of events of a job, row by row: what each one is called and exactly what it says."""
+"""The stream of events of a job, row by row: the name and the exact data of each row."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from coordinator.state import job as jobs
-from coordinator.state.changes import changes
 from coordinator.state.job_state import InRound, Job, Pause, PreparedModel
 from coordinator.state.round_state import (
     Abandon,
@@ -18,6 +17,7 @@ from coordinator.state.round_state import (
     Tick,
     UpdateLost,
 )
+from coordinator.state.stream_events import changes
 from tests.builders import a_job, a_prepared, a_receipt, a_result, a_version
 
 Rows = list[tuple[str, dict[str, Any]]]
@@ -40,7 +40,7 @@ def in_round(number: int, *events: Any) -> list[InRound]:
 
 
 def started(count: int = 2) -> Job:
-    """Round 1 of so many with three participants, none of whom has spoken."""
+    """A job of `count` rounds in round 1, whose three participants have sent nothing yet."""
     job = a_job(rounds={"count": count, "goal_clients": 3, "over_selection": 1})
     return after(job, PreparedModel(a_prepared()), Tick(), *in_round(1, Candidates(TRIO)))
 
@@ -76,16 +76,16 @@ def test_a_task_and_a_report_of_a_client() -> None:
     assert rows == [("client.task", {"round": 1, "client": "b"})]
     receipt = a_receipt("an update", examples=12)
     _, rows = step(job, InRound(1, Reported("b", receipt)), 5.0)
-    told = {"round": 1, "client": "b", "num_examples": 12, "size_bytes": 9, "metrics": {"train_loss": 0.5}}
-    assert rows[0] == ("client.report", told)
+    expected = {"round": 1, "client": "b", "num_examples": 12, "size_bytes": 9, "metrics": {"train_loss": 0.5}}
+    assert rows[0] == ("client.report", expected)
     assert rows[1][1]["phase"] == "REPORTING"
 
 
 def test_an_evaluation_of_a_client_comes_once() -> None:
     job, rows = step(after(started(), *in_round(1, TaskTaken("a"))), InRound(1, Evaluated("a", a_result())), 4.0)
     metrics = {"loss": 0.7, "accuracy": 0.5}
-    told = {"round": 1, "client": "a", "model_version": 0, "examples": 20, "metrics": metrics}
-    assert rows == [("client.evaluation", told)]
+    expected = {"round": 1, "client": "a", "model_version": 0, "examples": 20, "metrics": metrics}
+    assert rows == [("client.evaluation", expected)]
     _, rows = step(job, InRound(1, Reported("a", a_receipt("a"))), 5.0)
     assert [kind for kind, _ in rows] == ["client.report", "round.phase"]
 
@@ -139,22 +139,22 @@ def test_an_evaluation_round_commits_the_version_that_it_evaluated() -> None:
     assert rows[4] == ("job.status", {"status": "COMPLETED", "reason": job.reason})
 
 
-def test_the_end_of_one_round_comes_before_the_beginning_of_the_next() -> None:
+def test_the_end_of_a_round_comes_before_the_beginning_of_the_next() -> None:
     before = started()
     closed = jobs.advance(before, InRound(1, Abandon("broke")), 8.0)
     opened = jobs.advance(closed.job, Tick(), 9.0)
-    rows = changes(before, opened.job, closed.closed, opened.reason)  # as one step would tell both
+    rows = changes(before, opened.job, closed.closed, opened.reason)  # as if a single step had caused both
     assert [(data["round"], data["phase"]) for _, data in rows] == [(1, "ABANDONED"), (2, "SELECTION")]
 
 
-def test_what_several_steps_brought_is_told_as_one() -> None:
-    """As a reader sees it that compares what it saw last with what is there now."""
+def test_rows_of_several_steps_are_reported_together() -> None:
+    """A reader compares the last state that it saw with the current state."""
     job = after(started(), *in_round(1, TaskTaken("a"), ClientFailed("b", "broke")))
-    told = [
+    expected = [
         ("client.task", {"round": 1, "client": "a"}),
         ("client.failure", {"round": 1, "client": "b", "reason": "broke"}),
     ]
     opened = after(a_job(), PreparedModel(a_prepared()), Tick())  # its first round has no participants yet
     for before in (None, opened):
         rows = changes(before, job, None, job.reason)
-        assert [row for row in rows if row[0].startswith("client.")] == told
+        assert [row for row in rows if row[0].startswith("client.")] == expected

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coordinator.state.changes import StreamEvent
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import Effect, Round
+from coordinator.state.stream_events import StreamEvent
 
 
 class Fence(NamedTuple):

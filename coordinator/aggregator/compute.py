@@ -24,7 +24,7 @@ from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.store.blob_store import BlobStore
 from fedgalore.aggregation import Part, next_version
-from fedgalore.changes import Lookup, Reader, nothing
+from fedgalore.deltas import Lookup, Reader, nothing
 from fedgalore.methods.halves import server_half
 from fedgalore.model import folder as model_folder
 from fedgalore.model.inputs import TaskError

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedgalore.changes import Lookup, change_in, orient_back
+from fedgalore.deltas import Lookup, change_in, orient_back
 from fedgalore.maths.mean import Factors, truncate
 from fedgalore.momentum import add_last_step, last_step_of
 from fedgalore.rounds import GroupResult, ServerRound, Shelf
