@@ -15,7 +15,7 @@ import uvicorn
 
 from coordinator import driver
 from coordinator.doors.doorkeeper import Access, Doorkeeper
-from coordinator.doors.grpc import service as grpc_server
+from coordinator.doors.grpc import server as grpc_server
 from coordinator.doors.opening import Tls, doors
 from coordinator.doors.rest.app import create_app
 from coordinator.doors.rest.readiness import Probe

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
@@ -124,8 +123,10 @@ class Doorkeeper:
         if outcome in _REFUSALS:
             _log.warning("join_token_refused", client=client, outcome=outcome)
             raise NotAllowed(_REFUSALS[outcome].format(client=client))
-        level = logging.WARNING if outcome == "replaced" else logging.INFO
-        _log.log(level, "client_enrolled", client=client, outcome=outcome)
+        if outcome == "replaced":
+            _log.warning("client_enrolled", client=client, outcome=outcome)
+        else:
+            _log.info("client_enrolled", client=client, outcome=outcome)
 
     async def create_key(self, name: str, role: Role) -> tuple[ApiKey, str]:
         """A new API key and its secret, which cannot be read again."""

@@ -13,7 +13,7 @@ import structlog
 
 from coordinator import driver
 from coordinator.doors.doorkeeper import Doorkeeper
-from coordinator.doors.grpc import service as grpc_server
+from coordinator.doors.grpc import server as grpc_server
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_credential_store import RedisCredentialStore

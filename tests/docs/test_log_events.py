@@ -14,17 +14,19 @@ NAME = re.compile(r"[a-z]+(_[a-z]+)+")
 
 
 def logged() -> dict[str, set[str]]:
-    """Levels by event, of every call of a logger; a name that is not spelled out there stands as its expression."""
+    """Levels by event, of every call of a logger; what is not spelled out there stands as its expression."""
     levels: dict[str, set[str]] = {}
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 match node:
-                    case ast.Call(func=ast.Attribute(value=logger, attr=method), args=[event, *_]) if (
-                        method in LEVELS and ast.unparse(logger).split(".")[-1].strip("_") in ("log", "logger")
-                    ):
+                    case ast.Call(func=ast.Attribute(value=logger, attr=method), args=[event, *_]) if method in {
+                        *LEVELS,
+                        "log",
+                        "fatal",
+                    } and ast.unparse(logger).split(".")[-1].strip("_") in ("log", "logger"):
                         name = event.value if isinstance(event, ast.Constant) else ast.unparse(event)
-                        levels.setdefault(str(name), set()).add(LEVELS[method])
+                        levels.setdefault(str(name), set()).add(LEVELS.get(method, method))
     return levels
 
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 import fedgalore
 from coordinator.doors.doorkeeper import RECHECK_S
@@ -47,7 +43,7 @@ from coordinator.state.errors import (
 from coordinator.store.credentials import bearer
 from coordinator.store.partials import PartialKey, received_bytes
 from fedgalore.process.faults import Fault, reach
-from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, federation_pb2_grpc
+from protos import CHUNK_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
@@ -56,23 +52,11 @@ if TYPE_CHECKING:
 
     from coordinator.doors.doorkeeper import Doorkeeper
     from coordinator.doors.grpc.guard import Context
-    from coordinator.doors.opening import Tls
     from coordinator.engine.agent_calls import AgentCalls
     from coordinator.store.blob_store import BlobStore
 
 LONGEST_POLL_S = 60.0
 FIRST_MESSAGE_S = 10.0
-SERVICE = pb.DESCRIPTOR.services_by_name["Federation"].full_name
-_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
-    ("grpc.so_reuseport", 0),  # a second coordinator on this port must fail, not share it
-    # A vanished agent is noticed, so that its half-open upload does not keep the next upload out.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-]
 _TASK_GONE = (JobNotFound, RoundNotFound, RoundClosed, NotParticipant)
 _log = structlog.get_logger(__name__)
 
@@ -258,47 +242,3 @@ class Federation(federation_pb2_grpc.FederationServicer):
         except asyncio.CancelledError:
             await asyncio.wait([counting])
             raise
-
-
-@dataclass
-class RunningServer:
-    """A started server, which listens on `port`."""
-
-    port: int
-    _server: grpc.aio.Server = field(repr=False)
-    _federation: Federation = field(repr=False)
-    _health: Any = field(repr=False)
-
-    async def stop(self, grace_s: float = 5.0) -> None:
-        """Answers waiting polls, lets transfers go on for `grace_s` seconds, then ends them; they can be resumed."""
-        self._federation.stopping.set()
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)
-
-
-async def serve(
-    agents: AgentCalls, blobs: BlobStore, doorkeeper: Doorkeeper, host: str, port: int, tls: Tls | None = None
-) -> RunningServer:
-    """Opens the agents' door with the standard health and reflection services; port 0 takes any free port.
-
-    Raises:
-        OSError: the address cannot be bound.
-    """
-    server = grpc.aio.server(options=_OPTIONS)
-    federation = Federation(agents, blobs, doorkeeper)
-    federation_pb2_grpc.add_FederationServicer_to_server(federation, server)  # type: ignore[no-untyped-call]
-    checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    try:
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if tls is None:
-            bound = server.add_insecure_port(address)
-        else:
-            bound = server.add_secure_port(address, tls.grpc_credentials())
-    except RuntimeError as error:
-        raise OSError(f"the agents' door cannot listen on {host}:{port}: {error}") from error
-    await server.start()
-    for service in ("", SERVICE):
-        await checks.set(service, health_pb2.HealthCheckResponse.SERVING)
-    return RunningServer(bound, server, federation, checks)

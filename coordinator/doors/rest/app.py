@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse
 from coordinator.doors.doorkeeper import Doorkeeper
 from coordinator.doors.rest import access as rest_access
 from coordinator.doors.rest import jobs as rest_jobs
-from coordinator.doors.rest import problems, views
+from coordinator.doors.rest import problems, schemas, views
 from coordinator.doors.rest.metrics import Metrics
 from coordinator.doors.rest.readiness import Probe, Readiness
 from coordinator.engine.people_calls import PeopleCalls
@@ -81,11 +81,11 @@ def _agents(people: PeopleCalls, doorkeeper: Doorkeeper) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 
     @routes.get("")
-    async def agents() -> views.AgentList:
-        return views.AgentList(agents=[views.agent_view(agent) for agent in await people.reader.agents()])
+    async def agents() -> schemas.AgentList:
+        return schemas.AgentList(agents=[views.agent_view(agent) for agent in await people.reader.agents()])
 
-    @routes.post("", status_code=201, responses={200: {"model": views.AgentView}})
-    async def expect(agent: NewAgent, response: Response) -> views.AgentView:
+    @routes.post("", status_code=201, responses={200: {"model": schemas.AgentView}})
+    async def expect(agent: NewAgent, response: Response) -> schemas.AgentView:
         """Enters a site that is expected, so that it shows before its agent has come; 200 when it is known already.
 
         An agent can register without such an entry; where credentials are asked for, it needs a join token.

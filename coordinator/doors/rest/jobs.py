@@ -12,7 +12,7 @@ from fastapi import Path as PathParameter
 from pydantic import ValidationError
 from starlette.responses import StreamingResponse
 
-from coordinator.doors.rest import events, views
+from coordinator.doors.rest import events, schemas, views
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.archive import Archive
@@ -59,7 +59,7 @@ def router(door: Jobs) -> APIRouter:
     people, reader = door.people, door.people.reader
     turns = asyncio.Semaphore(1)  # a matrix is decomposed at a time, whoever asks: it takes all cores and much memory
 
-    async def view(job: Job) -> views.JobView:
+    async def view(job: Job) -> schemas.JobView:
         rounds, live, traffic = await asyncio.gather(
             reader.rounds(job), reader.live_progress(job.id), reader.traffic(job.id)
         )
@@ -69,13 +69,13 @@ def router(door: Jobs) -> APIRouter:
         "/jobs",
         status_code=201,
         openapi_extra=JOB_BODY,
-        responses={200: {"model": views.JobView, "description": "The job that was posted with this key before"}},
+        responses={200: {"model": schemas.JobView, "description": "The job that was posted with this key before"}},
     )
     async def submit(
         request: Request,
         response: Response,
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=MAX_TEXT, pattern=r"^[!-~]+$")] = None,
-    ) -> views.JobView:
+    ) -> schemas.JobView:
         """Posts a job, as JSON or YAML. With an Idempotency-Key it can be repeated without making a second job."""
         spec = await asyncio.to_thread(read_job, await request.body(), request.headers.get("content-type", ""))
         if door.sees_models:
@@ -90,28 +90,28 @@ def router(door: Jobs) -> APIRouter:
         status: Status | None = None,
         limit: Annotated[int, Query(ge=1, le=MAX_JOBS_LISTED)] = 50,
         after: str | None = None,
-    ) -> views.JobList:
+    ) -> schemas.JobList:
         """Jobs, newest first. `after`: the `next` of the page before."""
         page = await reader.jobs(status, limit, after)
-        return views.JobList(
+        return schemas.JobList(
             jobs=[views.job_summary(job) for job in page], next=page[-1].id if len(page) == limit else None
         )
 
     @routes.get("/jobs/{job_id}")
-    async def job(job_id: str) -> views.JobView:
+    async def job(job_id: str) -> schemas.JobView:
         return await view(await reader.job(job_id))
 
     @routes.post("/jobs/{job_id}/pause")
-    async def pause(job_id: str) -> views.JobView:
+    async def pause(job_id: str) -> schemas.JobView:
         """The round in flight goes on to its end; no new round opens."""
         return await view(await people.pause(job_id))
 
     @routes.post("/jobs/{job_id}/resume")
-    async def resume(job_id: str) -> views.JobView:
+    async def resume(job_id: str) -> schemas.JobView:
         return await view(await people.resume(job_id))
 
     @routes.post("/jobs/{job_id}/cancel")
-    async def cancel(job_id: str) -> views.JobView:
+    async def cancel(job_id: str) -> schemas.JobView:
         """Ends the job and abandons its round in flight; its newest versions can still be downloaded."""
         return await view(await people.cancel(job_id))
 
@@ -122,19 +122,19 @@ def router(door: Jobs) -> APIRouter:
             int | None, Query(ge=1, le=MAX_ROUNDS_LISTED, description="How many at most; default: all")
         ] = None,
         after: Annotated[int, Query(ge=0, lt=2**31, description="Only rounds with a greater number")] = 0,
-    ) -> views.RoundList:
+    ) -> schemas.RoundList:
         """Rounds in the order of their numbers, the one in flight last. `after`: the `next` of the page before."""
         job = await reader.job(job_id)
         traffic, all_rounds = await asyncio.gather(reader.traffic(job_id), reader.rounds(job))
         left = [each for each in all_rounds if each.number > after]
         page, dense_bytes = left[:limit], views.dense_bytes(job)
-        return views.RoundList(
+        return schemas.RoundList(
             rounds=[views.round_view(each, traffic, dense_bytes) for each in page],
             next=page[-1].number if len(page) < len(left) else None,
         )
 
     @routes.get("/jobs/{job_id}/rounds/{number}")
-    async def round_(job_id: str, number: Annotated[int, PathParameter(ge=1, lt=2**31)]) -> views.RoundView:
+    async def round_(job_id: str, number: Annotated[int, PathParameter(ge=1, lt=2**31)]) -> schemas.RoundView:
         job = await reader.job(job_id)
         traffic, wanted = await asyncio.gather(reader.traffic(job_id), reader.round(job, number))
         return views.round_view(wanted, traffic, views.dense_bytes(job))

@@ -1,7 +1,4 @@
-"""What REST answers: jobs, rounds and agents as response models, of the engine's values.
-
-Times are ISO 8601 in UTC, durations end in `_s`, sizes in `_bytes`.
-"""
+"""Jobs, rounds and agents as REST answers them: the response models of `schemas`, filled with the engine's values."""
 
 from __future__ import annotations
 
@@ -9,135 +6,26 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from math import fsum
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field
-
-from coordinator.state.job_state import Job, Preparing, Ready, Status
+from coordinator.doors.rest.schemas import (
+    AgentView,
+    CurrentRound,
+    EvaluationView,
+    JobSummary,
+    JobView,
+    LiveParticipant,
+    ModelEvaluation,
+    ParticipantView,
+    RoundView,
+    TaskView,
+)
+from coordinator.state.job_state import Job, Preparing, Ready
 from coordinator.state.records import AgentStatus
-from coordinator.state.round_state import EvaluationResult, Participant, Phase, Round
-from fedgalore.spec.job import JobSpec
+from coordinator.state.round_state import EvaluationResult, Participant, Round
 from fedgalore.spec.plan import TrainingPlan
 
 Traffic = Mapping[int, Mapping[str, Mapping[str, int]]]  # round -> client -> "up" | "down" -> bytes
-
-
-class EvaluationView(BaseModel):
-    """What a client measured on its data."""
-
-    model_version: int
-    examples: int
-    metrics: dict[str, float]
-
-
-class ModelEvaluation(BaseModel):
-    """What clients measured of a model version; `mean` is weighted by their numbers of examples."""
-
-    model_version: int
-    examples: int
-    mean: dict[str, float]
-    clients: dict[str, EvaluationView]
-
-
-class LiveParticipant(BaseModel):
-    """A client in the round in flight. `stage`, `step` and `train_loss` are what it reported last, null before that."""
-
-    stage: str | None
-    step: int | None
-    train_loss: float | None
-    reported: bool
-    failure: str | None
-    evaluation: EvaluationView | None
-
-
-class CurrentRound(BaseModel):
-    number: int
-    kind: Literal["train", "evaluate"]
-    phase: Phase
-    reason: str
-    model_version: int
-    opened_at: datetime
-    deadline_at: datetime | None
-    participants: dict[str, LiveParticipant]
-
-
-class JobSummary(BaseModel):
-    id: str
-    name: str
-    status: Status
-    reason: str
-    created: datetime
-    updated: datetime
-    model_version: int | None = Field(description="Committed rounds behind the model; null while it is being prepared")
-    rounds_total: int
-    method: str
-
-
-class JobView(JobSummary):
-    round: CurrentRound | None = Field(description="The round in flight")
-    evaluation: ModelEvaluation | None = Field(description="Of the newest version that clients have evaluated")
-    up_bytes: int = Field(description="Received from clients so far")
-    down_bytes: int = Field(description="Sent to clients so far")
-    spec: JobSpec
-
-
-class JobList(BaseModel):
-    jobs: list[JobSummary]
-    next: str | None = Field(description="Pass it as `after` for the next page; null: this is the last page")
-
-
-class ParticipantView(BaseModel):
-    reported: bool
-    failure: str | None = Field(description="Why it could not do its task")
-    dropped: str | None = Field(description="Why its update is not in the round's result")
-    lost: str | None = Field(description="Why an update of it that had been accepted was asked for again")
-    num_examples: int | None = Field(description="Training examples behind its update")
-    metrics: dict[str, float] = Field(description="What it measured while it trained")
-    evaluation: EvaluationView | None = Field(description="How the model that it received does on its data")
-    update_bytes: int | None = Field(description="Size of the accepted update; what up_bytes exceeds it was sent again")
-    up_bytes: int
-    down_bytes: int
-
-
-class RoundView(BaseModel):
-    number: int
-    kind: Literal["train", "evaluate"] = Field(description="`evaluate`: the last round, which only measures the model")
-    phase: Phase
-    reason: str = Field(description="Where the round stands, or why it ended, for people")
-    model_version: int = Field(description="Version that the round starts from")
-    result_version: int | None = Field(description="Version that the round made")
-    phase_at: dict[str, datetime]
-    phase_s: dict[str, float] = Field(description="Time spent in each phase that has ended")
-    participants: dict[str, ParticipantView]
-    up_bytes: int
-    down_bytes: int
-    dense_bytes: int = Field(description="What each client would have sent had it sent all trained weights whole")
-    statistics: dict[str, float] = Field(description="Means over the trained matrices; the names depend on the method")
-    timings: dict[str, float] = Field(description="Seconds that the aggregator took for each part of its work")
-
-
-class RoundList(BaseModel):
-    rounds: list[RoundView]
-    next: int | None = Field(description="Pass it as `after` for the next page; null: this is the last page")
-
-
-class TaskView(BaseModel):
-    job: str
-    round: int
-
-
-class AgentView(BaseModel):
-    name: str
-    present: bool
-    datasets: dict[str, int] = Field(description="Training examples by data set")
-    software_version: str
-    registered: datetime
-    last_seen: datetime | None = Field(description="null: expected, but never seen")
-    task: TaskView | None
-
-
-class AgentList(BaseModel):
-    agents: list[AgentView]
 
 
 def job_summary(job: Job) -> JobSummary:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from coordinator.doors.doorkeeper import Access
-from coordinator.doors.grpc.service import serve
+from coordinator.doors.grpc.server import serve
 from coordinator.doors.opening import Tls
 from fedgalore_cli.main import app
 from protos import federation_pb2 as pb

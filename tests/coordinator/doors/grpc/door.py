@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from coordinator.doors.doorkeeper import Access, Doorkeeper
-from coordinator.doors.grpc.service import RunningServer, serve
+from coordinator.doors.grpc.server import RunningServer, serve
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from coordinator.doors.grpc.guard import status_of
-from coordinator.doors.grpc.service import SERVICE, serve
+from coordinator.doors.grpc.server import SERVICE, serve
 from coordinator.state import errors
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.spec.job import JobSpec
@@ -282,6 +282,6 @@ def test_every_domain_error_has_a_status() -> None:
 @pytest.mark.slow
 def test_the_door_does_not_load_torch() -> None:
     script = (
-        "import sys, coordinator.doors.grpc.service; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+        "import sys, coordinator.doors.grpc.server; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from coordinator.doors.grpc.service import serve
+from coordinator.doors.grpc.server import serve
 from coordinator.store.partials import clean_partials
 from fedgalore.process.redis_server import RedisServer
 from fedgalore.spec.layout import update_tensors
