@@ -138,7 +138,7 @@ def server_round(
 
 
 def parts_of(spec: JobSpec, plan: TrainingPlan, clients: Sequence[str], version: int, decay: float) -> dict[str, Part]:
-    """The files of a version that these clients' updates make; a part without tensors is none."""
+    """The files of the version made from these clients' updates; a part without tensors gets no file."""
     parts = {
         "weights": (layout.WEIGHTS_FORMAT, layout.weights_tensors(spec, plan)),
         "aggregate": (layout.AGGREGATE_FORMAT, layout.aggregate_tensors(spec, plan, clients, version)),
@@ -165,7 +165,7 @@ def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterato
 
 
 def screened(round: ServerRound, plan: TrainingPlan) -> tuple[ServerRound, dict[str, str]]:
-    """The round without the clients whose changes are too long, and those with the reasons; long ones are clipped.
+    """The round without the clients whose changes are too long, and the reason for each; long ones are clipped.
 
     `server.drop_norm` and `server.clip_norm` are multiples of the median norm, `privacy.clip_norm` is a norm. What
     weight decay took is not part of a change. Reads every update once.
@@ -193,7 +193,7 @@ def screened(round: ServerRound, plan: TrainingPlan) -> tuple[ServerRound, dict[
 
 
 def aggregate_group(group: Sequence[Target] | Sequence[Dense], round: ServerRound, shelf: Shelf) -> GroupResult:
-    """The server's step for one group: what becomes of its tensors."""
+    """The server's step for one group of tensors: the tensors that it writes into each part."""
     result = GroupResult()
     targets = [item for item in group if isinstance(item, Target)]
     if targets:

@@ -1,4 +1,4 @@
-"""How far a round goes by itself, by what it holds and by the time; and where it stands, in words for people."""
+"""Moves a round on without an event, by its reports and by the time; says in words for people where it stands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from coordinator.state.round_state import Candidates, Phase, Policy, Round
 
 
 def settle(round: Round, now: float, policy: Policy) -> Round:
-    """The round as far on as what it holds and the time allow; the same object where nothing is to be done."""
+    """The round, moved on as far as its reports and the time allow; the same object where nothing changes."""
     if round.phase is Phase.SELECTION:
         # Training waits for clients for ever; a finished model is not held back because nobody can evaluate it.
         if round.kind == "evaluate" and now - round.opened_at >= policy.deadline_s:
@@ -20,7 +20,7 @@ def settle(round: Round, now: float, policy: Policy) -> Round:
 
 
 def _count(round: Round, now: float, policy: Policy) -> Round:
-    """Ends the reporting when the goal is reached, everybody has spoken, time is up, or hope is lost."""
+    """Ends the reporting: at the goal, at the last answer, at the deadline, or when too few clients are left."""
     size, reports, failures = len(round.participants), round.reports, round.failures
     overdue = round.deadline_at is not None and now >= round.deadline_at
     if reports >= _goal(round, policy) or (reports >= policy.min_clients and (overdue or reports + failures == size)):
@@ -73,6 +73,6 @@ def selection_reason(candidates: Candidates, policy: Policy) -> str:
 
 
 def _goal(round: Round, policy: Policy) -> int:
-    """Reports that close the round at once: everybody's in an evaluation, else the goal as far as the cohort goes."""
+    """How many reports end the reporting: in an evaluation all, else the goal, or the cohort where that is smaller."""
     size = len(round.participants)
     return size if round.kind == "evaluate" else min(policy.goal, size)
