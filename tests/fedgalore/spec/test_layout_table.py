@@ -123,7 +123,15 @@ def test_an_aggregate_is_cut_on_its_way_down_and_the_rest_stays_on_the_server() 
     assert shown(aggregate_tensors(by_default, PLAN, ["a", "b"], 1)) == HEAD | factors("F16", 24, 30)
     exact = job(downlink_rank=0)
     assert shown(aggregate_tensors(exact, PLAN, ["a", "b"], 1)) == DENSE | HEAD
-    assert residue_tensors(exact, PLAN) == residue_tensors(EXACT, PLAN) == residue_tensors(SHARED, PLAN) == {}
+    shared = job(basis="shared", global_momentum=0.5)
+    assert shown(aggregate_tensors(shared, PLAN, ["a", "b"], 2)).items() >= DENSE.items()  # the server sums all rounds
+    assert (
+        residue_tensors(shared, PLAN)
+        == residue_tensors(exact, PLAN)
+        == residue_tensors(EXACT, PLAN)
+        == residue_tensors(SHARED, PLAN)
+        == {}
+    )
 
 
 def test_clients_start_from_what_the_method_carries() -> None:
@@ -168,8 +176,20 @@ def test_a_client_of_another_rank_sends_and_adds_that_rank() -> None:
     exact = job(complement=0, global_momentum=0, update_proj_gap=4, **ranks)
     assert shown(update_tensors(exact, PLAN, "b", 1))["wide/factor.0"] == "F32 5 50"
     assert shown(aggregate_tensors(exact, PLAN, ["a", "b"], 1)) == factors("F32", 7, 8) | HEAD
-    compressed = job(downlink_rank=0, global_momentum=0, **ranks)
-    assert shown(update_tensors(compressed, PLAN, "b", 1))["wide/left"] == "F16 30 15"
+    compressed = job(downlink_rank=0, global_momentum=0, client_ranks={"b": 1})
+    assert shown(aggregate_tensors(compressed, PLAN, ["a", "b"], 1)) == factors("F32", 9, 12) | HEAD
+
+
+def test_a_state_has_the_rank_of_its_client() -> None:
+    ranks = {"client_ranks": {"b": 5}}
+    compressed = shown(update_tensors(job(state_sync="ajive", **ranks), PLAN, "b", 1))
+    assert (compressed["wide/left"], compressed["wide/rms"]) == ("F16 30 15", "F16 5 50")
+    large = shown(update_tensors(job(state_sync="ajive", client_ranks={"b": 10}), PLAN, "b", 1))
+    assert (large["wide/left"], large["wide/rms"]) == ("F16 30 30", "F16 10 50")
+    cut = shown(update_tensors(job(state_sync="ajive", uplink_rank=4, **ranks), PLAN, "b", 1))
+    assert (cut["wide/left"], cut["wide/rms"]) == ("F16 30 4", "F16 4 50")
+    exact = job(state_sync="average", complement=0, global_momentum=0, **ranks)
+    assert shown(update_tensors(exact, PLAN, "b", 1))["wide/rms"] == "F16 5 50"
 
 
 @pytest.mark.parametrize(("q", "smaller"), [(1, True), (11, True), (12, False), (13, False)])
