@@ -21,6 +21,7 @@ from client_agent.session import (
 )
 
 BOTH = Work("job", 3, trains=True, evaluates=True)
+LAST = Work("job", 3, trains=False, evaluates=True)
 
 
 def after(*events: object) -> Session:
@@ -58,6 +59,7 @@ def test_an_update_that_lies_ready_keeps_its_work_too() -> None:
         ((Registered(), Offered(BOTH)), "took round 3 of job job"),
         ((Registered(), Offered(BOTH), Done(), Done(), Done()), "trained"),
         ((Registered(), Offered(BOTH), Done(), Done(), Done(), Done()), "round 3 of job job: done"),
+        ((Registered(), Offered(LAST), Done(), Done()), "round 3 of job job: done"),
         ((Registered(), Offered(BOTH), Failed("no memory")), "no memory"),
         ((Registered(), Offered(BOTH), Failed("no memory"), Done()), "round 3 of job job: failure reported"),
         ((Registered(), Offered(BOTH), Dropped("closed")), "round 3 of job job dropped: closed"),

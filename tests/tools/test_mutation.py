@@ -57,6 +57,5 @@ def test_what_is_printed_can_be_accepted(tmp_path: Path, monkeypatch) -> None:
     assert accepted() == {survivor: "equal"}
 
 
-def test_each_accepted_change_has_a_reason_and_a_file_that_exists() -> None:
-    for survivor in accepted():
-        assert (Path(__file__).resolve().parents[2] / survivor.file).is_file(), survivor
+def test_each_accepted_change_has_a_reason() -> None:
+    assert all(reason.endswith(".") for reason in accepted().values())
