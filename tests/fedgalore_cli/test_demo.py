@@ -172,7 +172,7 @@ def short_encoder(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # nine processes read torch at the same time
-@pytest.mark.usefixtures("own_signals", "short_encoder")
+@pytest.mark.usefixtures("restored_sigterm", "short_encoder")
 def test_two_methods_side_by_side(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = ["demo", "--to", str(folder), "--clients", "2", "--rounds", "2", "--compare", "fedit"]

@@ -133,7 +133,7 @@ def test_the_picture_names_the_split(table: Path, options: list[str], title: str
     ("options", "problem"),
     [
         (["--split", "iid", "--alpha", "1"], "--alpha: --split iid has no skew; leave --alpha out"),
-        (["--split", "domain", "--domain", "from", "--alpha", "1"], "--alpha: --split domain takes none"),
+        (["--split", "domain", "--domain", "from", "--alpha", "1"], "--alpha: --split domain has no skew"),
         (["--alpha", "0"], "--alpha: 0 is not a number above 0"),
         (["--alpha", "nan"], "--alpha: nan is not a number above 0"),
         (["--split", "domain"], "--domain: --split domain needs a column; name the column"),
