@@ -56,9 +56,7 @@ def aggregate_tensors(
     layout = layout_of(spec)
 
     def down(target: Target) -> Tensors:
-        return layout.adapters(target) | _change(
-            spec, layout, target, layout.change_rank(target, clients, round_number)
-        )
+        return layout.adapters(target) | _change(spec, target, layout.change_rank(target, clients, round_number))
 
     return _file(plan, down, _dense(plan))
 
@@ -85,7 +83,7 @@ def size_bytes(tensors: Mapping[str, TensorSpec]) -> int:
     return sum(spec.size_bytes for spec in tensors.values())
 
 
-def _change(spec: JobSpec, layout: MethodLayout, target: Target, rank: int | None) -> Tensors:
+def _change(spec: JobSpec, target: Target, rank: int | None) -> Tensors:
     """A change of at most this rank on its way down: cut; or exact, as factors where those are smaller."""
     if rank is None:
         return {}
