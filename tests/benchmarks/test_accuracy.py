@@ -188,6 +188,7 @@ def test_the_report_counts_rounds_and_compares_seed_by_seed(tmp_path, capsys):
     assert (tmp_path / "s.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_less_answer_loss_is_better(tmp_path):
     common = {"model": "m", "data": {"name": "d"}, "grid": [1], "seeds": [0]}
     methods = {"fedgalore r8": "fedgalore", "fedit r8": "fedit", "flora r8": "flora"}

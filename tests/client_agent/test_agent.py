@@ -386,6 +386,7 @@ async def test_another_protocol_version_ends_the_agent(coordinator, tmp_path, mo
 # --- as a process ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_neither_torch_nor_transformers_is_imported_before_the_first_task():
     heavy = "{'torch', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", f"import sys, client_agent.__main__; assert not {heavy}"], check=True)
@@ -415,6 +416,7 @@ async def test_two_processes_train_the_same_model_and_stop_on_sigterm(coordinato
         assert (last["event"], last["reason"]) == ("state_changed", "asked to stop")
 
 
+@pytest.mark.slow
 async def test_a_work_folder_that_another_agent_works_in_ends_the_process(tmp_path):
     with claimed(tmp_path / "a" / "work"):
         agent = await start(configure(tmp_path, "127.0.0.1:1"))
@@ -422,6 +424,7 @@ async def test_a_work_folder_that_another_agent_works_in_ends_the_process(tmp_pa
     assert (agent.returncode, "work_dir: another agent works in" in log.decode()) == (2, True), log.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "word"),
     [

@@ -24,6 +24,7 @@ def run(script: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_optimizer_trains_a_model_with_a_small_state(tmp_path):
     printed = run("galore_optimizer.py", tmp_path)
     losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", printed)]

@@ -110,6 +110,7 @@ def test_prompts_differ_in_number(table: Path) -> None:
     assert (table.parent / "sizes.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "title"),
     [

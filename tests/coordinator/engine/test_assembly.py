@@ -170,6 +170,7 @@ async def test_an_unreadable_job_stops_no_other_job(federation: Federation, engi
         await engine.reader.job(broken)
 
 
+@pytest.mark.slow
 async def test_a_store_that_is_away_is_a_domain_error() -> None:
     engine = assemble(RedisStateStore(f"redis://127.0.0.1:{free_port()}/0"))
     for call in (

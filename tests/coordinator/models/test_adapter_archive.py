@@ -270,6 +270,7 @@ def test_a_base_model_of_half_precision_is_known_again(
         assert close(load(folder, monkeypatch), house.full_model(version))
 
 
+@pytest.mark.slow
 def test_version_0_changes_nothing(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     house = House(tmp_path, tiny_bert)
     assert house.job.model is not None

@@ -156,6 +156,7 @@ def test_an_outcome_that_its_row_does_not_name_is_a_fault_of_the_program(monkeyp
         play(IN[Status.RUNNING], Pause())
 
 
+@pytest.mark.slow
 def test_every_status_that_a_row_names_is_reached() -> None:
     """Random events reach them from a few starting points; `advance` itself refuses every other status."""
     starts = [a_job(), committed(running(rounds={"count": 1})), abandoned(abandoned(running()))]

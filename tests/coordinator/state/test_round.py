@@ -142,6 +142,7 @@ def test_an_outcome_that_its_row_does_not_name_is_a_fault_of_the_program(monkeyp
         rounds.advance(opened(), Tick(), 1.0, POLICY)
 
 
+@pytest.mark.slow
 def test_every_phase_that_a_row_names_is_reached() -> None:
     """Random rounds of two or three clients reach them; `advance` itself refuses every other phase."""
     draw, reached = Random(0), set()

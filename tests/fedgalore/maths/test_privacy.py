@@ -78,6 +78,7 @@ def test_noise_hangs_on_the_secret_the_version_and_the_weight():
         assert not torch.equal(drawn, noise((4, 5), 1.0, *other))
 
 
+@pytest.mark.slow
 def test_every_round_tells_what_was_spent(tiny_bert):
     spec = classifier(
         method={"state_sync": "reset"},

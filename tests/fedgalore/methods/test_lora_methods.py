@@ -329,6 +329,7 @@ def test_flora_folds_in_the_exact_mean_of_products_and_starts_anew(model, ranks,
     assert len({tensor[0].sum().item() for tensor in drawn}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["bert", "gpt2"])
 def test_fedex_keeps_the_mean_of_products_and_carries_the_mean_factors(model, folders):
     spec = spec_of("fedex_lora", model)

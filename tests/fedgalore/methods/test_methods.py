@@ -166,6 +166,7 @@ def mean_gradient(spec, folder, weights, client, number):
     return total
 
 
+@pytest.mark.slow
 def test_a_shared_basis_is_the_range_of_the_mean_gradient(tiny_bert):
     spec = spec_of({"rank": 3, "basis": "shared", "state_sync": "reset"})
     task, weights = version_0(spec, tiny_bert)

@@ -15,6 +15,7 @@ import redis
 from fedgalore.process.redis_server import RedisServer, RedisServerError, free_port
 
 
+@pytest.mark.slow
 def test_data_survives_an_orderly_end_and_a_crash(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "state")
     try:
