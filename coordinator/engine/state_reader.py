@@ -107,7 +107,7 @@ class StateReader:
         return await self._store.wait(timeout_s, since, topic)
 
     async def events(self, job: Job, after: str = "0", block_s: float | None = None) -> list[StreamRow]:
-        """Up to 500 rows (id, type, data) after the id `after`, waiting up to `block_s` for the first.
+        """Up to `MAX_EVENTS_READ` rows (id, type, data) after the id `after`, waiting up to `block_s` for the first.
 
         What the types mean: `coordinator.state.stream_events`. An `after` that is no event id counts as the beginning.
         """

@@ -18,14 +18,12 @@ from pathlib import Path
 
 from coordinator.state.errors import BlobNotFound
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, PartialFile
-from coordinator.store.partial_file import DirectoryPartialFile
+from coordinator.store.partial_file import BLOCK_BYTES, DirectoryPartialFile
 from coordinator.store.scratch import Scratch
 from fedgalore.process import durable
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import ContentFolder, ref_of_file
 from fedgalore.process.ranges import FileRanges, RangeReader
-
-_BLOCK_BYTES = 2**20
 
 
 class DirectoryBlobStore:
@@ -52,7 +50,7 @@ class DirectoryBlobStore:
         digest, size = hashlib.sha256(), 0
         with self.scratch_folder() as folder:
             with path.open("rb") as source, (folder / "blob").open("wb") as copy:
-                while block := source.read(_BLOCK_BYTES):
+                while block := source.read(BLOCK_BYTES):
                     digest.update(block)
                     size += copy.write(block)
             blob = BlobRef(digest.hexdigest(), size)

@@ -14,7 +14,7 @@ from pathlib import Path
 from coordinator.store.blob_store import PartialInUse
 from fedgalore.process.blob_ref import BlobRef
 
-_BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**20  # read at once
 
 
 class DirectoryPartialFile:
@@ -46,7 +46,7 @@ class DirectoryPartialFile:
 
     def received(self) -> Iterator[bytes]:
         self._file.seek(0)
-        while block := self._file.read(_BLOCK_BYTES):
+        while block := self._file.read(BLOCK_BYTES):
             yield block
 
     def append(self, data: bytes) -> None:
