@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-import fedgalore
 from coordinator.doors.doorkeeper import RECHECK_S
 from coordinator.doors.grpc import messages
 from coordinator.doors.grpc.guard import (
@@ -43,6 +42,7 @@ from coordinator.state.errors import (
 from coordinator.store.credentials import bearer
 from coordinator.store.partials import PartialKey, received_bytes
 from fedgalore.process.faults import Fault, reach
+from fedgalore.version import __version__
 from protos import CHUNK_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 
@@ -90,7 +90,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
             with suppress(AgentNotFound):
                 await self._agents.withdraw(client)
             raise
-        return pb.RegisterResponse(software_version=fedgalore.__version__, presence_s=self._agents.presence_s)
+        return pb.RegisterResponse(software_version=__version__, presence_s=self._agents.presence_s)
 
     @answers
     async def NextTask(self, request: pb.NextTaskRequest, context: Context) -> pb.NextTaskResponse:
