@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
-from math import fsum
 from typing import Any
 
 from coordinator.doors.rest.schemas import (
@@ -21,6 +20,7 @@ from coordinator.doors.rest.schemas import (
     TaskView,
 )
 from coordinator.state.job_state import Job, Preparing, Ready
+from coordinator.state.pooled import pool
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import EvaluationResult, Participant, Round
 from fedgalore.spec.plan import TrainingPlan
@@ -111,18 +111,9 @@ def evaluation(rounds: Iterable[Round], version: int | None = None) -> ModelEval
     return ModelEvaluation(
         model_version=version,
         examples=sum(result.examples for result in results.values()),
-        mean=_weighted_mean(list(results.values())),
+        mean=pool(list(results.values())),
         clients={client: _evaluation(result) for client, result in sorted(results.items())},
     )
-
-
-def _weighted_mean(results: list[EvaluationResult]) -> dict[str, float]:
-    """Of the metrics that every result has; clients without examples do not count."""
-    total = sum(result.examples for result in results)
-    if total == 0:
-        return {}
-    names = sorted(set.intersection(*(set(result.metrics) for result in results)))
-    return {name: fsum(result.examples * result.metrics[name] for result in results) / total for name in names}
 
 
 def _summary(job: Job) -> dict[str, Any]:
