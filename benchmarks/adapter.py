@@ -32,8 +32,8 @@ from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.data.examples import Example
-from fedgalore.model.inputs import Inputs
 from fedgalore.model.task import TaskModel
+from fedgalore.model.tasks.face import Inputs
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.layout import weights_tensors

@@ -15,8 +15,8 @@ from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.halves import client_half
 from fedgalore.model.exact_match import check_exact_match, count_matches
-from fedgalore.model.inputs import check_examples
 from fedgalore.model.task import TaskModel
+from fedgalore.model.tasks.registry import check_examples
 from fedgalore.momentum import MomentumSteps
 from fedgalore.rounds import ClientTensors, LocalRound
 

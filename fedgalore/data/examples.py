@@ -7,7 +7,7 @@ An example is a dict, by task:
 - language model: `{"row": int, "prompt": str, "completion": str}`
 
 `row` is what a person looks up in the file: the 1-based line (for Parquet the 1-based row; in a folder of images, the
-place in the order of names). What a label means is up to `fedgalore.model.inputs`.
+place in the order of names). What a label means is up to `fedgalore.model.tasks`.
 """
 
 from __future__ import annotations

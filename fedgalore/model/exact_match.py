@@ -13,9 +13,10 @@ import torch
 from transformers import GenerationConfig
 
 from fedgalore.data.examples import Example
-from fedgalore.model.inputs import TaskError, TextInputs
+from fedgalore.model.inputs import TaskError
 from fedgalore.model.precision import passes_in
 from fedgalore.model.task import TaskModel
+from fedgalore.model.texts import TextInputs
 
 MARK = "####"  # GSM8K writes the answer after it
 
@@ -100,9 +101,10 @@ def generate(task: TaskModel, prompts: Sequence[str], max_new_tokens: int) -> li
     Raises:
         TaskError: `max_new_tokens` leaves no room for a prompt.
     """
-    tokenizer, room = _texts(task).tokenizer, _room_for_prompt(task, max_new_tokens)
+    texts, room = _texts(task), _room_for_prompt(task, max_new_tokens)
+    tokenizer = texts.tokenizer
     end = tokenizer.eos_token_id
-    rows = [(tokenizer(prompt)["input_ids"] or [end])[-room:] for prompt in prompts]
+    rows = [(texts.ids(prompt) or [end])[-room:] for prompt in prompts]
     length = max(map(len, rows))
     gaps = [length - len(row) for row in rows]  # on the left: every answer begins in the same column
     tokens = [[tokenizer.pad_token_id] * gap + row for gap, row in zip(gaps, rows, strict=True)]

@@ -1,6 +1,6 @@
 """A job's model on one machine: which weights are trained, what a batch's loss is.
 
-Works with any Hugging Face model for the classification of texts or images, or for causal language modelling.
+Works with any Hugging Face model for one of the tasks of `fedgalore.model.tasks`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -22,8 +21,10 @@ from transformers.pytorch_utils import Conv1D
 from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.model.folder import ModelFolderError, check, has_safetensors
-from fedgalore.model.inputs import IGNORED, Batch, Inputs, TaskError, load_inputs
+from fedgalore.model.inputs import Batch, TaskError
 from fedgalore.model.precision import passes_in
+from fedgalore.model.tasks.face import Inputs
+from fedgalore.model.tasks.registry import task_of
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Dense, Target, TrainingPlan, ends_in
 
@@ -32,11 +33,6 @@ MISSING_SHARE = 0.1  # of the weights may be new (heads, poolers); with more, th
 # seed of new weights is the process' as well.
 _LOADING = threading.Lock()
 SHORT = 128  # tokens up to which plain attention is the faster one in bfloat16 on a CPU
-AUTO_MODELS: dict[str, Any] = {
-    "sequence-classification": transformers.AutoModelForSequenceClassification,
-    "causal-lm": transformers.AutoModelForCausalLM,
-    "image-classification": transformers.AutoModelForImageClassification,
-}
 
 
 class TaskModel:
@@ -47,6 +43,7 @@ class TaskModel:
 
     def __init__(self, spec: JobSpec, model: nn.Module, inputs: Inputs, device: torch.device) -> None:
         self.spec = spec
+        self.task = task_of(spec)
         self.model = model.to(device)
         self._pretrained: Any = model
         self.inputs = inputs
@@ -75,10 +72,11 @@ class TaskModel:
         transformers.utils.logging.disable_progress_bar()
         options: dict[str, Any] = {}
         on_cpu = device is None or device.type == "cpu"
-        short = spec.model.task != "image-classification" and spec.data.max_length <= SHORT
+        task = task_of(spec)
+        short = "image" not in task.columns and spec.data.max_length <= SHORT
         if on_cpu and spec.local.precision == "bfloat16" and short:
             options["attn_implementation"] = "eager"  # the fused one's backward pass takes half of such a step
-        if spec.model.task != "causal-lm":
+        if task.has_head:
             names = spec.model.label_names or tuple(f"LABEL_{i}" for i in range(spec.model.labels))
             options["id2label"] = dict(enumerate(names))
             options["label2id"] = {name: i for i, name in enumerate(names)}
@@ -86,7 +84,7 @@ class TaskModel:
             check(folder, allow_pickle=allow_pickle)
             with _LOADING:
                 torch.manual_seed(derive_seed(spec.seed, "new weights"))
-                model, loaded = AUTO_MODELS[spec.model.task].from_pretrained(
+                model, loaded = task.auto_model.from_pretrained(
                     str(folder),
                     dtype=torch.float32,
                     local_files_only=True,
@@ -109,12 +107,12 @@ class TaskModel:
                 f"model.source: {missing} weights of {type(model).__name__} are not in the folder, "
                 "or of another shape; is it the right model?"
             )
-        return cls(spec, model, load_inputs(spec, folder, model), device or torch.device("cpu"))
+        return cls(spec, model, task.load_inputs(folder, model), device or torch.device("cpu"))
 
     def under(self, spec: JobSpec) -> TaskModel:
         """The same model and weights for a job that trains the same weights, and evaluates or trains them otherwise."""
         twin = copy(self)
-        twin.spec = spec
+        twin.spec, twin.task = spec, task_of(spec)
         return twin
 
     def weights(self) -> dict[str, Tensor]:
@@ -160,25 +158,23 @@ class TaskModel:
     # --- batches and their loss -----------------------------------------------------------------------------------
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Examples as tensors on the model's device, as `inputs` makes them.
+        """Examples as tensors on the model's device, as the job's task makes them.
 
         Raises:
             TaskError: an example that does not fit the job.
         """
-        return {name: tensor.to(self.device) for name, tensor in self.inputs.collate(examples).items()}
+        batch = self.task.collate(examples, self.inputs)
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def outputs(self, batch: Batch) -> Any:
+        """What the model says of a batch, in the job's precision: transformers' outputs, `logits` among them."""
+        with passes_in(self.spec.local.precision, self.device):
+            return self.model(**self.task.model_inputs(batch))
 
     def loss(self, batch: Batch) -> tuple[Tensor, int, int]:
-        """Mean cross entropy, how many predictions it averages, how many of them were right."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        with passes_in(self.spec.local.precision, self.device):
-            logits = self.model(**inputs).logits
-        labels = batch["labels"]
-        if labels.dim() == 2:  # a token is predicted from those before it
-            keep = labels[:, 1:] != IGNORED
-            logits, labels = logits[:, :-1][keep], labels[:, 1:][keep]
-        logits = logits.float()
-        right = int((logits.argmax(-1) == labels).sum())
-        return F.cross_entropy(logits, labels), labels.numel(), right
+        """Mean loss, how many predictions it averages, how many of them were right."""
+        outputs = self.outputs(batch)
+        return self.task.loss(outputs, batch), *self.task.hits(outputs, batch)
 
 
 def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
@@ -224,7 +220,7 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
         spec.method.check_patterns([target.name.removesuffix(".weight") for target in targets])
     except ValueError as error:
         raise TaskError(str(error)) from None
-    if spec.model.task != "causal-lm":
+    if task_of(spec).has_head:
         for name, parameter in model.named_parameters():
             if id(parameter) not in in_backbone:
                 dense.append(Dense(name, tuple(parameter.shape)))

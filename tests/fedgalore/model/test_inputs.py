@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fedgalore.model.inputs import IGNORED, TaskError, check_examples, label_index
+from fedgalore.model.inputs import IGNORED, TaskError
 from fedgalore.model.task import TaskModel
+from fedgalore.model.tasks.classes import label_index
+from fedgalore.model.tasks.registry import check_examples
 from tests.fedgalore.conftest import (
     COLOURS,
     classifier,

@@ -1,0 +1,44 @@
+"""The task that a job names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedgalore.data.examples import Example
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.tasks.causal_lm import CausalLM
+from fedgalore.model.tasks.face import Task
+from fedgalore.model.tasks.image_classification import ImageClassification
+from fedgalore.model.tasks.sequence_classification import SequenceClassification
+from fedgalore.spec.job import JobSpec
+
+TASKS: dict[str, type[Task[Any]]] = {
+    "sequence-classification": SequenceClassification,
+    "causal-lm": CausalLM,
+    "image-classification": ImageClassification,
+}
+
+
+def task_of(spec: JobSpec) -> Task[Any]:
+    """What a job's model is trained for."""
+    return TASKS[spec.model.task](spec)
+
+
+def check_examples(examples: Sequence[Example], spec: JobSpec) -> None:
+    """Refuses a split before any work is done on it.
+
+    Raises:
+        TaskError: there are no examples, they are of another task, or one does not fit the job.
+    """
+    if not examples:
+        raise TaskError("data: there are no examples; check the file that the agent's config names")
+    task = task_of(spec)
+    for example in examples:
+        if not all(column in example for column in task.columns):
+            folder = "; or name a folder of images by class" if "image" in task.columns else ""
+            raise TaskError(
+                f"data: task {spec.model.task} needs the columns {' and '.join(task.columns)}; "
+                f"name them in the agent's config{folder}"
+            )
+        task.check_example(example)

@@ -1,0 +1,82 @@
+"""Texts as tokens. All that the tokenizer of a model is asked for is asked here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would fight with torch's
+
+import torch
+import transformers
+
+from fedgalore.model.inputs import IGNORED, Batch, TaskError
+from fedgalore.spec.job import JobSpec
+
+
+class TextInputs:
+    """Texts by the model's tokenizer, cut to what the job asks for and the model takes."""
+
+    def __init__(self, spec: JobSpec, tokenizer: Any, positions: int | None) -> None:
+        """`positions`: tokens that the model takes at most; None: any number."""
+        self.tokenizer = tokenizer
+        self.max_length = min(spec.data.max_length, tokenizer.model_max_length, positions or spec.data.max_length)
+
+    @classmethod
+    def load(cls, spec: JobSpec, folder: Path, model: Any, *, writes: bool) -> TextInputs:
+        """Takes the tokenizer of a model's folder, and tells the model its padding token.
+
+        Args:
+            writes: the model writes texts, so they need an end token.
+
+        Raises:
+            TaskError: the folder has none, or it lacks words or an end token.
+        """
+        try:
+            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise TaskError(
+                f"model.source: the folder has no tokenizer that transformers loads ({error}); add its files"
+            ) from error
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise TaskError("model.source: the folder's tokenizer knows no words; add the tokenizer's files to it")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token_id is None or (writes and tokenizer.eos_token_id is None):
+            raise TaskError("model.source: the folder's tokenizer has no eos_token; add it to tokenizer_config.json")
+        model.config.pad_token_id = tokenizer.pad_token_id
+        return cls(spec, tokenizer, getattr(model.config, "max_position_embeddings", None))
+
+    def save(self, folder: Path) -> None:
+        """Writes the tokenizer as `from_pretrained` reads it."""
+        self.tokenizer.save_pretrained(folder)
+
+    def tokens(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Batch:
+        """Texts, or pairs of texts, with the model's special tokens: padded int64 tensors `(batch, length)`."""
+        encoded = self.tokenizer(
+            list(texts),
+            None if pairs is None else list(pairs),
+            truncation=True,
+            max_length=self.max_length,
+            padding=True,
+            return_tensors="pt",
+        )
+        return dict(encoded)
+
+    def ids(self, text: str, *, special: bool = True) -> list[int]:
+        """One text's tokens, however many; with the special tokens that the model begins or ends a text with."""
+        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    def padded(self, rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> Batch:
+        """Rows of tokens and of their labels as tensors `(batch, length)`, int64, filled up on the right."""
+        length = max(map(len, rows))
+        padding = self.tokenizer.pad_token_id
+        return {
+            "input_ids": torch.tensor([[*row, *[padding] * (length - len(row))] for row in rows]),
+            "attention_mask": torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows]),
+            "labels": torch.tensor([[*row, *[IGNORED] * (length - len(row))] for row in labels]),
+        }
