@@ -37,6 +37,20 @@ def as_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2))
 
 
+def as_yaml(document: Any) -> str:
+    """A document as people write it, in the order of its keys."""
+    import yaml
+
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def warnings(rows: Rows) -> None:
+    """Prints a line on stderr for each thing that the coordinator warned of."""
+    for row in rows:
+        typer.echo(f"warning: {row['field']}: {row['problem']}", err=True)
+
+
 def listing(answer: Mapping[str, Any], name: str, table: Callable[[Rows], None], nothing: str, json_: bool) -> None:
     """Prints a list that the coordinator answered: as JSON or as a table. For an empty list it prints what to do."""
     if json_:
@@ -111,6 +125,7 @@ def headline(record: Mapping[str, Any]) -> str:
         measured = record["evaluation"]
         mean = ", ".join(f"{name} {value:.4f}" for name, value in measured["mean"].items())
         lines.append(f"version {measured['model_version']} on {measured['examples']} examples: {mean}")
+    lines += [f"[yellow]{escape(row['field'])}: {escape(row['problem'])}[/]" for row in record["warnings"]]
     lines.append(f"received {size(record['up_bytes'])}, sent {size(record['down_bytes'])}")
     return "\n".join(lines)
 

@@ -53,16 +53,31 @@ class PeopleCalls:
         outcome, job_id = await self._store.create(job, changes(None, job, None, job.reason), self._max_jobs)
         reach(Fault.JOB_CREATED)
         if outcome == "full":
-            raise TooMany(f"{job_id} jobs are active; cancel a job, wait for its end, or raise FEDGALORE_MAX_JOBS")
+            raise _too_many(job_id)
         if outcome == "created":
             return job, True
+        return await self._posted_before(job_id, spec, idempotency_key), False
+
+    async def would_create(self, spec: JobSpec, idempotency_key: str | None = None) -> Job | None:
+        """Looks whether `create` would take the job: None for a new one, else the job that it would return.
+
+        Raises:
+            IdempotencyConflict, TooMany: as `create`.
+        """
+        if idempotency_key is not None and (job_id := await self._store.job_of_key(idempotency_key)) is not None:
+            return await self._posted_before(job_id, spec, idempotency_key)
+        if (active := len(await self._store.active_ids())) >= self._max_jobs:
+            raise _too_many(active)
+        return None
+
+    async def _posted_before(self, job_id: str, spec: JobSpec, idempotency_key: str | None) -> Job:
         before = await self.reader.job(job_id)
-        if before.spec != job.spec:
+        if before.spec != spec.model_dump(mode="json"):
             raise IdempotencyConflict(
                 f"Idempotency-Key {idempotency_key!r} belongs to job {job_id}, which was posted with another document; "
                 "send a new key with a new job"
             )
-        return before, False
+        return before
 
     async def pause(self, job_id: str) -> Job:
         """Opens no further round; the round in flight goes on to its end.
@@ -108,3 +123,7 @@ class PeopleCalls:
 
     async def _send(self, job_id: str, event: JobEvent) -> Job:
         return self._stepper.explained(await self._stepper.send(job_id, event))
+
+
+def _too_many(active: int | str) -> TooMany:
+    return TooMany(f"{active} jobs are active; cancel a job, wait for its end, or raise FEDGALORE_MAX_JOBS")

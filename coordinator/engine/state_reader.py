@@ -90,6 +90,10 @@ class StateReader:
         """Every enrolled client, by name."""
         return await self._registry.all(await self.active_jobs())
 
+    async def presence(self) -> list[AgentStatus]:
+        """Every enrolled client, by name, without the task that it holds: no job is read."""
+        return await self._registry.all(())
+
     async def live_progress(self, job_id: str) -> dict[str, dict[str, Any]]:
         """By client: round, stage, step, train_loss (None unless finite) and at, of the round in flight."""
         return await self._store.progress(job_id)

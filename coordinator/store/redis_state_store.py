@@ -93,6 +93,11 @@ class RedisStateStore:
         outcome, job_id = await self._ask(self._create(keys=keys, args=args))
         return outcome, job_id
 
+    async def job_of_key(self, idempotency_key: str) -> str | None:
+        """Id of the job that was made with this idempotency key."""
+        job_id: str | None = await self._ask(self._redis.hget(self._key("idempotency"), idempotency_key))
+        return job_id
+
     async def load(self, job_id: str) -> VersionedJob | None:
         document, version = await self._ask(self._redis.hmget(self._job(job_id), ["document", "version"]))
         return VersionedJob(self._read(job_id, document), int(version)) if document else None

@@ -183,13 +183,22 @@ def load(path: Path) -> JobSpec:
         SpecError: the file is missing, is not YAML/JSON, or is not a valid job.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+    except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error})") from error
+    return read(data, str(path), is_json=path.suffix == ".json")
+
+
+def read(data: bytes, name: str, *, is_json: bool) -> JobSpec:
+    """A job's document, read of what people call `name`.
+
+    Raises:
+        SpecError: it is not YAML/JSON, or is not a valid job.
+    """
     try:
-        document = read_json(text) if path.suffix == ".json" else read_yaml(text)
+        document = read_json(data) if is_json else read_yaml(data)
     except DocumentError as error:
-        raise SpecError(f"{path}: {error}") from None
+        raise SpecError(f"{name}: {error}") from None
     if not isinstance(document, dict):
-        raise SpecError(f"{path}: a job is a mapping with the keys name, model, data, ...")
+        raise SpecError(f"{name}: a job is a mapping with the keys name, model, data, ...")
     return parse(document)

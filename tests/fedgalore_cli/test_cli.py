@@ -124,7 +124,19 @@ def test_help_answers_without_the_heavy_imports() -> None:
     assert shown.exit_code == 0
     for command in ("coordinator", "aggregator", "agent", "jobs", "agents", "version"):
         assert command in shown.stdout
-    for command in ("submit", "list", "get", "watch", "cancel", "pause", "resume", "rounds", "download", "adapter"):
+    for command in (
+        "validate",
+        "submit",
+        "list",
+        "get",
+        "watch",
+        "cancel",
+        "pause",
+        "resume",
+        "rounds",
+        "download",
+        "adapter",
+    ):
         assert command in fedgalore("jobs", "--help").stdout
         assert fedgalore("jobs", command, "--help").exit_code == 0
     assert "--work-dir" in fedgalore("agent", "--help").stdout
@@ -153,6 +165,29 @@ def test_a_job_is_submitted_listed_and_cancelled(coordinator: Coordinator, job_f
     watched = fedgalore("jobs", "watch", job)
     assert "tiny: CANCELLED" in watched.stdout
     assert_error_line(watched, "is CANCELLED")
+
+
+@pytest.mark.slow
+def test_a_job_is_validated_without_being_posted(coordinator: Coordinator, job_file: Path, tmp_path: Path) -> None:
+    tried = fedgalore("jobs", "validate", job_file)
+    assert tried.exit_code == 0
+    whole = yaml.safe_load(tried.stdout)
+    assert (whole["name"], whole["method"]["rank"], whole["evaluation"]["every"]) == ("tiny", 2, 1)
+    assert "warning: data.name: no agent is present" in tried.stderr
+    offline = fedgalore("jobs", "validate", job_file, "--offline", "--url", "http://127.0.0.1:9")
+    assert (offline.exit_code, yaml.safe_load(offline.stdout), offline.stderr) == (0, whole, "")
+    assert json.loads(fedgalore("jobs", "validate", job_file, "--json").stdout)["spec"] == whole
+    assert fedgalore("jobs", "list", "--json").stdout.strip() == json.dumps({"jobs": [], "next": None}, indent=2)
+    whole_file = tmp_path / "whole.yaml"
+    whole_file.write_text(tried.stdout)
+    submitted = fedgalore("jobs", "submit", whole_file)
+    assert submitted.exit_code == 0
+    assert "warning: data.name: no agent is present" in submitted.stderr
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(yaml.safe_dump(job_document(method={"rank": 0}, extra=1)))
+    for flags in ((), ("--offline",)):
+        assert_error_line(fedgalore("jobs", "validate", bad, *flags), "method.rank", "extra: unknown key")
+    assert_error_line(fedgalore("jobs", "validate", tmp_path / "nowhere.yaml"), "cannot be read")
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import re
 from importlib.resources import files
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -21,6 +21,7 @@ from coordinator.doors.rest import access as rest_access
 from coordinator.doors.rest import jobs as rest_jobs
 from coordinator.doors.rest import problems, schemas, views
 from coordinator.doors.rest.metrics import Metrics
+from coordinator.doors.rest.parameters import refuse_unknown
 from coordinator.doors.rest.readiness import Probe, Readiness
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.state.errors import AgentNotFound
@@ -63,6 +64,8 @@ def create_app(
         title="FedGaLore coordinator",
         version=__version__,
         summary="Federated fine-tuning of transformers along low-rank gradient subspaces",
+        description="A query parameter that a route does not list is refused.",
+        dependencies=[Depends(refuse_unknown)],
         separate_input_output_schemas=False,  # a job is posted with defaults left out and shown with them: one schema
     )
     metrics = Metrics(people.reader)
@@ -153,7 +156,9 @@ def _content_policy(page: str) -> str:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document, with every error as the problem that this door really sends."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        document = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, description=app.description, routes=app.routes
+        )
         schemas = document["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)

@@ -7,34 +7,23 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import Path as PathParameter
-from pydantic import ValidationError
-from starlette.responses import StreamingResponse
+from starlette.responses import JSONResponse, StreamingResponse
 
 from coordinator.doors.rest import events, schemas, views
+from coordinator.doors.rest.posting import JOB_BODY, check_source, read_job
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.archive import Archive
 from coordinator.models.model_archive import ModelArchive
-from coordinator.models.source import SourceError, local_folder
-from coordinator.state.errors import InvalidJob, VersionNotFound
+from coordinator.state.errors import VersionNotFound
 from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_JOBS_LISTED, MAX_ROUNDS_LISTED, MAX_TEXT
+from coordinator.state.outlook import warnings
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
-from fedgalore.spec.documents import DocumentError, read_json, read_yaml
-from fedgalore.spec.job import JobSpec, explain
 
-YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
-JOB_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            kind: {"schema": {"$ref": "#/components/schemas/JobSpec"}} for kind in ("application/json", YAML_TYPES[0])
-        },
-    }
-}
 TAR_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -63,23 +52,36 @@ def router(door: Jobs) -> APIRouter:
         rounds, live, traffic = await asyncio.gather(
             reader.rounds(job), reader.live_progress(job.id), reader.traffic(job.id)
         )
-        return views.job_view(job, rounds, live, traffic)
+        outlook = [] if job.status.is_final else warnings(job.parsed, await reader.presence())
+        return views.job_view(job, rounds, live, traffic, outlook)
 
     @routes.post(
         "/jobs",
         status_code=201,
+        response_model=schemas.JobView,
         openapi_extra=JOB_BODY,
-        responses={200: {"model": schemas.JobView, "description": "The job that was posted with this key before"}},
+        responses={
+            200: {
+                "model": schemas.JobView | schemas.JobTrial,
+                "description": "The job that was posted with this key before; with dry_run, what the job would be",
+            }
+        },
     )
     async def submit(
         request: Request,
         response: Response,
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=MAX_TEXT, pattern=r"^[!-~]+$")] = None,
-    ) -> schemas.JobView:
+        dry_run: Annotated[
+            bool, Query(description="Makes no job; answers what it would be, or refuses it alike")
+        ] = False,
+    ) -> schemas.JobView | JSONResponse:
         """Posts a job, as JSON or YAML. With an Idempotency-Key it can be repeated without making a second job."""
         spec = await asyncio.to_thread(read_job, await request.body(), request.headers.get("content-type", ""))
-        if door.sees_models:
-            check_source(spec.model.source)
+        unsure = check_source(spec.model.source, door.sees_models)
+        if dry_run:
+            before = await people.would_create(spec, idempotency_key)
+            rows = [*unsure, *warnings(spec, await reader.presence())]
+            return JSONResponse(views.job_trial(spec, before, rows).model_dump(mode="json"))
         job, created = await people.create(spec, idempotency_key)
         response.status_code = 201 if created else 200
         response.headers["Location"] = f"/api/v1/jobs/{job.id}"
@@ -188,43 +190,6 @@ def router(door: Jobs) -> APIRouter:
         return _tar(archive, _in_turn(archive, turns))
 
     return routes
-
-
-def read_job(body: bytes, content_type: str) -> JobSpec:
-    """A posted document as a job.
-
-    Raises:
-        InvalidJob: with a row for each bad field.
-        HTTPException: 415 for another type than JSON or YAML.
-    """
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind != "application/json" and kind not in YAML_TYPES:
-        raise HTTPException(
-            415, "Content-Type: is neither JSON nor YAML; send the job as application/json or application/yaml"
-        )
-    try:
-        document = read_json(body) if kind == "application/json" else read_yaml(body)
-    except DocumentError as error:
-        raise InvalidJob([{"field": "document", "problem": str(error)}]) from None
-    if not isinstance(document, dict):
-        problem = "a job is a mapping with the keys name, model, data, ..."
-        raise InvalidJob([{"field": "document", "problem": problem}])
-    try:
-        return JobSpec.model_validate(document)
-    except ValidationError as error:
-        raise InvalidJob(explain(error)) from None
-
-
-def check_source(source: str) -> None:
-    """Refuses at once a model folder that the aggregator beside this process could not read either.
-
-    Raises:
-        InvalidJob: for a path that is no model folder. What may be a hub id is left to the aggregator.
-    """
-    try:
-        local_folder(source)
-    except SourceError as error:
-        raise InvalidJob([{"field": "model.source", "problem": str(error)}]) from error
 
 
 def _tar(archive: Archive, chunks: Iterator[bytes] | AsyncIterator[bytes]) -> StreamingResponse:

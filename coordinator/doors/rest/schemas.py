@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from coordinator.doors.rest.problems import FieldProblem
 from coordinator.state.job_state import Status
 from coordinator.state.round_state import Phase
 from fedgalore.spec.job import JobSpec
@@ -71,7 +72,16 @@ class JobView(JobSummary):
     evaluation: ModelEvaluation | None = Field(description="Of the newest version that clients have evaluated")
     up_bytes: int = Field(description="Received from clients so far")
     down_bytes: int = Field(description="Sent to clients so far")
+    warnings: list[FieldProblem] = Field(description="What keeps its rounds waiting as the agents stand now")
     spec: JobSpec
+
+
+class JobTrial(BaseModel):
+    """What a posted document would be as a job. Nothing was made."""
+
+    job: str | None = Field(description="The job that was posted with this Idempotency-Key before; null: a new one")
+    warnings: list[FieldProblem] = Field(description="What no dry run can tell, and what would keep rounds waiting")
+    spec: JobSpec = Field(description="The document with all defaults filled in")
 
 
 class JobList(BaseModel):

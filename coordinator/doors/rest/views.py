@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from coordinator.doors.rest.problems import FieldProblem
 from coordinator.doors.rest.schemas import (
     AgentView,
     CurrentRound,
     EvaluationView,
     JobSummary,
+    JobTrial,
     JobView,
     LiveParticipant,
     ModelEvaluation,
@@ -23,6 +25,7 @@ from coordinator.state.job_state import Job, Preparing, Ready
 from coordinator.state.pooled import pool
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import EvaluationResult, Participant, Round
+from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
 
 Traffic = Mapping[int, Mapping[str, Mapping[str, int]]]  # round -> client -> "up" | "down" -> bytes
@@ -32,13 +35,20 @@ def job_summary(job: Job) -> JobSummary:
     return JobSummary.model_validate(_summary(job))
 
 
-def job_view(job: Job, rounds: Iterable[Round], live: Mapping[str, Mapping[str, Any]], traffic: Traffic) -> JobView:
+def job_view(
+    job: Job,
+    rounds: Iterable[Round],
+    live: Mapping[str, Mapping[str, Any]],
+    traffic: Traffic,
+    warnings: list[dict[str, str]],
+) -> JobView:
     """One job with its round in flight.
 
     Args:
         rounds: all of the job's rounds, the round in flight included.
         live: what each client last reported of its progress.
         traffic: bytes by round, client and direction.
+        warnings: `{field, problem}` rows.
     """
     cells = [cell for clients in traffic.values() for cell in clients.values()]
     return JobView(
@@ -47,8 +57,14 @@ def job_view(job: Job, rounds: Iterable[Round], live: Mapping[str, Mapping[str, 
         evaluation=evaluation(rounds),
         up_bytes=sum(cell.get("up", 0) for cell in cells),
         down_bytes=sum(cell.get("down", 0) for cell in cells),
+        warnings=[FieldProblem(**row) for row in warnings],
         spec=job.parsed,
     )
+
+
+def job_trial(spec: JobSpec, before: Job | None, warnings: list[dict[str, str]]) -> JobTrial:
+    """A document that was posted as a dry run; `before`: the job that was posted with its key."""
+    return JobTrial(job=before.id if before else None, warnings=[FieldProblem(**row) for row in warnings], spec=spec)
 
 
 def dense_bytes(job: Job) -> int:

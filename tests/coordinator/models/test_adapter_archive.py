@@ -38,7 +38,8 @@ from fedgalore.spec import layout
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from fedgalore_cli.download import unpack
 from tests.builders import a_job, a_receipt, a_spec
-from tests.coordinator.doors.rest.test_app import JOBS, Stack, is_problem, stack  # noqa: F401  # a fixture
+from tests.coordinator.doors.rest.conftest import stack  # noqa: F401  # a fixture
+from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem
 from tests.fedgalore.conftest import sentences, tiny_bert, tiny_dinov2, tiny_gpt2, tiny_vit  # noqa: F401  # fixtures
 
 # PEFT 0.21 asks transformers 5 for it.

@@ -221,7 +221,7 @@ def test_numbers_in_yaml_may_be_written_with_an_exponent_alone(tmp_path):
         ("job.yaml", b"- a\n- b\n", ["a job is a mapping"]),
         ("job.yaml", b"", ["a job is a mapping"]),
         ("job.json", b"null", ["a job is a mapping"]),
-        ("job.yaml", b"\xff\xfe\x00", ["cannot be read"]),
+        ("job.yaml", b"\xff\xfe\x00", ["not valid YAML"]),
         ("job.yaml", b"name: a\n", ["model: Field required", "data: Field required"]),
     ],
 )

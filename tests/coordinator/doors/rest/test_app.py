@@ -4,119 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 import redis
 import yaml
 from structlog.testing import capture_logs
 
 from coordinator.doors.grpc import messages
-from coordinator.doors.rest.jobs import check_source
-from coordinator.engine.assembly import Engine, assemble
+from coordinator.doors.rest.posting import check_source
 from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.state.errors import InvalidJob, UnknownClient
-from coordinator.state.job_state import Job, Prepared
-from coordinator.state.round_state import EvaluationResult, ModelVersion
-from coordinator.store.directory_blob_store import DirectoryBlobStore
-from coordinator.store.redis_state_store import RedisStateStore
+from coordinator.state.job_state import Prepared
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import free_port
 from fedgalore.spec.plan import TrainingPlan
-from protos.codec import SafetensorsWriter
 from tests.builders import a_plan, a_receipt, a_spec, blob_path, job_document
+from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem
 from tests.looking import events_of
-
-JOBS = "/api/v1/jobs"
-
-
-class Stack:
-    """A coordinator, a client of its REST door, and an engine beside it that plays agents and aggregator."""
-
-    def __init__(self, http: httpx.AsyncClient, engine: Engine, blobs: DirectoryBlobStore) -> None:
-        self.http, self.engine, self.blobs = http, engine, blobs
-
-    async def post(self, document: Any, **headers: str) -> httpx.Response:
-        return await self.http.post(JOBS, json=document, headers={k.replace("_", "-"): v for k, v in headers.items()})
-
-    async def running(self, folder: Path, **sections: Any) -> Job:
-        """A prepared job whose first round is under way with the agents a and b."""
-        for name in ("a", "b"):
-            await self.engine.agents.register(name, PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
-        job, _ = await self.engine.people.create(a_spec(**sections), None)
-        model = self.version(folder, 0)
-        export = (("config.json", self.blobs.put_bytes(b"{}")), ("model.safetensors", model.weights))
-        return await self.engine.aggregator.prepared(job.id, Prepared(a_plan().to_dict(), export, export, model))
-
-    def version(self, folder: Path, number: int) -> ModelVersion:
-        specs = TrainingPlan.from_dict(a_plan().to_dict()).weights()
-        path = folder / f"weights-{number}"
-        with SafetensorsWriter(path, specs, {}) as writer:
-            for name, spec in specs.items():
-                writer.write(name, np.full(spec.shape, number, dtype=np.float32))
-        return ModelVersion(number, self.blobs.put_file(path))
-
-    async def next_tasks(self, kind: str) -> int:
-        """Both agents take their task; returns the round's number."""
-        for name in ("a", "b"):
-            task = await self.engine.agents.next_task(name, wait_s=10)
-            assert task is not None
-            assert task.round.kind == kind
-        return task.round.number
-
-    async def evaluated(self, job: Job, number: int, version: int) -> None:
-        for name, examples, accuracy in (("a", 30, 0.9), ("b", 10, 0.5)):
-            result = EvaluationResult(version, examples, {"loss": 0.25, "accuracy": accuracy})
-            await self.engine.agents.evaluated(job.id, number, name, result)
-
-    async def trained(self, job: Job, folder: Path, version: int) -> int:
-        """One round from its tasks to its commit; returns its number."""
-        number = await self.next_tasks("train")
-        await self.evaluated(job, number, version - 1)
-        for name in ("a", "b"):
-            await self.engine.agents.count_traffic(job.id, number, name, "up", 100)
-            await self.engine.agents.count_traffic(job.id, number, name, "down", 300)
-            await self.engine.agents.report(job.id, number, name, a_receipt(f"{name} {number}"))
-        await self.engine.aggregator.aggregated(
-            job.id, number, self.version(folder, version), {"compute_s": 0.1}, {"rank": 2.0}
-        )
-        return number
-
-    async def completed(self, folder: Path) -> Job:
-        """A job of one round that has run to its end."""
-        job = await self.running(folder, rounds={"count": 1})
-        await self.trained(job, folder, 1)
-        await self.evaluated(job, await self.next_tasks("evaluate"), 1)
-        return await self.engine.reader.job(job.id)
-
-
-@pytest.fixture
-async def stack(redis_url: str, tmp_path: Path) -> AsyncIterator[Stack]:
-    settings = CoordinatorSettings(
-        redis_url=redis_url, blob_dir=tmp_path / "blobs", rest_port=0, grpc_port=0, aggregator=False
-    )
-    engine = assemble(RedisStateStore(redis_url))
-    async with (
-        serving(settings, asyncio.Event()) as ports,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}") as http,
-    ):
-        yield Stack(http, engine, DirectoryBlobStore(settings.blob_dir))
-        await engine.close()
-
-
-def is_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    assert answer.headers["content-type"] == "application/problem+json"
-    shown: dict[str, Any] = answer.json()
-    assert (answer.status_code, shown["status"], shown["code"]) == (status, status, code)
-    assert shown["type"] == f"urn:fedgalore:problem:{code}"
-    assert shown["title"]
-    assert shown["detail"]
-    return shown
 
 
 @pytest.mark.slow
@@ -195,13 +103,14 @@ async def test_a_body_that_is_no_document_is_refused(stack: Stack) -> None:
 def test_a_model_folder_that_does_not_exist_is_refused_at_once(tmp_path: Path) -> None:
     for source in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c", "x" * 4096, "~nobody-of-this-name/x"):
         with pytest.raises(InvalidJob) as caught:
-            check_source(source)
+            check_source(source, True)
         assert caught.value.errors[0]["field"] == "model.source"
     with pytest.raises(InvalidJob, match=r"no config\.json"):
-        check_source(str(tmp_path))
-    check_source("organisation/model")
+        check_source(str(tmp_path), True)
+    assert "is seen when the job is prepared" in check_source("organisation/model", True)[0]["problem"]
+    assert "runs elsewhere" in check_source("/nowhere", False)[0]["problem"]
     (tmp_path / "config.json").write_text("{}")
-    check_source(str(tmp_path))
+    assert check_source(str(tmp_path), True) == []
 
 
 @pytest.mark.slow

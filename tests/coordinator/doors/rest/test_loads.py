@@ -17,7 +17,7 @@ from coordinator.settings import CoordinatorSettings
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from tests.coordinator.doors.loads import counted
-from tests.coordinator.doors.rest.test_app import JOBS, Stack
+from tests.coordinator.doors.rest.stack import JOBS, Stack
 
 
 @pytest.fixture

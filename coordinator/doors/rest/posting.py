@@ -1,0 +1,70 @@
+"""How a job is posted: a document as a job, what is refused at once, and a trial that makes no job."""
+
+from __future__ import annotations
+
+from fastapi import HTTPException
+from pydantic import ValidationError
+
+from coordinator.models.source import SourceError, local_folder
+from coordinator.state.errors import InvalidJob
+from fedgalore.spec.documents import DocumentError, read_json, read_yaml
+from fedgalore.spec.job import JobSpec, explain
+
+YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+JOB_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            kind: {"schema": {"$ref": "#/components/schemas/JobSpec"}} for kind in ("application/json", YAML_TYPES[0])
+        },
+    }
+}
+
+
+def read_job(body: bytes, content_type: str) -> JobSpec:
+    """A posted document as a job.
+
+    Raises:
+        InvalidJob: with a row for each bad field.
+        HTTPException: 415 for another type than JSON or YAML.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != "application/json" and kind not in YAML_TYPES:
+        raise HTTPException(
+            415, "Content-Type: is neither JSON nor YAML; send the job as application/json or application/yaml"
+        )
+    try:
+        document = read_json(body) if kind == "application/json" else read_yaml(body)
+    except DocumentError as error:
+        raise InvalidJob([{"field": "document", "problem": str(error)}]) from None
+    if not isinstance(document, dict):
+        problem = "a job is a mapping with the keys name, model, data, ..."
+        raise InvalidJob([{"field": "document", "problem": problem}])
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        raise InvalidJob(explain(error)) from None
+
+
+def check_source(source: str, sees_models: bool) -> list[dict[str, str]]:
+    """Refuses at once a model folder that the aggregator beside this process could not read either.
+
+    Args:
+        sees_models: whether the aggregator is beside this process.
+
+    Returns:
+        A `{field, problem}` row where only the aggregator can tell.
+
+    Raises:
+        InvalidJob: for a path that is no model folder.
+    """
+    if not sees_models:
+        problem = f"whether {source} is a model is seen when the aggregator, which runs elsewhere, prepares the job"
+        return [{"field": "model.source", "problem": problem}]
+    try:
+        if local_folder(source) is not None:
+            return []
+    except SourceError as error:
+        raise InvalidJob([{"field": "model.source", "problem": str(error)}]) from error
+    problem = f"is no folder here; whether the hub gives a model {source} is seen when the job is prepared"
+    return [{"field": "model.source", "problem": problem}]
