@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import httpx
 
 TIMEOUT_S = 15.0
+AWAY = (502, 503, 504)  # the coordinator without its Redis, or a proxy without its coordinator
 STREAM_S = 120.0  # of silence within a download: a large matrix may have to be decomposed, or other requests come first
 
 Url = Annotated[
@@ -42,14 +43,14 @@ def job_path(job_id: str) -> str:
     return f"/api/v1/jobs/{quote(job_id, safe='')}"
 
 
-def fail(message: str) -> NoReturn:
-    """Ends the command with one line on stderr and status 1."""
+def fail(message: str, status: int = 1) -> NoReturn:
+    """Ends the command with one line on stderr and this exit status."""
     typer.echo(f"error: {' '.join(message.split())}", err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(status)
 
 
 class Unreachable(Exception):
-    """Nobody answers at the address."""
+    """Nobody answers at the address, or somebody who cannot just now: it may be better later."""
 
 
 class RequestRefused(Exception):
@@ -166,7 +167,10 @@ class Coordinator:
             detail = problem["detail"]
             if problem["code"] == "not_authenticated":
                 detail += ". The key comes from FEDGALORE_API_KEY, or from the file that FEDGALORE_API_KEY_FILE names"
-            raise RequestRefused(f"{detail} [{problem['code']}]")
+            error = Unreachable if answer.status_code in AWAY else RequestRefused
+            raise error(f"{detail} [{problem['code']}]")
+        if answer.status_code in AWAY:
+            raise Unreachable(f"no answer from {self._url}: what stands before it says {answer.status_code}; try again")
         raise RequestRefused(
             f"--url: {self._url} answered {answer.status_code} and is no coordinator; correct the address"
         )

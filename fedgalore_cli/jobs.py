@@ -62,7 +62,9 @@ def submit(
     document: Document,
     url: Url = DEFAULT_URL,
     key: Key = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the job to its end.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Then follow the job, and end with its exit status, as `watch` does.")
+    ] = False,
 ) -> None:
     """Post a job and print its id. Warns of what would keep its rounds waiting."""
     from fedgalore_cli import show
@@ -126,11 +128,33 @@ def rounds(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 @app.command()
 def watch(job: JobId, url: Url = DEFAULT_URL) -> None:
-    """Follow a job live to its end. The exit status is 0 only if the job completes."""
+    """Follow a job live until it ends or pauses.
+
+    Exit status: 0 completed, 1 failed (or an error), 3 paused, 4 cancelled. Ctrl-C ends the command, not the job.
+    """
     from fedgalore_cli.watch import watch as follow
 
     with Coordinator(url) as coordinator:
         follow(coordinator, job)
+
+
+@app.command()
+def wait(
+    job: JobId,
+    url: Url = DEFAULT_URL,
+    timeout_s: Annotated[
+        float | None, typer.Option("--timeout", min=0, help="Seconds to wait at most. Default: without end.")
+    ] = None,
+) -> None:
+    """Wait until a job ends or pauses, with a line for each change of its status: for scripts.
+
+    Exit status: 0 completed, 1 failed (or an error), 3 paused, 4 cancelled, 5 none of these within --timeout. Ctrl-C
+    ends the command, not the job.
+    """
+    from fedgalore_cli.watch import wait as wait_for
+
+    with Coordinator(url) as coordinator:
+        wait_for(coordinator, job, timeout_s)
 
 
 @app.command()

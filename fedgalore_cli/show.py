@@ -27,9 +27,10 @@ COLOURS = {
 }
 
 
-def console() -> Console:
-    """Standard output. Lines into a pipe may be longer than a terminal's."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 250)
+def console(*, stderr: bool = False) -> Console:
+    """Standard output, or standard error. Lines into a pipe may be longer than a terminal's."""
+    at_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(highlight=False, stderr=stderr, width=None if at_terminal else 250)
 
 
 def as_json(document: Any) -> None:

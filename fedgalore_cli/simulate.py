@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedgalore_cli import partition as parts
 from fedgalore_cli.client import fail
 from fedgalore_cli.show import console
+from fedgalore_cli.simulate_records import Records
 
 if TYPE_CHECKING:
     from fedgalore.data.examples import Example
     from fedgalore.simulation import RoundRecord, Site
+    from fedgalore.spec.job import JobSpec
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job document, YAML or JSON", show_default=False)]
-WITH_AGENTS = {"job", "agents", "picture", "to", "threads"}  # all other options are about splitting
+WITH_AGENTS = {"job", "agents", "picture", "to", "threads", "as_json"}  # all other options are about splitting
 
 
 def simulate(
@@ -41,6 +43,10 @@ def simulate(
     picture: parts.Picture = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder for the fine-tuned model")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="torch's CPU threads")] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print every record as a JSON object a line; the lines for people go to stderr."),
+    ] = False,
 ) -> None:
     """Run a job in this process alone: no coordinator, no agents, the same mathematics.
 
@@ -51,6 +57,7 @@ def simulate(
     from fedgalore.data.examples import DataError
     from fedgalore.spec import job as job_spec
 
+    records = Records(as_json)
     try:
         spec = job_spec.load(job)
         parts.check_picture(picture)
@@ -77,9 +84,12 @@ def simulate(
             by, title = splitting.by, splitting.title(train)
         if picture is not None:
             parts.draw(picture, sites, by, title)
+        if to is not None:
+            _make(to)
     except (job_spec.SpecError, DataError, ValueError) as error:
+        records.error(str(error))
         fail(str(error))
-    _run(spec, sites, held_out, to, threads)
+    _run(spec, sites, {"test": held_out} if held_out else {}, to, threads, records)
 
 
 def _refuse_splitting(context: typer.Context) -> None:
@@ -90,7 +100,22 @@ def _refuse_splitting(context: typer.Context) -> None:
             raise ValueError(f"{option}: the data of --agent are split already; leave {option} or --agent out")
 
 
-def _run(spec: Any, sites: Sequence[Site], held_out: Sequence[Example], to: Path | None, threads: int | None) -> None:
+def _make(folder: Path) -> None:
+    """The folder for the model, before hours are spent on what could not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--to: {folder} cannot be made ({error.strerror}); name another folder") from error
+
+
+def _run(
+    spec: JobSpec,
+    sites: Sequence[Site],
+    tests: Mapping[str, Sequence[Example]],
+    to: Path | None,
+    threads: int | None,
+    records: Records,
+) -> None:
     import torch
 
     from fedgalore.model.inputs import TaskError
@@ -99,17 +124,23 @@ def _run(spec: Any, sites: Sequence[Site], held_out: Sequence[Example], to: Path
 
     if threads is not None:
         torch.set_num_threads(threads)
-    out = console()
+    out = console(stderr=records.wanted)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tests = {"test": held_out} if held_out else None
+
+    def tell(record: RoundRecord) -> None:
+        records.round(record)
+        out.print(line(record))
+
+    records.begin(spec, sites, tests)
     try:
-        folder = Path(spec.model.source).expanduser()
-        result = run(spec, folder, sites, device, lambda record: out.print(line(record)), tests)
-    except (TaskError, TrainingError, ValueError) as error:
+        result = run(spec, Path(spec.model.source).expanduser(), sites, device, tell, tests)
+        if to is not None:
+            result.task.save(to)
+            out.print(f"model: {to}")
+    except (TaskError, TrainingError, ValueError, OSError) as error:
+        records.error(str(error))
         fail(str(error))
-    if to is not None:
-        result.task.save(to)
-        out.print(f"model: {to}")
+    records.end(result.rounds[-1], to)
 
 
 def line(record: RoundRecord) -> str:

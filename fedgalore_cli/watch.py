@@ -1,8 +1,7 @@
-"""`fedgalore jobs watch`: a live table at a terminal, a line for each change elsewhere."""
+"""`fedgalore jobs watch` and `wait`: a live table at a terminal, a line for each change elsewhere, statuses alone."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import typer
@@ -10,50 +9,68 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from fedgalore_cli import show
-from fedgalore_cli.client import Coordinator, RequestRefused, Unreachable, fail, job_path
+from fedgalore_cli.client import Coordinator
+from fedgalore_cli.following import Follower, end, has_ended, interruptible
 
-POLL_S = 1.0
-PATIENCE_S = 60.0  # a coordinator that restarts comes back well before
-FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 LEAST_ROUNDS = 3
 FRAME_LINES = 12  # of the screen around clients and rounds: headings, reasons
 
 
 def watch(coordinator: Coordinator, job_id: str) -> None:
-    """Follows a job to its end. The command fails if the job does not complete."""
+    """Follows a job until it ends or pauses, and ends the command with its exit status."""
     console = show.console()
-    job = _live(coordinator, job_id, console) if console.is_terminal else _lines(coordinator, job_id)
-    if job["status"] != "COMPLETED":
-        fail(f"job {job_id} is {job['status']}: {job['reason']}")
+    with interruptible(job_id):
+        follower = Follower(coordinator, job_id)
+        job = _live(follower, console) if console.is_terminal else _lines(follower)
+    end(job)
 
 
-def _live(coordinator: Coordinator, job_id: str, console: Console) -> dict[str, Any]:
+def wait(coordinator: Coordinator, job_id: str, timeout_s: float | None) -> None:
+    """As `watch`, with a line for each change of the status and nothing else."""
+    with interruptible(job_id):
+        follower, status = Follower(coordinator, job_id, timeout_s), ""
+        while True:
+            job = follower.job()
+            status = _status_line(job, status)
+            if has_ended(job):
+                break
+            follower.wait()
+    end(job)
+
+
+def _live(follower: Follower, console: Console) -> dict[str, Any]:
     with Live(console=console, refresh_per_second=4) as live:
         while True:
-            job, rounds = _look(coordinator, job_id)
+            job, rounds = follower.job(), follower.rounds()
             clients = show.clients(job, rounds)
             newest = rounds[-max(LEAST_ROUNDS, console.height - clients.row_count - FRAME_LINES) :]
             live.update(Group(show.headline(job), "", clients, "", show.rounds(newest)))
-            if job["status"] in FINAL:
+            if has_ended(job):
                 return job
-            time.sleep(POLL_S)
+            follower.wait()
 
 
-def _lines(coordinator: Coordinator, job_id: str) -> dict[str, Any]:
+def _lines(follower: Follower) -> dict[str, Any]:
     status = ""
     seen: dict[int, str] = {}
     while True:
-        job, rounds = _look(coordinator, job_id)
+        job, rounds = follower.job(), follower.rounds()
         for each in rounds:
             if seen.get(each["number"]) != each["phase"]:
                 seen[each["number"]] = each["phase"]
                 typer.echo(_line(each))
-        if job["status"] != status:
-            status = job["status"]
-            typer.echo(f"{job['name']}: {status}: {job['reason']}")
-        if status in FINAL:
+        status = _status_line(job, status)
+        if has_ended(job):
             return job
-        time.sleep(POLL_S)
+        follower.wait()
+
+
+def _status_line(job: dict[str, Any], before: str) -> str:
+    """Prints where the job stands, if that is another status than before. Returns the status."""
+    status: str = job["status"]
+    if status != before:
+        typer.echo(f"{job['name']}: {status}: {job['reason']}")
+    return status
 
 
 def _line(round: dict[str, Any]) -> str:
@@ -70,20 +87,3 @@ def _line(round: dict[str, Any]) -> str:
     if round["reason"]:
         words.append(round["reason"])
     return " · ".join(words)
-
-
-def _look(coordinator: Coordinator, job_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The job and its rounds; waits while the coordinator is away."""
-    path = job_path(job_id)
-    end = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            # The job first: the rounds of a final job do not change any more.
-            job = coordinator.try_to_ask("GET", path)
-            return job, coordinator.try_to_ask("GET", f"{path}/rounds")["rounds"]
-        except RequestRefused as error:
-            fail(str(error))
-        except Unreachable as error:
-            if time.monotonic() > end:
-                fail(str(error))
-        time.sleep(POLL_S)

@@ -105,9 +105,9 @@ def moved(redis_url: str, move: Callable[[Engine], Awaitable[object]]) -> None:
     asyncio.run(run())
 
 
-def assert_error_line(result: Result, *words: str) -> None:
+def assert_error_line(result: Result, *words: str, status: int = 1) -> None:
     """The command failed with a single line of error that holds these words."""
-    assert result.exit_code == 1
+    assert result.exit_code == status
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
     for word in words:
@@ -164,7 +164,7 @@ def test_a_job_is_submitted_listed_and_cancelled(coordinator: Coordinator, job_f
     assert json.loads(fedgalore("jobs", "list", "--status", "completed", "--json").stdout)["jobs"] == []
     watched = fedgalore("jobs", "watch", job)
     assert "tiny: CANCELLED" in watched.stdout
-    assert_error_line(watched, "is CANCELLED")
+    assert_error_line(watched, "is CANCELLED", status=4)
 
 
 @pytest.mark.slow

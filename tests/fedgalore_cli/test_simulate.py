@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from typer.testing import CliRunner, Result
 from fedgalore.simulation import RoundRecord
 from fedgalore_cli.main import app
 from fedgalore_cli.simulate import line
+from fedgalore_cli.simulate_records import Records
 from tests.builders import job_document
 from tests.fedgalore.conftest import CLASSES, sentences, tiny_bert  # noqa: F401  # a fixture
 
@@ -54,6 +57,37 @@ def test_data_that_are_split_are_tested_once_for_all_clients(folder: Path) -> No
     drawn = (folder / "picture.svg").read_text()
     assert "train.jsonl over 3 clients: domain split, seed 0" in drawn.replace("\n", " ")
     assert "<!-- music -->" in drawn
+
+
+def test_every_record_is_a_json_object_a_line(folder: Path) -> None:
+    files = ("--train", folder / "train.jsonl", "--test", folder / "test.jsonl", "--split", "iid", "--clients", "2")
+    done = simulate(folder, *files, "--json", "--to", folder / "model")
+    assert done.exit_code == 0, done.stderr
+    job, first, last, result = (json.loads(line) for line in done.stdout.splitlines())
+    assert [each["type"] for each in (job, first, last, result)] == ["job", "round", "round", "result"]
+    assert (job["job"]["method"]["rank"], job["job"]["evaluation"]["every"]) == (2, 1)
+    assert job["sites"] == {f"client-{number}": {"train": 30, "test": 0} for number in (1, 2)}
+    assert job["held_out"] == {"test": 30}
+    assert {field.name for field in fields(RoundRecord)} <= first.keys()
+    assert set(first["training"]) == {"client-1", "client-2"}
+    assert first["up_bytes"] > 0
+    assert result["held_out"] == last["held_out"] != {}
+    assert (result["model_version"], result["folder"]) == (1, str(folder / "model"))
+    assert done.stderr.startswith("version   0  test ")
+
+
+def test_an_error_is_the_last_json_line(folder: Path) -> None:
+    for options in ((), ("--train", folder / "train.jsonl", "--clients", "2", "--to", "/proc/model")):
+        refused = simulate(folder, "--json", *options)
+        assert refused.exit_code == 1
+        (line,) = map(json.loads, refused.stdout.splitlines())
+        assert line["type"] == "error"
+        assert refused.stderr == f"error: {line['problem']}\n"
+
+
+def test_numbers_that_json_lacks_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    Records(wanted=True).round(RoundRecord(1, 0, {"a": {"loss": math.nan, "accuracy": 0.5}}))
+    assert json.loads(capsys.readouterr().out)["evaluation"] == {"a": {"loss": None, "accuracy": 0.5}}
 
 
 def test_without_test_data_nothing_is_tested(folder: Path) -> None:

@@ -1,0 +1,68 @@
+"""`fedgalore simulate --json`: every record as a JSON object a line, on stdout. Each object has its `type`:
+
+| type | what |
+|---|---|
+| `job` | the first: `version` of this software, `job` with all defaults, examples of `sites` and `held_out` |
+| `round` | every field of a `fedgalore.simulation.RoundRecord` |
+| `result` | the last: `model_version`, `evaluation` and `held_out` of the final model, and the folder that holds it |
+| `error` | the last, in place of `result`: `problem`, which stands on stderr too; the exit status is 1 |
+
+A number that is not finite, which JSON cannot hold, is null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fedgalore.data.examples import Example
+    from fedgalore.simulation import RoundRecord, Site
+    from fedgalore.spec.job import JobSpec
+
+
+class Records:
+    """Prints the records of one simulation; prints nothing where they are not wanted."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.wanted = wanted
+
+    def begin(self, spec: JobSpec, sites: Sequence[Site], held_out: Mapping[str, Sequence[Example]]) -> None:
+        from fedgalore.version import __version__
+
+        examples = {site.name: {"train": len(site.train), "test": len(site.test)} for site in sites}
+        others = {name: len(rows) for name, rows in held_out.items()}
+        job = spec.model_dump(mode="json")
+        self._print("job", {"version": __version__, "job": job, "sites": examples, "held_out": others})
+
+    def round(self, record: RoundRecord) -> None:
+        self._print("round", asdict(record))
+
+    def end(self, record: RoundRecord, folder: Path | None) -> None:
+        final = {name: getattr(record, name) for name in ("model_version", "evaluation", "held_out")}
+        self._print("result", {**final, "folder": str(folder) if folder else None})
+
+    def error(self, problem: str) -> None:
+        self._print("error", {"problem": problem})
+
+    def _print(self, kind: str, values: dict[str, Any]) -> None:
+        if self.wanted:
+            typer.echo(json.dumps({"type": kind, **_finite(values)}, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The value with null in place of numbers that JSON cannot hold."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+    return value

@@ -1,0 +1,131 @@
+"""`jobs watch` and `jobs wait` against a small server that plays a coordinator: statuses, absences, interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fedgalore.process.redis_server import free_port
+from fedgalore_cli import following
+from fedgalore_cli.main import app
+
+AWAY = (503, {"detail": "Redis does not answer; try again", "code": "state_unavailable"})
+
+
+class Script:
+    """A server that answers looks at a job in this order, and the last answer for ever; each has status and body."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, dict[str, Any]]] = []
+        script = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, body = (200, {"rounds": []}) if self.path.endswith("/rounds") else script.next()
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", f"application/{'json' if status == 200 else 'problem+json'}")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                """Nothing: the test reads stderr."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def next(self) -> tuple[int, dict[str, Any]]:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    def plays(self, *answers: str | tuple[int, dict[str, Any]]) -> Script:
+        """Statuses of a job, or refusals."""
+        self.answers = [(200, a_job(each)) if isinstance(each, str) else each for each in answers]
+        return self
+
+
+def a_job(status: str) -> dict[str, Any]:
+    return {"id": "job-1", "name": "tiny", "status": status, "reason": f"because it is {status.lower()}"}
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
+    monkeypatch.setattr(following, "POLL_S", 0.05)
+    script = Script()
+    thread = threading.Thread(target=script.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield script
+    script.server.shutdown()
+    script.server.server_close()
+    thread.join()
+
+
+def jobs(script: Script, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["jobs", *arguments, "job-1", "--url", script.url])
+
+
+@pytest.mark.parametrize("command", ["wait", "watch"])
+@pytest.mark.parametrize(("status", "code"), [("COMPLETED", 0), ("FAILED", 1), ("PAUSED", 3), ("CANCELLED", 4)])
+def test_the_exit_status_is_the_jobs(script: Script, command: str, status: str, code: int) -> None:
+    done = jobs(script.plays("PENDING", "RUNNING", "RUNNING", status), command)
+    assert done.exit_code == code
+    lines = ["tiny: PENDING: because it is pending", "tiny: RUNNING: because it is running"]
+    assert done.stdout.splitlines() == [*lines, f"tiny: {status}: because it is {status.lower()}"]
+    expected = f"error: job job-1 is {status}: because it is {status.lower()}\n" if code else ""
+    assert done.stderr == expected
+
+
+def test_a_coordinator_that_is_away_for_a_while_is_waited_for(script: Script) -> None:
+    done = jobs(script.plays("RUNNING", AWAY, AWAY, (502, {"detail": "proxy", "code": "x"}), "COMPLETED"), "wait")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
+    away, back = done.stderr.splitlines()
+    assert away == "Redis does not answer; try again [state_unavailable]; trying again for 600 s"
+    assert back == "the coordinator answers again"
+
+
+def test_patience_ends(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "FIRST_PATIENCE_S", 0.02)
+    monkeypatch.setattr(script, "url", f"http://127.0.0.1:{free_port()}")
+    done = jobs(script, "wait")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: no answer from {script.url}")
+
+
+@pytest.mark.parametrize("answers", [("RUNNING",), ("RUNNING", AWAY)])
+def test_a_time_limit_has_its_own_status(script: Script, answers: tuple[Any, ...]) -> None:
+    done = jobs(script.plays(*answers), "wait", "--timeout", "0.05")
+    assert done.exit_code == 5
+    assert done.stderr.splitlines()[-1] == "error: --timeout: job job-1 is RUNNING after 0.05 s, and goes on"
+
+
+def test_a_job_that_is_not_there_ends_the_wait(script: Script) -> None:
+    gone = (
+        404,
+        {"detail": "job 'job-1' does not exist; GET /api/v1/jobs lists those that do", "code": "job_not_found"},
+    )
+    done = jobs(script.plays("RUNNING", gone), "wait")
+    assert (done.exit_code, "does not exist" in done.stderr) == (1, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["wait", "watch"])
+def test_ctrl_c_ends_the_command_in_a_line(script: Script, command: str) -> None:
+    arguments = [sys.executable, "-m", "fedgalore_cli.main", "jobs", command, "job-1"]
+    environment = {**os.environ, "FEDGALORE_URL": script.plays("RUNNING").url, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as cli:
+        assert cli.stdout is not None
+        assert cli.stderr is not None
+        assert cli.stdout.readline().startswith("tiny: RUNNING")
+        cli.send_signal(signal.SIGINT)
+        assert cli.wait(20) == 130
+        assert cli.stderr.read() == "stopped looking; job job-1 goes on\n"
