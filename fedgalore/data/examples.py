@@ -2,8 +2,8 @@
 
 An example is a dict, by task:
 
-- classification of texts: `{"row": int, "text": str, "text_pair": str | None, "label": int | str}`
-- classification of images: `{"row": int, "image": str, "label": int | str}`, the image's absolute path
+- classification of texts: `{"row": int, "text": str, "text_pair": str | None, "label": Label}`
+- classification of images: `{"row": int, "image": str, "label": Label}`, the image's absolute path
 - language model: `{"row": int, "prompt": str, "completion": str}`
 
 `row` is what a person looks up in the file: the 1-based line (for Parquet the 1-based row; in a folder of images, the
@@ -14,38 +14,23 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 from fedgalore.data import images
+from fedgalore.data.errors import DataError as DataError  # where callers look for it
 
 Example = dict[str, Any]
+Label = bool | int | float | str
 
 KINDS = ({"text", "label"}, {"image", "label"}, {"prompt", "completion"})  # of columns that make examples
 COLUMNS_REMEDY = "name text (one or two columns) and label, image and label, or prompt and completion"
 
 _FIELD_LIMIT = 2**31 - 1  # csv refuses fields past 128 KiB by default; documents may be longer
-
-
-class DataError(ValueError):
-    """Data that cannot be trained on. The message names file, row, column and remedy."""
-
-    def __init__(
-        self,
-        problem: str,
-        *,
-        remedy: str = "",
-        path: Path | None = None,
-        row: int | None = None,
-        column: str | None = None,
-    ) -> None:
-        place = [str(path)] if path else []
-        place += [f"row {row}"] if row is not None else []
-        place += [f"column {column!r}"] if column is not None else []
-        text = f"{', '.join(place)}: {problem}" if place else problem
-        super().__init__(f"{text}; {remedy}" if remedy else text)
 
 
 @dataclass(frozen=True)
@@ -91,7 +76,7 @@ def read_examples(split: SplitFile) -> list[Example]:
 
     Raises:
         DataError: the file is missing, of an unknown kind, empty, not UTF-8 or damaged, lacks a column, or holds an
-            empty text or a label that is neither an integer nor a name; an image is missing, outside the folder, or
+            empty text or a label that is no number, name or list of them; an image is missing, outside the folder, or
             no image.
     """
     try:
@@ -191,21 +176,27 @@ def _domain(split: SplitFile, row: int, record: dict[str, Any]) -> Example:
     return {"domain": value}
 
 
-def _label(split: SplitFile, row: int, value: Any) -> int | str:
-    """An index as an int (`3.0` too), text as it stands: `"3"` may be an index or the name of another class."""
-    if isinstance(value, float) and value.is_integer():  # a Parquet column with gaps holds its integers as floats
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    raise DataError(
-        f"label {value!r} is neither an integer nor a name",
-        path=split.path,
-        row=row,
-        column=split.label,
-        remedy="give the class index from 0 on, or one of the job's label_names",
-    )
+def _label(split: SplitFile, row: int, value: Any) -> Label | list[Label]:
+    """A number, a truth value, text, or a list of them; what it means is up to the job."""
+    plain = [_plain(item) for item in value] if isinstance(value, list | tuple) else _plain(value)
+    if plain is None or (isinstance(plain, list) and None in plain):
+        raise DataError(
+            f"label {value!r} is no number, name or list of them",
+            path=split.path,
+            row=row,
+            column=split.label,
+            remedy="give the class index from 0 on, or one of the job's label_names",
+        )
+    return plain  # type: ignore[return-value]
+
+
+def _plain(value: Any) -> Label | None:
+    """A value as JSON has it, a whole number as an int: a column with gaps holds its integers as floats."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, float | Decimal) and math.isfinite(value):
+        return int(value) if value == int(value) else float(value)
+    return value if isinstance(value, bool | int) else None
 
 
 def _require_columns(split: SplitFile, present: list[str], row: int | None = None) -> None:

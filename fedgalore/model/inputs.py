@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fedgalore.data.errors import TaskError as TaskError  # where tasks look for it
+
 IGNORED = -100  # label of a token that the loss leaves out
 
 Batch = dict[str, Tensor]
-
-
-class TaskError(ValueError):
-    """The model or an example does not fit the job; the message names the field and the remedy."""

@@ -1,12 +1,14 @@
 """Text that a person or a stranger wrote, as plain values: YAML or JSON, with nothing in it that could be meant twice.
 
-YAML here has no aliases: a few lines of them can stand for more than any memory holds. Neither language may give a key
-twice, of which parsers keep the last in silence.
+YAML here has no aliases: a few lines of them can stand for more than any memory holds. Its truth values are `true` and
+`false`, as in YAML 1.2: `no`, `on` and `2024-01-31` are texts. Neither language may give a key twice, of which parsers
+keep the last in silence.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import yaml
@@ -84,6 +86,14 @@ class _Loader(yaml.SafeLoader):
             problem = f"a number of more than {LONGEST_NUMBER} characters; shorten it"
             raise ConstructorError(None, None, problem, node.start_mark)
         return super().construct_scalar(node)
+
+
+_BOOL, _TIMESTAMP = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, words) for tag, words in resolvers if tag not in (_BOOL, _TIMESTAMP)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import ceil
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from fedgalore.spec.names import check_different, check_texts
 from fedgalore.spec.strict import MANY, Identifier, Strict, Text
 
 
@@ -32,6 +33,8 @@ class ModelSpec(Strict):
         description="Class names in the order of their index. The data may then hold names in place of numbers",
     )
 
+    _names_are_texts = field_validator("label_names", mode="before")(check_texts)
+
     @model_validator(mode="after")
     def _labels_fit_the_task(self) -> ModelSpec:
         if self.task == "causal-lm":
@@ -44,8 +47,7 @@ class ModelSpec(Strict):
         if self.num_labels is None and self.label_names is None:
             raise ValueError(f"num_labels is needed for task: {self.task}")
         if self.label_names is not None:
-            if len(self.label_names) < 2 or len(set(self.label_names)) != len(self.label_names):
-                raise ValueError("label_names needs at least two different names")
+            check_different(self.label_names)
             if self.num_labels is not None and self.num_labels != len(self.label_names):
                 raise ValueError(f"num_labels is {self.num_labels} but label_names has {len(self.label_names)} names")
         return self

@@ -9,9 +9,10 @@ from typing import Any
 import transformers
 
 from fedgalore.data.examples import Example
+from fedgalore.data.labels import label_index
 from fedgalore.model.images import ImageInputs
 from fedgalore.model.inputs import Batch
-from fedgalore.model.tasks.classes import classes, label_index
+from fedgalore.model.tasks.classes import classes
 from fedgalore.model.tasks.face import Classifying
 
 

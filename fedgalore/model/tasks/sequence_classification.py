@@ -9,8 +9,9 @@ from typing import Any
 import transformers
 
 from fedgalore.data.examples import Example
+from fedgalore.data.labels import label_index
 from fedgalore.model.inputs import Batch
-from fedgalore.model.tasks.classes import classes, label_index
+from fedgalore.model.tasks.classes import classes
 from fedgalore.model.tasks.face import Classifying
 from fedgalore.model.texts import TextInputs
 

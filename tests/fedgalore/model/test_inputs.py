@@ -12,7 +12,6 @@ from PIL import Image
 
 from fedgalore.model.inputs import IGNORED, TaskError
 from fedgalore.model.task import TaskModel
-from fedgalore.model.tasks.classes import label_index
 from fedgalore.model.tasks.registry import check_examples
 from tests.fedgalore.conftest import (
     COLOURS,
@@ -30,20 +29,10 @@ def test_a_label_outside_the_range_is_named_with_its_row(tiny_bert, label):
     examples = [*sentences(3, 0), {"row": 17, "text": "rain", "text_pair": None, "label": label}]
     task = TaskModel.load(classifier(), tiny_bert)
     for check in (lambda: check_examples(examples, task.spec), lambda: task.collate(examples)):
-        with pytest.raises(TaskError, match=rf"row 17: label {label} is outside the range 0 to 2; .*model\.num_labels"):
+        with pytest.raises(
+            TaskError, match=rf"row 17: label {label!r} is outside the range 0 to 2; .*model\.num_labels"
+        ):
             check()
-
-
-def test_a_name_where_numbers_are_expected_is_refused():
-    with pytest.raises(TaskError, match=r"row 4: label 'music' is not a class .* number from 0 to 2.*label_names"):
-        label_index({"row": 4, "label": "music"}, classifier())
-
-
-def test_labels_may_be_names_or_numbers_and_names_win():
-    named = classifier(model={"source": "m", "num_labels": None, "label_names": ["no", "yes", "0"]})
-    assert [label_index({"label": label}, named) for label in ("yes", 1, "1", "0", 0)] == [1, 1, 1, 2, 0]
-    with pytest.raises(TaskError, match=r"row 2: label 'maybe' is not a class of this job; expected one of no, yes, 0"):
-        label_index({"row": 2, "label": "maybe"}, named)
 
 
 @pytest.mark.parametrize(

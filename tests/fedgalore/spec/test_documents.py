@@ -10,12 +10,25 @@ from fedgalore.spec.documents import MOST_VALUES, DocumentError, printable, read
 
 
 def test_plain_values_are_read() -> None:
-    assert read_yaml("a: [1, 2.5, yes, null, 'text']\nb: {c: 1e-3}\n") == {
+    assert read_yaml("a: [1, 2.5, true, null, 'text']\nb: {c: 1e-3}\n") == {
         "a": [1, 2.5, True, None, "text"],
         "b": {"c": "1e-3"},
     }
     assert read_json('{"a": [1, 2.5, true, null]}') == {"a": [1, 2.5, True, None]}
     assert read_yaml("") is None
+
+
+def test_words_that_are_truth_values_and_dates_in_old_yaml_are_texts() -> None:
+    assert read_yaml("[no, Yes, ON, off, y, 2024-01-31, no way]") == [
+        "no",
+        "Yes",
+        "ON",
+        "off",
+        "y",
+        "2024-01-31",
+        "no way",
+    ]
+    assert read_yaml("{no: True, on: FALSE, truest: falsely}") == {"no": True, "on": False, "truest": "falsely"}
 
 
 BOMBS = {
@@ -42,7 +55,7 @@ def test_what_stands_for_more_than_is_written_is_refused(text: str) -> None:
         ("a: !!bool x", "a value does not fit its tag"),
         ("a: !!int ''", "a value does not fit its tag"),
         ("a: !!timestamp x", "a value does not fit its tag"),
-        ("a: 2024-13-45", "month must be in 1..12"),
+        ("a: !!timestamp 2024-13-45", "month must be in 1..12"),
         ("[1]: 2\n{}: 3", "found unhashable key"),
         (f"a: 1{':1' * 100_000}", "a number of more than 100 characters"),
         (f"a: 1{':1' * 500}.5", "a number of more than 100 characters"),

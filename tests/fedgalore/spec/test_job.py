@@ -83,7 +83,7 @@ def test_a_spec_survives_json_and_yaml():
         ({"model": {"num_labels": None}}, ["model", "num_labels is needed"]),
         ({"model": {"num_labels": 1}}, ["model.num_labels", "greater than or equal to 2"]),
         ({"model": {"num_labels": 3, "label_names": ["a", "b"]}}, ["model", "num_labels is 3", "has 2 names"]),
-        ({"model": {"label_names": ["a", "a"]}}, ["model", "at least two different names"]),
+        ({"model": {"label_names": ["a", "a"]}}, ["model", "names 1 and 2 are both"]),
         (
             {"model": {"task": "causal-lm"}},
             ["model", "sequence-classification or image-classification", "leave them out"],

@@ -1,0 +1,28 @@
+"""What is wrong with a site's data, in words for a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class DataError(ValueError):
+    """Data that cannot be trained on. The message names file, row, column and remedy."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        remedy: str = "",
+        path: Path | None = None,
+        row: int | None = None,
+        column: str | None = None,
+    ) -> None:
+        place = [str(path)] if path else []
+        place += [f"row {row}"] if row is not None else []
+        place += [f"column {column!r}"] if column is not None else []
+        text = f"{', '.join(place)}: {problem}" if place else problem
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+class TaskError(ValueError):
+    """The model or an example does not fit the job; the message names the field and the remedy."""
