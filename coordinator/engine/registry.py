@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
 
 from coordinator.state.errors import AgentNotFound, ProtocolMismatch, TooMany, UnknownClient
@@ -78,8 +78,14 @@ class ClientRegistry:
             raise UnknownClient(f"client {client!r} is not registered with this coordinator; register first")
         return job_ids
 
+    async def silent(self, clients: Collection[str]) -> frozenset[str]:
+        """Those of the clients that have given no sign of life for `presence_s`."""
+        oldest = self._clock() - self._presence_s
+        seen = await self._store.last_seen(sorted(clients))
+        return frozenset(client for client, at in seen.items() if at < oldest)
+
     async def candidates(self, dataset: str) -> Candidates:
-        """Present clients that offer this data set, by name, for a round that has no tasks out yet."""
+        """Present clients that offer this data set and have no task, by name."""
         seen_lately = await self._store.agents(seen_since=self._clock() - self._presence_s)
         present = [
             record.name

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Literal, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -24,6 +25,7 @@ from coordinator.state.errors import (
 from coordinator.state.job_state import InRound, Job, JobEvent, Status
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import ClientFailed, Evaluated, Phase, Reported, Round, TaskTaken, Tick
+from coordinator.state.setbacks import resting
 from coordinator.state.stream_events import changes
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.writes import Change, Fence, VersionedJob
@@ -109,19 +111,22 @@ class Stepper:
         return await self._apply(job_id, decide, self._lease.fence, known)
 
     async def tick(self, job_id: str, known: VersionedJob | None = None) -> VersionedJob:
-        """Opens a round, chooses its cohort, ends what is overdue."""
+        """Opens a round, chooses its cohort or fills its free seats, ends what is overdue."""
         ticked = await self.drive(job_id, lambda job: None if job.status.is_final else Tick(), known)
         job = ticked.stored.job
-        if ticked.closed is not None or job.round is None or job.round.phase is not Phase.SELECTION:
+        if ticked.closed is not None or job.round is None:
             return ticked.stored
-        number = job.round.number
-        candidates = InRound(number, await self._registry.candidates(job.parsed.data.name))
+        number, silent = job.round.number, await self._registry.silent(job.round.open_clients)
+        if job.round.phase is not Phase.SELECTION and not job.round.free_seats(silent):
+            return ticked.stored
+        candidates = replace(await self._registry.candidates(job.parsed.data.name), silent=silent)
 
-        def if_still_selecting(job: Job) -> JobEvent | None:
-            current = job.round
-            return candidates if current and (current.number, current.phase) == (number, Phase.SELECTION) else None
+        def if_still_wanted(job: Job) -> JobEvent | None:
+            if job.round is None or job.round.number != number or not job.round.phase.takes_candidates:
+                return None
+            return InRound(number, replace(candidates, resting=resting(job.setbacks, self._clock())))
 
-        return (await self.drive(job_id, if_still_selecting, ticked.stored)).stored
+        return (await self.drive(job_id, if_still_wanted, ticked.stored)).stored
 
     async def record(self, job_id: str, number: int, event: Reported | Evaluated | ClientFailed) -> Recorded:
         """Notes what a client says of a round, which may have closed meanwhile.
@@ -170,7 +175,8 @@ class Stepper:
         async with self._locks.setdefault(job_id, asyncio.Lock()):
             applied = await self._saved(job_id, decide, fence, known)
         job = applied.stored.job
-        if applied.changed and job.status is Status.RUNNING and job.round is None and self._lease.drives:
+        waits = job.round.free_seats() > 0 if job.round else job.status is Status.RUNNING
+        if applied.changed and waits and self._lease.drives:
             # Spares the wait for the next tick, which would do the same.
             with suppress(StateUnavailable, LeaseLost):
                 return applied._replace(stored=await self.tick(job_id, applied.stored))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from coordinator.state import round as rounds
+from coordinator.state import setbacks
 from coordinator.state.errors import IllegalTransition, RoundNotInFlight
 from coordinator.state.job_state import (
     AggregationFailed,
@@ -31,8 +32,6 @@ from coordinator.state.round_settling import explain as explain_round
 from coordinator.state.round_state import Abandon, Effect, Phase, Round, Tick
 from fedgalore.process.transitions import Transition, to
 from fedgalore.spec.job import JobSpec
-
-ABANDONED_UNTIL_PAUSE = 3
 
 
 class JobStep(NamedTuple):
@@ -80,7 +79,9 @@ def advance(job: Job, event: JobEvent, now: float) -> JobStep:
 def explain(job: Job, now: float) -> Job:
     """The job with its reason and its round's as they stand at `now`, for people."""
     if job.round is None:
-        return replace(job, reason=job.reason or "the next round is about to open")
+        wait_s = job.next_try_at - now
+        again = f"; the next try is in {wait_s:.0f} s" if job.status is Status.RUNNING and wait_s > 0 else ""
+        return replace(job, reason=(job.reason or "the next round is about to open") + again)
     round_reason = explain_round(job.round, now, job.policy(job.round.kind))
     reason = f"round {job.round.number}: {round_reason}"
     if job.reason:
@@ -114,7 +115,7 @@ def _asked_again(job: Job, event: Pause | Resume | Cancel, now: float) -> _Outco
 
 
 def _resume(job: Job, event: Resume, now: float) -> _Outcome:
-    return _Outcome(replace(job, status=Status.RUNNING, reason="", abandoned_in_a_row=0))
+    return _Outcome(replace(job, status=Status.RUNNING, reason="", abandoned_in_a_row=0, next_try_at=0.0, setbacks={}))
 
 
 def _cancel(job: Job, event: Cancel, now: float) -> _Outcome:
@@ -128,12 +129,13 @@ def _cancel(job: Job, event: Cancel, now: float) -> _Outcome:
 def _tick(job: Job, event: Tick, now: float) -> _Outcome:
     if job.round is not None:
         return _in_round(job, InRound(job.round.number, event), now)
-    if job.status is not Status.RUNNING:
+    if job.status is not Status.RUNNING or now < job.next_try_at:
         return _Outcome(job)
     spec, version = job.parsed, job.ready().model.version
     kind: Literal["train", "evaluate"] = "train" if version < spec.rounds.count else "evaluate"
     number = job.rounds_opened + 1
-    opened = rounds.open_round(number, kind, version, spec.evaluates(version), now, job.policy(kind))
+    tries = job.abandoned_in_a_row
+    opened = rounds.open_round(number, kind, version, spec.evaluates(version), now, job.policy(kind), tries)
     return _Outcome(replace(job, round=opened, rounds_opened=number))
 
 
@@ -149,22 +151,24 @@ def _in_round(job: Job, event: InRound, now: float) -> _Outcome:
         return _Outcome(job)
     if not step.round.phase.is_final:
         return _Outcome(replace(job, round=step.round), step.effects)
-    return _Outcome(_after_round(replace(job, round=None), step.round), step.effects, step.round)
+    return _Outcome(_after_round(replace(job, round=None), step.round, now), step.effects, step.round)
 
 
-def _after_round(job: Job, closed: Round) -> Job:
+def _after_round(job: Job, closed: Round, now: float) -> Job:
     """What the end of its round makes of a job."""
     if closed.kind == "evaluate":
         return replace(job, status=Status.COMPLETED, reason=f"version {closed.model_version} is final; {closed.reason}")
-    if closed.phase is Phase.COMMITTED:
-        return _after_commit(job, closed)
+    job = replace(job, setbacks=setbacks.after_round(job.setbacks, closed, now))
+    return _after_commit(job, closed) if closed.phase is Phase.COMMITTED else _after_abandonment(job, closed, now)
+
+
+def _after_abandonment(job: Job, closed: Round, now: float) -> Job:
     in_a_row = job.abandoned_in_a_row + 1
     record = f"round {closed.number} abandoned: {closed.reason}"
-    reason = f"{job.reason}; {record}" if job.reason else record
-    job = replace(job, abandoned_in_a_row=in_a_row, reason=reason)
-    if job.status is Status.RUNNING and in_a_row >= ABANDONED_UNTIL_PAUSE:
-        reason = f"{in_a_row} rounds in a row were abandoned; mend the cause and resume the job. {reason}"
-        return replace(job, status=Status.PAUSED, reason=reason)
+    reason = f"{job.reason}; {record}" if job.status is Status.PAUSED else record
+    job = replace(job, abandoned_in_a_row=in_a_row, reason=reason, next_try_at=now + setbacks.wait_s(in_a_row))
+    if job.status is Status.RUNNING and in_a_row >= setbacks.TRIES_UNTIL_PAUSE:
+        return replace(job, status=Status.PAUSED, reason=setbacks.pause_reason(in_a_row, closed, job.setbacks))
     return job
 
 
@@ -173,7 +177,14 @@ def _after_commit(job: Job, closed: Round) -> Job:
     reason = job.reason if job.status is Status.PAUSED else ""
     summed = [client for client in closed.receipts if closed.participants[client].dropped is None]
     contributions = {**job.contributions, **dict.fromkeys(summed, closed.model_version + 1)}
-    return replace(job, model=closed.result, abandoned_in_a_row=0, reason=reason, contributions=contributions)
+    return replace(
+        job,
+        model=closed.result,
+        abandoned_in_a_row=0,
+        next_try_at=0.0,
+        reason=reason,
+        contributions=contributions,
+    )
 
 
 def _refusal(job: Job, event: JobEvent) -> str:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from coordinator.state.errors import NotReady
 from coordinator.state.round_state import ModelVersion, Policy, Round, RoundEvent, Tick
+from coordinator.state.setbacks import Setback
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.job import JobSpec
 
@@ -71,6 +72,8 @@ class Job:
     round: Round | None = None  # the round in flight
     rounds_opened: int = 0
     abandoned_in_a_row: int = 0
+    next_try_at: float = 0.0  # no round opens earlier
+    setbacks: dict[str, Setback] = field(default_factory=dict)  # by client, of those that failed last
     contributions: dict[str, int] = field(default_factory=dict)  # client -> last version that its update is in
     idempotency_key: str | None = None
     secret: str | None = None  # of the noise of a job with privacy; shown to nobody

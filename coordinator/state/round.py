@@ -2,7 +2,8 @@
 
     SELECTION -> CONFIGURATION -> REPORTING -> AGGREGATION -> COMMITTED | ABANDONED
 
-An update that turns out to be damaged in AGGREGATION is asked for again: back to REPORTING, with a deadline of its own.
+Idle clients step in for participants that failed or fell silent: failures end a round only where nobody is idle. An
+update that turns out to be damaged in AGGREGATION is asked for again: back to REPORTING, with a deadline of its own.
 `advance` is the only place where a round moves. It looks (phase, event) up in `TRANSITIONS`; what the table lacks
 raises and changes nothing. Time is passed in as `now`, seconds since the epoch. An unchanged round comes back as the
 very same object, so a caller can tell by `is` whether there is anything to save. What an event does is in
@@ -44,7 +45,13 @@ class RoundStep(NamedTuple):
 
 
 def open_round(
-    number: int, kind: Literal["train", "evaluate"], model_version: int, evaluate: bool, now: float, policy: Policy
+    number: int,
+    kind: Literal["train", "evaluate"],
+    model_version: int,
+    evaluate: bool,
+    now: float,
+    policy: Policy,
+    tries: int = 0,
 ) -> Round:
     """A fresh round in SELECTION."""
     return Round(
@@ -55,6 +62,7 @@ def open_round(
         reason=selection_reason(Candidates(()), policy),
         opened_at=now,
         evaluate=evaluate,
+        tries=tries,
         phase_at={Phase.SELECTION: now},
     )
 
@@ -73,7 +81,8 @@ def advance(round: Round, event: RoundEvent, now: float, policy: Policy) -> Roun
         raise IllegalTransition(f"round {round.number} is in {round.phase}: {type(event).__name__} has no place there")
     after = row.handler(round, event, now, policy)
     if after is not round or isinstance(event, Tick | Candidates):
-        after = settle(after, now, policy)
+        full = isinstance(event, Candidates) and after is round
+        after = settle(after, now, policy, full)
     row.check(round.phase, event, after.phase)
     if after is not round and not after.phase.is_final:
         after = replace(after, reason=explain(after, now, policy))
@@ -82,7 +91,7 @@ def advance(round: Round, event: RoundEvent, now: float, policy: Policy) -> Roun
 
 def _effects(before: Round, after: Round) -> tuple[Effect, ...]:
     if before.phase is after.phase:
-        return ()
+        return (Effect.WAKE_AGENTS,) if len(after.participants) > len(before.participants) else ()
     match after.phase:
         case Phase.CONFIGURATION:
             return (Effect.WAKE_AGENTS,)
@@ -114,6 +123,7 @@ _ROWS: dict[Phase, dict[type, _Row]] = {
         **_ABANDON,
     },
     _CONFIGURATION: {
+        Candidates: to(handlers.step_in, _CONFIGURATION, _ABANDONED),
         Tick: to(handlers.stay, _CONFIGURATION, _ABANDONED),
         TaskTaken: to(handlers.take, _CONFIGURATION, _REPORTING, _ABANDONED),
         Reported: to(handlers.report, _REPORTING, _AGGREGATION, _ABANDONED),
@@ -122,6 +132,7 @@ _ROWS: dict[Phase, dict[type, _Row]] = {
         **_ABANDON,
     },
     _REPORTING: {
+        Candidates: to(handlers.step_in, _REPORTING, _AGGREGATION, _COMMITTED, _ABANDONED),
         Tick: to(handlers.stay, _REPORTING, _AGGREGATION, _COMMITTED, _ABANDONED),
         TaskTaken: to(handlers.take, _REPORTING, _AGGREGATION, _COMMITTED, _ABANDONED),
         Reported: to(handlers.report, _REPORTING, _AGGREGATION, _ABANDONED),

@@ -5,6 +5,7 @@ An unchanged round comes back as the very same object. How far the round goes af
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from coordinator.state.admission import check_late, check_open, holds, participant_of
@@ -42,9 +43,34 @@ def choose(round: Round, event: Candidates, now: float, policy: Policy) -> Round
     if round.kind == "evaluate":
         cohort = tuple(sorted(event.names))
     else:
-        cohort = choose_cohort(event.names, policy.cohort_size, policy.seed, round.number)
-    chosen = replace(round, deadline_at=now + policy.deadline_s, participants={name: Participant() for name in cohort})
+        cohort = _draw(round, event.names, policy.cohort_size, policy.min_clients, event, policy)
+    chosen = replace(
+        round,
+        deadline_at=now + policy.deadline_s,
+        seats=len(cohort),
+        participants={name: Participant() for name in cohort},
+    )
     return move(chosen, Phase.CONFIGURATION, now)
+
+
+def step_in(round: Round, event: Candidates, now: float, policy: Policy) -> Round:
+    """Idle clients take the seats of participants that failed or fell silent."""
+    free = round.free_seats(event.silent)
+    idle = [name for name in event.names if name not in round.participants]
+    needed = policy.min_clients - (len(round.participants) - round.failures)
+    drawn = _draw(round, idle, free, needed, event, policy) if round.remaining_s(now) else ()
+    if not drawn:
+        return round
+    return replace(round, participants={**round.participants, **{name: Participant() for name in drawn}})
+
+
+def _draw(
+    round: Round, names: Collection[str], size: int, needed: int, event: Candidates, policy: Policy
+) -> tuple[str, ...]:
+    """`size` of the names; of those that rest, only where fewer than `needed` others are there."""
+    rested = [name for name in names if name not in event.resting]
+    drawn_from = rested if len(rested) >= needed else names
+    return choose_cohort(drawn_from, size, policy.seed, round.model_version + 1, round.tries, event.resting)
 
 
 def stay(round: Round, event: Tick, now: float, policy: Policy) -> Round:

@@ -7,41 +7,47 @@ from dataclasses import replace
 from coordinator.state.round_state import Candidates, Phase, Policy, Round
 
 
-def settle(round: Round, now: float, policy: Policy) -> Round:
-    """The round, moved on as far as its reports and the time allow; the same object where nothing changes."""
+def settle(round: Round, now: float, policy: Policy, full: bool = False) -> Round:
+    """The round, moved on as far as its reports and the time allow; the same object where nothing changes.
+
+    Args:
+        full: nobody is there who could take a free seat. Until that is known, failures end no round.
+    """
     if round.phase is Phase.SELECTION:
         # Training waits for clients for ever; a finished model is not held back because nobody can evaluate it.
         if round.kind == "evaluate" and now - round.opened_at >= policy.deadline_s:
             return move(round, Phase.ABANDONED, now, f"no client to evaluate within {policy.deadline_s:g} s")
         return round
     if round.phase is Phase.CONFIGURATION and (round.reports or round.everybody_began):
-        return settle(move(round, Phase.REPORTING, now), now, policy)
-    return _count(round, now, policy) if round.phase.takes_reports else round
+        return settle(move(round, Phase.REPORTING, now), now, policy, full)
+    return _count(round, now, policy, full) if round.phase.takes_reports else round
 
 
-def _count(round: Round, now: float, policy: Policy) -> Round:
+def _count(round: Round, now: float, policy: Policy, full: bool) -> Round:
     """Ends the reporting: at the goal, at the last answer, at the deadline, or when too few clients are left."""
     size, reports, failures = len(round.participants), round.reports, round.failures
     overdue = round.deadline_at is not None and now >= round.deadline_at
-    if reports >= _goal(round, policy) or (reports >= policy.min_clients and (overdue or reports + failures == size)):
+    ends = overdue or (full and reports + failures == size)
+    if reports >= _goal(round, policy) or (reports >= policy.min_clients and ends):
         if round.kind == "train":
             return move(round, Phase.AGGREGATION, now)
         return move(round, Phase.COMMITTED, now, f"version {round.model_version} evaluated by {reports} clients")
-    if size - failures < policy.min_clients:
-        return move(round, Phase.ABANDONED, now, _too_many_failures(round, policy))
+    if full and size - failures < policy.min_clients:
+        wanting = f"so rounds.min_clients ({policy.min_clients}) cannot be reached"
+        reason = f"{failures} of {size} clients failed, and no other is idle, {wanting}: {_causes(round)}"
+        return move(round, Phase.ABANDONED, now, reason)
     if overdue:
         reason = f"the deadline passed with {reports} of at least {policy.min_clients} reports (rounds.min_clients)"
-        return move(round, Phase.ABANDONED, now, reason)
+        return move(round, Phase.ABANDONED, now, f"{reason}: {_causes(round, 'no report')}")
     return round
 
 
-def _too_many_failures(round: Round, policy: Policy) -> str:
-    failed = sorted((name, each.failure) for name, each in round.participants.items() if each.failure)
-    causes = "; ".join(f"{client}: {failure}" for client, failure in failed)
-    return (
-        f"{round.failures} of {len(round.participants)} clients failed, so min_clients ({policy.min_clients}) cannot "
-        f"be reached: {causes}"
-    )
+def _causes(round: Round, of_open_clients: str = "") -> str:
+    """Each client that failed, and each that is still open where there are words for those, once with the cause."""
+    causes = {client: each.failure for client, each in round.participants.items() if each.failure}
+    if of_open_clients:
+        causes |= dict.fromkeys(round.open_clients, of_open_clients)
+    return "; ".join(f"{client}: {cause}" for client, cause in sorted(causes.items()))
 
 
 def move(round: Round, phase: Phase, now: float, reason: str = "") -> Round:
@@ -73,6 +79,5 @@ def selection_reason(candidates: Candidates, policy: Policy) -> str:
 
 
 def _goal(round: Round, policy: Policy) -> int:
-    """How many reports end the reporting: in an evaluation all, else the goal, or the cohort where that is smaller."""
-    size = len(round.participants)
-    return size if round.kind == "evaluate" else min(policy.goal, size)
+    """How many reports end the reporting: in an evaluation all, else the goal, or the seats where those are fewer."""
+    return len(round.participants) if round.kind == "evaluate" else min(policy.goal, round.seats)

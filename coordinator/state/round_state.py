@@ -5,6 +5,7 @@ Times are seconds since the epoch, durations end in `_s`, sizes in `_bytes`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -23,6 +24,10 @@ class Phase(StrEnum):
     @property
     def is_final(self) -> bool:
         return self in (Phase.COMMITTED, Phase.ABANDONED)
+
+    @property
+    def takes_candidates(self) -> bool:
+        return self is Phase.SELECTION or self.takes_reports
 
     @property
     def takes_reports(self) -> bool:
@@ -90,6 +95,8 @@ class Round:
     reason: str
     opened_at: float
     evaluate: bool
+    tries: int = 0  # rounds before it that were to make the same version, and were abandoned
+    seats: int = 0  # clients that were chosen at first; others take the seats of those that fail
     deadline_at: float | None = None
     phase_at: dict[str, float] = field(default_factory=dict)
     participants: dict[str, Participant] = field(default_factory=dict)
@@ -109,6 +116,11 @@ class Round:
     @property
     def failures(self) -> int:
         return sum(participant.failure is not None for participant in self.participants.values())
+
+    def free_seats(self, silent: Collection[str] = ()) -> int:
+        """Seats of participants that failed or, still at work, give no sign of life, and that nobody has taken yet."""
+        gone = self.failures + len(self.open_clients.intersection(silent))
+        return max(0, self.seats - (len(self.participants) - gone)) if self.phase.takes_reports else 0
 
     @property
     def everybody_began(self) -> bool:
@@ -148,10 +160,15 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True)
 class Candidates:
-    """Live agents that offer the data set, as seen at this tick; `busy` more have a task of another job to do."""
+    """Live agents that offer the data set and have no task to do, as seen at this tick; `busy` more have one.
+
+    Some of them rest after a failure in this job. `silent` participants of the round have given no sign of life lately.
+    """
 
     names: tuple[str, ...]
     busy: int = 0
+    resting: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

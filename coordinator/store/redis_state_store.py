@@ -235,6 +235,13 @@ class RedisStateStore:
         records = [AgentRecord(**json.loads(document)) for document in documents if document]
         return [(record, times[record.name]) for record in records]
 
+    async def last_seen(self, clients: Sequence[str]) -> dict[str, float]:
+        """When each client gave its last sign of life; 0 where it never did."""
+        if not clients:
+            return {}
+        times = await self._ask(self._redis.zmscore(self._key("seen"), list(clients)))
+        return {client: float(at or 0) for client, at in zip(clients, times, strict=True)}
+
     async def set_progress(self, job_id: str, client: str, progress: dict[str, Any]) -> None:
         await self._ask(self._redis.hset(self._job(job_id, "progress"), client, json.dumps(progress)))
 

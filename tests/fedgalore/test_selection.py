@@ -41,6 +41,18 @@ def test_rounds_and_seeds_choose_anew_and_treat_clients_alike():
 
 
 @settings(max_examples=50, deadline=None)
+@given(names=names, size=st.integers(1, 20), last=names, tries=st.integers(0, 3))
+def test_who_comes_last_fills_what_the_others_leave(names, size, last, tries):
+    cohort = choose_cohort(names, size, 0, 1, tries, last)
+    assert len(cohort) == min(size, len(names))
+    assert len(set(cohort) - last) == min(size, len(names - last))
+
+
+def test_each_try_draws_anew():
+    assert len({choose_cohort(NAMES, 4, 0, version, tries) for version in (1, 2) for tries in range(4)}) == 8
+
+
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**63 - 1), st.lists(st.text(max_size=5) | st.integers(), max_size=3))
 def test_generators_take_a_derived_seed(seed, purpose):
     assert 0 <= derive_seed(seed, *purpose) < 2**63

@@ -9,6 +9,7 @@ import pytest
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.state.job_state import Status
 from coordinator.state.round_state import Phase
+from coordinator.state.setbacks import LONGEST_WAIT_S, TRIES_UNTIL_PAUSE
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_prepared, a_receipt, a_result, a_spec
@@ -36,22 +37,50 @@ async def test_a_round_past_its_deadline_is_ended_by_a_tick(federation: Federati
     federation.clock.now += 61
     await federation.enrol("a", "b")
     await engine.driver.tick_all()
-    first, second = await rounds_of(engine, job_id)
+    (first,) = await rounds_of(engine, job_id)
     assert first.phase is Phase.ABANDONED
     assert "the deadline passed with 1 of at least 2 reports" in first.reason
+    assert (await engine.reader.job(job_id)).reason.endswith("the next try is in 5 s")
+    federation.clock.now += 5
+    await engine.driver.tick_all()
+    second = await round_of(engine, job_id, 2)
     assert (second.number, second.phase, second.model_version) == (2, Phase.CONFIGURATION, 0)
     assert "round 1 abandoned" in (await engine.reader.job(job_id)).reason
 
 
 async def test_failures_pause_the_job_in_the_end(federation: Federation, engine: Engine) -> None:
     job_id = await federation.running()
-    for number in (1, 2, 3):
+    for number in range(1, TRIES_UNTIL_PAUSE + 1):
         await engine.agents.client_failed(job_id, number, "a", "no memory")
+        federation.clock.now += LONGEST_WAIT_S
+        await federation.enrol("a", "b")
+        await engine.driver.tick_all()
     job = await engine.reader.job(job_id)
     assert job.status is Status.PAUSED
     assert "a: no memory" in job.reason
     assert (await engine.people.resume(job_id)).status is Status.RUNNING
-    assert (await round_of(engine, job_id, 4)).phase is Phase.CONFIGURATION
+    assert (await round_of(engine, job_id, TRIES_UNTIL_PAUSE + 1)).phase is Phase.CONFIGURATION
+
+
+async def test_an_idle_client_steps_in_for_one_that_failed(federation: Federation, engine: Engine) -> None:
+    job_id = await federation.running()
+    await federation.enrol("c")
+    await engine.agents.client_failed(job_id, 1, "a", "no memory")
+    assert (await round_of(engine, job_id, 1)).open_clients == {"b", "c"}
+    assert await engine.agents.next_task("c") is not None
+    await federation.committed(job_id)
+    assert set((await round_of(engine, job_id, 2)).participants) == {"b", "c"}  # a rests
+
+
+async def test_an_idle_client_steps_in_for_one_that_fell_silent(federation: Federation, engine: Engine) -> None:
+    job_id = await federation.running()
+    federation.clock.now += 31
+    await federation.enrol("b", "c")
+    await engine.driver.tick_all()
+    assert (await round_of(engine, job_id, 1)).open_clients == {"a", "b", "c"}
+    await engine.agents.report(job_id, 1, "b", a_receipt("b"))
+    await engine.agents.report(job_id, 1, "c", a_receipt("c"))
+    assert (await round_of(engine, job_id, 1)).phase is Phase.AGGREGATION
 
 
 async def test_the_last_evaluation_asks_everybody_with_the_data(federation: Federation, engine: Engine) -> None:

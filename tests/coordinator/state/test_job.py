@@ -35,6 +35,7 @@ from coordinator.state.round_state import (
     Abandon,
     Aggregated,
     Candidates,
+    ClientFailed,
     Evaluated,
     Phase,
     Reported,
@@ -42,6 +43,7 @@ from coordinator.state.round_state import (
     TaskTaken,
     Tick,
 )
+from coordinator.state.setbacks import TRIES_UNTIL_PAUSE, Setback, resting
 from coordinator.state.stream_events import changes
 from fedgalore.process.transitions import UndeclaredTransition, to
 from tests.builders import a_job, a_prepared, a_receipt, a_result, a_version
@@ -79,7 +81,7 @@ def committed(job: Job, now: float = 0.0) -> Job:
 
 
 def abandoned(job: Job, reason: str = "broke") -> Job:
-    return in_round(play(job, Tick()), Abandon(reason))
+    return in_round(play(job, Tick(), now=job.next_try_at), Abandon(reason), now=job.next_try_at)
 
 
 IN: dict[Status, Job] = {
@@ -159,7 +161,10 @@ def test_an_outcome_that_its_row_does_not_name_is_a_fault_of_the_program(monkeyp
 @pytest.mark.slow
 def test_every_status_that_a_row_names_is_reached() -> None:
     """Random events reach them from a few starting points; `advance` itself refuses every other status."""
-    starts = [a_job(), committed(running(rounds={"count": 1})), abandoned(abandoned(running()))]
+    failing = running()
+    for _ in range(TRIES_UNTIL_PAUSE - 1):
+        failing = abandoned(failing)
+    starts = [a_job(), committed(running(rounds={"count": 1})), replace(failing, next_try_at=0.0)]
     draw, reached = Random(0), set()
     for start in starts * 200:
         job, now = start, 0.0
@@ -232,8 +237,9 @@ def test_who_was_left_out_of_a_version_did_not_contribute_to_it() -> None:
 def test_contributions_tell_the_last_version_that_a_clients_update_is_in() -> None:
     job = committed(running(rounds={"count": 5}))
     assert job.contributions == dict.fromkeys(PAIR, 1)
-    job = play(abandoned(job), Tick())
-    job = in_round(job, Candidates(("a", "b", "c")), Reported("a", a_receipt("a")), Reported("c", a_receipt("c")))
+    job = abandoned(job)
+    job = play(job, Tick(), now=job.next_try_at)
+    job = in_round(job, Candidates(("a", "c")), Reported("a", a_receipt("a")), Reported("c", a_receipt("c")))
     assert job.contributions == dict.fromkeys(PAIR, 1)  # reported, but not aggregated yet
     job = in_round(job, Aggregated(a_version(2), {}, {}))
     assert job.contributions == {"a": 2, "b": 1, "c": 2}
@@ -263,24 +269,76 @@ def test_which_rounds_evaluate(every: int, asked: list[bool]) -> None:
 
 
 def test_an_abandoned_round_keeps_its_number_and_makes_no_version() -> None:
-    job = committed(abandoned(running()))
+    job = committed(abandoned(running()), now=10.0)
     assert (job.rounds_opened, job.model, job.abandoned_in_a_row) == (2, a_version(1), 0)
 
 
-def test_three_abandoned_rounds_in_a_row_pause_the_job_and_tell_why() -> None:
-    job = committed(abandoned(abandoned(running(rounds={"count": 5}))))
+def test_abandoned_rounds_in_a_row_pause_the_job_and_tell_why() -> None:
+    job = committed(abandoned(abandoned(running(rounds={"count": 5}))), now=100.0)
     assert (job.status, job.reason) == (Status.RUNNING, "")  # a commit in between starts the count anew
-    for reason in ("first", "second", "third"):
+    for number in range(TRIES_UNTIL_PAUSE):
         assert job.status is Status.RUNNING
-        job = abandoned(job, reason)
+        job = abandoned(job, f"cause {number}")
     assert job.status is Status.PAUSED
-    for shown in ("3 rounds in a row", "resume", "round 4 abandoned: first", "round 5", "round 6 abandoned: third"):
-        assert shown in job.reason
-    assert play(job, Tick()) is job
+    assert job.reason == (
+        "5 rounds in a row were abandoned, the last, round 8, because: cause 4. Mend the cause, restart the agent of a "
+        "site whose data or settings you changed, and resume the job"
+    )
+    assert play(job, Tick(), now=1e6) is job
     job = play(job, Resume(), Tick())
     assert (job.status, job.abandoned_in_a_row) == (Status.RUNNING, 0)
     assert job.round is not None
-    assert job.round.number == 7
+    assert job.round.number == 9
+
+
+def test_tries_are_spaced_in_time_and_the_reason_says_when_the_next_is() -> None:
+    job, waits = running(), []
+    for _ in range(TRIES_UNTIL_PAUSE - 1):
+        before = job.next_try_at
+        job = abandoned(job)
+        waits.append(job.next_try_at - before)
+        assert play(job, Tick(), now=job.next_try_at - 0.1) is job
+        assert play(job, Tick(), now=job.next_try_at).round is not None
+    assert waits == [5, 10, 20, 40]
+    assert Job.from_json(job.to_json()) == job  # a restart waits on
+    assert jobs.explain(job, 50.0).reason == "round 4 abandoned: broke; the next try is in 25 s"
+
+
+def test_a_client_that_failed_is_drawn_last_until_it_reports() -> None:
+    job = in_round(play(running(rounds={"count": 9}), Tick()), Candidates(PAIR))
+    job = in_round(job, ClientFailed("a", "no memory"), Candidates(PAIR), now=20.0)
+    assert (job.round, job.setbacks) == (None, {"a": Setback("no memory", 1, 40.0)})
+    job = play(job, Tick(), now=25.0)
+    for now, drawn in ((26.0, {"b", "c"}), (40.0, {"a", "b"})):
+        at_rest = resting(job.setbacks, now)
+        chosen = in_round(job, Candidates(("a", "b", "c"), resting=at_rest), now=now)
+        assert chosen.round is not None
+        assert set(chosen.round.participants) == drawn
+    job = in_round(chosen, ClientFailed("a", "still none"), Candidates(PAIR[:1], busy=1), now=45.0)
+    assert job.setbacks == {"a": Setback("still none", 2, 45.0 + 2 * 20.0)}
+    job = in_round(play(job, Tick(), now=90.0), Candidates(PAIR), *(Reported(n, a_receipt(n)) for n in PAIR), now=90.0)
+    assert in_round(job, Aggregated(a_version(1), {}, {}), now=91.0).setbacks == {}
+
+
+def test_a_pause_names_each_client_once() -> None:
+    job = running()
+    for number in range(TRIES_UNTIL_PAUSE):
+        now = job.next_try_at
+        present = ("a", "c") if number == 1 else ("a", "b")
+        job = in_round(play(job, Tick(), now=now), Candidates(present), now=now)
+        job = in_round(job, ClientFailed(present[1], f"{present[1]} is full"), Candidates(present), now=now)
+    assert job.status is Status.PAUSED
+    assert job.reason.count("b is full") == job.reason.count("c is full") == 1
+
+
+def test_a_client_that_lets_the_deadline_pass_has_failed_and_one_that_the_goal_overtook_has_not() -> None:
+    late = in_round(play(running(), Tick()), Candidates(PAIR), Reported("a", a_receipt("a")))
+    late = play(late, Tick(), now=60.0)
+    assert set(late.setbacks) == {"b"}
+    assert "b: no report" in late.reason
+    job = play(running(rounds={"over_selection": 2.0}), Tick())
+    job = in_round(job, Candidates((*PAIR, "c", "d")), *(Reported(name, a_receipt(name)) for name in PAIR))
+    assert in_round(job, Aggregated(a_version(1), {}, {}), now=99.0).setbacks == {}
 
 
 def test_a_failed_aggregation_counts_as_abandoned() -> None:
@@ -337,13 +395,14 @@ def test_a_jobs_document_keeps_its_shape() -> None:
     document = json.loads(job.to_json())
     assert set(document) == {
         *("id", "spec", "status", "reason", "created_at", "updated_at", "prepared", "model", "round"),
-        *("rounds_opened", "abandoned_in_a_row", "contributions", "idempotency_key", "secret"),
+        *("rounds_opened", "abandoned_in_a_row", "next_try_at", "setbacks", "contributions"),
+        *("idempotency_key", "secret"),
     }
     assert set(document["prepared"]) == {"plan", "base_model", "export", "model"}
     assert set(document["model"]) == {"version", "weights", "aggregate", "state", "residue"}
     assert set(document["round"]) == {
         *("number", "kind", "model_version", "phase", "reason", "opened_at", "evaluate", "deadline_at", "phase_at"),
-        *("participants", "result", "timings", "statistics"),
+        *("tries", "seats", "participants", "result", "timings", "statistics"),
     }
 
 

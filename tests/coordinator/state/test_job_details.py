@@ -10,6 +10,7 @@ from coordinator.state import job as jobs
 from coordinator.state.errors import IllegalTransition
 from coordinator.state.job_state import Cancel, InRound, Job, Pause, PreparationFailed, PreparedModel, Resume, Status
 from coordinator.state.round_state import Abandon, Aggregated, Candidates, Effect, Evaluated, Phase, Reported, Tick
+from coordinator.state.setbacks import TRIES_UNTIL_PAUSE
 from tests.builders import a_job, a_prepared, a_receipt, a_result, a_spec, a_version
 
 PAIR = ("a", "b")
@@ -71,7 +72,7 @@ def test_a_training_round_below_the_minimum_is_abandoned_at_its_deadline() -> No
 
 
 def test_what_went_wrong_before_stays_beside_what_goes_on() -> None:
-    job = after(started(), *in_round(1, Abandon("broke")), Tick())
+    job = after(after(started(), *in_round(1, Abandon("broke"))), Tick(), now=5.0)
     assert job.round is not None
     reason = jobs.explain(job, 1.0).reason
     assert reason.startswith("round 2: waiting")
@@ -101,11 +102,12 @@ def test_a_cancelled_job_says_so_and_its_round_ends() -> None:
 
 def test_a_resumed_job_starts_with_a_clean_record() -> None:
     job = running()
-    for number in (1, 2, 3):
-        job = after(job, Tick(), *in_round(number, Abandon("broke")))
-    assert (job.status, job.abandoned_in_a_row) == (Status.PAUSED, 3)
+    for number in range(1, TRIES_UNTIL_PAUSE + 1):
+        job = after(after(job, Tick(), now=1000.0 * number), *in_round(number, Abandon("broke")), now=1000.0 * number)
+    assert (job.status, job.abandoned_in_a_row) == (Status.PAUSED, TRIES_UNTIL_PAUSE)
     resumed = after(job, Resume())
     assert (resumed.status, resumed.reason, resumed.abandoned_in_a_row) == (Status.RUNNING, "", 0)
+    assert after(resumed, Tick()).round is not None  # at once
 
 
 def test_a_completed_job_names_its_last_version_and_how_it_was_evaluated() -> None:

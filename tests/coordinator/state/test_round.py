@@ -89,6 +89,7 @@ OUTCOMES: dict[Phase, dict[str, Any]] = {
         **dict.fromkeys(CLOSED, NotParticipant),
     },
     Phase.CONFIGURATION: {
+        "Candidates": Phase.CONFIGURATION,
         "TaskTaken": Phase.CONFIGURATION,
         "Reported": Phase.REPORTING,
         "Evaluated": Phase.CONFIGURATION,
@@ -97,6 +98,7 @@ OUTCOMES: dict[Phase, dict[str, Any]] = {
         "Abandon": Phase.ABANDONED,
     },
     Phase.REPORTING: {
+        "Candidates": Phase.REPORTING,
         "TaskTaken": Phase.REPORTING,
         "Reported": Phase.REPORTING,
         "Evaluated": Phase.REPORTING,
@@ -165,7 +167,7 @@ def test_every_phase_that_a_row_names_is_reached() -> None:
 def any_of(draw: Random) -> RoundEvent:
     client, text = draw.choice("abc"), draw.choice("xy")
     events: list[RoundEvent] = [
-        Candidates(tuple(draw.sample("abc", draw.randint(0, 3)))),
+        Candidates(tuple(draw.sample("abcd", draw.randint(0, 3)))),
         TaskTaken(client),
         Reported(client, a_receipt(text)),
         Evaluated(client, a_result()),
@@ -240,14 +242,78 @@ def test_the_deadline_takes_the_minimum_or_abandons(clients: str, phase: Phase) 
 
 def test_the_round_ends_early_when_all_have_spoken() -> None:
     state = play(in_phase(Phase.REPORTING), *reports("a", "b"), ClientFailed("c", "x"), ClientFailed("d", "y"))
-    assert state.phase is Phase.AGGREGATION
+    assert state.phase is Phase.REPORTING  # somebody may step in
+    assert play(state, Candidates(NAMES)).phase is Phase.AGGREGATION
 
 
 def test_too_many_failures_abandon_it_and_name_their_causes() -> None:
     failures = [ClientFailed(name, f"{name} broke") for name in "abc"]
     state = play(in_phase(Phase.REPORTING), *failures)
+    assert state.phase is Phase.REPORTING  # somebody may step in
+    state = play(state, Candidates(NAMES))
     assert state.phase is Phase.ABANDONED
-    assert "a: a broke; b: b broke; c: c broke" in state.reason
+    assert state.reason == (
+        "3 of 4 clients failed, and no other is idle, so rounds.min_clients (2) cannot be reached: "
+        "a: a broke; b: b broke; c: c broke"
+    )
+
+
+def test_a_deadline_names_who_failed_and_who_did_not_report() -> None:
+    state = play(in_phase(Phase.REPORTING), *reports("a"), ClientFailed("b", "no memory"))
+    assert play(state, Tick(), now=60.0).reason == (
+        "the deadline passed with 1 of at least 2 reports (rounds.min_clients): b: no memory; c: no report; "
+        "d: no report"
+    )
+
+
+def test_an_idle_client_steps_in_for_one_that_failed() -> None:
+    state = play(in_phase(Phase.REPORTING), *reports("a"), ClientFailed("d", "no memory"))
+    assert state.free_seats() == 1
+    step = rounds.advance(state, Candidates((*NAMES, "e", "f")), 30.0, POLICY)
+    (newcomer,) = step.round.participants.keys() - state.participants.keys()
+    assert (newcomer in "ef", step.effects) == (True, (Effect.WAKE_AGENTS,))
+    assert (step.round.deadline_at, step.round.free_seats()) == (state.deadline_at, 0)
+    assert play(step.round, Candidates((*NAMES, "e", "f"))) is step.round
+    after = play(step.round, *reports("b"), ClientFailed("c", "x"), ClientFailed(newcomer, "y"))
+    (other,) = {*"ef"} - {newcomer}
+    assert play(after, Candidates(("e", "f")), *reports(other)).phase is Phase.AGGREGATION
+
+
+def test_an_idle_client_steps_in_for_one_that_fell_silent_and_both_may_report() -> None:
+    state = play(in_phase(Phase.CONFIGURATION), *reports("a"))
+    assert play(state, Candidates(("e",))) is state
+    state = play(state, Candidates(("e",), silent=frozenset("d")))
+    assert state.open_clients == {*"bcde"}
+    assert play(state, *reports("d", "e")).phase is Phase.AGGREGATION
+
+
+def test_nobody_steps_in_after_the_deadline() -> None:
+    state = play(in_phase(Phase.REPORTING), *reports("a"), ClientFailed("b", "x"))
+    state = play(state, Candidates(("e",)), now=60.0)
+    assert (state.phase, set(state.participants)) == (Phase.ABANDONED, set(NAMES))
+
+
+def test_an_evaluation_in_which_one_client_fails_goes_on_with_the_others() -> None:
+    policy = a_policy(min_clients=1)
+    state = rounds.advance(opened("evaluate"), Candidates(NAMES), 0.0, policy).round
+    for event in (ClientFailed("a", "no test split"), Candidates((*NAMES, "e"))):
+        state = rounds.advance(state, event, 1.0, policy).round
+    assert state.open_clients == {*"bcde"}
+    for name in "bcde":
+        state = rounds.advance(state, Evaluated(name, a_result()), 2.0, policy).round
+    assert rounds.advance(state, Candidates(NAMES), 2.0, policy).round.phase is Phase.COMMITTED
+
+
+def test_who_rests_is_drawn_only_where_the_others_are_too_few() -> None:
+    resting = frozenset("abc")
+    assert {*play(opened(), Candidates((*NAMES, "e"), resting=resting)).participants} == {*"de"}
+    assert {*"de"} < {*play(opened(), Candidates((*NAMES, "e"), resting=frozenset("ab"))).participants}
+    alone = play(opened(), Candidates(NAMES, resting=resting))
+    assert set(alone.participants) == set(NAMES)
+    failing = play(alone, ClientFailed("a", "x"), ClientFailed("b", "y"))
+    assert play(failing, Candidates(("e",), resting=frozenset("e"))) is failing  # c and d are enough
+    failing = play(failing, ClientFailed("c", "z"))
+    assert "e" in play(failing, Candidates(("e",), resting=frozenset("e"))).participants
 
 
 @pytest.mark.parametrize("phase", [Phase.REPORTING, Phase.AGGREGATION, Phase.COMMITTED])
@@ -367,8 +433,9 @@ def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[Round
         assert lost or ORDER.index(state.phase) >= ORDER.index(before.phase)  # never an earlier phase
         assert reason
         moved = state.phase is not before.phase
-        calls = state.phase is Phase.CONFIGURATION or (lost and state.phase is Phase.REPORTING)
-        assert (Effect.WAKE_AGENTS in effects) == (moved and calls)
+        calls = moved and (state.phase is Phase.CONFIGURATION or (lost and state.phase is Phase.REPORTING))
+        stepped_in = len(state.participants) > len(before.participants)
+        assert (Effect.WAKE_AGENTS in effects) == (calls or stepped_in)
         assert (Effect.WAKE_AGGREGATOR in effects) == (moved and state.phase is Phase.AGGREGATION)
         if before.phase.is_final:
             assert state is before
@@ -377,8 +444,10 @@ def test_no_sequence_of_events_breaks_a_round(kind: Any, steps: list[tuple[Round
             assert each.receipt in (None, after.receipt) or (isinstance(event, UpdateLost) and client == event.client)
             assert each.failure in (None, after.failure)
             assert not (after.failure and after.receipt)
-        assert set(before.participants) in (set(), set(state.participants))
-        assert "stranger" not in state.participants or "stranger" in getattr(event, "names", before.participants)
+        assert not stepped_in or isinstance(event, Candidates)
+        assert len(state.participants) - state.failures <= max(POLICY.cohort_size, len(NAMES) + 2)
+        newcomers = state.participants.keys() - before.participants.keys()
+        assert newcomers <= set(getattr(event, "names", ()))
         if state.phase in (Phase.AGGREGATION, Phase.COMMITTED):
             assert state.reports >= policy.min_clients
         assert (state.result is not None) == (state.phase is Phase.COMMITTED and kind == "train")

@@ -62,7 +62,7 @@ def test_each_phase_has_the_time_at_which_it_began() -> None:
         Phase.COMMITTED: 104.0,
     }
     assert after(chosen(), (105.0, Abandon("enough"))).phase_at[Phase.ABANDONED] == 105.0
-    failed = after(chosen(), *((106.0, ClientFailed(name, "broke")) for name in "abc"))
+    failed = after(chosen(), *((106.0, ClientFailed(name, "broke")) for name in "abc"), (106.0, Candidates(NAMES)))
     assert (failed.phase, failed.phase_at[Phase.ABANDONED]) == (Phase.ABANDONED, 106.0)
     late = after(chosen(), (161.0, Tick()))
     assert (late.phase, late.phase_at[Phase.ABANDONED]) == (Phase.ABANDONED, 161.0)

@@ -142,7 +142,7 @@ def test_an_evaluation_round_commits_the_version_that_it_evaluated() -> None:
 def test_the_end_of_a_round_comes_before_the_beginning_of_the_next() -> None:
     before = started()
     closed = jobs.advance(before, InRound(1, Abandon("broke")), 8.0)
-    opened = jobs.advance(closed.job, Tick(), 9.0)
+    opened = jobs.advance(closed.job, Tick(), 13.0)
     rows = changes(before, opened.job, closed.closed, opened.reason)  # as if a single step had caused both
     assert [(data["round"], data["phase"]) for _, data in rows] == [(1, "ABANDONED"), (2, "SELECTION")]
 

@@ -16,6 +16,7 @@ from coordinator.state.errors import JobUnreadable, StateUnavailable
 from coordinator.state.job_state import AggregationFailed, Cancel, InRound, Job, JobEvent, PreparedModel, Resume, Status
 from coordinator.state.records import AgentRecord
 from coordinator.state.round_state import Candidates, Effect, Phase, Reported, Tick
+from coordinator.state.setbacks import TRIES_UNTIL_PAUSE
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.writes import Change, VersionedJob
 from fedgalore.process.redis_server import RedisServer, free_port
@@ -33,11 +34,11 @@ def job(name: str, at: float = 0.0, key: str | None = None) -> Job:
     return replace(a_job(at), id=name, idempotency_key=key)
 
 
-async def step(store: RedisStateStore, job_id: str, event: JobEvent) -> Change:
+async def step(store: RedisStateStore, job_id: str, event: JobEvent, now: float = 1.0) -> Change:
     """Advances and saves the job as the engine does."""
     stored = await store.load(job_id)
     assert stored is not None
-    done = jobs.advance(stored.job, event, 1.0)
+    done = jobs.advance(stored.job, event, now)
     change = Change(stored, done.job, [("step", {"event": type(event).__name__})], done.effects, done.closed)
     assert await store.save(change) == "saved"
     return change
@@ -102,9 +103,9 @@ async def test_the_number_of_the_round_in_flight_is_known_without_the_job(store:
     assert await store.round_in_flight("one") is None
     for number in (1, 2):
         for event in (*[PreparedModel(a_prepared())][number - 1 :], Tick()):
-            await step(store, "one", event)
+            await step(store, "one", event, now=100.0 * number)
         assert await store.round_in_flight("one") == number
-        await step(store, "one", AggregationFailed(number, "x"))
+        await step(store, "one", AggregationFailed(number, "x"), now=number)
         assert await store.round_in_flight("one") is None
 
 
@@ -147,9 +148,9 @@ async def test_rounds_come_in_order_of_their_number(store: RedisStateStore) -> N
     await store.create(job("one"), [])
     await step(store, "one", PreparedModel(a_prepared()))
     for number in range(1, 13):
-        await step(store, "one", Tick())
-        await step(store, "one", AggregationFailed(number, "x"))
-        if number % 3 == 0:
+        await step(store, "one", Tick(), now=100.0 * number)
+        await step(store, "one", AggregationFailed(number, "x"), now=100.0 * number)
+        if number % TRIES_UNTIL_PAUSE == 0:
             await step(store, "one", Resume())
     assert [each.number for each in await store.closed_rounds("one")] == list(range(1, 13))
 

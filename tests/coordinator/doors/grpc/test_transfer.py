@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from coordinator.doors.grpc.server import serve
+from coordinator.state import setbacks
 from coordinator.store.partials import clean_partials
 from fedgalore.process.redis_server import RedisServer
 from fedgalore.spec.layout import update_tensors
@@ -282,8 +283,12 @@ async def test_each_method_asks_for_different_updates_by_client_and_version(hous
     assert (await house.submit(its_sample, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
 
 
-async def test_the_round_after_an_abandoned_first_round_is_still_the_first_of_a_shared_basis(house: House) -> None:
+async def test_the_round_after_an_abandoned_first_round_is_still_the_first_of_a_shared_basis(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setbacks, "FIRST_WAIT_S", 0.0)
     job = await house.round(method=METHODS["shared basis"])
+    await house.engine.people.forget_agent("site-c")  # it would step in
     await house.engine.agents.client_failed(job.id, 1, "site-a", "a power cut")  # both clients are needed
     await house.engine.driver.tick(job.id)
     job = await house.engine.reader.job(job.id)
