@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from fedgalore.aggregation import TensorSink, first_version, next_version
+from fedgalore.best import Best, best_of, is_worn_out
 from fedgalore.data.examples import Example
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.task import TaskModel
+from fedgalore.pooling import pool
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.selection import choose_cohort
 from fedgalore.spec import layout
@@ -59,9 +61,17 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class SimulationResult:
-    task: TaskModel  # holding the final weights
-    weights: dict[str, Tensor]  # as `layout.weights_tensors` lists them: adapters beside the trained weights
+    """`task` holds the final weights.
+
+    `weights`, and `best_weights` of the best version where the job keeps one, are as `layout.weights_tensors` lists
+    them: adapters beside the trained weights.
+    """
+
+    task: TaskModel
+    weights: dict[str, Tensor]
     rounds: list[RoundRecord]
+    best: Best | None = None
+    best_weights: dict[str, Tensor] | None = None
 
 
 def simulate(
@@ -79,23 +89,37 @@ def simulate(
         on_round: called with each round's record when it is over.
         secret: hexadecimal, of the noise of a job with privacy; drawn by default.
         held_out: examples by name that no client holds; the model is evaluated on them as often as on the sites' own.
+            Where no site has any to evaluate, they tell which version is the best.
 
     Raises:
-        ValueError: fewer sites than the job's min_clients.
+        ValueError: fewer sites than the job's min_clients, or nothing to tell the best version by.
         TaskError, TrainingError: as `local_update`.
     """
     if len(sites) < spec.rounds.min_clients:
         raise ValueError(f"rounds.min_clients is {spec.rounds.min_clients}, but there are {len(sites)} clients")
+    if spec.evaluation.keep is not None and not held_out and not any(_evaluated(spec, site) for site in sites):
+        raise ValueError(
+            "evaluation.keep: no client has test examples, so no version would be the best; add some, "
+            "or take evaluation.split: train"
+        )
     federation = _Federation(TaskModel.load(spec, folder, device), sites, held_out or {}, secret)
-    records = []
-    for model_version in range(spec.rounds.count + 1):
-        record = federation.play(model_version)
+    records: list[RoundRecord] = []
+    version, final = 0, False
+    while not final:
+        final = version == spec.rounds.count or is_worn_out(federation.best, spec)
+        record = federation.play(version, final)
         records.append(record)
         if on_round is not None:
             on_round(record)
+        version += 1
     task, weights = federation.task, federation.version.weights
     task.load_weights(weights)
-    return SimulationResult(task, weights, records)
+    return SimulationResult(task, weights, records, federation.best, federation.best_weights)
+
+
+def _evaluated(spec: JobSpec, site: Site) -> Sequence[Example]:
+    """What the job's versions are evaluated on at a site."""
+    return site.train if spec.evaluation.split == "train" else site.test
 
 
 class _Federation:
@@ -116,34 +140,47 @@ class _Federation:
         self._kept: dict[str, dict[str, Tensor]] = {}  # by client, of its last update that is in a version
         self._holders: Collection[str] = self._sites  # whoever has the version before; all can draw version 0
         self._summed: Collection[str] = self._sites  # whose updates are in it
+        self.best: Best | None = None
+        self.best_weights: dict[str, Tensor] | None = None
         for examples in (*map(self._evaluated, sites), *held_out.values()):
             check_exact_match(task, examples)
 
-    def play(self, model_version: int) -> RoundRecord:
-        """The round that starts from this version; after the last version, its evaluation alone."""
+    def play(self, model_version: int, final: bool) -> RoundRecord:
+        """The round that starts from this version; of the final version, its evaluation alone."""
         spec, number = self.task.spec, model_version + 1  # the coordinator's number, while no round is abandoned
-        final = model_version == spec.rounds.count
         size = len(self._sites) if final else spec.rounds.cohort_size
         names = choose_cohort(self._sites, size, spec.seed, number)
         up, down = (0, 0) if final else self._traffic(names, number)
         record = RoundRecord(number, model_version, up_bytes=up, down_bytes=down)
-        if spec.evaluates(model_version):
+        evaluates = final or spec.evaluates(model_version)
+        if evaluates:
             record.held_out.update({name: self._evaluate(examples) for name, examples in self._held_out.items()})
         updates = {}
         for name in names:
             site = self._sites[name]
-            if spec.evaluates(model_version) and (examples := self._evaluated(site)):
+            if evaluates and (examples := self._evaluated(site)):
                 record.evaluation[name] = self._evaluate(examples)
             if not final:
                 updates[name] = self._train(site, number)
                 record.training[name] = updates[name].metrics
+        self._judge(record)
         if not final:
             self._aggregate(updates, record)
         self._holders = names
         return record
 
+    def _judge(self, record: RoundRecord) -> None:
+        """Compares the version that the round has evaluated to the best: by the sites, or else by what they lack."""
+        most, version = self.task.spec.evaluation.max_examples, record.model_version
+        examples = {name: self._evaluated(site) for name, site in self._sites.items()}
+        of_sites = [(len(examples[name][:most]), metrics) for name, metrics in record.evaluation.items()]
+        of_none = [(len(self._held_out[name][:most]), metrics) for name, metrics in record.held_out.items()]
+        self.best = best_of(self.best, version, pool(of_sites or of_none), self.task.spec)
+        if self.best is not None and self.best.version == version:
+            self.best_weights = self.version.weights
+
     def _evaluated(self, site: Site) -> Sequence[Example]:
-        return site.train if self.task.spec.evaluation.split == "train" else site.test
+        return _evaluated(self.task.spec, site)
 
     def _evaluate(self, examples: Sequence[Example]) -> dict[str, float]:
         self.task.load_weights(self.version.weights)

@@ -16,7 +16,10 @@ ROOT = "/api/v1/jobs"
 
 Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to create; it must be new or empty.")]
 Version = Annotated[
-    int | None, typer.Option(min=0, help="Model version; the coordinator keeps three. Default: the newest.")
+    str,
+    typer.Option(
+        metavar="last|best|N", help="Version of the model: the newest, the best by evaluation.keep, or one by number."
+    ),
 ]
 
 
@@ -176,7 +179,7 @@ def cancel(job: JobId, url: Url = DEFAULT_URL) -> None:
 
 
 @app.command()
-def download(job: JobId, to: Folder, version: Version = None, url: Url = DEFAULT_URL) -> None:
+def download(job: JobId, to: Folder, version: Version = "last", url: Url = DEFAULT_URL) -> None:
     """Fetch a job's model as a folder that transformers' `from_pretrained` loads."""
     _fetch(f"{job_path(job)}/model", url, to, version)
     typer.echo(to)
@@ -192,7 +195,7 @@ def adapter(
             min=1, help="Rank of each matrix's change; nothing is lost where it reaches the rank of the matrix."
         ),
     ] = 16,
-    version: Version = None,
+    version: Version = "last",
     url: Url = DEFAULT_URL,
 ) -> None:
     """Fetch what a job taught its model as a LoRA adapter: a folder that PEFT's `PeftModel.from_pretrained` loads.
@@ -225,12 +228,13 @@ def _parsed(document: Path, body: bytes, kind: str) -> Any:
         fail(str(error))
 
 
-def _fetch(path: str, url: str, to: Path, version: int | None, **query: int) -> None:
+def _fetch(path: str, url: str, to: Path, version: str, **query: int | str) -> None:
     """Unpacks the tar that the coordinator answers with into the folder `to`."""
     from fedgalore_cli.download import UnsafeArchive, unpack
 
-    if version is not None:
-        query["version"] = version
+    if version not in ("last", "best") and not version.isdecimal():
+        fail(f"--version: {version} is no version; say last, best, or a version's number")
+    query["version"] = version
     try:
         with Coordinator(url) as coordinator, coordinator.stream(path, params=query) as chunks:
             unpack(chunks, to)

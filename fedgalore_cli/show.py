@@ -127,6 +127,9 @@ def headline(record: Mapping[str, Any]) -> str:
         mean = ", ".join(f"{name} {value:.4f}" for name, value in measured["mean"].items())
         lines.append(f"version {measured['model_version']} on {measured['examples']} examples: {mean}")
     lines += [f"[yellow]{escape(row['field'])}: {escape(row['problem'])}[/]" for row in record["warnings"]]
+    if record["best"]:
+        best = record["best"]
+        lines.append(f"best is version {best['model_version']}: {best['metric']} {best['value']:.4f}")
     lines.append(f"received {size(record['up_bytes'])}, sent {size(record['down_bytes'])}")
     return "\n".join(lines)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from fedgalore.spec.job import JobSpec
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job document, YAML or JSON", show_default=False)]
-WITH_AGENTS = {"job", "agents", "picture", "to", "threads", "as_json"}  # all other options are about splitting
+WITH_AGENTS = {
+    "job",
+    "agents",
+    "picture",
+    "to",
+    "version",
+    "threads",
+    "as_json",
+}  # all other options are about splitting
 
 
 def simulate(
@@ -42,6 +50,10 @@ def simulate(
     completion: parts.Completion = None,
     picture: parts.Picture = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder for the fine-tuned model")] = None,
+    version: Annotated[
+        Literal["best", "last"] | None,
+        typer.Option("--version", help="Which one --to holds. Default: the best if the job keeps one, else the last."),
+    ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="torch's CPU threads")] = None,
     as_json: Annotated[
         bool,
@@ -60,6 +72,8 @@ def simulate(
     records = Records(as_json)
     try:
         spec = job_spec.load(job)
+        if version == "best" and spec.evaluation.keep is None:
+            raise ValueError("--version: the job keeps no best version; set evaluation.keep in it, or say last")
         parts.check_picture(picture)
         held_out: list[Example] = []
         if agents:
@@ -89,7 +103,7 @@ def simulate(
     except (job_spec.SpecError, DataError, ValueError) as error:
         records.error(str(error))
         fail(str(error))
-    _run(spec, sites, {"test": held_out} if held_out else {}, to, threads, records)
+    _run(spec, sites, {"test": held_out} if held_out else {}, to, version, threads, records)
 
 
 def _refuse_splitting(context: typer.Context) -> None:
@@ -113,11 +127,13 @@ def _run(
     sites: Sequence[Site],
     tests: Mapping[str, Sequence[Example]],
     to: Path | None,
+    version: str | None,
     threads: int | None,
     records: Records,
 ) -> None:
     import torch
 
+    from fedgalore.best import describe
     from fedgalore.model.inputs import TaskError
     from fedgalore.simulation import simulate as run
     from fedgalore.training import TrainingError
@@ -134,13 +150,19 @@ def _run(
     records.begin(spec, sites, tests)
     try:
         result = run(spec, Path(spec.model.source).expanduser(), sites, device, tell, tests)
+        if words := describe(result.best, spec):
+            out.print(words)
+        written = result.rounds[-1].model_version
         if to is not None:
+            if version != "last" and result.best is not None and result.best_weights is not None:
+                result.task.load_weights(result.best_weights)
+                written = result.best.version
             result.task.save(to)
-            out.print(f"model: {to}")
+            out.print(f"model: {to} (version {written})")
     except (TaskError, TrainingError, ValueError, OSError) as error:
         records.error(str(error))
         fail(str(error))
-    records.end(result.rounds[-1], to)
+    records.end(result, to, written)
 
 
 def line(record: RoundRecord) -> str:

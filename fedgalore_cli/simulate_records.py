@@ -4,7 +4,8 @@
 |---|---|
 | `job` | the first: `version` of this software, `job` with all defaults, examples of `sites` and `held_out` |
 | `round` | every field of a `fedgalore.simulation.RoundRecord` |
-| `result` | the last: `model_version`, `evaluation` and `held_out` of the final model, and the folder that holds it |
+| `result` | the last: `model_version`, `evaluation` and `held_out` of the final model |
+|          | `best` (`evaluation.keep`): its version and value; the `folder` that holds the `folder_version` |
 | `error` | the last, in place of `result`: `problem`, which stands on stderr too; the exit status is 1 |
 
 A number that is not finite, which JSON cannot hold, is null.
@@ -23,7 +24,7 @@ import typer
 
 if TYPE_CHECKING:
     from fedgalore.data.examples import Example
-    from fedgalore.simulation import RoundRecord, Site
+    from fedgalore.simulation import RoundRecord, SimulationResult, Site
     from fedgalore.spec.job import JobSpec
 
 
@@ -44,9 +45,11 @@ class Records:
     def round(self, record: RoundRecord) -> None:
         self._print("round", asdict(record))
 
-    def end(self, record: RoundRecord, folder: Path | None) -> None:
-        final = {name: getattr(record, name) for name in ("model_version", "evaluation", "held_out")}
-        self._print("result", {**final, "folder": str(folder) if folder else None})
+    def end(self, result: SimulationResult, folder: Path | None, folder_version: int) -> None:
+        final = {name: getattr(result.rounds[-1], name) for name in ("model_version", "evaluation", "held_out")}
+        best = {"model_version": result.best.version, "value": result.best.value} if result.best else None
+        where = {"folder": str(folder), "folder_version": folder_version} if folder else {"folder": None}
+        self._print("result", {**final, "best": best, **where})
 
     def error(self, problem: str) -> None:
         self._print("error", {"problem": problem})

@@ -93,6 +93,8 @@ def _type(node: Schema) -> str:
         return ", ".join(f"`{value}`" for value in node["enum"])
     if node.get("pattern") == IDENTIFIER:
         return "name"
+    if "$ref" in node:
+        return "mapping of fields"
     if node["type"] == "array":
         fixed = node.get("prefixItems", ())
         return f"list of {len(fixed)}: {', '.join(map(_type, fixed))}" if fixed else f"list of {_type(node['items'])}"

@@ -28,8 +28,10 @@ from coordinator.state.job_state import (
     Resume,
     Status,
 )
+from coordinator.state.pooled import pooled
 from coordinator.state.round_settling import explain as explain_round
 from coordinator.state.round_state import Abandon, Effect, Phase, Round, Tick
+from fedgalore.best import best_of, describe, is_worn_out
 from fedgalore.process.transitions import Transition, to
 from fedgalore.spec.job import JobSpec
 
@@ -132,10 +134,11 @@ def _tick(job: Job, event: Tick, now: float) -> _Outcome:
     if job.status is not Status.RUNNING or now < job.next_try_at:
         return _Outcome(job)
     spec, version = job.parsed, job.ready().model.version
-    kind: Literal["train", "evaluate"] = "train" if version < spec.rounds.count else "evaluate"
+    trains = version < spec.rounds.count and not is_worn_out(job.best, spec)
+    kind: Literal["train", "evaluate"] = "train" if trains else "evaluate"
     number = job.rounds_opened + 1
-    tries = job.abandoned_in_a_row
-    opened = rounds.open_round(number, kind, version, spec.evaluates(version), now, job.policy(kind), tries)
+    evaluates, tries = not trains or spec.evaluates(version), job.abandoned_in_a_row
+    opened = rounds.open_round(number, kind, version, evaluates, now, job.policy(kind), tries)
     return _Outcome(replace(job, round=opened, rounds_opened=number))
 
 
@@ -156,8 +159,11 @@ def _in_round(job: Job, event: InRound, now: float) -> _Outcome:
 
 def _after_round(job: Job, closed: Round, now: float) -> Job:
     """What the end of its round makes of a job."""
+    if closed.phase is Phase.COMMITTED:
+        job = _judged(job, closed)
     if closed.kind == "evaluate":
-        return replace(job, status=Status.COMPLETED, reason=f"version {closed.model_version} is final; {closed.reason}")
+        parts = (f"version {closed.model_version} is final", closed.reason, describe(job.best, job.parsed))
+        return replace(job, status=Status.COMPLETED, reason="; ".join(filter(None, parts)))
     job = replace(job, setbacks=setbacks.after_round(job.setbacks, closed, now))
     return _after_commit(job, closed) if closed.phase is Phase.COMMITTED else _after_abandonment(job, closed, now)
 
@@ -170,6 +176,13 @@ def _after_abandonment(job: Job, closed: Round, now: float) -> Job:
     if job.status is Status.RUNNING and in_a_row >= setbacks.TRIES_UNTIL_PAUSE:
         return replace(job, status=Status.PAUSED, reason=setbacks.pause_reason(in_a_row, closed, job.setbacks))
     return job
+
+
+def _judged(job: Job, closed: Round) -> Job:
+    """The job with the version that its round has evaluated compared to the best; `job.model` still is that version."""
+    best = best_of(job.best, closed.model_version, pooled(closed), job.parsed)
+    is_new = best is not None and (job.best is None or best.version != job.best.version)
+    return replace(job, best=best, best_model=job.model if is_new else job.best_model)
 
 
 def _after_commit(job: Job, closed: Round) -> Job:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from coordinator.state.errors import NotReady
 from coordinator.state.round_state import ModelVersion, Policy, Round, RoundEvent, Tick
 from coordinator.state.setbacks import Setback
+from fedgalore.best import Best
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.job import JobSpec
 
@@ -75,6 +76,8 @@ class Job:
     next_try_at: float = 0.0  # no round opens earlier
     setbacks: dict[str, Setback] = field(default_factory=dict)  # by client, of those that failed last
     contributions: dict[str, int] = field(default_factory=dict)  # client -> last version that its update is in
+    best: Best | None = None  # of the versions evaluated so far, by evaluation.keep
+    best_model: ModelVersion | None = None  # that version
     idempotency_key: str | None = None
     secret: str | None = None  # of the noise of a job with privacy; shown to nobody
 

@@ -1,8 +1,8 @@
 """Garbage collection of blobs: by reference, not by age.
 
-Every job needs its base model, the template of its downloads (which is its version 0, too), and the weights of its
-newest model versions. A job that goes on also needs the weights of version 0, the other blobs of its newest version,
-and the updates of its round in flight.
+Every job needs its base model, the template of its downloads (which is its version 0, too), and the weights of the
+model versions that it keeps (`coordinator.state.versions`). A job that goes on also needs the other blobs of its newest
+version, and the updates of its round in flight.
 
 All other blobs are deleted. A blob that a closed round or a superseded version named is spent, and is deleted soon. A
 blob that no job has named yet is left some time, in which its reference may be written.
@@ -11,17 +11,17 @@ blob that no job has named yet is left some time, in which its reference may be 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion, Round
+from coordinator.state.versions import is_kept
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.process.blob_ref import BlobRef
 
-KEEP_VERSIONS = 3  # newest versions of a job's model that can be downloaded
 ALL_JOBS = 2**31
 
 
@@ -30,7 +30,7 @@ class _Known:
     """What the collector remembers of a job, so that it reads each closed round once."""
 
     closed: int = 0  # all rounds up to this number have been read
-    versions: list[ModelVersion] = field(default_factory=list)  # the newest results of closed rounds, oldest first
+    versions: dict[int, ModelVersion] = field(default_factory=dict)  # results of closed rounds whose weights are kept
     needed: frozenset[str] = frozenset()
     spent: set[str] = field(default_factory=set)
     final: bool = False  # the job has ended and does not change any more
@@ -77,15 +77,20 @@ class Collector:
             known.closed = closed.number
             known.spent |= {blob.sha256 for blob in _updates(closed)}
             if closed.result is not None:
-                known.versions.append(closed.result)
-        known.spent |= {blob.sha256 for blob in _superseded(known.versions)}
-        known.versions = known.versions[-KEEP_VERSIONS:]
-        known.needed = frozenset(blob.sha256 for blob in _needed(job, known.versions))
+                known.versions[closed.result.version] = closed.result
+        for number, version in list(known.versions.items()):
+            if job.model is not None and number < job.model.version:
+                known.spent |= {blob.sha256 for blob in _beside_weights(version)}
+            if not is_kept(job, number):
+                known.spent.add(version.weights.sha256)
+                del known.versions[number]
+        known.needed = frozenset(blob.sha256 for blob in _needed(job, known.versions.values()))
         known.final = job.status.is_final
 
     async def _closed_since(self, job: Job, number: int) -> list[Round]:
         """Closed rounds after round `number`, in order. Of a job that was never read, only the newest that matter."""
         rounds: list[Round] = []
+        policy = job.parsed.rounds.keep_versions
         versions = 0
         for candidate in range(job.rounds_opened, number, -1):
             closed = await self._store.closed_round(job.id, candidate)
@@ -93,24 +98,23 @@ class Collector:
                 continue
             rounds.append(closed)
             versions += closed.result is not None
-            if number == 0 and versions > KEEP_VERSIONS:
+            if number == 0 and versions > policy.last and policy.every is None:
                 break
         return rounds[::-1]
 
 
-def _needed(job: Job, versions: list[ModelVersion]) -> Iterator[BlobRef]:
-    """The blobs that a job needs. `versions`: the newest results of its closed rounds, oldest first."""
+def _needed(job: Job, versions: Iterable[ModelVersion]) -> Iterator[BlobRef]:
+    """The blobs that a job needs. `versions`: the results of its closed rounds whose weights are kept."""
     if job.prepared is None:
         return
     yield from (blob for _, blob in job.prepared.export)
     yield from (blob for _, blob in job.prepared.base_model)  # an adapter of an ended job is the difference to it
-    for version in [job.prepared.model, *versions][-KEEP_VERSIONS:]:
-        yield version.weights
+    for version in (job.prepared.model, *versions, job.best_model, job.model):
+        if version is not None and is_kept(job, version.version):
+            yield version.weights
     if job.status.is_final:
         return
-    yield job.prepared.model.weights
     if job.model is not None:
-        yield job.model.weights
         yield from _beside_weights(job.model)
     if job.round is not None:
         yield from _updates(job.round)
@@ -120,13 +124,6 @@ def _updates(round: Round) -> Iterator[BlobRef]:
     for participant in round.participants.values():
         if participant.receipt is not None:
             yield participant.receipt.blob
-
-
-def _superseded(versions: list[ModelVersion]) -> Iterator[BlobRef]:
-    for version in versions[:-1]:
-        yield from _beside_weights(version)
-    for version in versions[:-KEEP_VERSIONS]:
-        yield version.weights
 
 
 def _beside_weights(model: ModelVersion) -> Iterator[BlobRef]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
+from fedgalore.spec.better import better
 from fedgalore.spec.documents import DocumentError, printable, read_json, read_yaml
 from fedgalore.spec.method import MethodSpec
 from fedgalore.spec.registry import broken, methods, summing_kinds
@@ -132,11 +133,31 @@ class JobSpec(Strict):
             )
         return self
 
-    def evaluates(self, model_version: int) -> bool:
-        """Whether clients evaluate this version of the model; the last one always is."""
-        if model_version >= self.rounds.count:
+    @model_validator(mode="after")
+    def _the_best_can_be_told(self) -> JobSpec:
+        keep = self.evaluation.keep
+        if keep is None:
+            return self
+        known = better(self)
+        if keep.metric not in known:
+            raise ValueError(
+                f"evaluation.keep.metric: {printable(keep.metric, 60)!r} is not measured in this job; "
+                f"take {' or '.join(known)}"
+            )
+        if keep.mode not in (None, known[keep.metric]):
+            raise ValueError(
+                f"evaluation.keep.mode: {keep.mode} would keep the worst {keep.metric}; "
+                f"take {known[keep.metric]}, or leave mode out"
+            )
+        if self.evaluation.every == 0:
+            raise ValueError("evaluation.keep: with every: 0 there are no versions to compare; set every to 1 or more")
+        return self
+
+    def evaluates(self, rounds_behind: int) -> bool:
+        """Whether clients evaluate the model after so many committed rounds; the last one always is."""
+        if rounds_behind >= self.rounds.count:
             return True
-        return self.evaluation.every > 0 and model_version % self.evaluation.every == 0
+        return self.evaluation.every > 0 and rounds_behind % self.evaluation.every == 0
 
 
 class SpecError(ValueError):

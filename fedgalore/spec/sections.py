@@ -70,6 +70,20 @@ class DataSpec(Strict):
     )
 
 
+class KeepVersions(Strict):
+    """Which versions of the model can be downloaded, and made current again, beside the newest and the best."""
+
+    last: int = Field(
+        default=3, ge=1, le=MANY, description="Newest versions to keep; each takes the disk of the trained weights"
+    )
+    every: int | None = Field(
+        default=None,
+        ge=1,
+        le=MANY,
+        description="Versions whose number this divides are kept for good; 1 keeps all of them; null: none",
+    )
+
+
 class RoundsSpec(Strict):
     count: int = Field(
         default=20,
@@ -106,6 +120,11 @@ class RoundsSpec(Strict):
         ge=0,
         le=86_400,
         description="Seconds that a new round waits for all the agents it would select, before min_clients are enough",
+    )
+    keep_versions: KeepVersions = Field(
+        default=KeepVersions(),
+        description="Versions of the model that stay on the coordinator's disk beside the best: "
+        "last (3), the newest of them, and every (null), one in so many for good; {every: 1} keeps all",
     )
 
     @model_validator(mode="after")
@@ -172,6 +191,35 @@ class LocalSpec(Strict):
         return self
 
 
+class KeepSpec(Strict):
+    """What makes a version of the model the best, and when the job ends because none becomes better."""
+
+    metric: Text = Field(
+        description="The measure of a version, over all evaluated examples of its clients, such as loss or accuracy"
+    )
+    mode: Literal["max", "min"] | None = Field(
+        default=None,
+        description="Whether a greater or a smaller value is better; null: as the metric has it, smaller for loss",
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        le=MANY,
+        description="Evaluations in a row without an improvement after which the job ends early; null: it does not",
+    )
+    min_delta: float = Field(
+        default=0.0,
+        ge=0,
+        description="How much better than the last improvement a value has to be to count as one for patience",
+    )
+
+    @model_validator(mode="after")
+    def _delta_has_patience(self) -> KeepSpec:
+        if self.min_delta and self.patience is None:
+            raise ValueError("min_delta is what patience goes by; set patience, or leave min_delta out")
+        return self
+
+
 class EvaluationSpec(Strict):
     every: int = Field(
         default=1,
@@ -198,4 +246,9 @@ class EvaluationSpec(Strict):
         ge=1,
         le=4096,
         description="Longest such answer, in tokens. data.max_length has to hold it and the prompt",
+    )
+    keep: KeepSpec | None = Field(
+        default=None,
+        description="Keeps the best evaluated version beside the last: metric, and if wanted mode, patience and "
+        "min_delta. null: no version is the best",
     )

@@ -73,6 +73,24 @@ def test_a_federation_learns_what_no_client_could_alone(tiny_bert, method):
 
 
 @pytest.mark.slow
+def test_a_simulation_keeps_the_best_version_and_ends_when_none_becomes_better(tiny_bert):
+    keep = {"metric": "loss", "patience": 2, "min_delta": 10.0}  # no improvement is that great
+    spec = classifier(rounds={"count": 9}, evaluation={"keep": keep})
+    result = simulate(spec, tiny_bert, three_sites())
+    losses = [loss(record) for record in result.rounds]  # the sites have as many examples each
+    assert [(record.model_version, bool(record.training)) for record in result.rounds] == [
+        *((version, True) for version in range(3)),
+        (3, False),
+    ]
+    assert (result.best.version, result.best.value) == (losses.index(min(losses)), pytest.approx(min(losses)))
+    longest = simulate(classifier(rounds={"count": 3}), tiny_bert, three_sites())
+    assert same_bits(result.weights, longest.weights)
+    assert longest.best is longest.best_weights is None
+    shorter = simulate(classifier(rounds={"count": result.best.version}), tiny_bert, three_sites())
+    assert same_bits(result.best_weights, shorter.weights)
+
+
+@pytest.mark.slow
 def test_a_language_model_learns_answers_from_prompts(tiny_gpt2):
     model = {"source": "m", "task": "causal-lm", "num_labels": None}
     spec = classifier(model=model, rounds={"count": 8, "min_clients": 2}, local={"steps": 6, "learning_rate": 1e-2})

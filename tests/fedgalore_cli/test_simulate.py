@@ -52,7 +52,7 @@ def test_data_that_are_split_are_tested_once_for_all_clients(folder: Path) -> No
     first, last, saved = done.stdout.splitlines()
     assert re.fullmatch(r"version   0  test \d+\.\d%  train loss \d\.\d{3}", first)
     assert re.fullmatch(r"version   1  test \d+\.\d%", last)
-    assert saved.startswith("model: ")
+    assert saved == f"model: {folder / 'model'} (version 1)"
     assert (folder / "model" / "model.safetensors").exists()
     drawn = (folder / "picture.svg").read_text()
     assert "train.jsonl over 3 clients: domain split, seed 0" in drawn.replace("\n", " ")
@@ -72,7 +72,8 @@ def test_every_record_is_a_json_object_a_line(folder: Path) -> None:
     assert set(first["training"]) == {"client-1", "client-2"}
     assert first["up_bytes"] > 0
     assert result["held_out"] == last["held_out"] != {}
-    assert (result["model_version"], result["folder"]) == (1, str(folder / "model"))
+    assert (result["model_version"], result["best"]) == (1, None)
+    assert (result["folder"], result["folder_version"]) == (str(folder / "model"), 1)
     assert done.stderr.startswith("version   0  test ")
 
 
@@ -88,6 +89,34 @@ def test_an_error_is_the_last_json_line(folder: Path) -> None:
 def test_numbers_that_json_lacks_are_null(capsys: pytest.CaptureFixture[str]) -> None:
     Records(wanted=True).round(RoundRecord(1, 0, {"a": {"loss": math.nan, "accuracy": 0.5}}))
     assert json.loads(capsys.readouterr().out)["evaluation"] == {"a": {"loss": None, "accuracy": 0.5}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["best", "last", None])
+def test_the_best_version_is_written_unless_the_last_is_wanted(folder: Path, version: str | None) -> None:
+    job = yaml.safe_load((folder / "job.yaml").read_text())
+    job |= {"rounds": {"count": 2}, "local": {"steps": 2, "batch_size": 4, "learning_rate": 5.0}}  # far too high
+    (folder / "job.yaml").write_text(yaml.safe_dump(job | {"evaluation": {"keep": {"metric": "loss"}}}))
+    files = ("--train", folder / "train.jsonl", "--test", folder / "test.jsonl", "--clients", "2", "--split", "iid")
+    done = simulate(folder, *files, "--to", folder / "model", *(("--version", version) if version else ()))
+    assert done.exit_code == 0, done.stderr
+    *_, best, saved = done.stdout.splitlines()
+    assert best.startswith("version 0 is the best: loss ")
+    assert saved == f"model: {folder / 'model'} (version {2 if version == 'last' else 0})"
+
+
+def test_a_best_version_needs_test_data(folder: Path) -> None:
+    job = yaml.safe_load((folder / "job.yaml").read_text())
+    (folder / "job.yaml").write_text(yaml.safe_dump(job | {"evaluation": {"keep": {"metric": "loss"}}}))
+    done = simulate(folder, "--train", folder / "train.jsonl", "--clients", "2", "--split", "iid")
+    assert done.exit_code == 1
+    assert "evaluation.keep: no client has test examples" in done.stderr
+
+
+def test_a_job_that_keeps_no_best_version_cannot_write_it(folder: Path) -> None:
+    done = simulate(folder, "--train", folder / "train.jsonl", "--version", "best")
+    assert done.exit_code == 1
+    assert "--version: the job keeps no best version; set evaluation.keep in it, or say last" in done.stderr
 
 
 def test_without_test_data_nothing_is_tested(folder: Path) -> None:

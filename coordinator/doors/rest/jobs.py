@@ -17,17 +17,24 @@ from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.archive import Archive
 from coordinator.models.model_archive import ModelArchive
-from coordinator.state.errors import VersionNotFound
+from coordinator.state.errors import NotReady, VersionNotFound
 from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_JOBS_LISTED, MAX_ROUNDS_LISTED, MAX_TEXT
 from coordinator.state.outlook import warnings
 from coordinator.state.round_state import ModelVersion
+from coordinator.state.versions import versions
 from coordinator.store.blob_store import BlobStore
 
 TAR_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
 }
-VersionQuery = Annotated[int | None, Query(ge=0, lt=2**31, description="Default: the newest")]
+VersionQuery = Annotated[
+    str,
+    Query(
+        pattern=r"^(last|best|[0-9]{1,9})$",
+        description="A version's number, `last` for the newest, or `best` by the job's evaluation.keep",
+    ),
+]
 EVENTS_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
@@ -153,8 +160,8 @@ def router(door: Jobs) -> APIRouter:
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
-    async def version_of(job_id: str, version: int | None) -> tuple[Job, ModelVersion, dict[str, Any] | None]:
-        """The job, its version of this number or its newest, and what clients measured of that version."""
+    async def version_of(job_id: str, version: str) -> tuple[Job, ModelVersion, dict[str, Any] | None]:
+        """The job, the version that is asked for, and what clients measured of that version."""
         job = await reader.job(job_id)
         all_rounds = await reader.rounds(job)
         results = [each.result for each in all_rounds]
@@ -163,10 +170,11 @@ def router(door: Jobs) -> APIRouter:
         return job, chosen, quality.model_dump(mode="json") if quality else None
 
     @routes.get("/jobs/{job_id}/model", response_class=StreamingResponse, responses=TAR_ANSWER)
-    async def model(job_id: str, version: VersionQuery = None) -> StreamingResponse:
-        """A tar of a folder that `from_pretrained` loads: of this version, or of the newest.
+    async def model(job_id: str, version: VersionQuery = "last") -> StreamingResponse:
+        """A tar of a folder that `from_pretrained` loads: of this version of the model.
 
-        The newest three versions are kept; version 0, too, until the job ends.
+        The newest and the best are always there, others as the job's `rounds.keep_versions` says; version 0, too, until
+        the job ends.
         """
         archive = await asyncio.to_thread(ModelArchive, *await version_of(job_id, version), door.blobs)
         return _tar(archive, iter(archive))
@@ -178,7 +186,7 @@ def router(door: Jobs) -> APIRouter:
             int,
             Query(ge=1, lt=2**31, description="Of each matrix; a matrix whose smaller side is less goes along exactly"),
         ] = DEFAULT_RANK,
-        version: VersionQuery = None,
+        version: VersionQuery = "last",
     ) -> StreamingResponse:
         """A tar of a folder that `peft.PeftModel.from_pretrained` loads on top of the base model.
 
@@ -211,13 +219,25 @@ async def _in_turn(archive: Archive, turns: asyncio.Semaphore) -> AsyncIterator[
         yield chunk
 
 
-def _version(job: Job, results: list[ModelVersion | None], wanted: int | None, blobs: BlobStore) -> ModelVersion:
+def _version(job: Job, results: list[ModelVersion | None], wanted: str, blobs: BlobStore) -> ModelVersion:
     ready = job.ready()
-    if wanted in (None, ready.model.version):
+    if wanted == "last":
         return ready.model
-    versions = {each.version: each for each in (ready.prepared.model, *results, ready.model) if each is not None}
-    if wanted in versions and blobs.exists(versions[wanted].weights.sha256):
-        return versions[wanted]
-    held = ", ".join(str(number) for number, each in sorted(versions.items()) if blobs.exists(each.weights.sha256))
-    what = "is not kept any more" if wanted in versions else "does not exist yet"
-    raise VersionNotFound(f"version: {wanted} {what}; of job {job.id} these are held: {held or 'none'}")
+    if wanted == "best":
+        return _best(job)
+    known, number = versions(job, results), int(wanted)
+    if number == ready.model.version or (number in known and blobs.exists(known[number].weights.sha256)):
+        return known[number]
+    held = ", ".join(str(number) for number, each in sorted(known.items()) if blobs.exists(each.weights.sha256))
+    what = "is not kept any more" if number in known else "does not exist yet"
+    raise VersionNotFound(f"version: {number} {what}; of job {job.id} these are held: {held or 'none'}")
+
+
+def _best(job: Job) -> ModelVersion:
+    if job.parsed.evaluation.keep is None:
+        raise VersionNotFound(
+            f"version: job {job.id} keeps no best version; take last or a number, or post a job with evaluation.keep"
+        )
+    if job.best_model is None:
+        raise NotReady(f"version: no version of job {job.id} has been evaluated yet, so none is the best; take last")
+    return job.best_model

@@ -33,6 +33,15 @@ class ModelEvaluation(BaseModel):
     clients: dict[str, EvaluationView]
 
 
+class BestVersion(BaseModel):
+    """The best of the versions that clients have evaluated, by the job's `evaluation.keep`."""
+
+    model_version: int
+    metric: str
+    value: float
+    since: int = Field(description="Evaluations since the last improvement; at evaluation.keep.patience the job ends")
+
+
 class LiveParticipant(BaseModel):
     """A client in the round in flight. `stage`, `step` and `train_loss` are what it reported last, null before that."""
 
@@ -70,6 +79,7 @@ class JobSummary(BaseModel):
 class JobView(JobSummary):
     round: CurrentRound | None = Field(description="The round in flight")
     evaluation: ModelEvaluation | None = Field(description="Of the newest version that clients have evaluated")
+    best: BestVersion | None = Field(description="null: the job keeps none, or no version has been evaluated yet")
     up_bytes: int = Field(description="Received from clients so far")
     down_bytes: int = Field(description="Sent to clients so far")
     warnings: list[FieldProblem] = Field(description="What keeps its rounds waiting as the agents stand now")

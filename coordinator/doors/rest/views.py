@@ -10,6 +10,7 @@ from typing import Any
 from coordinator.doors.rest.problems import FieldProblem
 from coordinator.doors.rest.schemas import (
     AgentView,
+    BestVersion,
     CurrentRound,
     EvaluationView,
     JobSummary,
@@ -55,6 +56,7 @@ def job_view(
         **_summary(job),
         round=_current(job.round, live) if job.round else None,
         evaluation=evaluation(rounds),
+        best=_best(job),
         up_bytes=sum(cell.get("up", 0) for cell in cells),
         down_bytes=sum(cell.get("down", 0) for cell in cells),
         warnings=[FieldProblem(**row) for row in warnings],
@@ -65,6 +67,13 @@ def job_view(
 def job_trial(spec: JobSpec, before: Job | None, warnings: list[dict[str, str]]) -> JobTrial:
     """A document that was posted as a dry run; `before`: the job that was posted with its key."""
     return JobTrial(job=before.id if before else None, warnings=[FieldProblem(**row) for row in warnings], spec=spec)
+
+
+def _best(job: Job) -> BestVersion | None:
+    keep, best = job.parsed.evaluation.keep, job.best
+    if keep is None or best is None:
+        return None
+    return BestVersion(model_version=best.version, metric=keep.metric, value=best.value, since=best.since)
 
 
 def dense_bytes(job: Job) -> int:
@@ -127,7 +136,7 @@ def evaluation(rounds: Iterable[Round], version: int | None = None) -> ModelEval
     return ModelEvaluation(
         model_version=version,
         examples=sum(result.examples for result in results.values()),
-        mean=pool(list(results.values())),
+        mean=pool(results.values()),
         clients={client: _evaluation(result) for client, result in sorted(results.items())},
     )
 

@@ -30,7 +30,7 @@ from coordinator.state.round_state import ModelVersion
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import GRACE_S
 from coordinator.store.directory_blob_store import DirectoryBlobStore
-from coordinator.store.garbage import KEEP_VERSIONS, Collector
+from coordinator.store.garbage import Collector
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.simulation import Site, simulate
@@ -330,7 +330,8 @@ async def test_rest_serves_what_peft_loads_also_when_the_job_is_over_and_swept(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rounds = {"count": KEEP_VERSIONS}
+    newest = a_spec().rounds.keep_versions.last
+    rounds = {"count": newest}
     job, _ = await stack.engine.people.create(
         a_spec(model={"source": str(tiny_bert), "num_labels": 3}, rounds=rounds), None
     )
@@ -341,7 +342,7 @@ async def test_rest_serves_what_peft_loads_also_when_the_job_is_over_and_swept(
     for name in ("a", "b"):
         await stack.engine.agents.register(name, PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
     await stack.engine.aggregator.prepared(job.id, house.job.prepared)
-    for version in range(1, KEEP_VERSIONS + 1):
+    for version in range(1, newest + 1):
         number = await stack.next_tasks("train")
         await stack.evaluated(job, number, version - 1)
         for name in ("a", "b"):
@@ -352,7 +353,7 @@ async def test_rest_serves_what_peft_loads_also_when_the_job_is_over_and_swept(
     assert during.headers["content-type"] == "application/x-tar"
     assert int(during.headers["content-length"]) == len(during.content)
     assert 'filename="tiny-v2-rank3.tar"' in during.headers["content-disposition"]
-    await stack.evaluated(job, await stack.next_tasks("evaluate"), KEEP_VERSIONS)
+    await stack.evaluated(job, await stack.next_tasks("evaluate"), newest)
     assert (await stack.engine.reader.job(job.id)).status is Status.COMPLETED
 
     store = RedisStateStore(redis_url)

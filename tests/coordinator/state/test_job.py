@@ -396,7 +396,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
     assert set(document) == {
         *("id", "spec", "status", "reason", "created_at", "updated_at", "prepared", "model", "round"),
         *("rounds_opened", "abandoned_in_a_row", "next_try_at", "setbacks", "contributions"),
-        *("idempotency_key", "secret"),
+        *("best", "best_model", "idempotency_key", "secret"),
     }
     assert set(document["prepared"]) == {"plan", "base_model", "export", "model"}
     assert set(document["model"]) == {"version", "weights", "aggregate", "state", "residue"}

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,12 +17,13 @@ from coordinator.state.round_state import EvaluationResult, ModelVersion, Round,
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S
 from coordinator.store.directory_blob_store import DirectoryBlobStore
-from coordinator.store.garbage import KEEP_VERSIONS, Collector
+from coordinator.store.garbage import Collector
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.blob_ref import BlobRef
 from tests.builders import a_plan, a_spec, blob_path
 
+KEEP_VERSIONS = a_spec().rounds.keep_versions.last
 ROUNDS = KEEP_VERSIONS + 2
 
 
@@ -70,8 +72,9 @@ class House:
     def put(self, text: str) -> BlobRef:
         return self.blobs.put_bytes(text.encode())
 
-    async def start(self, rounds: int) -> str:
-        job, _ = await self.engine.people.create(a_spec(rounds={"count": rounds, "min_clients": 1}))
+    async def start(self, rounds: int, evaluation: dict[str, Any] | None = None, **policy: int) -> str:
+        section = {"count": rounds, "min_clients": 1, "keep_versions": policy}
+        job, _ = await self.engine.people.create(a_spec(rounds=section, evaluation=evaluation or {}))
         prepared = Prepared(a_plan().to_dict(), (("a", self.base),), (("a", self.export),), self.first)
         await self.engine.aggregator.prepared(job.id, prepared)
         await self.engine.agents.register("north", PROTOCOL_VERSION, "0", {"reviews": 10})
@@ -82,7 +85,12 @@ class House:
         self.updates.append(self.put(f"update {number}"))
         await self.engine.agents.report(job_id, number, "north", UpdateReceipt(self.updates[-1], 10, {}, 0.0))
 
-    async def train(self, job_id: str, number: int) -> None:
+    async def train(self, job_id: str, number: int, loss: float | None = None) -> None:
+        """A round that starts from a version of this loss, if it is measured."""
+        await self.engine.driver.tick(job_id)
+        if loss is not None:
+            result = EvaluationResult(number - 1, 10, {"loss": loss})
+            await self.engine.agents.evaluated(job_id, number, "north", result)
         await self.report(job_id, number)
         parts = [self.put(f"{part} {number}") for part in ("weights", "aggregate", "state")]
         self.versions.append(ModelVersion(number, *parts))
@@ -151,6 +159,18 @@ async def test_of_a_job_that_has_ended_the_downloads_stay(house: House) -> None:
     newest = house.versions[-1]
     assert all(house.held(house.base, house.export, *(version.weights for version in house.versions[-KEEP_VERSIONS:])))
     assert not any(house.held(house.first.weights, newest.aggregate, newest.state, *house.updates))
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_the_best_version_and_those_of_the_policy_outlive_the_newest(house: House, restarted: bool) -> None:
+    job = await house.start(ROUNDS + 3, {"keep": {"metric": "loss"}}, last=2, every=3)
+    for number in range(1, ROUNDS + 3):
+        await house.train(job, number, loss=abs(number - 3))  # version 2 is the best
+        if not restarted:
+            await house.collector.collect(at(SPENT_GRACE_S))
+    await house.collector.collect(at(GRACE_S))
+    held = [number for number, version in enumerate(house.versions) if house.held(version.weights) == [True]]
+    assert held == [0, 2, 3, 6, 7]
 
 
 async def test_rounds_and_ended_jobs_are_read_once(house: House) -> None:

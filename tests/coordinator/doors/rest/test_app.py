@@ -291,6 +291,30 @@ async def test_agents_are_listed_and_forgotten(stack: Stack, tmp_path: Path) -> 
     is_problem(await stack.http.delete("/api/v1/agents/b"), 404, "agent_not_found")
 
 
+async def test_the_best_version_is_served_beside_the_last(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.running(tmp_path, rounds={"count": 3}, evaluation={"keep": {"metric": "accuracy"}})
+    path = f"{JOBS}/{job.id}/model"
+    early = is_problem(await stack.http.get(path, params={"version": "best"}), 409, "not_ready")
+    assert "no version of job" in early["detail"]
+    for version in (1, 2):  # of equal values the first stays the best
+        await stack.trained(job, tmp_path, version)
+    view = (await stack.http.get(f"{JOBS}/{job.id}")).json()
+    assert view["best"] == {"model_version": 0, "metric": "accuracy", "value": 0.8, "since": 1}
+    for version, number in (("best", 0), ("last", 2), ("2", 2)):
+        answer = await stack.http.get(path, params={"version": version})
+        assert f'filename="tiny-v{number}.tar"' in answer.headers["content-disposition"]
+    assert (await stack.http.get(path)).headers["content-disposition"].endswith('-v2.tar"')
+    for version in ("newest", "-1", "1.5", ""):
+        is_problem(await stack.http.get(path, params={"version": version}), 422, "invalid_request")
+
+
+async def test_a_job_that_keeps_no_best_version_says_how_to(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.running(tmp_path)
+    assert (await stack.http.get(f"{JOBS}/{job.id}")).json()["best"] is None
+    answer = await stack.http.get(f"{JOBS}/{job.id}/model", params={"version": "best"})
+    assert "evaluation.keep" in is_problem(answer, 404, "version_not_found")["detail"]
+
+
 @pytest.mark.slow
 async def test_operations(stack: Stack, tmp_path: Path) -> None:
     await stack.completed(tmp_path)

@@ -1,0 +1,63 @@
+"""Which version of a job's model is the best, and whether it is worth while to go on: `evaluation.keep`.
+
+Pure; the coordinator decides by it round by round, the simulation too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from fedgalore.spec.better import better
+from fedgalore.spec.job import JobSpec
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best of the versions that were evaluated so far.
+
+    `improved_to`: the value of the last improvement by more than `min_delta`; `since`: evaluations after it.
+    """
+
+    version: int
+    value: float
+    improved_to: float
+    since: int = 0
+
+
+def best_of(best: Best | None, version: int, metrics: Mapping[str, float], spec: JobSpec) -> Best | None:
+    """The best version once this one has been evaluated; of equal values the earlier stays.
+
+    Args:
+        metrics: of the version, over all its clients; where the job's metric is missing, nothing changes.
+    """
+    keep = spec.evaluation.keep
+    if keep is None or keep.metric not in metrics:
+        return best
+    value = metrics[keep.metric]
+    if best is None:
+        return Best(version, value, value)
+    sign = 1.0 if better(spec)[keep.metric] == "max" else -1.0
+    improves = sign * (value - best.improved_to) > keep.min_delta
+    judged = replace(best, improved_to=value, since=0) if improves else replace(best, since=best.since + 1)
+    return replace(judged, version=version, value=value) if sign * (value - best.value) > 0 else judged
+
+
+def is_worn_out(best: Best | None, spec: JobSpec) -> bool:
+    """Whether the job ends early, because `evaluation.keep.patience` evaluations have brought no improvement."""
+    keep = spec.evaluation.keep
+    return best is not None and keep is not None and keep.patience is not None and best.since >= keep.patience
+
+
+def describe(best: Best | None, spec: JobSpec) -> str:
+    """The best version in words: "version 4 is the best: accuracy 0.9312"; empty where the job keeps none."""
+    keep = spec.evaluation.keep
+    if keep is None:
+        return ""
+    if best is None:
+        return f"no client has measured {keep.metric}, so no version is the best (evaluation.keep)"
+    words = f"version {best.version} is the best: {keep.metric} {best.value:.4g}"
+    if not is_worn_out(best, spec):
+        return words
+    by = f" by more than {keep.min_delta:g}" if keep.min_delta else ""
+    return f"ended early: no improvement{by} in {best.since} evaluations (evaluation.keep.patience); {words}"

@@ -1,0 +1,85 @@
+"""Which version is the best, and when no further round is worth while."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedgalore.best import Best, best_of, describe, is_worn_out
+from fedgalore.spec.job import JobSpec
+from tests.builders import a_spec
+
+
+def keeping(metric: str = "accuracy", **more: float) -> JobSpec:
+    return a_spec(evaluation={"keep": {"metric": metric, **more}})
+
+
+def after(values: list[float], spec: JobSpec) -> Best | None:
+    assert spec.evaluation.keep is not None
+    best = None
+    for version, value in enumerate(values):
+        best = best_of(best, version, {spec.evaluation.keep.metric: value}, spec)
+    return best
+
+
+def test_a_job_that_keeps_none_has_none() -> None:
+    spec = a_spec()
+    assert best_of(None, 0, {"loss": 1.0}, spec) is None
+    assert not is_worn_out(None, spec)
+    assert describe(None, spec) == ""
+    assert describe(None, keeping()) == "no client has measured accuracy, so no version is the best (evaluation.keep)"
+
+
+def test_of_equal_values_the_earlier_version_stays() -> None:
+    assert after([0.5, 0.7, 0.7, 0.6], keeping()) == Best(1, 0.7, 0.7, since=2)
+    assert after([0.5, 0.3, 0.3, 0.4], keeping("loss")) == Best(1, 0.3, 0.3, since=2)
+
+
+def test_a_version_without_the_metric_changes_nothing() -> None:
+    best = Best(1, 0.7, 0.7, since=2)
+    assert best_of(best, 4, {"loss": 0.1}, keeping()) is best
+    assert best_of(None, 4, {}, keeping()) is None
+
+
+def test_small_steps_count_as_an_improvement_once_they_sum_up_to_min_delta() -> None:
+    spec = keeping(patience=3, min_delta=0.1)
+    best = after([0.5, 0.54, 0.58], spec)
+    assert best == Best(2, 0.58, 0.5, since=2)  # the best for download, and yet no improvement for patience
+    assert best_of(best, 3, {"accuracy": 0.62}, spec) == Best(3, 0.62, 0.62, since=0)
+    worn = best_of(best, 3, {"accuracy": 0.6}, spec)
+    assert is_worn_out(worn, spec)
+    assert not is_worn_out(worn, keeping())  # without patience a job goes on to its end
+    assert describe(worn, spec) == (
+        "ended early: no improvement by more than 0.1 in 3 evaluations (evaluation.keep.patience); "
+        "version 3 is the best: accuracy 0.6"
+    )
+
+
+@given(
+    values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30),
+    metric=st.sampled_from(["loss", "accuracy"]),
+    patience=st.integers(1, 5),
+)
+def test_the_best_is_the_first_of_the_extreme_values(values: list[float], metric: str, patience: int) -> None:
+    spec = keeping(metric, patience=patience)
+    extreme = min(values) if metric == "loss" else max(values)
+    first = values.index(extreme)
+    assert after(values, spec) == Best(first, extreme, extreme, since=len(values) - 1 - first)
+    assert is_worn_out(after(values, spec), spec) == (len(values) - 1 - first >= patience)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "words"),
+    [
+        ({"keep": {"metric": "f1"}}, "evaluation.keep.metric: 'f1' is not measured in this job; take loss or accuracy"),
+        ({"keep": {"metric": "exact_match"}}, "take loss or accuracy"),
+        ({"keep": {"metric": "loss", "mode": "max"}}, "max would keep the worst loss; take min, or leave mode out"),
+        ({"keep": {"metric": "accuracy", "mode": "min"}}, "take max, or leave mode out"),
+        ({"every": 0, "keep": {"metric": "loss"}}, "set every to 1 or more"),
+        ({"keep": {"metric": "loss", "min_delta": 0.1}}, "set patience, or leave min_delta out"),
+    ],
+)
+def test_what_could_not_be_kept_is_refused(evaluation: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("'", ".")):
+        a_spec(evaluation=evaluation)
