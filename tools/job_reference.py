@@ -36,8 +36,18 @@ def blocks() -> dict[str, str]:
     tables = {"job": _table(schema, {name: f"[section](#{name})" for name, models in sections.items() if models})}
     for name, models in sections.items():
         if models:
-            tables[name] = _kinds(models) if "kind" in models[0]["properties"] else _table(models[0])
+            tables[name] = _kinds(models) if "kind" in models[0]["properties"] else _section(models[0], schema)
     return tables
+
+
+def _section(model: Schema, schema: Schema) -> str:
+    """A section's table. The fields of a mapping in it stand below, as `mapping.field`."""
+    properties, required = dict(model["properties"]), list(model.get("required", ()))
+    for name, node in model["properties"].items():
+        for inner in _models(node, schema):
+            properties |= {f"{name}.{field}": value for field, value in inner["properties"].items()}
+            required += [f"{name}.{field}" for field in inner.get("required", ())]
+    return _table({"properties": properties, "required": required})
 
 
 def _models(node: Schema, schema: Schema) -> Iterator[Schema]:

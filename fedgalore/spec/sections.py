@@ -123,8 +123,7 @@ class RoundsSpec(Strict):
     )
     keep_versions: KeepVersions = Field(
         default=KeepVersions(),
-        description="Versions of the model that stay on the coordinator's disk beside the best: "
-        "last (3), the newest of them, and every (null), one in so many for good; {every: 1} keeps all",
+        description="Versions of the model that stay on the coordinator's disk beside the best",
     )
 
     @model_validator(mode="after")
@@ -249,6 +248,5 @@ class EvaluationSpec(Strict):
     )
     keep: KeepSpec | None = Field(
         default=None,
-        description="Keeps the best evaluated version beside the last: metric, and if wanted mode, patience and "
-        "min_delta. null: no version is the best",
+        description="Keeps the best evaluated version beside the last; null: no version is the best",
     )

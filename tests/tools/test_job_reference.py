@@ -27,7 +27,7 @@ def test_every_field_of_every_section_is_there_and_described() -> None:
     text = "\n".join(blocks().values())
     for part in [schema, *schema["$defs"].values()]:
         for name in part.get("properties", {}):
-            assert name == "kind" or f"| `{name}` |" in text, name
+            assert name == "kind" or f"| `{name}` |" in text or f".{name}` |" in text, name
 
 
 def test_every_kind_of_method_has_a_part() -> None:
@@ -50,6 +50,9 @@ def test_every_kind_of_method_has_a_part() -> None:
         ("local", "betas", ["list of 2: number, number", "`[0.9, 0.999]`", "each at least 0, below 1"]),
         ("local", "precision", ["`float32`, `bfloat16`", '`"float32"`', ""]),
         ("evaluation", "every", ["whole number", "`1`", "at least 0"]),
+        ("evaluation", "keep", ["mapping of fields or null", "`null`", ""]),
+        ("evaluation", "keep.metric", ["text", "required", "at most 500 characters"]),
+        ("rounds", "keep_versions.last", ["whole number", "`3`", "at least 1"]),
         ("evaluation", "exact_match", ["`text`, `number` or null", "`null`", ""]),
         (
             "model",
