@@ -27,9 +27,13 @@ NEUTRAL: dict[str, Any] = {
     "server.aggregation": "mean",
     "server.trim_share": 0.1,
     "privacy": None,
+    "evaluation.keep": None,
 }
 # Fields that no result depends on.
-IRRELEVANT = ("name", "data.name", "model.source", "model.num_labels", "rounds.deadline_s", "rounds.selection_wait_s")
+IRRELEVANT = (
+    *("name", "data.name", "model.source", "model.num_labels"),
+    *("rounds.deadline_s", "rounds.selection_wait_s", "rounds.keep_versions"),
+)
 
 
 @dataclass(frozen=True)
