@@ -16,6 +16,7 @@ from torch import Tensor
 from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
 from fedgalore.aggregation import apply_aggregate, first_version
+from fedgalore.data.sample import evaluated
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
@@ -116,7 +117,7 @@ class Trainer:
         """
         with _in_words(split):
             metrics = evaluate(self._open_task(), split.examples, goes_on)
-        return len(split.examples[: self._open_task().spec.evaluation.max_examples]), metrics
+        return len(evaluated(split.examples, self._open_task().spec)), metrics
 
     def train(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedgalore.data.batches import batches
 from fedgalore.data.examples import Example
+from fedgalore.data.sample import evaluated
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.halves import client_half
 from fedgalore.model.exact_match import check_exact_match, count_matches
@@ -148,7 +149,7 @@ def evaluate(
         TrainingStopped: `goes_on` answered False.
     """
     wanted = task.spec.evaluation
-    chosen = examples[: wanted.max_examples]
+    chosen = evaluated(examples, task.spec)
     check_examples(chosen, task.spec)
     check_exact_match(task, chosen)
     task.model.eval()

@@ -13,6 +13,7 @@ import torch
 from transformers import GenerationConfig
 
 from fedgalore.data.examples import Example
+from fedgalore.data.sample import evaluated
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.precision import passes_in
 from fedgalore.model.task import TaskModel
@@ -70,7 +71,7 @@ def check_exact_match(task: TaskModel, examples: Sequence[Example]) -> None:
     _room_for_prompt(task, wanted.max_new_tokens)
     if wanted.exact_match != "number":
         return
-    for example in examples[: wanted.max_examples]:
+    for example in evaluated(examples, task.spec):
         if "completion" in example and last_number(example["completion"]) is None:
             raise TaskError(
                 f"row {example.get('row', '?')}: the completion holds no number that an answer could match; "

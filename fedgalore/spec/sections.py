@@ -233,7 +233,11 @@ class EvaluationSpec(Strict):
         default=64, ge=1, le=65_536, description="Examples evaluated at once; more need more memory"
     )
     max_examples: int | None = Field(
-        default=None, ge=1, le=MANY, description="Most examples that a client evaluates, its first ones; null: all"
+        default=None,
+        ge=1,
+        le=MANY,
+        description="Most examples that a client evaluates: a sample by the job's seed, the same at every round, "
+        "in which each class keeps its share; null: all",
     )
     exact_match: Literal["text", "number"] | None = Field(
         default=None,

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fedgalore.data.batches import batches
+from fedgalore.data.sample import evaluated
 from fedgalore.maths.projector import orient
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.model.inputs import TaskError
@@ -288,9 +289,10 @@ def test_evaluation_of_a_language_model_counts_answer_tokens(tiny_gpt2):
 
 def test_evaluation_takes_at_most_as_many_examples_as_the_job_says(bert):
     examples = sentences(20, 2)
-    first_six = evaluate(bert, examples[:6])
-    assert evaluate(bert.under(classifier(evaluation={"max_examples": 6})), examples) == first_six
-    assert evaluate(bert, examples) != first_six
+    spec = classifier(evaluation={"max_examples": 6})
+    six = evaluate(bert, evaluated(examples, spec))
+    assert evaluate(bert.under(spec), examples) == six
+    assert evaluate(bert, examples) != six
 
 
 def test_evaluation_stops_when_asked_to(bert):
