@@ -28,6 +28,7 @@ NEUTRAL: dict[str, Any] = {
     "server.trim_share": 0.1,
     "privacy": None,
     "evaluation.keep": None,
+    "model.dtype": "base",
 }
 # Fields that no result depends on.
 IRRELEVANT = (

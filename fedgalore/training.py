@@ -140,6 +140,7 @@ def evaluate(
     """Mean `loss` and `accuracy` of the weights that `task` holds: over examples, or over answer tokens.
 
     With the job's `evaluation.exact_match` also the share of examples, 0 to 1, that the model answers right.
+    The weights are rounded as a download's are, so that it gives the same numbers.
 
     Args:
         goes_on: asked before each batch; the evaluation stops when it answers False.
@@ -153,6 +154,7 @@ def evaluate(
     check_examples(chosen, task.spec)
     check_exact_match(task, chosen)
     task.model.eval()
+    task.round_weights()
     # like lengths together: less padding
     ordered = sorted(chosen, key=lambda e: len(e.get("text", "") or e.get("prompt", "")))
     total, right, predictions, matched = 0.0, 0, 0, 0

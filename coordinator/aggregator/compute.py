@@ -79,7 +79,7 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False) -> Prep
         raise PreparationError(str(error)) from error
     with blobs.scratch_folder() as folder:
         export = folder / "export"
-        task.save(export)
+        task.save(export, as_base=True)
         _check_export(export, task.plan)
         weights = folder / "weights.safetensors"
         tensors, carried = layout.weights_tensors(spec, task.plan), server_half(spec).carried(spec, task.plan)

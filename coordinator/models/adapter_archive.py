@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.models.archive import CARD, CHUNK_BYTES, Archive, ArchiveError, Held, Piece, card
-from coordinator.models.checkpoint import StoredTensor, map_model, map_tensors
+from coordinator.models.archive import CARD, CHUNK_BYTES, Archive, ArchiveError, ByteSource, Held, Piece, card
+from coordinator.models.checkpoint import StoredAs, StoredTensor, header_of, map_model, map_tensors
 from coordinator.models.low_rank import low_rank
+from coordinator.models.numbers import WIDTHS, Converted, as_stored
 from coordinator.models.peft_adapter import adapter_config, is_below, module_of, modules_to_save, readme, saved_modules
 from coordinator.state.errors import NoAdapter, NotReady
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
+from fedgalore.spec.dtypes import Dtype, exported
 from fedgalore.spec.plan import Target, TrainingPlan, adapter_shapes
-from protos.codec import LENGTH_BYTES, Float32
+from protos.codec import Float32
 
 DEFAULT_RANK = 16
 
@@ -52,26 +54,29 @@ class _Adapter:
     rank: int
     before: StoredTensor
     after: Float32
+    dtype: str  # safetensors' name of the factors' format
     shares: _Shares
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def tensors(self) -> dict[str, StoredAs]:
         return {
-            f"{module_of(self.target.name)}.{suffix}.weight": shape
+            f"{module_of(self.target.name)}.{suffix}.weight": StoredAs(
+                self.dtype, shape, WIDTHS[self.dtype] * prod(shape)
+            )
             for suffix, shape in adapter_shapes(self.target, self.rank).items()
         }
 
     @property
     def size_bytes(self) -> int:
-        return sum(4 * prod(shape) for shape in self.shapes.values())
+        return sum(tensor.size_bytes for tensor in self.tensors.values())
 
     def read(self) -> Iterator[bytes]:
         change = self.after - self.before.floats().reshape(self.target.shape)
         lora_b, lora_a, kept = low_rank(change.T if self.target.fan_in_fan_out else change, self.rank)
         self.shares.total[self.target.name] = float(np.einsum("ij,ij->", change, change, dtype=np.float64))
         self.shares.kept[self.target.name] = kept
-        yield lora_a.tobytes()
-        yield lora_b.tobytes()
+        yield as_stored(lora_a, self.dtype)
+        yield as_stored(lora_b, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -149,13 +154,14 @@ class AdapterArchive(Archive):
         trained = map_tensors(blobs, version.weights.sha256)
         weights = plan.weights()
         for name, spec in weights.items():
-            if name not in first or name not in trained.header.tensors or first[name].dtype != spec.dtype:
-                raise ArchiveError(f"{name} is not in the model's files, or not as {spec.dtype}")
+            if name not in first or name not in trained.header.tensors or not first[name].is_float:
+                raise ArchiveError(f"{name} is not in the model's files, or holds no floating point numbers there")
             if not first[name].shape == trained.header.tensors[name].spec.shape == spec.shape:
                 raise ArchiveError(f"{name} is not of shape {spec.shape} in the stored files")
 
         named = modules_to_save(plan, first, base)
         whole = saved_modules(job.parsed, named, first)
+        choice = job.parsed.model.dtype
         shares = _Shares()
         adapters = [
             _Adapter(
@@ -163,6 +169,7 @@ class AdapterArchive(Archive):
                 min(rank, target.d),
                 first[target.name],
                 trained.tensor(target.name).astype(np.float32, copy=False),
+                exported(first[target.name].dtype, choice),
                 shares,
             )
             for target in plan.targets
@@ -171,11 +178,12 @@ class AdapterArchive(Archive):
         if not adapters:
             raise NoAdapter("all weights that this job trains are new to the base model; download the whole model")
         saved = {name: tensor for name, tensor in first.items() if is_below(module_of(name), whole)}
-        header = _header(adapters, saved)
-        bodies = [
-            _Mapped(trained.tensor(name).reshape(-1).view(np.uint8) if name in weights else tensor.data)
-            for name, tensor in saved.items()
-        ]
+        tensors = {name: tensor for adapter in adapters for name, tensor in adapter.tensors.items()}
+        bodies: list[ByteSource] = []
+        for name, tensor in saved.items():
+            body = _body(trained.tensor(name) if name in weights else None, tensor, choice)
+            tensors[name] = StoredAs(exported(tensor.dtype, choice), tensor.shape, body.size_bytes)
+            bodies.append(body)
 
         config = adapter_config(job.parsed, {adapter.target: adapter.rank for adapter in adapters}, rank, named)
         self._add("adapter_config.json", Held(json.dumps(config, indent=2).encode() + b"\n"))
@@ -183,22 +191,18 @@ class AdapterArchive(Archive):
         for name, blob in job.prepared.export:  # the configuration with the labels, the tokenizer or image processor
             if not name.endswith((".safetensors", ".safetensors.index.json")):
                 self._add(name, Piece(self._open(blobs, blob.sha256), 0, blob.size_bytes))
-        self._add("adapter_model.safetensors", Held(header), *adapters, *bodies)
+        self._add("adapter_model.safetensors", Held(_header(tensors)), *adapters, *bodies)
         facts = card(job, version) | {"rank": rank, "evaluation_of_the_full_model": evaluation}
         self._add(CARD, _Card(facts, adapters, shares))  # last, because the shares are measured by then
 
 
-def _header(adapters: list[_Adapter], saved: Mapping[str, StoredTensor]) -> bytes:
-    """Length field and JSON of the adapter's file: first the factors, then the tensors that are saved whole."""
-    shapes = {name: shape for adapter in adapters for name, shape in adapter.shapes.items()}
-    entries = [(name, "F32", shape, 4 * prod(shape)) for name, shape in shapes.items()]
-    entries += [(name, tensor.dtype, tensor.shape, tensor.data.nbytes) for name, tensor in saved.items()]
-    document: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for name, dtype, shape, size in entries:
-        offsets = [position, position + size]
-        document[f"base_model.model.{name}"] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
-        position += size
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(LENGTH_BYTES, "little") + text
+def _body(trained: npt.NDArray[Any] | None, first: StoredTensor, choice: Dtype) -> ByteSource:
+    """A tensor that is saved whole, as it was trained, or else as it was in the first version."""
+    stored, wanted = first.dtype if trained is None else "F32", exported(first.dtype, choice)
+    body = _Mapped(first.data if trained is None else trained.reshape(-1).view(np.uint8))
+    return body if stored == wanted else Converted(body, stored, wanted)
+
+
+def _header(tensors: Mapping[str, StoredAs]) -> bytes:
+    """Header of the adapter's file: first the factors, then the tensors that are saved whole."""
+    return header_of({f"base_model.model.{name}": tensor for name, tensor in tensors.items()})

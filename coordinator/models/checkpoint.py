@@ -8,7 +8,7 @@ them, or transformers loaded them there.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.models.numbers import FLOATS, WIDTHS, as_float32
 from coordinator.store.blob_store import BlobStore
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.ranges import FileRanges, RangeReader
 from protos.codec import LENGTH_BYTES, Float32, TensorFile, open_update
-
-_FLOATS: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 
 
 class TensorPlace(NamedTuple):
@@ -31,6 +30,14 @@ class TensorPlace(NamedTuple):
     shape: tuple[int, ...]
     start: int
     stop: int
+
+
+class StoredAs(NamedTuple):
+    """How a tensor stands in a model's file that is being made."""
+
+    dtype: str  # safetensors' name
+    shape: tuple[int, ...]
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class StoredTensor:
 
     @property
     def is_float(self) -> bool:
-        return self.dtype == "BF16" or self.dtype in _FLOATS
+        return self.dtype in FLOATS
 
     def floats(self, start: int = 0, stop: int | None = None) -> Float32:
         """Values `start` to `stop` of the flat tensor as float32.
@@ -51,12 +58,10 @@ class StoredTensor:
         Raises:
             ValueError: it holds no floating point numbers.
         """
-        if self.dtype == "BF16":
-            halves = self.data.view("<u2")[start:stop]
-            return (halves.astype(np.uint32) << 16).view(np.float32)
-        if self.dtype not in _FLOATS:
+        if not self.is_float:
             raise ValueError(f"a tensor of dtype {self.dtype} has no floating point numbers")
-        return self.data.view(_FLOATS[self.dtype])[start:stop].astype(np.float32, copy=False)
+        width = WIDTHS[self.dtype]
+        return as_float32(self.data[start * width : None if stop is None else stop * width], self.dtype)
 
 
 def read_places(file: RangeReader) -> dict[str, TensorPlace]:
@@ -73,6 +78,18 @@ def read_places(file: RangeReader) -> dict[str, TensorPlace]:
         first, last = item["data_offsets"]
         places[name] = TensorPlace(item["dtype"], tuple(item["shape"]), start + first, start + last)
     return places
+
+
+def header_of(tensors: Mapping[str, StoredAs]) -> bytes:
+    """Length field and JSON of a model's file that holds these tensors, one after the other."""
+    document: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    for name, (dtype, shape, size) in tensors.items():
+        document[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
+        position += size
+    text = json.dumps(document, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
 def map_checkpoint(path: Path) -> dict[str, StoredTensor]:

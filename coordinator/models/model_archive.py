@@ -1,25 +1,28 @@
 """A model version as a tar, streamed: a folder that `from_pretrained` loads. It is never held in memory.
 
-The folder is the model as `save_pretrained` wrote it at version 0. The bytes of trained tensors are replaced by those
-of the requested version's weights file. Offsets do not change, so that the tar's size is known before its first byte.
+The folder is the model as `save_pretrained` wrote it at version 0. Trained tensors are those of the requested version's
+weights file, and each tensor is in the format that the job chose. Formats and shapes are known before, and so is the
+tar's size.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-from coordinator.models.archive import CARD, Archive, ArchiveError, Held, Piece, card
-from coordinator.models.checkpoint import read_places
+from coordinator.models.archive import CARD, Archive, ArchiveError, ByteSource, Held, Piece, card
+from coordinator.models.checkpoint import StoredAs, TensorPlace, header_of, read_places
+from coordinator.models.numbers import WIDTHS, Converted
 from coordinator.state.errors import NotReady
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from fedgalore.process.ranges import RangeReader
+from fedgalore.spec.dtypes import Dtype, exported
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import Header, read_header
+
+INDEX = ".safetensors.index.json"
 
 
 class ModelArchive(Archive):
@@ -34,49 +37,78 @@ class ModelArchive(Archive):
         Raises:
             NotReady: the job has no model yet.
             BlobNotFound: the store lacks a file of the version.
-            ArchiveError: a trained tensor has no place in the template, or another shape or dtype there.
+            ArchiveError: a trained tensor has no place in the template, or another shape there.
         """
         if job.prepared is None:
             raise NotReady(f"job {job.id} is {job.status}: its model is not prepared yet; ask again once it runs")
         super().__init__(job, f"{job.parsed.name}-v{version.version}.tar")
         text = json.dumps(card(job, version) | {"evaluation": evaluation}, indent=2)
         self._add(CARD, Held(text.encode() + b"\n"))
-        trained = self._open(blobs, version.weights.sha256)
-        weights = read_header(trained)
         # Other tensors of the weights file, such as adapters that go on from round to round, are not in the model.
-        missing = set(TrainingPlan.from_dict(job.prepared.plan).weights())
+        wanted = set(TrainingPlan.from_dict(job.prepared.plan).weights())
+        trained = _Trained(self._open(blobs, version.weights.sha256), wanted)
+        weights_bytes = 0
         for name, blob in job.prepared.export:
-            template = Piece(self._open(blobs, blob.sha256), 0, blob.size_bytes)
+            template = self._open(blobs, blob.sha256)
             if name.endswith(".safetensors"):
-                self._add(name, *_patched(template, trained, weights, missing))
-            else:
-                self._add(name, template)
-        if missing:
-            raise ArchiveError(f"the model's files have no place for: {', '.join(sorted(missing))}")
+                header, *bodies = _file_of(template, trained, job.parsed.model.dtype)
+                weights_bytes += sum(body.size_bytes for body in bodies)
+                self._add(name, header, *bodies)
+            elif not name.endswith(INDEX):
+                self._add(name, Piece(template, 0, blob.size_bytes))
+        for name, blob in job.prepared.export:
+            if name.endswith(INDEX):
+                self._add(name, _index(self._open(blobs, blob.sha256), blob.size_bytes, weights_bytes))
+        if trained.missing:
+            raise ArchiveError(f"the model's files have no place for: {', '.join(sorted(trained.missing))}")
 
 
-def _patched(template: Piece, trained: RangeReader, weights: Header, missing: set[str]) -> Iterator[Piece]:
-    """The template's bytes, with its tensors of `missing` taken from the weights. Removes their names from `missing`.
+class _Trained:
+    """A version's weights; `missing` are those of the model that no file of the template had a place for yet."""
 
-    Args:
-        template: a whole file of the model.
-        trained: the file that `weights` describes.
-    """
-    position = 0
-    places = read_places(template.blob)
-    for name in sorted(missing & places.keys(), key=lambda name: places[name].start):
-        place = places[name]
-        if name not in weights.tensors:
+    def __init__(self, file: RangeReader, wanted: set[str]) -> None:
+        self._file = file
+        self._header: Header = read_header(file)
+        self.missing = wanted
+
+    def take(self, name: str, place: TensorPlace) -> Piece | None:
+        """The bytes, float32, that belong into the template's place; None where nothing trained belongs there.
+
+        Raises:
+            ArchiveError: the weights file lacks it, or has it in another shape.
+        """
+        if name not in self.missing:
+            return None
+        entry = self._header.tensors.get(name)
+        if entry is None:
             raise ArchiveError(f"{name} is not in the version's weights")
-        entry = weights.tensors[name]
-        if (place.dtype, place.shape) != (entry.spec.dtype, entry.spec.shape):
+        if (entry.spec.dtype, entry.spec.shape) != ("F32", place.shape):
             raise ArchiveError(
                 f"{name} is {place.dtype} {list(place.shape)} in the model's files, {entry.spec} in the weights"
             )
-        if place.start > position:
-            yield replace(template, offset=position, size_bytes=place.start - position)
-        yield Piece(trained, weights.data_start + entry.start, entry.spec.size_bytes)
-        position = place.stop
-        missing.discard(name)
-    if template.size_bytes > position:
-        yield replace(template, offset=position, size_bytes=template.size_bytes - position)
+        self.missing.discard(name)
+        return Piece(self._file, self._header.data_start + entry.start, entry.spec.size_bytes)
+
+
+def _file_of(template: RangeReader, trained: _Trained, choice: Dtype) -> list[ByteSource]:
+    """A file of the model: its header, then its tensors."""
+    tensors: dict[str, StoredAs] = {}
+    bodies: list[ByteSource] = []
+    places = sorted(read_places(template).items(), key=lambda item: item[1].start)
+    # Wide numbers first, so that all lie aligned.
+    for name, place in sorted(places, key=lambda item: -WIDTHS.get(exported(item[1].dtype, choice), 1)):
+        wanted = exported(place.dtype, choice)
+        piece = trained.take(name, place)
+        stored = "F32" if piece else place.dtype
+        piece = piece or Piece(template, place.start, place.stop - place.start)
+        body: ByteSource = piece if stored == wanted else Converted(piece, stored, wanted)
+        tensors[name] = StoredAs(wanted, place.shape, body.size_bytes)
+        bodies.append(body)
+    return [Held(header_of(tensors)), *bodies]
+
+
+def _index(file: RangeReader, size_bytes: int, weights_bytes: int) -> Held:
+    """The index of a model in several files, which holds the bytes of all tensors."""
+    document = json.loads(b"".join(Piece(file, 0, size_bytes).read()))
+    document.setdefault("metadata", {})["total_size"] = weights_bytes
+    return Held(json.dumps(document, indent=2, sort_keys=True).encode() + b"\n")

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -95,7 +96,7 @@ def count_matches(task: TaskModel, examples: Sequence[Example]) -> int:
 
 
 def generate(task: TaskModel, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-    """The model's most likely next token, one after the other, up to the end token: one answer a prompt.
+    """The model's most likely next token, one after the other, up to an end token: one answer a prompt.
 
     `task.model` is in evaluation mode. A prompt that leaves no room for the answer loses its beginning, as in training.
 
@@ -116,8 +117,8 @@ def generate(task: TaskModel, prompts: Sequence[str], max_new_tokens: int) -> li
             attention_mask=torch.tensor(mask, device=task.device),
             generation_config=config,
         )
-    answers = [row[: row.index(end)] if end in row else row for row in generated[:, length:].tolist()]
-    return [tokenizer.decode(answer, clean_up_tokenization_spaces=False) for answer in answers]
+    answers = [takewhile(lambda token: token not in texts.ends, row) for row in generated[:, length:].tolist()]
+    return [tokenizer.decode(list(answer), clean_up_tokenization_spaces=False) for answer in answers]
 
 
 def _decimal(number: re.Match[str]) -> Decimal:
@@ -159,7 +160,7 @@ def _greedy(task: TaskModel, max_new_tokens: int) -> Iterator[tuple[Any, Generat
         use_cache=True,
         max_new_tokens=max_new_tokens,
         pad_token_id=_texts(task).tokenizer.pad_token_id,
-        eos_token_id=_texts(task).tokenizer.eos_token_id,
+        eos_token_id=list(_texts(task).ends),
     )
     of_folder, model.generation_config = model.generation_config, config
     try:

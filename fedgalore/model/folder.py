@@ -14,7 +14,8 @@ from typing import Any
 
 from fedgalore.spec.documents import printable
 
-SUFFIXES = (".json", ".txt", ".model", ".safetensors", ".jinja")  # of what a model is made of; all else is left alone
+# Of what a model is made of; all else is left alone.
+SUFFIXES = (".json", ".txt", ".model", ".spm", ".codes", ".safetensors", ".jinja")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _LONGEST_NAME = 128
 _TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json")
@@ -124,6 +125,11 @@ def _looked_at(file: str, suffixes: tuple[str, ...]) -> Callable[[dict[str, Any]
                 )
             if file in _TOKENIZER and _names_a_file(key, value):
                 raise ModelFolderError(f"{file} names a file by {_shown(key)}; take the key out")
+            if file == "config.json" and key == "quantization_config" and value:
+                raise ModelFolderError(
+                    "config.json has a quantization_config, and quantized weights cannot be trained; dequantize the "
+                    "model and save it anew, or take the key out if the weights are whole"
+                )
             if key in _NAMING:
                 for name in _strings(value):
                     _check_named(file, key, name, suffixes)

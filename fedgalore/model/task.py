@@ -20,6 +20,8 @@ from transformers.pytorch_utils import Conv1D
 
 from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
+from fedgalore.model.configuration import mend_generation
+from fedgalore.model.export import AS_LOADED, Formats, formats_of, save_model
 from fedgalore.model.folder import ModelFolderError, check, has_safetensors
 from fedgalore.model.inputs import Batch, TaskError
 from fedgalore.model.precision import passes_in
@@ -41,7 +43,9 @@ class TaskModel:
     `model` is in float32; `plan` lists the trained weights. Everything else is frozen.
     """
 
-    def __init__(self, spec: JobSpec, model: nn.Module, inputs: Inputs, device: torch.device) -> None:
+    def __init__(
+        self, spec: JobSpec, model: nn.Module, inputs: Inputs, device: torch.device, formats: Formats = AS_LOADED
+    ) -> None:
         self.spec = spec
         self.task = task_of(spec)
         self.model = model.to(device)
@@ -53,6 +57,8 @@ class TaskModel:
         trained = self.plan.weights()
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in trained)
+        self._formats = formats
+        formats.round_(model.state_dict(), formats.base.keys() - trained)  # they stay so
 
     @classmethod
     def load(
@@ -107,7 +113,13 @@ class TaskModel:
                 f"model.source: {missing} weights of {type(model).__name__} are not in the folder, "
                 "or of another shape; is it the right model?"
             )
-        return cls(spec, model, task.load_inputs(folder, model), device or torch.device("cpu"))
+        if task.has_head:
+            model.config.problem_type = task.problem_type
+        new = {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
+        formats = formats_of(model, folder, new, spec.model.dtype)
+        inputs = task.load_inputs(folder, model)
+        mend_generation(model)
+        return cls(spec, model, inputs, device or torch.device("cpu"), formats)
 
     def under(self, spec: JobSpec) -> TaskModel:
         """The same model and weights for a job that trains the same weights, and evaluates or trains them otherwise."""
@@ -123,14 +135,18 @@ class TaskModel:
         """One trained weight on the CPU, where it may share memory with the model."""
         return self._parameters[name].detach().cpu()
 
-    def save(self, folder: Path) -> None:
-        """Writes the model and what makes its inputs as `from_pretrained` reads them.
+    def save(self, folder: Path, *, as_base: bool = False) -> None:
+        """Writes the model, in the job's `model.dtype`, and what makes its inputs as `from_pretrained` reads them.
 
-        Weights go by the names that they have in the model, which are the plan's; by default transformers writes those
-        of older versions.
+        Args:
+            as_base: as `save_model`.
         """
-        self._pretrained.save_pretrained(folder, save_original_format=False)
+        save_model(self._pretrained, folder, self._formats, as_base=as_base)
         self.inputs.save(folder)
+
+    def round_weights(self) -> None:
+        """Gives the trained weights the values that a download has; the next `load_weights` undoes it."""
+        self._formats.round_(self._parameters, self.plan.weights())
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Sets the trained weights.

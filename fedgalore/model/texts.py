@@ -12,6 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would fi
 import torch
 import transformers
 
+from fedgalore.model.configuration import agree_on_tokens
 from fedgalore.model.inputs import IGNORED, Batch, TaskError
 from fedgalore.spec.job import JobSpec
 
@@ -19,14 +20,15 @@ from fedgalore.spec.job import JobSpec
 class TextInputs:
     """Texts by the model's tokenizer, cut to what the job asks for and the model takes."""
 
-    def __init__(self, spec: JobSpec, tokenizer: Any, positions: int | None) -> None:
-        """`positions`: tokens that the model takes at most; None: any number."""
+    def __init__(self, spec: JobSpec, tokenizer: Any, positions: int | None, ends: tuple[int, ...] = ()) -> None:
+        """`positions`: tokens that the model takes at most; None: any number. `ends`: they end what it writes."""
         self.tokenizer = tokenizer
+        self.ends = ends
         self.max_length = min(spec.data.max_length, tokenizer.model_max_length, positions or spec.data.max_length)
 
     @classmethod
     def load(cls, spec: JobSpec, folder: Path, model: Any, *, writes: bool) -> TextInputs:
-        """Takes the tokenizer of a model's folder, and tells the model its padding token.
+        """Takes the tokenizer of a model's folder, and tells the model its padding and end tokens.
 
         Args:
             writes: the model writes texts, so they need an end token.
@@ -48,12 +50,14 @@ class TextInputs:
             tokenizer.pad_token = tokenizer.eos_token
         if tokenizer.pad_token_id is None or (writes and tokenizer.eos_token_id is None):
             raise TaskError("model.source: the folder's tokenizer has no eos_token; add it to tokenizer_config.json")
-        model.config.pad_token_id = tokenizer.pad_token_id
-        return cls(spec, tokenizer, getattr(model.config, "max_position_embeddings", None))
+        ends = agree_on_tokens(model, tokenizer, writes=writes)
+        return cls(spec, tokenizer, getattr(model.config, "max_position_embeddings", None), ends)
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer as `from_pretrained` reads it."""
-        self.tokenizer.save_pretrained(folder)
+        # Several chat templates would go into a sub-folder, which a model's archive has none of.
+        several = isinstance(self.tokenizer.chat_template, dict)
+        self.tokenizer.save_pretrained(folder, save_jinja_files=not several)
 
     def tokens(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Batch:
         """Texts, or pairs of texts, with the model's special tokens: padded int64 tensors `(batch, length)`."""

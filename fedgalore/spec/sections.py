@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fedgalore.spec.dtypes import Dtype
 from fedgalore.spec.names import check_different, check_texts
 from fedgalore.spec.strict import MANY, Identifier, Strict, Text
 
@@ -32,7 +33,11 @@ class ModelSpec(Strict):
         max_length=100_000,
         description="Class names in the order of their index. The data may then hold names in place of numbers",
     )
-
+    dtype: Dtype = Field(
+        default="base",
+        description="Number format of the model that people download, and in which the clients evaluate it; base: as "
+        "the base model has it. Training is in float32 whatever this says",
+    )
     _names_are_texts = field_validator("label_names", mode="before")(check_texts)
 
     @model_validator(mode="after")

@@ -94,6 +94,10 @@ class Task(ABC, Generic[AnyInputs]):
 class Classifying(Task[AnyInputs]):
     """Each example, or each token that counts, is of one class."""
 
+    @property
+    def problem_type(self) -> str | None:
+        return "single_label_classification" if self.has_head else None
+
     def kept(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits `(N, C)` and classes `(N,)` of what counts."""
         return outputs.logits, batch["labels"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
 from coordinator.models.archive import ArchiveError
@@ -39,14 +39,16 @@ def tiny_model() -> BertForSequenceClassification:
     return BertForSequenceClassification(BertConfig(vocab_size=40, max_position_embeddings=16, **shape))
 
 
-def prepared_job(folder: Path, blobs: DirectoryBlobStore, model: BertForSequenceClassification, shard: str) -> Job:
+def prepared_job(
+    folder: Path, blobs: DirectoryBlobStore, model: BertForSequenceClassification, shard: str, dtype: str = "base"
+) -> Job:
     """A job as the aggregator prepares it, with the model's initial weights as version 0."""
     model.save_pretrained(folder, max_shard_size=shard)
     export = tuple((path.name, blobs.put_file(path)) for path in sorted(folder.iterdir()))
     weights = {name: model.state_dict()[name].contiguous() for name in TRAINED}
     version = store_version(folder, blobs, weights, 0)
     prepared = Prepared(PLAN.to_dict(), export, export, version)
-    return replace(a_job(), status=Status.RUNNING, prepared=prepared, model=version)
+    return replace(a_job(model={"dtype": dtype}), status=Status.RUNNING, prepared=prepared, model=version)
 
 
 def store_version(
@@ -86,6 +88,32 @@ def test_the_archive_is_the_model_with_the_versions_weights(
     card = json.loads((tmp_path / "out" / "tiny" / "fedgalore.json").read_text())
     assert (card["job"], card["model_version"], card["method"]["kind"]) == (job.id, 3, "fedgalore")
     assert card["evaluation"]["mean"]["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(("dtype", "shard"), [("bfloat16", "8KB"), ("float16", "1GB"), ("float32", "1GB")])
+def test_every_tensor_is_in_the_format_that_the_job_chose(
+    dtype: str, shard: str, tmp_path: Path, blobs: DirectoryBlobStore
+) -> None:
+    model = tiny_model()
+    model.register_buffer("count", torch.arange(3))  # no floating point number: it stays as it is
+    job = prepared_job(tmp_path / "export", blobs, model, shard, dtype)
+    torch.manual_seed(1)
+    weights = {name: torch.randn_like(model.state_dict()[name]) for name in TRAINED}
+    archive = ModelArchive(job, store_version(tmp_path / "export", blobs, weights, 1), None, blobs)
+    data = b"".join(archive)
+    assert len(data) == archive.size_bytes
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        tar.extractall(tmp_path / "out")
+    files = list((tmp_path / "out" / "tiny").glob("*.safetensors"))
+    saved = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    assert saved.keys() == model.state_dict().keys()
+    for name, tensor in saved.items():
+        expected = weights.get(name, model.state_dict()[name])
+        assert torch.equal(tensor, expected.to(getattr(torch, dtype)) if expected.is_floating_point() else expected)
+    if shard == "8KB":
+        index = json.loads((tmp_path / "out" / "tiny" / "model.safetensors.index.json").read_text())
+        assert index["metadata"]["total_size"] == sum(t.numel() * t.element_size() for t in saved.values())
 
 
 def test_version_0_is_the_model_bit_for_bit(tmp_path: Path, blobs: DirectoryBlobStore) -> None:

@@ -250,7 +250,9 @@ def test_a_prompt_without_tokens_begins_a_text(loaded):
     assert generate(task, ["", "[SEP]"], 8) == [by_hand(task, "[SEP]", 8)] * 2
 
 
-def test_what_the_folder_says_of_generation_changes_nothing_and_is_kept(loaded, tmp_path, capfd, recwarn):
+def test_what_the_folder_says_of_generation_but_its_end_tokens_changes_nothing_and_is_kept(
+    loaded, tmp_path, capfd, recwarn
+):
     task = loaded()
     prompts = prompts_of(2, 5, 9)
     expected = generate(task, prompts, 8)
@@ -263,7 +265,6 @@ def test_what_the_folder_says_of_generation_changes_nothing_and_is_kept(loaded, 
         "max_length": 3,
         "min_new_tokens": 8,
         "suppress_tokens": list(range(4, 20)),
-        "eos_token_id": list(range(4, len(task.inputs.tokenizer))),
     }
     task.save(tmp_path)
     (tmp_path / "generation_config.json").write_text(json.dumps(spoilt))

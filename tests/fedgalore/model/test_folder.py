@@ -19,7 +19,7 @@ from fedgalore.model.folder import ModelFolderError, check, check_links, check_n
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from tests.builders import blob_path
-from tests.fedgalore.conftest import classifier
+from tests.fedgalore.conftest import classifier, configure
 
 
 class Planted:
@@ -242,4 +242,12 @@ def test_files_of_other_kinds_are_no_part_of_a_model(bert_copy: Path) -> None:
         (bert_copy / name).write_text("")
     (bert_copy / "onnx.json").mkdir()
     assert files(bert_copy) == before
+    check(bert_copy)
+
+
+def test_quantized_weights_are_refused_in_words(bert_copy: Path) -> None:
+    configure(bert_copy, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(ModelFolderError, match="quantized weights cannot be trained; dequantize"):
+        check(bert_copy)
+    configure(bert_copy, quantization_config=None)
     check(bert_copy)

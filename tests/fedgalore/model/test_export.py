@@ -1,0 +1,115 @@
+"""The number formats of downloads: the base model's, or the job's choice. What is evaluated is what is saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.task import TaskModel
+from fedgalore.training import evaluate
+from tests.fedgalore.conftest import classifier, configure, sentences
+
+
+def with_dtype(folder: Path, dtype: torch.dtype, *but: str) -> dict[str, torch.Tensor]:
+    """Makes the folder's weights of this dtype, but for those whose name ends in one of `but`."""
+    path = folder / "model.safetensors"
+    weights = {
+        name: tensor if name.endswith(but) and but else tensor.to(dtype) for name, tensor in load_file(path).items()
+    }
+    save_file(weights, path, {"format": "pt"})
+    configure(folder, dtype=str(dtype).removeprefix("torch."))
+    return weights
+
+
+def saved(task: TaskModel, folder: Path, **options: Any) -> dict[str, torch.Tensor]:
+    task.save(folder, **options)
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_base_model_s_format_is_kept_and_so_are_its_bits(bert_copy, tmp_path, dtype):
+    base = with_dtype(bert_copy, dtype)
+    task = TaskModel.load(classifier(), bert_copy)
+    tensors = saved(task, tmp_path / "out")
+    assert {tensor.dtype for tensor in tensors.values()} == {dtype}
+    for name, tensor in base.items():
+        assert torch.equal(tensors[f"bert.{name}"], tensor)
+    assert torch.equal(tensors["classifier.weight"], task.weights()["classifier.weight"].to(dtype))
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["dtype"] == str(dtype).removeprefix("torch.")
+    loaded = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert loaded.dtype is dtype
+
+
+def test_a_base_model_of_two_formats_keeps_both(bert_copy, tmp_path):
+    base = with_dtype(bert_copy, torch.bfloat16, "LayerNorm.weight", "LayerNorm.bias")
+    tensors = saved(TaskModel.load(classifier(), bert_copy), tmp_path / "out")
+    assert {name: tensors[f"bert.{name}"].dtype for name in base} == {name: t.dtype for name, t in base.items()}
+    assert tensors["classifier.weight"].dtype is torch.bfloat16
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_files_beside_the_model_do_not_count(bert_copy, tmp_path):
+    half = {name: tensor.half() for name, tensor in load_file(bert_copy / "model.safetensors").items()}
+    save_file(half, bert_copy / "model.fp16.safetensors")
+    tensors = saved(TaskModel.load(classifier(), bert_copy), tmp_path / "out")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def test_the_configuration_says_what_the_weights_are_whatever_it_said(bert_copy, tmp_path):
+    configure(bert_copy, dtype="float16")  # but its weights are float32
+    saved(TaskModel.load(classifier(), bert_copy), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_job_chooses_another_format(bert_copy, tmp_path, dtype):
+    with_dtype(bert_copy, torch.bfloat16)
+    spec = classifier(model={"source": "m", "num_labels": 3, "dtype": dtype})
+    task = TaskModel.load(spec, bert_copy)
+    tensors = saved(task, tmp_path / "out")
+    assert {tensor.dtype for tensor in tensors.values()} == {getattr(torch, dtype)}
+    template = saved(task, tmp_path / "template", as_base=True)  # loses nothing by the choice
+    assert {tensor.dtype for tensor in template.values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "template" / "config.json").read_text())["dtype"] == dtype
+
+
+def test_what_is_evaluated_is_what_is_saved(tiny_bert, tmp_path):
+    spec = classifier(model={"source": "m", "num_labels": 3, "dtype": "bfloat16"})
+    task = TaskModel.load(spec, tiny_bert)
+    masters = {name: tensor + 1e-3 * torch.randn_like(tensor) for name, tensor in task.weights().items()}
+    task.load_weights(masters)
+    examples = sentences(12, 0)
+    reported = evaluate(task, examples)
+    task.load_weights(masters)
+    task.save(tmp_path / "out")
+    plain = classifier(model={"source": "m", "num_labels": 3, "dtype": "float32"})
+    assert evaluate(TaskModel.load(plain, tmp_path / "out"), examples) == reported
+    task.load_weights(masters)
+    assert all(torch.equal(tensor, masters[name]) for name, tensor in task.weights().items())
+
+
+def test_weights_that_are_not_trained_are_those_of_the_download_already(tiny_bert):
+    spec = classifier(model={"source": "m", "num_labels": 3, "dtype": "bfloat16"})
+    state = TaskModel.load(spec, tiny_bert).model.state_dict()
+    frozen = state["bert.embeddings.word_embeddings.weight"]
+    assert torch.equal(frozen, frozen.bfloat16().float())
+    trained = state["classifier.weight"]
+    assert not torch.equal(trained, trained.bfloat16().float())
+
+
+def test_eight_bits_are_refused_in_words(bert_copy):
+    weights = load_file(bert_copy / "model.safetensors")
+    name = "encoder.layer.0.output.dense.weight"
+    save_file(
+        weights | {name: weights[name].to(torch.float8_e4m3fn)}, bert_copy / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(TaskError, match=r"model\.source: encoder.* is in F8_E4M3, which cannot be trained"):
+        TaskModel.load(classifier(), bert_copy)
