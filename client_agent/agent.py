@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 import grpc
 import structlog
@@ -15,11 +16,12 @@ from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.data import LocalData
 from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, RoundOver
+from client_agent.instance import instance_of
 from client_agent.retries import words
 from client_agent.session import IllegalEvent, Session, SessionEvent, SessionState, advance
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
-from client_agent.transport import Transport
+from client_agent.transport import TAKEN, Transport
 from fedgalore.process.faults import Fault, reach
 
 POLL_S = 30.0
@@ -36,11 +38,12 @@ class Agent:
     """One client's process. `run` serves until `stop`, or until the coordinator refuses the client."""
 
     def __init__(self, settings: AgentSettings, data: Mapping[str, LocalData], line: Line | None = None) -> None:
+        own = replace(line or Line(), instance=instance_of(settings.work_dir))
         self._site = SiteContext(
             settings,
             data,
             Cache(settings.work_dir),
-            Transport(settings.coordinator, settings.name, line=line),
+            Transport(settings.coordinator, settings.name, line=own),
             TrainingThread(settings.device, settings.threads),
         )
         self._session = Session()
@@ -107,6 +110,8 @@ class Agent:
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAUTHENTICATED:  # revoked: no use in training on
                     return on.Forgotten(words(error))
+                if error.code() is TAKEN:
+                    return on.Refused(words(error))
                 # What must arrive is sent elsewhere, with retries.
                 self._log.debug("heartbeat_failed", status=error.code().name)
             await asyncio.sleep(HEARTBEAT_S)

@@ -18,6 +18,7 @@ from client_agent.settings import AgentSettings
 from fedgalore.process import durable
 from fedgalore.process.settings import SettingsError
 from fedgalore.process.tls import expiry, is_loopback
+from protos import INSTANCE_KEY
 
 KEY_FILE = "agent.key"
 _log = structlog.get_logger(__name__)
@@ -26,16 +27,26 @@ _KEY = re.compile(r"fga_[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Line:
-    """How to call the coordinator. `channel` is None for plaintext; `key` and `join_token` are None where unused."""
+    """How to call the coordinator. `channel` is None for plaintext; `key` and `join_token` are None where unused.
+
+    `instance`: which agent calls, as `client_agent.instance` names it.
+    """
 
     channel: grpc.ChannelCredentials | None = None
     key: str | None = field(default=None, repr=False)
     join_token: str | None = field(default=None, repr=False)
+    instance: str = ""
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The metadata of every call."""
-        return (("authorization", f"Bearer {self.key}"),) if self.key else ()
+        """The metadata of every call but the one that brings the key in."""
+        key = (("authorization", f"Bearer {self.key}"),) if self.key else ()
+        return (*key, *self.instance_metadata)
+
+    @property
+    def instance_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Which agent calls."""
+        return ((INSTANCE_KEY, self.instance),) if self.instance else ()
 
     @property
     def key_sha256(self) -> str:

@@ -47,7 +47,8 @@ class Registered: ...
 
 @dataclass(frozen=True)
 class Refused:
-    """The coordinator will not work with this agent at all, such as one of another protocol version."""
+    """The coordinator will not work with this agent at all, such as one of another protocol version or one whose name
+    another agent has."""
 
     reason: str
 
@@ -203,7 +204,12 @@ def _finished(session: Session, outcome: str) -> Session:
 _Row = Transition[Callable[[Session, Any], Session], SessionState]
 _REGISTERING, _IDLE, _PREPARING, _EVALUATING, _TRAINING, _UPLOADING, _FAILING, _STOPPED = SessionState
 _STOP: dict[type, _Row] = {Stop: to(_stopped, _STOPPED)}
-_TASK: dict[type, _Row] = {Dropped: to(_dropped, _IDLE), Forgotten: to(_forgotten, _REGISTERING), **_STOP}
+_TASK: dict[type, _Row] = {
+    Dropped: to(_dropped, _IDLE),
+    Forgotten: to(_forgotten, _REGISTERING),
+    Refused: to(_refused, _STOPPED),
+    **_STOP,
+}
 _WORK: dict[type, _Row] = {Failed: to(_failed, _FAILING), **_TASK}
 _ROWS: dict[SessionState, dict[type, _Row]] = {
     _REGISTERING: {Registered: to(_registered, _IDLE), Refused: to(_refused, _STOPPED), **_STOP},

@@ -34,6 +34,7 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 5_000),  # the default of two minutes would outlast a restart by far
 ]
 _Status = grpc.StatusCode
+TAKEN = _Status.ALREADY_EXISTS  # another agent serves under this client's name
 _ROUND_OVER = {_Status.NOT_FOUND, _Status.FAILED_PRECONDITION, _Status.PERMISSION_DENIED}
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ T = TypeVar("T")
 class Transport:
     """One client's connection to its coordinator. Every method may be cancelled at any time.
 
-    Calls raise `AgentUnknown`, `RoundOver` and `InvalidExchange` for what the coordinator answers, and
+    Calls raise `AgentUnknown`, `AgentRefused`, `RoundOver` and `InvalidExchange` for what the coordinator answers, and
     `CoordinatorAway` when it did not answer for `patience_s`; `register` and `next_task` wait as long as it takes.
     """
 
@@ -70,8 +71,8 @@ class Transport:
         Where the coordinator does not know the client's key yet, the join token brings the key in.
 
         Raises:
-            AgentRefused: another protocol version, a name or credential that the coordinator does not take, or no
-                coordinator at that address.
+            AgentRefused: another protocol version, a name or credential that the coordinator does not take, a name that
+                another agent has, or no coordinator at that address.
         """
         request = pb.RegisterRequest(
             client=self._client,
@@ -98,7 +99,8 @@ class Transport:
 
     async def _enrol(self, token: str) -> None:
         request = pb.EnrolRequest(client=self._client, join_token=token, key_sha256=self._line.key_sha256)
-        await self._for_ever(lambda: self._stub.Enrol(request, timeout=CALL_TIMEOUT_S))
+        metadata = self._line.instance_metadata
+        await self._for_ever(lambda: self._stub.Enrol(request, timeout=CALL_TIMEOUT_S, metadata=metadata))
 
     async def next_task(self, wait_s: float) -> pb.Task | None:
         """The next task, or None when there was none for `wait_s` seconds.
@@ -247,6 +249,8 @@ class Transport:
             return CoordinatorAway(f"no answer from {self._address} for {self._patience_s:.0f} s ({words(error)})")
         if error.code() is _Status.UNAUTHENTICATED:
             return AgentUnknown(words(error))
+        if error.code() is TAKEN:
+            return AgentRefused(words(error))
         if error.code() is _Status.UNIMPLEMENTED:
             return InvalidExchange(f"what listens at {self._address} does not speak this protocol ({words(error)})")
         return RoundOver(words(error)) if error.code() in _ROUND_OVER else InvalidExchange(words(error))

@@ -7,3 +7,5 @@
 CHUNK_BYTES = 2**20  # of a file, in one message of a stream
 MAX_REQUEST_BYTES = 4 * 2**20
 MAX_RESPONSE_BYTES = 16 * 2**20  # a task holds a job's document and its plan
+
+INSTANCE_KEY = "agent-instance"  # of a call's metadata: which agent calls

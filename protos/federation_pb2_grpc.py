@@ -28,6 +28,10 @@ if _version_not_supported:
 class FederationStub(object):
     """Where the coordinator asks for credentials, every call but Enrol names the client's own key in its metadata:
     `authorization: Bearer KEY`. A call for another client than the key's is UNAUTHENTICATED.
+
+    Every call names the agent in its metadata: `agent-instance: FOLDER/PROCESS`, an id of the work folder, which outlives
+    restarts, and one of the process. A client has one agent: while it is present, an agent of another folder cannot enrol
+    or register, and once another process has registered, its calls are refused: ALREADY_EXISTS.
     """
 
     def __init__(self, channel):
@@ -76,6 +80,10 @@ class FederationStub(object):
 class FederationServicer(object):
     """Where the coordinator asks for credentials, every call but Enrol names the client's own key in its metadata:
     `authorization: Bearer KEY`. A call for another client than the key's is UNAUTHENTICATED.
+
+    Every call names the agent in its metadata: `agent-instance: FOLDER/PROCESS`, an id of the work folder, which outlives
+    restarts, and one of the process. A client has one agent: while it is present, an agent of another folder cannot enrol
+    or register, and once another process has registered, its calls are refused: ALREADY_EXISTS.
     """
 
     def Enrol(self, request, context):
@@ -175,6 +183,10 @@ def add_FederationServicer_to_server(servicer, server):
 class Federation(object):
     """Where the coordinator asks for credentials, every call but Enrol names the client's own key in its metadata:
     `authorization: Bearer KEY`. A call for another client than the key's is UNAUTHENTICATED.
+
+    Every call names the agent in its metadata: `agent-instance: FOLDER/PROCESS`, an id of the work folder, which outlives
+    restarts, and one of the process. A client has one agent: while it is present, an agent of another folder cannot enrol
+    or register, and once another process has registered, its calls are refused: ALREADY_EXISTS.
     """
 
     @staticmethod

@@ -20,7 +20,7 @@ from coordinator.state.errors import (
 )
 from coordinator.state.job_state import Job
 from coordinator.state.limits import check_metrics, shortened
-from coordinator.state.records import RoundTask
+from coordinator.state.records import NOBODY, Instance, RoundTask
 from coordinator.state.round_state import (
     ClientFailed,
     Effect,
@@ -55,14 +55,28 @@ class AgentCalls:
         return self._clock()
 
     async def register(
-        self, client: str, protocol_version: int, software_version: str, datasets: dict[str, int]
+        self,
+        client: str,
+        protocol_version: int,
+        software_version: str,
+        datasets: dict[str, int],
+        instance: Instance = NOBODY,
     ) -> None:
         """Makes a client known, or known again after a restart. `datasets`: training examples by data set.
 
         Raises:
             ProtocolMismatch, InvalidAgent
+            NameTaken: an agent of another folder speaks for the client, and is present.
         """
-        await self._registry.register(client, protocol_version, software_version, datasets)
+        await self._registry.register(client, protocol_version, software_version, datasets, instance)
+
+    async def check_free(self, client: str, instance: Instance) -> None:
+        """Raises `NameTaken` where an agent of another folder speaks for the client, and is present."""
+        await self._registry.check_free(client, instance)
+
+    async def check_instance(self, client: str, instance: Instance) -> None:
+        """Raises `NameTaken` where another process has registered as this client since this one did."""
+        await self._registry.check_instance(client, instance)
 
     async def withdraw(self, client: str) -> None:
         """Takes back the registration of a client that was revoked meanwhile, and gives up its open tasks.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict
 
-from coordinator.state.errors import AgentNotFound, ProtocolMismatch, TooMany, UnknownClient
+import structlog
+
+from coordinator.state.errors import AgentNotFound, NameTaken, ProtocolMismatch, TooMany, UnknownClient
 from coordinator.state.job_state import Job
 from coordinator.state.limits import MAX_AGENTS, check_datasets, check_name
-from coordinator.state.records import AgentRecord, AgentStatus, OpenTask
+from coordinator.state.records import NOBODY, AgentRecord, AgentStatus, Instance, OpenTask
 from coordinator.state.round_state import Candidates
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.version import PROTOCOL_VERSION
+
+log = structlog.get_logger(__name__)
 
 
 class ClientRegistry:
@@ -26,14 +29,22 @@ class ClientRegistry:
         self._max_agents = max_agents
 
     async def register(
-        self, client: str, protocol_version: int, software_version: str, datasets: dict[str, int]
+        self,
+        client: str,
+        protocol_version: int,
+        software_version: str,
+        datasets: dict[str, int],
+        instance: Instance = NOBODY,
     ) -> None:
         """Makes a client known, or known again. What it says now replaces what it said before.
+
+        From now on this process of an agent speaks for the client, and no other.
 
         Raises:
             ProtocolMismatch: with both versions and which side to upgrade.
             InvalidAgent: a name that cannot be used, a data set without examples, or too many of them.
             TooMany: no other client can be enrolled.
+            NameTaken: an agent of another folder speaks for the client, and is present.
         """
         if protocol_version != PROTOCOL_VERSION:
             older = "the agent" if protocol_version < PROTOCOL_VERSION else "the coordinator"
@@ -45,8 +56,37 @@ class ClientRegistry:
         check_datasets(datasets)
         await self._check_room(client)
         now = self._clock()
-        record = AgentRecord(client, dict(datasets), software_version, now, protocol_version)
-        await self._store.register(record, now)
+        record = AgentRecord(client, dict(datasets), software_version, now, protocol_version, *instance)
+        seen = await self._store.register(record, now, now - self._presence_s)
+        if seen is not None:
+            raise self._taken(client, seen)
+
+    async def check_free(self, client: str, instance: Instance) -> None:
+        """Raises `NameTaken` where an agent of another folder speaks for the client, and is present."""
+        record = await self._store.agent(client)
+        if record is None or record.folder in ("", instance.folder):
+            return
+        seen = (await self._store.last_seen([client]))[client]
+        if seen >= self._clock() - self._presence_s:
+            raise self._taken(client, seen)
+
+    async def check_instance(self, client: str, instance: Instance) -> None:
+        """Raises `NameTaken` where another process has registered as this client since this one did."""
+        record = await self._store.agent(client)
+        if record is not None and Instance(record.folder, record.process) not in (NOBODY, instance):
+            log.warning("name_taken", client=client)
+            raise NameTaken(
+                f"client: another agent has registered as {client!r} after this one, and serves now; run one agent "
+                "under a name, and give the other a name and a work_dir of its own"
+            )
+
+    def _taken(self, client: str, seen: float) -> NameTaken:
+        log.warning("name_taken", client=client)
+        return NameTaken(
+            f"client: another agent serves as {client!r}, and was seen {max(0.0, self._clock() - seen):.0f} s ago; "
+            "give this agent a name of its own, or stop the other: its name is free "
+            f"{self._presence_s:g} s after its last sign of life"
+        )
 
     async def expect(self, client: str) -> bool:
         """Enters a client that is expected; False when it is known already.
@@ -105,7 +145,16 @@ class ClientRegistry:
                     tasks.setdefault(client, OpenTask(job.id, job.round.number))
         oldest = self._clock() - self._presence_s
         return [
-            AgentStatus(**asdict(record), last_seen=seen, present=seen >= oldest, task=tasks.get(record.name))
+            AgentStatus(
+                record.name,
+                record.datasets,
+                record.software_version,
+                record.registered_at,
+                record.protocol_version,
+                last_seen=seen,
+                present=seen >= oldest,
+                task=tasks.get(record.name),
+            )
             for record, seen in await self._store.agents()
         ]
 

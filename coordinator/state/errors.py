@@ -125,6 +125,12 @@ class InvalidAgent(DomainError):
     code, http_status, grpc_status = "invalid_agent", 422, "INVALID_ARGUMENT"
 
 
+class NameTaken(DomainError):
+    """Another agent serves under the client's name."""
+
+    code, http_status, grpc_status = "name_taken", 409, "ALREADY_EXISTS"
+
+
 class InvalidUpdate(DomainError):
     code, http_status, grpc_status = "invalid_update", 422, "INVALID_ARGUMENT"
 

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import Round
+
+
+class Instance(NamedTuple):
+    """Which agent speaks for a client: the id of its work folder, which outlives restarts, and of its process."""
+
+    folder: str
+    process: str
+
+    @classmethod
+    def parse(cls, text: str) -> Instance:
+        """What an agent says of itself, `FOLDER/PROCESS`."""
+        folder, _, process = text.partition("/")
+        return cls(folder, process)
+
+
+NOBODY = Instance("", "")
 
 
 @dataclass(frozen=True)
 class AgentRecord:
     """What a client said of itself when it registered. `datasets`: number of training examples by name.
 
-    A client that was enrolled and has not registered yet has said nothing.
+    A client that was enrolled and has not registered yet has said nothing. `folder` and `process`: its `Instance`.
     """
 
     name: str
@@ -20,6 +37,8 @@ class AgentRecord:
     software_version: str
     registered_at: float
     protocol_version: int = 0  # 0: it has not said so yet
+    folder: str = ""
+    process: str = ""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ class RedisStateStore:
         self._unreadable: set[str] = set()
         self._create = self._connection.script("create")
         self._save = self._connection.script("save")
+        self._register = self._connection.script("register")
         self._touch = self._connection.script("touch")
         self._lease = self._connection.script("lease")
         self._release = self._connection.script("release")
@@ -182,12 +183,19 @@ class RedisStateStore:
         rows = await self._ask(self._redis.xrange(self._job(job_id, "events"), f"({after}", "+", count=limit))
         return [(event_id, fields["type"], json.loads(fields["data"])) for event_id, fields in rows]
 
-    async def register(self, agent: AgentRecord, now: float) -> None:
-        """Writes two keys, in an order that needs no script: a client that was seen has a record."""
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hset(self._key("agents"), agent.name, json.dumps(asdict(agent)))
-            pipeline.zadd(self._key("seen"), {agent.name: now})
-            await self._ask(pipeline.execute())
+    async def register(self, agent: AgentRecord, now: float, present_since: float = 0.0) -> float | None:
+        """Makes a client known, or known again; None when it is.
+
+        Otherwise an agent of another folder has its name, and has given a sign of life since `present_since`: its last.
+        """
+        keys = [self._key("seen"), self._key("agents")]
+        args = [agent.name, json.dumps(asdict(agent)), repr(now), repr(present_since)]
+        outcome, *seen = await self._ask(self._register(keys=keys, args=args))
+        return float(seen[0]) if outcome == "taken" else None
+
+    async def agent(self, client: str) -> AgentRecord | None:
+        document = await self._ask(self._redis.hget(self._key("agents"), client))
+        return AgentRecord(**json.loads(document)) if document else None
 
     async def expect(self, agent: AgentRecord) -> bool:
         """Enters a client that has not been seen yet; False, and nothing changed, when its name is entered already."""

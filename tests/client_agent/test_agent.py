@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from client_agent.cache import claimed
 from client_agent.data import read_all
 from coordinator.aggregator import compute as aggregation
 from coordinator.aggregator.worker import Aggregator
+from coordinator.state import setbacks
 from coordinator.state.job_state import Job, Status
 from coordinator.state.round_state import Phase
 from fedgalore.process.content_folder import hash_file
@@ -208,7 +209,10 @@ async def test_a_coordinator_cannot_make_a_site_write_elsewhere_or_take_a_progra
 
 
 @pytest.mark.slow
-async def test_a_blob_that_the_coordinator_lost_fails_the_task_and_the_job_says_so(coordinator, tiny_model, tmp_path):
+async def test_a_blob_that_the_coordinator_lost_fails_the_task_and_the_job_says_so(
+    coordinator, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(setbacks, "FIRST_WAIT_S", 0.1)
     config = configure(tmp_path, coordinator.address)
     async with aggregating(coordinator):
         job_id = await post(coordinator, tiny_model)
@@ -373,6 +377,20 @@ async def test_a_missing_test_split_fails_only_the_evaluation(coordinator, tiny_
     assert (job.status, job.model.version) == (Status.COMPLETED, 1)
     assert first.participants["a"].evaluation is None
     assert "data.reviews.test: this site has no test split" in last.participants["a"].failure
+
+
+async def test_a_second_machine_of_one_name_is_refused_and_the_first_goes_on(coordinator, tmp_path, logged):
+    async with serving(configure(tmp_path, coordinator.address)) as first:
+        await eventually(coordinator.engine.reader.agents)
+        chosen = settings.load(configure(tmp_path / "other", coordinator.address))
+        assert await asyncio.wait_for(Agent(chosen, read_all(chosen.data)).run(), 10) == session.REFUSED_BY_COORDINATOR
+        reasons = [str(entry["reason"]) for entry in logged if entry.get("state") == "stopped"]
+        assert ["another agent serves as 'a'" in reason and "free 3 s after" in reason for reason in reasons] == [True]
+        assert not first.done()
+        chosen = settings.load(configure(tmp_path, coordinator.address))  # a restart, before the first was missed
+        with suppress(TimeoutError):
+            await asyncio.wait_for(Agent(chosen, read_all(chosen.data)).run(), 0.5)
+        assert [entry.get("state") for entry in logged].count("stopped") == 1
 
 
 async def test_another_protocol_version_ends_the_agent(coordinator, tmp_path, monkeypatch, logged):

@@ -38,11 +38,11 @@ EVENTS = [
 LEGAL = {
     SessionState.REGISTERING: {Registered, Refused, Stop},
     SessionState.IDLE: {NoTask, Offered, Forgotten, Refused, Stop},
-    SessionState.PREPARING: {Done, Failed, Dropped, Forgotten, Stop},
-    SessionState.EVALUATING: {Done, Failed, Dropped, Forgotten, Stop},
-    SessionState.TRAINING: {Done, Failed, Dropped, Forgotten, Stop},
-    SessionState.UPLOADING: {Done, Failed, Dropped, Forgotten, Stop},
-    SessionState.FAILING: {Done, Dropped, Forgotten, Stop},
+    SessionState.PREPARING: {Done, Failed, Dropped, Forgotten, Refused, Stop},
+    SessionState.EVALUATING: {Done, Failed, Dropped, Forgotten, Refused, Stop},
+    SessionState.TRAINING: {Done, Failed, Dropped, Forgotten, Refused, Stop},
+    SessionState.UPLOADING: {Done, Failed, Dropped, Forgotten, Refused, Stop},
+    SessionState.FAILING: {Done, Dropped, Forgotten, Refused, Stop},
     SessionState.STOPPED: set(),
 }
 

@@ -13,8 +13,10 @@ import structlog
 
 from coordinator.state.errors import DomainError, InvalidRequest, NotAllowed, StorageFull
 from coordinator.state.limits import check_name, check_text
+from coordinator.state.records import Instance
 from coordinator.store.disk import is_full
 from fedgalore.process.blob_ref import SHA256
+from protos import INSTANCE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -64,6 +66,11 @@ def header(context: Context, key: str) -> str | None:
     """A text of the call's metadata."""
     value = dict(context.invocation_metadata() or ()).get(key)
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def instance(context: Context) -> Instance:
+    """Which agent calls."""
+    return Instance.parse(header(context, INSTANCE_KEY) or "")
 
 
 def check_certificate(context: Context, client: str) -> None:

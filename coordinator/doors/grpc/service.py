@@ -18,6 +18,7 @@ from coordinator.doors.grpc.guard import (
     header,
     in_round,
     in_thread,
+    instance,
     name,
     positive,
     prose,
@@ -75,15 +76,16 @@ class Federation(federation_pb2_grpc.FederationServicer):
         client = name("client", request.client)
         check_certificate(context, client)
         token, digest = text("join_token", request.join_token), sha256("key_sha256", request.key_sha256)
+        await self._agents.check_free(client, instance(context))  # its key would be void, and it with the key
         await self._doorkeeper.enrol(client, token, digest)
         return pb.EnrolResponse()
 
     @answers
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
-        client = await self._caller(request, context)
+        client = await self._caller(request, context, registers=True)
         version = positive("protocol_version", request.protocol_version)
         software = text("software_version", request.software_version)
-        await self._agents.register(client, version, software, dict(request.datasets))
+        await self._agents.register(client, version, software, dict(request.datasets), instance(context))
         try:
             await self._caller(request, context)
         except NotAuthenticated:  # revoked meanwhile, and nobody is to wait for it
@@ -208,16 +210,19 @@ class Federation(federation_pb2_grpc.FederationServicer):
             go_on, reason = False, str(error)
         return pb.ReportProgressResponse(go_on=go_on, reason=reason)
 
-    async def _caller(self, message: Any, context: Context) -> str:
+    async def _caller(self, message: Any, context: Context, registers: bool = False) -> str:
         """The client that a message speaks for, once the call has proved to come from it.
 
         Raises:
             InvalidRequest, InvalidAgent: no client is named, or no name.
             NotAuthenticated, NotAllowed: the call's key, or certificate, is not this client's.
+            NameTaken: another agent speaks for it by now; one that `registers` becomes the one that does.
         """
         client = name("client", message.client)
         check_certificate(context, client)
         await self._doorkeeper.check_agent(client, bearer(header(context, "authorization")))
+        if not registers:
+            await self._agents.check_instance(client, instance(context))
         return client
 
     def _read(self, sha256: str, offset: int) -> bytes:

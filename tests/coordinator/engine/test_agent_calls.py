@@ -11,12 +11,13 @@ from coordinator.engine.assembly import Engine
 from coordinator.state.errors import (
     InvalidAgent,
     InvalidUpdate,
+    NameTaken,
     NotParticipant,
     ProtocolMismatch,
     RoundClosed,
     UnknownClient,
 )
-from coordinator.state.records import AgentRecord
+from coordinator.state.records import AgentRecord, Instance
 from coordinator.state.round_state import EvaluationResult, Phase, UpdateReceipt
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
@@ -184,3 +185,26 @@ async def test_a_long_poll_sees_work_that_another_process_created(federation: Fe
         tasks = await asyncio.gather(*waiting)
     assert [task.job.id for task in tasks if task] == [job.id, job.id]
     assert await other.agents.next_task("a", wait_s=0.05) is not None
+
+
+async def test_a_name_belongs_to_one_agent_while_it_is_present(federation: Federation, engine: Engine) -> None:
+    async def registers(folder: str, process: str = "p") -> None:
+        await engine.agents.register("a", PROTOCOL_VERSION, "0.1", {"reviews": 1}, Instance(folder, process))
+
+    await registers("one")
+    federation.clock.now += 20
+    for call in (registers("two"), engine.agents.check_free("a", Instance("two", "p"))):
+        with pytest.raises(NameTaken, match="seen 20 s ago; give this agent a name of its own, or stop the other: its"):
+            await call
+    await registers("one", "restarted")
+    await engine.agents.check_instance("a", Instance("one", "restarted"))
+    for other in (Instance("one", "p"), Instance("two", "p")):
+        with pytest.raises(NameTaken, match="another agent has registered as 'a' after this one"):
+            await engine.agents.check_instance("a", other)
+    federation.clock.now += 31
+    await registers("two")
+    with pytest.raises(NameTaken):
+        await engine.agents.check_instance("a", Instance("one", "restarted"))
+    await engine.people.forget_agent("a")
+    await registers("three")
+    assert [agent.name for agent in await engine.reader.agents()] == ["a"]

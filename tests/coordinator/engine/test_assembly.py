@@ -34,8 +34,8 @@ from tests.coordinator.engine.federation import Federation
 from tests.looking import events_of, round_of, rounds_of
 
 MAY = {
-    AgentCalls: "admit check_open client_failed count_traffic evaluated next_task now progress register report "
-    "withdraw",
+    AgentCalls: "admit check_free check_instance check_open client_failed count_traffic evaluated next_task now "
+    "progress register report withdraw",
     PeopleCalls: "cancel create expect forget_agent pause resume would_create",
     DriverCalls: "leading tick tick_all",
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "

@@ -17,6 +17,7 @@ from coordinator.doors.grpc import service as grpc_server
 from coordinator.store.binding import Binding
 from coordinator.store.credentials import digest_of
 from coordinator.store.redis_state_store import RedisStateStore
+from protos import INSTANCE_KEY
 from protos import federation_pb2 as pb
 from tests.coordinator.doors.access import CALLS, KEY, as_agent, both_registered, call, enrol
 from tests.coordinator.doors.grpc.door import Code, House, failing, header, open_house
@@ -231,3 +232,22 @@ async def test_a_stream_that_shows_no_key_is_not_waited_for(house: House, monkey
     monkeypatch.setattr(grpc_server, "FIRST_MESSAGE_S", 0.1)
     async with failing(Code.INVALID_ARGUMENT, "header: did not come"):
         await house.stub.SubmitUpdate()
+
+
+async def test_no_call_of_another_machine_is_taken_while_the_first_is_present(house: House) -> None:
+    """Neither with a token of its own, which would make the first one's key void, nor with a copy of the key."""
+
+    def instance(name: str) -> tuple[tuple[str, str], ...]:
+        return ((INSTANCE_KEY, f"{name}/1"),)
+
+    await enrol(house)
+    await house.register("site-a", metadata=as_agent() + instance("first"))
+    _, token = await house.doorkeeper.create_join_token("site-a", 60)
+    other = pb.EnrolRequest(client="site-a", join_token=token, key_sha256=digest_of("fga_" + "7" * 64))
+    with pytest.raises(grpc.aio.AioRpcError, match="another agent serves as"):
+        await house.stub.Enrol(other, metadata=instance("second"))
+    for method in CALLS:
+        with pytest.raises(grpc.aio.AioRpcError, match="another agent") as caught:
+            await call(house, method, metadata=as_agent() + instance("second"))
+        assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    await call(house, "NextTask", metadata=as_agent() + instance("first"))
