@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from fedgalore.data.pixels import MODES, as_seen
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow reads more, some by starting other programs
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel or less
+LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "system volume information")
 
 
 class ImageError(ValueError):
@@ -17,14 +20,16 @@ class ImageError(ValueError):
 
 
 def by_class(folder: Path) -> Iterator[tuple[str, str]]:
-    """Of a folder with one sub-folder for each class: class and `class/file`, in order; hidden files are left out.
+    """Of a folder with one sub-folder for each class: class and `class/file`, in order.
+
+    Hidden files are left out, and what operating systems leave in folders (`LITTER`).
 
     Raises:
         ImageError: a file lies beside the sub-folders.
         OSError: the folder cannot be listed.
     """
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
+        if _is_litter(entry.name):
             continue
         if not entry.is_dir():
             raise ImageError(
@@ -32,7 +37,11 @@ def by_class(folder: Path) -> Iterator[tuple[str, str]]:
                 "and other files elsewhere"
             )
         files = sorted(file.name for file in entry.iterdir())
-        yield from ((entry.name, f"{entry.name}/{name}") for name in files if not name.startswith("."))
+        yield from ((entry.name, f"{entry.name}/{name}") for name in files if not _is_litter(name))
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith((".", "$")) or name.casefold() in LITTER
 
 
 def checked(folder: Path, name: str, follow_links: bool = False) -> Path:
@@ -45,7 +54,7 @@ def checked(folder: Path, name: str, follow_links: bool = False) -> Path:
 
     Raises:
         ImageError: there is no such file, the name or a link leads out of the folder, it is no image of a known kind,
-            larger than Pillow finds safe, of more than 8 bits a channel, or damaged as far as this shows.
+            larger than Pillow finds safe, of an unknown kind of pixels, or damaged as far as this shows.
     """
     path = _inside(folder, name, follow_links)
     with _opened(path, name) as image:
@@ -54,21 +63,21 @@ def checked(folder: Path, name: str, follow_links: bool = False) -> Path:
 
 
 def decode(path: Path) -> Image.Image:
-    """The image in RGB; the first frame if it has many, without its transparency.
+    """The image in RGB as people see it; the first frame if it has many.
 
     Raises:
         ImageError: as `checked`, or a part of the file is missing or damaged.
     """
     with _opened(path, str(path)) as image:
-        # by way of RGBA: Pillow warns of palettes in which single colours are transparent
-        return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+        return as_seen(image)
 
 
 def _inside(folder: Path, name: str, follow_links: bool) -> Path:
     try:
         name.encode()
         root = folder.resolve()
-        path = (root / name).resolve()
+        forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))  # macOS writes NFD
+        path = (root / next((form for form in forms if (root / form).exists()), name)).resolve()
         there = path.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a name that no file can have
         raise ImageError(f"image {name!r} cannot be found ({error}); correct the name") from error
@@ -89,7 +98,7 @@ def _opened(path: Path, name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.mode not in MODES:
-                raise ImageError(f"image {name!r} has pixels of mode {image.mode}; save it with 8 bits a channel")
+                raise ImageError(f"image {name!r} has pixels of mode {image.mode}; save it in RGB")
             yield image
     except (ImageError, MemoryError):
         raise
