@@ -44,8 +44,8 @@ class _Scaled:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    def loss(self, batch: Any) -> tuple[Tensor, int, int]:
-        loss, count, hits = self._task.loss(batch)
+    def loss(self, batch: Any, class_weights: Tensor | None = None) -> tuple[Tensor, int, int | None]:
+        loss, count, hits = self._task.loss(batch, class_weights)
         return SCALE * loss, count, hits
 
 

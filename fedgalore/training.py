@@ -68,11 +68,12 @@ def local_update(
     task.model.train()
     losses: list[float] = []
     right = predictions = 0
+    class_weights = task.class_weights(examples)
     momentum = MomentumSteps.of(task, round.start.last)
     head = _head_optimizer(round)
     with client_half(spec).train(round) as training:
         for step, chosen in enumerate(batches(examples, spec, round.client, number), start=1):
-            loss, count, hits = task.loss(task.collate(chosen))
+            loss, count, hits = task.loss(task.collate(chosen), class_weights)
             if not math.isfinite(loss.item()):
                 raise TrainingError(
                     f"the loss became {loss.item()} at step {step} of round {number}; lower local.learning_rate"
@@ -85,7 +86,7 @@ def local_update(
                 head.zero_grad()
             momentum.step()
             losses.append(loss.item())
-            right, predictions = right + hits, predictions + count
+            right, predictions = right + (hits or 0), predictions + count
             if on_step is not None and not on_step(step, losses[-1]):
                 raise TrainingStopped
         momentum.take_back()
@@ -100,9 +101,10 @@ def local_update(
     metrics = {
         "train_loss": sum(losses) / len(losses),
         "last_loss": losses[-1],
-        "train_accuracy": right / max(predictions, 1),
         "steps": float(len(losses)),
     }
+    if hits is not None:
+        metrics["train_accuracy"] = right / max(predictions, 1)
     return Update(tensors, len(examples), decay, metrics, kept)
 
 
@@ -137,7 +139,9 @@ def _settled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def evaluate(
     task: TaskModel, examples: Sequence[Example], goes_on: Callable[[], bool] | None = None
 ) -> dict[str, float]:
-    """Mean `loss` and `accuracy` of the weights that `task` holds: over examples, or over answer tokens.
+    """Mean `loss` and `accuracy` of the weights that `task` holds: over examples, or over tokens that count.
+
+    Where labels are numbers there is no accuracy.
 
     With the job's `evaluation.exact_match` also the share of examples, 0 to 1, that the model answers right.
     The weights are rounded as a download's are, so that it gives the same numbers.
@@ -163,10 +167,12 @@ def evaluate(
             raise TrainingStopped
         batch = ordered[start : start + wanted.batch_size]
         loss, count, hits = task.loss(task.collate(batch))
-        total, right, predictions = total + loss.item() * count, right + hits, predictions + count
+        total, right, predictions = total + loss.item() * count, right + (hits or 0), predictions + count
         if wanted.exact_match is not None:
             matched += count_matches(task, batch)
-    metrics = {"loss": total / max(predictions, 1), "accuracy": right / max(predictions, 1)}
+    metrics = {"loss": total / max(predictions, 1)}
+    if hits is not None:
+        metrics["accuracy"] = right / max(predictions, 1)
     if wanted.exact_match is not None:
         metrics["exact_match"] = matched / len(chosen)
     return metrics

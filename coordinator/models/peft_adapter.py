@@ -19,13 +19,21 @@ from fedgalore.spec.plan import Target, TrainingPlan
 
 SAMPLES = 256  # values by which a tensor is recognised in other files
 # PEFT has no task type for images. Without a task type its model passes all arguments on.
-TASK_TYPES = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM", "image-classification": None}
+TASK_TYPES = {
+    "sequence-classification": "SEQ_CLS",
+    "token-classification": "TOKEN_CLS",
+    "image-classification": None,
+    "causal-lm": "CAUSAL_LM",
+    "seq2seq-lm": "SEQ_2_SEQ_LM",
+}
 AUTO_CLASSES = {
     "sequence-classification": "AutoModelForSequenceClassification",
-    "causal-lm": "AutoModelForCausalLM",
+    "token-classification": "AutoModelForTokenClassification",
     "image-classification": "AutoModelForImageClassification",
+    "causal-lm": "AutoModelForCausalLM",
+    "seq2seq-lm": "AutoModelForSeq2SeqLM",
 }
-ADDED_BY_PEFT = {"SEQ_CLS": ("classifier", "score")}  # to `modules_to_save`
+ADDED_BY_PEFT = dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score"))  # to `modules_to_save`
 
 
 def modules_to_save(
@@ -89,7 +97,7 @@ def adapter_config(spec: JobSpec, ranks: Mapping[Target, int], rank: int, named:
 def readme(spec: JobSpec, version: ModelVersion, rank: int) -> str:
     """How the adapter is loaded, as Markdown."""
     auto = AUTO_CLASSES[spec.model.task]
-    head = "" if spec.model.task == "causal-lm" else ", ignore_mismatched_sizes=True"
+    head = "" if spec.model.writes else ", ignore_mismatched_sizes=True"
     return f"""# {spec.name}: LoRA adapter of rank {rank}
 
 What {version.version} rounds of federated training ({spec.method.kind}) changed in the base model, cut to rank {rank}.

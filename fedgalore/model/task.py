@@ -79,7 +79,7 @@ class TaskModel:
         options: dict[str, Any] = {}
         on_cpu = device is None or device.type == "cpu"
         task = task_of(spec)
-        short = "image" not in task.columns and spec.data.max_length <= SHORT
+        short = not task.of_images and spec.data.max_length <= SHORT
         if on_cpu and spec.local.precision == "bfloat16" and short:
             options["attn_implementation"] = "eager"  # the fused one's backward pass takes half of such a step
         if task.has_head:
@@ -182,15 +182,24 @@ class TaskModel:
         batch = self.task.collate(examples, self.inputs)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
+    def class_weights(self, examples: Sequence[Example]) -> Tensor | None:
+        """The weights `(C,)` that `local.class_weights` gives the classes of a client's examples; None without any.
+
+        Raises:
+            TaskError: an example that does not fit the job.
+        """
+        weights = self.task.class_weights(examples)
+        return None if weights is None else weights.to(self.device)
+
     def outputs(self, batch: Batch) -> Any:
         """What the model says of a batch, in the job's precision: transformers' outputs, `logits` among them."""
         with passes_in(self.spec.local.precision, self.device):
             return self.model(**self.task.model_inputs(batch))
 
-    def loss(self, batch: Batch) -> tuple[Tensor, int, int]:
-        """Mean loss, how many predictions it averages, how many of them were right."""
+    def loss(self, batch: Batch, class_weights: Tensor | None = None) -> tuple[Tensor, int, int | None]:
+        """Mean loss, how many predictions it averages, how many of them were right; None where they are numbers."""
         outputs = self.outputs(batch)
-        return self.task.loss(outputs, batch), *self.task.hits(outputs, batch)
+        return self.task.loss(outputs, batch, class_weights), *self.task.hits(outputs, batch)
 
 
 def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:

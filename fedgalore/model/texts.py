@@ -71,6 +71,36 @@ class TextInputs:
         )
         return dict(encoded)
 
+    def words(self, sentences: Sequence[Sequence[str]]) -> tuple[Batch, list[list[int | None]]]:
+        """Texts whose words are known: their tokens as `tokens`, and the word that each token belongs to.
+
+        Words are joined by spaces, so that tokens are those of running text. A blank belongs to the word behind it.
+        Special tokens and padding belong to none.
+        """
+        encoded = self.tokenizer(
+            [" ".join(words) for words in sentences],
+            truncation=True,
+            max_length=self.max_length,
+            padding=True,
+            return_offsets_mapping=True,
+            return_tensors="pt",
+        )
+        offsets = encoded.pop("offset_mapping").tolist()
+        places = [
+            [
+                of_character[start] if encoded.sequence_ids(number)[token] is not None and start < end else None
+                for token, (start, end) in enumerate(offsets[number])
+            ]
+            for number, of_character in enumerate(map(_word_of_each_character, sentences))
+        ]
+        return dict(encoded), places
+
+    def targets(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of texts that an encoder and decoder writes, each with its end token."""
+        end = self.tokenizer.eos_token_id
+        rows = self.tokenizer(text_target=list(texts), truncation=True, max_length=self.max_length)["input_ids"]
+        return [list(row) if end in row else [*row[: self.max_length - 1], end] for row in rows]
+
     def ids(self, text: str, *, special: bool = True) -> list[int]:
         """One text's tokens, however many; with the special tokens that the model begins or ends a text with."""
         return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
@@ -84,3 +114,8 @@ class TextInputs:
             "attention_mask": torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows]),
             "labels": torch.tensor([[*row, *[IGNORED] * (length - len(row))] for row in labels]),
         }
+
+
+def _word_of_each_character(words: Sequence[str]) -> list[int]:
+    """Of the words joined by spaces: which word a character is in; a space counts to the word behind it."""
+    return [number for number, word in enumerate(words) for _ in range(len(word) + (number > 0))]

@@ -16,8 +16,9 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from fedgalore.spec.better import better
 from fedgalore.spec.documents import DocumentError, printable, read_json, read_yaml
 from fedgalore.spec.method import MethodSpec
+from fedgalore.spec.model import WRITING, ModelSpec
 from fedgalore.spec.registry import broken, methods, summing_kinds
-from fedgalore.spec.sections import DataSpec, EvaluationSpec, LocalSpec, ModelSpec, RoundsSpec
+from fedgalore.spec.sections import DataSpec, EvaluationSpec, LocalSpec, RoundsSpec
 from fedgalore.spec.server import PrivacySpec, ServerSpec
 from fedgalore.spec.strict import Identifier, Strict
 
@@ -124,12 +125,33 @@ class JobSpec(Strict):
         evaluation, max_length = self.evaluation, self.data.max_length
         if evaluation.exact_match is None:
             return self
-        if self.model.task != "causal-lm":
-            raise ValueError(f"evaluation.exact_match needs task: causal-lm; leave it out for {self.model.task}")
-        if evaluation.max_new_tokens >= max_length:
+        if not self.model.writes:
+            raise ValueError(
+                f"evaluation.exact_match needs task: {' or '.join(WRITING)}; leave it out for {self.model.task}"
+            )
+        if self.model.task == "seq2seq-lm" and evaluation.max_new_tokens > max_length:
+            raise ValueError(
+                f"evaluation.max_new_tokens ({evaluation.max_new_tokens}) exceeds data.max_length ({max_length}), "
+                "to which completions are cut; lower the one or raise the other"
+            )
+        if self.model.task == "causal-lm" and evaluation.max_new_tokens >= max_length:
             raise ValueError(
                 f"evaluation.max_new_tokens ({evaluation.max_new_tokens}) leaves no room for a prompt in "
                 f"data.max_length ({max_length}); lower the one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _classes_have_weights(self) -> JobSpec:
+        weights, model = self.local.class_weights, self.model
+        if weights is None:
+            return self
+        if model.problem_type in (None, "regression"):
+            raise ValueError(f"local.class_weights: {model.problem_type or model.task} has no classes; leave it out")
+        if weights != "balanced" and len(weights) != model.labels:
+            raise ValueError(
+                f"local.class_weights: {len(weights)} weights for {model.labels} classes; "
+                "give one for each, or balanced"
             )
         return self
 

@@ -1,66 +1,13 @@
-"""The sections of a job document that every method shares: model, data, rounds, local training, evaluation."""
+"""The sections of a job document that every method shares: data, rounds, local training, evaluation."""
 
 from __future__ import annotations
 
 from math import ceil
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fedgalore.spec.dtypes import Dtype
-from fedgalore.spec.names import check_different, check_texts
 from fedgalore.spec.strict import MANY, Identifier, Strict, Text
-
-
-class ModelSpec(Strict):
-    source: str = Field(
-        min_length=1,
-        max_length=4096,
-        description="The base model: a folder that the coordinator can read, or a name on the Hugging Face hub",
-    )
-    task: Literal["sequence-classification", "causal-lm", "image-classification"] = Field(
-        default="sequence-classification",
-        description="What the model does: it classifies texts or images, or it writes text (causal-lm)",
-    )
-    num_labels: int | None = Field(
-        default=None,
-        ge=2,
-        le=100_000,
-        description="Number of classes. Classification needs it, unless label_names lists the classes",
-    )
-    label_names: tuple[Text, ...] | None = Field(
-        default=None,
-        max_length=100_000,
-        description="Class names in the order of their index. The data may then hold names in place of numbers",
-    )
-    dtype: Dtype = Field(
-        default="base",
-        description="Number format of the model that people download, and in which the clients evaluate it; base: as "
-        "the base model has it. Training is in float32 whatever this says",
-    )
-    _names_are_texts = field_validator("label_names", mode="before")(check_texts)
-
-    @model_validator(mode="after")
-    def _labels_fit_the_task(self) -> ModelSpec:
-        if self.task == "causal-lm":
-            if self.num_labels is not None or self.label_names is not None:
-                raise ValueError(
-                    "num_labels and label_names belong to task: sequence-classification or image-classification; "
-                    "leave them out"
-                )
-            return self
-        if self.num_labels is None and self.label_names is None:
-            raise ValueError(f"num_labels is needed for task: {self.task}")
-        if self.label_names is not None:
-            check_different(self.label_names)
-            if self.num_labels is not None and self.num_labels != len(self.label_names):
-                raise ValueError(f"num_labels is {self.num_labels} but label_names has {len(self.label_names)} names")
-        return self
-
-    @property
-    def labels(self) -> int:
-        """Number of classes; 0 for a language model."""
-        return len(self.label_names) if self.label_names else (self.num_labels or 0)
 
 
 class DataSpec(Strict):
@@ -147,6 +94,9 @@ class RoundsSpec(Strict):
         return ceil(self.goal * self.over_selection - 1e-9)
 
 
+MOST_WEIGHT = 1_000_000
+
+
 class LocalSpec(Strict):
     steps: int = Field(
         default=10,
@@ -183,10 +133,25 @@ class LocalSpec(Strict):
     eps: float = Field(
         default=1e-8, gt=0, le=1, description="Smallest divisor in AdamW: keeps steps finite where gradients are near 0"
     )
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = Field(
+        default=None,
+        max_length=100_000,
+        description="Weights of the classes in the training loss, in the order of their index; balanced: each client "
+        "weighs a class by how rare it is among its own examples. An evaluation weighs all alike; null: none",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description="Arithmetic of the passes. bfloat16 is faster on many processors; weights and states stay float32",
     )
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _weights_or_balanced(cls, value: Any) -> Any:
+        """One sentence in place of a finding for each type that a value might be."""
+        weights = isinstance(value, list | tuple) and all(isinstance(weight, int | float) for weight in value)
+        if value is None or value == "balanced" or (weights and all(0 < weight <= MOST_WEIGHT for weight in value)):
+            return value
+        raise ValueError(f"give balanced, or for each class a number above 0, at most {MOST_WEIGHT}")
 
     @model_validator(mode="after")
     def _decay_leaves_weights(self) -> LocalSpec:
@@ -253,7 +218,7 @@ class EvaluationSpec(Strict):
         default=64,
         ge=1,
         le=4096,
-        description="Longest such answer, in tokens. data.max_length has to hold it and the prompt",
+        description="Longest such answer, in tokens. data.max_length has to hold it, for causal-lm with the prompt",
     )
     keep: KeepSpec | None = Field(
         default=None,

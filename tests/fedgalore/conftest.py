@@ -65,6 +65,51 @@ def image_classifier(**sections: Any) -> JobSpec:
     return a_spec(**{"method": {"rank": 4}, **sections, "model": model | sections.get("model", {})})
 
 
+TAGS = ("O", "B-FOOD", "I-FOOD")
+
+
+def tagger(**sections: Any) -> JobSpec:
+    model = {"source": "m", "task": "token-classification", "num_labels": None, "label_names": list(TAGS)}
+    return a_spec(**{"model": model, "method": {"rank": 4}, **sections})
+
+
+def translator(**sections: Any) -> JobSpec:
+    model = {"source": "m", "task": "seq2seq-lm", "num_labels": None}
+    return a_spec(**{"model": model, "method": {"rank": 4}, **sections})
+
+
+def tagged(count: int, seed: int) -> list[dict[str, Any]]:
+    """Words of which neighbouring kinds of food are one entity."""
+    examples = []
+    for example in sentences(count, seed):
+        tokens, tags = example["text"].split(), []
+        for word in tokens:
+            inside = bool(tags) and tags[-1] != "O"
+            tags.append("O" if word not in WORDS["food"] else "I-FOOD" if inside else "B-FOOD")
+        examples.append({"row": example["row"], "tokens": tokens, "tags": tags})
+    return examples
+
+
+def several(count: int, seed: int) -> list[dict[str, Any]]:
+    """Texts with the names of all classes whose words are in them; some have none."""
+    chance = random.Random(seed)
+    examples = []
+    for row in range(1, count + 1):
+        words = chance.choices([*FILLERS, *(word for name in CLASSES for word in WORDS[name])], k=4)
+        label = [name for name in CLASSES if set(WORDS[name]) & set(words)]
+        examples.append({"row": row, "text": " ".join(words), "text_pair": None, "label": label})
+    return examples
+
+
+def rated(count: int, seed: int) -> list[dict[str, Any]]:
+    """Texts whose label is the share of their words that are about the weather."""
+    examples = sentences(count, seed)
+    for example in examples:
+        words = example["text"].split()
+        example["label"] = sum(word in WORDS["weather"] for word in words) / len(words)
+    return examples
+
+
 def configure(folder: Path, **changes: Any) -> None:
     """Overwrites keys of a model's configuration."""
     path = folder / "config.json"
@@ -141,6 +186,31 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
             vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=32, bos_token_id=3, eos_token_id=3
         )
         transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A T5: its decoder begins with the padding token, and its positions are relative."""
+    folder = tmp_path_factory.mktemp("models") / "t5"
+    tokenizer = _tokenizer(template=False)
+    tokenizer.pad_token = "[PAD]"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.T5Config(
+            vocab_size=len(tokenizer),
+            d_model=32,
+            d_kv=16,
+            d_ff=64,
+            num_layers=2,
+            num_heads=2,
+            dropout_rate=0.0,
+            pad_token_id=0,
+            eos_token_id=3,
+            decoder_start_token_id=0,
+        )
+        transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

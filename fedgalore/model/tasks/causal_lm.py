@@ -1,4 +1,4 @@
-"""Answers to prompts, written by a decoder: prompt and completion are one text."""
+"""Answers to prompts or in conversations, written by a decoder: question and answer are one text."""
 
 from __future__ import annotations
 
@@ -6,38 +6,112 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from torch import Tensor
 
 from fedgalore.data.examples import Example
-from fedgalore.model.inputs import IGNORED, Batch
-from fedgalore.model.tasks.face import Classifying
+from fedgalore.model.chat import ChatError, asked, conversation
+from fedgalore.model.inputs import IGNORED, Batch, TaskError
+from fedgalore.model.tasks.writing import Question, WritingTask
 from fedgalore.model.texts import TextInputs
 
 
-class CausalLM(Classifying[TextInputs]):
+class CausalLM(WritingTask):
+    """The completion and the end token count in the loss; in a conversation the assistant's turns."""
+
     auto_model = transformers.AutoModelForCausalLM
-    columns = ("prompt", "completion")
-    has_head = False
-    generates = True
+    columns = (("prompt", "completion"), ("messages",))
 
     def load_inputs(self, folder: Path, model: Any) -> TextInputs:
         return TextInputs.load(self.spec, folder, model, writes=True)
 
-    def collate(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
-        """Tokens and `labels` `(batch, length)`, int64; only the completion and the end token count in the loss."""
-        rows, labels = [], []
-        limit = inputs.max_length
-        for example in examples:
-            answer = inputs.ids(example["completion"], special=False)
-            answer = [*answer, inputs.tokenizer.eos_token_id][:limit]
-            prompt = inputs.ids(example["prompt"])
-            prompt = prompt[max(0, len(prompt) + len(answer) - limit) :]  # its end is nearest to the answer
-            rows.append(prompt + answer)
-            labels.append([IGNORED] * len(prompt) + answer)
-        return inputs.padded(rows, labels)
+    def check_example(self, example: Example) -> None:
+        if "messages" in example:
+            _check_messages(example["messages"], example.get("row", "?"))
 
-    def kept(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    def question(self, example: Example) -> Question:
+        if "messages" in example:
+            return list(example["messages"][: _last_answer(example["messages"])])
+        return super().question(example)
+
+    def answer(self, example: Example) -> str:
+        if "messages" in example:
+            return str(example["messages"][_last_answer(example["messages"])]["content"])
+        return super().answer(example)
+
+    def collate(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
+        """Tokens and `labels` `(batch, length)`, int64. Of what is too long, the beginning is lost."""
+        pairs = [
+            self._conversation(example, inputs) if "messages" in example else _answered(example, inputs)
+            for example in examples
+        ]
+        return inputs.padded([row for row, _ in pairs], [labels for _, labels in pairs])
+
+    def _conversation(self, example: Example, inputs: TextInputs) -> tuple[list[int], list[int]]:
+        messages = example["messages"]
+        try:
+            # what comes after the last answer counts for nothing
+            row, counts = conversation(inputs, messages[: _last_answer(messages) + 1])
+        except ChatError as error:
+            raise TaskError(f"row {example.get('row', '?')}: {error}") from error
+        labels = [token if counted else IGNORED for token, counted in zip(row, counts, strict=True)]
+        return row[-inputs.max_length :], labels[-inputs.max_length :]
+
+    def aligned(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """A token is predicted from those before it."""
-        keep = batch["labels"][:, 1:] != IGNORED
-        return outputs.logits[:, :-1][keep], batch["labels"][:, 1:][keep]
+        return outputs.logits[:, :-1], batch["labels"][:, 1:]
+
+    def generation_inputs(self, questions: Sequence[Question], inputs: TextInputs, room: int) -> Batch:
+        """A question without room loses its beginning, as in training."""
+        end = inputs.tokenizer.eos_token_id
+        rows = [(self._asked(question, inputs) or [end])[-room:] for question in questions]
+        length = max(map(len, rows))
+        gaps = [length - len(row) for row in rows]  # on the left: every answer begins in the same column
+        padding = inputs.tokenizer.pad_token_id
+        return {
+            "input_ids": torch.tensor([[padding] * gap + row for gap, row in zip(gaps, rows, strict=True)]),
+            "attention_mask": torch.tensor([[0] * gap + [1] * (length - gap) for gap in gaps]),
+        }
+
+    def written(self, generated: Tensor, batch: Batch) -> Tensor:
+        return generated[:, batch["input_ids"].shape[1] :]
+
+    def _asked(self, question: Question, inputs: TextInputs) -> list[int]:
+        if isinstance(question, str):
+            return inputs.ids(question)
+        try:
+            return asked(inputs, question)
+        except ChatError as error:
+            raise TaskError(f"messages: {error}") from error
+
+
+def _answered(example: Example, inputs: TextInputs) -> tuple[list[int], list[int]]:
+    limit = inputs.max_length
+    answer = [*inputs.ids(example["completion"], special=False), inputs.tokenizer.eos_token_id][:limit]
+    prompt = inputs.ids(example["prompt"])
+    prompt = prompt[max(0, len(prompt) + len(answer) - limit) :]  # its end is nearest to the answer
+    return prompt + answer, [IGNORED] * len(prompt) + answer
+
+
+def _last_answer(messages: Sequence[dict[str, str]]) -> int:
+    return max(number for number, message in enumerate(messages) if message["role"] == "assistant")
+
+
+def _check_messages(messages: Any, row: int | str) -> None:
+    good = isinstance(messages, list) and all(
+        isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+        for message in messages
+    )
+    if not good:
+        raise TaskError(
+            f"row {row}: messages are no list of mappings with a role and a content, both texts; correct it"
+        )
+    roles = [message["role"] for message in messages]
+    if "assistant" not in roles:
+        raise TaskError(f"row {row}: no message is the assistant's, so that there is nothing to learn; remove the row")
+    if roles[0] == "assistant":
+        raise TaskError(
+            f"row {row}: the first message is the assistant's, which answers nobody; "
+            "let a message of the user or the system come first"
+        )

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedgalore.data.examples import Example
 from fedgalore.model.images import ImageInputs
 from fedgalore.model.inputs import IGNORED, Batch
+from fedgalore.model.tasks.problems import problem_of
 from fedgalore.model.texts import TextInputs
 from fedgalore.spec.job import JobSpec
 
@@ -25,8 +26,8 @@ AnyInputs = TypeVar("AnyInputs", bound=Inputs)
 class Predictions:
     """What a model said of a batch, and what is right; tokens that the loss leaves out are not in it.
 
-    `scores`: logits `(N, C)`, float32.
-    `targets`: the right classes `(N,)`, int64.
+    `scores`: logits `(N, C)`, float32; predicted numbers are `(N,)` where there is one a label.
+    `targets`: the right classes `(N,)`, int64; a 0 or 1 for each class `(N, C)`, or numbers as the scores, float32.
     `lengths`: how many of the N rows are of each example; None: one each.
     """
 
@@ -39,16 +40,17 @@ class Task(ABC, Generic[AnyInputs]):
     """One task of one job."""
 
     auto_model: ClassVar[Any]  # of transformers
-    columns: ClassVar[tuple[str, ...]]  # that an example must have
+    columns: ClassVar[tuple[tuple[str, ...], ...]]  # that an example must have: all of one of these
     has_head: ClassVar[bool] = True  # weights outside of the backbone, which are trained and sent whole
     generates: ClassVar[bool] = False  # the model answers prompts
+    of_images: ClassVar[bool] = False  # or else of texts
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
 
     @property
     def problem_type(self) -> str | None:
-        """What transformers calls it in a model's configuration; None where the task leaves no choice."""
+        """What a model's configuration calls it; None where the task leaves no choice."""
         return None
 
     @abstractmethod
@@ -58,6 +60,10 @@ class Task(ABC, Generic[AnyInputs]):
         Raises:
             TaskError: the folder does not hold what the task needs.
         """
+
+    def has_columns(self, example: Example) -> bool:
+        """Whether the example is one of this task at all."""
+        return any(example.keys() >= set(columns) for columns in self.columns)
 
     def check_example(self, example: Example) -> None:
         """Looks at what can be wrong with an example that has the task's columns.
@@ -78,8 +84,27 @@ class Task(ABC, Generic[AnyInputs]):
         """What of a batch the model is called with."""
         return {name: tensor for name, tensor in batch.items() if name != "labels"}
 
+    def class_weights(self, examples: Sequence[Example]) -> Tensor | None:
+        """The weights `(C,)` of `local.class_weights` for a client with these examples; None without any.
+
+        Raises:
+            TaskError: an example that does not fit the job.
+        """
+        weights = self.spec.local.class_weights
+        if weights is None:
+            return None
+        return self.balanced(examples) if weights == "balanced" else Tensor(weights)
+
+    def balanced(self, examples: Sequence[Example]) -> Tensor:
+        """Weights `(C,)` under which the classes of these examples count alike.
+
+        Raises:
+            TaskError: an example that does not fit the job.
+        """
+        raise NotImplementedError(f"{self.spec.model.task} has no classes")  # the job's document sees to it
+
     @abstractmethod
-    def loss(self, outputs: Any, batch: Batch) -> Tensor:
+    def loss(self, outputs: Any, batch: Batch, class_weights: Tensor | None = None) -> Tensor:
         """The mean loss of a batch, a scalar with its graph."""
 
     @abstractmethod
@@ -87,12 +112,45 @@ class Task(ABC, Generic[AnyInputs]):
         """What the outputs say of each example, or of each token that counts, on the CPU."""
 
     @abstractmethod
-    def hits(self, outputs: Any, batch: Batch) -> tuple[int, int]:
-        """How many predictions the loss averages, and how many of them are right."""
+    def hits(self, outputs: Any, batch: Batch) -> tuple[int, int | None]:
+        """How many predictions the loss averages, and how many of them are right; None where they are numbers."""
 
 
-class Classifying(Task[AnyInputs]):
-    """Each example, or each token that counts, is of one class."""
+class LabelTask(Task[AnyInputs]):
+    """Each example has a label: a class, several, or numbers."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        super().__init__(spec)
+        self.problem = problem_of(spec)
+
+    @property
+    def problem_type(self) -> str:
+        return self.problem.name
+
+    def check_example(self, example: Example) -> None:
+        self.problem.label(example)
+
+    def balanced(self, examples: Sequence[Example]) -> Tensor:
+        return self.problem.balanced(examples)
+
+    def loss(self, outputs: Any, batch: Batch, class_weights: Tensor | None = None) -> Tensor:
+        return self.problem.loss(outputs.logits.float(), batch["labels"], class_weights)
+
+    def predictions(self, outputs: Any, batch: Batch) -> Predictions:
+        scores, targets = outputs.logits.detach().float().cpu(), batch["labels"].cpu()
+        single = targets.dim() == 2 and targets.shape[1] == 1 and self.problem.name == "regression"
+        return Predictions(scores[:, 0], targets[:, 0]) if single else Predictions(scores, targets)
+
+    def hits(self, outputs: Any, batch: Batch) -> tuple[int, int | None]:
+        return len(batch["labels"]), self.problem.right(outputs.logits, batch["labels"])
+
+
+class TokenTask(Task[AnyInputs]):
+    """Each token that counts is of one class, or is one word of the vocabulary."""
+
+    def aligned(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits `(batch, length, C)` and the labels `(batch, length)` that they are about."""
+        return outputs.logits, batch["labels"]
 
     @property
     def problem_type(self) -> str | None:
@@ -100,18 +158,18 @@ class Classifying(Task[AnyInputs]):
 
     def kept(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits `(N, C)` and classes `(N,)` of what counts."""
-        return outputs.logits, batch["labels"]
+        logits, labels = self.aligned(outputs, batch)
+        return logits[labels != IGNORED], labels[labels != IGNORED]
 
-    def loss(self, outputs: Any, batch: Batch) -> Tensor:
+    def loss(self, outputs: Any, batch: Batch, class_weights: Tensor | None = None) -> Tensor:
         logits, labels = self.kept(outputs, batch)
-        return F.cross_entropy(logits.float(), labels)
+        return F.cross_entropy(logits.float(), labels, class_weights)
 
     def predictions(self, outputs: Any, batch: Batch) -> Predictions:
         logits, labels = self.kept(outputs, batch)
-        counted = (batch["labels"] != IGNORED).sum(-1) if batch["labels"].dim() == 2 else None
-        lengths = None if counted is None else tuple(counted.tolist())
-        return Predictions(logits.detach().float().cpu(), labels.cpu(), lengths)
+        lengths = (self.aligned(outputs, batch)[1] != IGNORED).sum(-1)
+        return Predictions(logits.detach().float().cpu(), labels.cpu(), tuple(lengths.tolist()))
 
-    def hits(self, outputs: Any, batch: Batch) -> tuple[int, int]:
+    def hits(self, outputs: Any, batch: Batch) -> tuple[int, int | None]:
         logits, labels = self.kept(outputs, batch)
         return labels.numel(), int((logits.argmax(-1) == labels).sum())

@@ -10,13 +10,17 @@ from fedgalore.model.inputs import TaskError
 from fedgalore.model.tasks.causal_lm import CausalLM
 from fedgalore.model.tasks.face import Task
 from fedgalore.model.tasks.image_classification import ImageClassification
+from fedgalore.model.tasks.seq2seq_lm import Seq2SeqLM
 from fedgalore.model.tasks.sequence_classification import SequenceClassification
+from fedgalore.model.tasks.token_classification import TokenClassification
 from fedgalore.spec.job import JobSpec
 
 TASKS: dict[str, type[Task[Any]]] = {
     "sequence-classification": SequenceClassification,
-    "causal-lm": CausalLM,
+    "token-classification": TokenClassification,
     "image-classification": ImageClassification,
+    "causal-lm": CausalLM,
+    "seq2seq-lm": Seq2SeqLM,
 }
 
 
@@ -35,10 +39,10 @@ def check_examples(examples: Sequence[Example], spec: JobSpec) -> None:
         raise TaskError("data: there are no examples; check the file that the agent's config names")
     task = task_of(spec)
     for example in examples:
-        if not all(column in example for column in task.columns):
-            folder = "; or name a folder of images by class" if "image" in task.columns else ""
+        if not task.has_columns(example):
+            folder = "; or name a folder of images by class" if task.of_images else ""
             raise TaskError(
-                f"data: task {spec.model.task} needs the columns {' and '.join(task.columns)}; "
+                f"data: task {spec.model.task} needs the columns {', or '.join(map(' and '.join, task.columns))}; "
                 f"name them in the agent's config{folder}"
             )
         task.check_example(example)

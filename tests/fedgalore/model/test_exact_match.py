@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedgalore.data.sample import evaluated
-from fedgalore.model.exact_match import check_exact_match, generate, last_number, matches
+from fedgalore.model.exact_match import check_exact_match, last_number, matches
+from fedgalore.model.generation import generate
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.simulation import Site, simulate

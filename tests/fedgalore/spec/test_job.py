@@ -81,16 +81,46 @@ def test_a_spec_survives_json_and_yaml():
         ({"rounds": {"min_clients": 0}}, ["rounds.min_clients"]),
         ({"rounds": {"over_selection": 0.5}}, ["rounds.over_selection"]),
         ({"model": {"num_labels": None}}, ["model", "num_labels is needed"]),
-        ({"model": {"num_labels": 1}}, ["model.num_labels", "greater than or equal to 2"]),
+        ({"model": {"num_labels": 0}}, ["model.num_labels", "greater than or equal to 1"]),
+        (
+            {"model": {"num_labels": 1, "problem": "single_label"}},
+            ["model: num_labels is 1, and one class leaves nothing", "two or more, or problem: regression"],
+        ),
+        (
+            {"model": {"num_labels": 1, "task": "token-classification"}},
+            ["model: num_labels is 1, and one class leaves nothing to tell apart; take two or more"],
+        ),
+        (
+            {"model": {"num_labels": None, "label_names": ["a", "b"], "problem": "regression"}},
+            ["model: label_names names classes, and regression predicts numbers; give num_labels instead"],
+        ),
+        (
+            {"model": {"problem": "multi_label", "task": "token-classification"}},
+            ["problem belongs to task: sequence-classification or image-class", "leave it out for token-class"],
+        ),
+        ({"model": {"task": "seq2seq-lm"}}, ["num_labels and label_names belong to", "leave them out for seq2seq-lm"]),
+        ({"model": {"problem": "multi"}}, ["model.problem", "'single_label', 'multi_label' or 'regression'"]),
+        ({"local": {"class_weights": "balance"}}, ["local.class_weights: give balanced, or for each class a number"]),
+        ({"local": {"class_weights": [1, 0]}}, ["local.class_weights: give balanced", "above 0"]),
+        ({"local": {"class_weights": [1, float("nan")]}}, ["local.class_weights: give balanced", "above 0"]),
+        ({"local": {"class_weights": [1, 2, 3]}}, ["local.class_weights: 3 weights for 2 classes", "one for each"]),
+        (
+            {"model": {"num_labels": 1}, "local": {"class_weights": [1]}},
+            ["local.class_weights: regression has no classes; leave it out"],
+        ),
+        (
+            {**LANGUAGE_MODEL, "local": {"class_weights": "balanced"}},
+            ["local.class_weights: causal-lm has no classes; leave it out"],
+        ),
         ({"model": {"num_labels": 3, "label_names": ["a", "b"]}}, ["model", "num_labels is 3", "has 2 names"]),
         ({"model": {"label_names": ["a", "a"]}}, ["model", "names 1 and 2 are both"]),
         (
             {"model": {"task": "causal-lm"}},
-            ["model", "sequence-classification or image-classification", "leave them out"],
+            ["model: num_labels and label_names belong to classes; leave them out for causal-lm"],
         ),
         (
             {"model": {"task": "translation"}},
-            ["model.task", "'sequence-classification', 'causal-lm' or 'image-classification'"],
+            ["model.task", "'image-classification', 'causal-lm' or 'seq2seq-lm'"],
         ),
         (
             {"model": {"task": "image-classification", "num_labels": None}},
@@ -116,7 +146,7 @@ def test_a_spec_survives_json_and_yaml():
         ({"local": {"steps": 0}}, ["local.steps"]),
         (
             {"evaluation": {"exact_match": "text"}},
-            ["evaluation.exact_match needs task: causal-lm", "leave it out for sequence-classification"],
+            ["evaluation.exact_match needs task: causal-lm or seq2seq-lm", "leave it out for sequence-classification"],
         ),
         ({**LANGUAGE_MODEL, "evaluation": {"exact_match": "words"}}, ["evaluation.exact_match", "'text' or 'number'"]),
         ({**LANGUAGE_MODEL, "evaluation": {"max_new_tokens": 0}}, ["evaluation.max_new_tokens", "or equal to 1"]),
@@ -182,6 +212,27 @@ def test_label_names_say_how_many_classes_there_are():
     assert a_spec().model.labels == 2
     assert a_spec(model={"task": "image-classification"}).model.labels == 2
     assert a_spec(model={"num_labels": None, "task": "causal-lm"}).model.labels == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"num_labels": 1}, "regression"),
+        ({"num_labels": 3, "problem": "regression"}, "regression"),
+        ({"num_labels": 3}, "single_label"),
+        ({"num_labels": 1, "problem": "multi_label"}, "multi_label"),
+        ({"num_labels": 1, "task": "image-classification"}, "regression"),
+        ({"num_labels": 2, "task": "token-classification"}, "single_label"),
+        ({"task": "seq2seq-lm"}, None),
+    ],
+)
+def test_a_single_label_is_a_number_and_others_are_classes(model, expected):
+    assert a_spec(model={"num_labels": None, **model}).model.problem_type == expected
+
+
+def test_answers_of_an_encoder_and_decoder_need_no_room_beside_the_prompt():
+    sections = {"data": {"max_length": 64}, "evaluation": {"exact_match": "text", "max_new_tokens": 64}}
+    assert a_spec(model={"num_labels": None, "task": "seq2seq-lm"}, **sections).evaluation.max_new_tokens == 64
 
 
 @pytest.mark.parametrize(("every", "expected"), [(0, [4]), (1, [0, 1, 2, 3, 4]), (3, [0, 3, 4])])

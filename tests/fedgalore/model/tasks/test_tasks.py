@@ -2,24 +2,72 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fedgalore.model.inputs import IGNORED
 from fedgalore.model.task import TaskModel
-from fedgalore.model.tasks.registry import TASKS, task_of
-from tests.fedgalore.conftest import classifier, image_classifier, language_model, questions, sentences, squares
+from fedgalore.model.tasks.registry import TASKS, check_examples, task_of
+from tests.fedgalore.conftest import (
+    CLASSES,
+    classifier,
+    image_classifier,
+    language_model,
+    questions,
+    rated,
+    sentences,
+    several,
+    squares,
+    tagged,
+    tagger,
+    translator,
+)
+
+NAMED = {"source": "m", "num_labels": None, "label_names": list(CLASSES)}
 
 
-@pytest.fixture(params=sorted(TASKS))
+def pictures(labels, tmp_path):
+    return [e | {"label": label} for e, label in zip(squares(tmp_path, len(labels), 0), labels, strict=True)]
+
+
+CASES = {
+    "one class of a text": lambda _: (classifier(), "tiny_bert", sentences(5, 0)),
+    "classes of a text": lambda _: (classifier(model=NAMED | {"problem": "multi_label"}), "tiny_bert", several(5, 0)),
+    "a number of a text": lambda _: (classifier(model={"num_labels": 1}), "tiny_bert", rated(5, 0)),
+    "numbers of a text": lambda _: (
+        classifier(model={"num_labels": 2, "problem": "regression"}),
+        "tiny_bert",
+        [e | {"label": [e["row"], 0.5]} for e in sentences(5, 0)],
+    ),
+    "one class of an image": lambda path: (image_classifier(), "tiny_vit", squares(path, 5, 0)),
+    "classes of an image": lambda path: (
+        image_classifier(model={"problem": "multi_label"}),
+        "tiny_vit",
+        pictures([["red"], [], ["green", "red"], ["blue"], ["red"]], path),
+    ),
+    "a number of an image": lambda path: (
+        image_classifier(model={"label_names": None, "num_labels": 1}),
+        "tiny_vit",
+        pictures([0.5, 1, -2, "3.5", 0], path),
+    ),
+    "tags of words": lambda _: (tagger(), "tiny_bert", tagged(5, 0)),
+    "answers of a decoder": lambda _: (language_model(), "tiny_gpt2", questions(5, 0)),
+    "answers of an encoder and decoder": lambda _: (translator(), "tiny_t5", questions(5, 0)),
+}
+
+
+@pytest.fixture(params=list(CASES))
 def case(request, tmp_path):
     """A task with its model in evaluation mode, and a batch."""
-    spec, folder, examples = {
-        "sequence-classification": lambda: (classifier(), "tiny_bert", sentences(5, 0)),
-        "image-classification": lambda: (image_classifier(), "tiny_vit", squares(tmp_path, 5, 0)),
-        "causal-lm": lambda: (language_model(), "tiny_gpt2", questions(5, 0)),
-    }[request.param]()
+    spec, folder, examples = CASES[request.param](tmp_path)
+    check_examples(examples, spec)
     task = TaskModel.load(spec, request.getfixturevalue(folder))
     task.model.eval()
     return task, task.collate(examples)
+
+
+def test_every_task_has_a_case(tmp_path):
+    specs = [make(tmp_path / name)[0] for name, make in CASES.items()]
+    assert {spec.model.task for spec in specs} == set(TASKS)
 
 
 def test_the_loss_is_that_of_transformers(case):
@@ -35,13 +83,21 @@ def test_predictions_are_what_the_loss_averages(case):
     assert (seen.scores.dtype, seen.scores.requires_grad) == (torch.float32, False)
     assert len(seen.scores) == len(seen.targets)
     assert not (seen.targets == IGNORED).any()
-    torch.testing.assert_close(
-        torch.nn.functional.cross_entropy(seen.scores, seen.targets), task.loss(batch)[0].detach()
-    )
-    right = int((seen.scores.argmax(-1) == seen.targets).sum())
-    assert task.task.hits(outputs, batch) == (len(seen.targets), right)
+    count, right = task.task.hits(outputs, batch)
+    assert count == len(seen.targets)
+    expected = {
+        "multi_label": F.binary_cross_entropy_with_logits,
+        "regression": F.mse_loss,
+    }.get(task.spec.model.problem_type, F.cross_entropy)(seen.scores, seen.targets)
+    torch.testing.assert_close(expected, task.loss(batch)[0].detach())
+    if task.spec.model.problem_type == "regression":
+        assert right is None
+    elif task.spec.model.problem_type == "multi_label":
+        assert right == sum(torch.equal(s > 0, t > 0) for s, t in zip(seen.scores, seen.targets, strict=True))
+    else:
+        assert right == int((seen.scores.argmax(-1) == seen.targets).sum())
     if seen.lengths is not None:
-        assert (len(seen.lengths), sum(seen.lengths)) == (5, len(seen.targets))
+        assert (len(seen.lengths), sum(seen.lengths)) == (5, count)
 
 
 def test_a_job_for_another_split_of_the_same_model_has_its_own_task(tiny_bert):
@@ -49,3 +105,16 @@ def test_a_job_for_another_split_of_the_same_model_has_its_own_task(tiny_bert):
     other = classifier(data={"max_length": 8})
     assert task.under(other).task.spec is other
     assert isinstance(task_of(other), type(task.task))
+
+
+def test_a_download_says_what_its_labels_are(case, tmp_path):
+    task, _ = case
+    task.save(tmp_path / "saved")
+    config = type(task.model).config_class.from_pretrained(tmp_path / "saved")
+    problem = task.spec.model.problem_type
+    if task.spec.model.writes:
+        return
+    if task.spec.model.task != "token-classification":
+        assert config.problem_type == (problem if problem == "regression" else f"{problem}_classification")
+    names = task.spec.model.label_names or [f"LABEL_{i}" for i in range(task.spec.model.labels)]
+    assert config.id2label == dict(enumerate(names))

@@ -1,0 +1,50 @@
+"""Answers to prompts, written by an encoder and decoder: the encoder reads the prompt, the decoder writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+from torch import Tensor
+
+from fedgalore.data.examples import Example
+from fedgalore.model.inputs import Batch, TaskError
+from fedgalore.model.tasks.writing import Question, WritingTask
+from fedgalore.model.texts import TextInputs
+
+
+class Seq2SeqLM(WritingTask):
+    auto_model = transformers.AutoModelForSeq2SeqLM
+    columns = (("prompt", "completion"),)
+    is_encoder_decoder = True
+
+    def load_inputs(self, folder: Path, model: Any) -> TextInputs:
+        if model.config.decoder_start_token_id is None:
+            raise TaskError(
+                "model.source: the folder's config.json has no decoder_start_token_id, with which the decoder begins; "
+                "add it"
+            )
+        return TextInputs.load(self.spec, folder, model, writes=True)
+
+    def collate(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
+        """Tokens of prompts, and `labels` `(batch, length of completions)`, int64."""
+        prompts = self._read([example["prompt"] for example in examples], inputs)
+        completions = inputs.targets([example["completion"] for example in examples])
+        return prompts | {"labels": inputs.padded(completions, completions)["labels"]}
+
+    def model_inputs(self, batch: Batch) -> Batch:
+        """Everything: the model makes the decoder's inputs of the labels, each family in its own way."""
+        return batch
+
+    def generation_inputs(self, questions: Sequence[Question], inputs: TextInputs, room: int) -> Batch:
+        """Prompts are cut as in training; what is written takes no room from them."""
+        return self._read([str(question) for question in questions], inputs)
+
+    def written(self, generated: Tensor, batch: Batch) -> Tensor:
+        return generated[:, 1:]  # behind the token that the decoder starts with
+
+    def _read(self, prompts: Sequence[str], inputs: TextInputs) -> Batch:
+        tokens = inputs.tokens(prompts)
+        return {name: tokens[name] for name in ("input_ids", "attention_mask")}
