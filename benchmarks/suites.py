@@ -29,6 +29,8 @@ NEUTRAL: dict[str, Any] = {
     "privacy": None,
     "evaluation.keep": None,
     "model.dtype": "base",
+    "model.problem": None,
+    "local.class_weights": None,
 }
 # Fields that no result depends on.
 IRRELEVANT = (
