@@ -15,6 +15,7 @@ import structlog
 
 from coordinator.engine.driver_calls import DriverCalls
 from coordinator.state.errors import LeaseLost, StateUnavailable
+from coordinator.state.round_state import Effect
 from coordinator.store.binding import NotBound
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.garbage import Collector
@@ -23,6 +24,7 @@ from coordinator.store.partials import clean_partials
 TICK_S = 0.3
 LEAST_TICK_S = 0.02  # a burst of changes is worth a single look
 CLEAN_S = 60.0
+LEAST_CLEAN_S = 1.0
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 STEADY_S = 60.0  # a child that lived this long starts afresh with the first delay
@@ -53,9 +55,11 @@ async def tick(calls: DriverCalls) -> None:
 
 
 async def clean(calls: DriverCalls, blobs: BlobStore, collector: Collector) -> None:
-    """Removes blobs that no job needs and what broken uploads of closed rounds left behind, now and then."""
+    """Removes blobs that no job needs and what broken uploads of closed rounds left behind: now and then, and when a
+    job was deleted."""
     while True:
         await calls.leading()
+        mark = calls.reader.mark(Effect.WAKE_COLLECTOR)
         try:
             if freed := await collector.collect(time.time()):
                 log.info("blobs_collected", freed_bytes=freed)
@@ -68,7 +72,8 @@ async def clean(calls: DriverCalls, blobs: BlobStore, collector: Collector) -> N
             log.error("cleaning_failed", reason=str(error))
         except Exception:  # the disk must not fill up because of a broken look
             log.exception("cleaning_failed")
-        await asyncio.sleep(CLEAN_S)
+        await asyncio.sleep(min(CLEAN_S, LEAST_CLEAN_S))
+        await calls.reader.wait_for_change(CLEAN_S, mark, Effect.WAKE_COLLECTOR)
 
 
 async def keep_aggregator(environment: Mapping[str, str]) -> None:

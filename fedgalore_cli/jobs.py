@@ -179,6 +179,25 @@ def cancel(job: JobId, url: Url = DEFAULT_URL) -> None:
 
 
 @app.command()
+def delete(
+    job: JobId,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", "--force", help="Cancel the job first if it has not ended.")
+    ] = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Delete a job that has ended, with its rounds and versions, and free what only it holds.
+
+    Download what you want to keep first: there is no way back.
+    """
+    from fedgalore_cli import show
+
+    with Coordinator(url) as coordinator:
+        answer = coordinator.ask("DELETE", job_path(job), params={"cancel": cancel})
+    typer.echo(f"{answer['id']} is deleted; within minutes that frees {show.size(answer['freed_bytes'])}")
+
+
+@app.command()
 def download(job: JobId, to: Folder, version: Version = "last", url: Url = DEFAULT_URL) -> None:
     """Fetch a job's model as a folder that transformers' `from_pretrained` loads."""
     _fetch(f"{job_path(job)}/model", url, to, version)

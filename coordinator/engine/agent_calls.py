@@ -98,7 +98,7 @@ class AgentCalls:
         while True:
             mark = self._store.mark(Effect.WAKE_AGENTS)
             for job_id in await self._registry.touch(client):
-                with suppress(JobUnreadable):
+                with suppress(JobUnreadable, JobNotFound):  # the latter: it was deleted a moment ago
                     if (task := await self._stepper.take(job_id, client)) is not None:
                         return task
             left = end - loop.time()

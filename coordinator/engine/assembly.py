@@ -17,6 +17,7 @@ from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Stepper
 from coordinator.state.limits import MAX_AGENTS, MAX_JOBS
 from coordinator.store.redis_state_store import RedisStateStore
+from coordinator.store.removal import Removal
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,12 @@ def assemble(
     lease = lease or NoLease()
     registry = ClientRegistry(store, clock, presence_s, max_agents)
     stepper = Stepper(store, clock, registry, lease)
-    reader = StateReader(store, clock, registry, stepper)
+    removal = Removal(store.connection)
+    reader = StateReader(store, clock, registry, stepper, removal)
     return Engine(
         reader,
         AgentCalls(store, clock, registry, stepper, presence_s),
-        PeopleCalls(store, clock, registry, stepper, reader, token, max_jobs),
+        PeopleCalls(store, clock, registry, stepper, reader, removal, token, max_jobs),
         DriverCalls(store, stepper, reader, lease),
         AggregatorCalls(store, stepper, reader, lease),
         store,

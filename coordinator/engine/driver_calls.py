@@ -7,7 +7,7 @@ import structlog
 from coordinator.engine.lease import Lease, NoLease
 from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Stepper
-from coordinator.state.errors import JobUnreadable, LeaseLost, StateUnavailable
+from coordinator.state.errors import JobNotFound, JobUnreadable, LeaseLost, StateUnavailable
 from coordinator.store.redis_state_store import RedisStateStore
 
 log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ class DriverCalls:
                 await self._stepper.tick(job_id)
             except (StateUnavailable, LeaseLost):
                 raise
-            except JobUnreadable:
-                continue  # the store has logged it
+            except (JobUnreadable, JobNotFound):
+                continue  # the store has logged the former; the latter was deleted a moment ago
             except Exception:
                 log.exception("tick_failed", job=job_id)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 
 from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Stepper
 from coordinator.state import job as jobs
-from coordinator.state.errors import IdempotencyConflict, TooMany
+from coordinator.state.errors import IdempotencyConflict, IllegalTransition, JobUnreadable, TooMany
+from coordinator.state.job_id import new_id
 from coordinator.state.job_state import Cancel, Job, JobEvent, Pause, Resume
 from coordinator.state.records import AgentStatus
 from coordinator.state.stream_events import changes
+from coordinator.state.totals import counted
+from coordinator.store.garbage import ALL_JOBS, named_by
 from coordinator.store.redis_state_store import RedisStateStore
+from coordinator.store.removal import Removal
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.job import JobSpec
 
@@ -28,6 +35,7 @@ class PeopleCalls:
         registry: ClientRegistry,
         stepper: Stepper,
         reader: StateReader,
+        removal: Removal,
         token: Callable[[], str],
         max_jobs: int,
     ) -> None:
@@ -37,6 +45,7 @@ class PeopleCalls:
         self._clock = clock
         self._registry = registry
         self._stepper = stepper
+        self._removal = removal
         self._token = token
         self._max_jobs = max_jobs
 
@@ -48,7 +57,7 @@ class PeopleCalls:
             TooMany: no other job can be active.
         """
         now = self._clock()
-        job_id = f"job-{int(now * 1000):011x}-{self._token()}"
+        job_id = new_id(now, self._token())
         job = jobs.create(job_id, spec, now, idempotency_key, secrets.token_hex(32))
         outcome, job_id = await self._store.create(job, changes(None, job, None, job.reason), self._max_jobs)
         reach(Fault.JOB_CREATED)
@@ -102,6 +111,53 @@ class PeopleCalls:
             JobNotFound, IllegalTransition: the latter when the job has ended otherwise.
         """
         return await self._send(job_id, Cancel())
+
+    async def delete(self, job_id: str, *, cancel: bool, holds: Callable[[BlobRef], bool]) -> int:
+        """Takes a job that has ended out of the state, with all that is kept for it.
+
+        Args:
+            cancel: a job that has not ended is cancelled first; one whose document cannot be read is deleted, too.
+            holds: whether the blob store has a blob; blocks.
+
+        Returns:
+            Bytes of the blobs that only this job named, which the collector deletes soon; 0 where nobody knows.
+
+        Raises:
+            JobNotFound, JobUnreadable
+            IllegalTransition: the job has not ended.
+        """
+        try:
+            return await self._deleted(job_id, cancel, holds)
+        except JobUnreadable as error:
+            if not cancel:
+                raise JobUnreadable(f"{error}; or delete it with cancel=true") from error
+        await self._removal.remove(job_id, None, None, (), {})
+        return 0
+
+    async def _deleted(self, job_id: str, cancel: bool, holds: Callable[[BlobRef], bool]) -> int:
+        while True:
+            stored = await self._stepper.load(job_id)
+            job = stored.job
+            if not job.status.is_final:
+                if not cancel:
+                    raise IllegalTransition(
+                        f"job {job_id} is {job.status}: only a job that has ended can be deleted; cancel it first, or "
+                        "delete it with cancel=true"
+                    )
+                with suppress(IllegalTransition):  # it has ended meanwhile
+                    await self.cancel(job_id)
+                continue
+            rounds, traffic = await self.reader.rounds(job), await self.reader.traffic(job_id)
+            held = await asyncio.to_thread(lambda blobs: set(filter(holds, blobs)), named_by(job, rounds))
+            hashes, key = {blob.sha256 for blob in held}, job.idempotency_key or ""
+            outcome = await self._removal.remove(job_id, stored.version, key, hashes, counted(rounds, traffic))
+            if outcome != "stale":
+                reach(Fault.JOB_REMOVED)
+                return sum(blob.size_bytes for blob in held - await self._named_by_others())
+
+    async def _named_by_others(self) -> set[BlobRef]:
+        jobs = await self._store.load_many(await self._store.job_ids(None, ALL_JOBS))
+        return set[BlobRef]().union(*map(named_by, jobs))
 
     async def expect(self, client: str) -> tuple[AgentStatus, bool]:
         """The client of this name, and whether it is new: expected, but not seen yet.

@@ -10,12 +10,14 @@ from typing import Any
 from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.stepper import Stepper
 from coordinator.state.job import explain
+from coordinator.state.job_id import posted_before
 from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_EVENTS_READ
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import Round
 from coordinator.state.stream_events import StreamRow
 from coordinator.store.redis_state_store import RedisStateStore
+from coordinator.store.removal import Removal
 
 _EVENT_ID = re.compile(r"\d{1,18}(-\d{1,18})?")
 
@@ -28,12 +30,18 @@ class StateReader:
     """
 
     def __init__(
-        self, store: RedisStateStore, clock: Callable[[], float], registry: ClientRegistry, stepper: Stepper
+        self,
+        store: RedisStateStore,
+        clock: Callable[[], float],
+        registry: ClientRegistry,
+        stepper: Stepper,
+        removal: Removal,
     ) -> None:
         self._store = store
         self._clock = clock
         self._registry = registry
         self._stepper = stepper
+        self._removal = removal
 
     async def job(self, job_id: str) -> Job:
         """The job, its reasons as of now.
@@ -44,12 +52,12 @@ class StateReader:
         return explain((await self._stepper.load(job_id)).job, self._clock())
 
     async def jobs(self, status: Status | None = None, limit: int = 50, after: str | None = None) -> list[Job]:
-        """Jobs, newest first; `after` is the id of the last job of the page before.
+        """Jobs, newest first; `after` is the id of the last job of the page before, which may be deleted meanwhile.
 
         Raises:
-            JobNotFound: `after` is no job.
+            JobNotFound: `after` is no id of a job.
         """
-        if after is not None:
+        if after is not None and posted_before(after) is None:
             await self._stepper.load(after)
         listed: list[Job] = []
         while len(listed) < limit:
@@ -101,6 +109,10 @@ class StateReader:
     async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]:
         """Bytes by round, client and direction: `{3: {"a": {"up": 10, "down": 20}}}`."""
         return await self._store.traffic(job_id)
+
+    async def totals_of_deleted(self) -> dict[str, int]:
+        """What jobs counted that were deleted: rounds `committed` and `abandoned`, bytes `up` and `down`."""
+        return await self._removal.totals()
 
     def mark(self, topic: str = "") -> int:
         """Note it before looking at the state, and pass it to `wait_for_change`: then no change is missed."""

@@ -99,7 +99,7 @@ class Stepper:
         """Ends the client's part in every round in flight."""
         for job in await self._store.load_many(await self._store.active_ids()):
             if job.round is not None and client in job.open_clients:
-                with suppress(RoundClosed):
+                with suppress(RoundClosed, JobNotFound):
                     await self.send(job.id, InRound(job.round.number, ClientFailed(client, reason)))
 
     async def drive(self, job_id: str, decide: Decide, known: VersionedJob | None = None) -> Applied:

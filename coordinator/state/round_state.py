@@ -156,6 +156,7 @@ class Effect(StrEnum):
 
     WAKE_AGENTS = "WAKE_AGENTS"
     WAKE_AGGREGATOR = "WAKE_AGGREGATOR"
+    WAKE_COLLECTOR = "WAKE_COLLECTOR"  # a job was deleted
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ Every job needs its base model, the template of its downloads (which is its vers
 model versions that it keeps (`coordinator.state.versions`). A job that goes on also needs the other blobs of its newest
 version, and the updates of its round in flight.
 
-All other blobs are deleted. A blob that a closed round or a superseded version named is spent, and is deleted soon. A
-blob that no job has named yet is left some time, in which its reference may be written.
+All other blobs are deleted. A blob that a closed round, a superseded version or a deleted job named is spent, and is
+deleted soon. A blob that no job has named yet is left some time, in which its reference may be written.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from coordinator.state.job_state import Job
+from coordinator.state.job_state import Job, Status
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.state.versions import is_kept
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.redis_state_store import RedisStateStore
+from coordinator.store.removal import Removal
 from fedgalore.process.blob_ref import BlobRef
 
 ALL_JOBS = 2**31
@@ -43,6 +44,7 @@ class Collector:
         self._store = store
         self._blobs = blobs
         self._binding = binding
+        self._removal = Removal(store.connection)
         self._jobs: dict[str, _Known] = {}
 
     async def collect(self, now: float) -> int:
@@ -56,19 +58,28 @@ class Collector:
         job_ids = await self._store.job_ids(None, ALL_JOBS)
         changing = [job_id for job_id in job_ids if job_id not in self._jobs or not self._jobs[job_id].final]
         jobs = await self._store.load_many(changing)
-        if unread := sorted(set(changing) - {job.id for job in jobs}):
-            raise RuntimeError(f"cannot read {', '.join(unread)}; no blob is deleted, because these jobs may need it")
+        unread = set(changing) - {job.id for job in jobs}
+        if unread and (unread := unread & set(await self._store.job_ids(None, ALL_JOBS))):  # the others were deleted
+            raise RuntimeError(
+                f"cannot read {', '.join(sorted(unread))}; no blob is deleted, because these jobs may need it"
+            )
+        self._jobs = {job_id: known for job_id, known in self._jobs.items() if job_id in job_ids}
         for job in jobs:
             await self._look_at(job)
+        discarded = await self._removal.discarded()
         # Checked last: a Redis that was emptied since the first line has lost its id, too.
         await self._binding.check()
-        known = [self._jobs[job_id] for job_id in job_ids]
+        known = list(self._jobs.values())
         needed = frozenset[str]().union(*(job.needed for job in known))
         spent = frozenset[str]().union(*(job.spent for job in known))
+        # A job in preparation may put the files of the same base model, and names them only at its end.
+        if not any(job.status is Status.PENDING for job in jobs):
+            spent |= discarded
         freed = await asyncio.to_thread(self._blobs.sweep, needed, spent, now)
         left = await asyncio.to_thread(lambda: {sha256 for sha256 in spent if self._blobs.exists(sha256)})
         for remembered in known:
             remembered.spent &= left
+        await self._removal.forget_discarded(discarded & (needed | (spent - left)))
         return freed
 
     async def _look_at(self, job: Job) -> None:
@@ -101,6 +112,19 @@ class Collector:
             if number == 0 and versions > policy.last and policy.every is None:
                 break
         return rounds[::-1]
+
+
+def named_by(job: Job, rounds: Iterable[Round] = ()) -> set[BlobRef]:
+    """Every blob that a job names, or these of its rounds; some may be deleted already."""
+    versions = [job.model, job.best_model, *(each.result for each in rounds)]
+    blobs = {blob for each in rounds for blob in _updates(each)}
+    if job.prepared is not None:
+        versions.append(job.prepared.model)
+        blobs |= {blob for _, blob in (*job.prepared.export, *job.prepared.base_model)}
+    for version in versions:
+        if version is not None:
+            blobs |= {version.weights, *_beside_weights(version)}
+    return blobs
 
 
 def _needed(job: Job, versions: Iterable[ModelVersion]) -> Iterator[BlobRef]:

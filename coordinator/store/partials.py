@@ -43,6 +43,16 @@ def received_bytes(blobs: BlobStore, key: PartialKey, blob: BlobRef) -> int:
     return received
 
 
+def discard_partials(blobs: BlobStore, job_id: str) -> int:
+    """Deletes the partial files of a job's updates. Returns the bytes freed."""
+    freed = 0
+    for key in blobs.partial_keys():
+        if key.startswith(_SEPARATOR.join((_PREFIX, job_id, ""))):
+            freed += blobs.partial_bytes(key) or 0
+            blobs.discard_partial(key)
+    return freed
+
+
 async def clean_partials(blobs: BlobStore, rounds_in_flight: Callable[[], Awaitable[set[tuple[str, int]]]]) -> int:
     """Deletes partial files of rounds that are not in flight. Returns how many. The driver calls it now and then.
 

@@ -21,11 +21,12 @@ Layout, every key under `<prefix>:`
 | `store`              | string | random id, the same as in the blob directory: `coordinator.store.binding`       |
 | `lease:<name>`       | hash   | `holder`, `token` of who drives, or aggregates; expires unless it is renewed    |
 | `tokens`             | string | the last fencing token; each holder of a lease has a higher token than before   |
+| `discarded`, `removed` | set, hash | what jobs leave that were deleted: `coordinator.store.removal`               |
 | `credentials`        | hash   | with `keys`, `join_tokens` and `struck`: `redis_credential_store`               |
 | `wake`               | pubsub | a message for each save: names of effects, parted by spaces; may be empty       |
 
 Writes to several keys are one Lua script each (`coordinator/store/lua`), with named outcomes. A job's document moves by
-compare-and-set on its version. Progress, attempts and traffic are written beside it, without.
+compare-and-set on its version. Progress, attempts and traffic are written beside it, without, while there is a job.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from coordinator.state.errors import JobUnreadable
+from coordinator.state.job_id import posted_before
 from coordinator.state.job_state import Job
 from coordinator.state.limits import MAX_JOBS
 from coordinator.state.records import AgentRecord
@@ -62,15 +64,16 @@ class RedisStateStore:
     """
 
     def __init__(self, url: str, prefix: str = "fedgalore") -> None:
-        self._connection = RedisConnection(url, prefix)
-        self._redis, self._key, self._ask = self._connection.redis, self._connection.key, self._connection.ask
+        self.connection = RedisConnection(url, prefix)
+        self._redis, self._key, self._ask = self.connection.redis, self.connection.key, self.connection.ask
         self._unreadable: set[str] = set()
-        self._create = self._connection.script("create")
-        self._save = self._connection.script("save")
-        self._register = self._connection.script("register")
-        self._touch = self._connection.script("touch")
-        self._lease = self._connection.script("lease")
-        self._release = self._connection.script("release")
+        self._create = self.connection.script("create")
+        self._save = self.connection.script("save")
+        self._register = self.connection.script("register")
+        self._touch = self.connection.script("touch")
+        self._lease = self.connection.script("lease")
+        self._release = self.connection.script("release")
+        self._beside = self.connection.script("beside")
         self._watcher = Watcher(self._redis, self._key("wake"))
 
     async def store_id(self, proposed: str | None = None) -> str | None:
@@ -140,12 +143,14 @@ class RedisStateStore:
         await self._ask(self._release(keys=[self._key(f"lease:{name}")], args=[holder]))
 
     async def job_ids(self, after: str | None, limit: int) -> list[str]:
-        """Newest first, from the job that follows `after` on; empty when `after` is not known."""
+        """Newest first, from the job that follows `after` on; empty when `after` is no id of a job."""
         start = 0
         if after is not None:
             rank = await self._ask(self._redis.zrevrank(self._key("jobs"), after))
-            if rank is None:
-                return []
+            if rank is None:  # deleted meanwhile
+                if (posted := posted_before(after)) is None:
+                    return []
+                rank = await self._ask(self._redis.zcount(self._key("jobs"), posted, "+inf")) - 1
             start = rank + 1
         return list(await self._ask(self._redis.zrange(self._key("jobs"), start, start + limit - 1, desc=True)))
 
@@ -251,22 +256,21 @@ class RedisStateStore:
         return {client: float(at or 0) for client, at in zip(clients, times, strict=True)}
 
     async def set_progress(self, job_id: str, client: str, progress: dict[str, Any]) -> None:
-        await self._ask(self._redis.hset(self._job(job_id, "progress"), client, json.dumps(progress)))
+        await self._write_beside(job_id, "progress", "HSET", client, json.dumps(progress))
 
     async def progress(self, job_id: str) -> dict[str, dict[str, Any]]:
         documents = await self._ask(self._redis.hgetall(self._job(job_id, "progress")))
         return {client: json.loads(document) for client, document in sorted(documents.items())}
 
     async def begin_attempt(self, job_id: str, piece: str) -> int:
-        """Counts that the aggregator begins a piece of work; how often it has, this time included."""
-        return int(await self._ask(self._redis.hincrby(self._job(job_id, "attempts"), piece, 1)))
+        """Counts that the aggregator begins a piece of work; how often it has, this time included; 0: no such job."""
+        return await self._write_beside(job_id, "attempts", "HINCRBY", piece, 1)
 
     async def forget_attempts(self, job_id: str, piece: str) -> None:
         await self._ask(self._redis.hdel(self._job(job_id, "attempts"), piece))
 
     async def add_traffic(self, job_id: str, round: int, client: str, direction: str, n_bytes: int) -> None:
-        field = f"{round}/{client}/{direction}"
-        await self._ask(self._redis.hincrby(self._job(job_id, "traffic"), field, n_bytes))
+        await self._write_beside(job_id, "traffic", "HINCRBY", f"{round}/{client}/{direction}", n_bytes)
 
     async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]:
         """Bytes by round, client and direction ("up", "down")."""
@@ -286,13 +290,18 @@ class RedisStateStore:
 
     async def close(self) -> None:
         await self._watcher.close()
-        await self._connection.close()
+        await self.connection.close()
 
     def _job(self, job_id: str, part: str = "") -> str:
         return self._key(f"job:{job_id}:{part}" if part else f"job:{job_id}")
 
     def _tasks(self, client: str) -> str:
         return self._key(f"tasks:{client}")
+
+    async def _write_beside(self, job_id: str, part: str, command: str, field: str, value: str | int) -> int:
+        """The command's answer; 0, and nothing written, where there is no such job (any more)."""
+        keys = [self._job(job_id), self._job(job_id, part)]
+        return int(await self._ask(self._beside(keys=keys, args=[command, field, value])))
 
     def _read(self, job_id: str, document: str) -> Job:
         """The job in a document. Raises `JobUnreadable`, and logs each such job once."""

@@ -31,6 +31,7 @@ class Fault(IntEnum):
     CHUNK_SENT = 7  # of a download
     PARTIALS_CLEANED = 8
     JOB_CREATED = 9  # the job stands; whoever posted it has no answer
+    JOB_REMOVED = 10  # the job is gone from the state; its blobs lie there yet, and whoever deleted it has no answer
     # the blob store, in whichever process
     BLOB_SYNCED = 11  # on the disk, not yet under its name
     BLOB_NAMED = 12  # under its name, its folder not yet synced

@@ -46,6 +46,19 @@ class Chaos(Running):
                 assert time.monotonic() < end
                 self.keep_alive()
 
+    def delete_another_job(self) -> None:
+        """Asks a coordinator to delete a job of its own, and, as a client does, repeats what got no answer."""
+        path, end = self.url(f"jobs/{self.post_in_spite_of_death(key='another')}"), time.monotonic() + WAIT_S
+        while True:
+            try:
+                answer = httpx.delete(path, params={"cancel": True}, timeout=10)
+            except httpx.TransportError:
+                assert time.monotonic() < end
+                self.keep_alive()
+            else:
+                assert answer.status_code == 404, answer.text  # it was gone before the answer was lost
+                return
+
     def keep_alive(self) -> float | None:
         """Starts dead processes again, as a supervisor does.
 

@@ -47,6 +47,8 @@ def test_a_death_costs_nothing_but_time(
         chaos.doom_agent(setting)
     else:
         chaos.doom_coordinator(setting)
+    if fault is Fault.JOB_REMOVED:
+        chaos.delete_another_job()
     sections = job_of(fault, passing)
     job_id = chaos.post_in_spite_of_death(key=str(tmp_path), **sections)
     job, progress_s = chaos.finish(job_id, fired)

@@ -168,6 +168,15 @@ def test_a_job_is_submitted_listed_and_cancelled(coordinator: Coordinator, job_f
 
 
 @pytest.mark.slow
+def test_a_job_is_deleted(coordinator: Coordinator, job_file: Path) -> None:
+    job = fedgalore("jobs", "submit", job_file, "--key", "once").stdout.strip()
+    assert_error_line(fedgalore("jobs", "delete", job), "PENDING", "cancel it first", "[illegal_transition]")
+    assert fedgalore("jobs", "delete", job, "--cancel").stdout == f"{job} is deleted; within minutes that frees 0 B\n"
+    assert_error_line(fedgalore("jobs", "delete", job), "does not exist", "[job_not_found]")
+    assert fedgalore("jobs", "submit", job_file, "--key", "once").stdout.strip() not in ("", job)
+
+
+@pytest.mark.slow
 def test_a_job_is_validated_without_being_posted(coordinator: Coordinator, job_file: Path, tmp_path: Path) -> None:
     tried = fedgalore("jobs", "validate", job_file)
     assert tried.exit_code == 0

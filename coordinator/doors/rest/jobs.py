@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import Path as PathParameter
 from starlette.responses import JSONResponse, StreamingResponse
@@ -24,6 +25,7 @@ from coordinator.state.outlook import warnings
 from coordinator.state.round_state import ModelVersion
 from coordinator.state.versions import versions
 from coordinator.store.blob_store import BlobStore
+from coordinator.store.partials import discard_partials
 
 TAR_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
@@ -38,6 +40,8 @@ VersionQuery = Annotated[
 EVENTS_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,20 @@ def router(door: Jobs) -> APIRouter:
     async def cancel(job_id: str) -> schemas.JobView:
         """Ends the job and abandons its round in flight; its newest versions can still be downloaded."""
         return await view(await people.cancel(job_id))
+
+    @routes.delete("/jobs/{job_id}")
+    async def delete(
+        job_id: str,
+        cancel: Annotated[bool, Query(description="Cancels the job first if it has not ended")] = False,
+    ) -> schemas.DeletedJob:
+        """Deletes a job that has ended: its rounds, events and versions, which cannot be downloaded any more.
+
+        Blobs that other jobs name stay. A second call answers 404.
+        """
+        freed = await people.delete(job_id, cancel=cancel, holds=door.blobs.holds)
+        freed += await asyncio.to_thread(discard_partials, door.blobs, job_id)
+        log.info("job_deleted", job=job_id, freed_bytes=freed)
+        return schemas.DeletedJob(id=job_id, freed_bytes=freed)
 
     @routes.get("/jobs/{job_id}/rounds")
     async def rounds(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,17 +12,11 @@ from prometheus_client.registry import Collector
 
 from coordinator.engine.state_reader import StateReader
 from coordinator.state.job_state import Job, Status
-from coordinator.state.round_state import Phase
+from coordinator.state.totals import counted
 
 PAGE = 200
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))  # others are counted as one
 BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
-
-
-@dataclass
-class _Totals:
-    rounds: Tally[str] = field(default_factory=Tally)
-    bytes: Tally[str] = field(default_factory=Tally)
 
 
 class Metrics:
@@ -43,7 +36,7 @@ class Metrics:
             registry=self._registry,
             buckets=BUCKETS_S,
         )
-        self._finished: dict[str, _Totals] = {}  # jobs that are final: they do not change any more
+        self._finished: dict[str, Tally[str]] = {}  # jobs that are final: they do not change any more
 
     def request(self, method: str, route: str, status: int, duration_s: float) -> None:
         """Counts one request."""
@@ -57,12 +50,16 @@ class Metrics:
             StateUnavailable: the state cannot be read.
         """
         statuses: Tally[str] = Tally(dict.fromkeys(Status, 0))
-        totals = _Totals(Tally(committed=0, abandoned=0), Tally(up=0, down=0))
+        totals = Tally(committed=0, abandoned=0, up=0, down=0)
+        totals.update(await self._reader.totals_of_deleted())
+        finished = self._finished
+        self._finished = {}
         async for job in self._jobs():
             statuses[job.status] += 1
-            of_job = await self._totals(job)
-            totals.rounds.update(of_job.rounds)
-            totals.bytes.update(of_job.bytes)
+            of_job = finished.get(job.id) or counted(await self._reader.rounds(job), await self._reader.traffic(job.id))
+            totals.update(of_job)
+            if job.status.is_final:
+                self._finished[job.id] = of_job
         present = sum(agent.present for agent in await self._reader.agents())
         snapshot = CollectorRegistry()
         snapshot.register(_Snapshot(statuses, totals, present))
@@ -75,23 +72,9 @@ class Metrics:
                 yield job
             page = await self._reader.jobs(limit=PAGE, after=page[-1].id) if len(page) == PAGE else []
 
-    async def _totals(self, job: Job) -> _Totals:
-        if job.id in self._finished:
-            return self._finished[job.id]
-        totals = _Totals()
-        for each in await self._reader.rounds(job):
-            if each.phase.is_final:
-                totals.rounds["committed" if each.phase is Phase.COMMITTED else "abandoned"] += 1
-        for clients in (await self._reader.traffic(job.id)).values():
-            for moved in clients.values():
-                totals.bytes.update(moved)
-        if job.status.is_final:
-            self._finished[job.id] = totals
-        return totals
-
 
 class _Snapshot(Collector):
-    def __init__(self, statuses: Tally[str], totals: _Totals, present: int) -> None:
+    def __init__(self, statuses: Tally[str], totals: Tally[str], present: int) -> None:
         self._statuses, self._totals, self._present = statuses, totals, present
 
     def collect(self) -> Iterator[Metric]:
@@ -100,13 +83,13 @@ class _Snapshot(Collector):
             jobs.add_metric([status], count)
         yield jobs
         rounds = CounterMetricFamily("fedgalore_rounds", "Rounds that ended, by outcome", labels=["outcome"])
-        for outcome, count in self._totals.rounds.items():
-            rounds.add_metric([outcome], count)
+        for outcome in ("committed", "abandoned"):
+            rounds.add_metric([outcome], self._totals[outcome])
         yield rounds
         moved = CounterMetricFamily(
             "fedgalore_client_bytes", "Bytes from (up) and to (down) clients", labels=["direction"]
         )
-        for direction, size in self._totals.bytes.items():
-            moved.add_metric([direction], size)
+        for direction in ("up", "down"):
+            moved.add_metric([direction], self._totals[direction])
         yield moved
         yield GaugeMetricFamily("fedgalore_agents_present", "Agents seen lately", value=self._present)

@@ -94,6 +94,14 @@ class JobTrial(BaseModel):
     spec: JobSpec = Field(description="The document with all defaults filled in")
 
 
+class DeletedJob(BaseModel):
+    id: str
+    freed_bytes: int = Field(
+        description="Of blobs that only this job named, deleted within minutes, and of unfinished uploads, deleted "
+        "already; 0 where the job's document could not be read"
+    )
+
+
 class JobList(BaseModel):
     jobs: list[JobSummary]
     next: str | None = Field(description="Pass it as `after` for the next page; null: this is the last page")

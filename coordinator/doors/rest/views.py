@@ -26,10 +26,9 @@ from coordinator.state.job_state import Job, Preparing, Ready
 from coordinator.state.pooled import pool
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import EvaluationResult, Participant, Round
+from coordinator.state.totals import Traffic
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
-
-Traffic = Mapping[int, Mapping[str, Mapping[str, int]]]  # round -> client -> "up" | "down" -> bytes
 
 
 def job_summary(job: Job) -> JobSummary:

@@ -36,12 +36,12 @@ from tests.looking import events_of, round_of, rounds_of
 MAY = {
     AgentCalls: "admit check_free check_instance check_open client_failed count_traffic evaluated next_task now "
     "progress register report withdraw",
-    PeopleCalls: "cancel create expect forget_agent pause resume would_create",
+    PeopleCalls: "cancel create delete expect forget_agent pause resume would_create",
     DriverCalls: "leading tick tick_all",
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
     "preparation_failed prepared update_lost",
     StateReader: "active_jobs agents events job jobs live_progress mark presence round rounds "
-    "rounds_in_flight traffic wait_for_change",
+    "rounds_in_flight totals_of_deleted traffic wait_for_change",
 }
 
 

@@ -53,6 +53,7 @@ class House:
     """State and blobs that belong together, and steps to play a job of `ROUNDS` + 1 rounds."""
 
     def __init__(self, url: str, root: Path) -> None:
+        self.url = url
         self.store = CountingStore(url)
         self.engine = assemble(self.store)
         self.blobs = DirectoryBlobStore(root)
@@ -239,3 +240,41 @@ async def test_an_unreadable_job_stops_the_sweep(house: House, redis_url: str, d
     with pytest.raises(RuntimeError, match=job):
         await house.collector.collect(at(GRACE_S))
     assert all(house.held(house.base, house.export))
+
+
+async def test_what_only_a_deleted_job_named_goes_soon(house: House) -> None:
+    job = await house.start(1)
+    await house.train(job, 1)
+    await house.finish(job, 2)
+    other = await house.start(1)  # of the same base model
+    newest = house.versions[-1]
+    await house.collector.collect(time.time())
+    await house.engine.people.delete(job, cancel=False, holds=house.blobs.holds)
+    await house.collector.collect(at(SPENT_GRACE_S))
+    assert house.held(newest.weights, house.updates[0]) == [False, False]
+    assert house.held(house.base, house.export, house.first.weights) == [True, True, True]
+    await house.engine.people.delete(other, cancel=True, holds=house.blobs.holds)
+    waiting, _ = await house.engine.people.create(a_spec())  # its base model may be the same, nobody knows yet
+    await house.another_collector().collect(at(SPENT_GRACE_S))
+    assert house.held(house.base, house.export) == [True, True]
+    await house.engine.people.delete(waiting.id, cancel=True, holds=house.blobs.holds)
+    await house.another_collector().collect(at(SPENT_GRACE_S))
+    assert house.held(house.base, house.export, house.first.weights) == [False, False, False]
+    with redis.Redis.from_url(house.url) as client:
+        assert not client.exists("fedgalore:discarded")
+
+
+async def test_a_job_that_is_deleted_during_a_collection_is_no_obstacle(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await house.start(1)
+    load_many = house.store.load_many
+
+    async def too_late(job_ids: list[str]) -> list[Job]:
+        monkeypatch.setattr(house.store, "load_many", load_many)
+        await house.engine.people.delete(job, cancel=True, holds=house.blobs.holds)
+        return await load_many(job_ids)
+
+    monkeypatch.setattr(house.store, "load_many", too_late)
+    await house.collector.collect(time.time())
+    assert house.held(house.base) == [True]

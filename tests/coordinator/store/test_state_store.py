@@ -225,10 +225,13 @@ async def test_a_change_wakes_those_who_wait_for_it_and_nobody_else(store: Redis
 
 
 async def test_traffic_adds_up(store: RedisStateStore) -> None:
+    await store.create(job("one"), [])
     for direction, n_bytes in (("up", 3), ("up", 4), ("down", 5)):
         await store.add_traffic("one", 10, "a.b-c", direction, n_bytes)
     await store.add_traffic("one", 2, "b", "down", 1)
     assert await store.traffic("one") == {10: {"a.b-c": {"up": 7, "down": 5}}, 2: {"b": {"up": 0, "down": 1}}}
+    await store.add_traffic("gone", 2, "b", "down", 1)
+    assert await store.traffic("gone") == {}
 
 
 async def test_prefixes_do_not_see_each_other(store: RedisStateStore, redis_url: str) -> None:

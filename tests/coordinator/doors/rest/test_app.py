@@ -92,7 +92,7 @@ async def test_a_body_that_is_no_document_is_refused(stack: Stack) -> None:
 
     assert "not valid JSON" in is_problem(await post("{", "application/json"), 422, "invalid_job")["detail"]
     assert "not valid YAML" in is_problem(await post("a: [", "application/yaml"), 422, "invalid_job")["detail"]
-    for text in ("a: 2024-13-45", "a: !!bool x", "a: &a [*a]", "a: 1\na: 2"):
+    for text in ("a: !!bool x", "a: &a [*a]", "a: 1\na: 2"):
         assert "not valid YAML" in is_problem(await post(text, "text/yaml"), 422, "invalid_job")["detail"]
     assert "not valid JSON" in is_problem(await post("[" * 10**5, "application/json"), 422, "invalid_job")["detail"]
     assert "mapping" in is_problem(await post("[1]", "application/json"), 422, "invalid_job")["detail"]
