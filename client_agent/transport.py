@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,21 +17,22 @@ from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, InvalidExchange, RoundOver
 from client_agent.retries import BrokenTransfer, Patience, passes, within, words
+from client_agent.window import Window
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
 from fedgalore.version import PROTOCOL_VERSION, __version__
-from protos import CHUNK_BYTES, MAX_RESPONSE_BYTES
+from protos import KEEPALIVE_TIMEOUT_MS, MAX_RESPONSE_BYTES, PING_TIMEOUT_MS
 from protos import federation_pb2 as pb
 from protos.federation_pb2_grpc import FederationStub
 
 CALL_TIMEOUT_S = 20.0
-STALL_S = 60.0  # a download without a byte for this long is broken
-UPLOAD_TIMEOUT_S = 600.0  # of one attempt; a longer upload goes on where it was cut
+STALL_S = 120.0  # a transfer of which nothing arrives for this long is broken; one that moves is never cut
 PATIENCE_S = 120.0
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
     ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),  # the default of two minutes would outlast a restart by far
 ]
@@ -111,7 +114,7 @@ class Transport:
         request = pb.NextTaskRequest(client=self._client, wait_s=wait_s)
         try:
             answer: pb.NextTaskResponse = await self._for_ever(
-                lambda: self._stub.NextTask(request, timeout=wait_s + CALL_TIMEOUT_S, metadata=self._line.metadata)
+                lambda: self._stub.NextTask(request, timeout=wait_s + PATIENCE_S, metadata=self._line.metadata)
             )
         except (RoundOver, InvalidExchange) as error:
             raise AgentRefused(str(error)) from error
@@ -171,18 +174,6 @@ class Transport:
         reference = pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
         patience = Patience(self._patience_s)
 
-        async def parts(offset: int) -> AsyncIterator[pb.SubmitUpdateRequest]:
-            header = pb.UpdateHeader(
-                client=self._client, job_id=job_id, round=round_number, blob=reference, offset=offset
-            )
-            yield pb.SubmitUpdateRequest(header=header)
-            with path.open("rb") as file:
-                file.seek(offset)
-                while chunk := file.read(CHUNK_BYTES):
-                    yield pb.SubmitUpdateRequest(chunk=chunk)
-                    reach(Fault.UPDATE_CHUNK_SENT)
-                    patience.reached(file.tell())
-
         async def attempt() -> str:
             query = pb.QueryUploadRequest(client=self._client, job_id=job_id, round=round_number, blob=reference)
             held: pb.QueryUploadResponse = await self._stub.QueryUpload(
@@ -190,10 +181,14 @@ class Transport:
             )
             if held.accepted:
                 return "accepted before"
-            answer: pb.SubmitUpdateResponse = await self._stub.SubmitUpdate(
-                parts(held.received_bytes), timeout=UPLOAD_TIMEOUT_S, metadata=self._line.metadata
+            header = pb.UpdateHeader(
+                client=self._client, job_id=job_id, round=round_number, blob=reference, offset=held.received_bytes
             )
-            return answer.reason
+            call = self._stub.SubmitUpdate(metadata=self._line.metadata)
+            try:
+                return await _send(call, header, path, patience)
+            finally:
+                call.cancel()
 
         return await self._persist(attempt, patience)
 
@@ -254,3 +249,39 @@ class Transport:
         if error.code() is _Status.UNIMPLEMENTED:
             return InvalidExchange(f"what listens at {self._address} does not speak this protocol ({words(error)})")
         return RoundOver(words(error)) if error.code() in _ROUND_OVER else InvalidExchange(words(error))
+
+
+async def _send(call: Any, header: pb.UpdateHeader, path: Path, patience: Patience) -> str:
+    """Sends the file from the header's offset on, as fast as it is acknowledged; the coordinator's last words.
+
+    Raises:
+        grpc.aio.AioRpcError, BrokenTransfer: the call has ended without them.
+        TimeoutError: nothing came through for `STALL_S`.
+    """
+    await _put(call, pb.SubmitUpdateRequest(header=header))
+    window = Window(header.offset)
+    with path.open("rb") as file:
+        file.seek(header.offset)
+        done = False
+        while True:
+            while not done and (size := window.next_chunk):
+                if chunk := file.read(size):
+                    window.sent(len(chunk), time.monotonic())
+                    await _put(call, pb.SubmitUpdateRequest(chunk=chunk))
+                    reach(Fault.UPDATE_CHUNK_SENT)
+                else:
+                    done = True
+                    await call.done_writing()
+            answer = await within(STALL_S, call.read())
+            if not answer:
+                raise BrokenTransfer("the upload ended without an answer")
+            if answer.outcome:
+                return str(answer.reason)
+            window.acknowledged(answer.received_bytes, time.monotonic())
+            patience.reached(answer.received_bytes)
+
+
+async def _put(call: Any, message: pb.SubmitUpdateRequest) -> None:
+    """Sends a message. Where the call has ended, the next look at its answers says why."""
+    with suppress(asyncio.InvalidStateError):
+        await within(STALL_S, call.write(message))

@@ -4,7 +4,12 @@
 """
 
 # Both ends set these; gRPC's own defaults differ between directions.
-CHUNK_BYTES = 2**20  # of a file, in one message of a stream
+CHUNK_BYTES = 2**20  # of a file, in one message of a stream; at most
+PIECE_BYTES = 2**16  # of a file, in one message of a download: on a slow line each message is a sign of life
+# A ping waits behind whatever the buffers of a line hold. Bytes that arrive meanwhile count as a sign of life for the
+# first of these, which is also the time after which TCP gives up a peer that acknowledges nothing.
+KEEPALIVE_TIMEOUT_MS = 60_000
+PING_TIMEOUT_MS = 600_000
 MAX_REQUEST_BYTES = 4 * 2**20
 MAX_RESPONSE_BYTES = 16 * 2**20  # a task holds a job's document and its plan
 

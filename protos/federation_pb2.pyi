@@ -159,7 +159,7 @@ class UpdateHeader(_message.Message):
     def __init__(self, client: _Optional[str] = ..., job_id: _Optional[str] = ..., round: _Optional[int] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class SubmitUpdateResponse(_message.Message):
-    __slots__ = ("outcome", "reason")
+    __slots__ = ("outcome", "reason", "received_bytes")
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         OUTCOME_UNSPECIFIED: _ClassVar[SubmitUpdateResponse.Outcome]
@@ -170,9 +170,11 @@ class SubmitUpdateResponse(_message.Message):
     OUTCOME_DUPLICATE: SubmitUpdateResponse.Outcome
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     outcome: SubmitUpdateResponse.Outcome
     reason: str
-    def __init__(self, outcome: _Optional[_Union[SubmitUpdateResponse.Outcome, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+    received_bytes: int
+    def __init__(self, outcome: _Optional[_Union[SubmitUpdateResponse.Outcome, str]] = ..., reason: _Optional[str] = ..., received_bytes: _Optional[int] = ...) -> None: ...
 
 class QueryUploadRequest(_message.Message):
     __slots__ = ("client", "job_id", "round", "blob")

@@ -60,7 +60,7 @@ class FederationStub(object):
                 request_serializer=protos_dot_federation__pb2.DownloadBlobRequest.SerializeToString,
                 response_deserializer=protos_dot_federation__pb2.DownloadBlobResponse.FromString,
                 _registered_method=True)
-        self.SubmitUpdate = channel.stream_unary(
+        self.SubmitUpdate = channel.stream_stream(
                 '/fedgalore.v1.Federation/SubmitUpdate',
                 request_serializer=protos_dot_federation__pb2.SubmitUpdateRequest.SerializeToString,
                 response_deserializer=protos_dot_federation__pb2.SubmitUpdateResponse.FromString,
@@ -115,7 +115,9 @@ class FederationServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SubmitUpdate(self, request_iterator, context):
-        """An update: one header, then chunks. Goes on where a broken upload ended (QueryUpload).
+        """An update: one header, then chunks. Goes on where a broken upload ended (QueryUpload). Each chunk is acknowledged by a
+        response with `received_bytes`, so that the sender never has more under way than the line takes in a few seconds.
+        The last response has an `outcome`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +159,7 @@ def add_FederationServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_federation__pb2.DownloadBlobRequest.FromString,
                     response_serializer=protos_dot_federation__pb2.DownloadBlobResponse.SerializeToString,
             ),
-            'SubmitUpdate': grpc.stream_unary_rpc_method_handler(
+            'SubmitUpdate': grpc.stream_stream_rpc_method_handler(
                     servicer.SubmitUpdate,
                     request_deserializer=protos_dot_federation__pb2.SubmitUpdateRequest.FromString,
                     response_serializer=protos_dot_federation__pb2.SubmitUpdateResponse.SerializeToString,
@@ -308,7 +310,7 @@ class Federation(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(
+        return grpc.experimental.stream_stream(
             request_iterator,
             target,
             '/fedgalore.v1.Federation/SubmitUpdate',

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from coordinator.state.job_state import Job
 from protos import CHUNK_BYTES
 from protos import federation_pb2 as pb
-from tests.coordinator.doors.grpc.door import House, open_house
+from tests.coordinator.doors.grpc.door import House, open_house, outcome_of
 from tests.coordinator.doors.grpc.updates import ref
 from tests.fuzz.conftest import ROW
 
@@ -66,7 +66,7 @@ class Fuzz:
     async def send(self, messages: list[pb.SubmitUpdateRequest]) -> None:
         self.tried += 1
         try:
-            await self.house.stub.SubmitUpdate(iter(messages), timeout=20)
+            await outcome_of(self.house.stub.SubmitUpdate(iter(messages), timeout=20))
         except grpc.aio.AioRpcError as error:
             if error.details() == GRPC_CLIENT_MESSAGE:
                 return

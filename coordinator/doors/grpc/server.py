@@ -10,7 +10,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from coordinator.doors.grpc.service import Federation
-from protos import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, federation_pb2_grpc
+from protos import (
+    KEEPALIVE_TIMEOUT_MS,
+    MAX_REQUEST_BYTES,
+    MAX_RESPONSE_BYTES,
+    PING_TIMEOUT_MS,
+    federation_pb2_grpc,
+)
 from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
@@ -26,7 +32,8 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),  # a second coordinator on this port must fail, not share it
     # A vanished agent is noticed, so that its half-open upload does not keep the next upload out.
     ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
 ]

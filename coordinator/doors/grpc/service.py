@@ -44,7 +44,7 @@ from coordinator.store.credentials import bearer
 from coordinator.store.partials import PartialKey, received_bytes
 from fedgalore.process.faults import Fault, reach
 from fedgalore.version import __version__
-from protos import CHUNK_BYTES, federation_pb2_grpc
+from protos import CHUNK_BYTES, PIECE_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
@@ -134,16 +134,22 @@ class Federation(federation_pb2_grpc.FederationServicer):
                 data = await in_thread(self._read, wanted, offset)
                 if not data:
                     raise BlobLost(f"the coordinator has lost blob {wanted} of job {job_id}; ask its operator")
-                await context.write(pb.DownloadBlobResponse(data=data))
-                offset += len(data)
+                for start in range(0, len(data), PIECE_BYTES):
+                    piece = data[start : start + PIECE_BYTES]
+                    await context.write(pb.DownloadBlobResponse(data=piece))
+                    offset += len(piece)
                 reach(Fault.CHUNK_SENT)
         finally:
             await self._count(job_id, number, client, "down", offset - request.offset)
 
     @answers
-    async def SubmitUpdate(
+    async def SubmitUpdate(self, requests: AsyncIterator[pb.SubmitUpdateRequest], context: Context) -> None:
+        await context.write(await self._receive(requests, context))
+
+    async def _receive(
         self, requests: AsyncIterator[pb.SubmitUpdateRequest], context: Context
     ) -> pb.SubmitUpdateResponse:
+        """Takes an update and acknowledges its chunks; returns the last response."""
         try:
             async with asyncio.timeout(FIRST_MESSAGE_S):  # who sends has shown no key yet
                 first = await anext(requests, None)
@@ -161,14 +167,19 @@ class Federation(federation_pb2_grpc.FederationServicer):
         if isinstance(admitted, Duplicate):
             return messages.duplicate(client, number)
         upload = Upload(self._blobs, messages.manifest(admitted, client), blob)
-        arrived = 0
+        arrived, asked = 0, time.monotonic()
         try:
             await in_thread(upload.open, announced.offset)
             async for message in requests:
+                if time.monotonic() - asked > RECHECK_S:  # also a sign of life, where no other call comes through
+                    await self._caller(announced, context)
+                    await self._agents.check_open(job_id, number, client)
+                    asked = time.monotonic()
                 if message.WhichOneof("part") != "chunk":
                     raise InvalidRequest("chunk: missing; after the header, every message holds a chunk")
                 arrived += len(message.chunk)
                 await in_thread(upload.write, message.chunk)
+                await context.write(pb.SubmitUpdateResponse(received_bytes=upload.received))
             receipt = await in_thread(upload.finish, self._agents.now())
         finally:
             try:

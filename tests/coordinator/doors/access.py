@@ -67,7 +67,7 @@ CALLS: dict[str, Any] = {
 async def call(house: House, method: str, **arguments: Any) -> None:
     request = CALLS[method]
     answer = getattr(house.stub, method)(iter(request) if isinstance(request, list) else request, **arguments)
-    if method == "DownloadBlob":
+    if method in ("DownloadBlob", "SubmitUpdate"):
         async for _ in answer:
             pass
     else:

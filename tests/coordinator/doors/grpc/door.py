@@ -82,7 +82,9 @@ class House:
     async def submit(
         self, sample: Sample, content: bytes, offset: int = 0, blob: BlobRef | None = None, step: int = 300
     ) -> pb.SubmitUpdateResponse:
-        return await self.stub.SubmitUpdate(parts(sample, blob or ref(content), offset, content[offset:], step))
+        return await outcome_of(
+            self.stub.SubmitUpdate(parts(sample, blob or ref(content), offset, content[offset:], step))
+        )
 
     async def begin(self, sample: Sample, content: bytes, size: int) -> Any:
         """A call that has sent `size` bytes, which the server has taken, and stays open."""
@@ -107,6 +109,15 @@ class House:
 
     async def traffic(self, job: Job) -> dict[str, dict[str, int]]:
         return (await self.engine.reader.traffic(job.id)).get(1, {})
+
+
+async def outcome_of(call: Any) -> pb.SubmitUpdateResponse:
+    """The last response of an upload; those before it acknowledge chunks."""
+    *acknowledged, last = [response async for response in call]
+    sizes = [response.received_bytes for response in acknowledged]
+    assert sizes == sorted(sizes)
+    assert not any(response.outcome for response in acknowledged)
+    return last
 
 
 def pb_ref(blob: BlobRef) -> pb.BlobRef:

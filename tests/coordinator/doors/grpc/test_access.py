@@ -20,7 +20,7 @@ from coordinator.store.redis_state_store import RedisStateStore
 from protos import INSTANCE_KEY
 from protos import federation_pb2 as pb
 from tests.coordinator.doors.access import CALLS, KEY, as_agent, both_registered, call, enrol
-from tests.coordinator.doors.grpc.door import Code, House, failing, header, open_house
+from tests.coordinator.doors.grpc.door import Code, House, failing, header, open_house, outcome_of
 from tests.coordinator.doors.grpc.updates import ref
 from tests.looking import receipt_of
 
@@ -129,7 +129,7 @@ async def test_an_update_of_a_client_that_is_revoked_while_it_sends_does_not_cou
     async with failing(Code.UNAUTHENTICATED):
         await sending.write(pb.SubmitUpdateRequest(chunk=content[100:]))
         await sending.done_writing()
-        await sending
+        await outcome_of(sending)
     assert await receipt_of(house.engine, job.id, 1, "site-a") is None
 
 
@@ -231,7 +231,7 @@ async def test_agents_wait_while_the_coordinator_has_another_redis(house: House,
 async def test_a_stream_that_shows_no_key_is_not_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_server, "FIRST_MESSAGE_S", 0.1)
     async with failing(Code.INVALID_ARGUMENT, "header: did not come"):
-        await house.stub.SubmitUpdate()
+        await outcome_of(house.stub.SubmitUpdate())
 
 
 async def test_no_call_of_another_machine_is_taken_while_the_first_is_present(house: House) -> None:

@@ -17,10 +17,10 @@ from coordinator.store.partials import clean_partials
 from fedgalore.process.redis_server import RedisServer
 from fedgalore.spec.layout import update_tensors
 from fedgalore.spec.registry import methods
-from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, federation_pb2_grpc
+from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, PIECE_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 from tests.builders import a_plan, blob_path
-from tests.coordinator.doors.grpc.door import BIG, Code, House, failing, header, open_house
+from tests.coordinator.doors.grpc.door import BIG, Code, House, failing, header, open_house, outcome_of
 from tests.coordinator.doors.grpc.updates import Sample, full, ref
 from tests.looking import receipt_of
 
@@ -38,7 +38,7 @@ async def test_a_blob_comes_in_chunks_and_from_an_offset_and_is_counted(house: H
     job = await house.round()
     chunks = await house.download("site-a", ref(BIG).sha256, job_id=job.id, round=1)
     assert b"".join(chunks) == BIG
-    assert [len(chunk) for chunk in chunks] == [CHUNK_BYTES, CHUNK_BYTES, 12_345]
+    assert [len(chunk) for chunk in chunks] == [PIECE_BYTES] * (len(BIG) // PIECE_BYTES) + [12_345]
     rest = await house.download("site-a", ref(BIG).sha256, offset=CHUNK_BYTES + 7, job_id=job.id, round=1)
     assert b"".join(rest) == BIG[CHUNK_BYTES + 7 :]
     assert await house.download("site-a", ref(BIG).sha256, offset=len(BIG), job_id=job.id, round=1) == []
@@ -102,7 +102,7 @@ async def test_a_duplicate_is_answered_before_its_body_is_sent_and_after_the_rou
     await house.submit(sample, content)
     call = house.stub.SubmitUpdate()
     await call.write(header(sample, ref(content)))
-    assert (await asyncio.wait_for(call, 5)).outcome == pb.SubmitUpdateResponse.OUTCOME_DUPLICATE
+    assert (await asyncio.wait_for(outcome_of(call), 5)).outcome == pb.SubmitUpdateResponse.OUTCOME_DUPLICATE
     await house.engine.people.cancel(job.id)
     assert (await house.submit(sample, content)).outcome == pb.SubmitUpdateResponse.OUTCOME_DUPLICATE
     assert (await house.query(sample, ref(content))).accepted
@@ -159,7 +159,7 @@ async def test_an_update_whose_report_failed_is_not_sent_again(tmp_path: Path) -
             await call.write(pb.SubmitUpdateRequest(chunk=content[600:]))
             await call.done_writing()
             async with failing(Code.UNAVAILABLE, "does not answer"):
-                await call
+                await outcome_of(call)
             redis_server.start()
             assert await receipt_of(house.engine, job.id, 1, "site-a") is None
             assert house.blobs.partial_keys() == []
@@ -192,7 +192,7 @@ async def test_the_wrong_round_or_client_is_refused_before_any_chunk(house: Hous
         call = house.stub.SubmitUpdate()
         async with failing(code, word):
             await call.write(header(sample, ref(sample.bytes_in(house.tmp))))
-            await asyncio.wait_for(call, 5)
+            await asyncio.wait_for(outcome_of(call), 5)
     async with failing(Code.NOT_FOUND, "job-x"):
         await house.submit(replace(house.sample(job), job_id="job-x"), b"x")
     assert house.blobs.partial_keys() == []
@@ -314,7 +314,7 @@ async def test_parts_out_of_order_are_refused(house: House) -> None:
         ([header(sample, ref(content)), header(sample, ref(content))], "chunk"),
     ):
         async with failing(Code.INVALID_ARGUMENT, f"{field}: missing"):
-            await house.stub.SubmitUpdate(iter(messages))
+            await outcome_of(house.stub.SubmitUpdate(iter(messages)))
 
 
 async def test_a_message_beyond_the_limit_is_refused(house: House) -> None:
@@ -323,4 +323,4 @@ async def test_a_message_beyond_the_limit_is_refused(house: House) -> None:
     content = sample.bytes_in(house.tmp)
     big = pb.SubmitUpdateRequest(chunk=bytes(MAX_REQUEST_BYTES))
     async with failing(Code.RESOURCE_EXHAUSTED):
-        await house.stub.SubmitUpdate(iter([header(sample, ref(content)), big]))
+        await outcome_of(house.stub.SubmitUpdate(iter([header(sample, ref(content)), big])))
