@@ -27,7 +27,7 @@ from fedgalore.momentum import add_last_step
 from fedgalore.rounds import ClientTensors, GroupResult, ServerRound, Shelf
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.plan import Dense, Target, TensorSpec, TrainingPlan
+from fedgalore.spec.plan import Buffer, Dense, Target, TensorSpec, TrainingPlan
 
 GROUP_BYTES = 64 * 2**20  # of the clients' tensors that are combined at once
 
@@ -149,7 +149,7 @@ def parts_of(spec: JobSpec, plan: TrainingPlan, clients: Sequence[str], version:
     return {part: Part(tensors, {"format": name} | described) for part, (name, tensors) in parts.items() if tensors}
 
 
-def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterator[list[Target] | list[Dense]]:
+def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterator[list[Target] | list[Dense | Buffer]]:
     """The plan cut into batches of equal shape, each within `GROUP_BYTES` of client tensors if a matrix allows it."""
     by_shape = sorted(plan.targets, key=lambda t: (t.d, t.k, t.rank, t.name))
     for (d, k, _), same in groupby(by_shape, key=lambda t: (t.d, t.k, t.rank)):
@@ -160,15 +160,14 @@ def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterato
         whole = d * k * (len(clients) if spec.server.is_robust else 1)  # every client's change in the full space
         size = max(1, GROUP_BYTES // (8 * (sent + whole)))  # float64 inside
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
-    for item in plan.dense:
-        yield [item]
+    yield from ([item] for item in plan.whole)
 
 
 def screened(round: ServerRound, plan: TrainingPlan) -> tuple[ServerRound, dict[str, str]]:
     """The round without the clients whose changes are too long, and the reason for each; long ones are clipped.
 
     `server.drop_norm` and `server.clip_norm` are multiples of the median norm, `privacy.clip_norm` is a norm. What
-    weight decay took is not part of a change. Reads every update once.
+    weight decay took is not part of a change, nor are buffers, which no learning rate scales. Reads every update once.
     """
     drop, clip, privacy = round.spec.server.drop_norm, round.spec.server.clip_norm, round.spec.privacy
     if drop is None and clip is None and privacy is None:
@@ -192,7 +191,9 @@ def screened(round: ServerRound, plan: TrainingPlan) -> tuple[ServerRound, dict[
     return replace(round, clients=[client for client, _ in kept], clips=clips), dropped
 
 
-def aggregate_group(group: Sequence[Target] | Sequence[Dense], round: ServerRound, shelf: Shelf) -> GroupResult:
+def aggregate_group(
+    group: Sequence[Target] | Sequence[Dense | Buffer], round: ServerRound, shelf: Shelf
+) -> GroupResult:
     """The server's step for one group of tensors: the tensors that it writes into each part."""
     result = GroupResult()
     targets = [item for item in group if isinstance(item, Target)]
@@ -206,8 +207,11 @@ def aggregate_group(group: Sequence[Target] | Sequence[Dense], round: ServerRoun
         for target in targets:
             result.weights |= half.apply(target, round.spec, round.weights, result.aggregate, round.decay)
     for item in group:
-        if isinstance(item, Dense):
-            _aggregate_dense(item, round, shelf, result)
+        match item:
+            case Dense():
+                _aggregate_dense(item, round, shelf, result)
+            case Buffer():
+                _aggregate_buffer(item, round, result)
     return result
 
 
@@ -227,6 +231,8 @@ def apply_aggregate(
         applied |= half.apply(target, spec, weights.__getitem__, aggregate, decay)
     for item in plan.dense:
         applied[item.name] = apply_dense(weights[item.name], 1.0, aggregate[f"{item.name}/delta"])
+    for buffer in plan.buffers:
+        applied[buffer.name] = _moved(buffer, weights[buffer.name], aggregate[f"{buffer.name}/delta"])
     return applied
 
 
@@ -238,6 +244,19 @@ def _aggregate_dense(item: Dense, round: ServerRound, shelf: Shelf, result: Grou
     add_last_step(change, shelf.last(name), round.spec.method.momentum)
     result.aggregate[name] = change
     result.weights[item.name] = apply_dense(round.weights(item.name), 1.0, change)
+
+
+def _aggregate_buffer(item: Buffer, round: ServerRound, result: GroupResult) -> None:
+    """The clients' mean buffer, or its robust kin: a measurement, which no rate, momentum or clip changes."""
+    name = f"{item.name}/delta"
+    change = round.combined([client.read(name).to(round.device) for client in round.clients]).cpu()
+    result.aggregate[name] = change
+    result.weights[item.name] = _moved(item, round.weights(item.name), change)
+
+
+def _moved(item: Buffer, old: Tensor, change: Tensor) -> Tensor:
+    value = apply_dense(old, 1.0, change)
+    return value.clamp_min(0) if item.not_negative else value
 
 
 def _norm(round: ServerRound, client: ClientTensors, plan: TrainingPlan) -> float:

@@ -171,6 +171,10 @@ class ServerRound:
         deviation = privacy.noise_multiplier * privacy.clip_norm / len(self.clients)
         return noise(tuple(shape), deviation, self.secret, self.number, name).to(self.device)
 
+    def combined(self, values: Sequence[Tensor]) -> Tensor:
+        """What measurements of the clients come to by the job's `server.aggregation`, never clipped; float32."""
+        return self.state_of(torch.stack(list(values)).double()).float()
+
     def state_of(self, states: Tensor) -> Tensor:
         """What the clients' states `(M, ...)` come to in the same way; float64. Never clipped: they are no changes."""
         server = self.spec.server

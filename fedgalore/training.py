@@ -94,6 +94,8 @@ def local_update(
             tensors, kept, decay = training.tensors(), training.kept(), training.decay
     for name, parameter in task.dense().items():
         tensors[f"{name}/delta"] = parameter.detach().cpu() - round.start.weights[name]
+    for name, buffer in task.buffers().items():
+        tensors[f"{name}/delta"] = buffer - round.start.weights[name]
     tensors, kept = _settled(tensors), _settled(kept)
     for name, tensor in (tensors | kept).items():
         if not bool(torch.isfinite(tensor).all()):

@@ -154,8 +154,8 @@ class AdapterArchive(Archive):
         trained = map_tensors(blobs, version.weights.sha256)
         weights = plan.weights()
         for name, spec in weights.items():
-            if name not in first or name not in trained.header.tensors or not first[name].is_float:
-                raise ArchiveError(f"{name} is not in the model's files, or holds no floating point numbers there")
+            if name not in first or name not in trained.header.tensors:
+                raise ArchiveError(f"{name} is not in the model's files, or not in the version's weights")
             if not first[name].shape == trained.header.tensors[name].spec.shape == spec.shape:
                 raise ArchiveError(f"{name} is not of shape {spec.shape} in the stored files")
 

@@ -1,8 +1,8 @@
 """What PEFT needs of a job's LoRA adapter: the modules that are saved whole, the configuration, a README.
 
-A module that a change of low rank cannot describe is saved whole, by PEFT's `modules_to_save`. These are the head, and
-modules that the base model's files lack, such as a pooler: a user's `from_pretrained(base)` would draw other weights
-for them than this job has drawn.
+A module that a change of low rank cannot describe is saved whole, by PEFT's `modules_to_save`. These are the head,
+modules with buffers that training changes, such as a BatchNorm, and modules that the base model's files lack, such as a
+pooler: a user's `from_pretrained(base)` would draw other weights for them than this job has drawn.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ ADDED_BY_PEFT = dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score"))
 def modules_to_save(
     plan: TrainingPlan, first: Mapping[str, StoredTensor], base: Mapping[str, StoredTensor]
 ) -> list[str]:
-    """Names for `modules_to_save`: the parts of the head, and modules with weights that the base model's files lack.
+    """Names for `modules_to_save`: the parts of the head, modules with moving buffers, and those that are new.
+
+    New are modules with weights that the base model's files lack.
 
     A weight is recognised by its shape and values, because names differ by prefixes and by versions of transformers.
 
@@ -55,6 +57,7 @@ def modules_to_save(
             "download the whole model"
         )
     modules = {name.partition(".")[0] for name in head} | {module_of(name) for name in new}
+    modules |= {module_of(buffer.name) for buffer in plan.buffers}
     return sorted(name for name in modules if not is_below(module_of(name), modules))
 
 

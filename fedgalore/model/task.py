@@ -16,7 +16,6 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
@@ -24,11 +23,11 @@ from fedgalore.model.configuration import mend_generation
 from fedgalore.model.export import AS_LOADED, Formats, formats_of, save_model
 from fedgalore.model.folder import ModelFolderError, check, has_safetensors
 from fedgalore.model.inputs import Batch, TaskError
+from fedgalore.model.plan import training_plan
 from fedgalore.model.precision import passes_in
 from fedgalore.model.tasks.face import Inputs
 from fedgalore.model.tasks.registry import task_of
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.plan import Dense, Target, TrainingPlan, ends_in
 
 MISSING_SHARE = 0.1  # of the weights may be new (heads, poolers); with more, the folder holds another model
 # While it loads, transformers replaces methods of its classes; two threads at once leave them replaced for good. The
@@ -40,7 +39,8 @@ SHORT = 128  # tokens up to which plain attention is the faster one in bfloat16 
 class TaskModel:
     """Model of one job and what makes its batches, with its trained weights by name.
 
-    `model` is in float32; `plan` lists the trained weights. Everything else is frozen.
+    `model` is in float32; `plan` lists the trained weights, and the buffers that training changes. Everything else is
+    frozen.
     """
 
     def __init__(
@@ -128,12 +128,12 @@ class TaskModel:
         return twin
 
     def weights(self) -> dict[str, Tensor]:
-        """Copies of the trained weights, on the CPU."""
+        """Copies of the trained weights and moving buffers, float32 on the CPU."""
         return {name: self.weight(name).clone() for name in self.plan.weights()}
 
     def weight(self, name: str) -> Tensor:
-        """One trained weight on the CPU, where it may share memory with the model."""
-        return self._parameters[name].detach().cpu()
+        """One of them on the CPU, where it may share memory with the model."""
+        return self._tensor(name).detach().cpu().float()
 
     def save(self, folder: Path, *, as_base: bool = False) -> None:
         """Writes the model, in the job's `model.dtype`, and what makes its inputs as `from_pretrained` reads them.
@@ -145,11 +145,11 @@ class TaskModel:
         self.inputs.save(folder)
 
     def round_weights(self) -> None:
-        """Gives the trained weights the values that a download has; the next `load_weights` undoes it."""
-        self._formats.round_(self._parameters, self.plan.weights())
+        """Gives all that training changes the values that a download has; the next `load_weights` undoes it."""
+        self._formats.round_(self.model.state_dict(), self.plan.weights())
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Sets the trained weights.
+        """Sets the trained weights and moving buffers; a buffer of whole numbers takes the nearest.
 
         Raises:
             TaskError: a weight is missing or has another shape.
@@ -160,7 +160,8 @@ class TaskModel:
                     raise TaskError(
                         f"weights: {name} is missing or not of shape {expected.shape}; this job has another model"
                     )
-                self._parameters[name].copy_(weights[name])
+                held, value = self._tensor(name), weights[name]
+                held.copy_(value if held.is_floating_point() else value.round())
 
     def targets(self) -> dict[str, tuple[nn.Parameter, int]]:
         return {target.name: (self._parameter(target.name), target.rank) for target in self.plan.targets}
@@ -168,8 +169,16 @@ class TaskModel:
     def dense(self) -> dict[str, nn.Parameter]:
         return {item.name: self._parameter(item.name) for item in self.plan.dense}
 
+    def buffers(self) -> dict[str, Tensor]:
+        """The moving buffers as they are now, float32 on the CPU, where they may share memory with the model."""
+        return {item.name: self.weight(item.name) for item in self.plan.buffers}
+
     def _parameter(self, name: str) -> nn.Parameter:
         return self._parameters[name]
+
+    def _tensor(self, name: str) -> Tensor:
+        """A trained weight, or a buffer: those are looked up each time, because a model may replace them."""
+        return self._parameters[name] if name in self._parameters else self.model.get_buffer(name)
 
     # --- batches and their loss -----------------------------------------------------------------------------------
 
@@ -200,53 +209,3 @@ class TaskModel:
         """Mean loss, how many predictions it averages, how many of them were right; None where they are numbers."""
         outputs = self.outputs(batch)
         return self.task.loss(outputs, batch, class_weights), *self.task.hits(outputs, batch)
-
-
-def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
-    """Which weights a job trains.
-
-    Targets: matrices of linear layers in the model's backbone, or those whose module name ends in one of
-    `method.target_modules`. Dense: everything in the head of a classifier, the part of the model that the backbone does
-    not hold.
-
-    Raises:
-        TaskError: `target_modules` or `rank_pattern` matches nothing, or a rank exceeds a target's smaller side.
-    """
-    prefix = getattr(model, "base_model_prefix", "")
-    backbone = getattr(model, prefix, model) if prefix else model
-    in_backbone = {id(parameter) for parameter in backbone.parameters()}
-    layers = {id(module) for module in backbone.modules()}
-    wanted = spec.method.target_modules
-    targets, dense, seen = [], [], set()
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear | Conv1D) or id(module.weight) in seen:
-            continue
-        if wanted is not None and not any(ends_in(name, suffix) for suffix in wanted):
-            continue
-        if id(module) not in layers:  # an output layer may share its weight with the backbone's embeddings
-            continue
-        seen.add(id(module.weight))
-        rows, columns = module.weight.shape
-        for field, rank in spec.method.ranks_asked(name):
-            if rank > min(rows, columns):
-                raise TaskError(
-                    f"{field}: {rank} exceeds the smaller side of {name}.weight ({rows} x {columns}); "
-                    f"take at most {min(rows, columns)}, or leave that layer out by method.target_modules"
-                )
-        rank = spec.method.rank_of_module(name)
-        targets.append(Target(f"{name}.weight", (rows, columns), rank, isinstance(module, Conv1D)))
-    if not targets:
-        raise TaskError(
-            f"method.target_modules: no linear layer of this model's backbone ends in {', '.join(wanted)}"
-            if wanted
-            else "model.source: this model has no linear layer that could be trained in a subspace"
-        )
-    try:
-        spec.method.check_patterns([target.name.removesuffix(".weight") for target in targets])
-    except ValueError as error:
-        raise TaskError(str(error)) from None
-    if task_of(spec).has_head:
-        for name, parameter in model.named_parameters():
-            if id(parameter) not in in_backbone:
-                dense.append(Dense(name, tuple(parameter.shape)))
-    return TrainingPlan(tuple(targets), tuple(dense))

@@ -5,7 +5,7 @@ stands in its own layout (`fedgalore.methods.<kind>.layout`); these are the same
 
 | name | shape | what |
 |---|---|---|
-| `b/delta` | as `b` | the change of a weight that is trained by plain AdamW and sent whole, such as a head |
+| `b/delta` | as `b` | the change of what is sent whole: a head trained by plain AdamW, a running mean |
 | `W/left`, `W/right` or `W/dense` | `(d, q)`, `(q, k)` or as `W` | aggregate: the change, factors where smaller |
 | `W` | `(d, k)` | residue: what a cut aggregate left out, oriented |
 
@@ -36,7 +36,7 @@ def layout_of(spec: JobSpec) -> MethodLayout:
 
 
 def weights_tensors(spec: JobSpec, plan: TrainingPlan) -> dict[str, TensorSpec]:
-    """A model version: every trained weight under the model's own name, then what goes from round to round beside them.
+    """A model version: trained weights and moving buffers under the model's own names, then what goes on beside them.
 
     Adapters are in the weights already (`W = W_frozen + scale B A`), so that evaluation and download need no method.
     """
@@ -46,7 +46,7 @@ def weights_tensors(spec: JobSpec, plan: TrainingPlan) -> dict[str, TensorSpec]:
 def update_tensors(spec: JobSpec, plan: TrainingPlan, client: str, round_number: int) -> dict[str, TensorSpec]:
     """Exactly the tensors that a valid update of this client holds in this round."""
     layout = layout_of(spec)
-    return _file(plan, lambda target: layout.update(target, client, round_number), _dense(plan))
+    return _file(plan, lambda target: layout.update(target, client, round_number), _whole(plan))
 
 
 def aggregate_tensors(
@@ -58,7 +58,7 @@ def aggregate_tensors(
     def down(target: Target) -> Tensors:
         return layout.adapters(target) | _change(spec, target, layout.change_rank(target, clients, round_number))
 
-    return _file(plan, down, _dense(plan))
+    return _file(plan, down, _whole(plan))
 
 
 def state_tensors(spec: JobSpec, plan: TrainingPlan, round_number: int) -> dict[str, TensorSpec]:
@@ -96,8 +96,8 @@ def _change(spec: JobSpec, target: Target, rank: int | None) -> Tensors:
     return float32(dense=target.shape)
 
 
-def _dense(plan: TrainingPlan) -> dict[str, TensorSpec]:
-    return {f"{item.name}/delta": TensorSpec("F32", tuple(item.shape)) for item in plan.dense}
+def _whole(plan: TrainingPlan) -> dict[str, TensorSpec]:
+    return {f"{item.name}/delta": TensorSpec("F32", tuple(item.shape)) for item in plan.whole}
 
 
 def _file(

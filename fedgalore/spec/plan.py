@@ -56,19 +56,36 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Buffer:
+    """State that is no parameter and that training changes, such as a running mean: sent whole, as float32.
+
+    `not_negative`: a variance or a count, which the clients' combined change never takes below 0.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    not_negative: bool = False
+
+
+@dataclass(frozen=True)
 class TrainingPlan:
-    """The trained part of one model, in the order of its parameters."""
+    """The part of one model that training changes, in the order of its parameters and buffers."""
 
     targets: tuple[Target, ...]
     dense: tuple[Dense, ...]
+    buffers: tuple[Buffer, ...] = ()
+
+    @property
+    def whole(self) -> tuple[Dense | Buffer, ...]:
+        """What is sent whole, as `b/delta`."""
+        return self.dense + self.buffers
 
     def weights(self) -> dict[str, TensorSpec]:
-        """All trained weights, as a checkpoint holds them."""
-        both: list[Target | Dense] = [*self.targets, *self.dense]
-        return {item.name: TensorSpec("F32", tuple(item.shape)) for item in both}
+        """All that training changes, as a checkpoint holds it."""
+        return {item.name: TensorSpec("F32", tuple(item.shape)) for item in (*self.targets, *self.whole)}
 
     def dense_bytes(self) -> int:
-        """Bytes of every trained weight sent whole: what federated averaging would move one way."""
+        """Bytes of all that training changes, sent whole: what federated averaging would move one way."""
         return sum(spec.size_bytes for spec in self.weights().values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,6 +96,7 @@ class TrainingPlan:
         return cls(
             targets=tuple(Target(**(t | {"shape": tuple(t["shape"])})) for t in data["targets"]),
             dense=tuple(Dense(b["name"], tuple(b["shape"])) for b in data["dense"]),
+            buffers=tuple(Buffer(**(b | {"shape": tuple(b["shape"])})) for b in data["buffers"]),
         )
 
 

@@ -249,3 +249,21 @@ def tiny_dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     processor = transformers.BitImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 24, "width": 24})
     processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_levit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LeViT: linear layers and convolutions, each before a batch normalisation; images of 32 x 32."""
+    folder = tmp_path_factory.mktemp("models") / "levit"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.LevitConfig(
+            image_size=32,
+            hidden_sizes=[16, 24, 32],
+            num_attention_heads=[2, 2, 2],
+            depths=[1, 1, 1],
+            key_dim=[8, 8, 8],
+        )
+        transformers.LevitModel(config).save_pretrained(folder)
+    transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder

@@ -19,7 +19,7 @@ from fedgalore.methods.fedgalore import server as method
 from fedgalore.methods.fedgalore.layout import bases_per_round
 from fedgalore.rounds import ClientTensors
 from fedgalore.spec.layout import aggregate_tensors, state_tensors, update_tensors
-from fedgalore.spec.plan import Dense, Target, TrainingPlan
+from fedgalore.spec.plan import Buffer, Dense, Target, TrainingPlan
 from tests.builders import a_spec
 from tests.fedgalore.rounds import a_round, aggregated
 
@@ -513,3 +513,62 @@ def test_reset_keeps_no_state():
     result = aggregate([a_client("a", spec)], spec)
     assert result.state == {}
     assert result.statistics == {}
+
+
+# --- buffers --------------------------------------------------------------------------------------------------
+
+
+STATISTICS = replace(PLAN, buffers=(Buffer("mean", (3,)), Buffer("variance", (3,), not_negative=True), Buffer("n", ())))
+
+
+def with_buffers(spec, moves: dict[str, float], counts: dict[str, int]) -> tuple[dict, list[ClientTensors]]:
+    """Old weights, and clients that moved every buffer by this much and nothing else."""
+    weights = global_weights() | {"mean": torch.zeros(3), "variance": torch.ones(3), "n": torch.tensor(7.0)}
+    clients = []
+    for name, move in moves.items():
+        tensors = {key: torch.zeros(t.shape) for key, t in update_tensors(spec, STATISTICS, name, 1).items()}
+        tensors |= {f"{b.name}/delta": torch.full(b.shape, move) for b in STATISTICS.buffers}
+        clients.append(ClientTensors(name, counts[name], 1.0, tensors.__getitem__))
+    return weights, clients
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"method": {"kind": "flora", "rank": 3}},
+        {"method": {"kind": "fedavg", "global_momentum": 0.5}},
+        {"server": {"learning_rate": 0.1, "clip_norm": 1.0}},
+    ],
+)
+def test_a_buffer_becomes_the_clients_mean_by_examples_whatever_scales_the_weights(more):
+    spec = a_spec(**more)
+    weights, clients = with_buffers(spec, {"a": 1.0, "b": 5.0}, {"a": 30, "b": 10})
+    done = aggregated(STATISTICS, a_round(spec, clients, weights, last={"mean/delta": torch.ones(3)}, number=2))
+    assert torch.equal(done.weights["mean"], torch.full((3,), 2.0))
+    assert torch.equal(done.weights["n"], torch.tensor(9.0))
+    applied = apply_aggregate(weights, done.aggregate, done.decay, STATISTICS, spec)
+    assert all(torch.equal(applied[b.name], done.weights[b.name]) for b in STATISTICS.buffers)
+
+
+def test_one_client_cannot_move_a_median_of_buffers_nor_a_variance_below_zero():
+    spec = a_spec(server={"aggregation": "median"}, rounds={"min_clients": 3})
+    moves = {"a": 1.0, "b": 2.0, "c": 1000.0}
+    weights, clients = with_buffers(spec, moves, dict.fromkeys(moves, 10))
+    assert torch.equal(aggregated(STATISTICS, a_round(spec, clients, weights)).weights["mean"], torch.full((3,), 2.0))
+    spec = a_spec()
+    weights, clients = with_buffers(spec, {"a": -9.0, "b": -9.0}, {"a": 1, "b": 1})
+    done = aggregated(STATISTICS, a_round(spec, clients, weights))
+    assert torch.equal(done.weights["variance"], torch.zeros(3))
+    assert torch.equal(done.weights["mean"], torch.full((3,), -9.0))
+    applied = apply_aggregate(weights, done.aggregate, done.decay, STATISTICS, spec)
+    assert torch.equal(applied["variance"], torch.zeros(3))
+
+
+def test_buffers_do_not_make_a_change_longer():
+    spec = a_spec(server={"drop_norm": 2.0}, method={"kind": "fedavg"}, rounds={"min_clients": 3})
+    moves = {"a": 1.0, "b": 1.0, "c": 1000.0}
+    weights, clients = with_buffers(spec, moves, dict.fromkeys(moves, 10))
+    for client in clients:
+        client.read("head/delta").fill_(1.0)
+    assert aggregated(STATISTICS, a_round(spec, clients, weights)).dropped == {}

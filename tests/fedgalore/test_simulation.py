@@ -9,7 +9,7 @@ from fedgalore.model.task import TaskModel
 from fedgalore.rounds import Start
 from fedgalore.selection import choose_cohort
 from fedgalore.simulation import Site, simulate
-from fedgalore.training import TrainingError
+from fedgalore.training import TrainingError, evaluate
 from tests.builders import a_spec
 from tests.fedgalore.conftest import configure, image_classifier, questions, sentences, squares
 from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of
@@ -218,3 +218,39 @@ def test_a_model_that_is_not_finite_is_reported(bert_copy):
     safetensors.torch.save_file(weights, bert_copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(TrainingError, match=r"the loss became nan at step 1 of round 1; lower local\.learning_rate"):
         simulate(classifier(), bert_copy, three_sites())
+
+
+# --- buffers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fedgalore", "fedavg", "fedit", "ffa_lora", "flora", "fedex_lora"])
+def test_what_sites_measure_of_a_model_with_running_statistics_its_download_gives(tiny_levit, tmp_path, kind):
+    rank = {} if kind == "fedavg" else {"rank": 4}
+    spec = image_classifier(
+        method={"kind": kind} | rank,
+        rounds={"count": 2, "min_clients": 2},
+        local={"steps": 3, "batch_size": 8, "learning_rate": 2e-3},
+    )
+    sites = [
+        Site(name, squares(tmp_path / name / "train", 16 + 8 * i, i), squares(tmp_path / name / "test", 12, 9 + i))
+        for i, name in enumerate(("north", "south"))
+    ]
+    result = simulate(spec, tiny_levit, sites)
+    first = TaskModel.load(spec, tiny_levit).weights()
+    variances = [name for name in first if name.endswith("running_var")]
+    assert variances and not any(torch.equal(first[name], result.weights[name]) for name in variances)
+    result.task.save(tmp_path / "model")
+    download = TaskModel.load(spec, tmp_path / "model")
+    counts = [name for name in first if name.endswith("num_batches_tracked")]
+    assert {download.model.get_buffer(name).item() for name in counts} == {6}
+    for site in sites:
+        assert evaluate(download, site.test) == result.rounds[-1].evaluation[site.name]
+
+
+def test_statistics_of_the_data_are_refused_where_all_must_be_noisy(tiny_levit):
+    spec = image_classifier(method={"kind": "fedavg"}, privacy={"clip_norm": 1.0, "noise_multiplier": 1.0})
+    with pytest.raises(
+        TaskError, match=r"^privacy: levit\.\S+ and \d+ more of LevitForImageClassification are statistics"
+    ):
+        TaskModel.load(spec, tiny_levit)

@@ -40,13 +40,20 @@ from fedgalore_cli.download import unpack
 from tests.builders import a_job, a_receipt, a_spec
 from tests.coordinator.doors.rest.conftest import stack  # noqa: F401  # a fixture
 from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem
-from tests.fedgalore.conftest import sentences, tiny_bert, tiny_dinov2, tiny_gpt2, tiny_vit  # noqa: F401  # fixtures
+from tests.fedgalore.conftest import (  # noqa: F401  # fixtures
+    sentences,
+    tiny_bert,
+    tiny_dinov2,
+    tiny_gpt2,
+    tiny_levit,
+    tiny_vit,
+)
 
 # PEFT 0.21 asks transformers 5 for it.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 TOKENS = torch.tensor([[2, 7, 9, 4, 5, 3], [2, 12, 6, 8, 10, 3]])
-PIXELS = torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
+PIXELS = torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
 ALL = 10_000  # a rank that no matrix here has
 
 
@@ -74,6 +81,7 @@ class House:
         """A version whose changes have full rank; beside them is an adapter, as in some methods."""
         chance = torch.Generator().manual_seed(number)
         after = {name: old + 0.1 * torch.randn(old.shape, generator=chance) for name, old in self.first.items()}
+        after |= {buffer.name: after[buffer.name].abs() for buffer in self.plan.buffers}  # a variance is at least 0
         return self.version(after | {f"{self.plan.targets[0].name}/lora_A": torch.ones(2, 32)}, number)
 
     def full_model(self, version: ModelVersion) -> Any:
@@ -108,7 +116,8 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def logits(model: Any) -> Tensor:
     with torch.no_grad():
-        return model.eval()(PIXELS if hasattr(model.config, "image_size") else TOKENS).logits
+        side = getattr(model.config, "image_size", None)
+        return model.eval()(PIXELS[..., :side, :side] if side else TOKENS).logits
 
 
 def close(model: Any, other: Any, atol: float = 1e-5) -> bool:
@@ -129,10 +138,11 @@ MODELS = [
     ("tiny_gpt2", {"task": "causal-lm", "num_labels": None}),
     ("tiny_vit", {"task": "image-classification", "num_labels": 3}),
     ("tiny_dinov2", {"task": "image-classification", "num_labels": 3}),
+    ("tiny_levit", {"task": "image-classification", "num_labels": 3}),
 ]
 
 
-@pytest.mark.parametrize(("source", "model"), MODELS, ids=["bert", "gpt2-classifier", "gpt2", "vit", "dinov2"])
+@pytest.mark.parametrize(("source", "model"), MODELS, ids=["bert", "gpt2-classifier", "gpt2", "vit", "dinov2", "levit"])
 @pytest.mark.slow
 def test_peft_loads_the_full_model_at_full_rank_and_the_nearest_below(
     source: str, model: dict[str, Any], request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
