@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +16,12 @@ import typer
 
 from client_agent import settings
 from client_agent.agent import Agent
-from client_agent.cache import claimed
+from client_agent.cache import Cache, claimed
 from client_agent.credential import Line, line
 from client_agent.data import LocalData, read_all
 from client_agent.errors import WorkDirUnusable
+from client_agent.instance import instance_of
+from client_agent.room import wait_for_room
 from client_agent.settings import AgentSettings
 from fedgalore.data.examples import DataError
 from fedgalore.process import faults, logs
@@ -66,13 +68,30 @@ def agent(
             chosen = settings.load(config, flags)
             logs.configure(chosen.log_format, chosen.log_level, client=chosen.name)
             faults.arm(chosen.fault)
-            stack.enter_context(claimed(chosen.work_dir))
-            way = line(chosen)
+            way = stack.enter_context(_settled(chosen))
             data = read_all(chosen.data)
         except (SettingsError, DataError, WorkDirUnusable) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from None
         raise typer.Exit(asyncio.run(_serve(chosen, data, way)))
+
+
+@contextmanager
+def _settled(chosen: AgentSettings) -> Iterator[Line]:
+    """The work folder with all that an agent writes there before its first task; waits for room."""
+    with ExitStack() as stack:
+        ways: list[Line] = []
+
+        def settle() -> None:
+            with ExitStack() as claim:
+                claim.enter_context(claimed(chosen.work_dir))
+                Cache(chosen.work_dir)
+                instance_of(chosen.work_dir)
+                ways.append(line(chosen))
+                stack.push(claim.pop_all())
+
+        wait_for_room(chosen.work_dir, settle)
+        yield ways[-1]
 
 
 async def _serve(chosen: AgentSettings, data: Mapping[str, LocalData], way: Line) -> int:

@@ -15,17 +15,20 @@ from client_agent.assignment import Assignment, SiteContext
 from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.data import LocalData
-from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, RoundOver
+from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, NoRoom, RoundOver
 from client_agent.instance import instance_of
 from client_agent.retries import words
+from client_agent.room import PATIENCE_S, room_in, waits
 from client_agent.session import IllegalEvent, Session, SessionEvent, SessionState, advance
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import TAKEN, Transport
+from fedgalore.process.disk import takes_nothing
 from fedgalore.process.faults import Fault, reach
 
 POLL_S = 30.0
 HEARTBEAT_S = 2.0
+MAX_STAGE = 200  # characters
 _STAGES = {
     SessionState.PREPARING: "download",
     SessionState.EVALUATING: "evaluate",
@@ -48,6 +51,7 @@ class Agent:
         )
         self._session = Session()
         self._assignment: Assignment | None = None
+        self._hindrance = ""  # why the state's action waits
         self._stop = asyncio.Event()
         self._log = structlog.get_logger(__name__)
 
@@ -84,7 +88,7 @@ class Agent:
         if self._stop.is_set():
             return on.Stop()
         state = self._session.state
-        tasks = [asyncio.create_task(self._guarded(state)), asyncio.create_task(self._stopped())]
+        tasks = [asyncio.create_task(self._patient(state)), asyncio.create_task(self._stopped())]
         if state in _STAGES:
             tasks.append(asyncio.create_task(self._heartbeats(state, self._in_hand)))
         try:
@@ -103,7 +107,8 @@ class Agent:
         """Reports where the task stands; returns when the coordinator says that its round is over."""
         while True:
             try:
-                answer = await self._site.transport.heartbeat(assignment.report(_STAGES[state]))
+                stage = f"waits: {self._hindrance}"[:MAX_STAGE] if self._hindrance else _STAGES[state]
+                answer = await self._site.transport.heartbeat(assignment.report(stage))
                 if not answer.go_on and state is not SessionState.UPLOADING:  # an upload gets its answer by itself
                     assignment.forget_updates()
                     return on.Dropped(answer.reason)
@@ -115,6 +120,27 @@ class Agent:
                 # What must arrive is sent elsewhere, with retries.
                 self._log.debug("heartbeat_failed", status=error.code().name)
             await asyncio.sleep(HEARTBEAT_S)
+
+    async def _patient(self, state: SessionState) -> SessionEvent:
+        """The outcome of the state's action. Where the disk takes nothing more, it is tried again, and given up in time
+        for another site to step in."""
+        in_hand = self._assignment if state in _STAGES else None
+        tries = waits(min(PATIENCE_S, in_hand.remaining_s / 3) if in_hand else 0.0)
+        try:
+            while True:
+                try:
+                    with room_in(self._site.settings.work_dir):
+                        return await self._guarded(state)
+                except NoRoom as error:
+                    wait_s = next(tries, None)
+                    if wait_s is None or in_hand is None:
+                        return on.Failed(str(error))
+                    self._hindrance = str(error)
+                    self._log.warning("no_room", reason=self._hindrance, again_in_s=wait_s)
+                    await asyncio.sleep(wait_s)
+                    await asyncio.to_thread(in_hand.make_room)
+        finally:
+            self._hindrance = ""
 
     async def _guarded(self, state: SessionState) -> SessionEvent:
         """The outcome of the state's action, with its errors as events."""
@@ -129,7 +155,11 @@ class Agent:
         except RoundOver as error:
             self._forget_updates()
             return on.Dropped(str(error))
+        except NoRoom:
+            raise
         except AgentError as error:
+            if state in _STAGES and takes_nothing(error):
+                raise
             if state is SessionState.FAILING:
                 return on.Dropped(str(error))
             if state not in _STAGES:  # what comes from this coordinator makes no sense
@@ -137,7 +167,7 @@ class Agent:
             self._forget_updates()
             return on.Failed(str(error))
         except Exception as error:
-            if state not in _STAGES:
+            if state not in _STAGES or takes_nothing(error):
                 raise
             # Whatever went wrong in this job, the site goes on serving others.
             self._log.exception("task_failed", state=state.value)

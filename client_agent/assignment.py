@@ -15,6 +15,7 @@ import structlog
 from client_agent.cache import Cache, blob_named, find_local
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, RoundOver
+from client_agent.room import check_room
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
@@ -23,6 +24,7 @@ from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import ref_of_file
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.job import JobSpec, parse
+from fedgalore.spec.layout import size_bytes, update_tensors
 from fedgalore.spec.plan import TrainingPlan
 from protos import federation_pb2 as pb
 
@@ -54,6 +56,11 @@ class Assignment:
         self._update = site.cache.update(site.settings.name, task.job_id, task.round)
         self._state: Path | None = None  # what the round's clients start from beside the weights
         self._progress = (0, 0.0)  # steps done, last loss
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds that the round had left when the task was offered."""
+        return self._task.remaining_s
 
     def work(self) -> Work:
         """The task as the session sees it. Updates of the job's other rounds are deleted: nobody will ask for them."""
@@ -105,9 +112,15 @@ class Assignment:
         split, client, number = self._local_data(spec).train, site.settings.name, self._task.round
         kept = site.cache.last_kept(client, self._task.job_id, self._task.last_contribution)
         keep = site.cache.kept(client, self._task.job_id, self._task.model_version + 1)
+        check_room(site.settings.work_dir, self._update_bytes(), f"the update of round {number}")
         await site.thread.run(
             lambda trainer: trainer.train(split, client, number, self._state, kept, self._on_step, self._update, keep)
         )
+
+    def _update_bytes(self) -> int:
+        plan = TrainingPlan.from_dict(json.loads(self._task.plan_json))
+        tensors = update_tensors(self._spec, plan, self._site.settings.name, self._task.model_version + 1)
+        return size_bytes(tensors)
 
     async def upload(self) -> None:
         """Delivers the update."""
@@ -124,11 +137,19 @@ class Assignment:
 
     def tidy(self) -> None:
         """Prunes the cache down to its limit beyond what this task needed, and its job's next task may need again."""
+        self._prune(self._site.settings.cache_bytes)
+
+    def make_room(self) -> None:
+        """Deletes all of the cache that this task does not need."""
+        with suppress(OSError):  # a file system that is read-only; the task itself will tell
+            self._prune(0)
+
+    def _prune(self, max_bytes: int) -> None:
         task, cache = self._task, self._site.cache
         with suppress(InvalidExchange):  # a task with a bad name or hash in it has brought nothing
             model = cache.model_folder(self._model_files())
             keep = [task.weights, task.aggregate, task.state, *(file.blob for file in task.base_model)]
-            cache.prune([reference.sha256 for reference in keep], model, self._site.settings.cache_bytes)
+            cache.prune([reference.sha256 for reference in keep], model, max_bytes)
 
     async def fail(self, reason: str) -> None:
         """Tells the coordinator that this site cannot do the task."""
@@ -210,9 +231,12 @@ class Assignment:
         await thread.run(lambda trainer: trainer.load(task.model_version, weights, aggregate))
 
     async def _download(self, reference: pb.BlobRef) -> Path:
-        return await self._site.transport.download(
-            _blob(reference), self._site.cache, self._task.job_id, self._task.round
-        )
+        blob, cache = _blob(reference), self._site.cache
+        if cache.find(blob) is None:
+            here = cache.partial(blob)
+            needed = blob.size_bytes - (here.stat().st_size if here.exists() else 0)
+            check_room(self._site.settings.work_dir, needed, f"a download for job {self._task.job_id}")
+        return await self._site.transport.download(blob, cache, self._task.job_id, self._task.round)
 
     def _on_step(self, step: int, loss: float) -> bool:
         self._progress = step, loss

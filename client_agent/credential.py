@@ -133,7 +133,10 @@ def _key(path: Path, create: bool) -> str | None:
     except FileNotFoundError:
         return _new_key(path) if create else None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"work_dir: the agent's key {path} cannot be read ({error})") from None
+        raise SettingsError(
+            f"work_dir: the agent's key {path} cannot be read ({error}); correct its rights, or delete it and start "
+            "the agent with a new join token"
+        ) from None
     if not _KEY.fullmatch(key):
         raise SettingsError(f"work_dir: {path} holds no key; delete it, and start the agent with a new join token")
     return key
@@ -142,6 +145,12 @@ def _key(path: Path, create: bool) -> str | None:
 def _new_key(path: Path) -> str:
     key = f"fga_{secrets.token_hex(32)}"
     # The key must be on the disk before the coordinator accepts it, because the join token is valid only once.
-    with durable.survives_power_cut(path, durable.SECRET) as draft:
-        draft.write_text(f"{key}\n", encoding="ascii")
+    try:
+        with durable.survives_power_cut(path, durable.SECRET) as draft:
+            draft.write_text(f"{key}\n", encoding="ascii")
+    except OSError as error:
+        raise SettingsError(
+            f"work_dir: the agent's key {path} cannot be written ({error}); correct the folder's rights, or name "
+            "another"
+        ) from error
     return key

@@ -15,6 +15,10 @@ class WorkDirUnusable(AgentError):
     """The agent's folder cannot be written, or another process works in it; ends the process."""
 
 
+class NoRoom(AgentError):
+    """The disk of the agent's folder takes nothing more; the agent waits, and gives the task up after a while."""
+
+
 class AgentUnknown(AgentError):
     """The coordinator does not know this agent; the agent registers again."""
 

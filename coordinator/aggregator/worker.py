@@ -19,7 +19,7 @@ import structlog
 from coordinator.aggregator.pieces import Aggregation, Preparation, piece_of
 from coordinator.state.errors import DomainError, LeaseLost, StateUnavailable
 from coordinator.state.round_state import Effect
-from coordinator.store.disk import is_full
+from fedgalore.process.disk import is_full
 from fedgalore.process.faults import Fault, reach
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import signal
 import subprocess
@@ -17,10 +18,10 @@ import pytest
 import torch
 import yaml
 
-from client_agent import session, settings, trainer
+from client_agent import room, session, settings, trainer
 from client_agent import transport as door
 from client_agent.agent import Agent
-from client_agent.cache import claimed
+from client_agent.cache import Cache, claimed
 from client_agent.data import read_all
 from coordinator.aggregator import compute as aggregation
 from coordinator.aggregator.worker import Aggregator
@@ -356,6 +357,44 @@ async def test_an_update_that_was_not_delivered_is_sent_after_a_restart(coordina
     round_ = await round_of(coordinator.engine, job_id, 1)
     assert round_.participants["a"].receipt.blob.sha256 == written
     assert sum(entry.get("state") == "training" for entry in logged) == trained == 1
+
+
+@pytest.mark.slow
+async def test_a_full_disk_is_waited_for_and_told(coordinator, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "FIRST_WAIT_S", 0.3)
+    monkeypatch.setattr("client_agent.agent.HEARTBEAT_S", 0.05)
+    full = True
+    assemble = Cache.assemble_model
+
+    def while_full(*arguments):
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return assemble(*arguments)
+
+    monkeypatch.setattr(Cache, "assemble_model", while_full)
+    async with aggregating(coordinator), serving(configure(tmp_path, coordinator.address)):
+        job_id = await post(coordinator, tiny_model, rounds={"count": 1})
+
+        async def told() -> bool:
+            said = (await coordinator.engine.reader.live_progress(job_id)).get("a", {"stage": ""})["stage"]
+            return said.startswith("waits: work_dir: ") and str(tmp_path / "a" / "work")[:100] in said
+
+        await eventually(told)
+        full = False
+        assert (await until(coordinator, job_id, final)).status is Status.COMPLETED
+    assert (await round_of(coordinator.engine, job_id, 1)).participants["a"].failure is None
+
+
+@pytest.mark.slow
+async def test_a_disk_that_stays_full_lets_another_site_step_in(coordinator, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("client_agent.agent.PATIENCE_S", 1.0)
+    monkeypatch.setattr("client_agent.assignment.size_bytes", lambda tensors: 10**18)
+    async with aggregating(coordinator), serving(configure(tmp_path, coordinator.address)):
+        job_id = await post(coordinator, tiny_model, rounds={"count": 1})
+        await until(coordinator, job_id, lambda job: job.abandoned_in_a_row > 0)
+    failure = (await round_of(coordinator.engine, job_id, 1)).participants["a"].failure
+    assert f"work_dir: {tmp_path / 'a' / 'work'} has " in failure
+    assert "the update of round 1 needs 1,000,000,000,000.0 MB" in failure
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ import structlog
 from coordinator.state.errors import DomainError, InvalidRequest, NotAllowed, StorageFull
 from coordinator.state.limits import check_name, check_text
 from coordinator.state.records import Instance
-from coordinator.store.disk import is_full
 from fedgalore.process.blob_ref import SHA256
+from fedgalore.process.disk import is_full
 from protos import INSTANCE_KEY
 
 if TYPE_CHECKING:

@@ -1,0 +1,87 @@
+"""A work folder whose disk takes nothing more: how it is noticed, what is said of it, and how long it is waited for."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from client_agent.errors import NoRoom, WorkDirUnusable
+from fedgalore.process.disk import takes_nothing
+
+PATIENCE_S = 60.0
+FIRST_WAIT_S = 1.0
+_log = structlog.get_logger(__name__)
+
+
+def waits(limit_s: float) -> Iterator[float]:
+    """Seconds to wait before each try, twice as long each time, as long as they come to no more than the limit."""
+    wait_s, waited_s = FIRST_WAIT_S, 0.0
+    while waited_s + wait_s <= limit_s:
+        yield wait_s
+        waited_s += wait_s
+        wait_s *= 2
+
+
+def check_room(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raises `NoRoom` where the folder's disk has less room than `what` needs."""
+    free = _free_bytes(folder)
+    if free is not None and free < needed_bytes:
+        raise NoRoom(
+            f"work_dir: {folder} has {_megabytes(free)} free, and {what} needs {_megabytes(needed_bytes)}; make room "
+            "there, or give the agent a work_dir on another disk"
+        )
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Turns an error of a disk that is full, beyond its quota or read-only into `NoRoom`, with the folder."""
+    try:
+        yield
+    except NoRoom:
+        raise
+    except Exception as error:
+        if not takes_nothing(error):
+            raise
+        free = _free_bytes(folder)
+        left = "" if free is None else f", {_megabytes(free)} free"
+        raise NoRoom(
+            f"work_dir: {folder} takes no more files ({error}{left}); make room there, or give the agent a work_dir on "
+            "another disk"
+        ) from error
+
+
+def wait_for_room(folder: Path, action: Callable[[], None]) -> None:
+    """Does something that writes to the folder, waiting for room before it gives up.
+
+    Raises:
+        WorkDirUnusable: there was none for `PATIENCE_S`.
+    """
+    tries = waits(PATIENCE_S)
+    while True:
+        try:
+            with room_in(folder):
+                return action()
+        except NoRoom as error:
+            wait_s = next(tries, None)
+            if wait_s is None:
+                raise WorkDirUnusable(str(error)) from error
+            _log.warning("no_room", reason=str(error), again_in_s=wait_s)
+            time.sleep(wait_s)
+
+
+def _free_bytes(folder: Path) -> int | None:
+    """For this process; None where the system does not say."""
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
