@@ -36,6 +36,9 @@ class DataSet(BaseModel):
     label: str | None = None
     prompt: str | None = None
     completion: str | None = None
+    tokens: str | None = Field(default=None, description="Column with a text's words, a list")
+    tags: str | None = Field(default=None, description="Column with the words' classes, a list as long")
+    messages: str | None = Field(default=None, description="Column with a conversation, a list of role and content")
     quoting: bool = Field(default=True, description="Whether quotes in CSV/TSV files enclose fields")
     follow_links: bool = Field(default=False, description="Whether images may be links to files in other folders")
 
@@ -60,6 +63,9 @@ class DataSet(BaseModel):
             self.completion,
             self.quoting,
             follow_links=self.follow_links,
+            tokens=self.tokens,
+            tags=self.tags,
+            messages=self.messages,
         )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["iid", "dirichlet", "quantity", "domain"]  # as in fedgalore.data.partition, which --help has no time for
 DEFAULT_ALPHA = 0.1
+OWN_KEYS = ("label", "tokens", "tags", "prompt", "completion", "messages")  # columns that shards keep by these names
 
 Clients = Annotated[int, typer.Option("--clients", min=1, help="How many clients to split the data over")]
 Train = Annotated[Path | None, typer.Option("--train", help="Training examples: JSONL, CSV, TSV or Parquet")]
@@ -34,6 +35,9 @@ Text = Annotated[
 Label = Annotated[str, typer.Option("--label", help="Column with the class")]
 Prompt = Annotated[str | None, typer.Option("--prompt", help="Column with the prompt (language models)")]
 Completion = Annotated[str | None, typer.Option("--completion", help="Column with the answer (language models)")]
+Tokens = Annotated[str | None, typer.Option("--tokens", help="Column with a text's words (token-classification)")]
+Tags = Annotated[str | None, typer.Option("--tags", help="Column with the words' classes (token-classification)")]
+Messages = Annotated[str | None, typer.Option("--messages", help="Column with a conversation (language models)")]
 Split = Annotated[
     Kind | None,
     typer.Option(
@@ -71,6 +75,9 @@ def partition(
     label: Label = "label",
     prompt: Prompt = None,
     completion: Completion = None,
+    tokens: Tokens = None,
+    tags: Tags = None,
+    messages: Messages = None,
     picture: Picture = None,
     coordinator: Annotated[str, typer.Option("--coordinator", help="Written into the configs")] = "127.0.0.1:50051",
 ) -> None:
@@ -80,7 +87,9 @@ def partition(
     if to.exists():
         fail(f"--to: {to} exists; name a new folder")
     try:
-        columns = columns_of(text, label, prompt, completion)
+        columns = columns_of(
+            text, label, prompt=prompt, completion=completion, tokens=tokens, tags=tags, messages=messages
+        )
         splitting = Splitting.of(split, clients, alpha, domain, least, split_seed, columns)
         check_picture(picture)
         sites = splitting.sites(train, columns)
@@ -128,7 +137,7 @@ class Splitting:
         skewed = kind in ("dirichlet", "quantity")
         if kind == "dirichlet" and not classes:
             raise ValueError(
-                "--split: dirichlet skews classes, and prompts have no classes; take quantity, iid or domain"
+                "--split: dirichlet skews classes, and these examples have none; take quantity, iid or domain"
             )
         if alpha is not None and not skewed:
             raise ValueError(
@@ -158,6 +167,11 @@ class Splitting:
         from fedgalore.simulation import Site
 
         examples = read_examples(SplitFile(train, **columns, domain=self.domain))
+        if self.kind == "dirichlet" and (odd := next((e for e in examples if not has_class(e)), None)):
+            raise ValueError(
+                f"--split: dirichlet skews classes, and label {odd['label']!r} of row {odd['row']} is no single class; "
+                "take quantity, iid or domain"
+            )
         keys = [example[self.by] if self.by else None for example in examples]
         try:
             shards = split(self.kind, keys, self.clients, self.alpha or DEFAULT_ALPHA, self.seed, self.least)
@@ -176,11 +190,19 @@ class Splitting:
         return f"{train.name} over {self.clients} clients: {self.kind} split{alpha}, seed {self.seed}"
 
 
-def columns_of(text: list[str] | None, label: str, prompt: str | None, completion: str | None) -> dict[str, Any]:
-    """The columns of a `SplitFile`; it checks which of them go together."""
-    if prompt is not None or completion is not None:
-        return {"text": tuple(text or ()), "prompt": prompt, "completion": completion}
+def columns_of(text: list[str] | None, label: str, **others: str | None) -> dict[str, Any]:
+    """The columns of a `SplitFile`; it checks which of them go together. `others`: those of tasks without a label."""
+    if any(name is not None for name in others.values()):
+        return {"text": tuple(text or ()), **others}
     return {"text": tuple(text or ["text"]), "label": label}
+
+
+def has_class(example: Example) -> bool:
+    """Whether its label is one class, as far as this shows: no list, and no fraction."""
+    from fedgalore.data.labels import as_number
+
+    number = as_number(example["label"])
+    return not isinstance(example["label"], list) and (number is None or number == number.to_integral_value())
 
 
 def read_test(test: Path | None, columns: dict[str, Any]) -> list[Example]:
@@ -226,10 +248,13 @@ def draw(picture: Path, sites: Sequence[Site], by: str | None, title: str) -> No
 
 
 def _held(sites: Sequence[Site], by: str | None) -> tuple[list[range], list[str] | None]:
-    """Shards and keys, as `partition_picture` takes them."""
+    """Shards and keys, as `partition_picture` takes them; no keys where labels are no classes."""
     ends = list(accumulate((len(site.train) for site in sites), initial=0))
     shards = [range(*ends) for ends in pairwise(ends)]
-    return shards, [str(example[by]) for site in sites for example in site.train] if by else None
+    examples = [example for site in sites for example in site.train]
+    if by is None or (by == "label" and not all(map(has_class, examples))):
+        return shards, None
+    return shards, [str(example[by]) for example in examples]
 
 
 def _write(folder: Path, splits: Mapping[str, Sequence[Mapping[str, Any]]], dataset: str, coordinator: str) -> None:
@@ -242,7 +267,7 @@ def _write(folder: Path, splits: Mapping[str, Sequence[Mapping[str, Any]]], data
             lines = [json.dumps({k: v for k, v in e.items() if k != "row" and v is not None}) for e in examples]
             (folder / names[split]).write_text("\n".join(lines) + "\n", encoding="utf-8")
     first = splits["train"][0]
-    keys: dict[str, Any] = {key: key for key in ("label", "prompt", "completion") if key in first}
+    keys: dict[str, Any] = {key: key for key in OWN_KEYS if key in first}
     if "text" in first:
         keys["text"] = ["text", "text_pair"] if first["text_pair"] is not None else "text"
     document = {
@@ -260,10 +285,10 @@ def _show(sites: Sequence[Site], by: str | None) -> None:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     plural, kind = ("domains", "domain") if by == "domain" else ("classes", "class")
-    for column in ("client", "examples", *([plural, f"largest {kind}", "share"] if by else [])):
+    shards, keys = _held(sites, by)
+    for column in ("client", "examples", *([plural, f"largest {kind}", "share"] if keys else [])):
         right = column in ("examples", plural, "share")
         table.add_column(column, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
-    shards, keys = _held(sites, by)
     held = counts(shards, keys) if keys else []
     for number, site in enumerate(sites):
         cells = [site.name, str(len(site.train))]

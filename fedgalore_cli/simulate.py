@@ -48,6 +48,9 @@ def simulate(
     label: parts.Label = "label",
     prompt: parts.Prompt = None,
     completion: parts.Completion = None,
+    tokens: parts.Tokens = None,
+    tags: parts.Tags = None,
+    messages: parts.Messages = None,
     picture: parts.Picture = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder for the fine-tuned model")] = None,
     version: Annotated[
@@ -91,7 +94,9 @@ def simulate(
                     f"--clients: {clients} is less than the job's rounds.min_clients, {spec.rounds.min_clients}; "
                     "raise --clients, or lower rounds.min_clients"
                 )
-            columns = parts.columns_of(text, label, prompt, completion)
+            columns = parts.columns_of(
+                text, label, prompt=prompt, completion=completion, tokens=tokens, tags=tags, messages=messages
+            )
             splitting = parts.Splitting.of(split, clients, alpha, domain, least, split_seed, columns)
             sites = splitting.sites(train, columns)
             held_out = parts.read_test(test, columns)

@@ -45,4 +45,6 @@ def _cut(order: list[int], examples: Sequence[Example], spec: JobSpec, generator
 
 def text_length(example: Example) -> int:
     """Characters of an example's texts."""
-    return sum(len(example.get(key) or "") for key in ("text", "text_pair", "prompt", "completion"))
+    texts = [example.get(key) or "" for key in ("text", "text_pair", "prompt", "completion")]
+    texts += [*example.get("tokens", ()), *(message["content"] for message in example.get("messages", ()))]
+    return sum(map(len, texts))

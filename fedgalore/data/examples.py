@@ -4,7 +4,9 @@ An example is a dict, by task:
 
 - classification of texts: `{"row": int, "text": str, "text_pair": str | None, "label": Label}`
 - classification of images: `{"row": int, "image": str, "label": Label}`, the image's absolute path
+- classification of words: `{"row": int, "tokens": list[str], "tags": list[Label]}`
 - language model: `{"row": int, "prompt": str, "completion": str}`
+- language model of conversations: `{"row": int, "messages": [{"role": str, "content": str}, ...]}`
 
 `row` is what a person looks up in the file: the 1-based line (for Parquet the 1-based row; in a folder of images, the
 place in the order of names). What a label means is up to `fedgalore.model.tasks`.
@@ -23,19 +25,23 @@ from typing import Any, Literal
 
 from fedgalore.data import images
 from fedgalore.data.errors import DataError as DataError  # where callers look for it
+from fedgalore.data.labels import as_list
 
 Example = dict[str, Any]
 Label = bool | int | float | str
 
-KINDS = ({"text", "label"}, {"image", "label"}, {"prompt", "completion"})  # of columns that make examples
-COLUMNS_REMEDY = "name text (one or two columns) and label, image and label, or prompt and completion"
+# columns that make examples
+KINDS = ({"text", "label"}, {"image", "label"}, {"tokens", "tags"}, {"prompt", "completion"}, {"messages"})
+COLUMNS_REMEDY = (
+    "name text (one or two columns) and label, image and label, tokens and tags, prompt and completion, or messages"
+)
 
 _FIELD_LIMIT = 2**31 - 1  # csv refuses fields past 128 KiB by default; documents may be longer
 
 
 @dataclass(frozen=True)
 class SplitFile:
-    """One table and the columns that matter in it: `text` or `image` and `label`, or `prompt` and `completion`.
+    """One table and the columns that matter in it: those of one of `KINDS`.
 
     An image is named relative to the table's folder. Without columns, `path` is a folder of images, with a sub-folder
     for each class.
@@ -56,18 +62,20 @@ class SplitFile:
     quoting: bool = True
     domain: str | None = None
     follow_links: bool = False
+    tokens: str | None = None
+    tags: str | None = None
+    messages: str | None = None
 
     def __post_init__(self) -> None:
-        named = {
-            key for key in ("text", "image", "label", "prompt", "completion") if getattr(self, key) not in ((), None)
-        }
+        named = {key for key in set().union(*KINDS) if getattr(self, key) not in ((), None)}
         if named not in (*KINDS, set()) or len(self.text) > 2:
             raise DataError("columns do not make examples", path=self.path, remedy=COLUMNS_REMEDY)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns to read; none for a folder of images."""
-        named = (*self.text, self.image, self.label, self.prompt, self.completion, self.domain)
+        labelled = (*self.text, self.image, self.label, self.tokens, self.tags)
+        named = (*labelled, self.prompt, self.completion, self.messages, self.domain)
         return tuple(name for name in named if name is not None)
 
 
@@ -129,6 +137,12 @@ def _example(split: SplitFile, row: int, record: dict[str, Any]) -> Example:
     if split.prompt is not None and split.completion is not None:
         prompt, completion = (_text(split, row, record, column) for column in (split.prompt, split.completion))
         return {"row": row, "prompt": prompt, "completion": completion}
+    if split.messages is not None:
+        return {"row": row, "messages": _messages(split, row, record[split.messages])}
+    if split.tokens is not None and split.tags is not None:
+        tokens = [_string(split, row, split.tokens, token) for token in _list(split, row, record, split.tokens)]
+        tags = [_label(split, row, tag, split.tags) for tag in _list(split, row, record, split.tags)]
+        return {"row": row, "tokens": tokens, "tags": tags}
     example: Example = {"row": row}
     if split.image is not None:
         example["image"] = _image(split, row, record, split.image)
@@ -136,16 +150,50 @@ def _example(split: SplitFile, row: int, record: dict[str, Any]) -> Example:
         example["text"], *pair = (_text(split, row, record, column) for column in split.text)
         example["text_pair"] = pair[0] if pair else None
     assert split.label is not None  # SplitFile saw to it
-    return example | {"label": _label(split, row, record[split.label])}
+    return example | {"label": _label(split, row, record[split.label], split.label)}
+
+
+def _list(split: SplitFile, row: int, record: dict[str, Any], column: str) -> list[Any]:
+    """A list that is not empty; in CSV and TSV files the JSON text of one."""
+    values = as_list(record[column])
+    if not values:
+        raise DataError(
+            f"expected a list, found {'an empty one' if values == [] else repr(record[column])[:80]}",
+            path=split.path,
+            row=row,
+            column=column,
+            remedy='write it as JSON has it, such as ["a", "b"]',
+        )
+    return values
+
+
+def _messages(split: SplitFile, row: int, value: Any) -> list[dict[str, str]]:
+    """Who says what, in its order; what else a message has is left out."""
+    column = str(split.messages)
+    messages = _list(split, row, {column: value}, column)
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise DataError(
+                f"message {number} has no role and content",
+                path=split.path,
+                row=row,
+                column=column,
+                remedy='write each as {"role": "user", "content": "..."}',
+            )
+    return [{key: _string(split, row, column, message[key]) for key in ("role", "content")} for message in messages]
 
 
 def _text(split: SplitFile, row: int, record: dict[str, Any], column: str) -> str:
-    value = record[column]
+    value = _string(split, row, column, record[column])
+    if not value.strip():
+        raise DataError("empty text", path=split.path, row=row, column=column, remedy="fill it or remove the row")
+    return value
+
+
+def _string(split: SplitFile, row: int, column: str, value: Any) -> str:
     if not isinstance(value, str):
         kind = "nothing" if value is None else f"a {type(value).__name__}"
         raise DataError(f"expected text, found {kind}", path=split.path, row=row, column=column)
-    if not value.strip():
-        raise DataError("empty text", path=split.path, row=row, column=column, remedy="fill it or remove the row")
     try:
         value.encode()
     except UnicodeEncodeError as error:  # JSON can spell half a character: "\ud83d"
@@ -176,7 +224,7 @@ def _domain(split: SplitFile, row: int, record: dict[str, Any]) -> Example:
     return {"domain": value}
 
 
-def _label(split: SplitFile, row: int, value: Any) -> Label | list[Label]:
+def _label(split: SplitFile, row: int, value: Any, column: str) -> Label | list[Label]:
     """A number, a truth value, text, or a list of them; what it means is up to the job."""
     plain = [_plain(item) for item in value] if isinstance(value, list | tuple) else _plain(value)
     if plain is None or (isinstance(plain, list) and None in plain):
@@ -184,7 +232,7 @@ def _label(split: SplitFile, row: int, value: Any) -> Label | list[Label]:
             f"label {value!r} is no number, name or list of them",
             path=split.path,
             row=row,
-            column=split.label,
+            column=column,
             remedy="give the class index from 0 on, or one of the job's label_names",
         )
     return plain  # type: ignore[return-value]

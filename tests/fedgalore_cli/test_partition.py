@@ -22,7 +22,16 @@ DOMAINS = ("film", "news", "shop")
 def table(tmp_path: Path) -> Path:
     """120 texts of 4 classes and, apart from that, 3 domains."""
     rows = [
-        {"text": f"text {i}", "label": f"[{i % 4}]", "from": DOMAINS[i % 3], "question": f"q{i}"} for i in range(120)
+        {
+            "text": f"text {i}",
+            "label": f"[{i % 4}]",
+            "from": DOMAINS[i % 3],
+            "question": f"q{i}",
+            "parts": [str(i % 4), "a"],
+            "share": str(i / 2),
+            "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        }
+        for i in range(120)
     ]
     path = tmp_path / "all.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -110,6 +119,26 @@ def test_prompts_differ_in_number(table: Path) -> None:
     assert (table.parent / "sizes.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("columns", "example"),
+    [
+        (("--tokens", "parts", "--tags", "parts"), {"tokens": ["0", "a"], "tags": ["0", "a"]}),
+        (
+            ("--messages", "messages"),
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        ),
+        (("--label", "parts", "--split", "iid"), {"text": "text 0", "text_pair": None, "label": ["0", "a"]}),
+    ],
+)
+def test_what_has_no_single_class_is_split_by_number(table: Path, columns: tuple[str, ...], example: Any) -> None:
+    done = partition(table, *columns)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines()[0].split() == ["client", "examples"]
+    examples = [{k: v for k, v in e.items() if k != "row"} for held in shards(table).values() for e in held]
+    assert len(examples) == 120
+    assert example in examples
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "title"),
@@ -152,11 +181,13 @@ def test_the_picture_names_the_split(table: Path, options: list[str], title: str
         (["--alpha", "0.01", "--clients", "40"], "--clients 40: no Dirichlet(0.01) split gave each"),
         (
             ["--split", "dirichlet", "--prompt", "question", "--completion", "text"],
-            "--split: dirichlet skews classes, and prompts have no classes; take quantity, iid or domain",
+            "--split: dirichlet skews classes, and these examples have none; take quantity, iid or domain",
         ),
+        (["--label", "parts"], "label ['0', 'a'] of row 1 is no single class; take quantity, iid or domain"),
+        (["--label", "share"], "label '0.5' of row 2 is no single class; take quantity, iid or domain"),
         (
             ["--prompt", "question"],
-            "name text (one or two columns) and label, image and label, or prompt and completion",
+            "image and label, tokens and tags, prompt and completion, or messages",
         ),
         (["--prompt", "question", "--completion", "text", "--text", "text"], "columns do not make examples"),
         (["--picture", "a.gif"], "--picture: a.gif ends in none of .png, .svg, .pdf"),

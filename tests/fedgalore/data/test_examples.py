@@ -54,6 +54,58 @@ def test_language_model_examples(tmp_path):
     assert read_examples(file) == [{"row": 1, "prompt": "1+1", "completion": "2"}]
 
 
+def test_words_and_their_tags(tmp_path):
+    expected = [{"row": 1, "tokens": ["New", "", "York"], "tags": ["B", 0, "2"]}]
+    columns = {"tokens": "words", "tags": "ner"}
+    assert (
+        read_examples(
+            split(tmp_path / "a.jsonl", jsonl({"words": ["New", "", "York"], "ner": ["B", 0, "2"]}), **columns)
+        )
+        == expected
+    )
+    file = split(tmp_path / "a.csv", 'words,ner\n"[""New"", """", ""York""]","[""B"", 0, ""2""]"\n', **columns)
+    assert read_examples(file) == [expected[0] | {"row": 2}]
+    pq.write_table(pa.table({"words": [["New", "York"]], "ner": [[1, 2]]}), tmp_path / "a.parquet")
+    assert read_examples(SplitFile(tmp_path / "a.parquet", **columns)) == [
+        {"row": 1, "tokens": ["New", "York"], "tags": [1, 2]}
+    ]
+
+
+def test_conversations_keep_who_says_what(tmp_path):
+    messages = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]
+    more = [messages[0] | {"weight": 1}, messages[1] | {"name": "x"}]
+    file = split(tmp_path / "a.jsonl", jsonl({"m": more}, {"m": json.dumps(messages)}), messages="m")
+    assert read_examples(file) == [{"row": row, "messages": messages} for row in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("record", "columns", "words"),
+    [
+        (
+            {"t": "New York", "g": [1, 2]},
+            {"tokens": "t", "tags": "g"},
+            "column 't': expected a list, found 'New York'; write",
+        ),
+        ({"t": [], "g": []}, {"tokens": "t", "tags": "g"}, "column 't': expected a list, found an empty one"),
+        ({"t": ["a", 3], "g": [1, 2]}, {"tokens": "t", "tags": "g"}, "column 't': expected text, found a int"),
+        ({"t": ["a"], "g": [None]}, {"tokens": "t", "tags": "g"}, "column 'g': label None is no number"),
+        ({"m": "hello"}, {"messages": "m"}, "column 'm': expected a list, found 'hello'"),
+        (
+            {"m": [{"role": "user"}]},
+            {"messages": "m"},
+            "column 'm': message 1 has no role and content; write each as {\"role\"",
+        ),
+        ({"m": [{"from": "human", "value": "hi"}]}, {"messages": "m"}, "message 1 has no role and content"),
+        ({"m": [{"role": "user", "content": None}]}, {"messages": "m"}, "expected text, found nothing"),
+    ],
+)
+def test_lists_that_cannot_be_used_are_named(tmp_path, record, columns, words):
+    with pytest.raises(DataError) as caught:
+        read_examples(split(tmp_path / "a.jsonl", jsonl(record), **columns))
+    assert words in str(caught.value)
+    assert "row 1" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -131,9 +183,12 @@ def test_what_is_no_domain_is_refused(value, tmp_path):
         {"image": "i", "text": ("a",), "label": "y"},
         {"text": ("a", "b", "c"), "label": "y"},
         {"prompt": "a"},
+        {"tokens": "a"},
+        {"tokens": "a", "label": "y"},
+        {"messages": "m", "prompt": "p", "completion": "c"},
         {"text": ("a",), "label": "y", "prompt": "p", "completion": "c"},
     ],
 )
 def test_columns_must_make_examples(columns):
-    with pytest.raises(DataError, match="text .* and label, image and label, or prompt and completion"):
+    with pytest.raises(DataError, match="text .* and label, image and label, .*prompt and completion, or messages"):
         SplitFile(Path("a.jsonl"), **columns)
