@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fedgalore.spec.start import PREFIX
 from fedgalore_cli import partition as parts
 from fedgalore_cli.client import fail
 from fedgalore_cli.show import console
@@ -75,6 +76,10 @@ def simulate(
     records = Records(as_json)
     try:
         spec = job_spec.load(job)
+        if spec.model.source.startswith(PREFIX):
+            raise ValueError(
+                f"model.source: {spec.model.source} is at a coordinator; download that version, and name its folder"
+            )
         if version == "best" and spec.evaluation.keep is None:
             raise ValueError("--version: the job keeps no best version; set evaluation.keep in it, or say last")
         parts.check_picture(picture)

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from coordinator.models.checkpoint import map_tensors
+from coordinator.models.model_archive import ModelArchive
 from coordinator.models.source import SourceError, fetched_folder
 from coordinator.state.errors import BlobLost
 from coordinator.state.job_state import Job, Prepared
@@ -64,14 +65,29 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False) -> Prepared:
+def prepare_from(job: Job, version: ModelVersion, spec: JobSpec, blobs: BlobStore) -> Prepared:
+    """As `prepare`, for a job that starts from what a download of this version of another job holds.
+
+    Raises:
+        PreparationError
+        BlobNotFound: a file of the version is gone.
+    """
+    with blobs.scratch_folder() as folder:
+        ModelArchive(job, version, None, blobs).unpack(folder / "start")
+        return prepare(spec, blobs, known=folder / "start")
+
+
+def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: Path | None = None) -> Prepared:
     """Reads `model.source`, draws its new weights and stores what agents and downloads need.
+
+    Args:
+        known: the folder of the source, where it is none that `model.source` names.
 
     Raises:
         PreparationError: the source is missing, is no model of this task, or does not fit the method.
     """
     try:
-        source = fetched_folder(spec.model.source)
+        source = known or fetched_folder(spec.model.source)
         task = TaskModel.load(spec, source, allow_pickle=allow_pickle)
     except SourceError as error:
         raise PreparationError(f"model.source: {error}") from error
