@@ -29,6 +29,7 @@ from fedgalore.deltas import Lookup, Reader, nothing
 from fedgalore.methods.halves import server_half
 from fedgalore.model import folder as model_folder
 from fedgalore.model.inputs import TaskError
+from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
@@ -89,6 +90,7 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
     try:
         source = known or fetched_folder(spec.model.source)
         task = TaskModel.load(spec, source, allow_pickle=allow_pickle)
+        probe(task)
     except SourceError as error:
         raise PreparationError(f"model.source: {error}") from error
     except TaskError as error:

@@ -47,7 +47,6 @@ class ModelSpec(Strict):
         max_length=100_000,
         description="Class names in the order of their index. The data may then hold names in place of numbers",
     )
-
     dtype: Dtype = Field(
         default="base",
         description="Number format of the model that people download, and in which the clients evaluate it; base: as "
