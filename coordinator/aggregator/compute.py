@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+import structlog
 import torch
 from safetensors import safe_open
 from torch import Tensor
@@ -38,6 +39,8 @@ from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter, TensorFile
+
+log = structlog.get_logger("aggregator")
 
 
 class PreparationError(ValueError):
@@ -91,6 +94,8 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
         source = known or fetched_folder(spec.model.source)
         task = TaskModel.load(spec, source, allow_pickle=allow_pickle)
         probe(task)
+        if (words := task.inputs.shortening(spec.data.max_length)) is not None:
+            log.warning("texts_cut", reason=words)
     except SourceError as error:
         raise PreparationError(f"model.source: {error}") from error
     except TaskError as error:

@@ -24,11 +24,24 @@ def naming_rows(task: TaskModel, examples: Sequence[Example]) -> Iterator[None]:
     except (TaskError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        problem, *_ = str(error).split("\n")
         raise TaskError(
-            f"{_rows(_culprits(task, examples))}: the model fails on it ({type(error).__name__}: {problem}); "
+            f"{_rows(_culprits(task, examples))}: the model fails on it ({short(error)}); "
             "correct the data, or leave the row out"
         ) from error
+
+
+def short(error: BaseException) -> str:
+    """Kind and first line of an error of somebody else's code."""
+    first, *_ = str(error).strip().split("\n")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def unforeseen(error: BaseException) -> str:
+    """An error that this code knows nothing of, as a sentence for a person."""
+    return (
+        f"the job cannot go on: the code of its model failed ({short(error)}); take another model, or report this with "
+        "the traceback of the debug log"
+    )
 
 
 def _culprits(task: TaskModel, examples: Sequence[Example]) -> Sequence[Example]:

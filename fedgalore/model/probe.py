@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from fedgalore.data.examples import Example
+from fedgalore.model.culprits import short
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.model.texts import TextInputs
@@ -136,9 +137,8 @@ def _in_words(what: str) -> Iterator[None]:
     except TaskError:
         raise
     except Exception as error:  # whatever a model comes upon
-        problem, *_ = str(error).split("\n")
         raise TaskError(
-            f"model.source: the model fails on {what} ({type(error).__name__}: {problem}); take another model, or "
+            f"model.source: the model fails on {what} ({short(error)}); take another model, or "
             "correct its configuration"
         ) from error
 

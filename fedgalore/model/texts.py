@@ -56,6 +56,14 @@ class TextInputs:
         check_ids(model, tokenizer)
         return cls(spec, tokenizer, model, agree_on_tokens(model, tokenizer, writes=writes))
 
+    def shortening(self, asked: int) -> str | None:
+        """In words, that texts are shorter than the job's `data.max_length` asks for; None where they are not."""
+        if self.max_length >= asked:
+            return None
+        return (
+            f"texts are cut to {self.max_length} tokens, which is all that the model takes; data.max_length is {asked}"
+        )
+
     def save(self, folder: Path) -> None:
         """Writes the tokenizer as `from_pretrained` reads it."""
         # Several chat templates would go into a sub-folder, which a model's archive has none of.

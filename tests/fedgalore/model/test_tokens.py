@@ -238,3 +238,11 @@ def test_what_a_model_does_not_take_is_left_out(tiny_bert: Path, tmp_path: Path)
     batch = task.collate([{"row": 1, "text": "rain", "text_pair": None, "label": 0}])
     assert set(batch) == {"input_ids", "token_type_ids", "labels"}  # FNet mixes all tokens: it has no mask
     assert torch.isfinite(task.loss(batch)[0])
+
+
+def test_texts_that_are_cut_are_told_in_words(tiny_bert: Path) -> None:
+    inputs = TaskModel.load(classifier(data={"name": "d", "max_length": 100}), tiny_bert).inputs
+    assert inputs.shortening(100) == (
+        "texts are cut to 32 tokens, which is all that the model takes; data.max_length is 100"
+    )
+    assert inputs.shortening(32) is None
