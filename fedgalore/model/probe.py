@@ -6,16 +6,16 @@ What a model cannot take is known in seconds then, and not in the middle of a ro
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from fedgalore.data.examples import Example
+from fedgalore.model.buffers import undone
 from fedgalore.model.culprits import short
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
@@ -35,7 +35,7 @@ def probe(task: TaskModel) -> None:
     Raises:
         TaskError: the model fails on one of them, or answers with what is no number; says which, and what to do.
     """
-    with _left_as_it_is(task), tempfile.TemporaryDirectory() as folder:
+    with undone(task.model), tempfile.TemporaryDirectory() as folder:
         for what, examples in _cases(task, Path(folder)):
             _forward(task, what, examples)
         _backward(task, examples)  # of the last case, which is a plain one
@@ -123,11 +123,14 @@ def _forward(task: TaskModel, what: str, examples: Sequence[Example]) -> None:
 
 def _backward(task: TaskModel, examples: Sequence[Example]) -> None:
     task.model.train()
-    with _in_words("a step of training"):
-        task.loss(task.collate(examples))[0].backward()
-        for name, parameter in task.model.named_parameters():
-            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-                raise ArithmeticError(f"the gradient of {name} is not finite")
+    try:
+        with _in_words("a step of training"):
+            task.loss(task.collate(examples))[0].backward()
+            for name, parameter in task.model.named_parameters():
+                if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+                    raise ArithmeticError(f"the gradient of {name} is not finite")
+    finally:
+        task.model.zero_grad()
 
 
 @contextmanager
@@ -141,26 +144,3 @@ def _in_words(what: str) -> Iterator[None]:
             f"model.source: the model fails on {what} ({short(error)}); take another model, or "
             "correct its configuration"
         ) from error
-
-
-@contextmanager
-def _left_as_it_is(task: TaskModel) -> Iterator[None]:
-    """Puts back what passes change: buffers such as running means, gradients, modes, the random state."""
-    model = task.model
-    training, buffers = model.training, {name: buffer.clone() for name, buffer in model.named_buffers()}
-    devices = [task.device] if task.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(0)
-            yield
-    finally:
-        _put_back(model, buffers)
-        model.zero_grad()
-        model.train(training)
-
-
-def _put_back(model: torch.nn.Module, buffers: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            if name in buffers and buffer.shape == buffers[name].shape:
-                buffer.copy_(buffers[name])
