@@ -21,10 +21,12 @@ from client_agent.retries import words
 from client_agent.room import PATIENCE_S, room_in, waits
 from client_agent.session import IllegalEvent, Session, SessionEvent, SessionState, advance
 from client_agent.settings import AgentSettings
+from client_agent.site_check import check_site
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import TAKEN, Transport
 from fedgalore.process.disk import takes_nothing
 from fedgalore.process.faults import Fault, reach
+from protos import federation_pb2 as pb
 
 POLL_S = 30.0
 HEARTBEAT_S = 2.0
@@ -51,6 +53,7 @@ class Agent:
         )
         self._session = Session()
         self._assignment: Assignment | None = None
+        self._check: pb.Task | None = None
         self._hindrance = ""  # why the state's action waits
         self._stop = asyncio.Event()
         self._log = structlog.get_logger(__name__)
@@ -160,7 +163,7 @@ class Agent:
         except AgentError as error:
             if state in _STAGES and takes_nothing(error):
                 raise
-            if state is SessionState.FAILING:
+            if state in (SessionState.FAILING, SessionState.CHECKING):
                 return on.Dropped(str(error))
             if state not in _STAGES:  # what comes from this coordinator makes no sense
                 return on.Refused(str(error))
@@ -196,9 +199,15 @@ class Agent:
             task = await site.transport.next_task(POLL_S)
             if task is None:
                 return on.NoTask()
+            if task.kind == pb.Task.KIND_CHECK:
+                self._check = task
+                return on.Offered(on.Work(task.job_id, task.round, trains=False, evaluates=False, checks=True))
             self._assignment = Assignment(task, site)
             reach(Fault.TASK_RECEIVED)
             return on.Offered(self._assignment.work())
+        if state is SessionState.CHECKING and self._check is not None:
+            await check_site(self._check, site)
+            return on.Done()
         assignment = self._in_hand
         if state is SessionState.FAILING:
             await assignment.fail(self._session.reason)

@@ -1,6 +1,7 @@
 """What an agent does next: its states, the events that move it, and the table of both. Pure, without I/O.
 
     REGISTERING -> IDLE -> PREPARING -> EVALUATING -> TRAINING -> UPLOADING -> IDLE
+                   IDLE -> CHECKING -> IDLE
 
 The agent performs its state (registers, polls, fetches, ...) and feeds what came of it to `advance`. A task skips
 EVALUATING or TRAINING when it does not ask for it, and everything up to UPLOADING when its update lies ready on disk.
@@ -22,6 +23,7 @@ REFUSED_BY_COORDINATOR = 3
 class SessionState(StrEnum):
     REGISTERING = "registering"
     IDLE = "idle"
+    CHECKING = "checking"  # whether this site's data fit a job
     PREPARING = "preparing"
     EVALUATING = "evaluating"
     TRAINING = "training"
@@ -32,13 +34,14 @@ class SessionState(StrEnum):
 
 @dataclass(frozen=True)
 class Work:
-    """A task as far as the session cares. It trains, or evaluates, or both."""
+    """A task as far as the session cares. It trains, or evaluates, or both; or it only checks the site's data."""
 
     job_id: str
     round: int
     trains: bool
     evaluates: bool
     update_ready: bool = False  # trained before a restart, not yet accepted
+    checks: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,9 +156,15 @@ def _no_task(session: Session, event: NoTask) -> Session:
 
 def _offered(session: Session, event: Offered) -> Session:
     work = event.work
+    if work.checks:
+        return Session(SessionState.CHECKING, f"looks whether its data fit job {work.job_id}", work)
     if work.trains and work.update_ready:
         return Session(SessionState.UPLOADING, "the update of this round is on disk already", work)
     return Session(SessionState.PREPARING, f"took round {work.round} of job {work.job_id}", work)
+
+
+def _checked(session: Session, event: Done) -> Session:
+    return Session(SessionState.IDLE, f"job {session.work_in_hand.job_id} knows whether this site's data fit")
 
 
 def _prepared(session: Session, event: Done) -> Session:
@@ -185,7 +194,8 @@ def _failed(session: Session, event: Failed) -> Session:
 
 def _dropped(session: Session, event: Dropped) -> Session:
     work = session.work_in_hand
-    return Session(SessionState.IDLE, f"round {work.round} of job {work.job_id} dropped: {event.reason}")
+    what = f"the check for job {work.job_id}" if work.checks else f"round {work.round} of job {work.job_id}"
+    return Session(SessionState.IDLE, f"{what} dropped: {event.reason}")
 
 
 def _forgotten(session: Session, event: Forgotten) -> Session:
@@ -202,7 +212,7 @@ def _finished(session: Session, outcome: str) -> Session:
 
 
 _Row = Transition[Callable[[Session, Any], Session], SessionState]
-_REGISTERING, _IDLE, _PREPARING, _EVALUATING, _TRAINING, _UPLOADING, _FAILING, _STOPPED = SessionState
+_REGISTERING, _IDLE, _CHECKING, _PREPARING, _EVALUATING, _TRAINING, _UPLOADING, _FAILING, _STOPPED = SessionState
 _STOP: dict[type, _Row] = {Stop: to(_stopped, _STOPPED)}
 _TASK: dict[type, _Row] = {
     Dropped: to(_dropped, _IDLE),
@@ -215,11 +225,12 @@ _ROWS: dict[SessionState, dict[type, _Row]] = {
     _REGISTERING: {Registered: to(_registered, _IDLE), Refused: to(_refused, _STOPPED), **_STOP},
     _IDLE: {
         NoTask: to(_no_task, _IDLE),
-        Offered: to(_offered, _PREPARING, _UPLOADING),
+        Offered: to(_offered, _CHECKING, _PREPARING, _UPLOADING),
         Forgotten: to(_forgotten, _REGISTERING),
         Refused: to(_refused, _STOPPED),
         **_STOP,
     },
+    _CHECKING: {Done: to(_checked, _IDLE), **_TASK},
     _PREPARING: {Done: to(_prepared, _EVALUATING, _TRAINING), **_WORK},
     _EVALUATING: {Done: to(_evaluated, _TRAINING, _IDLE), **_WORK},
     _TRAINING: {Done: to(_trained, _UPLOADING), **_WORK},

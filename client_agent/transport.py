@@ -192,6 +192,14 @@ class Transport:
 
         return await self._persist(attempt, patience)
 
+    async def report_check(self, request: pb.ReportCheckRequest) -> None:
+        """Delivers whether this site's data fit a job."""
+
+        async def attempt() -> None:
+            await self._stub.ReportCheck(request, timeout=CALL_TIMEOUT_S, metadata=self._line.metadata)
+
+        await self._persist(attempt, Patience(self._patience_s))
+
     async def report(self, request: pb.ReportProgressRequest) -> pb.ReportProgressResponse:
         """Delivers an evaluation or a failure."""
         return await self._persist(lambda: self.heartbeat(request), Patience(self._patience_s))

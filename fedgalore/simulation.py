@@ -17,9 +17,10 @@ from fedgalore.aggregation import TensorSink, first_version, next_version
 from fedgalore.best import Best, best_of, is_worn_out
 from fedgalore.data.examples import Example
 from fedgalore.model.exact_match import check_exact_match
-from fedgalore.model.probe import probe
+from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.pooling import pool
+from fedgalore.preflight import Split, preflight
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.selection import choose_cohort
 from fedgalore.spec import layout
@@ -94,6 +95,7 @@ def simulate(
 
     Raises:
         ValueError: fewer sites than the job's min_clients, or nothing to tell the best version by.
+        TaskError: data of sites do not fit the job; all of these sites are named.
         TaskError, TrainingError: as `local_update`.
     """
     if len(sites) < spec.rounds.min_clients:
@@ -103,9 +105,8 @@ def simulate(
             "evaluation.keep: no client has test examples, so no version would be the best; add some, "
             "or take evaluation.split: train"
         )
-    task = TaskModel.load(spec, folder, device)
-    probe(task)
-    federation = _Federation(task, sites, held_out or {}, secret)
+    _check(spec, sites)
+    federation = _Federation(TaskModel.load(spec, folder, device), sites, held_out or {}, secret)
     records: list[RoundRecord] = []
     version, final = 0, False
     while not final:
@@ -115,9 +116,26 @@ def simulate(
         if on_round is not None:
             on_round(record)
         version += 1
-    weights = federation.version.weights
+    task, weights = federation.task, federation.version.weights
     task.load_weights(weights)
     return SimulationResult(task, weights, records, federation.best, federation.best_weights)
+
+
+def _check(spec: JobSpec, sites: Sequence[Site]) -> None:
+    """Looks at every site's data before the model is loaded, as agents do.
+
+    Raises:
+        TaskError: some do not fit; each of them is named with its first problem.
+    """
+    problems = []
+    for site in sites:
+        test = Split("test", site.test) if site.test else None
+        if (problem := preflight(spec, Split("train", site.train), test).problem) is not None:
+            problems.append(f"{site.name}: {problem}")
+    if problems:
+        raise TaskError(
+            f"the data of {len(problems)} of {len(sites)} clients do not fit the job: {'; '.join(problems)}"
+        )
 
 
 def _evaluated(spec: JobSpec, site: Site) -> Sequence[Example]:

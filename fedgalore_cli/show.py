@@ -52,12 +52,6 @@ def warnings(rows: Rows) -> None:
         typer.echo(f"warning: {row['field']}: {row['problem']}", err=True)
 
 
-def trial(answer: Mapping[str, Any]) -> None:
-    """Prints what a document would be as a job, and on stderr what the coordinator warned of."""
-    warnings(answer["warnings"])
-    typer.echo(as_yaml(answer["spec"]), nl=False)
-
-
 def listing(answer: Mapping[str, Any], name: str, table: Callable[[Rows], None], nothing: str, json_: bool) -> None:
     """Prints a list that the coordinator answered: as JSON or as a table. For an empty list it prints what to do."""
     if json_:
@@ -133,11 +127,22 @@ def headline(record: Mapping[str, Any]) -> str:
         mean = ", ".join(f"{name} {value:.4f}" for name, value in measured["mean"].items())
         lines.append(f"version {measured['model_version']} on {measured['examples']} examples: {mean}")
     lines += [f"[yellow]{escape(row['field'])}: {escape(row['problem'])}[/]" for row in record["warnings"]]
+    lines += _sites(record["sites"])
     if record["best"]:
         best = record["best"]
         lines.append(f"best is version {best['model_version']}: {best['metric']} {best['value']:.4f}")
     lines.append(f"received {size(record['up_bytes'])}, sent {size(record['down_bytes'])}")
     return "\n".join(lines)
+
+
+def _sites(sites: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How many sites' data fit, and why others do not, as rich markup."""
+    if not sites:
+        return []
+    counts = [("fit", True), ("do not fit", False), ("have not answered yet", None)]
+    words = [f"{sum(site['fits'] is fits for site in sites.values())} {what}" for what, fits in counts]
+    problems = [f"[red]{name}: {escape(site['problem'])}[/]" for name, site in sites.items() if site["problem"]]
+    return [f"sites' data: {', '.join(word for word in words if not word.startswith('0 '))}", *problems]
 
 
 def clients(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -85,9 +85,11 @@ class Task(_message.Message):
         KIND_UNSPECIFIED: _ClassVar[Task.Kind]
         KIND_TRAIN: _ClassVar[Task.Kind]
         KIND_EVALUATE: _ClassVar[Task.Kind]
+        KIND_CHECK: _ClassVar[Task.Kind]
     KIND_UNSPECIFIED: Task.Kind
     KIND_TRAIN: Task.Kind
     KIND_EVALUATE: Task.Kind
+    KIND_CHECK: Task.Kind
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -195,6 +197,34 @@ class QueryUploadResponse(_message.Message):
     accepted: bool
     received_bytes: int
     def __init__(self, accepted: bool = ..., received_bytes: _Optional[int] = ...) -> None: ...
+
+class SiteFacts(_message.Message):
+    __slots__ = ("examples", "test_examples", "classes", "longest")
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    TEST_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    LONGEST_FIELD_NUMBER: _ClassVar[int]
+    examples: int
+    test_examples: int
+    classes: int
+    longest: int
+    def __init__(self, examples: _Optional[int] = ..., test_examples: _Optional[int] = ..., classes: _Optional[int] = ..., longest: _Optional[int] = ...) -> None: ...
+
+class ReportCheckRequest(_message.Message):
+    __slots__ = ("client", "job_id", "problem", "facts")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    job_id: str
+    problem: str
+    facts: SiteFacts
+    def __init__(self, client: _Optional[str] = ..., job_id: _Optional[str] = ..., problem: _Optional[str] = ..., facts: _Optional[_Union[SiteFacts, _Mapping]] = ...) -> None: ...
+
+class ReportCheckResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("model_version", "examples", "metrics")

@@ -70,6 +70,11 @@ class FederationStub(object):
                 request_serializer=protos_dot_federation__pb2.QueryUploadRequest.SerializeToString,
                 response_deserializer=protos_dot_federation__pb2.QueryUploadResponse.FromString,
                 _registered_method=True)
+        self.ReportCheck = channel.unary_unary(
+                '/fedgalore.v1.Federation/ReportCheck',
+                request_serializer=protos_dot_federation__pb2.ReportCheckRequest.SerializeToString,
+                response_deserializer=protos_dot_federation__pb2.ReportCheckResponse.FromString,
+                _registered_method=True)
         self.ReportProgress = channel.unary_unary(
                 '/fedgalore.v1.Federation/ReportProgress',
                 request_serializer=protos_dot_federation__pb2.ReportProgressRequest.SerializeToString,
@@ -129,6 +134,13 @@ class FederationServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportCheck(self, request, context):
+        """The answer to a task of KIND_CHECK. A second answer, or one to a job that has ended, changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportProgress(self, request, context):
         """Progress, evaluation results, failure; the answer says whether to go on.
         """
@@ -168,6 +180,11 @@ def add_FederationServicer_to_server(servicer, server):
                     servicer.QueryUpload,
                     request_deserializer=protos_dot_federation__pb2.QueryUploadRequest.FromString,
                     response_serializer=protos_dot_federation__pb2.QueryUploadResponse.SerializeToString,
+            ),
+            'ReportCheck': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportCheck,
+                    request_deserializer=protos_dot_federation__pb2.ReportCheckRequest.FromString,
+                    response_serializer=protos_dot_federation__pb2.ReportCheckResponse.SerializeToString,
             ),
             'ReportProgress': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportProgress,
@@ -343,6 +360,33 @@ class Federation(object):
             '/fedgalore.v1.Federation/QueryUpload',
             protos_dot_federation__pb2.QueryUploadRequest.SerializeToString,
             protos_dot_federation__pb2.QueryUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportCheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedgalore.v1.Federation/ReportCheck',
+            protos_dot_federation__pb2.ReportCheckRequest.SerializeToString,
+            protos_dot_federation__pb2.ReportCheckResponse.FromString,
             options,
             channel_credentials,
             insecure,

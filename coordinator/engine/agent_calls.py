@@ -12,15 +12,16 @@ from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.stepper import Recorded, Stepper
 from coordinator.state.admission import Admitted, Duplicate, admit, check_open
 from coordinator.state.errors import (
+    IllegalTransition,
     JobNotFound,
     JobUnreadable,
     NotParticipant,
     RoundClosed,
     RoundNotFound,
 )
-from coordinator.state.job_state import Job
+from coordinator.state.job_state import Job, SiteChecked
 from coordinator.state.limits import check_metrics, shortened
-from coordinator.state.records import NOBODY, Instance, RoundTask
+from coordinator.state.records import NOBODY, CheckTask, Instance, RoundTask
 from coordinator.state.round_state import (
     ClientFailed,
     Effect,
@@ -30,6 +31,7 @@ from coordinator.state.round_state import (
     Round,
     UpdateReceipt,
 )
+from coordinator.state.sites import SiteFacts
 from coordinator.store.redis_state_store import RedisStateStore
 
 
@@ -69,6 +71,7 @@ class AgentCalls:
             NameTaken: an agent of another folder speaks for the client, and is present.
         """
         await self._registry.register(client, protocol_version, software_version, datasets, instance)
+        await self._stepper.ask_site(datasets)
 
     async def check_free(self, client: str, instance: Instance) -> None:
         """Raises `NameTaken` where an agent of another folder speaks for the client, and is present."""
@@ -87,8 +90,10 @@ class AgentCalls:
         await self._registry.forget(client)
         await self._stepper.give_up_tasks(client, "removed by the operator")
 
-    async def next_task(self, client: str, wait_s: float = 0.0) -> RoundTask | None:
+    async def next_task(self, client: str, wait_s: float = 0.0) -> RoundTask | CheckTask | None:
         """Work for the client, waiting up to `wait_s` for some; the same task again until the client has reported.
+
+        Checks go first: they take seconds, and other sites may wait for them.
 
         Raises:
             UnknownClient: it has to register first.
@@ -97,7 +102,12 @@ class AgentCalls:
         end = loop.time() + wait_s
         while True:
             mark = self._store.mark(Effect.WAKE_AGENTS)
-            for job_id in await self._registry.touch(client):
+            waiting = await self._registry.touch(client)
+            for job_id in waiting.checks:
+                with suppress(JobUnreadable, JobNotFound):
+                    if client in (job := (await self._stepper.load(job_id)).job).unanswered:
+                        return CheckTask(job)
+            for job_id in waiting.tasks:
                 with suppress(JobUnreadable, JobNotFound):  # the latter: it was deleted a moment ago
                     if (task := await self._stepper.take(job_id, client)) is not None:
                         return task
@@ -149,6 +159,18 @@ class AgentCalls:
         """Notes that a client cannot do its task; raises what `report` raises. A long reason loses its end."""
         return await self._stepper.record(job_id, number, ClientFailed(client, shortened(reason)))
 
+    async def site_checked(self, job_id: str, client: str, problem: str | None, facts: SiteFacts | None) -> None:
+        """Notes whether a client's data fit a job. A second answer, or one to a job that has ended, changes nothing.
+
+        Raises:
+            UnknownClient, JobNotFound
+        """
+        await self._registry.touch(client)
+        if not (await self._stepper.load(job_id)).job.status.is_final:
+            answer = SiteChecked(client, shortened(problem) if problem is not None else None, facts)
+            with suppress(IllegalTransition):  # it has ended meanwhile
+                await self._stepper.send(job_id, answer)
+
     async def progress(
         self,
         job_id: str,
@@ -167,7 +189,7 @@ class AgentCalls:
         Raises:
             UnknownClient: it has to register first.
         """
-        waited_for = job_id in await self._registry.touch(client)
+        waited_for = job_id in (await self._registry.touch(client)).tasks
         try:
             if seen is not None:
                 check_open(seen, client)

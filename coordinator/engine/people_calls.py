@@ -64,7 +64,7 @@ class PeopleCalls:
         if outcome == "full":
             raise _too_many(job_id)
         if outcome == "created":
-            return job, True
+            return await self._stepper.ask_sites(job_id), True
         return await self._posted_before(job_id, spec, idempotency_key), False
 
     async def would_create(self, spec: JobSpec, idempotency_key: str | None = None) -> Job | None:

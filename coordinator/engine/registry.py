@@ -9,7 +9,7 @@ import structlog
 from coordinator.state.errors import AgentNotFound, NameTaken, ProtocolMismatch, TooMany, UnknownClient
 from coordinator.state.job_state import Job
 from coordinator.state.limits import MAX_AGENTS, check_datasets, check_name
-from coordinator.state.records import NOBODY, AgentRecord, AgentStatus, Instance, OpenTask
+from coordinator.state.records import NOBODY, AgentRecord, AgentStatus, Instance, OpenTask, Waiting
 from coordinator.state.round_state import Candidates
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.version import PROTOCOL_VERSION
@@ -107,16 +107,16 @@ class ClientRegistry:
                 "or raise FEDGALORE_MAX_AGENTS"
             )
 
-    async def touch(self, client: str) -> list[str]:
-        """Notes a sign of life; the ids of the jobs that wait for the client, oldest first.
+    async def touch(self, client: str) -> Waiting:
+        """Notes a sign of life; the jobs that wait for the client.
 
         Raises:
             UnknownClient: it has to register first, or again after an upgrade to another protocol version.
         """
-        job_ids = await self._store.touch(client, self._clock(), PROTOCOL_VERSION)
-        if job_ids is None:
+        waiting = await self._store.touch(client, self._clock(), PROTOCOL_VERSION)
+        if waiting is None:
             raise UnknownClient(f"client {client!r} is not registered with this coordinator; register first")
-        return job_ids
+        return waiting
 
     async def silent(self, clients: Collection[str]) -> frozenset[str]:
         """Those of the clients that have given no sign of life for `presence_s`."""
@@ -124,17 +124,21 @@ class ClientRegistry:
         seen = await self._store.last_seen(sorted(clients))
         return frozenset(client for client, at in seen.items() if at < oldest)
 
-    async def candidates(self, dataset: str) -> Candidates:
-        """Present clients that offer this data set and have no task, by name."""
+    async def offering(self, dataset: str) -> dict[str, float]:
+        """Present clients that offer this data set, with the times of their registration."""
         seen_lately = await self._store.agents(seen_since=self._clock() - self._presence_s)
-        present = [
-            record.name
+        return {
+            record.name: record.registered_at
             for record, _ in seen_lately
             if dataset in record.datasets and record.protocol_version == PROTOCOL_VERSION
-        ]
+        }
+
+    async def candidates(self, job: Job, offering: Iterable[str]) -> Candidates:
+        """Those of the clients whose data fit the job and who have no task, by name."""
+        fitting = [client for client in offering if client in job.sites and job.sites[client].fits]
         # A client that works for another job would let the round's deadline pass before it begins.
-        busy = await self._store.busy(present)
-        return Candidates(tuple(name for name in present if name not in busy), len(busy))
+        busy = await self._store.busy(fitting)
+        return Candidates(tuple(client for client in fitting if client not in busy), len(busy))
 
     async def all(self, active: Iterable[Job]) -> list[AgentStatus]:
         """Every enrolled client, by name, with the task that it holds in an active job."""

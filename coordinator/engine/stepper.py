@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -22,7 +22,8 @@ from coordinator.state.errors import (
     RoundNotInFlight,
     StateUnavailable,
 )
-from coordinator.state.job_state import InRound, Job, JobEvent, Status
+from coordinator.state.job_state import InRound, Job, JobEvent, SitesSeen, Status
+from coordinator.state.outlook import nobody
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import ClientFailed, Evaluated, Phase, Reported, Round, TaskTaken, Tick
 from coordinator.state.setbacks import resting
@@ -111,22 +112,45 @@ class Stepper:
         return await self._apply(job_id, decide, self._lease.fence, known)
 
     async def tick(self, job_id: str, known: VersionedJob | None = None) -> VersionedJob:
-        """Opens a round, chooses its cohort or fills its free seats, ends what is overdue."""
+        """Opens a round, asks sites, chooses a cohort or fills its free seats, ends what is overdue."""
         ticked = await self.drive(job_id, lambda job: None if job.status.is_final else Tick(), known)
-        job = ticked.stored.job
-        if ticked.closed is not None or job.round is None:
+        if ticked.closed is not None:
             return ticked.stored
+        stored, job = ticked.stored, ticked.stored.job
+        if job.looks_for_sites:
+            offering = await self._registry.offering(job.parsed.data.name)
+            seen = await self._sites_seen(job, offering)
+            stored = (await self.drive(job_id, lambda job: seen if job.looks_for_sites else None, stored)).stored
+            job = stored.job
+        if job.round is None:
+            return stored
         number, silent = job.round.number, await self._registry.silent(job.round.open_clients)
         if job.round.phase is not Phase.SELECTION and not job.round.free_seats(silent):
-            return ticked.stored
-        candidates = replace(await self._registry.candidates(job.parsed.data.name), silent=silent)
+            return stored
+        offering = await self._registry.offering(job.parsed.data.name)
+        candidates = replace(await self._registry.candidates(job, offering), silent=silent)
 
         def if_still_wanted(job: Job) -> JobEvent | None:
             if job.round is None or job.round.number != number or not job.round.phase.takes_candidates:
                 return None
             return InRound(number, replace(candidates, resting=resting(job.setbacks, self._clock())))
 
-        return (await self.drive(job_id, if_still_wanted, ticked.stored)).stored
+        return (await self.drive(job_id, if_still_wanted, stored)).stored
+
+    async def ask_sites(self, job_id: str) -> Job:
+        """Asks the agents that are present whether their data fit, with the lease or without: people wait for it."""
+        job = (await self.load(job_id)).job
+        seen = await self._sites_seen(job, await self._registry.offering(job.parsed.data.name))
+        return (await self._apply(job_id, lambda job: None if job.status.is_final else seen)).stored.job
+
+    async def ask_site(self, datasets: Collection[str]) -> None:
+        """Asks an agent with these data sets, which has just registered, what every active job wants to know."""
+        for job in await self._store.load_many(await self._store.active_ids()):
+            if job.parsed.data.name in datasets:
+                await self.ask_sites(job.id)
+
+    async def _sites_seen(self, job: Job, offering: dict[str, float]) -> SitesSeen:
+        return SitesSeen(offering, "" if offering else nobody(job.parsed.data.name, await self._registry.all(())))
 
     async def record(self, job_id: str, number: int, event: Reported | Evaluated | ClientFailed) -> Recorded:
         """Notes what a client says of a round, which may have closed meanwhile.

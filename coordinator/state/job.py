@@ -1,6 +1,6 @@
 """One job as a pure state machine around the machine of its round in flight.
 
-    PENDING -> RUNNING <-> PAUSED -> COMPLETED | FAILED | CANCELLED
+    PENDING <-> PAUSED <-> RUNNING -> COMPLETED | FAILED | CANCELLED
 
 `advance` is the only place where a job moves. It looks (status, event) up in `TRANSITIONS`; what the table lacks raises
 and changes nothing. The next round opens on a `Tick`, so a restarted coordinator only has to tick on. Rounds are
@@ -26,14 +26,19 @@ from coordinator.state.job_state import (
     PreparationFailed,
     PreparedModel,
     Resume,
+    SiteChecked,
+    SitesSeen,
     Status,
 )
 from coordinator.state.pooled import pooled
 from coordinator.state.round_settling import explain as explain_round
 from coordinator.state.round_state import Abandon, Effect, Phase, Round, Tick
+from coordinator.state.sites import misfits, too_few_fit, unasked
 from fedgalore.best import best_of, describe, is_worn_out
 from fedgalore.process.transitions import Transition, to
 from fedgalore.spec.job import JobSpec
+
+_PREPARING = "waiting for the aggregator to read model.source"
 
 
 class JobStep(NamedTuple):
@@ -51,7 +56,7 @@ def create(id: str, spec: JobSpec, now: float, idempotency_key: str | None = Non
         id=id,
         spec=spec.model_dump(mode="json"),
         status=Status.PENDING,
-        reason="waiting for the aggregator to read model.source",
+        reason=_PREPARING,
         created_at=now,
         updated_at=now,
         idempotency_key=idempotency_key,
@@ -83,12 +88,20 @@ def explain(job: Job, now: float) -> Job:
     if job.round is None:
         wait_s = job.next_try_at - now
         again = f"; the next try is in {wait_s:.0f} s" if job.status is Status.RUNNING and wait_s > 0 else ""
-        return replace(job, reason=(job.reason or "the next round is about to open") + again)
-    round_reason = explain_round(job.round, now, job.policy(job.round.kind))
+        return replace(job, reason=(job.reason or "the next round is about to open") + again + _site_words(job))
+    round_reason = explain_round(job.round, now, job.policy(job.round.kind)) + _site_words(job)
     reason = f"round {job.round.number}: {round_reason}"
     if job.reason:
         reason = f"{reason} ({job.reason})" if job.status is Status.RUNNING else f"{job.reason}; {reason}"
     return replace(job, reason=reason, round=replace(job.round, reason=round_reason))
+
+
+def _site_words(job: Job) -> str:
+    """Why fewer sites than wished for may be drawn, while that matters."""
+    if not job.looks_for_sites:
+        return ""
+    others = f"data do not fit at {', '.join(misfits(job.sites))}" if misfits(job.sites) else ""
+    return "".join(f"; {words}" for words in (others, job.missing) if words)
 
 
 class _Outcome(NamedTuple):
@@ -98,12 +111,39 @@ class _Outcome(NamedTuple):
 
 
 def _prepared(job: Job, event: PreparedModel, now: float) -> _Outcome:
-    prepared = event.prepared
-    return _Outcome(replace(job, status=Status.RUNNING, reason="", prepared=prepared, model=prepared.model))
+    _check_unprepared(job, event)
+    ready = replace(job, prepared=event.prepared, model=event.prepared.model)
+    return _Outcome(ready if job.status is Status.PAUSED else replace(ready, status=Status.RUNNING, reason=""))
 
 
 def _preparation_failed(job: Job, event: PreparationFailed, now: float) -> _Outcome:
+    _check_unprepared(job, event)
     return _Outcome(replace(job, status=Status.FAILED, reason=event.reason))
+
+
+def _check_unprepared(job: Job, event: PreparedModel | PreparationFailed) -> None:
+    """A paused job may have a model, or none yet."""
+    if job.model is not None:
+        raise IllegalTransition(_refusal(job, event))
+
+
+def _sites_seen(job: Job, event: SitesSeen, now: float) -> _Outcome:
+    """Asks those that have not been asked; pauses a job that cannot go on with the sites that there are."""
+    asked = unasked(job.sites, event.present)
+    if asked or event.missing != job.missing:
+        job = replace(job, sites={**job.sites, **asked}, missing=event.missing)
+    reason = too_few_fit(job.sites, event.present, job.parsed.rounds.min_clients)
+    if reason and job.waits_for_sites:
+        return _without_round(replace(job, status=Status.PAUSED, reason=reason), "too few sites fit the job", now)
+    return _Outcome(job, (Effect.WAKE_AGENTS,) if asked else ())
+
+
+def _site_checked(job: Job, event: SiteChecked, now: float) -> _Outcome:
+    asked = job.sites.get(event.client)
+    if asked is None or asked.answered_at is not None:
+        return _Outcome(job)
+    answer = replace(asked, answered_at=now, problem=event.problem, facts=event.facts)
+    return _Outcome(replace(job, sites={**job.sites, event.client: answer}))
 
 
 def _pause(job: Job, event: Pause, now: float) -> _Outcome:
@@ -117,15 +157,24 @@ def _asked_again(job: Job, event: Pause | Resume | Cancel, now: float) -> _Outco
 
 
 def _resume(job: Job, event: Resume, now: float) -> _Outcome:
-    return _Outcome(replace(job, status=Status.RUNNING, reason="", abandoned_in_a_row=0, next_try_at=0.0, setbacks={}))
+    """Those that did not fit are asked again: what was wrong may have been mended."""
+    status, reason = (Status.RUNNING, "") if job.model is not None else (Status.PENDING, _PREPARING)
+    sites = {client: check for client, check in job.sites.items() if check.problem is None}
+    again = replace(job, status=status, reason=reason, abandoned_in_a_row=0, next_try_at=0.0, setbacks={}, sites=sites)
+    return _Outcome(again, (Effect.WAKE_AGGREGATOR,) if status is Status.PENDING else ())
 
 
 def _cancel(job: Job, event: Cancel, now: float) -> _Outcome:
     cancelled = replace(job, status=Status.CANCELLED, reason="cancelled by the operator")
+    return _without_round(cancelled, "the job was cancelled", now)
+
+
+def _without_round(job: Job, reason: str, now: float) -> _Outcome:
+    """The job, its round in flight abandoned."""
     if job.round is None:
-        return _Outcome(cancelled)
-    step = rounds.advance(job.round, Abandon("the job was cancelled"), now, job.policy(job.round.kind))
-    return _Outcome(replace(cancelled, round=None), step.effects, step.round)
+        return _Outcome(job)
+    step = rounds.advance(job.round, Abandon(reason), now, job.policy(job.round.kind))
+    return _Outcome(replace(job, round=None), step.effects, step.round)
 
 
 def _tick(job: Job, event: Tick, now: float) -> _Outcome:
@@ -224,6 +273,8 @@ def _of_round(*statuses: Status) -> dict[type, _Row]:
 _ROWS: dict[Status, dict[type, _Row]] = {
     _PENDING: {
         **_of_round(),
+        SitesSeen: to(_sites_seen, _PENDING, _PAUSED),
+        SiteChecked: to(_site_checked, _PENDING),
         PreparedModel: to(_prepared, _RUNNING),
         PreparationFailed: to(_preparation_failed, _FAILED),
         Tick: to(_tick, _PENDING),
@@ -231,6 +282,8 @@ _ROWS: dict[Status, dict[type, _Row]] = {
     },
     _RUNNING: {
         **_of_round(_RUNNING, _PAUSED, _COMPLETED),
+        SitesSeen: to(_sites_seen, _RUNNING, _PAUSED),
+        SiteChecked: to(_site_checked, _RUNNING),
         Tick: to(_tick, _RUNNING, _PAUSED, _COMPLETED),
         Pause: to(_pause, _PAUSED),
         Resume: to(_asked_again, _RUNNING),
@@ -238,9 +291,13 @@ _ROWS: dict[Status, dict[type, _Row]] = {
     },
     _PAUSED: {
         **_of_round(_PAUSED, _COMPLETED),
+        SitesSeen: to(_sites_seen, _PAUSED),
+        SiteChecked: to(_site_checked, _PAUSED),
+        PreparedModel: to(_prepared, _PAUSED),  # it was paused while the model was read
+        PreparationFailed: to(_preparation_failed, _FAILED),
         Tick: to(_tick, _PAUSED, _COMPLETED),
         Pause: to(_asked_again, _PAUSED),
-        Resume: to(_resume, _RUNNING),
+        Resume: to(_resume, _RUNNING, _PENDING),
         Cancel: to(_cancel, _CANCELLED),
     },
     _COMPLETED: _of_round(),

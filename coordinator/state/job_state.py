@@ -11,8 +11,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from coordinator.state.errors import NotReady
-from coordinator.state.round_state import ModelVersion, Policy, Round, RoundEvent, Tick
+from coordinator.state.round_state import ModelVersion, Phase, Policy, Round, RoundEvent, Tick
 from coordinator.state.setbacks import Setback
+from coordinator.state.sites import SiteCheck, SiteFacts
 from fedgalore.best import Best
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.job import JobSpec
@@ -78,6 +79,8 @@ class Job:
     contributions: dict[str, int] = field(default_factory=dict)  # client -> last version that its update is in
     best: Best | None = None  # of the versions evaluated so far, by evaluation.keep
     best_model: ModelVersion | None = None  # that version
+    sites: dict[str, SiteCheck] = field(default_factory=dict)  # by client: whether its data fit the job
+    missing: str = ""  # why no present agent could be asked, in words
     idempotency_key: str | None = None
     secret: str | None = None  # of the noise of a job with privacy; shown to nobody
 
@@ -122,6 +125,26 @@ class Job:
         """Clients with a task of this job still to do."""
         return self.round.open_clients if self.round else frozenset()
 
+    @property
+    def unanswered(self) -> frozenset[str]:
+        """Clients that were asked whether their data fit, and have not said so yet."""
+        if self.status.is_final:
+            return frozenset()
+        return frozenset(client for client, check in self.sites.items() if check.answered_at is None)
+
+    @property
+    def waits_for_sites(self) -> bool:
+        """Whether the job cannot go on without enough sites whose data fit."""
+        between_rounds = self.round is None or (self.round.phase is Phase.SELECTION and self.round.kind == "train")
+        return self.status in (Status.PENDING, Status.RUNNING) and between_rounds
+
+    @property
+    def looks_for_sites(self) -> bool:
+        """Whether agents that are present now are to be asked whether their data fit."""
+        if self.round is not None:
+            return self.round.phase is Phase.SELECTION
+        return self.status is Status.PENDING
+
     def to_json(self) -> str:
         return _JOB.dump_json(self).decode()
 
@@ -148,6 +171,23 @@ class PreparedModel:
 @dataclass(frozen=True)
 class PreparationFailed:
     reason: str
+
+
+@dataclass(frozen=True)
+class SitesSeen:
+    """The agents that are present and offer the data, with the times of their registration; `missing`: why none is."""
+
+    present: dict[str, float]
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class SiteChecked:
+    """A site's answer: whether its data fit the job, and if not, why."""
+
+    client: str
+    problem: str | None
+    facts: SiteFacts | None
 
 
 @dataclass(frozen=True)
@@ -179,4 +219,15 @@ class AggregationFailed:
     reason: str
 
 
-JobEvent = PreparedModel | PreparationFailed | Pause | Resume | Cancel | InRound | AggregationFailed | Tick
+JobEvent = (
+    PreparedModel
+    | PreparationFailed
+    | SitesSeen
+    | SiteChecked
+    | Pause
+    | Resume
+    | Cancel
+    | InRound
+    | AggregationFailed
+    | Tick
+)

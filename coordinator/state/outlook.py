@@ -18,7 +18,7 @@ def warnings(spec: JobSpec, agents: Iterable[AgentStatus]) -> list[dict[str, str
     present = [agent for agent in everybody if agent.present]
     offering = [agent.name for agent in present if wanted in agent.datasets]
     if not offering:
-        return [{"field": "data.name", "problem": _nobody(wanted, everybody)}]
+        return [{"field": "data.name", "problem": nobody(wanted, everybody)}]
     if len(offering) < needed:
         have = "1 agent that is present offers" if len(offering) == 1 else f"{len(offering)} present agents offer"
         problem = f"is {needed}, and {have} {wanted!r}: {_named(offering)}; rounds wait until {needed} do, or lower it"
@@ -26,7 +26,7 @@ def warnings(spec: JobSpec, agents: Iterable[AgentStatus]) -> list[dict[str, str
     return []
 
 
-def _nobody(wanted: str, agents: list[AgentStatus]) -> str:
+def nobody(wanted: str, agents: list[AgentStatus]) -> str:
     """Why nobody has the data set, and what is to be had."""
     if absent := [agent.name for agent in agents if wanted in agent.datasets]:
         return f"no agent that is present offers {wanted!r}; absent and offering it: {_named(absent)}; start them"

@@ -50,6 +50,14 @@ class OpenTask:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Ids of the jobs that wait for a client, oldest first: for a round's work, or for whether its data fit."""
+
+    tasks: list[str]
+    checks: list[str]
+
+
+@dataclass(frozen=True)
 class AgentStatus:
     """A registered client as it stands. `task`: what it has to do now, of the oldest job that waits for it."""
 
@@ -70,3 +78,10 @@ class RoundTask:
     job: Job
     round: Round
     remaining_s: float
+
+
+@dataclass(frozen=True)
+class CheckTask:
+    """A job that asks a client whether its data fit; it names no file of the model."""
+
+    job: Job

@@ -3,6 +3,7 @@
 | type                | data                                                                     |
 |---------------------|--------------------------------------------------------------------------|
 | `job.status`        | status, reason; the first is the job's creation                          |
+| `site.check`        | client, fits, problem: whether the site's data fit the job               |
 | `round.phase`       | round, kind, phase, at, reason; on COMMITTED also model_version, timings and statistics |
 | `client.task`       | round, client: the client took its task                                  |
 | `client.report`     | round, client, num_examples, size_bytes, metrics                         |
@@ -27,7 +28,7 @@ StreamRow = tuple[str, str, dict[str, Any]]  # id in the stream, type, data
 
 def changes(before: Job | None, after: Job, closed: Round | None, reason: str) -> list[StreamEvent]:
     """Events of one step, in the order in which they happened. `closed`: the round that the step ended."""
-    rows: list[StreamEvent] = []
+    rows: list[StreamEvent] = list(_checks(before, after))
     for now in (closed, after.round):
         if now is None:
             continue
@@ -36,6 +37,14 @@ def changes(before: Job | None, after: Job, closed: Round | None, reason: str) -
     if before is None or before.status is not after.status:
         rows.append(("job.status", {"status": after.status, "reason": reason}))
     return rows
+
+
+def _checks(before: Job | None, after: Job) -> Iterator[StreamEvent]:
+    """Answers that came."""
+    was = before.sites if before else {}
+    for client, check in after.sites.items():
+        if check.answered_at is not None and was.get(client) is not check:
+            yield "site.check", {"client": client, "fits": check.fits, "problem": check.problem}
 
 
 def _clients(was: Round | None, now: Round) -> Iterator[StreamEvent]:

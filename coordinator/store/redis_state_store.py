@@ -18,6 +18,7 @@ Layout, every key under `<prefix>:`
 | `agents`             | hash   | client -> what it registered, as JSON                                           |
 | `seen`               | zset   | client by its last sign of life                                                 |
 | `tasks:<client>`     | set    | ids of jobs whose round in flight waits for this client                         |
+| `checks:<client>`    | set    | ids of jobs that wait to hear whether this client's data fit                    |
 | `store`              | string | random id, the same as in the blob directory: `coordinator.store.binding`       |
 | `lease:<name>`       | hash   | `holder`, `token` of who drives, or aggregates; expires unless it is renewed    |
 | `tokens`             | string | the last fencing token; each holder of a lease has a higher token than before   |
@@ -45,7 +46,7 @@ from coordinator.state.errors import JobUnreadable
 from coordinator.state.job_id import posted_before
 from coordinator.state.job_state import Job
 from coordinator.state.limits import MAX_JOBS
-from coordinator.state.records import AgentRecord
+from coordinator.state.records import AgentRecord, Waiting
 from coordinator.state.round_state import Round
 from coordinator.state.stream_events import StreamEvent, StreamRow
 from coordinator.store.redis_connection import RedisConnection
@@ -112,12 +113,11 @@ class RedisStateStore:
         "fenced": the step is made under a lease that is over.
         """
         job, before = change.after, change.before.job
-        gained = sorted(job.open_clients - before.open_clients)
-        lost = sorted(before.open_clients - job.open_clients)
+        gained, lost = self._waiting_sets(job, before), self._waiting_sets(before, job)
         keys = [self._job(job.id), *(self._job(job.id, part) for part in ("events", "rounds"))]
         keys += [self._key("active"), *(self._job(job.id, part) for part in ("progress", "attempts"))]
         keys.append(self._key(f"lease:{change.fence.lease if change.fence else ''}"))
-        keys += map(self._tasks, [*gained, *lost])
+        keys += [*gained, *lost]
         rest: dict[str, Any] = {
             "final": job.status.is_final,
             "round": str(job.round.number) if job.round else "",
@@ -220,14 +220,14 @@ class RedisStateStore:
         """Names of all that are enrolled."""
         return set(await self._ask(self._redis.hkeys(self._key("agents"))))
 
-    async def touch(self, client: str, now: float, protocol_version: int) -> list[str] | None:
-        """Notes a sign of life; ids of the jobs that wait for the client, oldest first.
+    async def touch(self, client: str, now: float, protocol_version: int) -> Waiting | None:
+        """Notes a sign of life; the jobs that wait for the client.
 
         None: the client is not registered, or was with another protocol version.
         """
-        keys = [self._key("seen"), self._key("agents"), self._tasks(client)]
-        outcome, *job_ids = await self._ask(self._touch(keys=keys, args=[client, repr(now), protocol_version]))
-        return sorted(job_ids) if outcome == "known" else None
+        keys = [self._key("seen"), self._key("agents"), self._tasks(client), self._checks(client)]
+        outcome, *waiting = await self._ask(self._touch(keys=keys, args=[client, repr(now), protocol_version]))
+        return Waiting(*map(sorted, waiting)) if outcome == "known" else None
 
     async def busy(self, clients: Sequence[str]) -> set[str]:
         """The clients that a round in flight waits for. A job that cannot be read keeps nobody busy."""
@@ -302,6 +302,14 @@ class RedisStateStore:
         """The command's answer; 0, and nothing written, where there is no such job (any more)."""
         keys = [self._job(job_id), self._job(job_id, part)]
         return int(await self._ask(self._beside(keys=keys, args=[command, field, value])))
+
+    def _checks(self, client: str) -> str:
+        return self._key(f"checks:{client}")
+
+    def _waiting_sets(self, job: Job, other: Job) -> list[str]:
+        """The sets of clients that have something to do in one state of a job and nothing in the other."""
+        tasks, checks = job.open_clients - other.open_clients, job.unanswered - other.unanswered
+        return [*map(self._tasks, sorted(tasks)), *map(self._checks, sorted(checks))]
 
     def _read(self, job_id: str, document: str) -> Job:
         """The job in a document. Raises `JobUnreadable`, and logs each such job once."""

@@ -13,6 +13,9 @@ from fedgalore.data.sample import evaluated
 from fedgalore.model.generation import check_room, generate, writing
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
+from fedgalore.model.tasks.registry import task_of
+from fedgalore.model.tasks.writing import WritingTask
+from fedgalore.spec.job import JobSpec
 
 MARK = "####"  # GSM8K writes the answer after it
 
@@ -64,10 +67,19 @@ def check_exact_match(task: TaskModel, examples: Sequence[Example]) -> None:
     if wanted.exact_match is None:
         return
     check_room(task, wanted.max_new_tokens)
-    if wanted.exact_match != "number":
+    check_answers(task.spec, examples)
+
+
+def check_answers(spec: JobSpec, examples: Sequence[Example]) -> None:
+    """The part of `check_exact_match` that needs no model.
+
+    Raises:
+        TaskError: a completion of an evaluated example holds no number, and the job wants to compare numbers.
+    """
+    asks = task_of(spec)
+    if spec.evaluation.exact_match != "number" or not isinstance(asks, WritingTask):
         return
-    asks = writing(task)
-    for example in evaluated(examples, task.spec):
+    for example in evaluated(examples, spec):
         if asks.has_columns(example) and last_number(asks.answer(example)) is None:
             raise TaskError(
                 f"row {example.get('row', '?')}: the completion holds no number that an answer could match; "

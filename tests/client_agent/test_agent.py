@@ -28,6 +28,7 @@ from coordinator.aggregator.worker import Aggregator
 from coordinator.state import setbacks
 from coordinator.state.job_state import Job, Status
 from coordinator.state.round_state import Phase
+from coordinator.state.sites import SiteFacts
 from fedgalore.process.content_folder import hash_file
 from fedgalore.simulation import Site, simulate
 from protos.codec import open_update
@@ -258,14 +259,18 @@ async def test_an_update_of_another_job_is_left_alone(coordinator, tiny_model, t
 
 
 @pytest.mark.slow
-async def test_bad_labels_fail_the_task_with_the_row_and_the_agent_goes_on_serving(coordinator, tiny_model, tmp_path):
+async def test_bad_labels_pause_the_job_before_a_byte_is_fetched_and_the_agent_goes_on_serving(
+    coordinator, tiny_model, tmp_path
+):
     config = configure(tmp_path, coordinator.address)
     async with aggregating(coordinator), serving(config):
         broken = await post(coordinator, tiny_model, data={"name": "broken"}, evaluation={"every": 0})
-        await until(coordinator, broken, lambda job: job.abandoned_in_a_row > 0)
-        failure = (await round_of(coordinator.engine, broken, 1)).participants["a"].failure
-        for word in ("broken.jsonl", "row 2", "77", "0 to 1"):
-            assert word in failure
+        paused = await until(coordinator, broken, lambda job: job.status is Status.PAUSED)
+        for word in ("0 of 1 present sites fit the job", "broken.jsonl", "row 2", "77", "0 to 1"):
+            assert word in paused.reason
+        assert paused.sites["a"].facts == SiteFacts(16, 0, 2, len("the food was very good"))
+        assert await coordinator.engine.reader.traffic(broken) == {}
+        assert list((config.parent / "work" / "models").iterdir()) == []
         await coordinator.engine.people.cancel(broken)
         good = await post(coordinator, tiny_model, rounds={"count": 1})
         assert (await until(coordinator, good, final)).status is Status.COMPLETED

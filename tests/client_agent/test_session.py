@@ -24,6 +24,7 @@ from client_agent.session import (
 from fedgalore.process.transitions import UndeclaredTransition, to
 
 TRAIN = Work("job", 3, trains=True, evaluates=False)
+CHECK = Work("job", 0, trains=False, evaluates=False, checks=True)
 EVENTS = [
     Registered(),
     Refused("no"),
@@ -38,6 +39,7 @@ EVENTS = [
 LEGAL = {
     SessionState.REGISTERING: {Registered, Refused, Stop},
     SessionState.IDLE: {NoTask, Offered, Forgotten, Refused, Stop},
+    SessionState.CHECKING: {Done, Dropped, Forgotten, Refused, Stop},
     SessionState.PREPARING: {Done, Failed, Dropped, Forgotten, Refused, Stop},
     SessionState.EVALUATING: {Done, Failed, Dropped, Forgotten, Refused, Stop},
     SessionState.TRAINING: {Done, Failed, Dropped, Forgotten, Refused, Stop},
@@ -67,6 +69,7 @@ def states(work: Work, *events) -> list[SessionState]:
         ),
         (Work("j", 1, trains=False, evaluates=True), [SessionState.PREPARING, SessionState.EVALUATING]),
         (Work("j", 1, trains=True, evaluates=True, update_ready=True), [SessionState.UPLOADING]),
+        (CHECK, [SessionState.CHECKING]),
     ],
 )
 def test_a_task_takes_the_states_it_asks_for_and_ends_idle(work, path):
@@ -85,6 +88,11 @@ def test_a_failure_is_reported_with_its_reason_before_the_next_task():
     session = advance(session, Done())
     assert (session.state, session.work) == (SessionState.IDLE, None)
     assert "round 3 of job job: failure reported" in session.reason
+
+
+def test_a_check_that_is_dropped_says_so():
+    session = advance(advance(Session(SessionState.IDLE), Offered(CHECK)), Dropped("no answer"))
+    assert session.reason == "the check for job job dropped: no answer"
 
 
 def test_a_closed_round_is_dropped_and_an_unknown_agent_registers_again():
@@ -112,9 +120,11 @@ def test_the_table_allows_exactly_these_events(state, event):
 
 def test_every_state_that_a_row_names_is_reached():
     reached = set()
+    works = [CHECK]
     for trains, evaluates, ready in itertools.product((True, False), repeat=3):
-        work = Work("job", 1, trains, evaluates or not trains, update_ready=ready)
-        for state, event in itertools.product(SessionState, [*EVENTS, Offered(work)]):
+        works.append(Work("job", 1, trains, evaluates or not trains, update_ready=ready))
+    for work, state in itertools.product(works, SessionState):
+        for event in (*EVENTS, Offered(work)):
             if type(event) in LEGAL[state]:
                 reached.add((state, type(event), advance(Session(state, work=work), event).state))
     assert reached == {(*key, state) for key, row in TRANSITIONS.items() for state in row.leads_to}

@@ -143,9 +143,17 @@ async def running_job(coordinator, plan: TrainingPlan = PLAN, **rounds) -> tuple
 
 async def take_task(transport: Transport) -> pb.Task:
     await transport.register({"reviews": 12})
+    return await next_round_task(transport)
+
+
+async def next_round_task(transport: Transport, client: str = "a") -> pb.Task:
+    """The next task of a round; says to a check before it that the data fit."""
     task = await transport.next_task(10)
     assert task is not None
-    return task
+    if task.kind != pb.Task.KIND_CHECK:
+        return task
+    await transport.report_check(pb.ReportCheckRequest(client=client, job_id=task.job_id))
+    return await next_round_task(transport, client)
 
 
 def write_update(folder: Path, task: pb.Task, client: str = "a", **metadata: str) -> tuple[Path, BlobRef]:
@@ -170,7 +178,10 @@ async def test_registers_and_polls(coordinator):
         assert answer.presence_s == 3
         assert await transport.next_task(0.1) is None
         job_id, _, _ = await running_job(coordinator)
-        task = await transport.next_task(10)
+        asked = await transport.next_task(10)
+        assert (asked.job_id, asked.kind, asked.base_model) == (job_id, pb.Task.KIND_CHECK, [])
+        assert not asked.HasField("weights")
+        task = await next_round_task(transport)
         assert (task.job_id, task.round, task.kind, task.model_version) == (job_id, 1, pb.Task.KIND_TRAIN, 0)
         assert [agent.datasets for agent in await coordinator.engine.reader.agents()] == [{"reviews": 12}]
 

@@ -219,15 +219,18 @@ def test_a_job_by_the_command_line(running: Running, tmp_path: Path) -> None:
     AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
 
 
-def test_labels_outside_the_range_pause_the_job_and_name_file_row_and_remedy(running: Running) -> None:
+def test_labels_outside_the_range_pause_the_job_before_a_byte_is_sent(running: Running) -> None:
+    """North and south hold such labels, and west alone is not enough."""
     job_id = running.post(model={"num_labels": 2})
     job = running.wait(job_id, ended)
     assert job["status"] == "PAUSED"
+    assert (job["up_bytes"], job["down_bytes"]) == (0, 0)
+    assert all(not each["participants"] for each in running.get(f"jobs/{job_id}/rounds")["rounds"])
+    assert {name: site["fits"] for name, site in job["sites"].items()} == {"north": False, "south": False, "west": True}
+    assert job["sites"]["west"]["examples"] == 60
     assert "label 2 is outside the range 0 to 1" in job["reason"]
-    # north and south hold such labels; whoever says so first ends the round
-    assert any(f"{name}-t" in job["reason"] for name in ("north", "south"))
-    assert "row " in job["reason"]
-    assert "model.num_labels" in job["reason"]
+    for words in ("north: ", "north-train.jsonl", "south: ", "south-test.jsonl", "row ", "model.num_labels"):
+        assert words in job["reason"]
     assert httpx.post(running.url(f"jobs/{job_id}/cancel")).status_code == 200
 
 
@@ -238,10 +241,10 @@ def test_completions_without_a_number_pause_the_job_before_any_training(running:
         evaluation={"every": 0, "exact_match": "number", "max_new_tokens": 4},
     )
     job = running.wait(job_id, ended)
-    assert (job["status"], job["model_version"]) == ("PAUSED", 0)
+    assert (job["status"], job["down_bytes"]) == ("PAUSED", 0)
     for words in ("-test-questions.jsonl: row 1: the completion holds no number", "evaluation.exact_match: text"):
         assert words in job["reason"]
-    assert all(part["num_examples"] is None for part in running.get(f"jobs/{job_id}/rounds/1")["participants"].values())
+    assert all(not each["participants"] for each in running.get(f"jobs/{job_id}/rounds")["rounds"])
     assert httpx.post(running.url(f"jobs/{job_id}/cancel")).status_code == 200
 
 

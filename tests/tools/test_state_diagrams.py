@@ -57,4 +57,4 @@ def test_a_table_that_changed_makes_the_page_stale(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(state_diagrams.TABLES, "job-states", jobs)
     assert state_diagrams.main(["--check"]) == 1
     assert state_diagrams.main([]) == 0
-    assert "    PENDING --> PAUSED: Pause\n" in page.read_text()
+    assert "    PENDING --> PAUSED: SitesSeen, Pause\n" in page.read_text()

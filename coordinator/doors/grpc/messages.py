@@ -9,7 +9,9 @@ from coordinator.doors.grpc.guard import positive, sha256
 from coordinator.doors.grpc.update_check import Manifest
 from coordinator.state.errors import InvalidRequest, InvalidUpdate
 from coordinator.state.limits import check_metrics
+from coordinator.state.records import CheckTask, RoundTask
 from coordinator.state.round_state import EvaluationResult
+from coordinator.state.sites import SiteFacts
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.layout import update_tensors
 from fedgalore.spec.plan import TrainingPlan
@@ -18,11 +20,12 @@ from protos import federation_pb2 as pb
 if TYPE_CHECKING:
     from coordinator.state.admission import Admitted
     from coordinator.state.job_state import Ready
-    from coordinator.state.records import RoundTask
 
 
-def task(work: RoundTask, client: str) -> pb.Task:
+def task(work: RoundTask | CheckTask, client: str) -> pb.Task:
     """What the client has to do."""
+    if isinstance(work, CheckTask):
+        return pb.Task(job_id=work.job.id, kind=pb.Task.KIND_CHECK, spec_json=json.dumps(work.job.spec))
     job, ready = work.job, work.job.ready()
     model = ready.model
     kinds = {"train": pb.Task.KIND_TRAIN, "evaluate": pb.Task.KIND_EVALUATE}
@@ -99,3 +102,11 @@ def evaluation(message: pb.Evaluation) -> EvaluationResult:
     if "loss" not in metrics:
         raise InvalidRequest("evaluation.metrics.loss: missing; set it")
     return EvaluationResult(message.model_version, examples, metrics)
+
+
+def site_facts(message: pb.ReportCheckRequest) -> SiteFacts | None:
+    """What a client found in its data, if it says so."""
+    if not message.HasField("facts"):
+        return None
+    found = message.facts
+    return SiteFacts(found.examples, found.test_examples, found.classes, found.longest)

@@ -203,6 +203,14 @@ class Federation(federation_pb2_grpc.FederationServicer):
         return pb.QueryUploadResponse(received_bytes=await in_thread(received_bytes, self._blobs, key, blob))
 
     @answers
+    async def ReportCheck(self, request: pb.ReportCheckRequest, context: Context) -> pb.ReportCheckResponse:
+        client = await self._caller(request, context)
+        problem = prose("problem", request.problem) if request.problem else None
+        job_id = text("job_id", request.job_id)
+        await self._agents.site_checked(job_id, client, problem, messages.site_facts(request))
+        return pb.ReportCheckResponse()
+
+    @answers
     async def ReportProgress(self, request: pb.ReportProgressRequest, context: Context) -> pb.ReportProgressResponse:
         client = await self._caller(request, context)
         job_id, number = in_round(request)

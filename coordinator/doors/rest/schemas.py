@@ -42,6 +42,21 @@ class BestVersion(BaseModel):
     since: int = Field(description="Evaluations since the last improvement; at evaluation.keep.patience the job ends")
 
 
+class SiteView(BaseModel):
+    """Whether a site's data fit the job, by its own look at them before any model was sent.
+
+    `examples` to `longest_text` are null before it has answered, and where it could not look.
+    """
+
+    fits: bool | None = Field(description="null: it was asked and has not answered yet")
+    problem: str | None = Field(description="Why its data do not fit: file, row, column and remedy")
+    examples: int | None
+    test_examples: int | None
+    classes: int | None = Field(description="Different labels in its data")
+    longest_text: int | None = Field(description="In characters")
+    answered: datetime | None
+
+
 class LiveParticipant(BaseModel):
     """A client in the round in flight. `stage`, `step` and `train_loss` are what it reported last, null before that."""
 
@@ -80,6 +95,9 @@ class JobView(JobSummary):
     round: CurrentRound | None = Field(description="The round in flight")
     evaluation: ModelEvaluation | None = Field(description="Of the newest version that clients have evaluated")
     best: BestVersion | None = Field(description="null: the job keeps none, or no version has been evaluated yet")
+    sites: dict[str, SiteView] = Field(
+        description="The sites that were asked whether their data fit; only those are drawn"
+    )
     up_bytes: int = Field(description="Received from clients so far")
     down_bytes: int = Field(description="Sent to clients so far")
     warnings: list[FieldProblem] = Field(description="What keeps its rounds waiting as the agents stand now")

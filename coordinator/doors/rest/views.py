@@ -20,12 +20,14 @@ from coordinator.doors.rest.schemas import (
     ModelEvaluation,
     ParticipantView,
     RoundView,
+    SiteView,
     TaskView,
 )
 from coordinator.state.job_state import Job, Preparing, Ready
 from coordinator.state.pooled import pool
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import EvaluationResult, Participant, Round
+from coordinator.state.sites import SiteCheck
 from coordinator.state.totals import Traffic
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
@@ -56,6 +58,7 @@ def job_view(
         round=_current(job.round, live) if job.round else None,
         evaluation=evaluation(rounds),
         best=_best(job),
+        sites={client: _site(check) for client, check in sorted(job.sites.items())},
         up_bytes=sum(cell.get("up", 0) for cell in cells),
         down_bytes=sum(cell.get("down", 0) for cell in cells),
         warnings=[FieldProblem(**row) for row in warnings],
@@ -66,6 +69,19 @@ def job_view(
 def job_trial(spec: JobSpec, before: Job | None, warnings: list[dict[str, str]]) -> JobTrial:
     """A document that was posted as a dry run; `before`: the job that was posted with its key."""
     return JobTrial(job=before.id if before else None, warnings=[FieldProblem(**row) for row in warnings], spec=spec)
+
+
+def _site(check: SiteCheck) -> SiteView:
+    facts = check.facts
+    return SiteView(
+        fits=check.fits if check.answered_at is not None else None,
+        problem=check.problem,
+        examples=facts.examples if facts else None,
+        test_examples=facts.test_examples if facts else None,
+        classes=facts.classes if facts else None,
+        longest_text=facts.longest if facts else None,
+        answered=moment(check.answered_at) if check.answered_at is not None else None,
+    )
 
 
 def _best(job: Job) -> BestVersion | None:

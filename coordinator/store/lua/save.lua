@@ -1,9 +1,9 @@
 -- A job's next state and all that follows from it, if nobody was faster.
--- KEYS: job, events, rounds, active, progress, attempts, lease, then the task sets of clients that gained or lost this
---   job's task
+-- KEYS: job, events, rounds, active, progress, attempts, lease, then the sets of tasks and of checks of clients that
+--   gained or lost one of this job
 -- ARGV: version the change was made from, document, job id, channel, message, the rest as JSON, fencing token or '':
 --   {final: bool, round: number in flight or '', events: [[type, data], ...], closed: {number, document} | absent,
---    gained: count of leading task sets}
+--    gained: count of leading sets}
 -- Outcome: 'saved' | 'stale' | 'fenced': the token is not that of the lease's holder
 if ARGV[7] ~= '' and redis.call('HGET', KEYS[7], 'token') ~= ARGV[7] then
   return 'fenced'

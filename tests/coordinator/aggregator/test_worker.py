@@ -25,6 +25,7 @@ from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_prepared, a_receipt, a_spec, a_version
 from tests.looking import round_of
+from tests.sites import all_fit
 
 LONG_S = 20.0
 
@@ -116,6 +117,7 @@ async def aggregating(engine: Engine) -> str:
     for client in "ab":
         await engine.agents.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
     job_id = await posted(engine)
+    await all_fit(engine)
     await engine.aggregator.prepared(job_id, a_prepared())
     for client in "ab":
         await engine.agents.report(job_id, 1, client, a_receipt(client))

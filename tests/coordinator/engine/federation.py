@@ -9,6 +9,7 @@ from coordinator.engine.assembly import Engine, assemble
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_prepared, a_receipt, a_spec, a_version
+from tests.sites import all_fit
 
 
 class Clock:
@@ -35,11 +36,13 @@ class Federation:
     async def enrol(self, *clients: str, data: str = "reviews") -> None:
         for client in clients:
             await self.engine.agents.register(client, PROTOCOL_VERSION, "0.1", {data: 20})
+        await all_fit(self.engine)
 
     async def running(self, **sections: Any) -> str:
         """A prepared job with the agents a and b, its first round in CONFIGURATION."""
         await self.enrol("a", "b")
         job, _ = await self.engine.people.create(a_spec(**sections))
+        await all_fit(self.engine)
         await self.engine.aggregator.prepared(job.id, a_prepared())
         return job.id
 

@@ -24,6 +24,7 @@ from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_blob, a_prepared, a_receipt, a_spec, a_version
 from tests.coordinator.engine.federation import Federation
 from tests.looking import receipt_of, round_of
+from tests.sites import all_fit
 
 
 async def test_registration_refuses_invalid_agents(engine: Engine) -> None:
@@ -51,6 +52,7 @@ async def test_who_registered_with_another_protocol_version_has_to_do_it_again(
     with pytest.raises(UnknownClient, match="register first"):
         await engine.agents.next_task("a")
     job, _ = await engine.people.create(a_spec(rounds={"min_clients": 1, "selection_wait_s": 0}))
+    await all_fit(engine)
     await engine.aggregator.prepared(job.id, a_prepared())
     assert (await round_of(engine, job.id, 1)).phase is Phase.SELECTION
     await federation.enrol("a")
@@ -180,6 +182,7 @@ async def test_a_long_poll_sees_work_that_another_process_created(federation: Fe
     waiting = [asyncio.create_task(other.agents.next_task(client, wait_s=10)) for client in "ab"]
     await asyncio.sleep(0.1)
     job, _ = await engine.people.create(a_spec())
+    await all_fit(engine)
     await engine.aggregator.prepared(job.id, a_prepared())
     async with asyncio.timeout(3):
         tasks = await asyncio.gather(*waiting)

@@ -25,17 +25,18 @@ from coordinator.state.errors import (
     UnknownClient,
 )
 from coordinator.state.job_state import Status
-from coordinator.state.records import OpenTask
+from coordinator.state.records import CheckTask, OpenTask, RoundTask
 from coordinator.state.round_state import Phase
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.process.redis_server import free_port
 from tests.builders import a_prepared, a_receipt, a_result, a_spec, a_version
 from tests.coordinator.engine.federation import Federation
 from tests.looking import events_of, round_of, rounds_of
+from tests.sites import FACTS, all_fit
 
 MAY = {
     AgentCalls: "admit check_free check_instance check_open client_failed count_traffic evaluated next_task now "
-    "progress register report withdraw",
+    "progress register report site_checked withdraw",
     PeopleCalls: "cancel create delete expect forget_agent pause resume would_create",
     DriverCalls: "leading tick tick_all",
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
@@ -55,12 +56,17 @@ async def test_a_federation_from_post_to_completed(federation: Federation, engin
     await federation.enrol("a", "b")
     job, created = await engine.people.create(a_spec())
     assert (created, job.status) == (True, Status.PENDING)
+    for client in ("a", "b"):
+        asked = await engine.agents.next_task(client)
+        assert isinstance(asked, CheckTask)
+        assert asked.job.id == job.id
+        await engine.agents.site_checked(job.id, client, None, FACTS)
     assert await engine.agents.next_task("a") is None
     await engine.aggregator.prepared(job.id, a_prepared())
     for number in (1, 2):
         for client in ("a", "b"):
             task = await engine.agents.next_task(client)
-            assert task is not None
+            assert isinstance(task, RoundTask)
             assert (task.round.kind, task.round.number, task.round.model_version) == ("train", number, number - 1)
             assert (task.round.evaluate, task.remaining_s) == (True, 60.0)
             assert (await engine.agents.evaluated(job.id, number, client, a_result(number - 1))).outcome == "accepted"
@@ -69,7 +75,7 @@ async def test_a_federation_from_post_to_completed(federation: Federation, engin
         await engine.aggregator.aggregated(job.id, number, a_version(number), {"qr": 0.1}, {"joint_rank": 2.0})
     for client in ("a", "b"):
         task = await engine.agents.next_task(client)
-        assert task is not None
+        assert isinstance(task, RoundTask)
         assert (task.round.kind, task.round.model_version) == ("evaluate", 2)
         assert (await engine.agents.evaluated(job.id, 3, client, a_result(2))).outcome == "accepted"
     job = await engine.reader.job(job.id)
@@ -93,6 +99,7 @@ async def test_many_writers_lose_nothing(federation: Federation, engine: Engine)
     await federation.enrol(*clients)
     job, _ = await engine.people.create(a_spec(rounds={"count": 1, "min_clients": len(clients)}))
     engines = [engine, federation.another(), federation.another()]
+    await all_fit(engine)
     await asyncio.gather(
         engine.aggregator.prepared(job.id, a_prepared()), *(each.driver.tick(job.id) for each in engines)
     )
@@ -153,11 +160,12 @@ async def test_an_unreadable_job_stops_no_other_job(federation: Federation, engi
     async with Redis.from_url(federation.url) as redis:
         await redis.hset(f"fedgalore:job:{broken}", "document", "{}")
     job, _ = await engine.people.create(a_spec())
+    await all_fit(engine)
     await engine.driver.tick_all()
     await engine.aggregator.prepared(job.id, a_prepared())
     await engine.driver.tick_all()
     task = await engine.agents.next_task("a")
-    assert task is not None
+    assert isinstance(task, RoundTask)
     assert task.job.id == job.id
     assert (
         [each.id for each in await engine.reader.jobs()]

@@ -15,11 +15,13 @@ from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_prepared, a_receipt, a_result, a_spec
 from tests.coordinator.engine.federation import Federation
 from tests.looking import round_of, rounds_of
+from tests.sites import all_fit
 
 
 async def test_a_client_that_works_for_a_job_is_not_chosen_for_another(federation: Federation, engine: Engine) -> None:
     first = await federation.running()
     second, _ = await engine.people.create(a_spec())
+    await all_fit(engine)
     await engine.aggregator.prepared(second.id, a_prepared())
     await federation.enrol("c")
     federation.clock.now += 10
@@ -105,6 +107,7 @@ async def test_a_clock_that_is_set_ends_no_round_and_holds_none_up(
         for client in "ab":
             await engine.agents.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
         job = (await engine.people.create(a_spec()))[0]
+        await all_fit(engine)
         await engine.aggregator.prepared(job.id, a_prepared())
         before = (await round_of(engine, job.id, 1)).remaining_s(engine.agents.now())
         true_time = time.time

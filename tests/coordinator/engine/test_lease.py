@@ -18,6 +18,7 @@ from coordinator.state.job_state import Status
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_prepared, a_receipt, a_spec, a_version
+from tests.sites import all_fit
 
 LEASE_S = 1.0
 LONG_S = 20.0
@@ -84,6 +85,7 @@ async def running(engine: Engine) -> str:
     for client in "ab":
         await engine.agents.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
     job_id = (await engine.people.create(a_spec()))[0].id
+    await all_fit(engine)
     await engine.aggregator.prepared(job_id, a_prepared())
     await engine.driver.tick(job_id)
     return job_id
@@ -146,6 +148,7 @@ async def test_the_driver_waits_for_the_lease(store: RedisStateStore) -> None:
     try:
         async with kept(lease):
             await held_after(lease)
+            await all_fit(engine)
             await engine.aggregator.prepared(again, a_prepared())
             async with asyncio.timeout(LONG_S):
                 while (await engine.reader.job(again)).round is None:

@@ -15,6 +15,7 @@ from coordinator.state.records import OpenTask
 from tests.builders import a_prepared, a_receipt, a_spec
 from tests.coordinator.engine.federation import Federation
 from tests.looking import events_of, round_of
+from tests.sites import all_fit
 
 
 async def test_job_ids_are_url_safe_and_sort_by_time(federation: Federation, engine: Engine) -> None:
@@ -49,6 +50,7 @@ async def test_agents_are_present_while_they_give_signs_of_life(federation: Fede
     ]
     assert await engine.agents.next_task("c") is None
     job, _ = await engine.people.create(a_spec(rounds={"min_clients": 1, "selection_wait_s": 0}))
+    await all_fit(engine)
     await engine.aggregator.prepared(job.id, a_prepared())
     current = await round_of(engine, job.id, 1)
     assert set(current.participants) == {"b"}  # a is gone, c has other data

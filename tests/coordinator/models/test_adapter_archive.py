@@ -48,6 +48,7 @@ from tests.fedgalore.conftest import (  # noqa: F401  # fixtures
     tiny_levit,
     tiny_vit,
 )
+from tests.sites import all_fit
 
 # PEFT 0.21 asks transformers 5 for it.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -370,6 +371,7 @@ async def test_rest_serves_what_peft_loads_also_when_the_job_is_over_and_swept(
     assert house.job.prepared is not None
     for name in ("a", "b"):
         await stack.engine.agents.register(name, PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
+    await all_fit(stack.engine)
     await stack.engine.aggregator.prepared(job.id, house.job.prepared)
     for version in range(1, newest + 1):
         number = await stack.next_tasks("train")

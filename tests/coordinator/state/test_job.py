@@ -28,6 +28,8 @@ from coordinator.state.job_state import (
     Preparing,
     Ready,
     Resume,
+    SiteChecked,
+    SitesSeen,
     Status,
 )
 from coordinator.state.records import RoundTask
@@ -95,6 +97,8 @@ IN: dict[Status, Job] = {
 EVENTS: dict[str, JobEvent] = {
     "PreparedModel": PreparedModel(a_prepared()),
     "PreparationFailed": PreparationFailed("no such folder"),
+    "SitesSeen": SitesSeen({"a": 1.0}),
+    "SiteChecked": SiteChecked("a", None, None),
     "Pause": Pause(),
     "Resume": Resume(),
     "Cancel": Cancel(),
@@ -108,10 +112,14 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
         **OVER,
         "PreparedModel": Status.RUNNING,
         "PreparationFailed": Status.FAILED,
+        "SitesSeen": Status.PENDING,
+        "SiteChecked": Status.PENDING,
         "Cancel": Status.CANCELLED,
         "Tick": Status.PENDING,
     },
     Status.RUNNING: {
+        "SitesSeen": Status.RUNNING,
+        "SiteChecked": Status.RUNNING,
         "Pause": Status.PAUSED,
         "Resume": Status.RUNNING,
         "Cancel": Status.CANCELLED,
@@ -120,6 +128,10 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
         "Tick": Status.RUNNING,
     },
     Status.PAUSED: {
+        "PreparedModel": IllegalTransition,  # it has a model
+        "PreparationFailed": IllegalTransition,
+        "SitesSeen": Status.PAUSED,
+        "SiteChecked": Status.PAUSED,
         "Resume": Status.RUNNING,
         "Pause": Status.PAUSED,
         "Cancel": Status.CANCELLED,
@@ -164,7 +176,9 @@ def test_every_status_that_a_row_names_is_reached() -> None:
     failing = running()
     for _ in range(TRIES_UNTIL_PAUSE - 1):
         failing = abandoned(failing)
-    starts = [a_job(), committed(running(rounds={"count": 1})), replace(failing, next_try_at=0.0)]
+    unfit = play(a_job(), SitesSeen({"a": 1.0}), SiteChecked("a", "no label", None), SitesSeen({"a": 1.0}))
+    assert unfit.status is Status.PAUSED  # before it has a model
+    starts = [a_job(), unfit, committed(running(rounds={"count": 1})), replace(failing, next_try_at=0.0)]
     draw, reached = Random(0), set()
     for start in starts * 200:
         job, now = start, 0.0
@@ -187,6 +201,8 @@ def any_of(draw: Random, number: int, version: int) -> JobEvent:
         Abandon("broke"),
     ]
     events = [InRound(number, each) for each in of_the_round]
+    present = {"a": 1.0, "b": draw.choice([1.0, 2.0])}
+    events += [SitesSeen(present), SiteChecked("a", "no label", None), SiteChecked("b", None, None)]
     events += [PreparedModel(a_prepared()), Tick(), Tick(), AggregationFailed(number, "cut short"), Pause(), Resume()]
     return draw.choice(events) if draw.random() < 0.98 else draw.choice([Cancel(), PreparationFailed("no such folder")])
 
@@ -396,7 +412,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
     assert set(document) == {
         *("id", "spec", "status", "reason", "created_at", "updated_at", "prepared", "model", "round"),
         *("rounds_opened", "abandoned_in_a_row", "next_try_at", "setbacks", "contributions"),
-        *("best", "best_model", "idempotency_key", "secret"),
+        *("best", "best_model", "sites", "missing", "idempotency_key", "secret"),
     }
     assert set(document["prepared"]) == {"plan", "base_model", "export", "model"}
     assert set(document["model"]) == {"version", "weights", "aggregate", "state", "residue"}
@@ -469,6 +485,7 @@ any_event = st.one_of(
     st.builds(InRound, numbers, round_event),
     st.sampled_from(
         [PreparedModel(a_prepared()), Pause(), Resume(), Cancel(), AggregationFailed(1, "x"), PreparationFailed("x")]
+        + [SitesSeen({"a": 1.0}), SiteChecked("a", "no label", None), SiteChecked("a", None, None)]
     ),
 )
 

@@ -22,6 +22,7 @@ from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.blob_ref import BlobRef
 from tests.builders import a_plan, a_spec, blob_path
+from tests.sites import all_fit
 
 KEEP_VERSIONS = a_spec().rounds.keep_versions.last
 ROUNDS = KEEP_VERSIONS + 2
@@ -79,6 +80,7 @@ class House:
         prepared = Prepared(a_plan().to_dict(), (("a", self.base),), (("a", self.export),), self.first)
         await self.engine.aggregator.prepared(job.id, prepared)
         await self.engine.agents.register("north", PROTOCOL_VERSION, "0", {"reviews": 10})
+        await all_fit(self.engine)
         return job.id
 
     async def report(self, job_id: str, number: int) -> None:
@@ -278,18 +280,3 @@ async def test_a_job_that_is_deleted_during_a_collection_is_no_obstacle(
     monkeypatch.setattr(house.store, "load_many", too_late)
     await house.collector.collect(time.time())
     assert house.held(house.base) == [True]
-
-
-async def test_a_job_that_waits_keeps_the_version_that_it_starts_from(house: House) -> None:
-    old = await house.start(ROUNDS)
-    await house.train(old, 1)
-    source = {"source": f"job:{old}@1"}
-    clone, _ = await house.engine.people.create(a_spec(model=source))
-    for number in range(2, ROUNDS + 1):
-        await house.train(old, number)
-    start = house.versions[1].weights
-    await house.collector.collect(at(GRACE_S))
-    assert house.held(start) == [True]
-    await house.engine.people.cancel(clone.id)
-    await house.collector.collect(at(GRACE_S))
-    assert house.held(start) == [False]

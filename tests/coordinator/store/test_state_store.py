@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from coordinator.state import job as jobs
 from coordinator.state.errors import JobUnreadable, StateUnavailable
 from coordinator.state.job_state import AggregationFailed, Cancel, InRound, Job, JobEvent, PreparedModel, Resume, Status
-from coordinator.state.records import AgentRecord
+from coordinator.state.records import AgentRecord, Waiting
 from coordinator.state.round_state import Candidates, Effect, Phase, Reported, Tick
 from coordinator.state.setbacks import TRIES_UNTIL_PAUSE
 from coordinator.store.redis_state_store import RedisStateStore
@@ -75,25 +75,25 @@ async def test_a_stale_save_writes_nothing_at_all(store: RedisStateStore) -> Non
     assert await store.events("one", "0", 10) == stale
     assert await store.closed_rounds("one") == []
     assert await store.active_ids() == ["one"]
-    assert await store.touch("a", 1.0, 1) == ["one"]
+    assert await store.touch("a", 1.0, 1) == Waiting(["one"], [])
 
 
 async def test_closing_a_round_archives_it_and_takes_the_tasks_back(store: RedisStateStore) -> None:
     await in_configuration(store)
     for name in "ab":
         await store.register(AgentRecord(name, {"reviews": 3}, "1", 0.0, 1), 0.0)
-        assert await store.touch(name, 1.0, 1) == ["one"]
+        assert await store.touch(name, 1.0, 1) == Waiting(["one"], [])
     await store.set_progress("one", "a", {"step": 3})
     await step(store, "one", InRound(1, Reported("a", a_receipt())))
-    assert await store.touch("a", 1.0, 1) == []
-    assert await store.touch("b", 1.0, 1) == ["one"]
+    assert await store.touch("a", 1.0, 1) == Waiting([], [])
+    assert await store.touch("b", 1.0, 1) == Waiting(["one"], [])
     change = await step(store, "one", Cancel())
     assert change.closed is not None
     assert change.closed.phase is Phase.ABANDONED
     assert await store.closed_rounds("one") == [change.closed]
     assert await store.closed_round("one", 1) == change.closed
     assert await store.closed_round("one", 2) is None
-    assert await store.touch("b", 1.0, 1) == []
+    assert await store.touch("b", 1.0, 1) == Waiting([], [])
     assert await store.active_ids() == []
     assert await store.progress("one") == {}
 
@@ -187,8 +187,8 @@ async def test_agents_and_their_signs_of_life(store: RedisStateStore) -> None:
     records = [AgentRecord(name, {"reviews": 3}, "0.1", 5.0, 1) for name in "ab"]
     for record in reversed(records):
         await store.register(record, 5.0)
-    assert await store.touch("b", 9.0, 1) == []
-    assert await store.touch("b", 8.0, 1) == []  # a clock that lags behind takes nothing back
+    assert await store.touch("b", 9.0, 1) == Waiting([], [])
+    assert await store.touch("b", 8.0, 1) == Waiting([], [])  # a clock that lags behind takes nothing back
     assert await store.agents() == [(records[0], 5.0), (records[1], 9.0)]
     assert await store.agents(seen_since=9.0) == [(records[1], 9.0)]
     assert await store.forget("a") is True
@@ -198,7 +198,7 @@ async def test_agents_and_their_signs_of_life(store: RedisStateStore) -> None:
 
 async def test_who_registered_with_another_protocol_version_is_not_known(store: RedisStateStore) -> None:
     await store.register(AgentRecord("a", {}, "1", 0.0, 1), 0.0)
-    assert await store.touch("a", 9.0, 1) == []
+    assert await store.touch("a", 9.0, 1) == Waiting([], [])
     assert await store.touch("a", 10.0, 2) is None
     assert [seen for _, seen in await store.agents()] == [9.0]
 

@@ -27,6 +27,7 @@ from protos import CHUNK_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 from tests.builders import a_plan, a_spec
 from tests.coordinator.doors.grpc.updates import Sample, ref
+from tests.sites import all_fit
 
 Code = grpc.StatusCode
 BIG = np.random.default_rng(0).bytes(2 * CHUNK_BYTES + 12_345)
@@ -59,6 +60,7 @@ class House:
     async def job(self, **sections: Any) -> Job:
         """A running job whose blobs are in the store."""
         job, _ = await self.engine.people.create(a_spec(**sections))
+        await all_fit(self.engine)
         weights, base = self.blobs.put_bytes(BIG), self.blobs.put_bytes(b"config")
         prepared = Prepared(a_plan().to_dict(), (("config.json", base),), (), ModelVersion(0, weights))
         return await self.engine.aggregator.prepared(job.id, prepared)

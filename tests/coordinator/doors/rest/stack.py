@@ -10,12 +10,14 @@ import numpy as np
 
 from coordinator.engine.assembly import Engine
 from coordinator.state.job_state import Job, Prepared
+from coordinator.state.records import RoundTask
 from coordinator.state.round_state import EvaluationResult, ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter
 from tests.builders import a_plan, a_receipt, a_spec
+from tests.sites import all_fit
 
 JOBS = "/api/v1/jobs"
 
@@ -34,6 +36,7 @@ class Stack:
         for name in ("a", "b"):
             await self.engine.agents.register(name, PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
         job, _ = await self.engine.people.create(a_spec(**sections), None)
+        await all_fit(self.engine)
         model = self.version(folder, 0)
         export = (("config.json", self.blobs.put_bytes(b"{}")), ("model.safetensors", model.weights))
         return await self.engine.aggregator.prepared(job.id, Prepared(a_plan().to_dict(), export, export, model))
@@ -50,7 +53,7 @@ class Stack:
         """Both agents take their task; returns the round's number."""
         for name in ("a", "b"):
             task = await self.engine.agents.next_task(name, wait_s=10)
-            assert task is not None
+            assert isinstance(task, RoundTask)
             assert task.round.kind == kind
         return task.round.number
 

@@ -1,0 +1,72 @@
+"""The preflight check at this site: do its data fit a job? Answered before a byte of a model is fetched."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import structlog
+
+from client_agent.data import LocalData, LocalSplit
+from client_agent.errors import InvalidExchange, RoundOver
+from fedgalore.spec.job import SpecError, parse
+from protos import federation_pb2 as pb
+
+if TYPE_CHECKING:
+    from client_agent.assignment import SiteContext
+    from fedgalore.preflight import Split
+
+_log = structlog.get_logger(__name__)
+
+
+async def check_site(task: pb.Task, site: SiteContext) -> None:
+    """Looks at the job's data set and tells the coordinator. A job that is gone meanwhile needs no answer.
+
+    Raises:
+        AgentUnknown, CoordinatorAway: as `Transport.report_check`.
+    """
+    answer = pb.ReportCheckRequest(client=site.settings.name, job_id=task.job_id)
+    try:
+        await asyncio.to_thread(_look, task, site, answer)
+    except Exception as error:  # whatever it is, other jobs are served and the coordinator hears of it
+        _log.exception("site_check_failed", job=task.job_id)
+        answer.problem = f"the check of this site's data broke ({type(error).__name__}: {error}); look into its log"
+    _log.info("site_checked", job=task.job_id, fits=not answer.problem, reason=answer.problem)
+    try:
+        await site.transport.report_check(answer)
+    except (RoundOver, InvalidExchange) as error:
+        _log.warning("site_check_dropped", job=task.job_id, reason=str(error))
+
+
+def _look(task: pb.Task, site: SiteContext, answer: pb.ReportCheckRequest) -> None:
+    from fedgalore.preflight import preflight  # with torch, which takes seconds to load
+
+    try:
+        spec = parse(json.loads(task.spec_json))
+    except SpecError as error:
+        answer.problem = f"this version of the agent does not know such a job; upgrade it ({error})"
+        return
+    data = site.data.get(spec.data.name)
+    if data is None:
+        answer.problem = f"data: this site has no data set {spec.data.name}; add it to the agent's config"
+        return
+    found = preflight(spec, *_splits(data))
+    answer.problem = found.problem or ""
+    answer.facts.CopyFrom(
+        pb.SiteFacts(
+            examples=found.examples,
+            test_examples=found.test_examples,
+            classes=found.classes,
+            longest=found.longest,
+        )
+    )
+
+
+def _splits(data: LocalData) -> tuple[Split, Split | None]:
+    from fedgalore.preflight import Split
+
+    def split(local: LocalSplit) -> Split:
+        return Split(str(local.path), local.examples)
+
+    return split(data.train), split(data.test) if data.test else None

@@ -1,0 +1,77 @@
+"""What sites say of their data before a job's model is sent anywhere: the preflight check.
+
+Every present agent that offers the job's data set is asked, and again whenever it registers anew: then its data may
+have been mended. Only sites whose data fit are drawn into rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MOST_NAMED = 20  # sites in a reason
+
+
+@dataclass(frozen=True)
+class SiteFacts:
+    """What a site found in its data, numbers only.
+
+    `examples` and `test_examples`: of its splits; `classes`: different labels; `longest`: characters of its longest
+    text; 0 where examples have none.
+    """
+
+    examples: int
+    test_examples: int
+    classes: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class SiteCheck:
+    """A site that was asked, and its answer once that has come. Times are seconds since the epoch."""
+
+    registered_at: float  # of the agent that was asked
+    answered_at: float | None = None
+    problem: str | None = None  # why the site's data do not fit the job
+    facts: SiteFacts | None = None
+
+    @property
+    def fits(self) -> bool:
+        return self.answered_at is not None and self.problem is None
+
+
+Sites = Mapping[str, SiteCheck]
+
+
+def unasked(sites: Sites, present: Mapping[str, float]) -> dict[str, SiteCheck]:
+    """The checks that present agents still have to be asked for.
+
+    Args:
+        present: when the agents that offer the data registered, by client.
+    """
+    asked = {client: at for client, at in present.items() if client not in sites or sites[client].registered_at != at}
+    return {client: SiteCheck(at) for client, at in asked.items()}
+
+
+def misfits(sites: Sites) -> dict[str, str]:
+    """Why sites do not fit, by client."""
+    return {client: check.problem for client, check in sorted(sites.items()) if check.problem is not None}
+
+
+def too_few_fit(sites: Sites, present: Mapping[str, float], min_clients: int) -> str:
+    """Why no round can be held with the agents that are present, in words; empty as long as one may yet be.
+
+    Where nobody has said no, a job waits for more agents as ever.
+    """
+    checks = {client: sites[client] for client in present if client in sites}
+    if len(checks) < len(present) or any(check.answered_at is None for check in checks.values()):
+        return ""
+    fitting, causes = sum(check.fits for check in checks.values()), misfits(checks)
+    if not causes or fitting >= min_clients:
+        return ""
+    listed = [f"{client}: {problem}" for client, problem in list(causes.items())[:MOST_NAMED]]
+    more = f"; and {len(causes) - MOST_NAMED} more" if len(causes) > MOST_NAMED else ""
+    return (
+        f"{fitting} of {len(checks)} present sites fit the job, and rounds.min_clients is {min_clients}: "
+        f"{'; '.join(listed)}{more}. Mend the data there, restart the agent and resume the job, or post a mended job"
+    )

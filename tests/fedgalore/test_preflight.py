@@ -1,0 +1,55 @@
+"""Whether a site's data fit a job, without a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedgalore.preflight import Finding, Split, preflight
+from tests.builders import a_spec
+
+LANGUAGE_MODEL = {"num_labels": None, "task": "causal-lm"}
+ROWS = [{"text": "a film", "label": 0, "row": 1}, {"text": "good food", "label": 1, "row": 2}]
+
+
+def look(train: list[dict[str, Any]], test: list[dict[str, Any]] | None = None, **sections: Any) -> Finding:
+    held_out = Split("test.csv", test) if test is not None else None
+    return preflight(a_spec(**sections), Split("train.csv", train), held_out)
+
+
+def test_data_that_fit_are_told_in_numbers() -> None:
+    assert look(ROWS, ROWS[:1]) == Finding(None, 2, 1, 2, len("good food"))
+    assert look(ROWS) == Finding(None, 2, 0, 2, len("good food"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "there are no examples"),
+        ([{"prompt": "2 + 2", "completion": "4"}], "needs the columns text and label"),
+        ([*ROWS, {"text": "so so", "label": 2, "row": 3}], "row 3"),
+    ],
+)
+def test_the_first_problem_of_each_split_is_named_with_its_file(rows: list[dict[str, Any]], words: str) -> None:
+    problem = look(rows).problem
+    assert problem is not None
+    assert problem.startswith("train.csv: ")
+    assert words in problem
+    problem = look(rows, rows).problem
+    assert problem is not None
+    assert problem.count(words) == 2
+    assert "; test.csv: " in problem
+
+
+@pytest.mark.parametrize(("split", "place"), [("train", "train.csv"), ("test", "test.csv")])
+def test_answers_are_looked_at_where_they_are_compared(split: str, place: str) -> None:
+    right = [{"prompt": "2 + 2", "completion": "4", "row": 1}]
+    odd = [{"prompt": "2 + 2", "completion": "four", "row": 1}]
+    evaluation = {"exact_match": "number", "split": split}
+    train, test = (odd, right) if split == "train" else (right, odd)
+    problem = look(train, test, model=LANGUAGE_MODEL, evaluation=evaluation).problem
+    assert problem is not None
+    assert problem.startswith(f"{place}: row 1: the completion holds no number")
+    assert look(test, train, model=LANGUAGE_MODEL, evaluation=evaluation).problem is None
+    assert look(odd, odd, model=LANGUAGE_MODEL, evaluation={"exact_match": "text"}).problem is None
