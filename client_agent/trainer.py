@@ -17,6 +17,7 @@ from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
 from fedgalore.aggregation import apply_aggregate, first_version
 from fedgalore.data.sample import evaluated
+from fedgalore.model.culprits import unforeseen
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
@@ -26,7 +27,7 @@ from fedgalore.rounds import LocalRound, Start
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, update_tensors, weights_tensors
 from fedgalore.spec.plan import TensorSpec, TrainingPlan
-from fedgalore.training import TrainingError, Update, evaluate, local_update
+from fedgalore.training import TrainingError, TrainingStopped, Update, evaluate, local_update
 from protos.codec import CodecError, SafetensorsWriter, TensorFile, encode_header, open_update
 
 _log = structlog.get_logger(__name__)
@@ -220,3 +221,8 @@ def _in_words(split: LocalSplit | None = None) -> Iterator[None]:
         raise CannotTrain(f"{split.path}: {error}" if split else str(error)) from error
     except (TrainingError, CodecError, OSError, torch.OutOfMemoryError) as error:
         raise CannotTrain(str(error)) from error
+    except (CannotTrain, TrainingStopped):
+        raise
+    except Exception as error:  # whatever the code of a model or a tokenizer comes upon
+        _log.debug("model_failed", exc_info=True)
+        raise CannotTrain(f"{split.path}: {unforeseen(error)}" if split else unforeseen(error)) from error

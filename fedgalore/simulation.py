@@ -18,6 +18,7 @@ from fedgalore.best import Best, best_of, is_worn_out
 from fedgalore.data.examples import Example
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
+from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.pooling import pool
 from fedgalore.preflight import Split, preflight
@@ -106,7 +107,9 @@ def simulate(
             "or take evaluation.split: train"
         )
     _check(spec, sites)
-    federation = _Federation(TaskModel.load(spec, folder, device), sites, held_out or {}, secret)
+    task = TaskModel.load(spec, folder, device)
+    probe(task)
+    federation = _Federation(task, sites, held_out or {}, secret)
     records: list[RoundRecord] = []
     version, final = 0, False
     while not final:
@@ -116,7 +119,7 @@ def simulate(
         if on_round is not None:
             on_round(record)
         version += 1
-    task, weights = federation.task, federation.version.weights
+    weights = federation.version.weights
     task.load_weights(weights)
     return SimulationResult(task, weights, records, federation.best, federation.best_weights)
 

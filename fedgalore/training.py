@@ -15,6 +15,7 @@ from fedgalore.data.examples import Example
 from fedgalore.data.sample import evaluated
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.halves import client_half
+from fedgalore.model.culprits import naming_rows
 from fedgalore.model.exact_match import check_exact_match, count_matches
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
@@ -73,7 +74,8 @@ def local_update(
     head = _head_optimizer(round)
     with client_half(spec).train(round) as training:
         for step, chosen in enumerate(batches(examples, spec, round.client, number), start=1):
-            loss, count, hits = task.loss(task.collate(chosen), class_weights)
+            with naming_rows(task, chosen):
+                loss, count, hits = task.loss(task.collate(chosen), class_weights)
             if not math.isfinite(loss.item()):
                 raise TrainingError(
                     f"the loss became {loss.item()} at step {step} of round {number}; lower local.learning_rate"
@@ -168,7 +170,8 @@ def evaluate(
         if goes_on is not None and not goes_on():
             raise TrainingStopped
         batch = ordered[start : start + wanted.batch_size]
-        loss, count, hits = task.loss(task.collate(batch))
+        with naming_rows(task, batch):
+            loss, count, hits = task.loss(task.collate(batch))
         total, right, predictions = total + loss.item() * count, right + (hits or 0), predictions + count
         if wanted.exact_match is not None:
             matched += count_matches(task, batch)

@@ -36,11 +36,12 @@ Url = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print what the coordinator answers, as JSON.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job, as `fedgalore jobs list` shows it.")]
 DEFAULT_URL = "http://127.0.0.1:8080"
+JOBS = "/api/v1/jobs"
 
 
 def job_path(job_id: str) -> str:
     """Path of a job, whatever the id holds."""
-    return f"/api/v1/jobs/{quote(job_id, safe='')}"
+    return f"{JOBS}/{quote(job_id, safe='')}"
 
 
 def fail(message: str, status: int = 1) -> NoReturn:

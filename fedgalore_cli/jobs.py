@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fedgalore_cli.client import DEFAULT_URL, AsJson, Coordinator, JobId, Url, fail, job_path
+from fedgalore_cli.client import DEFAULT_URL, JOBS, AsJson, Coordinator, JobId, Url, fail, job_path
+from fedgalore_cli.clone import clone
+from fedgalore_cli.posting import submit, validate
 
 app = typer.Typer(help="Post jobs, watch and steer them, fetch their models and adapters.", no_args_is_help=True)
-ROOT = "/api/v1/jobs"
 
 Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to create; it must be new or empty.")]
 Version = Annotated[
@@ -22,66 +22,8 @@ Version = Annotated[
     ),
 ]
 
-
-Document = Annotated[Path, typer.Argument(metavar="FILE", help="The job as YAML or JSON; `-` reads YAML from stdin.")]
-Key = Annotated[
-    str | None, typer.Option(help="Idempotency key: submitting again with the same key creates no second job.")
-]
-
-
-@app.command()
-def validate(
-    document: Document,
-    url: Url = DEFAULT_URL,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Ask no coordinator: check the document's fields alone.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Check a job without posting it, and print it with all defaults filled in.
-
-    The coordinator refuses here what it would refuse of a posted job. It warns of what it cannot tell yet, and of what
-    would keep the rounds waiting, such as a data set that no agent offers.
-    """
-    from fedgalore_cli import show
-
-    body, kind = _read(document)
-    if offline:
-        answer = {"job": None, "warnings": [], "spec": _parsed(document, body, kind)}
-    else:
-        with Coordinator(url) as coordinator:
-            answer = coordinator.ask(
-                "POST", ROOT, params={"dry_run": True}, content=body, headers={"Content-Type": kind}
-            )
-    if as_json:
-        show.as_json(answer)
-        return
-    show.warnings(answer["warnings"])
-    typer.echo(show.as_yaml(answer["spec"]), nl=False)
-
-
-@app.command()
-def submit(
-    document: Document,
-    url: Url = DEFAULT_URL,
-    key: Key = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Then follow the job, and end with its exit status, as `watch` does.")
-    ] = False,
-) -> None:
-    """Post a job and print its id. Warns of what would keep its rounds waiting."""
-    from fedgalore_cli import show
-
-    body, kind = _read(document)
-    headers = {"Content-Type": kind} | ({"Idempotency-Key": key} if key is not None else {})
-    with Coordinator(url) as coordinator:
-        job = coordinator.ask("POST", ROOT, content=body, headers=headers)
-        show.warnings(job["warnings"])
-        typer.echo(job["id"])
-        if watch:
-            from fedgalore_cli.watch import watch as follow
-
-            follow(coordinator, job["id"])
+for command in (validate, submit, clone):
+    app.command()(command)
 
 
 @app.command("list")
@@ -98,7 +40,7 @@ def list_jobs(
 
     query: dict[str, Any] = {"limit": limit} | ({"status": status.upper()} if status else {})
     with Coordinator(url) as coordinator:
-        answer = coordinator.ask("GET", ROOT, params=query)
+        answer = coordinator.ask("GET", JOBS, params=query)
     nothing = "there are no such jobs: post a job with `fedgalore jobs submit job.yaml`"
     show.listing(answer, "jobs", show.jobs, nothing, as_json)
 
@@ -226,25 +168,6 @@ def adapter(
     kept = json.loads((to / "fedgalore.json").read_bytes())["energy_kept"]
     typer.echo(f"rank {rank} keeps {100 * kept:.1f} % of the change's energy", err=True)
     typer.echo(to)
-
-
-def _read(document: Path) -> tuple[bytes, str]:
-    """The bytes of a job's document, and their media type."""
-    try:
-        body = sys.stdin.buffer.read() if str(document) == "-" else document.read_bytes()
-    except OSError as error:
-        fail(f"{document} cannot be read ({error.strerror}); name a file that holds a job")
-    return body, "application/json" if document.suffix == ".json" else "application/yaml"
-
-
-def _parsed(document: Path, body: bytes, kind: str) -> Any:
-    """The document as a job with its defaults, as the coordinator would show it."""
-    from fedgalore.spec import job as job_spec
-
-    try:
-        return job_spec.read(body, str(document), is_json=kind == "application/json").model_dump(mode="json")
-    except job_spec.SpecError as error:
-        fail(str(error))
 
 
 def _fetch(path: str, url: str, to: Path, version: str, **query: int | str) -> None:

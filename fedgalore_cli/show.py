@@ -52,6 +52,12 @@ def warnings(rows: Rows) -> None:
         typer.echo(f"warning: {row['field']}: {row['problem']}", err=True)
 
 
+def trial(answer: Mapping[str, Any]) -> None:
+    """Prints what a document would be as a job, and on stderr what the coordinator warned of."""
+    warnings(answer["warnings"])
+    typer.echo(as_yaml(answer["spec"]), nl=False)
+
+
 def listing(answer: Mapping[str, Any], name: str, table: Callable[[Rows], None], nothing: str, json_: bool) -> None:
     """Prints a list that the coordinator answered: as JSON or as a table. For an empty list it prints what to do."""
     if json_:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fedgalore.spec.start import PREFIX
 from fedgalore_cli import partition as parts
 from fedgalore_cli.client import fail
 from fedgalore_cli.show import console
@@ -75,6 +77,10 @@ def simulate(
     records = Records(as_json)
     try:
         spec = job_spec.load(job)
+        if spec.model.source.startswith(PREFIX):
+            raise ValueError(
+                f"model.source: {spec.model.source} is at a coordinator; download that version, and name its folder"
+            )
         if version == "best" and spec.evaluation.keep is None:
             raise ValueError("--version: the job keeps no best version; set evaluation.keep in it, or say last")
         parts.check_picture(picture)
@@ -139,6 +145,7 @@ def _run(
     import torch
 
     from fedgalore.best import describe
+    from fedgalore.model.culprits import unforeseen
     from fedgalore.model.inputs import TaskError
     from fedgalore.simulation import simulate as run
     from fedgalore.training import TrainingError
@@ -157,6 +164,8 @@ def _run(
         result = run(spec, Path(spec.model.source).expanduser(), sites, device, tell, tests)
         if words := describe(result.best, spec):
             out.print(words)
+        if shortened := result.task.inputs.shortening(spec.data.max_length):
+            console(stderr=True).print(shortened)
         written = result.rounds[-1].model_version
         if to is not None:
             if version != "last" and result.best is not None and result.best_weights is not None:
@@ -164,9 +173,12 @@ def _run(
                 written = result.best.version
             result.task.save(to)
             out.print(f"model: {to} (version {written})")
-    except (TaskError, TrainingError, ValueError, OSError) as error:
-        records.error(str(error))
-        fail(str(error))
+    except Exception as error:  # whatever the code of a model or a tokenizer comes upon
+        logging.getLogger(__name__).debug("the simulation failed", exc_info=True)
+        foreseen = isinstance(error, TaskError | TrainingError | ValueError | OSError)
+        problem = str(error) if foreseen else unforeseen(error)
+        records.error(problem)
+        fail(problem)
     records.end(result, to, written)
 
 

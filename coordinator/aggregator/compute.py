@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+import structlog
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from coordinator.models.checkpoint import map_tensors
+from coordinator.models.model_archive import ModelArchive
 from coordinator.models.source import SourceError, fetched_folder
 from coordinator.state.errors import BlobLost
 from coordinator.state.job_state import Job, Prepared
@@ -28,6 +30,7 @@ from fedgalore.deltas import Lookup, Reader, nothing
 from fedgalore.methods.halves import server_half
 from fedgalore.model import folder as model_folder
 from fedgalore.model.inputs import TaskError
+from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
@@ -36,6 +39,8 @@ from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter, TensorFile
+
+log = structlog.get_logger("aggregator")
 
 
 class PreparationError(ValueError):
@@ -64,15 +69,33 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False) -> Prepared:
+def prepare_from(job: Job, version: ModelVersion, spec: JobSpec, blobs: BlobStore) -> Prepared:
+    """As `prepare`, for a job that starts from what a download of this version of another job holds.
+
+    Raises:
+        PreparationError
+        BlobNotFound: a file of the version is gone.
+    """
+    with blobs.scratch_folder() as folder:
+        ModelArchive(job, version, None, blobs).unpack(folder / "start")
+        return prepare(spec, blobs, known=folder / "start")
+
+
+def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: Path | None = None) -> Prepared:
     """Reads `model.source`, draws its new weights and stores what agents and downloads need.
+
+    Args:
+        known: the folder of the source, where it is none that `model.source` names.
 
     Raises:
         PreparationError: the source is missing, is no model of this task, or does not fit the method.
     """
     try:
-        source = fetched_folder(spec.model.source)
+        source = known or fetched_folder(spec.model.source)
         task = TaskModel.load(spec, source, allow_pickle=allow_pickle)
+        probe(task)
+        if (words := task.inputs.shortening(spec.data.max_length)) is not None:
+            log.warning("texts_cut", reason=words)
     except SourceError as error:
         raise PreparationError(f"model.source: {error}") from error
     except TaskError as error:

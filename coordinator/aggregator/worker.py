@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import structlog
 
 from coordinator.aggregator.pieces import Aggregation, Preparation, piece_of
+from coordinator.models.choice import chosen
 from coordinator.state.errors import DomainError, LeaseLost, StateUnavailable
 from coordinator.state.round_state import Effect
 from fedgalore.process.disk import is_full
 from fedgalore.process.faults import Fault, reach
+from fedgalore.spec.start import job_version
 
 if TYPE_CHECKING:
     from coordinator.aggregator.compute import UpdatesDamaged
     from coordinator.engine.aggregator_calls import AggregatorCalls
     from coordinator.state.job_state import Job
+    from coordinator.state.round_state import ModelVersion
     from coordinator.store.blob_store import BlobStore
 
 IDLE_S = 1.0
@@ -139,9 +142,17 @@ class Aggregator:
         from coordinator.aggregator import compute as aggregation
 
         try:
-            prepared = await self._compute(aggregation.prepare, piece.job.parsed, self._blobs, self._allow_pickle)
-        except _NoRoom:
+            start = await self._start(piece.job)
+            if start is None:
+                prepared = await self._compute(aggregation.prepare, piece.job.parsed, self._blobs, self._allow_pickle)
+            else:
+                prepared = await self._compute(aggregation.prepare_from, *start, piece.job.parsed, self._blobs)
+        except (_NoRoom, StateUnavailable):
             raise
+        except DomainError as error:  # it was there when the job was posted
+            reason = f"model.source: {error}; post the job again with another source"
+            log.error("model_refused", reason=reason)
+            return partial(refuse, reason)
         except (aggregation.PreparationError, OSError) as error:
             log.error("model_refused", reason=str(error))
             return partial(refuse, str(error))
@@ -150,6 +161,18 @@ class Aggregator:
             return partial(refuse, f"model.source: transformers could not load it ({type(error).__name__}: {error})")
         log.info("model_prepared", targets=len(prepared.plan["targets"]))
         return partial(self._calls.prepared, piece.job.id, prepared)
+
+    async def _start(self, job: Job) -> tuple[Job, ModelVersion] | None:
+        """The version of another job that this one starts from; None where it starts from a model folder.
+
+        Raises:
+            JobNotFound, JobUnreadable, NotReady, VersionNotFound: it is gone.
+        """
+        if (start := job_version(job.parsed.model.source)) is None:
+            return None
+        old = await self._calls.reader.job(start.job_id)
+        results = [each.result for each in await self._calls.reader.rounds(old)]
+        return old, await asyncio.to_thread(chosen, old, results, str(start.version), self._blobs)
 
     async def _aggregate(self, piece: Aggregation, attempt: int) -> list[Post]:
         """Makes the next version; what the round has to hear of it, nothing when it is to be tried again."""

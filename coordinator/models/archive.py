@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from coordinator.state.job_state import Job
@@ -114,6 +114,19 @@ class Archive:
                 yield from part.read()
             yield bytes(_padded(size) - size)
         yield bytes(2 * BLOCK)
+
+    def unpack(self, folder: Path) -> None:
+        """Writes the model's files into a new folder, without the card. Blocks on the disk.
+
+        Raises:
+            ArchiveError, OSError: as `__iter__`; or the disk is full.
+        """
+        folder.mkdir()
+        for member in self._members:
+            if member.name != CARD:
+                with (folder / member.name).open("wb") as file:
+                    for part in member.parts:
+                        file.writelines(part.read())
 
     def _add(self, name: str, *parts: ByteSource) -> None:
         path = PurePosixPath(name)

@@ -16,6 +16,7 @@ from coordinator.state.errors import NoAdapter
 from coordinator.state.round_state import ModelVersion
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Target, TrainingPlan
+from fedgalore.spec.start import job_version
 
 SAMPLES = 256  # values by which a tensor is recognised in other files
 # PEFT has no task type for images. Without a task type its model passes all arguments on.
@@ -100,6 +101,8 @@ def adapter_config(spec: JobSpec, ranks: Mapping[Target, int], rank: int, named:
 def readme(spec: JobSpec, version: ModelVersion, rank: int) -> str:
     """How the adapter is loaded, as Markdown."""
     auto = AUTO_CLASSES[spec.model.task]
+    start = job_version(spec.model.source)
+    origin = f": jobs download {start.job_id} --version {start.version}" if start else ""
     head = "" if spec.model.writes else ", ignore_mismatched_sizes=True"
     return f"""# {spec.name}: LoRA adapter of rank {rank}
 
@@ -111,7 +114,7 @@ from peft import PeftModel
 from transformers import AutoConfig, {auto}
 
 adapter = "."  # this folder
-base = {spec.model.source!r}  # the model that the job started from, wherever you have it
+base = {spec.model.source!r}  # the model that the job started from, wherever you have it{origin}
 model = {auto}.from_pretrained(base, config=AutoConfig.from_pretrained(adapter){head})
 model = PeftModel.from_pretrained(model, adapter)
 ```

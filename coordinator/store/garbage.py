@@ -2,7 +2,8 @@
 
 Every job needs its base model, the template of its downloads (which is its version 0, too), and the weights of the
 model versions that it keeps (`coordinator.state.versions`). A job that goes on also needs the other blobs of its newest
-version, and the updates of its round in flight.
+version, and the updates of its round in flight. A job that waits for its preparation needs the version of another job
+that it starts from.
 
 All other blobs are deleted. A blob that a closed round, a superseded version or a deleted job named is spent, and is
 deleted soon. A blob that no job has named yet is left some time, in which its reference may be written.
@@ -16,12 +17,13 @@ from dataclasses import dataclass, field
 
 from coordinator.state.job_state import Job, Status
 from coordinator.state.round_state import ModelVersion, Round
-from coordinator.state.versions import is_kept
+from coordinator.state.versions import is_kept, versions
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.removal import Removal
 from fedgalore.process.blob_ref import BlobRef
+from fedgalore.spec.start import job_version
 
 ALL_JOBS = 2**31
 
@@ -95,8 +97,21 @@ class Collector:
             if not is_kept(job, number):
                 known.spent.add(version.weights.sha256)
                 del known.versions[number]
-        known.needed = frozenset(blob.sha256 for blob in _needed(job, known.versions.values()))
+        needed = [*_needed(job, known.versions.values()), *await self._start_of(job)]
+        known.needed = frozenset(blob.sha256 for blob in needed)
         known.final = job.status.is_final
+
+    async def _start_of(self, job: Job) -> list[BlobRef]:
+        """The weights of another job's version that this job is about to be prepared from; none of a deleted job."""
+        start = job_version(job.parsed.model.source)
+        if start is None or job.status is not Status.PENDING:
+            return []
+        old = await self._store.load(start.job_id)
+        if old is None:
+            return []
+        results = [each.result for each in await self._store.closed_rounds(start.job_id)]
+        version = versions(old.job, results).get(start.version)
+        return [version.weights] if version is not None else []
 
     async def _closed_since(self, job: Job, number: int) -> list[Round]:
         """Closed rounds after round `number`, in order. Of a job that was never read, only the newest that matter."""

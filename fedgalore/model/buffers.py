@@ -73,7 +73,7 @@ def _moved(model: nn.Module, names: set[str], saved: set[str]) -> set[str]:
     """
     inputs = _trial_inputs(model)
     before = _values(model, names)
-    with _undone(model), torch.no_grad():
+    with undone(model), torch.no_grad():
         model.train()
         try:
             model(**inputs)
@@ -101,7 +101,7 @@ def _trial_inputs(model: nn.Module) -> Mapping[str, Any]:
 
 
 @contextmanager
-def _undone(model: nn.Module) -> Iterator[None]:
+def undone(model: nn.Module) -> Iterator[None]:
     """Puts buffers, modes and random numbers back at the end: buffers that were written as those that were replaced."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [

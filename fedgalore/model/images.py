@@ -49,6 +49,9 @@ class ImageInputs:
             ) from error
         return inputs
 
+    def shortening(self, asked: int) -> None:
+        """Images have no length."""
+
     def save(self, folder: Path) -> None:
         """Writes the image processor as `from_pretrained` reads it."""
         self.processor.save_pretrained(folder)

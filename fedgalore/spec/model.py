@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedgalore.spec.dtypes import Dtype
 from fedgalore.spec.names import check_different, check_texts
+from fedgalore.spec.start import check_start
 from fedgalore.spec.strict import Strict, Text
 
 TaskName = Literal["sequence-classification", "token-classification", "image-classification", "causal-lm", "seq2seq-lm"]
@@ -21,7 +22,8 @@ class ModelSpec(Strict):
     source: str = Field(
         min_length=1,
         max_length=4096,
-        description="The base model: a folder that the coordinator can read, or a name on the Hugging Face hub",
+        description="The base model: a folder that the coordinator can read, a name on the Hugging Face hub, or a "
+        "version of another job of this coordinator, as job:JOB@VERSION",
     )
     task: TaskName = Field(
         default="sequence-classification",
@@ -45,13 +47,13 @@ class ModelSpec(Strict):
         max_length=100_000,
         description="Class names in the order of their index. The data may then hold names in place of numbers",
     )
-
     dtype: Dtype = Field(
         default="base",
         description="Number format of the model that people download, and in which the clients evaluate it; base: as "
         "the base model has it. Training is in float32 whatever this says",
     )
 
+    _source_names_a_version = field_validator("source")(check_start)
     _names_are_texts = field_validator("label_names", mode="before")(check_texts)
 
     @model_validator(mode="after")

@@ -168,6 +168,36 @@ def test_a_job_is_submitted_listed_and_cancelled(coordinator: Coordinator, job_f
 
 
 @pytest.mark.slow
+def test_a_mended_copy_starts_from_a_version_of_the_old_job(
+    coordinator: Coordinator, redis_url: str, job_file: Path
+) -> None:
+    old = fedgalore("jobs", "submit", job_file).stdout.strip()
+    assert_error_line(fedgalore("jobs", "clone", old), "has no version", "--from-base")
+    moved(redis_url, lambda engine: engine.aggregator.prepared(old, a_prepared()))
+    steps = ("--set", "local.steps=20")
+    tried = fedgalore("jobs", "clone", old, *steps, "--dry-run")
+    assert tried.exit_code == 0
+    assert yaml.safe_load(tried.stdout)["local"]["steps"] == 20
+    assert {"+  steps: 20", "-  steps: 2", f"+  source: job:{old}@0"} <= set(tried.stderr.splitlines())
+    clone = fedgalore("jobs", "clone", old, *steps, "--version", "0", "--key", "k").stdout.strip()
+    assert fedgalore("jobs", "clone", old, *steps, "--key", "k").stdout.strip() == clone
+    spec = json.loads(fedgalore("jobs", "get", clone, "--json").stdout)["spec"]
+    assert (spec["model"]["source"], spec["local"]["steps"]) == (f"job:{old}@0", 20)
+    again = fedgalore("jobs", "clone", old, "--from-base").stdout.strip()
+    assert json.loads(fedgalore("jobs", "get", again, "--json").stdout)["spec"]["model"]["source"] == "models/tiny"
+    assert len(json.loads(fedgalore("jobs", "list", "--json").stdout)["jobs"]) == 3
+    assert_error_line(fedgalore("jobs", "clone", old, "--set", "local.stpes=3"), "local has no stpes; it has steps")
+    assert_error_line(fedgalore("jobs", "clone", old, "--version", "first"), "say last, best, or a version's number")
+    assert_error_line(fedgalore("jobs", "clone", old, "--version", "best"), "has no best version")
+    assert_error_line(fedgalore("jobs", "clone", old, "--from-base", "--version", "1"), "leave one of the two out")
+    refused = fedgalore("jobs", "clone", old, "--version", "7")
+    assert refused.exit_code == 1
+    assert "model.source: version: 7 does not exist yet" in refused.stderr.splitlines()[-1]
+    refused = fedgalore("jobs", "clone", old, "--set", "rounds.count=many")
+    assert "rounds.count: " in refused.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_a_job_is_deleted(coordinator: Coordinator, job_file: Path) -> None:
     job = fedgalore("jobs", "submit", job_file, "--key", "once").stdout.strip()
     assert_error_line(fedgalore("jobs", "delete", job), "PENDING", "cancel it first", "[illegal_transition]")

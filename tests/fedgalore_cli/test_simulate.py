@@ -171,3 +171,21 @@ def test_options_that_do_not_fit_are_refused_in_a_single_line(folder: Path, opti
     assert refused.stderr.startswith("error: ")
     assert problem in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_texts_that_the_model_has_no_room_for_are_cut_and_that_is_said(folder: Path) -> None:
+    done = simulate(folder, "--train", folder / "train.jsonl", "--clients", "2")
+    assert "texts are cut to 32 tokens, which is all that the model takes; data.max_length is 128" in done.stderr
+
+
+def test_what_nobody_has_foreseen_is_a_sentence_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("rope_scaling")
+
+    monkeypatch.setattr("fedgalore.simulation.simulate", broken)
+    done = simulate(folder, "--train", folder / "train.jsonl", "--clients", "2")
+    assert done.exit_code == 1
+    assert "the code of its model failed (KeyError: 'rope_scaling'); take another model" in done.stderr.replace(
+        "\n", " "
+    )
+    assert "Traceback" not in done.output

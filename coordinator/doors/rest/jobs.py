@@ -17,13 +17,12 @@ from coordinator.doors.rest.posting import JOB_BODY, check_source, read_job
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.archive import Archive
+from coordinator.models.choice import chosen
 from coordinator.models.model_archive import ModelArchive
-from coordinator.state.errors import NotReady, VersionNotFound
 from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_JOBS_LISTED, MAX_ROUNDS_LISTED, MAX_TEXT
 from coordinator.state.outlook import warnings
 from coordinator.state.round_state import ModelVersion
-from coordinator.state.versions import versions
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.partials import discard_partials
 
@@ -66,6 +65,15 @@ def router(door: Jobs) -> APIRouter:
         outlook = [] if job.status.is_final else warnings(job.parsed, await reader.presence())
         return views.job_view(job, rounds, live, traffic, outlook)
 
+    async def version_of(job_id: str, version: str) -> tuple[Job, ModelVersion, dict[str, Any] | None]:
+        """The job, the version that is asked for, and what clients measured of that version."""
+        job = await reader.job(job_id)
+        all_rounds = await reader.rounds(job)
+        results = [each.result for each in all_rounds]
+        found = await asyncio.to_thread(chosen, job, results, version, door.blobs)
+        quality = views.evaluation(all_rounds, found.version)
+        return job, found, quality.model_dump(mode="json") if quality else None
+
     @routes.post(
         "/jobs",
         status_code=201,
@@ -88,7 +96,7 @@ def router(door: Jobs) -> APIRouter:
     ) -> schemas.JobView | JSONResponse:
         """Posts a job, as JSON or YAML. With an Idempotency-Key it can be repeated without making a second job."""
         spec = await asyncio.to_thread(read_job, await request.body(), request.headers.get("content-type", ""))
-        unsure = check_source(spec.model.source, door.sees_models)
+        unsure = await check_source(spec.model.source, door.sees_models, version_of)
         if dry_run:
             before = await people.would_create(spec, idempotency_key)
             rows = [*unsure, *warnings(spec, await reader.presence())]
@@ -178,15 +186,6 @@ def router(door: Jobs) -> APIRouter:
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
-    async def version_of(job_id: str, version: str) -> tuple[Job, ModelVersion, dict[str, Any] | None]:
-        """The job, the version that is asked for, and what clients measured of that version."""
-        job = await reader.job(job_id)
-        all_rounds = await reader.rounds(job)
-        results = [each.result for each in all_rounds]
-        chosen = await asyncio.to_thread(_version, job, results, version, door.blobs)
-        quality = views.evaluation(all_rounds, chosen.version)
-        return job, chosen, quality.model_dump(mode="json") if quality else None
-
     @routes.get("/jobs/{job_id}/model", response_class=StreamingResponse, responses=TAR_ANSWER)
     async def model(job_id: str, version: VersionQuery = "last") -> StreamingResponse:
         """A tar of a folder that `from_pretrained` loads: of this version of the model.
@@ -211,8 +210,8 @@ def router(door: Jobs) -> APIRouter:
         Holds the best approximation of this rank of every trained matrix's change since version 0, and the head whole,
         of any method's job. `fedgalore.json` in it says which share of the change is kept. Computed while it is sent.
         """
-        job, chosen, quality = await version_of(job_id, version)
-        archive = await asyncio.to_thread(AdapterArchive, job, chosen, rank, quality, door.blobs)
+        job, found, quality = await version_of(job_id, version)
+        archive = await asyncio.to_thread(AdapterArchive, job, found, rank, quality, door.blobs)
         return _tar(archive, _in_turn(archive, turns))
 
     return routes
@@ -235,27 +234,3 @@ async def _in_turn(archive: Archive, turns: asyncio.Semaphore) -> AsyncIterator[
         if chunk is None:
             return
         yield chunk
-
-
-def _version(job: Job, results: list[ModelVersion | None], wanted: str, blobs: BlobStore) -> ModelVersion:
-    ready = job.ready()
-    if wanted == "last":
-        return ready.model
-    if wanted == "best":
-        return _best(job)
-    known, number = versions(job, results), int(wanted)
-    if number == ready.model.version or (number in known and blobs.exists(known[number].weights.sha256)):
-        return known[number]
-    held = ", ".join(str(number) for number, each in sorted(known.items()) if blobs.exists(each.weights.sha256))
-    what = "is not kept any more" if number in known else "does not exist yet"
-    raise VersionNotFound(f"version: {number} {what}; of job {job.id} these are held: {held or 'none'}")
-
-
-def _best(job: Job) -> ModelVersion:
-    if job.parsed.evaluation.keep is None:
-        raise VersionNotFound(
-            f"version: job {job.id} keeps no best version; take last or a number, or post a job with evaluation.keep"
-        )
-    if job.best_model is None:
-        raise NotReady(f"version: no version of job {job.id} has been evaluated yet, so none is the best; take last")
-    return job.best_model

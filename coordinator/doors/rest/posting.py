@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 from fastapi import HTTPException
 from pydantic import ValidationError
 
 from coordinator.models.source import SourceError, local_folder
-from coordinator.state.errors import InvalidJob
+from coordinator.state.errors import InvalidJob, JobNotFound, JobUnreadable, NotReady, VersionNotFound
 from fedgalore.spec.documents import DocumentError, read_json, read_yaml
 from fedgalore.spec.job import JobSpec, explain
+from fedgalore.spec.start import job_version
 
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 JOB_BODY = {
@@ -46,25 +50,34 @@ def read_job(body: bytes, content_type: str) -> JobSpec:
         raise InvalidJob(explain(error)) from None
 
 
-def check_source(source: str, sees_models: bool) -> list[dict[str, str]]:
-    """Refuses at once a model folder that the aggregator beside this process could not read either.
+async def check_source(
+    source: str, sees_models: bool, version_of: Callable[[str, str], Awaitable[object]]
+) -> list[dict[str, str]]:
+    """Refuses at once a source that the aggregator could not read either.
 
     Args:
-        sees_models: whether the aggregator is beside this process.
+        sees_models: whether the aggregator is beside this process, and sees the same folders.
+        version_of: finds a version of a job, by id and number.
 
     Returns:
         A `{field, problem}` row where only the aggregator can tell.
 
     Raises:
-        InvalidJob: for a path that is no model folder.
+        InvalidJob: for a path that is no model folder, or a version that is not there.
+        StateUnavailable: nobody knows.
     """
-    if not sees_models:
-        problem = f"whether {source} is a model is seen when the aggregator, which runs elsewhere, prepares the job"
-        return [{"field": "model.source", "problem": problem}]
-    try:
-        if local_folder(source) is not None:
-            return []
-    except SourceError as error:
-        raise InvalidJob([{"field": "model.source", "problem": str(error)}]) from error
-    problem = f"is no folder here; whether the hub gives a model {source} is seen when the job is prepared"
+    if (start := job_version(source)) is not None:
+        try:
+            await version_of(start.job_id, str(start.version))
+        except (JobNotFound, JobUnreadable, NotReady, VersionNotFound) as error:
+            raise InvalidJob([{"field": "model.source", "problem": str(error)}]) from error
+        return []
+    problem = f"whether {source} is a model is seen when the aggregator, which runs elsewhere, prepares the job"
+    if sees_models:
+        try:
+            if await asyncio.to_thread(local_folder, source) is not None:
+                return []
+        except SourceError as error:
+            raise InvalidJob([{"field": "model.source", "problem": str(error)}]) from error
+        problem = f"is no folder here; whether the hub gives a model {source} is seen when the job is prepared"
     return [{"field": "model.source", "problem": problem}]

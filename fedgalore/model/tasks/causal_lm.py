@@ -89,7 +89,7 @@ class CausalLM(WritingTask):
 def _answered(example: Example, inputs: TextInputs) -> tuple[list[int], list[int]]:
     limit = inputs.max_length
     answer = [*inputs.ids(example["completion"], special=False), inputs.tokenizer.eos_token_id][:limit]
-    prompt = inputs.ids(example["prompt"])
+    prompt = inputs.ids(example["prompt"]) or [inputs.tokenizer.eos_token_id]
     prompt = prompt[max(0, len(prompt) + len(answer) - limit) :]  # its end is nearest to the answer
     return prompt + answer, [IGNORED] * len(prompt) + answer
 

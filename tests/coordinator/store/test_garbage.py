@@ -280,3 +280,18 @@ async def test_a_job_that_is_deleted_during_a_collection_is_no_obstacle(
     monkeypatch.setattr(house.store, "load_many", too_late)
     await house.collector.collect(time.time())
     assert house.held(house.base) == [True]
+
+
+async def test_a_job_that_waits_keeps_the_version_that_it_starts_from(house: House) -> None:
+    old = await house.start(ROUNDS)
+    await house.train(old, 1)
+    source = {"source": f"job:{old}@1"}
+    clone, _ = await house.engine.people.create(a_spec(model=source))
+    for number in range(2, ROUNDS + 1):
+        await house.train(old, number)
+    start = house.versions[1].weights
+    await house.collector.collect(at(GRACE_S))
+    assert house.held(start) == [True]
+    await house.engine.people.cancel(clone.id)
+    await house.collector.collect(at(GRACE_S))
+    assert house.held(start) == [False]

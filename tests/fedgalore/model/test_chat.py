@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import transformers
 
-from fedgalore.model.generation import generate
 from fedgalore.model.inputs import IGNORED, TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
@@ -84,7 +83,8 @@ def test_the_question_is_the_conversation_up_to_its_last_answer(chat):
     question = task.task.question(example)
     assert (question, task.task.answer(example)) == (example["messages"][:3], "food")
     asked = task.inputs.tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-    assert generate(task, [question], 4) == generate(task, [asked], 4)
+    read = task.inputs.tokenizer(asked, add_special_tokens=False)["input_ids"]
+    assert task.task.generation_inputs([question], task.inputs, 30)["input_ids"].tolist() == [read]
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,9 @@ import yaml
 from structlog.testing import capture_logs
 
 from coordinator.doors.grpc import messages
-from coordinator.doors.rest.posting import check_source
 from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
-from coordinator.state.errors import InvalidJob, UnknownClient
+from coordinator.state.errors import UnknownClient
 from coordinator.state.job_state import Prepared
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import free_port
@@ -98,19 +97,6 @@ async def test_a_body_that_is_no_document_is_refused(stack: Stack) -> None:
     assert "mapping" in is_problem(await post("[1]", "application/json"), 422, "invalid_job")["detail"]
     is_problem(await post("name: x", "text/plain"), 415, "unsupported_media_type")
     is_problem(await post(" " * (2**20 + 1), "application/json"), 413, "request_entity_too_large")
-
-
-def test_a_model_folder_that_does_not_exist_is_refused_at_once(tmp_path: Path) -> None:
-    for source in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c", "x" * 4096, "~nobody-of-this-name/x"):
-        with pytest.raises(InvalidJob) as caught:
-            check_source(source, True)
-        assert caught.value.errors[0]["field"] == "model.source"
-    with pytest.raises(InvalidJob, match=r"no config\.json"):
-        check_source(str(tmp_path), True)
-    assert "is seen when the job is prepared" in check_source("organisation/model", True)[0]["problem"]
-    assert "runs elsewhere" in check_source("/nowhere", False)[0]["problem"]
-    (tmp_path / "config.json").write_text("{}")
-    assert check_source(str(tmp_path), True) == []
 
 
 @pytest.mark.slow

@@ -1,0 +1,146 @@
+"""A model is tried before any site is asked: on the longest text, on none at all, on images of every shape.
+
+What a model cannot take is known in seconds then, and not in the middle of a round at a site.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fedgalore.data.examples import Example
+from fedgalore.model.buffers import undone
+from fedgalore.model.culprits import short
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.task import TaskModel
+from fedgalore.model.texts import TextInputs
+
+SHORT = "a word"
+UNEQUAL = ("a", "some more words, and then a few others")
+LONGEST = 2048  # tokens that are tried; longer texts take minutes on a CPU
+SHAPES = {"a landscape": (64, 48), "a portrait": (48, 64), "a tiny image": (3, 2), "a large image": (900, 700)}
+
+
+def probe(task: TaskModel) -> None:
+    """Runs the model once on inputs of every kind that a site may have; in training mode, it goes back too.
+
+    The model, its buffers and torch's random state are afterwards as before.
+
+    Raises:
+        TaskError: the model fails on one of them, or answers with what is no number; says which, and what to do.
+    """
+    with undone(task.model), tempfile.TemporaryDirectory() as folder:
+        for what, examples in _cases(task, Path(folder)):
+            _forward(task, what, examples)
+        _backward(task, examples)  # of the last case, which is a plain one
+
+
+def _cases(task: TaskModel, folder: Path) -> Iterator[tuple[str, list[Example]]]:
+    """Inputs by what they are; the last ones are plain."""
+    if isinstance(task.inputs, TextInputs):
+        yield from _texts(task, task.inputs)
+    else:
+        yield from _images(task, folder)
+
+
+def _texts(task: TaskModel, inputs: TextInputs) -> Iterator[tuple[str, list[Example]]]:
+    yield "an empty text", [_example(task, "")]
+    yield "an empty text beside another", [_example(task, ""), _example(task, SHORT)]
+    spelt = " ".join(inputs.tokenizer.all_special_tokens)
+    yield "a text that spells the special tokens", [_example(task, spelt), _example(task, SHORT)]
+    _check_length(task, inputs)
+    yield "texts of unequal lengths", [_example(task, text) for text in UNEQUAL]
+
+
+def _check_length(task: TaskModel, inputs: TextInputs) -> None:
+    """Refuses a job whose longest texts the model does not take.
+
+    Raises:
+        TaskError: says how many tokens it takes.
+    """
+    asked = inputs.max_length
+    works, fails = 0, min(asked, LONGEST) + 1
+    text = [_example(task, "a " * 2 * fails)]
+    try:
+        inputs.max_length = fails - 1
+        _forward(task, f"a text of {inputs.max_length} tokens", text)
+    except TaskError as error:
+        while fails - works > 1:
+            inputs.max_length = (works + fails) // 2
+            try:
+                _forward(task, "", text)
+                works = inputs.max_length
+            except TaskError:
+                fails = inputs.max_length
+        if not works:
+            raise
+        raise TaskError(
+            f"data.max_length: the model takes texts of at most {works} tokens; lower it to that"
+        ) from error
+    finally:
+        inputs.max_length = asked
+
+
+def _images(task: TaskModel, folder: Path) -> Iterator[tuple[str, list[Example]]]:
+    for number, (what, size) in enumerate(SHAPES.items()):
+        path = folder / f"{number}.png"
+        Image.effect_noise(size, 50).save(path)  # grey
+        yield what, [_example(task, str(path))]
+    yield "images of unequal shapes", [_example(task, str(folder / f"{number}.png")) for number in (0, 1)]
+
+
+def _example(task: TaskModel, content: str) -> Example:
+    """An example of the task with this content, and a label that every such job has."""
+    model = task.spec.model
+    first = model.label_names[0] if model.label_names else 0
+    labels: dict[str | None, Any] = {"multi_label": [], "regression": [0.0] * model.labels}
+    words = content.split()
+    values: dict[str, Any] = {
+        "text": content,
+        "prompt": content,
+        "completion": SHORT,
+        "image": content,
+        "label": labels.get(model.problem_type, first),
+        "tokens": words,
+        "tags": [first] * len(words),
+    }
+    return {"row": 1, **{column: values[column] for column in task.task.columns[0]}}
+
+
+def _forward(task: TaskModel, what: str, examples: Sequence[Example]) -> None:
+    task.model.eval()
+    with torch.no_grad(), _in_words(what):
+        logits = task.outputs(task.collate(examples)).logits
+        if bool(torch.isnan(logits).any()):
+            raise ArithmeticError("its answer is not a number")
+
+
+def _backward(task: TaskModel, examples: Sequence[Example]) -> None:
+    task.model.train()
+    try:
+        with _in_words("a step of training"):
+            task.loss(task.collate(examples))[0].backward()
+            for name, parameter in task.model.named_parameters():
+                if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+                    raise ArithmeticError(f"the gradient of {name} is not finite")
+    finally:
+        task.model.zero_grad()
+
+
+@contextmanager
+def _in_words(what: str) -> Iterator[None]:
+    try:
+        yield
+    except TaskError:
+        raise
+    except Exception as error:  # whatever a model comes upon
+        raise TaskError(
+            f"model.source: the model fails on {what} ({short(error)}); take another model, or "
+            "correct its configuration"
+        ) from error

@@ -1,0 +1,45 @@
+"""What a model raises on a batch becomes a sentence that names the row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.task import TaskModel
+from fedgalore.rounds import LocalRound, Start
+from fedgalore.training import evaluate, local_update
+from tests.fedgalore.conftest import classifier, sentences
+
+
+@pytest.fixture
+def task(tiny_bert: Path) -> TaskModel:
+    """Its model stumbles over the word "plum" (token 24), and over batches of exactly five."""
+    task = TaskModel.load(classifier(), tiny_bert)
+
+    def stumble(module: torch.nn.Module, inputs: tuple[()], named: dict[str, torch.Tensor]) -> None:
+        if (named["input_ids"] == task.inputs.tokenizer.convert_tokens_to_ids("plum")).any():
+            raise RuntimeError("index out of range in self\nand a long story")
+        if len(named["input_ids"]) == 5:
+            raise KeyError("five")
+
+    task.model.register_forward_pre_hook(stumble, with_kwargs=True)
+    return task
+
+
+def test_training_and_evaluation_name_the_row(task: TaskModel) -> None:
+    plain = [{"row": row, "text": "rain sun", "text_pair": None, "label": 0} for row in range(1, 10)]
+    examples = [*plain, {"row": 17, "text": "a plum", "text_pair": None, "label": 1}]
+    said = r"^row 17: the model fails on it \(RuntimeError: index out of range in self\); correct the data"
+    with pytest.raises(TaskError, match=said):
+        evaluate(task, examples)
+    with pytest.raises(TaskError, match=said):
+        local_update(LocalRound(task, "a", 1, Start(task.weights())), [examples[-1]])
+
+
+def test_rows_that_fail_together_only_are_all_named(task: TaskModel) -> None:
+    examples = [{**example, "text": "rain"} for example in sentences(5, 0)]
+    with pytest.raises(TaskError, match=r"^rows 1, 2, 3, 4, 5 together: the model fails on it \(KeyError"):
+        evaluate(task, examples)

@@ -1,0 +1,77 @@
+"""What a model is tried on before any site is asked, and what the trial leaves behind: nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedgalore.model.inputs import TaskError
+from fedgalore.model.probe import probe
+from fedgalore.model.task import TaskModel
+from tests.fedgalore.conftest import classifier, image_classifier, language_model
+
+
+@pytest.mark.parametrize("source", ["tiny_bert", "tiny_gpt2", "tiny_vit", "tiny_dinov2"])
+def test_models_pass_and_are_as_before(source: str, request: pytest.FixtureRequest) -> None:
+    specs = {"tiny_bert": classifier, "tiny_gpt2": language_model}
+    task = TaskModel.load(specs.get(source, image_classifier)(), request.getfixturevalue(source))
+    task.model.register_buffer("seen", torch.zeros(1))  # as running means are
+
+    def see(*_: object) -> None:
+        task.model.get_buffer("seen").add_(1)
+
+    task.model.register_forward_hook(see)
+    task.model.eval()
+    before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+    drawn = torch.random.get_rng_state()
+    probe(task)
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in task.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in task.model.parameters())
+    assert not task.model.training
+
+
+def test_a_model_with_fewer_positions_than_it_says_is_refused_with_the_number(tiny_bert: Path) -> None:
+    task = TaskModel.load(classifier(data={"name": "d", "max_length": 30}), tiny_bert)
+    embeddings = task.model.bert.embeddings
+    embeddings.position_embeddings = torch.nn.Embedding(21, 32)
+    with pytest.raises(TaskError, match=r"data\.max_length: the model takes texts of at most 21 tokens; lower it"):
+        probe(task)
+    assert task.inputs.max_length == 30
+
+
+def test_a_model_that_fails_is_refused_with_what_it_failed_on(tiny_bert: Path) -> None:
+    task = TaskModel.load(classifier(), tiny_bert)
+
+    def no_two(module: torch.nn.Module, inputs: tuple[()], named: dict[str, torch.Tensor]) -> None:
+        if len(named["input_ids"]) > 1:
+            raise IndexError("Cannot handle batch sizes > 1\nmore")
+
+    task.model.register_forward_pre_hook(no_two, with_kwargs=True)
+    with pytest.raises(TaskError, match=r"model\.source: the model fails on .* \(IndexError: Cannot handle .*> 1\);"):
+        probe(task)
+
+
+def test_numbers_that_are_not_finite_are_refused(tiny_bert: Path) -> None:
+    task = TaskModel.load(classifier(), tiny_bert)
+    with torch.no_grad():
+        task.model.classifier.weight.fill_(torch.nan)
+    with pytest.raises(TaskError, match="its answer is not a number"):
+        probe(task)
+
+
+def test_a_model_that_cannot_go_back_is_refused(tiny_vit: Path) -> None:
+    task = TaskModel.load(image_classifier(), tiny_vit)
+    task.model.classifier.register_forward_hook(lambda module, inputs, output: output.detach())
+    with pytest.raises(TaskError, match="the model fails on a step of training"):
+        probe(task)
+
+
+def test_the_tokenizer_s_file_is_as_before(tiny_bert: Path, tmp_path: Path) -> None:
+    task = TaskModel.load(classifier(), tiny_bert)
+    probe(task)
+    task.save(tmp_path)
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["padding"] is None
