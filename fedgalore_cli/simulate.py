@@ -147,6 +147,7 @@ def _run(
     from fedgalore.best import describe
     from fedgalore.model.culprits import unforeseen
     from fedgalore.model.inputs import TaskError
+    from fedgalore.model.load_back import answers, difference
     from fedgalore.simulation import simulate as run
     from fedgalore.training import TrainingError
 
@@ -172,6 +173,8 @@ def _run(
                 result.task.load_weights(result.best_weights)
                 written = result.best.version
             result.task.save(to)
+            if differs := difference(to, answers(result.task)):
+                raise ValueError(f"{to} was written and loaded back, and {differs}")
             out.print(f"model: {to} (version {written})")
     except Exception as error:  # whatever the code of a model or a tokenizer comes upon
         logging.getLogger(__name__).debug("the simulation failed", exc_info=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -18,9 +18,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from coordinator.aggregator.load_back import of_download
 from coordinator.models.checkpoint import map_tensors
 from coordinator.models.model_archive import ModelArchive
 from coordinator.models.source import SourceError, fetched_folder
+from coordinator.state import job as jobs
 from coordinator.state.errors import BlobLost
 from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion, Round
@@ -30,6 +32,7 @@ from fedgalore.deltas import Lookup, Reader, nothing
 from fedgalore.methods.halves import server_half
 from fedgalore.model import folder as model_folder
 from fedgalore.model.inputs import TaskError
+from fedgalore.model.load_back import answers
 from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.process.blob_ref import BlobRef
@@ -88,7 +91,8 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
         known: the folder of the source, where it is none that `model.source` names.
 
     Raises:
-        PreparationError: the source is missing, is no model of this task, or does not fit the method.
+        PreparationError: the source is missing, is no model of this task, does not fit the method, or its download
+            would be another model.
     """
     try:
         source = known or fetched_folder(spec.model.source)
@@ -118,6 +122,11 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
             model=ModelVersion(version=0, weights=blobs.put_file(weights, move=True)),
         )
     reach(Fault.MODEL_STORED)
+    expected = answers(task)
+    del task  # one model in memory at a time
+    job = replace(jobs.create("", spec, 0), prepared=prepared)
+    if words := of_download(job, prepared.model, blobs, expected):
+        raise PreparationError(f"model.source: version 0 was loaded back as a download would be, and {words}")
     return prepared
 
 

@@ -33,10 +33,27 @@ class Aggregation:
         return f"round {self.round.number}"
 
 
-def piece_of(job: Job) -> Preparation | Aggregation | None:
+@dataclass(frozen=True)
+class Verification:
+    """Loading the final model back as a user would, before the job says that it has ended well."""
+
+    job: Job
+
+    @property
+    def name(self) -> str:
+        """What its attempts are counted by."""
+        return "load back"
+
+
+Work = Preparation | Aggregation | Verification
+
+
+def piece_of(job: Job) -> Work | None:
     """What this job needs of the aggregator now."""
     if job.status is Status.PENDING:
         return Preparation(job)
+    if job.closing is not None:
+        return Verification(job)
     if job.round is not None and job.round.phase is Phase.AGGREGATION:
         return Aggregation(job, job.round)
     return None

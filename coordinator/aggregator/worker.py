@@ -1,4 +1,4 @@
-"""The aggregator: prepares models and aggregates rounds, on a GPU where there is one.
+"""The aggregator: prepares models, aggregates rounds, loads final models back, on a GPU where there is one.
 
 It keeps nothing: what there is to do stands in Redis, what it makes are blobs named by content. Killed anywhere, it
 looks again and makes the same bits; the engine takes the first result of a round and ignores a second. How often it
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
-from coordinator.aggregator.pieces import Aggregation, Preparation, piece_of
+from coordinator.aggregator.pieces import Aggregation, Preparation, Verification, Work, piece_of
 from coordinator.models.choice import chosen
 from coordinator.state.errors import DomainError, LeaseLost, StateUnavailable
+from coordinator.state.job_state import LoadedBack
 from coordinator.state.round_state import Effect
 from fedgalore.process.disk import is_full
 from fedgalore.process.faults import Fault, reach
@@ -53,7 +54,7 @@ class Aggregator:
         self._blobs = blobs
         self._allow_pickle = allow_pickle
         self._stop = asyncio.Event()
-        self._in_hand: Preparation | Aggregation | None = None
+        self._in_hand: Work | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set; then it ends the piece in hand first."""
@@ -106,7 +107,7 @@ class Aggregator:
             await self._either(asyncio.sleep(FULL_S))
         return False
 
-    async def _serve(self, piece: Preparation | Aggregation) -> bool:
+    async def _serve(self, piece: Work) -> bool:
         """Whether the piece is done; if not, the next piece may have its turn."""
         attempt = await self._calls.begin_attempt(piece.job.id, piece.name)
         self._in_hand = piece
@@ -116,6 +117,8 @@ class Aggregator:
                 posts = [await self._prepare(piece, attempt)]
             case Aggregation():
                 posts = await self._aggregate(piece, attempt)
+            case Verification():
+                posts = await self._load_back(piece, attempt)
         for post in posts:
             await self._delivered(post)
         if posts:
@@ -203,6 +206,35 @@ class Aggregator:
         log.info("round_aggregated", version=done.model.version, **done.timings)
         result = (done.model, done.timings, done.statistics, done.dropped)
         return [partial(self._calls.aggregated, piece.job.id, piece.round.number, *result)]
+
+    async def _load_back(self, piece: Verification, attempt: int) -> list[Post]:
+        """Loads the final model as a user would; how the job ends, nothing when it is to be tried again."""
+        end = partial(self._calls.loaded_back, piece.job.id)
+        if attempt > ATTEMPTS:
+            reason = f"the aggregator ended {ATTEMPTS} times while it loaded the model back: too little memory?"
+            log.error("model_unchecked", reason=reason)
+            return [partial(end, LoadedBack(unchecked=f"nobody has looked at its download, because {reason}"))]
+
+        from coordinator.aggregator import compute as aggregation
+        from coordinator.aggregator import load_back
+
+        try:
+            found = await self._compute(load_back.differences, piece.job, self._blobs, aggregation.best_device())
+        except _NoRoom:
+            raise
+        except Exception as error:  # whatever it is, the job must end
+            log.exception("loading_back_failed", attempt=attempt)
+            if attempt < ATTEMPTS:
+                await asyncio.sleep(IDLE_S)
+                return []
+            reason = f"its download cannot be looked at ({type(error).__name__}: {error})"
+            small = isinstance(error, load_back.OUT_OF_MEMORY)
+            return [partial(end, LoadedBack(unchecked=reason) if small else LoadedBack(difference=reason))]
+        if found is None:
+            log.info("model_loaded_back")
+        else:
+            log.error("model_differs", reason=found)
+        return [partial(end, LoadedBack(difference=found))]
 
     def _asked_again(self, piece: Aggregation, error: UpdatesDamaged) -> list[Post]:
         """The clients whose updates cannot be read send them once more."""

@@ -8,7 +8,15 @@ from coordinator.engine.lease import Lease, NoLease
 from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Decide, Stepper
 from coordinator.state.errors import RoundNotInFlight
-from coordinator.state.job_state import AggregationFailed, InRound, Job, PreparationFailed, Prepared, PreparedModel
+from coordinator.state.job_state import (
+    AggregationFailed,
+    InRound,
+    Job,
+    LoadedBack,
+    PreparationFailed,
+    Prepared,
+    PreparedModel,
+)
 from coordinator.state.limits import check_finite
 from coordinator.state.round_state import Aggregated, ModelVersion, UpdateLost
 from coordinator.store.redis_state_store import RedisStateStore
@@ -77,6 +85,15 @@ class AggregatorCalls:
         """
         return await self._drive(job_id, lambda job: AggregationFailed(number, reason))
 
+    async def loaded_back(self, job_id: str, event: LoadedBack) -> Job:
+        """Ends a job whose final model was loaded back, or could not be looked at.
+
+        Raises:
+            JobNotFound
+            IllegalTransition: it has ended already.
+        """
+        return await self._drive(job_id, lambda job: event)
+
     async def update_lost(self, job_id: str, number: int, client: str, blob: BlobRef, reason: str) -> Job:
         """Asks a client of a round in AGGREGATION for its update again. A second time changes nothing.
 
@@ -87,7 +104,7 @@ class AggregatorCalls:
         return await self._drive(job_id, lambda job: lost)
 
     async def begin_attempt(self, job_id: str, piece: str) -> int:
-        """Counts that the aggregator begins a piece of a job (`prepare` or `round <number>`), before it does.
+        """Counts that the aggregator begins a piece of a job, such as `round <number>`, before it does.
 
         Returns:
             How often the piece was begun, this time included.

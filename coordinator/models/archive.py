@@ -115,15 +115,15 @@ class Archive:
             yield bytes(_padded(size) - size)
         yield bytes(2 * BLOCK)
 
-    def unpack(self, folder: Path) -> None:
-        """Writes the model's files into a new folder, without the card. Blocks on the disk.
+    def unpack(self, folder: Path, *, with_card: bool = False) -> None:
+        """Writes the files into a new folder, without the card unless it is wanted. Blocks on the disk.
 
         Raises:
             ArchiveError, OSError: as `__iter__`; or the disk is full.
         """
         folder.mkdir()
         for member in self._members:
-            if member.name != CARD:
+            if with_card or member.name != CARD:
                 with (folder / member.name).open("wb") as file:
                     for part in member.parts:
                         file.writelines(part.read())

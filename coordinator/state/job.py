@@ -22,6 +22,7 @@ from coordinator.state.job_state import (
     InRound,
     Job,
     JobEvent,
+    LoadedBack,
     Pause,
     PreparationFailed,
     PreparedModel,
@@ -85,6 +86,10 @@ def advance(job: Job, event: JobEvent, now: float) -> JobStep:
 
 def explain(job: Job, now: float) -> Job:
     """The job with its reason and its round's as they stand at `now`, for people."""
+    if job.closing is not None and not job.status.is_final:
+        return replace(
+            job, reason=f"{job.closing}; its download is being loaded back, to see that it is the same model"
+        )
     if job.round is None:
         wait_s = job.next_try_at - now
         again = f"; the next try is in {wait_s:.0f} s" if job.status is Status.RUNNING and wait_s > 0 else ""
@@ -180,7 +185,7 @@ def _without_round(job: Job, reason: str, now: float) -> _Outcome:
 def _tick(job: Job, event: Tick, now: float) -> _Outcome:
     if job.round is not None:
         return _in_round(job, InRound(job.round.number, event), now)
-    if job.status is not Status.RUNNING or now < job.next_try_at:
+    if job.status is not Status.RUNNING or job.closing is not None or now < job.next_try_at:
         return _Outcome(job)
     spec, version = job.parsed, job.ready().model.version
     trains = version < spec.rounds.count and not is_worn_out(job.best, spec)
@@ -203,7 +208,18 @@ def _in_round(job: Job, event: InRound, now: float) -> _Outcome:
         return _Outcome(job)
     if not step.round.phase.is_final:
         return _Outcome(replace(job, round=step.round), step.effects)
-    return _Outcome(_after_round(replace(job, round=None), step.round, now), step.effects, step.round)
+    after = _after_round(replace(job, round=None), step.round, now)
+    effects = step.effects if after.closing is None else (*step.effects, Effect.WAKE_AGGREGATOR)
+    return _Outcome(after, effects, step.round)
+
+
+def _loaded_back(job: Job, event: LoadedBack, now: float) -> _Outcome:
+    """The end of a job. A model that differs can be downloaded all the same."""
+    if job.closing is None:
+        raise IllegalTransition(f"job {job.id} has rounds to come: its model is loaded back behind the last one")
+    status = Status.COMPLETED if event.difference is None else Status.FAILED
+    reason = "; ".join(filter(None, (event.difference, job.closing, event.unchecked)))
+    return _Outcome(replace(job, status=status, reason=reason, closing=None))
 
 
 def _after_round(job: Job, closed: Round, now: float) -> Job:
@@ -212,7 +228,7 @@ def _after_round(job: Job, closed: Round, now: float) -> Job:
         job = _judged(job, closed)
     if closed.kind == "evaluate":
         parts = (f"version {closed.model_version} is final", closed.reason, describe(job.best, job.parsed))
-        return replace(job, status=Status.COMPLETED, reason="; ".join(filter(None, parts)))
+        return replace(job, closing="; ".join(filter(None, parts)))
     job = replace(job, setbacks=setbacks.after_round(job.setbacks, closed, now))
     return _after_commit(job, closed) if closed.phase is Phase.COMMITTED else _after_abandonment(job, closed, now)
 
@@ -281,21 +297,23 @@ _ROWS: dict[Status, dict[type, _Row]] = {
         Cancel: to(_cancel, _CANCELLED),
     },
     _RUNNING: {
-        **_of_round(_RUNNING, _PAUSED, _COMPLETED),
+        **_of_round(_RUNNING, _PAUSED),
         SitesSeen: to(_sites_seen, _RUNNING, _PAUSED),
         SiteChecked: to(_site_checked, _RUNNING),
-        Tick: to(_tick, _RUNNING, _PAUSED, _COMPLETED),
+        LoadedBack: to(_loaded_back, _COMPLETED, _FAILED),
+        Tick: to(_tick, _RUNNING, _PAUSED),
         Pause: to(_pause, _PAUSED),
         Resume: to(_asked_again, _RUNNING),
         Cancel: to(_cancel, _CANCELLED),
     },
     _PAUSED: {
-        **_of_round(_PAUSED, _COMPLETED),
+        **_of_round(_PAUSED),
         SitesSeen: to(_sites_seen, _PAUSED),
         SiteChecked: to(_site_checked, _PAUSED),
         PreparedModel: to(_prepared, _PAUSED),  # it was paused while the model was read
         PreparationFailed: to(_preparation_failed, _FAILED),
-        Tick: to(_tick, _PAUSED, _COMPLETED),
+        LoadedBack: to(_loaded_back, _COMPLETED, _FAILED),
+        Tick: to(_tick, _PAUSED),
         Pause: to(_asked_again, _PAUSED),
         Resume: to(_resume, _RUNNING, _PENDING),
         Cancel: to(_cancel, _CANCELLED),

@@ -77,6 +77,7 @@ class Job:
     next_try_at: float = 0.0  # no round opens earlier
     setbacks: dict[str, Setback] = field(default_factory=dict)  # by client, of those that failed last
     contributions: dict[str, int] = field(default_factory=dict)  # client -> last version that its update is in
+    closing: str | None = None  # what its last round came to; its model is being loaded back
     best: Best | None = None  # of the versions evaluated so far, by evaluation.keep
     best_model: ModelVersion | None = None  # that version
     sites: dict[str, SiteCheck] = field(default_factory=dict)  # by client: whether its data fit the job
@@ -136,7 +137,7 @@ class Job:
     def waits_for_sites(self) -> bool:
         """Whether the job cannot go on without enough sites whose data fit."""
         between_rounds = self.round is None or (self.round.phase is Phase.SELECTION and self.round.kind == "train")
-        return self.status in (Status.PENDING, Status.RUNNING) and between_rounds
+        return self.status in (Status.PENDING, Status.RUNNING) and between_rounds and self.closing is None
 
     @property
     def looks_for_sites(self) -> bool:
@@ -214,6 +215,17 @@ class InRound:
 
 
 @dataclass(frozen=True)
+class LoadedBack:
+    """The final model was loaded as a user would load it.
+
+    `difference`: what tells it from the trained one; `unchecked`: why nobody knows.
+    """
+
+    difference: str | None = None
+    unchecked: str | None = None
+
+
+@dataclass(frozen=True)
 class AggregationFailed:
     number: int
     reason: str
@@ -229,5 +241,6 @@ JobEvent = (
     | Cancel
     | InRound
     | AggregationFailed
+    | LoadedBack
     | Tick
 )

@@ -24,6 +24,7 @@ from fedgalore.model.texts import TextInputs
 SHORT = "a word"
 UNEQUAL = ("a", "some more words, and then a few others")
 LONGEST = 2048  # tokens that are tried; longer texts take minutes on a CPU
+PLAIN = ((64, 48), (48, 64))
 SHAPES = {"a landscape": (64, 48), "a portrait": (48, 64), "a tiny image": (3, 2), "a large image": (900, 700)}
 
 
@@ -41,6 +42,13 @@ def probe(task: TaskModel) -> None:
         _backward(task, examples)  # of the last case, which is a plain one
 
 
+def plain_examples(task: TaskModel, folder: Path) -> list[Example]:
+    """Two examples that every model of the task can take; images are written into the folder."""
+    if isinstance(task.inputs, TextInputs):
+        return [_example(task, text) for text in UNEQUAL]
+    return [_example(task, str(_image(folder / f"{number}.png", size))) for number, size in enumerate(PLAIN)]
+
+
 def _cases(task: TaskModel, folder: Path) -> Iterator[tuple[str, list[Example]]]:
     """Inputs by what they are; the last ones are plain."""
     if isinstance(task.inputs, TextInputs):
@@ -55,7 +63,7 @@ def _texts(task: TaskModel, inputs: TextInputs) -> Iterator[tuple[str, list[Exam
     spelt = " ".join(inputs.tokenizer.all_special_tokens)
     yield "a text that spells the special tokens", [_example(task, spelt), _example(task, SHORT)]
     _check_length(task, inputs)
-    yield "texts of unequal lengths", [_example(task, text) for text in UNEQUAL]
+    yield "texts of unequal lengths", plain_examples(task, Path())
 
 
 def _check_length(task: TaskModel, inputs: TextInputs) -> None:
@@ -88,11 +96,15 @@ def _check_length(task: TaskModel, inputs: TextInputs) -> None:
 
 
 def _images(task: TaskModel, folder: Path) -> Iterator[tuple[str, list[Example]]]:
-    for number, (what, size) in enumerate(SHAPES.items()):
-        path = folder / f"{number}.png"
-        Image.effect_noise(size, 50).save(path)  # grey
-        yield what, [_example(task, str(path))]
-    yield "images of unequal shapes", [_example(task, str(folder / f"{number}.png")) for number in (0, 1)]
+    for what, size in SHAPES.items():
+        yield what, [_example(task, str(_image(folder / "image.png", size)))]
+    yield "images of unequal shapes", plain_examples(task, folder)
+
+
+def _image(path: Path, size: tuple[int, int]) -> Path:
+    """Grey noise."""
+    Image.effect_noise(size, 50).save(path)
+    return path
 
 
 def _example(task: TaskModel, content: str) -> Example:

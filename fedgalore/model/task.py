@@ -32,7 +32,7 @@ from fedgalore.spec.job import JobSpec
 MISSING_SHARE = 0.1  # of the weights may be new (heads, poolers); with more, the folder holds another model
 # While it loads, transformers replaces methods of its classes; two threads at once leave them replaced for good. The
 # seed of new weights is the process' as well.
-_LOADING = threading.Lock()
+LOADING = threading.Lock()
 SHORT = 128  # tokens up to which plain attention is the faster one in bfloat16 on a CPU
 
 
@@ -88,7 +88,7 @@ class TaskModel:
             options["label2id"] = {name: i for i, name in enumerate(names)}
         try:
             check(folder, allow_pickle=allow_pickle)
-            with _LOADING:
+            with LOADING:
                 torch.manual_seed(derive_seed(spec.seed, "new weights"))
                 model, loaded = task.auto_model.from_pretrained(
                     str(folder),

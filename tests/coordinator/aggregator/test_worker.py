@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from coordinator.aggregator import compute as aggregation
+from coordinator.aggregator import load_back
 from coordinator.aggregator import worker as aggregator
 from coordinator.aggregator.process import build
 from coordinator.aggregator.worker import Aggregator
@@ -23,7 +24,7 @@ from coordinator.state.round_state import Phase, Round
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
-from tests.builders import a_prepared, a_receipt, a_spec, a_version
+from tests.builders import a_prepared, a_receipt, a_result, a_spec, a_version
 from tests.looking import round_of
 from tests.sites import all_fit
 
@@ -38,6 +39,7 @@ class Work:
         self.done: list[str] = []
         self.error: Exception | None = None
         self.statistics: dict[str, float] = {}
+        self.difference: str | None = None
 
     def _do(self, what: str) -> None:
         self.done.append(what)
@@ -54,10 +56,15 @@ class Work:
         self._do(f"round {job.round.number}")
         return aggregation.StoredVersion(a_version(job.round.model_version + 1), {}, self.statistics)
 
+    def differences(self, *_: Any) -> str | None:
+        self._do("load back")
+        return self.difference
+
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     work = Work()
+    monkeypatch.setattr(load_back, "differences", work.differences)
     monkeypatch.setattr(aggregation, "prepare", work.prepare)
     monkeypatch.setattr(aggregation, "aggregate", work.aggregate)
     monkeypatch.setattr(aggregator, "IDLE_S", 0.02)
@@ -122,6 +129,19 @@ async def aggregating(engine: Engine) -> str:
     for client in "ab":
         await engine.agents.report(job_id, 1, client, a_receipt(client))
     assert (await round_of(engine, job_id, 1)).phase is Phase.AGGREGATION
+    return job_id
+
+
+async def ending(engine: Engine) -> str:
+    """A job whose rounds are over: its final model is to be loaded back."""
+    job_id = await aggregating(engine)
+    for number in (1, 2):
+        if number == 2:
+            for client in "ab":
+                await engine.agents.report(job_id, 2, client, a_receipt(client))
+        await engine.aggregator.aggregated(job_id, number, a_version(number), {}, {})
+    for client in "ab":
+        await engine.agents.evaluated(job_id, 3, client, a_result(2))
     return job_id
 
 
@@ -307,3 +327,67 @@ async def test_it_counts_silent_agents_as_present_as_long_as_the_coordinator_doe
     built = build(settings)
     assert built.agents.presence_s == 7
     await built.close()
+
+
+# --- the final model, loaded back -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("difference", [None, "version 2 is downloaded, and its logits differ"])
+async def test_a_job_ends_when_its_model_was_loaded_back(
+    difference: str | None, engine: Engine, work: Work, tmp_path: Path, redis_url: str
+) -> None:
+    job_id = await ending(engine)
+    assert (await engine.reader.job(job_id)).status is Status.RUNNING
+    work.difference = difference
+    work.go.set()
+    process = Process(engine, tmp_path)
+    reason = await until(engine, job_id, Status.FAILED if difference else Status.COMPLETED)
+    await process.end()
+    assert reason.startswith(difference or "version 2 is final")
+    assert work.done == ["load back"]
+    assert await keys_of_attempts(redis_url) == []
+
+
+async def test_a_model_that_kills_the_process_ends_its_job_unchecked(
+    engine: Engine, work: Work, tmp_path: Path
+) -> None:
+    job_id = await ending(engine)
+    for _ in range(3):
+        process = Process(engine, tmp_path)
+        await process.has_begun(work)
+        await process.kill()
+    process = Process(engine, tmp_path)
+    reason = await until(engine, job_id, Status.COMPLETED)
+    await process.end()
+    assert reason.endswith(
+        "nobody has looked at its download, because the aggregator ended 3 times while it loaded the model back: "
+        "too little memory?"
+    )
+    assert work.done == ["load back"] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError("damaged"), Status.FAILED), (MemoryError("no room"), Status.COMPLETED)]
+)
+async def test_what_cannot_be_looked_at_is_tried_again_and_said(
+    error: Exception, status: Status, engine: Engine, work: Work, tmp_path: Path
+) -> None:
+    job_id = await ending(engine)
+    work.error = error
+    work.go.set()
+    process = Process(engine, tmp_path)
+    assert f"its download cannot be looked at ({type(error).__name__}: {error})" in await until(engine, job_id, status)
+    await process.end()
+    assert work.done == ["load back"] * 3
+
+
+async def test_a_job_cancelled_while_its_model_is_loaded_back_stays_cancelled(
+    engine: Engine, work: Work, tmp_path: Path
+) -> None:
+    job_id = await ending(engine)
+    process = Process(engine, tmp_path)
+    await process.has_begun(work)
+    await engine.people.cancel(job_id)
+    work.go.set()
+    await process.end()
+    assert (await engine.reader.job(job_id)).status is Status.CANCELLED

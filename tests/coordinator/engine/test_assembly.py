@@ -24,7 +24,7 @@ from coordinator.state.errors import (
     StateUnavailable,
     UnknownClient,
 )
-from coordinator.state.job_state import Status
+from coordinator.state.job_state import LoadedBack, Status
 from coordinator.state.records import CheckTask, OpenTask, RoundTask
 from coordinator.state.round_state import Phase
 from coordinator.store.redis_state_store import RedisStateStore
@@ -40,7 +40,7 @@ MAY = {
     PeopleCalls: "cancel create delete expect forget_agent pause resume would_create",
     DriverCalls: "leading tick tick_all",
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
-    "preparation_failed prepared update_lost",
+    "loaded_back preparation_failed prepared update_lost",
     StateReader: "active_jobs agents events job jobs live_progress mark presence round rounds "
     "rounds_in_flight totals_of_deleted traffic wait_for_change",
 }
@@ -78,7 +78,8 @@ async def test_a_federation_from_post_to_completed(federation: Federation, engin
         assert isinstance(task, RoundTask)
         assert (task.round.kind, task.round.model_version) == ("evaluate", 2)
         assert (await engine.agents.evaluated(job.id, 3, client, a_result(2))).outcome == "accepted"
-    job = await engine.reader.job(job.id)
+    assert "is being loaded back" in (await engine.reader.job(job.id)).reason
+    job = await engine.aggregator.loaded_back(job.id, LoadedBack())
     assert (job.status, job.model, job.round) == (Status.COMPLETED, a_version(2), None)
     rounds = await rounds_of(engine, job.id)
     assert [(each.number, each.kind, each.phase) for each in rounds] == [

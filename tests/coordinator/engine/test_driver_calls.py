@@ -7,7 +7,7 @@ import time
 import pytest
 
 from coordinator.engine.assembly import Engine, assemble
-from coordinator.state.job_state import Status
+from coordinator.state.job_state import LoadedBack, Status
 from coordinator.state.round_state import Phase
 from coordinator.state.setbacks import LONGEST_WAIT_S, TRIES_UNTIL_PAUSE
 from coordinator.store.redis_state_store import RedisStateStore
@@ -95,7 +95,7 @@ async def test_the_last_evaluation_asks_everybody_with_the_data(federation: Fede
         await engine.agents.evaluated(job_id, 2, client, a_result(1))
     federation.clock.now += 61
     await engine.driver.tick(job_id)
-    assert (await engine.reader.job(job_id)).status is Status.COMPLETED
+    assert (await engine.aggregator.loaded_back(job_id, LoadedBack())).status is Status.COMPLETED
 
 
 @pytest.mark.parametrize("jump_s", [86_400.0, -86_400.0])

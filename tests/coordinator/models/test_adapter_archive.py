@@ -25,7 +25,7 @@ from coordinator.models.archive import ArchiveError
 from coordinator.models.model_archive import ModelArchive
 from coordinator.models.peft_adapter import AUTO_CLASSES
 from coordinator.state.errors import NoAdapter, NotReady
-from coordinator.state.job_state import Job, Prepared, Status
+from coordinator.state.job_state import Job, LoadedBack, Prepared, Status
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import GRACE_S
@@ -385,7 +385,7 @@ async def test_rest_serves_what_peft_loads_also_when_the_job_is_over_and_swept(
     assert int(during.headers["content-length"]) == len(during.content)
     assert 'filename="tiny-v2-rank3.tar"' in during.headers["content-disposition"]
     await stack.evaluated(job, await stack.next_tasks("evaluate"), newest)
-    assert (await stack.engine.reader.job(job.id)).status is Status.COMPLETED
+    assert (await stack.engine.aggregator.loaded_back(job.id, LoadedBack())).status is Status.COMPLETED
 
     store = RedisStateStore(redis_url)
     try:

@@ -22,6 +22,7 @@ from coordinator.state.job_state import (
     InRound,
     Job,
     JobEvent,
+    LoadedBack,
     Pause,
     PreparationFailed,
     PreparedModel,
@@ -38,6 +39,7 @@ from coordinator.state.round_state import (
     Aggregated,
     Candidates,
     ClientFailed,
+    Effect,
     Evaluated,
     Phase,
     Reported,
@@ -104,6 +106,7 @@ EVENTS: dict[str, JobEvent] = {
     "Cancel": Cancel(),
     "InRound": InRound(1, Tick()),
     "AggregationFailed": AggregationFailed(1, "cut short"),
+    "LoadedBack": LoadedBack(),
     "Tick": Tick(),
 }
 OVER = {"InRound": RoundClosed, "AggregationFailed": RoundClosed}
@@ -125,6 +128,7 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
         "Cancel": Status.CANCELLED,
         "InRound": Status.RUNNING,
         "AggregationFailed": Status.RUNNING,
+        "LoadedBack": IllegalTransition,  # rounds are to come
         "Tick": Status.RUNNING,
     },
     Status.PAUSED: {
@@ -137,6 +141,7 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
         "Cancel": Status.CANCELLED,
         "InRound": Status.PAUSED,
         "AggregationFailed": Status.PAUSED,
+        "LoadedBack": IllegalTransition,
         "Tick": Status.PAUSED,
     },
     Status.COMPLETED: OVER,
@@ -204,6 +209,7 @@ def any_of(draw: Random, number: int, version: int) -> JobEvent:
     present = {"a": 1.0, "b": draw.choice([1.0, 2.0])}
     events += [SitesSeen(present), SiteChecked("a", "no label", None), SiteChecked("b", None, None)]
     events += [PreparedModel(a_prepared()), Tick(), Tick(), AggregationFailed(number, "cut short"), Pause(), Resume()]
+    events += [LoadedBack(), LoadedBack("another model")]
     return draw.choice(events) if draw.random() < 0.98 else draw.choice([Cancel(), PreparationFailed("no such folder")])
 
 
@@ -236,10 +242,24 @@ def test_a_job_from_post_to_end() -> None:
     job = in_round(job, Candidates(("a", "b", "c")))
     job = in_round(job, *(Evaluated(name, a_result(2)) for name in "ab"))
     step = jobs.advance(job, of_round(job, Evaluated("c", a_result(2))), 9.0)
-    assert step.job.status is Status.COMPLETED
-    assert step.job.model == a_version(2)
     assert step.closed is not None
     assert step.closed.phase is Phase.COMMITTED
+    assert (step.job.status, Effect.WAKE_AGGREGATOR in step.effects) == (Status.RUNNING, True)
+    assert play(step.job, Tick()) is step.job  # no other round, while its model is loaded back
+    job = play(step.job, LoadedBack())
+    assert (job.status, job.model) == (Status.COMPLETED, a_version(2))
+
+
+@pytest.mark.parametrize("pauses", [[], [Pause()]], ids=["running", "paused"])
+def test_a_model_that_is_another_when_it_is_loaded_back_fails_the_job(pauses: list[JobEvent]) -> None:
+    job = play(abandoned(committed(running(rounds={"count": 1}))), *pauses)
+    assert "its download is being loaded back" in jobs.explain(job, 0.0).reason
+    unchecked = play(job, LoadedBack(unchecked="nobody has looked at it"))
+    assert unchecked.status is Status.COMPLETED
+    assert unchecked.reason.endswith("; nobody has looked at it")
+    job = play(job, LoadedBack("version 1 is downloaded, and its logits differ by up to 3"))
+    assert (job.status, job.model, job.closing) == (Status.FAILED, a_version(1), None)
+    assert job.reason.startswith("version 1 is downloaded, and its logits differ by up to 3; version 1 is final; ")
 
 
 def test_who_was_left_out_of_a_version_did_not_contribute_to_it() -> None:
@@ -266,7 +286,7 @@ def test_contributions_tell_the_last_version_that_a_clients_update_is_in() -> No
 
 
 def test_a_missed_evaluation_does_not_spoil_the_model() -> None:
-    job = abandoned(committed(running(rounds={"count": 1})))
+    job = play(abandoned(committed(running(rounds={"count": 1}))), LoadedBack())
     assert (job.status, job.model) == (Status.COMPLETED, a_version(1))
 
 
@@ -412,7 +432,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
     assert set(document) == {
         *("id", "spec", "status", "reason", "created_at", "updated_at", "prepared", "model", "round"),
         *("rounds_opened", "abandoned_in_a_row", "next_try_at", "setbacks", "contributions"),
-        *("best", "best_model", "sites", "missing", "idempotency_key", "secret"),
+        *("closing", "best", "best_model", "sites", "missing", "idempotency_key", "secret"),
     }
     assert set(document["prepared"]) == {"plan", "base_model", "export", "model"}
     assert set(document["model"]) == {"version", "weights", "aggregate", "state", "residue"}

@@ -8,7 +8,17 @@ import pytest
 
 from coordinator.state import job as jobs
 from coordinator.state.errors import IllegalTransition
-from coordinator.state.job_state import Cancel, InRound, Job, Pause, PreparationFailed, PreparedModel, Resume, Status
+from coordinator.state.job_state import (
+    Cancel,
+    InRound,
+    Job,
+    LoadedBack,
+    Pause,
+    PreparationFailed,
+    PreparedModel,
+    Resume,
+    Status,
+)
 from coordinator.state.round_state import Abandon, Aggregated, Candidates, Effect, Evaluated, Phase, Reported, Tick
 from coordinator.state.setbacks import TRIES_UNTIL_PAUSE
 from tests.builders import a_job, a_prepared, a_receipt, a_result, a_spec, a_version
@@ -117,7 +127,7 @@ def test_a_completed_job_names_its_last_version_and_how_it_was_evaluated() -> No
         result = Aggregated(a_version(number), {}, {})
         job = after(job, Tick(), *in_round(number, Candidates(PAIR), *reports, result))
     job = after(job, Tick(), *in_round(3, Candidates(PAIR)), now=10.0)
-    job = after(job, *in_round(3, *(Evaluated(name, a_result(2)) for name in PAIR)))
+    job = after(job, *in_round(3, *(Evaluated(name, a_result(2)) for name in PAIR)), LoadedBack())
     assert job.status is Status.COMPLETED
     assert job.reason == "version 2 is final; version 2 evaluated by 2 clients"
 

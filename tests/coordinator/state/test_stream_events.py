@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coordinator.state import job as jobs
-from coordinator.state.job_state import InRound, Job, Pause, PreparedModel
+from coordinator.state.job_state import InRound, Job, LoadedBack, Pause, PreparedModel
 from coordinator.state.round_state import (
     Abandon,
     Aggregated,
@@ -132,11 +132,12 @@ def test_an_evaluation_round_commits_the_version_that_it_evaluated() -> None:
     job = after(job, *in_round(2, Candidates(("a",))), now=20.0)
     job, rows = step(job, InRound(2, Evaluated("a", a_result(1))), 21.0)
     names = [kind for kind, _ in rows]
-    assert names == ["client.task", "client.evaluation", "round.phase", "round.phase", "job.status"]
+    assert names == ["client.task", "client.evaluation", "round.phase", "round.phase"]
     passed, committed = rows[2][1], rows[3][1]
     assert passed == {"round": 2, "kind": "evaluate", "phase": "REPORTING", "at": 21.0}
     assert committed["model_version"] == 1
-    assert rows[4] == ("job.status", {"status": "COMPLETED", "reason": job.reason})
+    job, rows = step(job, LoadedBack(), 22.0)
+    assert rows == [("job.status", {"status": "COMPLETED", "reason": job.reason})]
 
 
 def test_the_end_of_a_round_comes_before_the_beginning_of_the_next() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator.state import job as jobs
-from coordinator.state.job_state import InRound, Job, PreparedModel, Status
+from coordinator.state.job_state import InRound, Job, LoadedBack, PreparedModel, Status
 from coordinator.state.round_state import (
     Abandon,
     Aggregated,
@@ -46,6 +46,11 @@ def evaluating(job: Job, accuracy: float) -> Job:
     return in_round(job, *(Evaluated(name, result) for name in PAIR))
 
 
+def ended(job: Job) -> Job:
+    """The job, its final model loaded back."""
+    return jobs.advance(job, LoadedBack(), 0.0).job
+
+
 def trained(job: Job, accuracy: float) -> Job:
     """The job after a round that started from a version of this accuracy."""
     job = in_round(evaluating(job, accuracy), *(Reported(name, a_receipt(name)) for name in PAIR))
@@ -59,7 +64,7 @@ def test_the_best_version_is_that_of_the_round_that_evaluated_it() -> None:
     for accuracy in (0.2, 0.9, 0.4):
         job = trained(job, accuracy)
     assert (job.best, job.best_model, job.model) == (Best(1, 0.9, 0.9, since=1), a_version(1), a_version(3))
-    job = evaluating(job, 0.95)
+    job = ended(evaluating(job, 0.95))
     assert (job.status, job.best_model) == (Status.COMPLETED, a_version(3))
     assert job.reason.endswith("version 3 is the best: accuracy 0.95")
 
@@ -78,9 +83,9 @@ def test_patience_ends_a_job_with_the_evaluation_of_its_last_version() -> None:
     opened = jobs.advance(job, Tick(), 0.0).job.round
     assert opened is not None
     assert (opened.kind, opened.model_version, opened.evaluate) == ("evaluate", 4, True)
-    job = evaluating(job, 0.9)
+    job = ended(evaluating(job, 0.9))
     assert (job.status, job.best_model) == (Status.COMPLETED, a_version(4))
-    job = evaluating(running_to(4), 0.6)
+    job = ended(evaluating(running_to(4), 0.6))
     assert job.status is Status.COMPLETED
     assert "ended early: no improvement in 3 evaluations (evaluation.keep.patience)" in job.reason
     assert "version 1 is the best: accuracy 0.8" in job.reason
@@ -101,8 +106,8 @@ def test_the_newest_the_best_and_those_of_the_policy_are_kept(policy: dict[str, 
     job = running(rounds={"count": 30, "keep_versions": policy}, evaluation=KEEP)
     job = replace(job, model=a_version(20), best_model=a_version(2))
     assert {version for version in range(25) if is_kept(job, version)} == {*kept, 21, 22, 23, 24}
-    ended = replace(job, status=Status.COMPLETED)
-    assert is_kept(ended, 0) == ("every" in policy)
+    over = replace(job, status=Status.COMPLETED)
+    assert is_kept(over, 0) == ("every" in policy)
     assert not is_kept(a_job(), 0)
 
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from coordinator.engine.assembly import assemble
-from coordinator.state.job_state import Job, Prepared, Status
+from coordinator.state.job_state import Job, LoadedBack, Prepared, Status
 from coordinator.state.round_state import EvaluationResult, ModelVersion, Round, UpdateReceipt
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S
@@ -103,7 +103,7 @@ class House:
         """Evaluates the last version, which completes the job."""
         await self.engine.driver.tick(job_id)
         await self.engine.agents.evaluated(job_id, number, "north", EvaluationResult(number - 1, 10, {"loss": 1.0}))
-        assert (await self.engine.reader.job(job_id)).status is Status.COMPLETED
+        assert (await self.engine.aggregator.loaded_back(job_id, LoadedBack())).status is Status.COMPLETED
 
     def held(self, *blobs: BlobRef | None) -> list[bool]:
         return [blob is not None and self.blobs.exists(blob.sha256) for blob in blobs]

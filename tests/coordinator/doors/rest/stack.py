@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 
 from coordinator.engine.assembly import Engine
-from coordinator.state.job_state import Job, Prepared
+from coordinator.state.job_state import Job, LoadedBack, Prepared
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import EvaluationResult, ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
@@ -80,7 +80,7 @@ class Stack:
         job = await self.running(folder, rounds={"count": 1})
         await self.trained(job, folder, 1)
         await self.evaluated(job, await self.next_tasks("evaluate"), 1)
-        return await self.engine.reader.job(job.id)
+        return await self.engine.aggregator.loaded_back(job.id, LoadedBack())
 
 
 def is_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from coordinator.doors.grpc import messages
 from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.state.errors import UnknownClient
-from coordinator.state.job_state import Prepared
+from coordinator.state.job_state import LoadedBack, Prepared
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import free_port
 from fedgalore.spec.plan import TrainingPlan
@@ -209,6 +209,7 @@ async def test_events_run_until_the_job_is_final_and_can_be_taken_up(stack: Stac
     listening = asyncio.create_task(streamed(stack.http, job.id))
     await stack.trained(job, tmp_path, 1)
     await stack.evaluated(job, await stack.next_tasks("evaluate"), 1)
+    await stack.engine.aggregator.loaded_back(job.id, LoadedBack())
     rows = await listening
     assert rows[0]["event"] == "job.status"
     assert rows[-1]["event"] == "end"

@@ -1,0 +1,112 @@
+"""A job's download and adapter, loaded back as a user would load them, before the job says that it has ended well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig
+
+from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
+from coordinator.models.archive import CARD
+from coordinator.models.checkpoint import map_checkpoint, map_tensors
+from coordinator.models.model_archive import ModelArchive
+from coordinator.state.errors import NoAdapter
+from coordinator.state.job_state import Job
+from coordinator.state.round_state import ModelVersion
+from coordinator.store.blob_store import BlobStore
+from fedgalore.methods.lora.spec import LoRASpec
+from fedgalore.model.culprits import short
+from fedgalore.model.load_back import COARSE, TOLERANCE, Answers, answers, difference, far, logits_of
+from fedgalore.model.task import TaskModel
+from protos.codec import TensorFile
+
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+WHOLE = 0.9999  # share of the change's energy from which on an adapter answers as the model does
+
+
+def differences(job: Job, blobs: BlobStore, device: torch.device) -> str | None:
+    """How the newest version's download, or the adapter of a job that trains one, differs from what was trained.
+
+    Holds one model in memory at a time.
+
+    Returns:
+        A sentence; None where nothing differs.
+
+    Raises:
+        BlobNotFound, CodecError, OSError: a blob is damaged or missing, or the disk is full.
+        TaskError: the base model that the sites were sent cannot be loaded any more.
+    """
+    ready = job.ready()
+    with blobs.scratch_folder() as folder, ExitStack() as held:
+        base = folder / "base"
+        base.mkdir()
+        for name, blob in ready.prepared.base_model:
+            (base / name).symlink_to(held.enter_context(blobs.on_disk(blob.sha256)))
+        task = TaskModel.load(job.parsed, base, device)
+        task.load_weights(_Weights(map_tensors(blobs, ready.model.weights.sha256)))
+        expected = answers(task)
+        del task
+        if words := of_download(job, ready.model, blobs, expected):
+            return f"version {ready.model.version} is downloaded, and {words}"
+        if isinstance(job.parsed.method, LoRASpec) and (words := _of_adapter(job, base, blobs, expected)):
+            return f"the adapter of version {ready.model.version} is downloaded, and {words}"
+    return None
+
+
+def of_download(job: Job, version: ModelVersion, blobs: BlobStore, expected: Answers) -> str | None:
+    """How the download of a version differs from the model with these answers."""
+    with blobs.scratch_folder() as scratch:
+        ModelArchive(job, version, None, blobs).unpack(folder := scratch / "download", with_card=True)
+        return difference(folder, expected)
+
+
+def _of_adapter(job: Job, base: Path, blobs: BlobStore, expected: Answers) -> str | None:
+    """The adapter of the method's rank, loaded as its README says. What it leaves out is no difference."""
+    rank = getattr(job.parsed.method, "rank", DEFAULT_RANK)
+    with blobs.scratch_folder() as scratch:
+        folder = scratch / "adapter"
+        try:
+            AdapterArchive(job, job.ready().model, rank, None, blobs).unpack(folder, with_card=True)
+        except NoAdapter:
+            return None
+        try:
+            logits = _adapted(base, folder, expected)
+        except OUT_OF_MEMORY:
+            raise
+        except Exception as error:  # whatever its user would come upon
+            return f"PEFT does not load it ({short(error)})"
+        stored = {tensor.dtype for tensor in map_checkpoint(folder / "adapter_model.safetensors").values()}
+        tolerance = TOLERANCE if stored == {"F32"} else COARSE
+        share = json.loads((folder / CARD).read_text(encoding="utf-8"))["energy_kept"]
+        return far(logits, expected.logits, tolerance) if share >= WHOLE else None
+
+
+def _adapted(base: Path, adapter: Path, expected: Answers) -> Tensor:
+    from peft import PeftModel  # slow to import
+
+    model = expected.auto_model.from_pretrained(
+        str(base), config=AutoConfig.from_pretrained(str(adapter)), ignore_mismatched_sizes=True, dtype=torch.float32
+    )
+    model = model.to(next(iter(expected.batch.values())).device)
+    return logits_of(PeftModel.from_pretrained(model, str(adapter)), expected.batch)
+
+
+class _Weights(Mapping[str, Tensor]):
+    """A file of tensors, of which one is in memory at a time."""
+
+    def __init__(self, file: TensorFile) -> None:
+        self._file = file
+
+    def __getitem__(self, name: str) -> Tensor:
+        return torch.from_numpy(self._file.tensor(name).copy())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.names)
+
+    def __len__(self) -> int:
+        return len(self._file.names)

@@ -1,0 +1,133 @@
+"""A model's folder, loaded back as a user would load it: it has to answer as the model that was trained."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor
+
+from fedgalore.model.culprits import short
+from fedgalore.model.inputs import Batch
+from fedgalore.model.probe import plain_examples
+from fedgalore.model.task import LOADING, TaskModel
+from fedgalore.model.tasks.face import Inputs
+from fedgalore.model.texts import TextInputs
+
+TEXTS = ("some words, and a number: 42", "Words in Capitals")
+NEW_TOKENS = 4
+TOLERANCE = 1e-3  # of the largest logit: sums may be taken in another order
+COARSE = 0.05  # where both sides were rounded to 16 bits, each in its own way
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of plain inputs: `logits`, float32; and how it reads inputs. It is known again by them."""
+
+    auto_model: Any  # of transformers
+    inputs: Inputs
+    batch: Batch
+    logits: Tensor
+
+
+def answers(task: TaskModel) -> Answers:
+    """The answers of a download of what `task` holds, whose trained weights are rounded as a download's are."""
+    with tempfile.TemporaryDirectory() as folder:
+        batch = task.task.model_inputs(task.collate(plain_examples(task, Path(folder))))
+    task.round_weights()
+    return Answers(task.task.auto_model, task.inputs, batch, logits_of(task.model, batch))
+
+
+def difference(folder: Path, expected: Answers) -> str | None:
+    """What tells the model in a folder from the trained one, in words; None where they are alike.
+
+    Holds one model in memory.
+
+    Raises:
+        MemoryError, torch.OutOfMemoryError: there is too little for it.
+    """
+    try:
+        return next(_differences(folder, expected), None)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever its user would come upon
+        return f"it does not load, or does not run ({short(error)})"
+
+
+def logits_of(model: Any, batch: Batch) -> Tensor:
+    """A model's answers, in its own arithmetic; float32 on the CPU. A model that draws draws the same each time."""
+    model.eval()
+    taken = {name: tensor.to(model.dtype) if tensor.is_floating_point() else tensor for name, tensor in batch.items()}
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        torch.manual_seed(0)
+        logits: Tensor = model(**taken).logits.float().cpu()
+    return logits
+
+
+def far(logits: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> str | None:
+    """By how much answers differ, in words; None where it is no more than rounding."""
+    if logits.shape != expected.shape:
+        return f"its answers have the shape {tuple(logits.shape)} in place of {tuple(expected.shape)}"
+    largest = float(expected.abs().max())
+    gap = float((logits - expected).abs().max())
+    if gap <= tolerance * max(1.0, largest):
+        return None
+    return f"its logits differ by up to {gap:.3g} from those of the trained model, which reach {largest:.3g}"
+
+
+def _differences(folder: Path, expected: Answers) -> Iterator[str]:
+    yield from _of_inputs(folder, expected.inputs)
+    model = _loaded(folder, expected)
+    if isinstance(expected.inputs, TextInputs) and expected.inputs.ends:
+        yield from _of_writing(model, expected.batch, expected.inputs.ends)
+    logits = logits_of(model, expected.batch)
+    if not bool(torch.isfinite(logits).all()) and bool(torch.isfinite(expected.logits).all()):
+        yield f"in {model.dtype} its answers are not finite; take model.dtype: float32"
+    if model.dtype != torch.float32:  # whose arithmetic is coarser than what is to be told apart
+        del model
+        logits = logits_of(_loaded(folder, expected, dtype=torch.float32), expected.batch)
+    if words := far(logits, expected.logits):
+        yield words
+
+
+def _loaded(folder: Path, expected: Answers, **options: Any) -> Any:
+    with LOADING:
+        model, loaded = expected.auto_model.from_pretrained(
+            str(folder), local_files_only=True, output_loading_info=True, **options
+        )
+    if new := sorted({*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}):
+        raise ValueError(f"{len(new)} weights would be drawn anew, such as {new[0]}")
+    return model.to(next(iter(expected.batch.values())).device)
+
+
+def _of_inputs(folder: Path, inputs: Inputs) -> Iterator[str]:
+    if isinstance(inputs, TextInputs):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        for text in TEXTS:
+            if tokenizer(text)["input_ids"] != inputs.tokenizer(text)["input_ids"]:
+                yield f"its tokenizer reads {text!r} otherwise"
+        if tokenizer.chat_template != inputs.tokenizer.chat_template:
+            yield "its chat template is another"
+        return
+    processor = transformers.AutoImageProcessor.from_pretrained(str(folder), backend="pil", local_files_only=True)
+    image = Image.linear_gradient("L").convert("RGB")
+    pixels = [each(images=[image], return_tensors="pt")["pixel_values"] for each in (processor, inputs.processor)]
+    if not torch.equal(*pixels):
+        yield "its image processor makes other pixels"
+
+
+def _of_writing(model: Any, batch: Batch, ends: tuple[int, ...]) -> Iterator[str]:
+    """A model that writes ends as it does here, and `generate` runs."""
+    said = model.generation_config.eos_token_id
+    if list(ends) != (said if isinstance(said, list) else [said]):
+        yield f"it ends at the tokens {said} in place of {list(ends)}"
+    named = {name: tensor for name, tensor in batch.items() if name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        model.generate(**named, max_new_tokens=NEW_TOKENS, do_sample=False)
