@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ class LocalSplit:
     """Examples with the file that they come from, which messages name."""
 
     path: Path
-    examples: list[Example]
+    examples: Sequence[Example]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedgalore.data.batches import batches
+from fedgalore.data.batches import batches, by_length
 from fedgalore.data.examples import Example
 from fedgalore.data.sample import evaluated
 from fedgalore.maths.seeding import derive_seed
@@ -163,13 +163,10 @@ def evaluate(
     check_exact_match(task, chosen)
     task.model.eval()
     task.round_weights()
-    # like lengths together: less padding
-    ordered = sorted(chosen, key=lambda e: len(e.get("text", "") or e.get("prompt", "")))
     total, right, predictions, matched = 0.0, 0, 0, 0
-    for start in range(0, len(ordered), wanted.batch_size):
+    for batch in by_length(chosen, wanted.batch_size):
         if goes_on is not None and not goes_on():
             raise TrainingStopped
-        batch = ordered[start : start + wanted.batch_size]
         with naming_rows(task, batch):
             loss, count, hits = task.loss(task.collate(batch))
         total, right, predictions = total + loss.item() * count, right + (hits or 0), predictions + count

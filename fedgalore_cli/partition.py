@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import yaml
 from rich.markup import escape
 from rich.table import Table
 
 from fedgalore_cli.client import fail
+from fedgalore_cli.partition_files import write_client
 from fedgalore_cli.show import console, percent
 
 if TYPE_CHECKING:
@@ -24,11 +23,13 @@ if TYPE_CHECKING:
 
 Kind = Literal["iid", "dirichlet", "quantity", "domain"]  # as in fedgalore.data.partition, which --help has no time for
 DEFAULT_ALPHA = 0.1
-OWN_KEYS = ("label", "tokens", "tags", "prompt", "completion", "messages")  # columns that shards keep by these names
 
 Clients = Annotated[int, typer.Option("--clients", min=1, help="How many clients to split the data over")]
-Train = Annotated[Path | None, typer.Option("--train", help="Training examples: JSONL, CSV, TSV or Parquet")]
-Test = Annotated[Path | None, typer.Option("--test", help="Held-out examples, the same for every client")]
+Train = Annotated[Path | None, typer.Option("--train", help="Training examples: a table, or a folder of tables")]
+Test = Annotated[
+    Path | None,
+    typer.Option("--test", help="Held-out examples, the same for every client; by --split domain, of its own domain"),
+]
 Text = Annotated[
     list[str] | None, typer.Option("--text", help="Column with the text; twice for pairs  [default: text]")
 ]
@@ -61,7 +62,7 @@ Picture = Annotated[
 
 
 def partition(
-    train: Annotated[Path, typer.Option("--train", help="Training examples: JSONL, CSV, TSV or Parquet")],
+    train: Annotated[Path, typer.Option("--train", help="Training examples: a table, or a folder of tables")],
     to: Annotated[Path, typer.Option("--to", help="Folder for the shards; must not exist yet")],
     dataset: Annotated[str, typer.Option("--name", help="Data set name that jobs will use")],
     test: Test = None,
@@ -92,12 +93,11 @@ def partition(
         )
         splitting = Splitting.of(split, clients, alpha, domain, least, split_seed, columns)
         check_picture(picture)
-        sites = splitting.sites(train, columns)
-        held_out = read_test(test, columns)
+        sites, held_out = splitting.sites(train, test, columns)
         if picture is not None:
             draw(picture, sites, splitting.by, splitting.title(train))
         for site in sites:
-            _write(to / site.name, {"train": site.train, "test": held_out}, dataset, coordinator)
+            write_client(to / site.name, {"train": site.train, "test": site.test or held_out}, dataset, coordinator)
     except (DataError, ValueError, OSError) as error:
         fail(str(error))
     _show(sites, splitting.by)
@@ -156,13 +156,17 @@ class Splitting:
             alpha = DEFAULT_ALPHA
         return cls(kind, clients, alpha, domain, least, seed, by)
 
-    def sites(self, train: Path, columns: dict[str, Any]) -> list[Site]:
-        """Reads a file and splits it.
+    def sites(self, train: Path, test: Path | None, columns: dict[str, Any]) -> tuple[list[Site], Sequence[Example]]:
+        """Reads the files, and splits the first.
+
+        Returns:
+            The sites, and the test examples that all of them share. Split by domain, each has its own domain's instead.
 
         Raises:
-            DataError, ValueError: the file cannot be read, or cannot be split like this.
+            DataError, ValueError: a file cannot be read, or cannot be split like this.
         """
         from fedgalore.data.examples import SplitFile, read_examples
+        from fedgalore.data.held import Chosen
         from fedgalore.data.partition import split
         from fedgalore.simulation import Site
 
@@ -172,17 +176,20 @@ class Splitting:
                 f"--split: dirichlet skews classes, and label {odd['label']!r} of row {odd['row']} is no single class; "
                 "take quantity, iid or domain"
             )
-        keys = [example[self.by] if self.by else None for example in examples]
+        held_out = read_examples(SplitFile(test, **columns, domain=self.domain)) if test else ()
+        keys = [key_of(example, self.by) if self.by else None for example in examples]
         try:
             shards = split(self.kind, keys, self.clients, self.alpha or DEFAULT_ALPHA, self.seed, self.least)
         except ValueError as error:
             least = f" with --least {self.least}" if self.least > 1 else ""
             raise ValueError(f"--clients {self.clients}{least}: {error}") from error
         width = len(str(self.clients))
-        return [
-            Site(f"client-{number:0{width}}", [examples[index] for index in shard])
-            for number, shard in enumerate(shards, start=1)
-        ]
+        names = [f"client-{number:0{width}}" for number in range(1, self.clients + 1)]
+        parts = [Chosen(examples, shard) for shard in shards]
+        if self.kind != "domain" or not test:
+            return [Site(name, part) for name, part in zip(names, parts, strict=True)], held_out
+        own = _tests_by_domain([key_of(part[0], "domain") for part in parts], held_out)
+        return [Site(name, part, tests) for name, part, tests in zip(names, parts, own, strict=True)], ()
 
     def title(self, train: Path) -> str:
         """The title of a picture of the split."""
@@ -205,15 +212,30 @@ def has_class(example: Example) -> bool:
     return not isinstance(example["label"], list) and (number is None or number == number.to_integral_value())
 
 
-def read_test(test: Path | None, columns: dict[str, Any]) -> list[Example]:
-    """The held-out examples; there are none without a file.
+def key_of(example: Example, by: str) -> Hashable:
+    """A class or a domain, as it tells examples apart."""
+    value = example[by]
+    if by == "label" and "label_names" in example and isinstance(value, int):
+        return str(example["label_names"][value])
+    return str(value) if by == "domain" or isinstance(value, list) else value
+
+
+def _tests_by_domain(domains: Sequence[Hashable], held_out: Sequence[Example]) -> list[Sequence[Example]]:
+    """For each client its domain's test examples.
 
     Raises:
-        DataError: as `read_examples`.
+        ValueError: a domain has none, or there are some of a domain that no client has.
     """
-    from fedgalore.data.examples import SplitFile, read_examples
+    from fedgalore.data.held import Chosen
 
-    return read_examples(SplitFile(test, **columns)) if test else []
+    keys = [key_of(example, "domain") for example in held_out]
+    for one, other, remedy in (
+        (set(domains), set(keys), "has no test examples; add some, or leave --test out"),
+        (set(keys), set(domains), "has test examples and no training examples; leave them out"),
+    ):
+        if missing := sorted(map(str, one - other)):
+            raise ValueError(f"--test: domain {missing[0]!r} {remedy}")
+    return [Chosen(held_out, [index for index, key in enumerate(keys) if key == domain]) for domain in domains]
 
 
 def check_picture(picture: Path | None) -> None:
@@ -251,32 +273,9 @@ def _held(sites: Sequence[Site], by: str | None) -> tuple[list[range], list[str]
     """Shards and keys, as `partition_picture` takes them; no keys where labels are no classes."""
     ends = list(accumulate((len(site.train) for site in sites), initial=0))
     shards = [range(*ends) for ends in pairwise(ends)]
-    examples = [example for site in sites for example in site.train]
-    if by is None or (by == "label" and not all(map(has_class, examples))):
+    if by is None or (by == "label" and not all(has_class(example) for site in sites for example in site.train)):
         return shards, None
-    return shards, [str(example[by]) for example in examples]
-
-
-def _write(folder: Path, splits: Mapping[str, Sequence[Mapping[str, Any]]], dataset: str, coordinator: str) -> None:
-    """One client's files and agent config."""
-    folder.mkdir(parents=True)
-    names = {}
-    for split, examples in splits.items():
-        if examples:
-            names[split] = f"{split}.jsonl"
-            lines = [json.dumps({k: v for k, v in e.items() if k != "row" and v is not None}) for e in examples]
-            (folder / names[split]).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    first = splits["train"][0]
-    keys: dict[str, Any] = {key: key for key in OWN_KEYS if key in first}
-    if "text" in first:
-        keys["text"] = ["text", "text_pair"] if first["text_pair"] is not None else "text"
-    document = {
-        "name": folder.name,
-        "coordinator": coordinator,
-        "work_dir": "work",
-        "data": {dataset: {**names, **keys}},
-    }
-    (folder / "agent.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return shards, [str(key_of(example, by)) for site in sites for example in site.train]
 
 
 def _show(sites: Sequence[Site], by: str | None) -> None:

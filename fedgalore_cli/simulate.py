@@ -69,7 +69,8 @@ def simulate(
 
     Data comes either from agents' own configs (--agent, once for each), or from a data set that is split (--train,
     --clients, --split). With the agents' data, seed and machine of a distributed run the final weights are the same,
-    bit for bit. Each agent is tested on its own test data; the clients of a split data set are all tested on --test.
+    bit for bit. Each agent is tested on its own test data; the clients of a split data set are all tested on --test, or
+    on their own domain's part of it.
     """
     from fedgalore.data.examples import DataError
     from fedgalore.spec import job as job_spec
@@ -84,7 +85,7 @@ def simulate(
         if version == "best" and spec.evaluation.keep is None:
             raise ValueError("--version: the job keeps no best version; set evaluation.keep in it, or say last")
         parts.check_picture(picture)
-        held_out: list[Example] = []
+        held_out: Sequence[Example] = ()
         if agents:
             _refuse_splitting(context)
             sites = _sites_of_agents(agents, spec.data.name)
@@ -104,8 +105,7 @@ def simulate(
                 text, label, prompt=prompt, completion=completion, tokens=tokens, tags=tags, messages=messages
             )
             splitting = parts.Splitting.of(split, clients, alpha, domain, least, split_seed, columns)
-            sites = splitting.sites(train, columns)
-            held_out = parts.read_test(test, columns)
+            sites, held_out = splitting.sites(train, test, columns)
             by, title = splitting.by, splitting.title(train)
         if picture is not None:
             parts.draw(picture, sites, by, title)

@@ -48,3 +48,10 @@ def text_length(example: Example) -> int:
     texts = [example.get(key) or "" for key in ("text", "text_pair", "prompt", "completion")]
     texts += [*example.get("tokens", ()), *(message["content"] for message in example.get("messages", ()))]
     return sum(map(len, texts))
+
+
+def by_length(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
+    """All examples once, in batches of like lengths: less is padded."""
+    order = sorted(range(len(examples)), key=lambda index: text_length(examples[index]))
+    for start in range(0, len(order), size):
+        yield [examples[index] for index in order[start : start + size]]

@@ -14,7 +14,7 @@ class DataError(ValueError):
         *,
         remedy: str = "",
         path: Path | None = None,
-        row: int | None = None,
+        row: int | str | None = None,
         column: str | None = None,
     ) -> None:
         place = [str(path)] if path else []

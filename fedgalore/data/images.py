@@ -29,7 +29,7 @@ def by_class(folder: Path) -> Iterator[tuple[str, str]]:
         OSError: the folder cannot be listed.
     """
     for entry in sorted(folder.iterdir()):
-        if _is_litter(entry.name):
+        if is_litter(entry.name):
             continue
         if not entry.is_dir():
             raise ImageError(
@@ -37,10 +37,10 @@ def by_class(folder: Path) -> Iterator[tuple[str, str]]:
                 "and other files elsewhere"
             )
         files = sorted(file.name for file in entry.iterdir())
-        yield from ((entry.name, f"{entry.name}/{name}") for name in files if not _is_litter(name))
+        yield from ((entry.name, f"{entry.name}/{name}") for name in files if not is_litter(name))
 
 
-def _is_litter(name: str) -> bool:
+def is_litter(name: str) -> bool:
     return name.startswith((".", "$")) or name.casefold() in LITTER
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
@@ -104,6 +106,66 @@ def test_each_client_has_a_single_domain(table: Path) -> None:
     assert done.stdout.splitlines()[2].split() == ["client-2", "20", "1", "news", "100.0", "%"]
     numbers = {name: {int(e["text"].split()[1]) % 3 for e in examples} for name, examples in shards(table).items()}
     assert list(numbers.values()) == [{0}, {1}, {2}] * 2
+
+
+def test_each_client_is_tested_on_its_own_domain(table: Path) -> None:
+    test = table.parent / "test.csv"
+    test.write_text("text,label,from\n" + "".join(f"t{i},[{i % 4}],{DOMAINS[i % 3]}\n" for i in range(9)))
+    done = partition(table, "--split", "domain", "--domain", "from", "--clients", "4", "--test", test)
+    assert done.exit_code == 0, done.stderr
+    tests = {}
+    for config in sorted((table.parent / "sites").glob("*/agent.yaml")):
+        settings = load(config)
+        held = read_all(settings.data)["texts"].test
+        assert held is not None
+        tests[settings.name] = [example["text"] for example in held.examples]
+    film, news, shop = ["t0", "t3", "t6"], ["t1", "t4", "t7"], ["t2", "t5", "t8"]
+    assert list(tests.values()) == [film, news, shop, film]
+
+
+@pytest.mark.parametrize(
+    ("domains", "problem"),
+    [
+        (("film", "news"), "--test: domain 'shop' has no test examples; add some, or leave --test out"),
+        ((*DOMAINS, "bank"), "--test: domain 'bank' has test examples and no training examples; leave them out"),
+    ],
+)
+def test_domains_that_differ_between_training_and_test_are_refused(
+    table: Path, domains: tuple[str, ...], problem: str
+) -> None:
+    test = table.parent / "test.csv"
+    test.write_text("text,label,from\n" + "".join(f"t,[0],{domain}\n" for domain in domains))
+    refused = partition(table, "--split", "domain", "--domain", "from", "--clients", "3", "--test", test)
+    assert (refused.exit_code, refused.stderr) == (1, f"error: {problem}\n")
+
+
+def test_words_and_their_tags_and_conversations_are_split(table: Path) -> None:
+    rows = [
+        {"words": ["Ada", str(i)], "ner": ["B-PER", "O"], "chat": [{"role": "user", "content": str(i)}]}
+        for i in range(8)
+    ]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert partition(table, "--tokens", "words", "--tags", "ner", "--split", "iid", "--clients", "2").exit_code == 0
+    first = shards(table)["client-1"][0]
+    assert (first["tokens"][0], first["tags"]) == ("Ada", ["B-PER", "O"])
+    again = ["partition", "--train", table, "--name", "texts", "--to", table.parent / "chats", "--messages", "chat"]
+    assert CliRunner().invoke(app, [*map(str, again), "--clients", "2"]).exit_code == 0
+    config = yaml.safe_load((table.parent / "chats" / "client-1" / "agent.yaml").read_text())
+    assert config["data"]["texts"] == {"train": "train.jsonl", "messages": "messages"}
+
+
+def test_numbers_that_a_data_set_has_names_for_are_written_as_these(table: Path) -> None:
+    features = {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    path = table.with_suffix(".parquet")
+    pq.write_table(pa.table({"text": ["a", "b"] * 4, "label": [0, 1] * 4}).replace_schema_metadata(metadata), path)
+    done = CliRunner().invoke(
+        app,
+        ["partition", "--train", str(path), "--name", "texts", "--to", str(table.parent / "sites"), "--clients", "2"],
+    )
+    assert done.exit_code == 0, done.stderr
+    held = [(e["text"], e["label"]) for examples in shards(table).values() for e in examples]
+    assert Counter(held) == {("a", "no"): 4, ("b", "yes"): 4}
 
 
 def test_prompts_differ_in_number(table: Path) -> None:

@@ -46,7 +46,7 @@ def agent(folder: Path, name: str) -> Path:
 
 def test_data_that_are_split_are_tested_once_for_all_clients(folder: Path) -> None:
     files = ("--train", folder / "train.jsonl", "--test", folder / "test.jsonl")
-    split = ("--split", "domain", "--domain", "from", "--clients", "3", "--picture", folder / "picture.svg")
+    split = ("--split", "quantity", "--alpha", "9", "--clients", "3", "--picture", folder / "picture.svg")
     done = simulate(folder, *files, *split, "--to", folder / "model")
     assert done.exit_code == 0, done.stderr
     first, last, saved = done.stdout.splitlines()
@@ -55,8 +55,17 @@ def test_data_that_are_split_are_tested_once_for_all_clients(folder: Path) -> No
     assert saved == f"model: {folder / 'model'} (version 1)"
     assert (folder / "model" / "model.safetensors").exists()
     drawn = (folder / "picture.svg").read_text()
-    assert "train.jsonl over 3 clients: domain split, seed 0" in drawn.replace("\n", " ")
-    assert "<!-- music -->" in drawn
+    assert "train.jsonl over 3 clients: quantity split, alpha 9, seed 0" in drawn.replace("\n", " ")
+
+
+def test_clients_of_a_domain_are_tested_on_it(folder: Path) -> None:
+    files = ("--train", folder / "train.jsonl", "--test", folder / "test.jsonl")
+    done = simulate(folder, *files, "--split", "domain", "--domain", "from", "--clients", "3", "--json")
+    assert done.exit_code == 0, done.stderr
+    job = json.loads(done.stdout.splitlines()[0])
+    assert job["held_out"] == {}
+    assert sum(site["test"] for site in job["sites"].values()) == 30
+    assert all(site["test"] > 0 for site in job["sites"].values())
 
 
 def test_every_record_is_a_json_object_a_line(folder: Path) -> None:

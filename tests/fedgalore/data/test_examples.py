@@ -132,7 +132,7 @@ def test_lists_that_cannot_be_used_are_named(tmp_path, record, columns, words):
         ("a.csv", 'text,label\n"a,0\n', ["row 2", "damaged", "quoting: false"]),
         ("a.csv", "text,text,label\na,b,0\n", ["column 'text'", "more than once"]),
         ("a.tsv", "a,0\n", ["no such column", "'a,0'"]),
-        ("a.parquet", "PAR1 not really", ["not a Parquet file"]),
+        ("a.parquet", "PAR1 not really", ["no Parquet file, or damaged"]),
         ("a.xlsx", "", ["unknown kind of file '.xlsx'", ".jsonl"]),
     ],
 )

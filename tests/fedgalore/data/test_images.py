@@ -109,7 +109,7 @@ def test_links_out_of_the_folder_are_followed_where_the_site_says_so(tmp_path: P
         ("x" * 300 + ".png", "cannot be found"),
         (" ", "empty text"),
         (None, "expected text, found nothing"),
-        ({"bytes": "", "path": "a.png"}, "expected text, found a dict"),
+        ({"bytes": "", "path": "a.png"}, "an image inside of the table; save the images as files"),
     ],
 )
 def test_names_of_no_file_are_refused(tmp_path: Path, name: Any, words: str) -> None:
@@ -172,7 +172,7 @@ def test_links_out_of_a_folder_are_refused(tmp_path: Path) -> None:
 def test_a_folder_with_columns_and_a_file_without_are_refused(tmp_path: Path) -> None:
     picture(tmp_path / "cat" / "1.png")
     message = refused(SplitFile(tmp_path, image="file", label="label"))
-    assert "is a folder, in which there are no columns; name a table; or name no columns" in message
+    assert "is a folder of 'cat'; name a table, or a folder that holds files of one kind alone; or name no" in message
     (tmp_path / "a.csv").write_text("file,label\n")
     assert "no columns are named, and it is no folder of images; name text" in refused(SplitFile(tmp_path / "a.csv"))
 

@@ -1,0 +1,151 @@
+"""What stands in the columns of a table, as an example holds it; what is no such value is refused with its place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fedgalore.data import images
+from fedgalore.data.errors import DataError
+from fedgalore.data.labels import as_list
+
+Label = bool | int | float | str
+
+_FILL = "fill it or remove the row"
+_LONGEST = 80  # characters of a value in a message
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table and its place."""
+
+    path: Path
+    row: int | str
+    column: str
+    value: Any
+
+    def refuse(self, problem: str, remedy: str = "") -> NoReturn:
+        """Raises:
+        DataError: always; names file, row and column.
+        """
+        raise DataError(problem, path=self.path, row=self.row, column=self.column, remedy=remedy)
+
+    @property
+    def shown(self) -> str:
+        """The value in a message."""
+        text = repr(self.value)
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def require_columns(path: Path, columns: Sequence[str], present: Sequence[str], row: int | str | None = None) -> None:
+    """Refuses a table, or one of its rows, that lacks a column.
+
+    Raises:
+        DataError: names the column and those that are there.
+    """
+    for column in columns:
+        if present.count(column) != 1:
+            problem = "no such column" if column not in present else "the column appears more than once"
+            names = ", ".join(map(repr, present[:20])) or "no columns"
+            remedy = f"the file has {names}; name the right one in the config"
+            raise DataError(problem, path=path, row=row, column=column, remedy=remedy)
+
+
+def text(cell: Cell) -> str:
+    """Text that is not empty."""
+    value = _string(cell)
+    if not value.strip():
+        cell.refuse("empty text", _FILL)
+    return value
+
+
+def label(cell: Cell, names: Sequence[str] = ()) -> Label | list[Label]:
+    """A number, a truth value, text, or a list of them; what it means is up to the job.
+
+    Args:
+        names: what the table calls the classes that its numbers stand for.
+    """
+    plain = [_plain(item) for item in cell.value] if isinstance(cell.value, list | tuple) else _plain(cell.value)
+    if plain is None or (isinstance(plain, list) and None in plain):
+        cell.refuse(
+            f"label {cell.shown} is no number, name or list of them",
+            "give the class index from 0 on, or one of the job's label_names",
+        )
+    _refuse_unnamed(cell, plain if isinstance(plain, list) else [plain], names)
+    return plain  # type: ignore[return-value]
+
+
+def tokens(cell: Cell) -> list[str]:
+    """The words of a text, at least one; a word may be empty."""
+    return [_string(replace(cell, value=word)) for word in _items(cell)]
+
+
+def tags(cell: Cell, names: Sequence[str] = ()) -> list[Label]:
+    """The label of each word; `names` as of `label`."""
+    return [label(replace(cell, value=tag), names) for tag in _items(cell)]  # type: ignore[misc]
+
+
+def messages(cell: Cell) -> list[dict[str, str]]:
+    """Who says what, in its order; what else a message has is left out."""
+    found = _items(cell)
+    for number, message in enumerate(found, start=1):
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            cell.refuse(f"message {number} has no role and content", 'write each as {"role": "user", "content": "..."}')
+    return [{key: _string(replace(cell, value=turn[key])) for key in ("role", "content")} for turn in found]
+
+
+def image(cell: Cell, follow_links: bool) -> str:
+    """The absolute path of an image that the table names relative to its folder."""
+    folder = cell.path if cell.path.is_dir() else cell.path.parent
+    try:
+        return str(images.checked(folder, text(cell), follow_links))
+    except images.ImageError as error:
+        raise DataError(str(error), path=cell.path, row=cell.row, column=cell.column) from error
+
+
+def domain(cell: Cell) -> int | str:
+    """A name or an integer."""
+    value = cell.value
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        cell.refuse(f"domain {cell.shown} is neither a name nor an integer", _FILL)
+    return value
+
+
+def _refuse_unnamed(cell: Cell, values: Sequence[Label | None], names: Sequence[str]) -> None:
+    """`datasets` marks what has no class by -1."""
+    if names and not all(isinstance(value, int) and 0 <= value < len(names) for value in values):
+        cell.refuse(f"{cell.shown} is none of the data set's {len(names)} classes", "label it or remove the row")
+
+
+def _plain(value: Any) -> Label | None:
+    """A value as JSON has it, a whole number as an int: a column with gaps holds its integers as floats."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, float | Decimal) and math.isfinite(value):
+        return int(value) if value == int(value) else float(value)
+    return value if isinstance(value, bool | int) else None
+
+
+def _items(cell: Cell) -> list[Any]:
+    """A list that is not empty; in CSV and TSV files the JSON text of one."""
+    values = as_list(cell.value)
+    if not values:
+        found = "an empty one" if values == [] else cell.shown
+        cell.refuse(f"expected a list, found {found}", 'write it as JSON has it, such as ["a", "b"]')
+    return values
+
+
+def _string(cell: Cell) -> str:
+    if not isinstance(cell.value, str):
+        if isinstance(cell.value, dict) and "bytes" in cell.value:
+            cell.refuse("an image inside of the table", "save the images as files, and name them in the column")
+        cell.refuse(f"expected text, found {'nothing' if cell.value is None else f'a {type(cell.value).__name__}'}")
+    try:
+        cell.value.encode()
+    except UnicodeEncodeError:  # JSON can spell half a character: "\ud83d"
+        cell.refuse("broken Unicode (half a surrogate pair)")
+    return cell.value
