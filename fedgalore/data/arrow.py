@@ -28,12 +28,11 @@ def read_parquet(path: Path, columns: Sequence[str]) -> tuple[Values, Names]:
     from pyarrow import parquet  # type: ignore[import-untyped]
 
     with _in_words(path, "Parquet"):
-        file = parquet.ParquetFile(path, memory_map=True)
-        schema = file.schema_arrow
+        schema = parquet.read_schema(path)
     require_columns(path, columns, schema.names)
 
     def rows() -> Values:
-        with _in_words(path, "Parquet"), file:
+        with _in_words(path, "Parquet"), parquet.ParquetFile(path, memory_map=True) as file:
             for batch in file.iter_batches(batch_size=ROWS, columns=list(columns)):
                 yield from batch.to_pylist()
 

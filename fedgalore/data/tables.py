@@ -155,6 +155,10 @@ def _folder(folder: Path, columns: Sequence[str], quoting: bool) -> Table:
             f"holds files of {' and '.join(sorted(splits))}", path=folder, remedy="move each split into its own folder"
         )
     tables = [open_table(path, columns, quoting) for path in paths]
+    if odd := next((table for table in tables if table.names != tables[0].names), None):
+        raise DataError(
+            f"names its classes otherwise than {tables[0].path.name}", path=odd.path, remedy="write the folder again"
+        )
     records_of_all = (
         record._replace(row=f"{table.path.name}:{record.row}") for table in tables for record in table.records
     )

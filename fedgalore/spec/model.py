@@ -45,7 +45,8 @@ class ModelSpec(Strict):
     label_names: tuple[Text, ...] | None = Field(
         default=None,
         max_length=100_000,
-        description="Class names in the order of their index. The data may then hold names in place of numbers",
+        description="Class names in the order of their index. What the data hold is looked up among them first, "
+        "whatever its type; docs/DATA.md has the rule",
     )
     dtype: Dtype = Field(
         default="base",

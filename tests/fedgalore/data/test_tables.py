@@ -141,6 +141,15 @@ def test_rows_without_a_class_are_refused(tmp_path: Path) -> None:
     assert "row 3, column 'label': -1 is none of the data set's 2 classes; label it or remove the row" in message
 
 
+def test_shards_whose_names_differ_are_refused(tmp_path: Path) -> None:
+    for number, names in enumerate((["pos", "neg"], ["neg", "pos"])):
+        features = {"label": {"names": names, "_type": "ClassLabel"}}
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        shard = pa.table({"text": ["a"], "label": [0]}).replace_schema_metadata(metadata)
+        pq.write_table(shard, tmp_path / f"{number}.parquet")
+    assert "1.parquet: names its classes otherwise than 0.parquet; write the folder again" in refused(tmp_path)
+
+
 def test_names_of_tags_and_in_parquet(tmp_path: Path) -> None:
     for feature in (
         {"feature": {"names": ["O", "B"], "_type": "ClassLabel"}, "_type": "Sequence"},
@@ -207,6 +216,13 @@ def test_lines_may_end_in_every_way(tmp_path: Path, end: str, mark: str) -> None
     (tmp_path / "a.csv").write_bytes(content.encode())
     first, second = read_examples(SplitFile(tmp_path / "a.csv", **TEXT))
     assert (first["row"], first["text"], second["row"], second["text"]) == (2, f"a{end}b", 5, "c")
+
+
+def test_other_dividers_are_named(tmp_path: Path) -> None:
+    for divider in (";", "\t"):
+        (tmp_path / "a.csv").write_text(f"text{divider}label\na{divider}0\n")
+        words = f"which {divider!r} divides; save it with commas, or with tabs as .tsv"
+        assert words in refused(tmp_path / "a.csv")
 
 
 # --- what is damaged -----------------------------------------------------------------------------------------
