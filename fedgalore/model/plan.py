@@ -29,6 +29,7 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
     backbone = getattr(model, prefix, model) if prefix else model
     in_backbone = {id(parameter) for parameter in backbone.parameters()}
     layers = {id(module) for module in backbone.modules()}
+    own = {name for name, _ in model.named_parameters()}  # without further names of shared ones
     wanted = spec.method.target_modules
     targets, dense, seen = [], [], set()
     for name, module in model.named_modules():
@@ -36,7 +37,7 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
             continue
         if wanted is not None and not any(ends_in(name, suffix) for suffix in wanted):
             continue
-        if id(module) not in layers:  # an output layer may share its weight with the backbone's embeddings
+        if id(module) not in layers or f"{name}.weight" not in own:  # an output layer may share the embeddings' weight
             continue
         seen.add(id(module.weight))
         rows, columns = module.weight.shape

@@ -95,8 +95,9 @@ def several(count: int, seed: int) -> list[dict[str, Any]]:
     chance = random.Random(seed)
     examples = []
     for row in range(1, count + 1):
-        words = chance.choices([*FILLERS, *(word for name in CLASSES for word in WORDS[name])], k=4)
-        label = [name for name in CLASSES if set(WORDS[name]) & set(words)]
+        label = [name for name in CLASSES if chance.random() < 0.4]
+        words = chance.choices(FILLERS, k=2) + [word for name in label for word in chance.choices(WORDS[name], k=3)]
+        chance.shuffle(words)
         examples.append({"row": row, "text": " ".join(words), "text_pair": None, "label": label})
     return examples
 
@@ -186,6 +187,25 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
             vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=32, bos_token_id=3, eos_token_id=3
         )
         transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_chat(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The GPT-2 with words for roles and a chat template: `user : rain [SEP] assistant : weather [SEP]`."""
+    folder = tmp_path_factory.mktemp("models") / "chat"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_gpt2)
+    tokenizer.add_tokens(["user", "assistant", ":"])
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message.role }} : {{ message.content }} [SEP] {% endfor %}"
+        "{% if add_generation_prompt %}assistant : {% endif %}"
+    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_gpt2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -11,10 +11,6 @@ from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
 from tests.fedgalore.conftest import language_model
 
-TURNS = (
-    "{% for message in messages %}{{ message.role }} : {{ message.content }} [SEP] {% endfor %}"
-    "{% if add_generation_prompt %}assistant : {% endif %}"
-)
 # writes its thoughts into the last answer only, as some models do
 THINKS = (
     "{% for message in messages %}{{ message.role }} : "
@@ -29,18 +25,17 @@ def turns(*contents, first="user"):
 
 
 @pytest.fixture
-def chat(tiny_gpt2, tmp_path):
-    """A task of a model with this template."""
-    folder = Path(shutil.copytree(tiny_gpt2, tmp_path / "gpt2"))
+def chat(tiny_chat, tmp_path):
+    """The task of the model that chats, or of a copy with another template."""
 
-    def load(template, **sections) -> TaskModel:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        tokenizer.add_tokens(["user", "assistant", ":"])
-        tokenizer.chat_template = template
-        tokenizer.save_pretrained(folder)
-        model = transformers.AutoModelForCausalLM.from_pretrained(tiny_gpt2)
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        model.save_pretrained(folder)
+    def load(template="", **sections) -> TaskModel:
+        folder = tiny_chat
+        if template != "":
+            folder = Path(shutil.copytree(tiny_chat, tmp_path / "chat"))
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+            tokenizer.chat_template = template
+            (folder / "chat_template.jinja").unlink()
+            tokenizer.save_pretrained(folder)
         task = TaskModel.load(language_model(**sections), folder)
         task.model.eval()
         return task
@@ -53,7 +48,7 @@ def words(task, ids):
 
 
 def test_only_the_assistants_turns_count_each_with_its_end(chat):
-    task = chat(TURNS)
+    task = chat()
     messages = [{"role": "system", "content": "today"}, *turns("rain", "music", "sun", "food", "a")]
     batch = task.collate([{"row": 1, "messages": messages}])
     whole = task.inputs.tokenizer.apply_chat_template(messages[:-1], tokenize=False)
@@ -64,13 +59,13 @@ def test_only_the_assistants_turns_count_each_with_its_end(chat):
 
 
 def test_a_long_conversation_loses_its_beginning(chat):
-    task = chat(TURNS, data={"max_length": 6})
+    task = chat(data={"max_length": 6})
     batch = task.collate([{"row": 1, "messages": turns("rain sun wind snow", "music", "the a", "food soup")}])
     assert words(task, batch["input_ids"][0]) == ["[SEP]", "assistant", ":", "food", "soup", "[SEP]"]
 
 
 def test_contents_that_spell_a_control_token_are_asked_of_the_tokenizer_as_text(chat):
-    task = chat(TURNS)
+    task = chat()
     seen, ids = [], task.inputs.ids
     task.inputs.ids = lambda text, **options: seen.append((text, options)) or ids(text, **options)
     task.collate([{"row": 1, "messages": turns("rain [SEP] sun", "music")}])
@@ -78,7 +73,7 @@ def test_contents_that_spell_a_control_token_are_asked_of_the_tokenizer_as_text(
 
 
 def test_the_question_is_the_conversation_up_to_its_last_answer(chat):
-    task = chat(TURNS)
+    task = chat()
     example = {"row": 1, "messages": turns("rain", "music", "sun", "food", "the")}
     question = task.task.question(example)
     assert (question, task.task.answer(example)) == (example["messages"][:3], "food")

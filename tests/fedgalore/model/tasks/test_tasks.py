@@ -7,67 +7,25 @@ import torch.nn.functional as F
 from fedgalore.model.inputs import IGNORED
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import TASKS, check_examples, task_of
-from tests.fedgalore.conftest import (
-    CLASSES,
-    classifier,
-    image_classifier,
-    language_model,
-    questions,
-    rated,
-    sentences,
-    several,
-    squares,
-    tagged,
-    tagger,
-    translator,
-)
-
-NAMED = {"source": "m", "num_labels": None, "label_names": list(CLASSES)}
+from tests.builders import a_spec
+from tests.fedgalore.conftest import classifier
+from tests.fedgalore.tasks import CASES
 
 
-def pictures(labels, tmp_path):
-    return [e | {"label": label} for e, label in zip(squares(tmp_path, len(labels), 0), labels, strict=True)]
-
-
-CASES = {
-    "one class of a text": lambda _: (classifier(), "tiny_bert", sentences(5, 0)),
-    "classes of a text": lambda _: (classifier(model=NAMED | {"problem": "multi_label"}), "tiny_bert", several(5, 0)),
-    "a number of a text": lambda _: (classifier(model={"num_labels": 1}), "tiny_bert", rated(5, 0)),
-    "numbers of a text": lambda _: (
-        classifier(model={"num_labels": 2, "problem": "regression"}),
-        "tiny_bert",
-        [e | {"label": [e["row"], 0.5]} for e in sentences(5, 0)],
-    ),
-    "one class of an image": lambda path: (image_classifier(), "tiny_vit", squares(path, 5, 0)),
-    "classes of an image": lambda path: (
-        image_classifier(model={"problem": "multi_label"}),
-        "tiny_vit",
-        pictures([["red"], [], ["green", "red"], ["blue"], ["red"]], path),
-    ),
-    "a number of an image": lambda path: (
-        image_classifier(model={"label_names": None, "num_labels": 1}),
-        "tiny_vit",
-        pictures([0.5, 1, -2, "3.5", 0], path),
-    ),
-    "tags of words": lambda _: (tagger(), "tiny_bert", tagged(5, 0)),
-    "answers of a decoder": lambda _: (language_model(), "tiny_gpt2", questions(5, 0)),
-    "answers of an encoder and decoder": lambda _: (translator(), "tiny_t5", questions(5, 0)),
-}
-
-
-@pytest.fixture(params=list(CASES))
-def case(request, tmp_path):
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request, tmp_path_factory):
     """A task with its model in evaluation mode, and a batch."""
-    spec, folder, examples = CASES[request.param](tmp_path)
+    it = CASES[request.param]
+    spec = a_spec(model={"num_labels": None, **it.model})
+    examples = it.make(5, 0, tmp_path_factory.mktemp("files") / "images")
     check_examples(examples, spec)
-    task = TaskModel.load(spec, request.getfixturevalue(folder))
+    task = TaskModel.load(spec, request.getfixturevalue(it.folder))
     task.model.eval()
     return task, task.collate(examples)
 
 
-def test_every_task_has_a_case(tmp_path):
-    specs = [make(tmp_path / name)[0] for name, make in CASES.items()]
-    assert {spec.model.task for spec in specs} == set(TASKS)
+def test_every_task_has_a_case():
+    assert {case.model.get("task", "sequence-classification") for case in CASES.values()} == set(TASKS)
 
 
 def test_the_loss_is_that_of_transformers(case):
