@@ -135,6 +135,16 @@ class TextInputs:
             "labels": torch.tensor([[*row, *[IGNORED] * (length - len(row))] for row in labels])
         }
 
+    def padded_left(self, rows: Sequence[Sequence[int]]) -> Batch:
+        """Rows of tokens `(batch, length)`, int64, that end in the same column, so that answers begin in the next."""
+        gaps = [max(map(len, rows)) - len(row) for row in rows]
+        padding = self.tokenizer.pad_token_id
+        tokens = {
+            "input_ids": torch.tensor([[*[padding] * gap, *row] for gap, row in zip(gaps, rows, strict=True)]),
+            "attention_mask": torch.tensor([[0] * gap + [1] * len(row) for gap, row in zip(gaps, rows, strict=True)]),
+        }
+        return self._taken(tokens)
+
     def _never_empty(self, tokens: Batch) -> Batch:
         """Gives a text without tokens the padding token as its only one: a model has to look at something."""
         empty = tokens["attention_mask"].sum(1) == 0

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from torch import Tensor
 
@@ -65,14 +64,7 @@ class CausalLM(WritingTask):
     def generation_inputs(self, questions: Sequence[Question], inputs: TextInputs, room: int) -> Batch:
         """A question without room loses its beginning, as in training."""
         end = inputs.tokenizer.eos_token_id
-        rows = [(self._asked(question, inputs) or [end])[-room:] for question in questions]
-        length = max(map(len, rows))
-        gaps = [length - len(row) for row in rows]  # on the left: every answer begins in the same column
-        padding = inputs.tokenizer.pad_token_id
-        return {
-            "input_ids": torch.tensor([[padding] * gap + row for gap, row in zip(gaps, rows, strict=True)]),
-            "attention_mask": torch.tensor([[0] * gap + [1] * (length - gap) for gap in gaps]),
-        }
+        return inputs.padded_left([(self._asked(question, inputs) or [end])[-room:] for question in questions])
 
     def written(self, generated: Tensor, batch: Batch) -> Tensor:
         return generated[:, batch["input_ids"].shape[1] :]

@@ -30,7 +30,7 @@ class Seq2SeqLM(WritingTask):
 
     def collate(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
         """Tokens of prompts, and `labels` `(batch, length of completions)`, int64."""
-        prompts = self._read([example["prompt"] for example in examples], inputs)
+        prompts = inputs.tokens([example["prompt"] for example in examples])
         completions = inputs.targets([example["completion"] for example in examples])
         return prompts | {"labels": inputs.padded(completions, completions)["labels"]}
 
@@ -40,11 +40,7 @@ class Seq2SeqLM(WritingTask):
 
     def generation_inputs(self, questions: Sequence[Question], inputs: TextInputs, room: int) -> Batch:
         """Prompts are cut as in training; what is written takes no room from them."""
-        return self._read([str(question) for question in questions], inputs)
+        return inputs.tokens([str(question) for question in questions])
 
     def written(self, generated: Tensor, batch: Batch) -> Tensor:
         return generated[:, 1:]  # behind the token that the decoder starts with
-
-    def _read(self, prompts: Sequence[str], inputs: TextInputs) -> Batch:
-        tokens = inputs.tokens(prompts)
-        return {name: tokens[name] for name in ("input_ids", "attention_mask")}
