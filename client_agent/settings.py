@@ -10,11 +10,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from fedgalore.data.examples import SplitFile
+from fedgalore.process.address import check_target
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file
 from fedgalore.spec.job import explain
 from fedgalore.spec.strict import Identifier
@@ -75,8 +85,8 @@ class AgentSettings(MergedSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     name: Identifier = Field(description="The client's name; unique in the federation")
-    coordinator: str = Field(
-        default="127.0.0.1:50051", pattern=r"^\S+:[0-9]{1,5}$", description="host:port of its gRPC door"
+    coordinator: Annotated[str, AfterValidator(check_target)] = Field(
+        default="127.0.0.1:50051", description="host:port of its gRPC door; an IPv6 address in brackets"
     )
     work_dir: Path = Field(description="Folder of this agent alone: its key, downloads, base models, updates")
     join_token: SecretStr | None = Field(default=None, description="Lets this client bring a key of its own, once")

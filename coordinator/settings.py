@@ -10,18 +10,21 @@ import os
 import re
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 
 from coordinator.state.limits import MAX_AGENTS, MAX_JOBS
+from fedgalore.process.address import check_host, check_url
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
 
 PREFIX = "FEDGALORE_"
 SECRETS = ("redis_url", "operator_key")
 SHORTEST_KEY = 32  # characters
+REDIS_PORT = 6379
+Host = Annotated[str, AfterValidator(check_host)]
 
 
 class CoordinatorSettings(MergedSettings):
@@ -33,9 +36,9 @@ class CoordinatorSettings(MergedSettings):
         default="redis://127.0.0.1:6379/0", repr=False, description="State store: redis://, rediss:// or unix://"
     )
     blob_dir: Path = Field(default=Path("fedgalore-blobs"), description="Directory of weights and updates")
-    rest_host: str = Field(default="127.0.0.1", min_length=1, description="Address that REST listens on")
+    rest_host: Host = Field(default="127.0.0.1", description="Address that REST listens on")
     rest_port: int = Field(default=8080, ge=0, le=65535, description="0: any free port")
-    grpc_host: str = Field(default="127.0.0.1", min_length=1, description="Address that agents connect to")
+    grpc_host: Host = Field(default="127.0.0.1", description="Address that agents connect to")
     grpc_port: int = Field(default=50051, ge=0, le=65535, description="0: any free port")
     port_file: Path | None = Field(default=None, description="Written when ready: the ports as JSON")
     aggregator: bool = Field(default=True, description="Start an aggregator process beside the doors")
@@ -64,15 +67,17 @@ class CoordinatorSettings(MergedSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _known_scheme(cls, url: str) -> str:
-        if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("must start with redis://, rediss:// or unix://")
-        try:
-            _ = urlsplit(url).port
-        except ValueError:
-            url = "@"  # the end of a password was taken for the port
+    def _right_form(cls, url: str) -> str:
         if "@" in _beyond_the_host(url):
             raise ValueError("has a password with /, ?, # or @ in it: write those as %2F, %3F, %23 and %40")
+        if url.startswith("unix://"):
+            return url
+        check_url(url, ("redis", "rediss"), REDIS_PORT)
+        database = urlsplit(url).path.strip("/")
+        if not re.fullmatch(r"[0-9]*", database, re.ASCII):
+            raise ValueError(
+                f"has {database[:64]!r} where the number of a database belongs; write it such as redis://host:6379/0"
+            )
         return url
 
     @field_validator("operator_key")
@@ -122,7 +127,8 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     flag = str(given.get("redis_url", ""))
-    if urlsplit(flag).password or "@" in _beyond_the_host(flag) or "password" in urlsplit(flag).query:
+    _, _, login_and_host = flag.partition("://")
+    if ":" in login_and_host.rpartition("@")[0] or "password" in flag.partition("?")[2]:
         raise SettingsError(
             "--redis-url: holds a password, which every process list would show; give the URL by FEDGALORE_REDIS_URL "
             "or FEDGALORE_REDIS_URL_FILE"
@@ -138,8 +144,8 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
 
 
 def _beyond_the_host(url: str) -> str:
-    parts = urlsplit(url)
-    return parts.path + parts.query + parts.fragment
+    _, *rest = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)
+    return "".join(rest)
 
 
 def _line(location: tuple[int | str, ...], message: str, kind: str, flags: Container[str]) -> str:

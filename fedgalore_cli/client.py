@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import typer
 
+from fedgalore.process.address import REST_PORT, check_url
 from fedgalore.process.tls import is_loopback
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Coordinator:
         import httpx
 
         try:
-            where = urlsplit(url)
+            where = urlsplit(check_url(url, ("http", "https"), REST_PORT))
             self._http = httpx.Client(
                 base_url=url.rstrip("/"),
                 timeout=TIMEOUT_S,
@@ -106,7 +107,7 @@ class Coordinator:
                 trust_env=not is_loopback(where.hostname or ""),  # a proxy would take the request off this machine
             )
         except (httpx.InvalidURL, ValueError) as error:
-            fail(f"--url: {url} is not an address ({error}); give an address such as {DEFAULT_URL}")
+            fail(f"--url (FEDGALORE_URL): {error}")
         self._url = url
 
     def __enter__(self) -> Coordinator:

@@ -62,7 +62,12 @@ def test_a_secret_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         ("REST_PORT", "seventy", "valid integer"),
         ("GRPC_PORT", "70000", "less than or equal to 65535"),
-        ("REDIS_URL", "http://x", "must start with redis://"),
+        ("REDIS_URL", "http://x", "does not start with redis:// or rediss://; write it such as redis://x:6379"),
+        ("REDIS_URL", "redis://::1:6379/0", "without brackets; write it such as redis://[::1]:6379"),
+        ("REDIS_URL", "redis://[::1:6379/0", "write it such as redis://[::1]:6379"),
+        ("REDIS_URL", "redis://db:6379/first", "'first' where the number of a database belongs"),
+        ("REST_HOST", "http://0.0.0.0", "starts with http://; write an address or name alone, such as 0.0.0.0"),
+        ("GRPC_HOST", "[::]", "has brackets, which belong where a port follows"),
         ("THREADS", "0", "greater than or equal to 1"),
         ("LOG_FORMAT", "xml", "'auto', 'json' or 'text'"),
         ("PRESENCE_S", "0", "greater than or equal to 1"),
