@@ -217,9 +217,9 @@ def _in_words(split: LocalSplit | None = None) -> Iterator[None]:
     """Turns what the site, its files or the job cause into `CannotTrain`, with the data's file in front."""
     try:
         yield
-    except TaskError as error:
+    except (TaskError, TrainingError) as error:
         raise CannotTrain(f"{split.path}: {error}" if split else str(error)) from error
-    except (TrainingError, CodecError, OSError, torch.OutOfMemoryError) as error:
+    except (CodecError, OSError, torch.OutOfMemoryError) as error:
         raise CannotTrain(str(error)) from error
     except (CannotTrain, TrainingStopped):
         raise

@@ -16,6 +16,7 @@ from fedgalore.data.sample import evaluated
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.halves import client_half
 from fedgalore.model.culprits import naming_rows
+from fedgalore.model.divergence import words_of_loss
 from fedgalore.model.exact_match import check_exact_match, count_matches
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
@@ -77,10 +78,9 @@ def local_update(
             with naming_rows(task, chosen):
                 loss, count, hits = task.loss(task.collate(chosen), class_weights)
             if not math.isfinite(loss.item()):
-                raise TrainingError(
-                    f"the loss became {loss.item()} at step {step} of round {number}; lower local.learning_rate"
-                )
-            with _diverged(f"a gradient became infinite or NaN at step {step} of round {number}"):
+                received = round.start.weights
+                raise TrainingError(words_of_loss(task, received, chosen, class_weights, loss.item(), step, number))
+            with _diverged(f"a gradient became infinite or NaN at step {step} of round {number}", step):
                 loss.backward()
             training.step()
             if head is not None:
@@ -92,7 +92,7 @@ def local_update(
             if on_step is not None and not on_step(step, losses[-1]):
                 raise TrainingStopped
         momentum.take_back()
-        with _diverged(f"a weight became infinite or NaN in round {number}"):
+        with _diverged(f"a weight became infinite or NaN in round {number}", step):
             tensors, kept, decay = training.tensors(), training.kept(), training.decay
     for name, parameter in task.dense().items():
         tensors[f"{name}/delta"] = parameter.detach().cpu() - round.start.weights[name]
@@ -113,12 +113,13 @@ def local_update(
 
 
 @contextmanager
-def _diverged(what: str) -> Iterator[None]:
-    """What is not finite has no singular vectors."""
+def _diverged(what: str, step: int) -> Iterator[None]:
+    """What is not finite has no singular vectors. At the first step no rate has made it so."""
     try:
         yield
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-        raise TrainingError(f"{what}; lower local.learning_rate") from error
+        first = "look at this site's examples, at model.source and at local.precision"
+        raise TrainingError(f"{what}; {'lower local.learning_rate' if step > 1 else first}") from error
 
 
 def _head_optimizer(round: LocalRound) -> torch.optim.AdamW | None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from fedgalore.data.batches import batches
 from fedgalore.data.sample import evaluated
@@ -194,8 +195,36 @@ def test_training_stops_when_asked_to_and_can_start_again(tiny_bert, bert):
 def test_a_loss_that_is_no_number_ends_training(bert):
     with torch.no_grad():
         bert.model.classifier.bias[0] = torch.nan
-    with pytest.raises(TrainingError, match=r"the loss became nan at step 1 of round 3; lower local\.learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"nan at step 1 of round 3, and the weights .* before any training; look at"
+    ):
         an_update(bert, bert.spec, sentences(12, 1), "a", 3, Start(bert.weights()))
+
+
+def test_a_row_that_gives_no_number_with_the_received_weights_is_named_at_any_step(bert, tiny_bert):
+    examples = [{**example, "row": row} for row, example in enumerate(sentences(12, 1), start=5)]
+    seen = {token for example in examples for token in bert.collate([example])["input_ids"][0].tolist()}
+    unseen = max(set(range(bert.model.config.vocab_size)) - seen)
+    with torch.no_grad():
+        bert.model.bert.embeddings.word_embeddings.weight[unseen] = torch.nan
+    examples[7]["text"] = AutoTokenizer.from_pretrained(tiny_bert).decode([unseen])
+    with pytest.raises(TrainingError, match=r"^row 12: the loss became nan at step . of round 1, .* look at the row"):
+        an_update(bert, bert.spec, examples, "a", 1, Start(bert.weights()))
+
+
+def test_the_rate_is_blamed_where_the_received_weights_give_numbers(bert):
+    calls = []
+
+    def spoil(module, inputs, output):
+        calls.append(0)
+        return output * torch.nan if len(calls) == 3 else output
+
+    handle = bert.model.classifier.register_forward_hook(spoil)
+    with pytest.raises(
+        TrainingError, match=r"the loss became nan at step 3 of round 1; lower local\.learning_rate, or"
+    ):
+        an_update(bert, bert.spec, sentences(12, 1), "a", 1, Start(bert.weights()))
+    handle.remove()
 
 
 @pytest.mark.slow
