@@ -206,7 +206,11 @@ class Cache:
 
     def forget_kept(self, client: str, job_id: str, but: Path | None = None) -> None:
         """Deletes all files that this client kept for its next rounds of a job, except `but`."""
-        for path in self._kept.glob(_file_name(client, job_id, "*")):  # no name has a wildcard in it
+        name = _file_name(client, job_id, "*")  # no name has a wildcard in it
+        for path in (
+            *self._kept.glob(name),
+            *self._kept.glob(f"{name}.draft"),
+        ):  # a draft is of a process that was killed
             if path != but:
                 path.unlink()
 

@@ -109,7 +109,10 @@ class Aggregator:
 
     async def _serve(self, piece: Work) -> bool:
         """Whether the piece is done; if not, the next piece may have its turn."""
-        attempt = await self._calls.begin_attempt(piece.job.id, piece.name)
+        number = piece.round.number if isinstance(piece, Aggregation) else None
+        attempt = await self._calls.begin_attempt(piece.job.id, piece.name, number)
+        if not attempt:
+            return False
         self._in_hand = piece
         reach(Fault.ATTEMPT_COUNTED)
         match piece:

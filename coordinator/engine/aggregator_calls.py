@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from coordinator.engine.lease import Lease, NoLease
 from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Decide, Stepper
-from coordinator.state.errors import RoundNotInFlight
+from coordinator.state.errors import LeaseLost, RoundNotInFlight
 from coordinator.state.job_state import (
     AggregationFailed,
     InRound,
@@ -103,13 +103,20 @@ class AggregatorCalls:
         lost = InRound(number, UpdateLost(client, blob, reason))
         return await self._drive(job_id, lambda job: lost)
 
-    async def begin_attempt(self, job_id: str, piece: str) -> int:
+    async def begin_attempt(self, job_id: str, piece: str, round: int | None = None) -> int:
         """Counts that the aggregator begins a piece of a job, such as `round <number>`, before it does.
 
+        Args:
+            round: whose updates the piece aggregates.
+
         Returns:
-            How often the piece was begun, this time included.
+            How often the piece was begun, this time included; 0 where it is no longer to be done.
         """
-        return await self._store.begin_attempt(job_id, piece)
+        counted = await self._store.begin_attempt(job_id, piece, round, self._lease.fence)
+        if counted == "fenced":
+            self._lease.drop()
+            raise LeaseLost(f"job {job_id}: another process has taken over; it begins {piece}")
+        return counted
 
     async def forget_attempts(self, job_id: str, piece: str) -> None:
         """Counts anew: the piece is done, or was stopped by something else than what it does."""

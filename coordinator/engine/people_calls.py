@@ -11,7 +11,7 @@ from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Stepper
 from coordinator.state import job as jobs
-from coordinator.state.errors import IdempotencyConflict, IllegalTransition, JobUnreadable, TooMany
+from coordinator.state.errors import AgentNotFound, IdempotencyConflict, IllegalTransition, JobUnreadable, TooMany
 from coordinator.state.job_id import new_id
 from coordinator.state.job_state import Cancel, Job, JobEvent, Pause, Resume
 from coordinator.state.records import AgentStatus
@@ -164,9 +164,13 @@ class PeopleCalls:
 
         Raises:
             InvalidAgent: a name that cannot be used.
+            AgentNotFound: somebody has removed it meanwhile.
         """
         new = await self._registry.expect(client)
-        return next(agent for agent in await self.reader.agents() if agent.name == client), new
+        for agent in await self.reader.agents():
+            if agent.name == client:
+                return agent, new
+        raise AgentNotFound(f"agent {client!r} was removed while it was entered; enter it again")
 
     async def forget_agent(self, name: str) -> None:
         """Strikes a client from the list and gives up its open tasks; an agent that still runs has to register anew.

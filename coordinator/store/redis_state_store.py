@@ -51,7 +51,7 @@ from coordinator.state.round_state import Round
 from coordinator.state.stream_events import StreamEvent, StreamRow
 from coordinator.store.redis_connection import RedisConnection
 from coordinator.store.watcher import Watcher
-from coordinator.store.writes import Change, VersionedJob
+from coordinator.store.writes import Change, Fence, VersionedJob
 
 _ROUND = TypeAdapter(Round)
 log = structlog.get_logger(__name__)
@@ -71,6 +71,7 @@ class RedisStateStore:
         self._create = self.connection.script("create")
         self._save = self.connection.script("save")
         self._register = self.connection.script("register")
+        self._attempt = self.connection.script("attempt")
         self._touch = self.connection.script("touch")
         self._lease = self.connection.script("lease")
         self._release = self.connection.script("release")
@@ -262,9 +263,18 @@ class RedisStateStore:
         documents = await self._ask(self._redis.hgetall(self._job(job_id, "progress")))
         return {client: json.loads(document) for client, document in sorted(documents.items())}
 
-    async def begin_attempt(self, job_id: str, piece: str) -> int:
-        """Counts that the aggregator begins a piece of work; how often it has, this time included; 0: no such job."""
-        return await self._write_beside(job_id, "attempts", "HINCRBY", piece, 1)
+    async def begin_attempt(
+        self, job_id: str, piece: str, round: int | None = None, fence: Fence | None = None
+    ) -> int | Literal["fenced"]:
+        """Counts that the aggregator begins a piece of work; how often it has, this time included.
+
+        0, and nothing is counted: the job is final, or `round` is not in flight. "fenced": the lease is over.
+        """
+        keys = [self._job(job_id), self._job(job_id, "attempts"), self._key("active")]
+        keys.append(self._key(f"lease:{fence.lease if fence else ''}"))
+        args = [piece, job_id, "" if round is None else str(round), str(fence.token) if fence else ""]
+        counted: int | Literal["fenced"] = await self._ask(self._attempt(keys=keys, args=args))
+        return counted
 
     async def forget_attempts(self, job_id: str, piece: str) -> None:
         await self._ask(self._redis.hdel(self._job(job_id, "attempts"), piece))

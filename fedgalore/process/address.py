@@ -24,7 +24,7 @@ def check_target(text: str) -> str:
     fault = parts.fault or (_port_fault(parts.port) if parts.port else "names no port")
     if not fault:
         return text
-    meant = parts.port if _is_port(parts.port) and parts.port not in _NOT_OF_AGENTS else AGENTS_PORT
+    meant = str(AGENTS_PORT) if parts.port in _NOT_OF_AGENTS else _port_or(parts.port, AGENTS_PORT)
     raise ValueError(f"{text!r} {fault}; write host:port of the agents' door, such as {_joined(parts.host, meant)}")
 
 
@@ -61,7 +61,7 @@ def check_url(text: str, schemes: tuple[str, ...], port: int) -> str:
     if not known:
         fault = f"does not start with {' or '.join(f'{scheme}://' for scheme in schemes)}"
     scheme = known[1].lower() if known else schemes[0]
-    right = f"{scheme}://{_joined(parts.host, parts.port if _is_port(parts.port) else port)}"
+    right = f"{scheme}://{_joined(parts.host, _port_or(parts.port, port))}"
     raise ValueError(f"{url!r} {fault}; write it such as {right}")
 
 
@@ -144,6 +144,10 @@ def _or_here(host: str) -> str:
     return "127.0.0.1" if _host_fault(host) else host
 
 
-def _joined(host: str, port: str | int) -> str:
+def _port_or(port: str | None, default: int) -> str:
+    return port if port is not None and _is_port(port) else str(default)
+
+
+def _joined(host: str, port: str) -> str:
     host = _or_here(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

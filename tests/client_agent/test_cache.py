@@ -211,6 +211,10 @@ def test_what_is_kept_belongs_to_client_and_job_and_goes_from_version_to_version
     cache.forget_kept("a", "job-1")
     assert not last.exists()
     assert all(path.exists() for path in others)
+    draft = last.with_name(f"{last.name}.draft")  # of a process that was killed
+    draft.write_bytes(b"x")
+    cache.forget_kept("a", "job-1")
+    assert not draft.exists()
     with pytest.raises(InvalidExchange, match="no identifier"):
         cache.kept("a", "../job", 1)
 

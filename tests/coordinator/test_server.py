@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from structlog.testing import capture_logs
 from coordinator import driver
 from coordinator.engine.assembly import assemble
 from coordinator.engine.driver_calls import DriverCalls
-from coordinator.server import CoordinatorError, serving
+from coordinator.server import CoordinatorError, _listen, serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.binding import Binding
 from coordinator.store.directory_blob_store import DirectoryBlobStore
@@ -51,6 +52,15 @@ async def test_a_part_that_ends_is_logged_at_once_and_ends_the_coordinator(
 
     with capture_logs() as logged, pytest.raises(CoordinatorError, match=r"tick \(ValueError: no more ticks\)"):
         await serve()
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    with _listen("127.0.0.1", 0) as listener, listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.slow

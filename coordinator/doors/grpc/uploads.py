@@ -44,6 +44,7 @@ class Upload:
         self._head = bytearray()  # the file's header until it is complete
         self._contents: Contents | None = None
         self.received = 0
+        self._resumed = False  # some of the bytes lay here before this call
 
     def open(self, offset: int) -> None:
         """Opens the partial file, which must end at `offset`. The bytes in it are hashed and checked again.
@@ -53,9 +54,9 @@ class Upload:
         with at most one update a round.
 
         Raises:
-            InvalidUpdate: the bytes received so far are refused; the partial file is deleted.
+            InvalidUpdate: the update is a blob already, and not one that this client can send.
             UploadInProgress: another connection has this partial file.
-            WrongOffset: the partial file ends elsewhere.
+            WrongOffset: the partial file ends elsewhere, or was damaged on disk and is deleted.
         """
         try:
             self._partial = self._blobs.open_partial(str(self._key), self._blob)
@@ -66,8 +67,14 @@ class Upload:
         for other in self._blobs.partial_keys():
             if other.startswith(self._key.place) and other != str(self._key):
                 self._blobs.discard_partial(other)
-        for block in self._partial.received():
-            self._look_at(block, self._partial)
+        try:
+            for block in self._partial.received():
+                self._look_at(block, self._partial)
+        except InvalidUpdate as error:
+            if self._blobs.holds(self._blob):  # with this very content, which was checked
+                raise
+            raise _from_the_start(f"what was here of it is damaged ({error})") from error
+        self._resumed = self.received > 0
         if offset != self.received:
             raise WrongOffset(
                 f"offset: {offset}; {self.received} bytes of this update are here, go on from there", self.received
@@ -89,18 +96,25 @@ class Upload:
         """Checks hash and values, and turns the partial file into a blob.
 
         Raises:
-            WrongOffset: bytes are missing; the partial file stays.
-            InvalidUpdate: the hash is not the announced hash, or a value is NaN, infinite, or a negative second moment;
-                the partial file is deleted.
+            WrongOffset: bytes are missing; the partial file stays. Or the hash is not the announced hash, and some of
+                the bytes lay here before this call; the partial file is deleted.
+            InvalidUpdate: the hash of what came in this call is not the announced hash, the header does not end, or a
+                value is NaN, infinite, or a negative second moment; the partial file is deleted.
             RoundClosed: the partial file was deleted meanwhile.
         """
         partial, size = self._opened(), self._blob.size_bytes
+        if self.received == size and self._contents is None:
+            partial.discard()
+            raise InvalidUpdate(f"header: claims more than the {size} bytes that the update has; write the file anew")
         if self.received < size or self._contents is None:
             raise WrongOffset(f"the stream ended after {self.received} of {size} bytes; send the rest", self.received)
         reach(Fault.UPLOAD_ARRIVED)
         try:
             if self._digest.hexdigest() != self._blob.sha256:
                 self._blobs.discard_damaged(self._blob.sha256)  # the bytes may come from there
+                if self._resumed:  # or from a partial file that was damaged here
+                    partial.discard()
+                    raise _from_the_start("the bytes received have another hash")
                 raise InvalidUpdate(
                     "blob.sha256: the bytes received have another hash; send the file again from offset 0"
                 )
@@ -148,3 +162,8 @@ class Upload:
             return
         self._contents = self._manifest.check_header(bytes(self._head[:needed]), self._blob.size_bytes)
         self._head.clear()
+
+
+def _from_the_start(why: str) -> WrongOffset:
+    """What an agent hears whose update may be good all the same."""
+    return WrongOffset(f"offset: {why}; send the update from the start", 0)

@@ -18,7 +18,7 @@ from coordinator.state.records import AgentRecord, Waiting
 from coordinator.state.round_state import Candidates, Effect, Phase, Reported, Tick
 from coordinator.state.setbacks import TRIES_UNTIL_PAUSE
 from coordinator.store.redis_state_store import RedisStateStore
-from coordinator.store.writes import Change, VersionedJob
+from coordinator.store.writes import Change, Fence, VersionedJob
 from fedgalore.process.redis_server import RedisServer, free_port
 from tests.builders import a_job, a_prepared, a_receipt
 
@@ -114,10 +114,22 @@ async def test_attempts_are_counted_until_they_are_done_or_their_round_is_closed
     assert [await store.begin_attempt("one", piece) for piece in ("round 1", "prepare", "round 1")] == [1, 1, 2]
     await store.forget_attempts("one", "prepare")
     assert [await store.begin_attempt("one", piece) for piece in ("round 1", "prepare")] == [3, 1]
+    assert await store.begin_attempt("one", "round 1", 1) == 4
     await step(store, "one", AggregationFailed(1, "x"))
-    assert await store.begin_attempt("one", "round 1") == 1
+    assert await store.begin_attempt("one", "round 1", 1) == 0  # a process that wakes counts nothing
+    assert await store.begin_attempt("one", "round 2") == 1
     await step(store, "one", Cancel())
-    assert await store.begin_attempt("one", "round 1") == 1
+    assert await store.begin_attempt("one", "prepare") == 0
+    assert await store.begin_attempt("no such job", "prepare") == 0
+
+
+async def test_an_attempt_under_a_lease_that_is_over_is_not_counted(store: RedisStateStore) -> None:
+    await in_configuration(store)
+    token = await store.take_lease("aggregator", "me", 10)
+    assert token is not None
+    assert await store.begin_attempt("one", "round 1", 1, Fence("aggregator", token)) == 1
+    assert await store.begin_attempt("one", "round 1", 1, Fence("aggregator", token - 1)) == "fenced"
+    assert await store.begin_attempt("one", "round 1", 1, Fence("aggregator", token)) == 2
 
 
 async def test_a_client_is_busy_while_a_round_waits_for_it(store: RedisStateStore) -> None:

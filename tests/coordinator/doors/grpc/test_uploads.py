@@ -195,8 +195,35 @@ def test_a_flipped_bit_on_the_servers_disk_is_noticed_when_the_upload_resumes(
     path.write_bytes(damaged)
     with opened(blobs, SAMPLE, blob, len(content) - 4) as upload:
         upload.write(content[-4:])
-        with pytest.raises(InvalidUpdate, match="another hash"):
+        with pytest.raises(WrongOffset, match="another hash; send the update from the start") as caught:
             upload.finish(NOW)
+    assert (caught.value.expected, blobs.partial_keys()) == (0, [])
+    assert send(blobs, SAMPLE, content).blob == blob
+
+
+def test_a_header_that_is_damaged_on_the_servers_disk_is_asked_for_again(
+    blobs: DirectoryBlobStore, tmp_path: Path
+) -> None:
+    content = SAMPLE.bytes_in(tmp_path)
+    blob = ref(content)
+    with opened(blobs, SAMPLE, blob) as upload:
+        upload.write(content[:-4])
+    path = tmp_path / "store" / "partial" / blobs.partial_keys()[0]
+    path.write_bytes(b"\xff" * (len(content) - 4))
+    with (
+        pytest.raises(WrongOffset, match="what was here of it is damaged"),
+        opened(blobs, SAMPLE, blob, len(content) - 4),
+    ):
+        pass
+    assert held(blobs, SAMPLE, blob) == 0
+    assert send(blobs, SAMPLE, content).blob == blob
+
+
+def test_a_header_that_claims_more_than_the_file_is_refused(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
+    content = SAMPLE.bytes_in(tmp_path)
+    claims = (len(content) + 8).to_bytes(8, "little") + content[8:]
+    with pytest.raises(InvalidUpdate, match=f"header: claims more than the {len(content)} bytes"):
+        send(blobs, SAMPLE, claims)
     assert blobs.partial_keys() == []
 
 
