@@ -113,7 +113,6 @@ class Agent:
                 stage = f"waits: {self._hindrance}"[:MAX_STAGE] if self._hindrance else _STAGES[state]
                 answer = await self._site.transport.heartbeat(assignment.report(stage))
                 if not answer.go_on and state is not SessionState.UPLOADING:  # an upload gets its answer by itself
-                    assignment.forget_updates()
                     return on.Dropped(answer.reason)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAUTHENTICATED:  # revoked: no use in training on
@@ -155,8 +154,7 @@ class Agent:
             return on.Forgotten(str(error))
         except CoordinatorAway as error:
             return on.Dropped(str(error))
-        except RoundOver as error:
-            self._forget_updates()
+        except RoundOver as error:  # its update stays: another round may ask for the same
             return on.Dropped(str(error))
         except NoRoom:
             raise

@@ -53,7 +53,9 @@ class Assignment:
         self._task = task
         self._site = site
         self._trains = task.kind == pb.Task.KIND_TRAIN
-        self._update = site.cache.update(site.settings.name, task.job_id, task.round)
+        # By the weights that it starts from: an update that a round was abandoned without is that of the next try.
+        start = f"{task.model_version + 1}.{task.weights.sha256[:12]}"
+        self._update = site.cache.update(site.settings.name, task.job_id, start)
         self._state: Path | None = None  # what the round's clients start from beside the weights
         self._progress = (0, 0.0)  # steps done, last loss
 
@@ -63,7 +65,7 @@ class Assignment:
         return self._task.remaining_s
 
     def work(self) -> Work:
-        """The task as the session sees it. Updates of the job's other rounds are deleted: nobody will ask for them."""
+        """The task as the session sees it. Updates for the job's other versions are deleted: nobody asks for them."""
         self.forget_updates(but=self._update)
         evaluates = self._task.evaluate or not self._trains
         return Work(self._task.job_id, self._task.round, self._trains, evaluates, self._update.is_file())
@@ -109,12 +111,12 @@ class Assignment:
     async def train(self) -> None:
         """Trains on this site's data; the update's file lies on disk afterwards."""
         spec, site = self._spec, self._site
-        split, client, number = self._local_data(spec).train, site.settings.name, self._task.round
+        split, client = self._local_data(spec).train, site.settings.name
         kept = site.cache.last_kept(client, self._task.job_id, self._task.last_contribution)
         keep = site.cache.kept(client, self._task.job_id, self._task.model_version + 1)
-        check_room(site.settings.work_dir, self._update_bytes(), f"the update of round {number}")
+        check_room(site.settings.work_dir, self._update_bytes(), f"the update of round {self._task.round}")
         await site.thread.run(
-            lambda trainer: trainer.train(split, client, number, self._state, kept, self._on_step, self._update, keep)
+            lambda trainer: trainer.train(split, client, self._state, kept, self._on_step, self._update, keep)
         )
 
     def _update_bytes(self) -> int:

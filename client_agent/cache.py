@@ -3,7 +3,7 @@
 work_dir/blobs/sha256/ab/abcdef...           a blob
 work_dir/blobs/partial/abcdef...             a blob that is being received
 work_dir/models/<hash of the file list>/...  a base model's folder
-work_dir/updates/<job>+<round>+<client>.safetensors
+work_dir/updates/<job>+<version and start>+<client>.safetensors
 work_dir/kept/<job>+<version>+<client>.safetensors   what a client keeps of the round that leads to this model version
 work_dir/lock                                held by the agent's process
 """
@@ -174,13 +174,13 @@ class Cache:
                     (draft / name).symlink_to(source.resolve())
         return folder
 
-    def update(self, client: str, job_id: str, round_number: int) -> Path:
-        """The file of this client's update of a round, from the end of training until the update is accepted.
+    def update(self, client: str, job_id: str, version: int | str) -> Path:
+        """The file of this client's update for a version, from the end of training until the update is accepted.
 
         Raises:
             InvalidExchange: the job id cannot be part of a file name.
         """
-        return self._updates / _file_name(client, job_id, round_number)
+        return self._updates / _file_name(client, job_id, version)
 
     def kept(self, client: str, job_id: str, version: int) -> Path:
         """The file in which this client keeps, for its next round, what it needs of the round that led to `version`.

@@ -124,7 +124,6 @@ class Trainer:
         self,
         split: LocalSplit,
         client: str,
-        round_number: int,
         state: Path | None,
         kept: Path | None,
         on_step: Callable[[int, float], bool],
@@ -133,8 +132,8 @@ class Trainer:
     ) -> None:
         """One round of local training; the update's file appears at `output` whole or not at all.
 
-        What is trained depends on the version that the round makes, not on `round_number`: an abandoned round leaves no
-        trace in those after it.
+        What is trained, and the file, depend on the version that the round makes, not on the round: an abandoned round
+        leaves no trace in those after it, and what was sent for it counts in the next.
 
         Args:
             state: what the round's clients start from beside the weights.
@@ -153,14 +152,14 @@ class Trainer:
                 shapes = {name: TensorSpec("F32", tuple(tensor.shape)) for name, tensor in update.kept.items()}
                 _write_durably(keep, shapes, update.kept, {})
                 reach(Fault.KEPT_WRITTEN)
-            self._write(update, client, round_number, output)
+            self._write(update, client, output)
             reach(Fault.UPDATE_WRITTEN)
 
-    def _write(self, update: Update, client: str, round_number: int, output: Path) -> None:
+    def _write(self, update: Update, client: str, output: Path) -> None:
         metadata = {
             "format": UPDATE_FORMAT,
             "job": str(self.job_id),
-            "round": str(round_number),
+            "round": str(self._makes()),
             "client": client,
             "num_examples": str(update.num_examples),
             "decay": repr(update.decay),

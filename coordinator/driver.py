@@ -64,7 +64,7 @@ async def clean(calls: DriverCalls, blobs: BlobStore, collector: Collector) -> N
             if freed := await collector.collect(time.time()):
                 log.info("blobs_collected", freed_bytes=freed)
             # After the collector, which refuses a Redis that these files do not belong to.
-            if removed := await clean_partials(blobs, calls.reader.rounds_in_flight):
+            if removed := await clean_partials(blobs, calls.reader.versions_to_come):
                 log.info("uploads_cleaned", removed=removed)
         except (StateUnavailable, OSError) as error:
             log.warning("cleaning_failed", reason=str(error))

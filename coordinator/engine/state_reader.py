@@ -74,9 +74,9 @@ class StateReader:
         active = await self._store.load_many(await self._store.active_ids())
         return [explain(job, self._clock()) for job in active]
 
-    async def rounds_in_flight(self) -> set[tuple[str, int]]:
-        """Job id and number of every round in flight."""
-        return {(job.id, job.round.number) for job in await self.active_jobs() if job.round}
+    async def versions_to_come(self) -> set[tuple[str, int]]:
+        """Job id and the version that its next updates are for, of every active job."""
+        return {(job.id, job.model.version + 1) for job in await self.active_jobs() if job.model}
 
     async def rounds(self, job: Job) -> list[Round]:
         """All rounds in the order of their numbers, the round in flight last."""

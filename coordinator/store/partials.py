@@ -1,4 +1,4 @@
-"""Partial files of updates: their keys, how much of an update has arrived, and which files are of closed rounds."""
+"""Partial files of updates: their keys, how much of an update has arrived, and which nobody waits for any more."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ _SEPARATOR = "+"  # no job, client or hash has one
 
 @dataclass(frozen=True)
 class PartialKey:
-    """Names a partial file. An upload is (job, round, client, content)."""
+    """Names a partial file. An upload is (job, version that it is for, client, content).
+
+    What came of it in a round that was abandoned counts in the next try.
+    """
 
     job_id: str
-    round: int
+    version: int
     client: str
     sha256: str
 
@@ -28,8 +31,8 @@ class PartialKey:
 
     @property
     def place(self) -> str:
-        """The start of the keys of all partial files of this client in this round."""
-        return _SEPARATOR.join((_PREFIX, self.job_id, str(self.round), self.client, ""))
+        """The start of the keys of all partial files of this client for this version."""
+        return _SEPARATOR.join((_PREFIX, self.job_id, str(self.version), self.client, ""))
 
 
 def received_bytes(blobs: BlobStore, key: PartialKey, blob: BlobRef) -> int:
@@ -53,21 +56,20 @@ def discard_partials(blobs: BlobStore, job_id: str) -> int:
     return freed
 
 
-async def clean_partials(blobs: BlobStore, rounds_in_flight: Callable[[], Awaitable[set[tuple[str, int]]]]) -> int:
-    """Deletes partial files of rounds that are not in flight. Returns how many. The driver calls it now and then.
+async def clean_partials(blobs: BlobStore, versions_to_come: Callable[[], Awaitable[set[tuple[str, int]]]]) -> int:
+    """Deletes partial files for versions that exist, or will not. Returns how many. The driver calls it now and then.
 
     Args:
-        rounds_in_flight: gives (job id, round number) of every round in flight. It is called after the files are
-            listed.
+        versions_to_come: gives (job id, next version) of every active job. It is called after the files are listed.
 
     Raises:
         StateUnavailable: nothing was deleted.
     """
-    # The files are listed first: a round that opens after the look at the jobs has no file in the list.
+    # The files are listed first: a job that is posted after the look at the jobs has no file in the list.
     keys = [key for key in await asyncio.to_thread(blobs.partial_keys) if key.startswith(_PREFIX + _SEPARATOR)]
     if not keys:
         return 0
-    wanted = {(job_id, str(number)) for job_id, number in await rounds_in_flight()}
+    wanted = {(job_id, str(version)) for job_id, version in await versions_to_come()}
     stale = [key for key in keys if tuple(key.split(_SEPARATOR)[1:3]) not in wanted]
     for key in stale:
         await asyncio.to_thread(blobs.discard_partial, key)

@@ -365,6 +365,28 @@ async def test_an_update_that_was_not_delivered_is_sent_after_a_restart(coordina
 
 
 @pytest.mark.slow
+async def test_an_update_that_came_too_late_is_that_of_the_next_try(
+    coordinator, tiny_model, tmp_path, monkeypatch, logged
+):
+    monkeypatch.setattr(setbacks, "FIRST_WAIT_S", 0.1)
+    submit = door.Transport.submit
+    calls = coordinator.engine.aggregator
+
+    async def late(self, path, blob, job_id, number):
+        if number == 1:
+            await calls.aggregation_failed(job_id, 1, "the round is abandoned meanwhile")
+        return await submit(self, path, blob, job_id, number)
+
+    monkeypatch.setattr(door.Transport, "submit", late)
+    async with aggregating(coordinator), serving(configure(tmp_path, coordinator.address)):
+        job_id = await post(coordinator, tiny_model, rounds={"count": 1})
+        assert (await until(coordinator, job_id, final)).status is Status.COMPLETED
+    assert (await round_of(coordinator.engine, job_id, 1)).phase is Phase.ABANDONED
+    assert (await round_of(coordinator.engine, job_id, 2)).phase is Phase.COMMITTED
+    assert sum(entry.get("state") == "training" for entry in logged) == 1
+
+
+@pytest.mark.slow
 async def test_a_full_disk_is_waited_for_and_told(coordinator, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(room, "FIRST_WAIT_S", 0.3)
     monkeypatch.setattr("client_agent.agent.HEARTBEAT_S", 0.05)

@@ -68,9 +68,10 @@ def manifest(admitted: Admitted, client: str) -> Manifest:
     if flying.kind != "train":
         raise InvalidUpdate(f"round: {flying.number} only evaluates; send its result with ReportProgress")
     spec, plan = job.parsed, TrainingPlan.from_dict(job.ready().prepared.plan)
-    tensors = update_tensors(spec, plan, client, flying.model_version + 1)  # abandoned rounds do not count
+    version = flying.model_version + 1
+    tensors = update_tensors(spec, plan, client, version)
     least_decay = (1 - spec.local.learning_rate * spec.local.weight_decay) ** spec.local.steps * (1 - 1e-9)  # rounding
-    return Manifest(job.id, flying.number, client, tensors, least_decay)
+    return Manifest(job.id, version, client, tensors, least_decay)
 
 
 def blob_of(message: pb.UpdateHeader | pb.QueryUploadRequest) -> BlobRef:

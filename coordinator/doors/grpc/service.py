@@ -197,9 +197,10 @@ class Federation(federation_pb2_grpc.FederationServicer):
         client = await self._caller(request, context)
         job_id, number = in_round(request)
         blob = messages.blob_of(request)
-        if isinstance(await self._agents.admit(job_id, number, client), Duplicate):
+        admitted = await self._agents.admit(job_id, number, client)
+        if isinstance(admitted, Duplicate):
             return pb.QueryUploadResponse(accepted=True, received_bytes=blob.size_bytes)
-        key = PartialKey(job_id, number, client, blob.sha256)
+        key = PartialKey(job_id, admitted.round.model_version + 1, client, blob.sha256)
         return pb.QueryUploadResponse(received_bytes=await in_thread(received_bytes, self._blobs, key, blob))
 
     @answers

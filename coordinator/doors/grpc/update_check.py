@@ -37,12 +37,14 @@ class Contents:
 class Manifest:
     """What the update of a client in a round must be.
 
-    `tensors` is `fedgalore.spec.layout.update_tensors`. `least_decay` is the factor that the job's weight decay leaves
-    of a weight; with a smaller factor a client could shrink the model.
+    `version`: that the round is to make. It stands in the file as its `round`, which counts committed rounds: so the
+    update of an abandoned round is that of the next try, byte for byte. `tensors` is
+    `fedgalore.spec.layout.update_tensors`. `least_decay` is the factor that the job's weight decay leaves of a weight;
+    with a smaller factor a client could shrink the model.
     """
 
     job_id: str
-    round: int
+    version: int
     client: str
     tensors: dict[str, TensorSpec]
     least_decay: float = 0.0
@@ -126,7 +128,7 @@ class Manifest:
             raise InvalidUpdate(f"tensor {extra[0]!r} is not in this job's plan; leave it out")
 
     def _check_metadata(self, metadata: Mapping[str, str]) -> Contents:
-        expected = {"format": UPDATE_FORMAT, "job": self.job_id, "round": str(self.round), "client": self.client}
+        expected = {"format": UPDATE_FORMAT, "job": self.job_id, "round": str(self.version), "client": self.client}
         needed = {*expected, "num_examples", "decay", "metrics"}
         if metadata.keys() != needed:
             name = min(metadata.keys() ^ needed)

@@ -38,7 +38,7 @@ class Upload:
         self._blobs = blobs
         self._manifest = manifest
         self._blob = blob
-        self._key = PartialKey(manifest.job_id, manifest.round, manifest.client, blob.sha256)
+        self._key = PartialKey(manifest.job_id, manifest.version, manifest.client, blob.sha256)
         self._partial: PartialFile | None = None
         self._digest = hashlib.sha256()
         self._head = bytearray()  # the file's header until it is complete

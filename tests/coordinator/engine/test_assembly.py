@@ -42,7 +42,7 @@ MAY = {
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
     "loaded_back preparation_failed prepared update_lost",
     StateReader: "active_jobs agents events job jobs live_progress mark presence round rounds "
-    "rounds_in_flight totals_of_deleted traffic wait_for_change",
+    "totals_of_deleted traffic versions_to_come wait_for_change",
 }
 
 

@@ -204,12 +204,30 @@ async def test_a_closed_round_takes_nothing_and_its_partial_files_go(house: Hous
     content = sample.bytes_in(house.tmp)
     async with failing(Code.OUT_OF_RANGE):
         await house.submit(sample, content[:600], blob=ref(content))
-    assert await clean_partials(house.blobs, house.engine.reader.rounds_in_flight) == 0
+    assert await clean_partials(house.blobs, house.engine.reader.versions_to_come) == 0
     await house.engine.people.cancel(job.id)
     async with failing(Code.FAILED_PRECONDITION, "closed"):
         await house.submit(sample, content, offset=600)
-    assert await clean_partials(house.blobs, house.engine.reader.rounds_in_flight) == 1
+    assert await clean_partials(house.blobs, house.engine.reader.versions_to_come) == 1
     assert house.blobs.partial_keys() == []
+
+
+async def test_what_arrived_for_an_abandoned_round_counts_in_the_next(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setbacks, "FIRST_WAIT_S", 0.0)
+    job = await house.round()
+    await house.engine.people.forget_agent("site-c")  # it would step in
+    content = house.sample(job).bytes_in(house.tmp)
+    async with failing(Code.OUT_OF_RANGE):
+        await house.submit(house.sample(job), content[:600], blob=ref(content))
+    await house.engine.agents.client_failed(job.id, 1, "site-b", "a power cut")
+    assert await clean_partials(house.blobs, house.engine.reader.versions_to_come) == 0
+    await house.engine.driver.tick(job.id)
+    again = house.sample(job, number=2)
+    assert (await house.query(again, ref(content))).received_bytes == 600
+    answer = await house.submit(again, content, offset=600)
+    assert answer.outcome == pb.SubmitUpdateResponse.OUTCOME_ACCEPTED
 
 
 async def test_bad_updates_change_nothing(house: House) -> None:
@@ -259,7 +277,8 @@ def an_update(job: Any, client: str, version: int, folder: Path, **spoilt: float
         suffix = name.rsplit("/")[-1]
         usual = 1.0 if suffix in ("rms", "residual") else -1.0
         values[name] = full(spec, spoilt.get(suffix, usual))
-    sample = Sample(job_id=job.id, round=job.round.number, client=client, tensors=tensors, values=values)
+    metadata: dict[str, str | None] = {"round": str(job.round.model_version + 1)}
+    sample = Sample(job.id, job.round.number, client, tensors, values, metadata)
     return sample, sample.bytes_in(folder)
 
 
