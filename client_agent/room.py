@@ -32,7 +32,7 @@ def check_room(folder: Path, needed_bytes: int, what: str) -> None:
     free = _free_bytes(folder)
     if free is not None and free < needed_bytes:
         raise NoRoom(
-            f"work_dir: {folder} has {_megabytes(free)} free, and {what} needs {_megabytes(needed_bytes)}; make room "
+            f"work_dir: {folder} has {_size(free)} free, and {what} needs {_size(needed_bytes)}; make room "
             "there, or give the agent a work_dir on another disk"
         )
 
@@ -48,10 +48,10 @@ def room_in(folder: Path) -> Iterator[None]:
         if not takes_nothing(error):
             raise
         free = _free_bytes(folder)
-        left = "" if free is None else f", {_megabytes(free)} free"
+        left = "" if free is None else f", {_size(free)} free"
         raise NoRoom(
-            f"work_dir: {folder} takes no more files ({error}{left}); make room there, or give the agent a work_dir on "
-            "another disk"
+            f"work_dir: {folder} takes no more files ({_root(error)}{left}); make room there, or give the agent a "
+            "work_dir on another disk"
         ) from error
 
 
@@ -83,5 +83,15 @@ def _free_bytes(folder: Path) -> int | None:
     return status.f_bavail * status.f_frsize
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _size(size_bytes: int) -> str:
+    size, unit = float(size_bytes), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size >= 1000:
+            size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"
