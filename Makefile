@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test chaos fuzz mutation check hooks bench-accuracy lock clean
+.PHONY: help demo quick test sweep chaos fuzz mutation check hooks bench-accuracy lock clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -16,6 +16,7 @@ TEST_ARGS ?=
 CHAOS_ARGS ?=
 BENCH_ARGS ?=
 MUTATION_ARGS ?=
+SWEEP_ARGS ?=
 # Two test processes with two torch threads each would fight over two cores.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
@@ -51,6 +52,9 @@ quick: $(READY) ## at every save: lint, and the tests that are not slow (TEST_AR
 
 test: $(READY) ## the test suite (TEST_ARGS="-k round")
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not chaos and not fuzz" $(TEST_ARGS)
+
+sweep: $(READY) ## a hundred architectures of transformers: trained, written, loaded back (SWEEP_ARGS="--only bert vit")
+	$(TEST_ENV) $(BIN)/python -m benchmarks.sweep $(SWEEP_ARGS)
 
 chaos: $(READY) ## kills every process at every point of a job and prints what that cost; half an hour
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m chaos tests/chaos $(CHAOS_ARGS)

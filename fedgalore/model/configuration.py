@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import Any
+
+from fedgalore.model.tokens import embedding_rows
 
 # What `generate` ignores without sampling, without beams, without a cache.
 _SAMPLING = ("temperature", "top_p", "min_p", "top_h", "typical_p", "top_k", "epsilon_cutoff", "eta_cutoff")
@@ -54,7 +57,7 @@ def _ends(model: Any, tokenizer: Any) -> tuple[int, ...]:
     for source in sources:
         of_base = getattr(source, "eos_token_id", None)
         ids += of_base if isinstance(of_base, list | tuple) else [of_base]
-    rows = model.get_input_embeddings().num_embeddings
+    rows = embedding_rows(model) or inf
     return tuple(dict.fromkeys(token for token in ids if token is not None and 0 <= token < rows))
 
 

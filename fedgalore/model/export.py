@@ -99,9 +99,20 @@ def save_model(model: Any, folder: Path, formats: Formats, *, as_base: bool) -> 
     }
     model.save_pretrained(folder, state_dict=state, save_original_format=False)
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = json.loads(path.read_text(encoding="utf-8")) | _left_out(model.config, folder)
     _say(config, str(formats.main).removeprefix("torch."))
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _left_out(config: Any, folder: Path) -> dict[str, Any]:
+    """What whoever reads the saved configuration would have otherwise.
+
+    transformers leaves out what it takes for a default, such as two labels, even where the architecture has another.
+    """
+    read = type(config).from_pretrained(str(folder)).to_dict()
+    own = {name: value for name, value in config.to_dict().items() if not name.startswith("_")}
+    missed = {name: value for name, value in own.items() if name not in read or read[name] != value}
+    return json.loads(json.dumps(missed, default=str))
 
 
 def _stored(folder: Path) -> Iterator[tuple[str, tuple[torch.dtype, int]]]:

@@ -39,7 +39,7 @@ def probe(task: TaskModel) -> None:
     with undone(task.model), tempfile.TemporaryDirectory() as folder:
         for what, examples in _cases(task, Path(folder)):
             _forward(task, what, examples)
-        _backward(task, examples)  # of the last case, which is a plain one
+        _backward(task, plain_examples(task, Path(folder)))
 
 
 def plain_examples(task: TaskModel, folder: Path) -> list[Example]:
@@ -50,7 +50,7 @@ def plain_examples(task: TaskModel, folder: Path) -> list[Example]:
 
 
 def _cases(task: TaskModel, folder: Path) -> Iterator[tuple[str, list[Example]]]:
-    """Inputs by what they are; the last ones are plain."""
+    """Inputs by what they are: plain ones, then others."""
     if isinstance(task.inputs, TextInputs):
         yield from _texts(task, task.inputs)
     else:
@@ -58,12 +58,12 @@ def _cases(task: TaskModel, folder: Path) -> Iterator[tuple[str, list[Example]]]
 
 
 def _texts(task: TaskModel, inputs: TextInputs) -> Iterator[tuple[str, list[Example]]]:
+    yield "texts of unequal lengths", plain_examples(task, Path())
     yield "an empty text", [_example(task, "")]
     yield "an empty text beside another", [_example(task, ""), _example(task, SHORT)]
     spelt = " ".join(inputs.tokenizer.all_special_tokens)
     yield "a text that spells the special tokens", [_example(task, spelt), _example(task, SHORT)]
     _check_length(task, inputs)
-    yield "texts of unequal lengths", plain_examples(task, Path())
 
 
 def _check_length(task: TaskModel, inputs: TextInputs) -> None:
@@ -96,9 +96,9 @@ def _check_length(task: TaskModel, inputs: TextInputs) -> None:
 
 
 def _images(task: TaskModel, folder: Path) -> Iterator[tuple[str, list[Example]]]:
+    yield "images of unequal shapes", plain_examples(task, folder)
     for what, size in SHAPES.items():
         yield what, [_example(task, str(_image(folder / "image.png", size)))]
-    yield "images of unequal shapes", plain_examples(task, folder)
 
 
 def _image(path: Path, size: tuple[int, int]) -> Path:

@@ -52,13 +52,23 @@ class TextReader:
         return self._spelt.sub(lambda spelt: f"{spelt[0][0]} {spelt[0][1:]}", text)
 
 
+def embedding_rows(model: Any) -> int | None:
+    """Tokens that the model has embeddings for; None where it makes them in another way, such as of hashes."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError):
+        return None
+
+
 def check_ids(model: Any, tokenizer: Any) -> None:
-    """Each token of the tokenizer needs a row of the model's embeddings.
+    """Each token of the tokenizer needs a row of the model's embeddings, where there is a table of them.
 
     Raises:
         TaskError: one has none.
     """
-    rows = model.get_input_embeddings().num_embeddings
+    rows = embedding_rows(model)
+    if rows is None:
+        return
     name, last = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if last >= rows:
         raise TaskError(

@@ -21,7 +21,7 @@ class Seq2SeqLM(WritingTask):
     is_encoder_decoder = True
 
     def load_inputs(self, folder: Path, model: Any) -> TextInputs:
-        if model.config.decoder_start_token_id is None:
+        if getattr(model.config, "decoder_start_token_id", None) is None:
             raise TaskError(
                 "model.source: the folder's config.json has no decoder_start_token_id, with which the decoder begins; "
                 "add it"

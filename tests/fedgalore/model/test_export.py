@@ -113,3 +113,19 @@ def test_eight_bits_are_refused_in_words(bert_copy):
     )
     with pytest.raises(TaskError, match=r"model\.source: encoder.* is in F8_E4M3, which cannot be trained"):
         TaskModel.load(classifier(), bert_copy)
+
+
+def test_two_labels_are_said_where_an_architecture_has_three_by_default(tmp_path, tiny_bert):
+    """transformers leaves two labels out of what it saves, as if all architectures had two."""
+    shape = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    shape |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16, "max_position_embeddings": 32}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_bert)
+    tokenizer.eos_token = "[SEP]"
+    tokenizer.save_pretrained(tmp_path / "bart")
+    config = transformers.BartConfig(vocab_size=len(tokenizer), pad_token_id=0, eos_token_id=3, **shape)
+    torch.manual_seed(0)
+    transformers.BartModel(config).save_pretrained(tmp_path / "bart")
+    task = TaskModel.load(classifier(model={"source": "m", "num_labels": 2}), tmp_path / "bart")
+    task.save(tmp_path / "out")
+    loaded = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert loaded.config.num_labels == 2
