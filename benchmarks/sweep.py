@@ -58,7 +58,7 @@ ARCHITECTURES: dict[str, str] = {
     "persimmon phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe recurrent_gemma smollm3 stablelm starcoder2",
     "seq2seq-lm": "bigbird_pegasus blenderbot blenderbot-small led m2m_100 marian mt5 nllb-moe pegasus pegasus_x "
     "prophetnet switch_transformers",
-    "image-classification": "beit bit convnext convnextv2 data2vec-vision dinov2 "
+    "image-classification": "beit bit convnext convnextv2 data2vec-vision deit dinov2 "
     "efficientnet focalnet levit mobilenet_v1 mobilenet_v2 mobilevit mobilevitv2 poolformer "
     "pvt pvt_v2 regnet resnet segformer siglip swiftformer swin swinv2 vit vit_msn",
 }
@@ -104,6 +104,7 @@ MORE: dict[str, dict[str, Any]] = {
         "mlp_ratio": [2, 2, 2],
         "attention_ratio": [2, 2, 2],
         "drop_path_rate": 0,
+        "patch_size": 16,
     },
     "mamba2": {"num_heads": 8, "expand": 2, "n_groups": 1, "state_size": 8},
     "mobilevitv2": {"patch_size": 2},
@@ -167,6 +168,7 @@ def write_base(architecture: str, task: str, folder: Path) -> None:
     """A base model's folder, as a user would have it."""
     torch.manual_seed(0)
     config = small(architecture)
+    config.architectures = []  # transformers looks through it, whether there is one or not
     if task == "image-classification":
         transformers.ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
     else:

@@ -213,7 +213,10 @@ class _Federation:
     def _train(self, site: Site, number: int) -> Update:
         version = self.version
         start = Start(version.weights, version.state, self._kept.get(site.name, {}), version.aggregate)
-        return site.local_update(LocalRound(self.task, site.name, number, start), site.train)
+        try:
+            return site.local_update(LocalRound(self.task, site.name, number, start), site.train)
+        except TaskError as error:  # which names a row, and rows are numbered at each site
+            raise TaskError(f"{site.name}: train: {error}") from error
 
     def _aggregate(self, updates: Mapping[str, Update], record: RoundRecord) -> None:
         """Goes on to the next version."""

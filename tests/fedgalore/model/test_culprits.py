@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from fedgalore.data.examples import Example
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import LocalRound, Start
-from fedgalore.training import evaluate, local_update
+from fedgalore.simulation import Site, simulate
+from fedgalore.training import Update, evaluate, local_update
 from tests.fedgalore.conftest import classifier, sentences
 
 
@@ -37,6 +40,19 @@ def test_training_and_evaluation_name_the_row(task: TaskModel) -> None:
         evaluate(task, examples)
     with pytest.raises(TaskError, match=said):
         local_update(LocalRound(task, "a", 1, Start(task.weights())), [examples[-1]])
+
+
+def test_a_simulation_names_the_site_too(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*_: object, **__: object) -> None:
+        raise RuntimeError("index out of range in self")
+
+    def broken(round: LocalRound, examples: Sequence[Example]) -> Update:
+        monkeypatch.setattr(round.task.model, "forward", stumble)
+        return local_update(round, examples)
+
+    sites = [Site("north", sentences(4, 0)), Site("south", sentences(4, 1), local_update=broken)]
+    with pytest.raises(TaskError, match=r"^south: train: row \d: the model fails on it \(RuntimeError: index out of"):
+        simulate(classifier(), tiny_bert, sites)
 
 
 def test_rows_that_fail_together_only_are_all_named(task: TaskModel) -> None:
