@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.training import evaluate
-from tests.fedgalore.conftest import classifier, configure, sentences
+from tests.fedgalore.conftest import classifier, configure, language_model, sentences
 
 
 def with_dtype(folder: Path, dtype: torch.dtype, *but: str) -> dict[str, torch.Tensor]:
@@ -129,3 +129,30 @@ def test_two_labels_are_said_where_an_architecture_has_three_by_default(tmp_path
     task.save(tmp_path / "out")
     loaded = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert loaded.config.num_labels == 2
+
+
+def test_a_base_model_in_several_files_has_its_format_too(tmp_path, bert_copy):
+    half = transformers.BertModel.from_pretrained(bert_copy, dtype=torch.bfloat16)
+    (bert_copy / "model.safetensors").unlink()
+    half.save_pretrained(bert_copy, max_shard_size="10KB")
+    assert (bert_copy / "model.safetensors.index.json").is_file()
+    tensors = saved(TaskModel.load(classifier(), bert_copy), tmp_path / "out")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("said", "dtype"), [("bfloat16", torch.bfloat16), (None, torch.float32)])
+def test_a_pickle_has_the_format_that_its_configuration_says(tmp_path, bert_copy, said, dtype):
+    weights = load_file(bert_copy / "model.safetensors")
+    torch.save({name: tensor.to(dtype) for name, tensor in weights.items()}, bert_copy / "pytorch_model.bin")
+    (bert_copy / "model.safetensors").unlink()
+    configure(bert_copy, dtype=said)
+    task = TaskModel.load(classifier(), bert_copy, allow_pickle=True)
+    assert {tensor.dtype for tensor in saved(task, tmp_path / "out").values()} == {dtype}
+
+
+def test_tied_weights_stay_tied_in_another_format(tmp_path, tiny_gpt2):
+    spec = language_model(model={"source": "m", "task": "causal-lm", "num_labels": None, "dtype": "float16"})
+    tensors = saved(TaskModel.load(spec, tiny_gpt2), tmp_path / "out")
+    assert "lm_head.weight" not in tensors
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert loaded.lm_head.weight.data_ptr() == loaded.transformer.wte.weight.data_ptr()

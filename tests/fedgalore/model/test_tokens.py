@@ -246,3 +246,36 @@ def test_texts_that_are_cut_are_told_in_words(tiny_bert: Path) -> None:
         "texts are cut to 32 tokens, which is all that the model takes; data.max_length is 100"
     )
     assert inputs.shortening(32) is None
+
+
+def test_words_that_spell_special_tokens_keep_their_tags(tiny_bert: Path) -> None:
+    spec = classifier(model={"source": "m", "task": "token-classification", "num_labels": 3})
+    task = TaskModel.load(spec, tiny_bert)
+    batch = task.collate([{"row": 1, "tokens": ["rain", "[SEP]", "[PAD]", "sun"], "tags": [1, 2, 0, 1]}])
+    assert batch["labels"][batch["labels"] >= 0].tolist() == [1, 2, 0, 1]
+    assert (batch["input_ids"] == 3).sum() == 1  # the tokenizer's own
+    assert not (batch["input_ids"] == 0).any()
+
+
+@pytest.mark.parametrize("task", ["sequence-classification", "seq2seq-lm"])
+def test_an_end_token_in_a_text_of_bart_ends_nothing(task: str, tmp_path: Path) -> None:
+    """BART finds the end of a text by its end token, and refuses a batch in which texts have several."""
+    tokenizer = tokenizer_of(unigram(LLAMA_LIKE), LLAMA_LIKE)
+    shape = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    shape |= {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16, "max_position_embeddings": 32}
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "decoder_start_token_id": 2}
+    torch.manual_seed(0)
+    transformers.BartForConditionalGeneration(
+        transformers.BartConfig(vocab_size=len(tokenizer), **ids, **shape)
+    ).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    labels = None if task == "seq2seq-lm" else 2
+    model = TaskModel.load(classifier(model={"source": "m", "task": task, "num_labels": labels}), tmp_path)
+    texts = ["a b", "a </s> b", "</s></s>"]
+    batch = model.collate(
+        [{"row": 1, "text": text, "text_pair": None, "label": 0, "prompt": text, "completion": text} for text in texts]
+    )
+    assert (batch["input_ids"] == 2).sum(1).tolist() == [1, 1, 1]
+    if task == "seq2seq-lm":
+        assert (batch["labels"] == 2).sum(1).tolist() == [1, 1, 1]
+    assert torch.isfinite(model.loss(batch)[0])
