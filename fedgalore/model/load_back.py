@@ -75,8 +75,11 @@ def far(logits: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> str |
     """By how much answers differ, in words; None where it is no more than rounding."""
     if logits.shape != expected.shape:
         return f"its answers have the shape {tuple(logits.shape)} in place of {tuple(expected.shape)}"
-    largest = float(expected.abs().max())
-    gap = float((logits - expected).abs().max())
+    finite = torch.isfinite(expected)  # a model may rule answers out by an infinite logit
+    if not torch.equal(torch.isfinite(logits), finite):
+        return "other answers of it are infinite, or no numbers"
+    largest = float(expected[finite].abs().max()) if finite.any() else 0.0
+    gap = float((logits - expected)[finite].abs().max()) if finite.any() else 0.0
     if gap <= tolerance * max(1.0, largest):
         return None
     return f"its logits differ by up to {gap:.3g} from those of the trained model, which reach {largest:.3g}"

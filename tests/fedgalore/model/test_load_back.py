@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fedgalore.model.load_back import answers, difference
+from fedgalore.model.load_back import answers, difference, far
 from fedgalore.model.task import TaskModel
 from tests.fedgalore.conftest import classifier, configure, image_classifier, language_model
 
@@ -106,3 +106,14 @@ def test_other_pixels_are_told(tiny_vit: Path, tmp_path: Path) -> None:
     task.save(tmp_path)
     edited(tmp_path, "preprocessor_config.json", lambda values: values.update(image_mean=[0.1, 0.2, 0.3]))
     assert difference(tmp_path, answers(task)) == "its image processor makes other pixels"
+
+
+def test_infinite_logits_have_to_be_the_same_ones() -> None:
+    logits = torch.tensor([[0.5, -torch.inf, 2.0]])
+    assert far(logits.clone(), logits) is None
+    assert far(torch.tensor([[0.5, 1.0, 2.0]]), logits) == "other answers of it are infinite, or no numbers"
+    assert far(torch.tensor([[0.5, -torch.inf, 2.5]]), logits) == (
+        "its logits differ by up to 0.5 from those of the trained model, which reach 2"
+    )
+    assert far(torch.zeros(1, 2), logits) == "its answers have the shape (1, 2) in place of (1, 3)"
+    assert far(torch.full((1, 2), torch.nan), torch.full((1, 2), torch.nan)) is None
