@@ -10,7 +10,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks import datasets, models
-from benchmarks.suites import Result, Run, job_of
+from benchmarks.suites import Result, Run, measured_job
 from fedgalore.spec.job import JobSpec
 
 
@@ -45,7 +45,7 @@ def perform(run: Run, data_folder: Path, cache: Path) -> Result:
     sizes = {name: data[name] for name in ("max_train", "max_validation", "max_test") if name in data}
     dataset = datasets.load(data["name"], data_folder, cache, **sizes)
     folder = models.prepared(run["model"], cache)
-    spec = job_of(run, str(folder), dataset.num_labels)
+    spec = measured_job(run, str(folder), dataset.num_labels)
     curve: list[dict[str, Any]] = []
     statistics: list[dict[str, float]] = []
     up = down = 0

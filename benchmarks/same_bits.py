@@ -44,6 +44,8 @@ SITES = ("east", "north", "south", "west", "zenith")
 SECRET = "5e" * 32  # seeds the noise of the job with privacy
 WAIT_S = 240.0
 
+LINEAR = ["query.weight", "key.weight", "value.weight", "dense.weight"]  # of the BERT here
+
 JOBS: dict[str, dict[str, Any]] = {
     "fedgalore, 3 of 5 clients, weight decay": {
         "method": {"kind": "fedgalore", "rank": 4},
@@ -80,9 +82,14 @@ JOBS: dict[str, dict[str, Any]] = {
         "method": {"kind": "fedgalore", "rank": 4},
         "privacy": {"clip_norm": 0.5, "noise_multiplier": 0.1},
     },
-    "fedavg": {"method": {"kind": "fedavg"}, "local": {"weight_decay": 0.1}, "server": {"drop_norm": 4}},
+    "fedavg": {
+        "method": {"kind": "fedavg", "target_modules": LINEAR},
+        "local": {"weight_decay": 0.1},
+        "server": {"drop_norm": 4},
+    },
+    "fedavg, all weights": {"method": {"kind": "fedavg"}},
     "fedavg, momentum, trimmed mean": {
-        "method": {"kind": "fedavg", "global_momentum": 0.6},
+        "method": {"kind": "fedavg", "global_momentum": 0.6, "target_modules": LINEAR},
         "server": {"aggregation": "trimmed_mean"},
     },
     "fedit": {"method": {"kind": "fedit", "rank": 4}},

@@ -32,6 +32,12 @@ NEUTRAL: dict[str, Any] = {
     "model.problem": None,
     "local.class_weights": None,
 }
+# The linear layers of the models here. fedavg is measured on what the other methods train, not on all that it can.
+LINEAR = (
+    *("query.weight", "key.weight", "value.weight", "dense.weight"),
+    *("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight", "fc1.weight", "fc2.weight"),
+    *("gate_proj.weight", "up_proj.weight", "down_proj.weight"),
+)
 # Fields that no result depends on.
 IRRELEVANT = (
     *("name", "data.name", "model.source", "model.num_labels"),
@@ -67,6 +73,13 @@ def job_of(run: Run, folder: str = "model", num_labels: int | None = 2) -> JobSp
     task = run["job"].get("model", {}).get("task", "sequence-classification")
     model = {"source": folder, "num_labels": None if task == "causal-lm" else num_labels}
     return parse(merged(run["job"], {"name": "benchmark", "data": {"name": run["data"]["name"]}, "model": model}))
+
+
+def measured_job(run: Run, folder: str, num_labels: int | None) -> JobSpec:
+    """The run's job as it is simulated."""
+    if run["job"].get("method", {}).get("kind") == "fedavg":
+        run = merged(run, {"job": {"method": run["job"]["method"] | {"target_modules": list(LINEAR)}}})
+    return job_of(run, folder, num_labels)
 
 
 def key_of(run: Run) -> str:

@@ -23,7 +23,7 @@ from fedgalore.spec.plan import Target
 
 @dataclass(frozen=True)
 class Rates:
-    """The learning rates that hold in one round: of the target matrices, and of the weights that are sent whole."""
+    """The learning rates that hold in one round: of the backbone, and of the head."""
 
     targets: float
     head: float

@@ -72,7 +72,7 @@ def local_update(
     right = predictions = 0
     class_weights = task.class_weights(examples)
     momentum = MomentumSteps.of(task, round.start.last)
-    head = _head_optimizer(round)
+    plain = _plain_optimizer(round)
     with client_half(spec).train(round) as training:
         for step, chosen in enumerate(batches(examples, spec, round.client, number), start=1):
             with naming_rows(task, chosen):
@@ -83,9 +83,9 @@ def local_update(
             with _diverged(f"a gradient became infinite or NaN at step {step} of round {number}", step):
                 loss.backward()
             training.step()
-            if head is not None:
-                head.step()
-                head.zero_grad()
+            if plain is not None:
+                plain.step()
+                plain.zero_grad()
             momentum.step()
             losses.append(loss.item())
             right, predictions = right + (hits or 0), predictions + count
@@ -122,14 +122,16 @@ def _diverged(what: str, step: int) -> Iterator[None]:
         raise TrainingError(f"{what}; {'lower local.learning_rate' if step > 1 else first}") from error
 
 
-def _head_optimizer(round: LocalRound) -> torch.optim.AdamW | None:
-    """Plain AdamW of the weights that are sent whole; None where there are none."""
+def _plain_optimizer(round: LocalRound) -> torch.optim.AdamW | None:
+    """Plain AdamW of the weights that are sent whole, the head's at its own rate; None where there are none."""
     dense, local = round.task.dense(), round.spec.local
+    heads = [dense[item.name] for item in round.task.plan.dense if item.head]
+    others = [dense[item.name] for item in round.task.plan.dense if not item.head]
+    groups = [{"params": heads, "lr": round.rates.head}, {"params": others, "lr": round.rates.targets}]
     if not dense:
         return None
     return torch.optim.AdamW(
-        dense.values(),
-        lr=round.rates.head,
+        [group for group in groups if group["params"]],
         betas=local.betas,
         eps=local.eps,
         weight_decay=local.weight_decay,

@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fedgalore.spec.census import Census
+
 Rows = Sequence[Mapping[str, Any]]
 COLOURS = {
     "PENDING": "yellow",
@@ -132,6 +134,8 @@ def headline(record: Mapping[str, Any]) -> str:
         measured = record["evaluation"]
         mean = ", ".join(f"{name} {value:.4f}" for name, value in measured["mean"].items())
         lines.append(f"version {measured['model_version']} on {measured['examples']} examples: {mean}")
+    if record["trains"]:
+        lines.append(Census(**record["trains"]).summary())
     lines += [f"[yellow]{escape(row['field'])}: {escape(row['problem'])}[/]" for row in record["warnings"]]
     lines += _sites(record["sites"])
     if record["best"]:

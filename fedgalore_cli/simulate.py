@@ -163,6 +163,7 @@ def _run(
     records.begin(spec, sites, tests)
     try:
         result = run(spec, Path(spec.model.source).expanduser(), sites, device, tell, tests)
+        out.print(result.task.plan.census.summary())
         if words := describe(result.best, spec):
             out.print(words)
         if shortened := result.task.inputs.shortening(spec.data.max_length):

@@ -141,10 +141,10 @@ def _check_export(export: Path, plan: TrainingPlan) -> None:
         with safe_open(path, framework="numpy") as file:
             names = file.keys()  # no mapping, whatever it looks like
             saved.update({name: tuple(file.get_slice(name).get_shape()) for name in names})
-    for name, spec in plan.weights().items():
-        if saved.get(name) != spec.shape:
+    for place in plan.places().values():
+        if saved.get(place.parameter) != place.shape:
             raise PreparationError(
-                f"model.source: transformers saves {name} under another name or shape; "
+                f"model.source: transformers saves {place.parameter} under another name or shape; "
                 "this architecture is not supported"
             )
 

@@ -23,6 +23,7 @@ from coordinator.state.job_state import LoadedBack
 from coordinator.state.round_state import Effect
 from fedgalore.process.disk import is_full
 from fedgalore.process.faults import Fault, reach
+from fedgalore.spec.census import Census
 from fedgalore.spec.start import job_version
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ class Aggregator:
         except Exception as error:  # a checkpoint can break transformers in any way; the job must hear of it
             log.exception("preparation_failed")
             return partial(refuse, f"model.source: transformers could not load it ({type(error).__name__}: {error})")
-        log.info("model_prepared", targets=len(prepared.plan["targets"]))
+        census = Census(**prepared.plan["census"])
+        log.info("model_prepared", targets=len(prepared.plan["targets"]), trains=census.summary())
         return partial(self._calls.prepared, piece.job.id, prepared)
 
     async def _start(self, job: Job) -> tuple[Job, ModelVersion] | None:

@@ -8,7 +8,7 @@ the tar's size. `coordinator.models.peft_adapter` says which modules are sent wh
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.models.archive import CARD, CHUNK_BYTES, Archive, ArchiveError, ByteSource, Held, Piece, card
+from coordinator.models.archive import CARD, CHUNK_BYTES, Archive, ArchiveError, ByteSource, Held, Joined, Piece, card
 from coordinator.models.checkpoint import StoredAs, StoredTensor, header_of, map_model, map_tensors
 from coordinator.models.low_rank import low_rank
 from coordinator.models.numbers import WIDTHS, Converted, as_stored
@@ -152,12 +152,12 @@ class AdapterArchive(Archive):
         first = map_model(blobs, job.prepared.export)
         base = map_model(blobs, job.prepared.base_model)
         trained = map_tensors(blobs, version.weights.sha256)
-        weights = plan.weights()
-        for name, spec in weights.items():
-            if name not in first or name not in trained.header.tensors:
+        weights, parts = plan.weights(), plan.parts()
+        for name, place in plan.places().items():
+            if place.parameter not in first or name not in trained.header.tensors:
                 raise ArchiveError(f"{name} is not in the model's files, or not in the version's weights")
-            if not first[name].shape == trained.header.tensors[name].spec.shape == spec.shape:
-                raise ArchiveError(f"{name} is not of shape {spec.shape} in the stored files")
+            if first[place.parameter].shape != place.shape or trained.header.tensors[name].spec != weights[name]:
+                raise ArchiveError(f"{name} is not of shape {weights[name].shape} in the stored files")
 
         named = modules_to_save(plan, first, base)
         whole = saved_modules(job.parsed, named, first)
@@ -173,15 +173,15 @@ class AdapterArchive(Archive):
                 shares,
             )
             for target in plan.targets
-            if not is_below(module_of(target.name), whole)
+            if target.is_wrappable and not is_below(module_of(target.name), whole)
         ]
         if not adapters:
-            raise NoAdapter("all weights that this job trains are new to the base model; download the whole model")
+            raise NoAdapter("this job trains no linear layer that the base model has; download the whole model")
         saved = {name: tensor for name, tensor in first.items() if is_below(module_of(name), whole)}
         tensors = {name: tensor for adapter in adapters for name, tensor in adapter.tensors.items()}
         bodies: list[ByteSource] = []
         for name, tensor in saved.items():
-            body = _body(trained.tensor(name) if name in weights else None, tensor, choice)
+            body = _body([trained.tensor(part) for part in parts.get(name, ())], tensor, choice)
             tensors[name] = StoredAs(exported(tensor.dtype, choice), tensor.shape, body.size_bytes)
             bodies.append(body)
 
@@ -196,10 +196,11 @@ class AdapterArchive(Archive):
         self._add(CARD, _Card(facts, adapters, shares))  # last, because the shares are measured by then
 
 
-def _body(trained: npt.NDArray[Any] | None, first: StoredTensor, choice: Dtype) -> ByteSource:
-    """A tensor that is saved whole, as it was trained, or else as it was in the first version."""
-    stored, wanted = first.dtype if trained is None else "F32", exported(first.dtype, choice)
-    body = _Mapped(first.data if trained is None else trained.reshape(-1).view(np.uint8))
+def _body(trained: Sequence[npt.NDArray[Any]], first: StoredTensor, choice: Dtype) -> ByteSource:
+    """A tensor that is saved whole, as its parts were trained, or else as it was in the first version."""
+    stored, wanted = "F32" if trained else first.dtype, exported(first.dtype, choice)
+    parts = tuple(_Mapped(part.reshape(-1).view(np.uint8)) for part in trained)
+    body = Joined(parts) if parts else _Mapped(first.data)
     return body if stored == wanted else Converted(body, stored, wanted)
 
 

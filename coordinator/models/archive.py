@@ -70,6 +70,21 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """Bytes of several sources, one after the other."""
+
+    parts: tuple[ByteSource, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(part.size_bytes for part in self.parts)
+
+    def read(self) -> Iterator[bytes]:
+        for part in self.parts:
+            yield from part.read()
+
+
+@dataclass(frozen=True)
 class Member:
     """A file of an archive: its parts in their order."""
 
@@ -161,6 +176,7 @@ def card(job: Job, version: ModelVersion) -> dict[str, Any]:
         "model_version": version.version,
         "rounds": spec.rounds.count,
         "method": spec.method.model_dump(mode="json"),
+        "trains": job.ready().prepared.plan["census"],
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from coordinator.models.archive import CARD, Archive, ArchiveError, ByteSource, Held, Piece, card
+from coordinator.models.archive import CARD, Archive, ArchiveError, ByteSource, Held, Joined, Piece, card
 from coordinator.models.checkpoint import StoredAs, TensorPlace, header_of, read_places
 from coordinator.models.numbers import WIDTHS, Converted
 from coordinator.state.errors import NotReady
@@ -45,8 +45,8 @@ class ModelArchive(Archive):
         text = json.dumps(card(job, version) | {"evaluation": evaluation}, indent=2)
         self._add(CARD, Held(text.encode() + b"\n"))
         # Other tensors of the weights file, such as adapters that go on from round to round, are not in the model.
-        wanted = set(TrainingPlan.from_dict(job.prepared.plan).weights())
-        trained = _Trained(self._open(blobs, version.weights.sha256), wanted)
+        plan = TrainingPlan.from_dict(job.prepared.plan)
+        trained = _Trained(self._open(blobs, version.weights.sha256), plan)
         weights_bytes = 0
         for name, blob in job.prepared.export:
             template = self._open(blobs, blob.sha256)
@@ -64,14 +64,16 @@ class ModelArchive(Archive):
 
 
 class _Trained:
-    """A version's weights; `missing` are those of the model that no file of the template had a place for yet."""
+    """A version's weights; `missing` are the model's tensors that no file of the template had a place for yet."""
 
-    def __init__(self, file: RangeReader, wanted: set[str]) -> None:
+    def __init__(self, file: RangeReader, plan: TrainingPlan) -> None:
         self._file = file
         self._header: Header = read_header(file)
-        self.missing = wanted
+        self._shapes = {place.parameter: place.shape for place in plan.places().values()}
+        self._parts = plan.parts()
+        self.missing = set(self._parts)
 
-    def take(self, name: str, place: TensorPlace) -> Piece | None:
+    def take(self, name: str, place: TensorPlace) -> ByteSource | None:
         """The bytes, float32, that belong into the template's place; None where nothing trained belongs there.
 
         Raises:
@@ -79,15 +81,18 @@ class _Trained:
         """
         if name not in self.missing:
             return None
-        entry = self._header.tensors.get(name)
-        if entry is None:
-            raise ArchiveError(f"{name} is not in the version's weights")
-        if (entry.spec.dtype, entry.spec.shape) != ("F32", place.shape):
-            raise ArchiveError(
-                f"{name} is {place.dtype} {list(place.shape)} in the model's files, {entry.spec} in the weights"
-            )
+        parts = []
+        for part, spec in self._parts[name].items():
+            entry = self._header.tensors.get(part)
+            if entry is None:
+                raise ArchiveError(f"{part} is not in the version's weights")
+            if entry.spec != spec or place.shape != self._shapes[name]:
+                raise ArchiveError(
+                    f"{part} is {place.dtype} {list(place.shape)} in the model's files, {entry.spec} in the weights"
+                )
+            parts.append(Piece(self._file, self._header.data_start + entry.start, entry.spec.size_bytes))
         self.missing.discard(name)
-        return Piece(self._file, self._header.data_start + entry.start, entry.spec.size_bytes)
+        return Joined(tuple(parts))
 
 
 def _file_of(template: RangeReader, trained: _Trained, choice: Dtype) -> list[ByteSource]:
@@ -98,10 +103,10 @@ def _file_of(template: RangeReader, trained: _Trained, choice: Dtype) -> list[By
     # Wide numbers first, so that all lie aligned.
     for name, place in sorted(places, key=lambda item: -WIDTHS.get(exported(item[1].dtype, choice), 1)):
         wanted = exported(place.dtype, choice)
-        piece = trained.take(name, place)
-        stored = "F32" if piece else place.dtype
-        piece = piece or Piece(template, place.start, place.stop - place.start)
-        body: ByteSource = piece if stored == wanted else Converted(piece, stored, wanted)
+        value = trained.take(name, place)
+        stored = "F32" if value else place.dtype
+        value = value or Piece(template, place.start, place.stop - place.start)
+        body = value if stored == wanted else Converted(value, stored, wanted)
         tensors[name] = StoredAs(wanted, place.shape, body.size_bytes)
         bodies.append(body)
     return [Held(header_of(tensors)), *bodies]

@@ -1,8 +1,8 @@
 """What PEFT needs of a job's LoRA adapter: the modules that are saved whole, the configuration, a README.
 
 A module that a change of low rank cannot describe is saved whole, by PEFT's `modules_to_save`. These are the head,
-modules with buffers that training changes, such as a BatchNorm, and modules that the base model's files lack, such as a
-pooler: a user's `from_pretrained(base)` would draw other weights for them than this job has drawn.
+modules that train and are no linear layers, such as experts or a BatchNorm, and modules that the base model's files
+lack, such as a pooler: a user's `from_pretrained(base)` would draw other weights for them than this job has drawn.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ ADDED_BY_PEFT = dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score"))
 def modules_to_save(
     plan: TrainingPlan, first: Mapping[str, StoredTensor], base: Mapping[str, StoredTensor]
 ) -> list[str]:
-    """Names for `modules_to_save`: the parts of the head, modules with moving buffers, and those that are new.
+    """Names for `modules_to_save`: the parts of the head, modules of what is no linear layer, and those that are new.
 
-    New are modules with weights that the base model's files lack.
-
-    A weight is recognised by its shape and values, because names differ by prefixes and by versions of transformers.
+    New are modules with weights that the base model's files lack. A weight is recognised by its shape and values,
+    because names differ by prefixes and by versions of transformers.
 
     Raises:
         NoAdapter: such a weight belongs to no module.
     """
-    head = {item.name for item in plan.dense}
+    head = {item.name for item in plan.dense if item.head}
     known = {_sample(tensor) for tensor in base.values()}
+    others = {item.name for item in plan.whole if item.name not in head}
+    others |= {target.parameter for target in plan.targets if not target.is_wrappable}
     new = {name for name, tensor in first.items() if name not in head and _sample(tensor) not in {*known, None}}
-    if loose := sorted(name for name in head | new if "." not in name):
+    if loose := sorted(name for name in head | others | new if "." not in name):
         raise NoAdapter(
             f"{', '.join(loose)} belongs to no module of the model, so that PEFT has no place for it; "
             "download the whole model"
         )
-    modules = {name.partition(".")[0] for name in head} | {module_of(name) for name in new}
-    modules |= {module_of(buffer.name) for buffer in plan.buffers}
+    modules = {name.partition(".")[0] for name in head} | {module_of(name) for name in others | new}
     return sorted(name for name in modules if not is_below(module_of(name), modules))
 
 

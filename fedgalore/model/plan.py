@@ -2,68 +2,121 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from fedgalore.model.buffers import UnsavedStateError, moving_buffers
 from fedgalore.model.inputs import TaskError
+from fedgalore.model.layers import Weight, weights_of
 from fedgalore.model.tasks.registry import task_of
+from fedgalore.spec.census import LEAST_SHARE, Census
 from fedgalore.spec.job import JobSpec
+from fedgalore.spec.method import MethodSpec
 from fedgalore.spec.plan import Buffer, Dense, Target, TrainingPlan, ends_in
+from fedgalore.spec.registry import methods
 
 
 def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
     """Which weights a job trains.
 
-    Targets: matrices of linear layers in the model's backbone, or those whose module name ends in one of
-    `method.target_modules`. Dense: everything in the head of a classifier, the part of the model that the backbone does
-    not hold.
-
-    Buffers: what `moving_buffers` finds, whatever is trained.
+    Targets: the matrices of the model's backbone that the job's method can train. Each expert of a stacked parameter is
+    one, and so is a convolution's kernel, flattened. Dense: everything in the head of a classifier, the part of the
+    model that the backbone does not hold; and whatever else a method that trains everything finds. Buffers: what
+    `moving_buffers` finds, whatever is trained. `method.target_modules` chooses among the backbone's.
 
     Raises:
-        TaskError: `target_modules` or `rank_pattern` matches nothing, a rank exceeds a target's smaller side, or the
-            model has state that this job cannot have.
+        TaskError: `target_modules` or `rank_pattern` matches nothing, less than half of a backbone would be trained and
+            the job does not say so, or the model has state that this job cannot have.
     """
-    prefix = getattr(model, "base_model_prefix", "")
-    backbone = getattr(model, prefix, model) if prefix else model
-    in_backbone = {id(parameter) for parameter in backbone.parameters()}
-    layers = {id(module) for module in backbone.modules()}
-    own = {name for name, _ in model.named_parameters()}  # without further names of shared ones
-    wanted = spec.method.target_modules
-    targets, dense, seen = [], [], set()
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear | Conv1D) or id(module.weight) in seen:
-            continue
-        if wanted is not None and not any(ends_in(name, suffix) for suffix in wanted):
-            continue
-        if id(module) not in layers or f"{name}.weight" not in own:  # an output layer may share the embeddings' weight
-            continue
-        seen.add(id(module.weight))
-        rows, columns = module.weight.shape
-        for field, rank in spec.method.ranks_asked(name):
-            if rank > min(rows, columns):
-                raise TaskError(
-                    f"{field}: {rank} exceeds the smaller side of {name}.weight ({rows} x {columns}); "
-                    f"take at most {min(rows, columns)}, or leave that layer out by method.target_modules"
-                )
-        rank = spec.method.rank_of_module(name)
-        targets.append(Target(f"{name}.weight", (rows, columns), rank, isinstance(module, Conv1D)))
-    if not targets:
-        raise TaskError(
-            f"method.target_modules: no linear layer of this model's backbone ends in {', '.join(wanted)}"
-            if wanted
-            else "model.source: this model has no linear layer that could be trained in a subspace"
-        )
+    method, trains = spec.method, methods()[spec.method.kind].trains
+    weights = list(weights_of(model))
+    targets: list[Target] = []
+    dense: list[Dense] = []
+    for weight in weights:
+        chosen = method.target_modules is None or _is_named(weight, method.target_modules)
+        if weight.kind == "head":
+            if task_of(spec).has_head or (trains == "everything" and chosen):
+                dense.append(Dense(weight.name, tuple(weight.parameter.shape)))
+        elif chosen and _is_target(weight, trains):
+            targets += _targets_of(weight, method)
+        elif chosen and trains == "everything":
+            dense.append(Dense(weight.name, tuple(weight.parameter.shape), head=False))
+    if not targets and all(item.head for item in dense):
+        raise TaskError(_nothing_to_train(spec, trains))
+    plan = TrainingPlan(tuple(targets), tuple(dense), _buffers(model, spec), _census(weights, targets, dense, method))
     try:
-        spec.method.check_patterns([target.name.removesuffix(".weight") for target in targets])
+        method.check_patterns(sorted({_layer(target) for target in targets}))
     except ValueError as error:
         raise TaskError(str(error)) from None
-    if task_of(spec).has_head:
-        for name, parameter in model.named_parameters():
-            if id(parameter) not in in_backbone:
-                dense.append(Dense(name, tuple(parameter.shape)))
-    return TrainingPlan(tuple(targets), tuple(dense), _buffers(model, spec))
+    if method.target_modules is None and plan.census.backbone_share < LEAST_SHARE:
+        raise TaskError(_too_little(plan.census, spec))
+    return plan
+
+
+def _is_named(weight: Weight, ends: Sequence[str]) -> bool:
+    """Whether a job names it: the parameter, its layer, or the module that holds it."""
+    return any(ends_in(name, end) for name in (weight.name, weight.layer, weight.module) for end in ends)
+
+
+def _is_target(weight: Weight, trains: str) -> bool:
+    if trains != "matrices":
+        return weight.is_wrappable or (trains == "everything" and weight.kind == "linear")
+    if weight.kind in ("linear", "conv1d", "experts"):
+        return True
+    shape = weight.parameter.shape
+    return weight.kind in ("convolution", "other") and len(shape) > 1 and min(shape[0], prod(shape[1:])) > 1
+
+
+def _targets_of(weight: Weight, method: MethodSpec) -> list[Target]:
+    whole = tuple(weight.parameter.shape)
+    if weight.kind == "experts":
+        rows, columns = whole[1:]
+        rank = min(method.rank_of_module(weight.layer), rows, columns)
+        return [
+            Target(f"{weight.name}[{i}]", (rows, columns), rank, part_of=weight.name, whole=whole, is_wrappable=False)
+            for i in range(whole[0])
+        ]
+    rows, columns = whole[0], prod(whole[1:])
+    rank = min(method.rank_of_module(weight.layer), rows, columns)
+    target = Target(weight.name, (rows, columns), rank, weight.kind == "conv1d", is_wrappable=weight.is_wrappable)
+    return [target if len(whole) == 2 else replace(target, whole=whole)]
+
+
+def _layer(target: Target) -> str:
+    return target.parameter.removesuffix(".weight")
+
+
+def _census(weights: Sequence[Weight], targets: Sequence[Target], dense: Sequence[Dense], method: MethodSpec) -> Census:
+    names = {target.parameter for target in targets} | {item.name for item in dense}
+    trained: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for weight in weights:
+        total[weight.kind] += weight.parameter.numel()
+        trained[weight.kind] += weight.parameter.numel() if weight.name in names else 0
+    lowered = {_layer(target): target.d for target in targets if method.highest_rank(_layer(target)) > target.d}
+    return Census({kind: count for kind, count in trained.items() if count}, dict(total), lowered)
+
+
+def _nothing_to_train(spec: JobSpec, trains: str) -> str:
+    wanted, what = spec.method.target_modules, "linear layer" if trains == "linear" else "matrix"
+    if wanted is not None:
+        return f"method.target_modules: no {what} of this model's backbone ends in {', '.join(wanted)}"
+    return f"model.source: {spec.method.kind} finds no {what} in this model; take method.kind: fedavg"
+
+
+def _too_little(census: Census, spec: JobSpec) -> str:
+    share, kind = census.backbone_share, spec.method.kind
+    frozen = [f"{count:,} {name}" for name, count in census.frozen().items() if name not in ("embedding", "head")]
+    return (
+        f"method.kind: {kind} would train {100 * share:.0f} % of this model's backbone, its embeddings left out, and "
+        f"freeze {', '.join(frozen[:3])} parameters; take method.kind: fedavg, which trains all layers, "
+        f"{'or fedgalore, which trains all matrices, ' if methods()[kind].trains == 'linear' else ''}"
+        "or name the modules to train in method.target_modules"
+    )
 
 
 def _buffers(model: nn.Module, spec: JobSpec) -> tuple[Buffer, ...]:

@@ -23,6 +23,7 @@ from fedgalore.model.configuration import mend_generation
 from fedgalore.model.export import AS_LOADED, Formats, formats_of, save_model
 from fedgalore.model.folder import ModelFolderError, check, has_safetensors
 from fedgalore.model.inputs import Batch, TaskError
+from fedgalore.model.matrices import matrices_of
 from fedgalore.model.plan import training_plan
 from fedgalore.model.precision import passes_in
 from fedgalore.model.tasks.face import Inputs
@@ -54,9 +55,10 @@ class TaskModel:
         self.device = device
         self.plan = training_plan(model, spec)
         self._parameters = dict(model.named_parameters())
-        trained = self.plan.weights()
+        trained = {place.parameter for place in self.plan.places().values()}
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in trained)
+        self._matrices = matrices_of(self.plan, self._parameters)
         self._formats = formats
         formats.round_(model.state_dict(), formats.base.keys() - trained)  # they stay so
 
@@ -146,7 +148,7 @@ class TaskModel:
 
     def round_weights(self) -> None:
         """Gives all that training changes the values that a download has; the next `load_weights` undoes it."""
-        self._formats.round_(self.model.state_dict(), self.plan.weights())
+        self._formats.round_(self.model.state_dict(), {place.parameter for place in self.plan.places().values()})
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Sets the trained weights and moving buffers; a buffer of whole numbers takes the nearest.
@@ -164,21 +166,20 @@ class TaskModel:
                 held.copy_(value if held.is_floating_point() else value.round())
 
     def targets(self) -> dict[str, tuple[nn.Parameter, int]]:
-        return {target.name: (self._parameter(target.name), target.rank) for target in self.plan.targets}
+        """The target matrices with their ranks; a matrix that is a part of a parameter shares its memory."""
+        return {target.name: (self._matrices[target.name], target.rank) for target in self.plan.targets}
 
     def dense(self) -> dict[str, nn.Parameter]:
-        return {item.name: self._parameter(item.name) for item in self.plan.dense}
+        return {item.name: self._parameters[item.name] for item in self.plan.dense}
 
     def buffers(self) -> dict[str, Tensor]:
         """The moving buffers as they are now, float32 on the CPU, where they may share memory with the model."""
         return {item.name: self.weight(item.name) for item in self.plan.buffers}
 
-    def _parameter(self, name: str) -> nn.Parameter:
-        return self._parameters[name]
-
     def _tensor(self, name: str) -> Tensor:
         """A trained weight, or a buffer: those are looked up each time, because a model may replace them."""
-        return self._parameters[name] if name in self._parameters else self.model.get_buffer(name)
+        known = self._matrices.get(name, self._parameters.get(name))
+        return self.model.get_buffer(name) if known is None else known
 
     # --- batches and their loss -----------------------------------------------------------------------------------
 

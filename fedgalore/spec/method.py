@@ -6,9 +6,9 @@ A method is a folder, `fedgalore/methods/<kind>/` or a package of somebody else'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import Field
 
@@ -23,7 +23,8 @@ TargetModules = Annotated[
     tuple[Text, ...] | None,
     Field(
         max_length=1000,
-        description="Modules to train, by the end of their names; null: every linear layer of the model's blocks",
+        description="Modules or parameters of the backbone to train, by the end of their names; null: all that the "
+        "method can train. Named modules may be less than half of the backbone",
     ),
 ]
 RankPattern = Annotated[
@@ -31,7 +32,7 @@ RankPattern = Annotated[
     Field(
         max_length=1000,
         description="Other ranks for single modules: the end of a module's name and its rank. The longest end "
-        "that fits wins",
+        "that fits wins. A small matrix is trained at its smaller side",
     ),
 ]
 ClientRanks = Annotated[
@@ -68,12 +69,12 @@ class MethodSpec(Strict):
         return 0
 
     def rank_at(self, target: Target, client: str) -> int:
-        """The rank at which a client trains a target; 0: in full."""
+        """The rank at which a client trains a target, at most its smaller side; 0: in full."""
         return 0
 
-    def ranks_asked(self, module: str) -> Iterator[tuple[str, int]]:
-        """The ranks at which clients train a module, each with the field of the job that says so."""
-        yield from ()
+    def highest_rank(self, module: str) -> int:
+        """The highest rank that the job asks of any client for a module; 0: all train it in full."""
+        return 0
 
     def check_patterns(self, modules: Sequence[str]) -> None:
         """Raises `ValueError` for a pattern of modules that matches none of the trained `modules`."""
@@ -94,13 +95,10 @@ class RankedSpec(MethodSpec):
         return self.rank_pattern[max(suffixes, key=len)] if suffixes else self.rank
 
     def rank_at(self, target: Target, client: str) -> int:
-        return self.client_ranks.get(client, target.rank)
+        return min(self.client_ranks.get(client, target.rank), target.d)
 
-    def ranks_asked(self, module: str) -> Iterator[tuple[str, int]]:
-        by_pattern = any(ends_in(module, suffix) for suffix in self.rank_pattern)
-        yield "method.rank_pattern" if by_pattern else "method.rank", self.rank_of_module(module)
-        for client, rank in self.client_ranks.items():
-            yield f"method.client_ranks.{client}", rank
+    def highest_rank(self, module: str) -> int:
+        return max([self.rank_of_module(module), *self.client_ranks.values()])
 
     def check_patterns(self, modules: Sequence[str]) -> None:
         for suffix in self.rank_pattern:
@@ -168,7 +166,8 @@ class MethodFace:
 
     `sums_changes`: the server sums the clients' changes in the full space, so that each can be measured, clipped,
     trimmed and covered with noise. `carries_tensors`: a model version holds tensors beside the weights, such as
-    adapters. `full_rank`: the target matrices are trained in full, at rank 0.
+    adapters. `full_rank`: the target matrices are trained in full, at rank 0. `trains`: what of a backbone it can
+    train; of "everything", what is no linear layer is trained by plain AdamW.
     """
 
     kind: str
@@ -179,6 +178,7 @@ class MethodFace:
     sums_changes: bool = False
     carries_tensors: bool = False
     full_rank: bool = False
+    trains: Literal["everything", "matrices", "linear"] = "matrices"
 
 
 def float32(**shapes: tuple[int, ...]) -> Tensors:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from fedgalore.spec.census import Census
 
 DTYPE_BYTES = {"F32": 4, "F16": 2}
 
@@ -25,13 +27,23 @@ class TensorSpec:
 class Target:
     """A matrix that the job's method trains; `rank` 0: in full.
 
-    `shape` is the weight's own: `(out, in)`, or `(in, out)` where `fan_in_fan_out`, as in GPT-2's Conv1D.
+    `shape` is the weight's own: `(out, in)`, or `(in, out)` where `fan_in_fan_out`, as in GPT-2's Conv1D. A target may
+    be a part of a parameter of shape `whole`: one of its experts, `W[i]`, or a kernel as `(out, in * height * width)`.
+    `is_wrappable`: the weight of a linear layer, so that a LoRA adapter can stand for its change.
     """
 
     name: str
     shape: tuple[int, int]
     rank: int
     fan_in_fan_out: bool = False
+    part_of: str | None = None
+    whole: tuple[int, ...] | None = None
+    is_wrappable: bool = True
+
+    @property
+    def parameter(self) -> str:
+        """The name of the parameter that it is, or is a part of."""
+        return self.part_of or self.name
 
     @property
     def tall(self) -> bool:
@@ -49,10 +61,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Dense:
-    """A weight trained by plain AdamW and sent whole, such as a classification head."""
+    """A weight trained by plain AdamW and sent whole: of a classification `head`, else of the backbone."""
 
     name: str
     shape: tuple[int, ...]
+    head: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,14 @@ class Buffer:
     not_negative: bool = False
 
 
+class Place(NamedTuple):
+    """Where a tensor of a checkpoint belongs in the model: numbers `start` and following of a flattened parameter."""
+
+    parameter: str
+    shape: tuple[int, ...]  # of the whole parameter, or buffer
+    start: int = 0
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
     """The part of one model that training changes, in the order of its parameters and buffers."""
@@ -74,6 +95,7 @@ class TrainingPlan:
     targets: tuple[Target, ...]
     dense: tuple[Dense, ...]
     buffers: tuple[Buffer, ...] = ()
+    census: Census = field(default_factory=Census)
 
     @property
     def whole(self) -> tuple[Dense | Buffer, ...]:
@@ -83,6 +105,24 @@ class TrainingPlan:
     def weights(self) -> dict[str, TensorSpec]:
         """All that training changes, as a checkpoint holds it."""
         return {item.name: TensorSpec("F32", tuple(item.shape)) for item in (*self.targets, *self.whole)}
+
+    def places(self) -> dict[str, Place]:
+        """Where each tensor of `weights` belongs; those of one parameter follow each other and fill it."""
+        places: dict[str, Place] = {}
+        filled: dict[str, int] = {}
+        for target in self.targets:
+            start = filled.get(target.parameter, 0)
+            places[target.name] = Place(target.parameter, target.whole or target.shape, start)
+            filled[target.parameter] = start + target.d * target.k
+        return places | {item.name: Place(item.name, item.shape) for item in self.whole}
+
+    def parts(self) -> dict[str, dict[str, TensorSpec]]:
+        """By parameter or buffer of the model, the tensors of a checkpoint that make it up, one after the other."""
+        parts: dict[str, dict[str, TensorSpec]] = {}
+        weights = self.weights()
+        for name, place in self.places().items():
+            parts.setdefault(place.parameter, {})[name] = weights[name]
+        return parts
 
     def dense_bytes(self) -> int:
         """Bytes of all that training changes, sent whole: what federated averaging would move one way."""
@@ -94,10 +134,16 @@ class TrainingPlan:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TrainingPlan:
         return cls(
-            targets=tuple(Target(**(t | {"shape": tuple(t["shape"])})) for t in data["targets"]),
-            dense=tuple(Dense(b["name"], tuple(b["shape"])) for b in data["dense"]),
-            buffers=tuple(Buffer(**(b | {"shape": tuple(b["shape"])})) for b in data["buffers"]),
+            targets=tuple(Target(**_tuples(t)) for t in data["targets"]),
+            dense=tuple(Dense(**_tuples(b)) for b in data["dense"]),
+            buffers=tuple(Buffer(**_tuples(b)) for b in data["buffers"]),
+            census=Census(**data["census"]),
         )
+
+
+def _tuples(item: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as shapes."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}
 
 
 def ends_in(module: str, suffix: str) -> bool:

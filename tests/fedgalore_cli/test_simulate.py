@@ -49,7 +49,8 @@ def test_data_that_are_split_are_tested_once_for_all_clients(folder: Path) -> No
     split = ("--split", "quantity", "--alpha", "9", "--clients", "3", "--picture", folder / "picture.svg")
     done = simulate(folder, *files, *split, "--to", folder / "model")
     assert done.exit_code == 0, done.stderr
-    first, last, saved = done.stdout.splitlines()
+    first, last, census, saved = done.stdout.splitlines()
+    assert re.fullmatch(r"[\d,]+ of [\d,]+ parameters trained \(\d+ %\): .* linear, .* head; not trained: .*", census)
     assert re.fullmatch(r"version   0  test \d+\.\d%  train loss \d\.\d{3}", first)
     assert re.fullmatch(r"version   1  test \d+\.\d%", last)
     assert saved == f"model: {folder / 'model'} (version 1)"
@@ -131,7 +132,7 @@ def test_a_job_that_keeps_no_best_version_cannot_write_it(folder: Path) -> None:
 def test_without_test_data_nothing_is_tested(folder: Path) -> None:
     done = simulate(folder, "--train", folder / "train.jsonl", "--split", "iid", "--clients", "2")
     assert done.exit_code == 0, done.stderr
-    assert "%" not in done.stdout
+    assert not any("%" in line for line in done.stdout.splitlines() if line.startswith("version"))
 
 
 def test_each_agent_is_tested_on_the_data_it_holds(folder: Path) -> None:

@@ -91,6 +91,16 @@ class JobSummary(BaseModel):
     method: str
 
 
+class CensusView(BaseModel):
+    """Counts of parameters by kind of layer."""
+
+    trained: dict[str, int] = Field(description="Parameters that the job trains")
+    parameters: dict[str, int] = Field(description="All parameters of the model")
+    ranks_lowered: dict[str, int] = Field(
+        description="By layer, the rank of matrices whose smaller side is below the job's rank"
+    )
+
+
 class JobView(JobSummary):
     round: CurrentRound | None = Field(description="The round in flight")
     evaluation: ModelEvaluation | None = Field(description="Of the newest version that clients have evaluated")
@@ -98,6 +108,7 @@ class JobView(JobSummary):
     sites: dict[str, SiteView] = Field(
         description="The sites that were asked whether their data fit; only those are drawn"
     )
+    trains: CensusView | None = Field(description="null: the model is not prepared yet")
     up_bytes: int = Field(description="Received from clients so far")
     down_bytes: int = Field(description="Sent to clients so far")
     warnings: list[FieldProblem] = Field(description="What keeps its rounds waiting as the agents stand now")

@@ -11,6 +11,7 @@ from coordinator.doors.rest.problems import FieldProblem
 from coordinator.doors.rest.schemas import (
     AgentView,
     BestVersion,
+    CensusView,
     CurrentRound,
     EvaluationView,
     JobSummary,
@@ -59,6 +60,7 @@ def job_view(
         evaluation=evaluation(rounds),
         best=_best(job),
         sites={client: _site(check) for client, check in sorted(job.sites.items())},
+        trains=CensusView(**job.prepared.plan["census"]) if job.prepared else None,
         up_bytes=sum(cell.get("up", 0) for cell in cells),
         down_bytes=sum(cell.get("down", 0) for cell in cells),
         warnings=[FieldProblem(**row) for row in warnings],

@@ -26,7 +26,7 @@ class _FullTraining:
         self._start = round.start
         local = round.spec.local
         self._optimizer = torch.optim.AdamW(
-            self._weights.values(),
+            [{"params": list(self._weights.values())}],  # a group may be empty, a list of parameters may not
             lr=round.rates.targets,
             betas=local.betas,
             eps=local.eps,

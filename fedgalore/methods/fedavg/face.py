@@ -14,4 +14,5 @@ METHOD = MethodFace(
     server="fedgalore.methods.fedavg.server:FedAvgServer",
     sums_changes=True,
     full_rank=True,
+    trains="everything",
 )

@@ -10,7 +10,7 @@ from fedgalore.spec.method import MOMENTUM, MethodSpec
 
 
 class FedAvgSpec(MethodSpec):
-    """Full fine-tuning of the trained matrices; the server averages the changes. arXiv 1602.05629."""
+    """Full fine-tuning of all weights; the server averages the changes. arXiv 1602.05629."""
 
     kind: Literal["fedavg"] = "fedavg"
     global_momentum: float = Field(default=0.0, ge=0, lt=1, description=MOMENTUM)

@@ -13,4 +13,5 @@ METHOD = MethodFace(
     client="fedgalore.methods.lora.client:AdaptersClient",
     server="fedgalore.methods.fedex_lora.server:FedExLoRAServer",
     carries_tensors=True,
+    trains="linear",
 )

@@ -13,4 +13,5 @@ METHOD = MethodFace(
     client="fedgalore.methods.lora.client:AdaptersClient",
     server="fedgalore.methods.lora.server:AdaptersServer",
     carries_tensors=True,
+    trains="linear",
 )

@@ -13,4 +13,5 @@ METHOD = MethodFace(
     client="fedgalore.methods.flora.client:FLoRAClient",
     server="fedgalore.methods.flora.server:FLoRAServer",
     sums_changes=True,
+    trains="linear",
 )

@@ -312,7 +312,7 @@ def test_version_0_changes_nothing(tiny_bert: Path, tmp_path: Path, monkeypatch:
 
 def test_a_job_that_trains_new_weights_only_has_no_adapter(without_pooler: Path, tmp_path: Path) -> None:
     house = House(tmp_path / "house", without_pooler, method={"target_modules": ["pooler.dense"]})
-    with pytest.raises(NoAdapter, match="new to the base model; download the whole model"):
+    with pytest.raises(NoAdapter, match="trains no linear layer that the base model has; download the whole model"):
         house.adapter(house.trained(), 4)
 
 

@@ -21,11 +21,16 @@ from coordinator.state.job_state import Job, Prepared, Status
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import GRACE_S
 from coordinator.store.directory_blob_store import DirectoryBlobStore
+from fedgalore.spec.census import Census
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from tests.builders import a_job
 
 TRAINED = ("bert.encoder.layer.0.attention.self.query.weight", "classifier.weight", "classifier.bias")
-PLAN = TrainingPlan((Target(TRAINED[0], (16, 16), 2),), (Dense(TRAINED[1], (2, 16)), Dense(TRAINED[2], (2,))))
+PLAN = TrainingPlan(
+    (Target(TRAINED[0], (16, 16), 2),),
+    (Dense(TRAINED[1], (2, 16)), Dense(TRAINED[2], (2,))),
+    census=Census({"linear": 256}, {"linear": 256}),
+)
 
 
 @pytest.fixture
@@ -88,6 +93,7 @@ def test_the_archive_is_the_model_with_the_versions_weights(
     card = json.loads((tmp_path / "out" / "tiny" / "fedgalore.json").read_text())
     assert (card["job"], card["model_version"], card["method"]["kind"]) == (job.id, 3, "fedgalore")
     assert card["evaluation"]["mean"]["accuracy"] == 0.5
+    assert card["trains"] == {"trained": {"linear": 256}, "parameters": {"linear": 256}, "ranks_lowered": {}}
 
 
 @pytest.mark.parametrize(("dtype", "shard"), [("bfloat16", "8KB"), ("float16", "1GB"), ("float32", "1GB")])

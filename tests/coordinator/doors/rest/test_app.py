@@ -298,7 +298,9 @@ async def test_the_best_version_is_served_beside_the_last(stack: Stack, tmp_path
 
 async def test_a_job_that_keeps_no_best_version_says_how_to(stack: Stack, tmp_path: Path) -> None:
     job = await stack.running(tmp_path)
-    assert (await stack.http.get(f"{JOBS}/{job.id}")).json()["best"] is None
+    view = (await stack.http.get(f"{JOBS}/{job.id}")).json()
+    assert view["best"] is None
+    assert view["trains"].keys() == {"trained", "parameters", "ranks_lowered"}
     answer = await stack.http.get(f"{JOBS}/{job.id}/model", params={"version": "best"})
     assert "evaluation.keep" in is_problem(answer, 404, "version_not_found")["detail"]
 

@@ -1,0 +1,79 @@
+"""What each parameter of a model is: its layer's kind, by which a plan chooses what is trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+from transformers.pytorch_utils import Conv1D
+
+# Parameters that are looked up or added, not multiplied with: tables of positions, tokens of the model's own.
+_TABLE = re.compile(r"embed|position|pos_|table|token")
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter, its kind of `census.KINDS`, and whether PEFT can wrap the layer that multiplies by it.
+
+    `layer` is what a job calls it: the parameter's name without `.weight`. `module` is that of the layer.
+    """
+
+    name: str
+    module: str
+    kind: str
+    parameter: nn.Parameter
+    is_wrappable: bool
+
+    @property
+    def layer(self) -> str:
+        return self.name.removesuffix(".weight")
+
+
+def weights_of(model: nn.Module) -> Iterator[Weight]:
+    """The floating-point parameters in the model's order; one with several names comes once, by its first."""
+    prefix = getattr(model, "base_model_prefix", "")
+    backbone = getattr(model, prefix, model) if prefix else model
+    inside = {id(parameter) for parameter in backbone.parameters()}
+    # Attention of torch multiplies by this layer's weight and never calls the layer.
+    uncalled = {id(module.out_proj) for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        for local, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen or not parameter.is_floating_point():
+                continue
+            seen.add(id(parameter))
+            name = f"{path}.{local}" if path else local
+            kind = kind_of(name, module, parameter) if id(parameter) in inside else "head"
+            yield Weight(name, path, kind, parameter, kind in ("linear", "conv1d") and id(module) not in uncalled)
+
+
+def kind_of(name: str, module: nn.Module, parameter: nn.Parameter) -> str:
+    """The kind of a parameter of the backbone, by the class of its layer, else by its name and shape."""
+    owner, local = type(module).__name__.lower(), name.rpartition(".")[2]
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag) or "embedding" in owner or _TABLE.search(local):
+        return "embedding"
+    if "norm" in owner:
+        return "norm"
+    if "bias" in local:
+        return "bias"
+    if local == "weight" and isinstance(module, nn.Linear):
+        return "linear"
+    if local == "weight" and isinstance(module, Conv1D):
+        return "conv1d"
+    if local == "weight" and isinstance(module, _ConvNd):
+        return "embedding" if _embeds_patches(name, module) else "convolution"
+    if parameter.dim() == 3 and _holds_experts(name, owner, module, len(parameter)):
+        return "experts"
+    return "other"
+
+
+def _embeds_patches(name: str, module: _ConvNd) -> bool:
+    """Whether it is to an image what a table of tokens is to a text: a product with each patch, side by side."""
+    return "patch_embed" in name and tuple(module.kernel_size) == tuple(module.stride)
+
+
+def _holds_experts(name: str, owner: str, module: nn.Module, count: int) -> bool:
+    return "expert" in owner or "experts" in name.split(".") or getattr(module, "num_experts", None) == count

@@ -1,0 +1,43 @@
+"""The target matrices of a model as parameters of their own, where they are parts of larger ones."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import partial
+
+from torch import Tensor, nn
+
+from fedgalore.spec.plan import Target, TrainingPlan
+
+
+def matrices_of(plan: TrainingPlan, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Each target's matrix by name: a parameter, or a part of one that shares its memory.
+
+    A part gets its gradient as soon as the parameter's is complete, by a backward pass of its own, so that hooks of
+    optimizers fire; the parameter keeps none. A part whose gradient is all zero gets none: an expert that saw no token.
+    """
+    parts: defaultdict[str, list[Target]] = defaultdict(list)
+    for target in plan.targets:
+        parts[target.parameter].append(target)
+    matrices: dict[str, nn.Parameter] = {}
+    for name, targets in parts.items():
+        parameter = parameters[name]
+        if targets[0].whole is None:
+            matrices[name] = parameter
+            continue
+        parameter.data = parameter.data.contiguous()
+        shared = parameter.detach().view(len(targets), *targets[0].shape)
+        views = [nn.Parameter(part, requires_grad=True) for part in shared]
+        parameter.register_post_accumulate_grad_hook(partial(_hand_over, views))
+        matrices |= {target.name: view for target, view in zip(targets, views, strict=True)}
+    return matrices
+
+
+def _hand_over(views: list[nn.Parameter], parameter: Tensor) -> None:
+    gradient, parameter.grad = parameter.grad, None
+    if gradient is None:
+        return
+    for view, part in zip(views, gradient.reshape(len(views), *views[0].shape), strict=True):
+        if part.any():
+            view.backward(part)
