@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
+HEADS = ("classifier", "score", "head", "fc", "lm_head")  # names of heads in models that name no backbone
 # Parameters that are looked up or added, not multiplied with: tables of positions, tokens of the model's own.
 _TABLE = re.compile(r"embed|position|pos_|table|token")
 
@@ -34,9 +35,7 @@ class Weight:
 
 def weights_of(model: nn.Module) -> Iterator[Weight]:
     """The floating-point parameters in the model's order; one with several names comes once, by its first."""
-    prefix = getattr(model, "base_model_prefix", "")
-    backbone = getattr(model, prefix, model) if prefix else model
-    inside = {id(parameter) for parameter in backbone.parameters()}
+    inside = {id(parameter) for parameter in _of_backbone(model)}
     # Attention of torch multiplies by this layer's weight and never calls the layer.
     uncalled = {id(module.out_proj) for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
     seen: set[int] = set()
@@ -48,6 +47,17 @@ def weights_of(model: nn.Module) -> Iterator[Weight]:
             name = f"{path}.{local}" if path else local
             kind = kind_of(name, module, parameter) if id(parameter) in inside else "head"
             yield Weight(name, path, kind, parameter, kind in ("linear", "conv1d") and id(module) not in uncalled)
+
+
+def _of_backbone(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Parameters of the backbone that transformers names; else, as in CLIP, of all that is called no head."""
+    backbone = getattr(model, getattr(model, "base_model_prefix", "") or "-", None)
+    if isinstance(backbone, nn.Module):
+        yield from backbone.parameters()
+        return
+    for name, parameter in model.named_parameters():
+        if name.partition(".")[0] not in HEADS:
+            yield parameter
 
 
 def kind_of(name: str, module: nn.Module, parameter: nn.Parameter) -> str:

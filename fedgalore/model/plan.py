@@ -105,7 +105,8 @@ def _nothing_to_train(spec: JobSpec, trains: str) -> str:
     wanted, what = spec.method.target_modules, "linear layer" if trains == "linear" else "matrix"
     if wanted is not None:
         return f"method.target_modules: no {what} of this model's backbone ends in {', '.join(wanted)}"
-    return f"model.source: {spec.method.kind} finds no {what} in this model; take method.kind: fedavg"
+    ways = "fedavg, or fedgalore, which trains all matrices" if trains == "linear" else "fedavg"
+    return f"model.source: {spec.method.kind} finds no {what} in this model; take method.kind: {ways}"
 
 
 def _too_little(census: Census, spec: JobSpec) -> str:

@@ -269,4 +269,18 @@ def test_a_model_without_linear_layers_has_no_adapters(tmp_path):
     transformers.ResNetForImageClassification(config).save_pretrained(tmp_path)
     transformers.ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path)
     message = refused(image_classifier(method={"kind": "flora", "rank": 4}), tmp_path)
-    assert message == "model.source: flora finds no linear layer in this model; take method.kind: fedavg"
+    assert message == (
+        "model.source: flora finds no linear layer in this model; "
+        "take method.kind: fedavg, or fedgalore, which trains all matrices"
+    )
+
+
+def test_a_model_that_names_no_backbone_has_a_head_all_the_same():
+    sides = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.SiglipConfig(
+        text_config={**sides, "vocab_size": 50}, vision_config={**sides, "image_size": 16, "patch_size": 8}
+    )
+    weights = list(weights_of(transformers.SiglipForImageClassification(config)))
+    assert [weight.name for weight in weights if weight.kind == "head"] == ["classifier.weight", "classifier.bias"]
+    uncalled = [weight for weight in weights if weight.kind == "linear" and not weight.is_wrappable]
+    assert [weight.name for weight in uncalled] == ["vision_model.head.attention.out_proj.weight"]
