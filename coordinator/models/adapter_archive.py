@@ -20,7 +20,15 @@ from coordinator.models.archive import CARD, CHUNK_BYTES, Archive, ArchiveError,
 from coordinator.models.checkpoint import StoredAs, StoredTensor, header_of, map_model, map_tensors
 from coordinator.models.low_rank import low_rank
 from coordinator.models.numbers import WIDTHS, Converted, as_stored
-from coordinator.models.peft_adapter import adapter_config, is_below, module_of, modules_to_save, readme, saved_modules
+from coordinator.models.peft_adapter import (
+    adapter_config,
+    is_below,
+    layer_biases,
+    module_of,
+    modules_to_save,
+    readme,
+    saved_modules,
+)
 from coordinator.state.errors import NoAdapter, NotReady
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
@@ -176,16 +184,24 @@ class AdapterArchive(Archive):
             if target.is_wrappable and not is_below(module_of(target.name), whole)
         ]
         if not adapters:
-            raise NoAdapter("this job trains no linear layer that the base model has; download the whole model")
-        saved = {name: tensor for name, tensor in first.items() if is_below(module_of(name), whole)}
+            raise NoAdapter(
+                "each linear layer that this job trains is new to the base model or part of a module that is saved "
+                "whole; download the whole model"
+            )
+        saved = {name: name for name in first if is_below(module_of(name), whole)}
+        layers = {module_of(adapter.target.name) for adapter in adapters}
+        biases = sorted(name for name in layer_biases(plan) if module_of(name) in layers)
+        saved |= {f"{module_of(name)}.base_layer.bias": name for name in biases}
         tensors = {name: tensor for adapter in adapters for name, tensor in adapter.tensors.items()}
         bodies: list[ByteSource] = []
-        for name, tensor in saved.items():
+        for key, name in saved.items():
+            tensor = first[name]
             body = _body([trained.tensor(part) for part in parts.get(name, ())], tensor, choice)
-            tensors[name] = StoredAs(exported(tensor.dtype, choice), tensor.shape, body.size_bytes)
+            tensors[key] = StoredAs(exported(tensor.dtype, choice), tensor.shape, body.size_bytes)
             bodies.append(body)
 
-        config = adapter_config(job.parsed, {adapter.target: adapter.rank for adapter in adapters}, rank, named)
+        ranks = {adapter.target: adapter.rank for adapter in adapters}
+        config = adapter_config(job.parsed, ranks, rank, named, bool(biases))
         self._add("adapter_config.json", Held(json.dumps(config, indent=2).encode() + b"\n"))
         self._add("README.md", Held(readme(job.parsed, version, rank).encode()))
         for name, blob in job.prepared.export:  # the configuration with the labels, the tokenizer or image processor

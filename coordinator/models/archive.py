@@ -176,7 +176,7 @@ def card(job: Job, version: ModelVersion) -> dict[str, Any]:
         "model_version": version.version,
         "rounds": spec.rounds.count,
         "method": spec.method.model_dump(mode="json"),
-        "trains": job.ready().prepared.plan["census"],
+        "trains": job.prepared.plan["census"] if job.prepared else None,
     }
 
 

@@ -50,7 +50,7 @@ def modules_to_save(
     """
     head = {item.name for item in plan.dense if item.head}
     known = {_sample(tensor) for tensor in base.values()}
-    others = {item.name for item in plan.whole if item.name not in head}
+    others = {item.name for item in plan.whole if item.name not in head} - layer_biases(plan)
     others |= {target.parameter for target in plan.targets if not target.is_wrappable}
     new = {name for name, tensor in first.items() if name not in head and _sample(tensor) not in {*known, None}}
     if loose := sorted(name for name in head | others | new if "." not in name):
@@ -60,6 +60,12 @@ def modules_to_save(
         )
     modules = {name.partition(".")[0] for name in head} | {module_of(name) for name in others | new}
     return sorted(name for name in modules if not is_below(module_of(name), modules))
+
+
+def layer_biases(plan: TrainingPlan) -> set[str]:
+    """Trained biases of layers that get factors: PEFT keeps those beside the factors, by `bias: all`."""
+    layers = {module_of(target.name) for target in plan.targets if target.is_wrappable}
+    return {item.name for item in plan.dense if item.name.endswith(".bias") and module_of(item.name) in layers}
 
 
 def saved_modules(spec: JobSpec, named: list[str], tensors: Mapping[str, StoredTensor]) -> set[str]:
@@ -72,13 +78,16 @@ def saved_modules(spec: JobSpec, named: list[str], tensors: Mapping[str, StoredT
     return {module for module in modules if module.endswith(ends)}
 
 
-def adapter_config(spec: JobSpec, ranks: Mapping[Target, int], rank: int, named: list[str]) -> dict[str, Any]:
+def adapter_config(
+    spec: JobSpec, ranks: Mapping[Target, int], rank: int, named: list[str], biased: bool
+) -> dict[str, Any]:
     """`adapter_config.json` as PEFT reads it. Each alpha equals its rank, so that PEFT does not scale the factors.
 
     Args:
         ranks: of the matrices that have factors.
         rank: the requested rank.
         named: result of `modules_to_save`.
+        biased: whether the adapter holds biases of those layers.
     """
     other_ranks = {module_of(target.name): used for target, used in ranks.items() if used != rank}
     return {
@@ -93,7 +102,7 @@ def adapter_config(spec: JobSpec, ranks: Mapping[Target, int], rank: int, named:
         "modules_to_save": named or None,
         "fan_in_fan_out": any(target.fan_in_fan_out for target in ranks),
         "lora_dropout": 0.0,
-        "bias": "none",
+        "bias": "all" if biased else "none",
         "inference_mode": True,
     }
 

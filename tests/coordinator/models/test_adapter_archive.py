@@ -48,6 +48,7 @@ from tests.fedgalore.conftest import (  # noqa: F401  # fixtures
     tiny_levit,
     tiny_vit,
 )
+from tests.fedgalore.model.test_plan import mixture
 from tests.sites import all_fit
 
 # PEFT 0.21 asks transformers 5 for it.
@@ -163,7 +164,7 @@ def test_peft_loads_the_full_model_at_full_rank_and_the_nearest_below(
     after = full.state_dict()
     card = card_of(folder)
     kept = total = 0.0
-    for target in house.plan.targets:
+    for target in (target for target in house.plan.targets if target.is_wrappable):
         change = np.linalg.svd((after[target.name] - house.first[target.name]).double().numpy(), compute_uv=False)
         error = torch.linalg.norm((after[target.name] - merged[target.name]).double())
         assert float(error) == pytest.approx(np.linalg.norm(change[5:]), rel=1e-4), target.name
@@ -175,6 +176,23 @@ def test_peft_loads_the_full_model_at_full_rank_and_the_nearest_below(
     assert not close(load(folder, monkeypatch), full)
     for item in house.plan.dense:
         assert torch.equal(merged[item.name], after[item.name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "method"), [("mixtral", {}), ("mixtral", {"kind": "fedavg"}), ("gpt_oss", {})])
+def test_experts_routers_and_biases_go_whole_with_an_adapter(
+    kind: str,
+    method: dict[str, Any],
+    tiny_gpt2: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = {"task": "causal-lm", "num_labels": None}
+    house = House(tmp_path / "house", mixture(tmp_path / "model", tiny_gpt2, kind), model=model, method=method)
+    version = house.trained()
+    folder = house.adapter(version, ALL)
+    assert "model.layers.0.mlp.experts" in config_of(folder)["modules_to_save"]
+    assert close(load(folder, monkeypatch), house.full_model(version))
 
 
 @pytest.mark.slow
@@ -312,7 +330,9 @@ def test_version_0_changes_nothing(tiny_bert: Path, tmp_path: Path, monkeypatch:
 
 def test_a_job_that_trains_new_weights_only_has_no_adapter(without_pooler: Path, tmp_path: Path) -> None:
     house = House(tmp_path / "house", without_pooler, method={"target_modules": ["pooler.dense"]})
-    with pytest.raises(NoAdapter, match="trains no linear layer that the base model has; download the whole model"):
+    with pytest.raises(
+        NoAdapter, match="new to the base model or part of a module that is saved whole; download the whole model"
+    ):
         house.adapter(house.trained(), 4)
 
 
