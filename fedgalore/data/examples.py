@@ -116,7 +116,8 @@ def read_examples(split: SplitFile) -> Sequence[Example]:
 
 def _read_table(split: SplitFile) -> Sequence[Example]:
     table = open_table(split.path, split.columns, split.quoting)
-    if table.parse is not None and split.path.stat().st_size > MOST_HELD:
+    checked_at_once = split.image is not None  # an image is opened for that, and not again whenever it is asked for
+    if table.parse is not None and not checked_at_once and split.path.stat().st_size > MOST_HELD:
         return _in_place(split, table)
     same = _names(split, table)
     examples = (_example(split, record.row, record.values, table.names) for record in table.records)

@@ -7,7 +7,7 @@ import os
 import tempfile
 import weakref
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, overload
 
@@ -16,11 +16,19 @@ from fedgalore.data.errors import DataError
 Example = dict[str, Any]
 
 
-class Indexed(Sequence[Example]):
+class Unheld(Sequence[Example]):
+    """Examples that cost reading a file to look through."""
+
+    def __init__(self) -> None:
+        self.passed: set[Hashable] = set()  # by whom they were looked through, and found fit
+
+
+class Indexed(Unheld):
     """Examples in a file of bytes, of which only the places are held: 8 bytes an example."""
 
     def __init__(self, file: IO[bytes], path: Path, starts: array[int], read: Callable[[int, bytes], Example]) -> None:
         """`read` makes an example of its number and its bytes, which may end in white space. `path`: for messages."""
+        super().__init__()
         self._file, self._path, self._starts, self._read = file, path, starts, read
         self._state = self._look()
         weakref.finalize(self, file.close)
@@ -50,10 +58,11 @@ class Indexed(Sequence[Example]):
         return state.st_size, state.st_mtime_ns
 
 
-class Chosen(Sequence[Example]):
+class Chosen(Unheld):
     """Some of a sequence's examples, in an order of their own."""
 
     def __init__(self, examples: Sequence[Example], indices: Sequence[int]) -> None:
+        super().__init__()
         self._examples, self._indices = examples, indices
 
     def __len__(self) -> int:

@@ -12,11 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from fedgalore.data.batches import batches, by_length
 from fedgalore.data.errors import DataError
 from fedgalore.data.examples import SplitFile, read_examples
 from fedgalore.data.held import Chosen, Indexed
+from fedgalore.model.tasks.registry import check_examples
 from tests.fedgalore.conftest import classifier
 
 ROWS = [{"text": f'{"é" * (i % 7)} "{i}"\n{i}', "label": i % 3} for i in range(50)]
@@ -90,6 +92,28 @@ def test_bad_rows_are_found_on_the_way_in(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_bytes(path.read_bytes() + b'{"text": "", "label": 0}')
     with pytest.raises(DataError, match="row 101, column 'text': empty text"):
         read_examples(SplitFile(path, **TEXT))
+
+
+def test_examples_that_are_not_held_are_looked_through_once_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedgalore.data.examples.MOST_HELD", 100)
+    path = write(tmp_path / "a.jsonl")
+    examples = read_examples(SplitFile(path, **TEXT))
+    check_examples(examples, classifier())
+    path.write_text("gone")  # which reading it would find
+    check_examples(examples, classifier(local={"steps": 3}))
+    with pytest.raises(DataError, match="was changed"):
+        check_examples(examples, classifier(model={"num_labels": 4}))
+
+
+def test_images_of_a_large_table_are_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedgalore.data.examples.MOST_HELD", 10)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "a.csv").write_text("file,label\na.png,0\na.png,1\n")
+    examples = read_examples(SplitFile(tmp_path / "a.csv", image="file", label="label"))
+    (tmp_path / "a.png").unlink()
+    assert [example["label"] for example in examples] == ["0", "1"]
 
 
 def test_some_examples_in_an_order_of_their_own() -> None:
