@@ -16,6 +16,7 @@ from torch import Tensor
 from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
 from fedgalore.aggregation import apply_aggregate, first_version
+from fedgalore.data.errors import DataError
 from fedgalore.data.sample import evaluated
 from fedgalore.model.culprits import unforeseen
 from fedgalore.model.exact_match import check_exact_match
@@ -218,7 +219,7 @@ def _in_words(split: LocalSplit | None = None) -> Iterator[None]:
         yield
     except (TaskError, TrainingError) as error:
         raise CannotTrain(f"{split.path}: {error}" if split else str(error)) from error
-    except (CodecError, OSError, torch.OutOfMemoryError) as error:
+    except (CodecError, DataError, OSError, torch.OutOfMemoryError) as error:
         raise CannotTrain(str(error)) from error
     except (CannotTrain, TrainingStopped):
         raise

@@ -12,7 +12,10 @@ from PIL import Image, UnidentifiedImageError
 from fedgalore.data.pixels import MODES, as_seen
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow reads more, some by starting other programs
-LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "system volume information")
+LITTER = {  # what operating systems and clouds leave in folders, in small letters
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin"),
+    "system volume information",
+}
 
 
 class ImageError(ValueError):
@@ -41,7 +44,8 @@ def by_class(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def is_litter(name: str) -> bool:
-    return name.startswith((".", "$")) or name.casefold() in LITTER
+    """Whether an entry of a folder is none of its data."""
+    return name.startswith(".") or name.casefold() in LITTER
 
 
 def checked(folder: Path, name: str, follow_links: bool = False) -> Path:

@@ -115,4 +115,4 @@ def _reader(path: Path, file: BinaryIO, read: Callable[[], bytes]) -> Iterator[b
 def _refuse_marks(path: Path, beginning: bytes) -> None:
     for mark, name in _MARKS.items():
         if beginning.startswith(mark):
-            raise DataError(f"row 1: {name}, not UTF-8", path=path, remedy=f'{_UTF8}; Excel calls it "CSV UTF-8"')
+            raise DataError(f"{name}, not UTF-8", path=path, row=1, remedy=f'{_UTF8}; Excel calls it "CSV UTF-8"')

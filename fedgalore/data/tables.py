@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from fedgalore.data.images import is_litter
 from fedgalore.data.lines import LONGEST, Lines
 
 ONE_OBJECT = "JSONL holds one JSON object on each line"
+_BY_SPARK = re.compile(r"_SUCCESS|_(?:common_)?metadata|_(?:committed|started)_\d+")  # beside its shards
 QUOTES = "set quoting: false if quotes are plain text"
 
 
@@ -139,7 +141,7 @@ def _folder(folder: Path, columns: Sequence[str], quoting: bool) -> Table:
     if files is not None:
         records, names = arrow.read_dataset(folder, files, columns)
         return Table(folder, (Record(row, values) for row, values in enumerate(records, start=1)), names)
-    paths = [path for path in sorted(folder.iterdir()) if not (is_litter(path.name) or path.name.startswith("_"))]
+    paths = [path for path in sorted(folder.iterdir()) if not (is_litter(path.name) or _BY_SPARK.fullmatch(path.name))]
     kinds = {"".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]) for path in paths}
     if len(kinds) != 1 or any(path.is_dir() for path in paths):
         found = ", ".join(repr(path.name) for path in paths[:5]) or "nothing"

@@ -214,3 +214,11 @@ def test_a_round_that_is_tried_again_gives_the_same_file(trainer, tmp_path):
         trainer.reset()
     assert hash_file(outputs[0]) == hash_file(outputs[1])
     assert open_update(outputs[0]).metadata["round"] == "1"  # counts committed rounds
+
+
+def test_a_file_that_is_changed_meanwhile_is_named(trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr("fedgalore.data.examples.MOST_HELD", 100)  # so that rows are read when they are asked for
+    split = reviews(tmp_path)
+    split.path.write_text("{}")
+    with pytest.raises(CannotTrain, match=r"reviews\.jsonl: was changed while it was in use; start again"):
+        train(trainer, split, tmp_path / "update.safetensors")
