@@ -41,7 +41,9 @@ JOBS = "/api/v1/jobs"
 
 
 def job_path(job_id: str) -> str:
-    """Path of a job, whatever the id holds."""
+    """Path of a job, whatever the id holds. What cannot stand in a path ends the command."""
+    if not job_id.strip("."):
+        fail(f"JOB: {job_id!r} is no id of a job; `fedgalore jobs list` shows them")
     return f"{JOBS}/{quote(job_id, safe='')}"
 
 
@@ -70,6 +72,8 @@ def _api_key(url: SplitResult) -> dict[str, str]:
         fail(str(error))
     if key is None:
         return {}
+    if not key:
+        fail("FEDGALORE_API_KEY_FILE: the file is empty; name the file that holds the key")
     if url.scheme != "https" and not is_loopback(url.hostname or ""):
         fail(
             f"FEDGALORE_API_KEY: the key must not travel to {url.hostname} in plaintext; "
@@ -159,6 +163,8 @@ class Coordinator:
             remedy = "start a coordinator with `fedgalore coordinator`, or name its address by --url"
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 remedy = "name the CA of its certificate in FEDGALORE_CA"
+            if "WRONG_VERSION_NUMBER" in str(error):
+                remedy = "no TLS is spoken there: give its address with http://"
             raise Unreachable(f"no answer from {self._url} ({error}); {remedy}") from error
 
     def _check(self, answer: httpx.Response) -> None:

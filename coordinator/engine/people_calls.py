@@ -130,7 +130,7 @@ class PeopleCalls:
             return await self._deleted(job_id, cancel, holds)
         except JobUnreadable as error:
             if not cancel:
-                raise JobUnreadable(f"{error}; or delete it with cancel=true") from error
+                raise JobUnreadable(f"{error}; or delete it with cancel=true (`jobs delete --cancel`)") from error
         await self._removal.remove(job_id, None, None, (), {})
         return 0
 
@@ -142,7 +142,7 @@ class PeopleCalls:
                 if not cancel:
                     raise IllegalTransition(
                         f"job {job_id} is {job.status}: only a job that has ended can be deleted; cancel it first, or "
-                        "delete it with cancel=true"
+                        "delete it with cancel=true (`jobs delete --cancel`)"
                     )
                 with suppress(IllegalTransition):  # it has ended meanwhile
                     await self.cancel(job_id)

@@ -68,7 +68,9 @@ class Stepper:
         """Raises `JobNotFound`."""
         stored = await self._store.load(job_id)
         if stored is None:
-            raise JobNotFound(f"job {job_id!r} does not exist; GET /api/v1/jobs lists those that do")
+            raise JobNotFound(
+                f"job {job_id!r} does not exist; `fedgalore jobs list` (GET /api/v1/jobs) shows those that do"
+            )
         return stored
 
     async def round(self, job: Job, number: int) -> Round:

@@ -320,6 +320,28 @@ def test_errors_are_a_single_line_with_a_remedy(coordinator: Coordinator, tmp_pa
     assert fedgalore("jobs", "bogus").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8080", "ftp://x", "http://", "http://::1:8080", "http://x:port", "http://x:99999", "nonsense"]
+)
+def test_an_address_that_is_none_is_refused_with_the_right_form(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDGALORE_API_KEY", "fgk_1")
+    for command in (("list",), ("get", "job-1"), ("wait", "job-1"), ("clone", "job-1"), ("delete", "job-1")):
+        refused = fedgalore("jobs", *command, "--url", url)
+        assert_error_line(refused, f"--url: {url} is not an address", "such as http://127.0.0.1:8080")
+
+
+@pytest.mark.parametrize("job", ["", ".", ".."])
+def test_what_is_no_id_is_not_asked_for(job: str) -> None:
+    for command in ("get", "rounds", "pause", "wait", "delete", "clone"):
+        assert_error_line(fedgalore("jobs", command, job), "JOB: ", "`fedgalore jobs list` shows them")
+
+
+def test_an_empty_key_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("\n")
+    monkeypatch.setenv("FEDGALORE_API_KEY_FILE", str(tmp_path / "key"))
+    assert_error_line(fedgalore("jobs", "list"), "FEDGALORE_API_KEY_FILE: the file is empty")
+
+
 def test_a_bad_setting_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDGALORE_REST_PORT", "many")
     for command in ("coordinator", "aggregator"):
