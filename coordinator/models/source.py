@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from fedgalore.model.folder import SUFFIXES, ModelFolderError, check_links
+from fedgalore.model.folder import PICKLES, SUFFIXES, ModelFolderError, check, check_links
 
 SECOND_COPIES = ("consolidated*", "*/*")  # files with weights that other files of the model hold already
 
@@ -36,6 +37,45 @@ def local_folder(source: str) -> Path | None:
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise SourceError(f"the coordinator has no folder {source}; give the path as the coordinator sees it")
     return None
+
+
+def check_folder(folder: Path) -> None:
+    """Looks whether a folder can be a model, as far as that shows without reading its weights. Blocks.
+
+    Raises:
+        SourceError: its config is no JSON, it has no weights, or it is one of those that are never loaded.
+    """
+    try:
+        if not isinstance(json.loads((folder / "config.json").read_bytes()), dict):
+            raise SourceError(f"config.json of {folder} holds no mapping; name a folder that save_pretrained wrote")
+        if not any(path.suffix in (".safetensors", *PICKLES) for path in folder.iterdir()):
+            raise SourceError(f"{folder} has no weights, such as model.safetensors; copy them there")
+        check(folder, allow_pickle=True)  # whether pickles are allowed is the aggregator's to say
+    except SourceError:
+        raise
+    except ModelFolderError as error:
+        raise SourceError(str(error)) from error
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be read ({error}); correct the path or its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"config.json of {folder} is not JSON ({error}); save the model anew") from error
+
+
+def is_cached(source: str) -> bool:
+    """Whether this machine has fetched the model of this name before. Blocks.
+
+    Raises:
+        SourceError: `source` cannot be the name of a model on the hub.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(source, "config.json"), str)
+    except HFValidationError:
+        raise SourceError(
+            f"{source[:100]} is neither a folder here nor a name that a model on the hub can have; correct the path"
+        ) from None
 
 
 def fetched_folder(source: str) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import HTTPException
 from pydantic import ValidationError
 
-from coordinator.models.source import SourceError, local_folder
+from coordinator.models.source import SourceError, check_folder, is_cached, local_folder
 from coordinator.state.errors import InvalidJob, JobNotFound, JobUnreadable, NotReady, VersionNotFound
 from fedgalore.spec.documents import DocumentError, read_json, read_yaml
 from fedgalore.spec.job import JobSpec, explain
@@ -75,9 +75,12 @@ async def check_source(
     problem = f"whether {source} is a model is seen when the aggregator, which runs elsewhere, prepares the job"
     if sees_models:
         try:
-            if await asyncio.to_thread(local_folder, source) is not None:
+            if (folder := await asyncio.to_thread(local_folder, source)) is not None:
+                await asyncio.to_thread(check_folder, folder)
+                return []
+            if await asyncio.to_thread(is_cached, source):
                 return []
         except SourceError as error:
             raise InvalidJob([{"field": "model.source", "problem": str(error)}]) from error
-        problem = f"is no folder here; whether the hub gives a model {source} is seen when the job is prepared"
+        problem = f"is no folder here; whether the hub has a model {source} is seen when the job is prepared"
     return [{"field": "model.source", "problem": problem}]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.models.source import SourceError, fetched_folder, local_folder
+from coordinator.models.source import SourceError, check_folder, fetched_folder, is_cached, local_folder
 
 
 def test_a_model_folder_is_accepted(tmp_path: Path) -> None:
@@ -54,3 +54,44 @@ def test_an_unreachable_hub_is_reported_with_a_remedy(monkeypatch: pytest.Monkey
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SourceError, match="place the model on the coordinator"):
         fetched_folder("fedgalore-tests/no-such-model")
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ("{", "config.json of .* is not JSON"),
+        ("[]", "holds no mapping"),
+        ("{}", "has no weights, such as model.safetensors"),
+        ('{"auto_map": {"AutoModel": "code.Model"}}', "asks for code by auto_map"),
+    ],
+)
+def test_what_cannot_be_a_model_is_refused_before_its_weights_are_read(
+    config: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    if "auto_map" in config:
+        (tmp_path / "model.safetensors").write_bytes(b"not read")
+    with pytest.raises(SourceError, match=problem):
+        check_folder(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"not read")
+    check_folder(tmp_path)
+
+
+def test_a_model_that_was_fetched_before_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert not is_cached("org/model")
+    repository = tmp_path / "models--org--model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    (repository / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    (repository / "snapshots" / ("0" * 40) / "config.json").write_text("{}")
+    assert is_cached("org/model")
+
+
+@pytest.mark.parametrize("source", ["my model", "a--b", "x" * 200])
+def test_what_can_be_no_name_on_the_hub_is_refused(source: str) -> None:
+    with pytest.raises(SourceError, match="neither a folder here nor a name"):
+        is_cached(source)

@@ -17,7 +17,15 @@ async def no_version(job_id: str, version: str) -> object:
 
 
 async def test_a_model_folder_that_does_not_exist_is_refused_at_once(tmp_path: Path) -> None:
-    for source in (str(tmp_path / "nowhere"), "./nowhere", "a/b/c", "x" * 4096, "~nobody-of-this-name/x"):
+    for source in (
+        str(tmp_path / "nowhere"),
+        "./nowhere",
+        "a/b/c",
+        "x" * 4096,
+        "~nobody-of-this-name/x",
+        "my model",
+        "a--b",
+    ):
         with pytest.raises(InvalidJob) as caught:
             await check_source(source, True, no_version)
         assert caught.value.errors[0]["field"] == "model.source"
@@ -28,6 +36,9 @@ async def test_a_model_folder_that_does_not_exist_is_refused_at_once(tmp_path: P
     (row,) = await check_source(str(tmp_path / "nowhere"), False, no_version)
     assert "runs elsewhere" in row["problem"]
     (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InvalidJob, match=r"has no weights, such as model\.safetensors"):
+        await check_source(str(tmp_path), True, no_version)
+    (tmp_path / "model.safetensors").write_bytes(b"")  # which nobody reads here
     assert await check_source(str(tmp_path), True, no_version) == []
 
 
