@@ -327,7 +327,7 @@ def test_an_address_that_is_none_is_refused_with_the_right_form(url: str, monkey
     monkeypatch.setenv("FEDGALORE_API_KEY", "fgk_1")
     for command in (("list",), ("get", "job-1"), ("wait", "job-1"), ("clone", "job-1"), ("delete", "job-1")):
         refused = fedgalore("jobs", *command, "--url", url)
-        assert_error_line(refused, f"--url: {url} is not an address", "such as http://127.0.0.1:8080")
+        assert_error_line(refused, f"--url (FEDGALORE_URL): '{url}'", "write it such as http://")
 
 
 @pytest.mark.parametrize("job", ["", ".", ".."])
