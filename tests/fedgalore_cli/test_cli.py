@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.state.job_state import Prepared
+from coordinator.state.records import RoundTask
 from coordinator.state.round_state import EvaluationResult, ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
@@ -30,6 +31,7 @@ from fedgalore_cli.download import UnsafeArchive, unpack
 from fedgalore_cli.main import app
 from protos.codec import SafetensorsWriter
 from tests.builders import a_plan, a_prepared, job_document
+from tests.sites import all_fit
 
 
 class Coordinator:
@@ -283,8 +285,9 @@ def test_exact_match_is_shown_where_a_job_has_it(
     async def evaluated(engine: Engine) -> None:
         await engine.aggregator.prepared(job, a_prepared())
         await engine.agents.register("a", PROTOCOL_VERSION, "0.1.0", {"reviews": 7})
+        await all_fit(engine)
         task = await engine.agents.next_task("a", wait_s=10)
-        assert task is not None
+        assert isinstance(task, RoundTask)
         await engine.agents.evaluated(job, task.round.number, "a", EvaluationResult(0, 8, metrics))
 
     moved(redis_url, evaluated)

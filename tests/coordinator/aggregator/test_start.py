@@ -20,6 +20,7 @@ from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_receipt, a_spec, blob_path
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # a fixture
+from tests.sites import all_fit
 
 LONG_S = 30.0
 
@@ -54,7 +55,9 @@ class House:
         """A job whose first round has moved all its weights by a quarter, and the weights of version 1."""
         for client in "ab":
             await self.engine.agents.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
-        job = await self.prepared(await self.posted())
+        job_id = await self.posted()
+        await all_fit(self.engine)
+        job = await self.prepared(job_id)
         assert job.model is not None
         moved = {name: values + 0.25 for name, values in self.weights(job.model).items()}
         blob = self.blobs.put_bytes(save(moved))
