@@ -207,10 +207,8 @@ class Cache:
     def forget_kept(self, client: str, job_id: str, but: Path | None = None) -> None:
         """Deletes all files that this client kept for its next rounds of a job, except `but`."""
         name = _file_name(client, job_id, "*")  # no name has a wildcard in it
-        for path in (
-            *self._kept.glob(name),
-            *self._kept.glob(f"{name}.draft"),
-        ):  # a draft is of a process that was killed
+        drafts = self._kept.glob(f"{name}.draft")  # of a process that was killed
+        for path in (*self._kept.glob(name), *drafts):
             if path != but:
                 path.unlink()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedgalore.process import durable
+from fedgalore.process.address import check_host
 from fedgalore_cli import secret_file
 from fedgalore_cli.client import fail
 
@@ -52,8 +53,8 @@ def certs(
         fail("there is nothing to create: give --host for the coordinator, --agent for an agent, or --operator-key")
     for name in agent or ():
         _check_client(name)
-    if any(not name.strip() for name in host or ()):
-        fail("--host: the name is empty; give a name or an address")
+    for name in host or ():
+        _check_host(name)
     if operator_key:
         with secret_file.new(directory / "operator.key") as file:
             file.write(secrets.token_hex(32).encode() + b"\n")
@@ -65,6 +66,13 @@ def certs(
         _issue(directory / "coordinator", host[0], host, server=True, days=days, ca=ca, ca_key=key)
     for name in agent or ():
         _issue(directory / f"agent-{name}", name, [name], server=False, days=days, ca=ca, ca_key=key)
+
+
+def _check_host(name: str) -> None:
+    try:
+        check_host(name.removeprefix("*."))
+    except ValueError as error:
+        fail(f"--host: {error}")
 
 
 def _check_client(name: str) -> None:

@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from fedgalore.process.address import check_target
 from fedgalore_cli.client import fail
 from fedgalore_cli.partition_files import write_client
 from fedgalore_cli.show import console, percent
@@ -87,6 +88,10 @@ def partition(
 
     if to.exists():
         fail(f"--to: {to} exists; name a new folder")
+    try:
+        check_target(coordinator)
+    except ValueError as error:
+        fail(f"--coordinator: {error}")
     try:
         columns = columns_of(
             text, label, prompt=prompt, completion=completion, tokens=tokens, tags=tags, messages=messages

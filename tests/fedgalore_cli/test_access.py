@@ -126,7 +126,7 @@ def test_certificates_are_added_to_a_folder_and_never_written_over(tmp_path: Pat
     assert run("certs", "--dir", folder, "--operator-key").exit_code == 0
     assert len((tmp_path / "pki/operator.key").read_text().strip()) == 64
     assert run("certs", "--dir", folder, "--operator-key").exit_code == 1
-    for bad in (["--agent", ""], ["--host", " "], ["--agent", "../x"]):
+    for bad in (["--agent", ""], ["--host", " "], ["--host", "http://a.example"], ["--agent", "../x"]):
         assert run("certs", "--dir", str(tmp_path / "b"), *bad).exit_code == 1
     assert not (tmp_path / "b").exists()
     (tmp_path / "pki/ca.key").write_text("nonsense")
