@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from client_agent.settings import load
 from fedgalore.spec.documents import read_yaml
 from fedgalore.spec.job import JobSpec, parse
+from fedgalore.spec.model import Problem, TaskName
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -93,7 +95,9 @@ def test_an_example_of_a_job_is_a_job(text: str) -> None:
 
 def test_there_is_an_example_of_each_kind_of_job() -> None:
     jobs = [parse(read_yaml(text)) for text in examples("docs/JOBS.md")]
-    assert {job.model.task for job in jobs} == {"sequence-classification", "image-classification", "causal-lm"}
+    assert {job.model.task for job in jobs} == set(get_args(TaskName))
+    assert {job.model.problem_type for job in jobs} == {None, *get_args(Problem)}
+    assert any(job.local.class_weights for job in jobs)
     assert any(job.privacy for job in jobs)
     assert any(job.server.is_robust for job in jobs)
 

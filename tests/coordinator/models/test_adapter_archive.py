@@ -46,6 +46,7 @@ from tests.fedgalore.conftest import (  # noqa: F401  # fixtures
     tiny_dinov2,
     tiny_gpt2,
     tiny_levit,
+    tiny_t5,
     tiny_vit,
 )
 from tests.fedgalore.model.test_plan import mixture
@@ -118,8 +119,10 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def logits(model: Any) -> Tensor:
     with torch.no_grad():
-        side = getattr(model.config, "image_size", None)
-        return model.eval()(PIXELS[..., :side, :side] if side else TOKENS).logits
+        if side := getattr(model.config, "image_size", None):
+            return model.eval()(PIXELS[..., :side, :side]).logits
+        decoder = {"decoder_input_ids": TOKENS} if model.config.is_encoder_decoder else {}
+        return model.eval()(input_ids=TOKENS, **decoder).logits
 
 
 def close(model: Any, other: Any, atol: float = 1e-5) -> bool:
@@ -138,13 +141,20 @@ MODELS = [
     ("tiny_bert", {"num_labels": 3}),
     ("tiny_gpt2", {"num_labels": 3}),
     ("tiny_gpt2", {"task": "causal-lm", "num_labels": None}),
+    ("tiny_bert", {"task": "token-classification", "num_labels": 3}),
+    ("tiny_bert", {"num_labels": 1}),
+    ("tiny_t5", {"task": "seq2seq-lm", "num_labels": None}),
     ("tiny_vit", {"task": "image-classification", "num_labels": 3}),
     ("tiny_dinov2", {"task": "image-classification", "num_labels": 3}),
     ("tiny_levit", {"task": "image-classification", "num_labels": 3}),
 ]
 
 
-@pytest.mark.parametrize(("source", "model"), MODELS, ids=["bert", "gpt2-classifier", "gpt2", "vit", "dinov2", "levit"])
+@pytest.mark.parametrize(
+    ("source", "model"),
+    MODELS,
+    ids=["bert", "gpt2-classifier", "gpt2", "tagger", "number", "t5", "vit", "dinov2", "levit"],
+)
 @pytest.mark.slow
 def test_peft_loads_the_full_model_at_full_rank_and_the_nearest_below(
     source: str, model: dict[str, Any], request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -155,7 +165,12 @@ def test_peft_loads_the_full_model_at_full_rank_and_the_nearest_below(
 
     loaded = load(house.adapter(version, ALL), monkeypatch)
     assert close(loaded, full)
-    kinds = {"causal-lm": "PeftModelForCausalLM", "image-classification": "PeftModel"}
+    kinds = {
+        "token-classification": "PeftModelForTokenClassification",
+        "image-classification": "PeftModel",
+        "causal-lm": "PeftModelForCausalLM",
+        "seq2seq-lm": "PeftModelForSeq2SeqLM",
+    }
     assert type(loaded).__name__ == kinds.get(house.job.parsed.model.task, "PeftModelForSequenceClassification")
     assert card_of(tmp_path / f"rank-{ALL}")["energy_kept"] == 1
 
