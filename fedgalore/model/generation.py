@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.precision import passes_in
 from fedgalore.model.task import TaskModel
+from fedgalore.model.tasks.seq2seq_lm import first_token
 from fedgalore.model.tasks.writing import Question, WritingTask
 from fedgalore.model.texts import TextInputs
 
@@ -82,9 +83,7 @@ def _greedy(task: TaskModel, max_new_tokens: int) -> Iterator[tuple[Any, Generat
     of_folder = model.generation_config
     first: dict[str, Any] = {}
     if writing(task).is_encoder_decoder:
-        first["decoder_start_token_id"] = of_folder.decoder_start_token_id
-        if first["decoder_start_token_id"] is None:
-            first["decoder_start_token_id"] = model.config.decoder_start_token_id
+        first["decoder_start_token_id"] = first_token(model)
         first["forced_bos_token_id"] = of_folder.forced_bos_token_id
     config = GenerationConfig(
         do_sample=False,

@@ -15,6 +15,8 @@ from fedgalore.data.labels import Classes, as_list, as_number, classes_of, label
 from fedgalore.model.inputs import IGNORED, TaskError
 from fedgalore.spec.job import JobSpec
 
+LARGEST = torch.finfo(torch.float32).max
+
 
 class Problem(ABC):
     """Labels of one kind in one job. Logits are `(N, C)` with a column for each label."""
@@ -172,9 +174,9 @@ def inverse_frequencies(classes: Tensor, count: int) -> Tensor:
 
 def _number(value: Any, row: int | str) -> float:
     number = as_number(value)
-    if number is None:
+    if number is None or abs(number) > LARGEST:
         raise TaskError(
-            f"row {row}: label {value!r} is no finite number, and this job predicts numbers; "
+            f"row {row}: label {value!r} is no number that a float32 holds, and this job predicts numbers; "
             "correct it, or name classes by the job's model.problem: single_label"
         )
     return float(number)

@@ -15,13 +15,23 @@ from fedgalore.model.tasks.writing import Question, WritingTask
 from fedgalore.model.texts import TextInputs
 
 
+def first_token(model: Any) -> int | None:
+    """What the decoder begins with, as `generate` finds it; None where nothing says so."""
+    sources = (model.generation_config, model.config, getattr(model.config, "decoder", None))
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        for source in sources:
+            if (token := getattr(source, name, None)) is not None:
+                return int(token)
+    return None
+
+
 class Seq2SeqLM(WritingTask):
     auto_model = transformers.AutoModelForSeq2SeqLM
     columns = (("prompt", "completion"),)
     is_encoder_decoder = True
 
     def load_inputs(self, folder: Path, model: Any) -> TextInputs:
-        if getattr(model.config, "decoder_start_token_id", None) is None:
+        if first_token(model) is None:
             raise TaskError(
                 "model.source: the folder's config.json has no decoder_start_token_id, with which the decoder begins; "
                 "add it"
