@@ -106,8 +106,9 @@ class TaskModel:
         except ModelFolderError as error:
             raise TaskError(f"model.source: {error}") from error
         except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
+            problem = str(error).partition("\nModel type should be one of")[0]  # hundreds of names
             raise TaskError(
-                f"model.source: not a folder that transformers loads for {spec.model.task}: {error}"
+                f"model.source: not a folder that transformers loads for {spec.model.task}: {problem}"
             ) from error
         missing = len(loaded["missing_keys"]) + len(loaded["mismatched_keys"])
         if missing > MISSING_SHARE * len(list(model.parameters())):

@@ -116,6 +116,14 @@ def test_an_answer_takes_no_room_from_its_prompt_and_is_no_longer_than_the_model
     assert len(generate(task, ["rain " * 60], 32)) == 1
 
 
+def test_a_decoder_alone_is_refused_in_a_sentence(tiny_gpt2):
+    with pytest.raises(
+        TaskError, match=r"transformers loads for seq2seq-lm: .*GPT2Config.*AutoModelForSeq2SeqLM"
+    ) as caught:
+        TaskModel.load(translator(), tiny_gpt2)
+    assert len(str(caught.value)) < 250
+
+
 def test_a_model_that_does_not_say_what_its_decoder_begins_with_is_refused(tiny_t5, tmp_path):
     copy = Path(shutil.copytree(tiny_t5, tmp_path / "t5"))
     configure(copy, decoder_start_token_id=None)
