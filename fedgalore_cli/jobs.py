@@ -115,6 +115,24 @@ def resume(job: JobId, url: Url = DEFAULT_URL) -> None:
 
 
 @app.command()
+def rollback(
+    job: JobId,
+    version: Annotated[str, typer.Option(metavar="N|best", help="Version of the model to go on from.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Make an earlier version of a job's model current again, as a new version from which training goes on.
+
+    A running job goes on at once. A paused or completed job is PAUSED until it is resumed.
+    """
+    if version != "best" and not version.isdecimal():
+        fail(f"--version: {version} is no version; say best, or a version's number")
+    wanted = version if version == "best" else int(version)
+    with Coordinator(url) as coordinator:
+        answer = coordinator.ask("POST", f"{job_path(job)}/rollback", json={"version": wanted})
+    typer.echo(f"{answer['id']} is {answer['status']}: {answer['reason']}")
+
+
+@app.command()
 def cancel(job: JobId, url: Url = DEFAULT_URL) -> None:
     """End a job; its newest model versions can still be downloaded."""
     _steer(url, job, "cancel")

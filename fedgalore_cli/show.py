@@ -72,10 +72,10 @@ def listing(answer: Mapping[str, Any], name: str, table: Callable[[Rows], None],
 
 def jobs(rows: Rows) -> None:
     """Prints a table of jobs."""
-    table = _table("job", "name", "status", "version", "method", "updated", "reason")
+    table = _table("job", "name", "status", "rounds", "method", "updated", "reason")
     for job in rows:
-        version = f"{job['model_version'] if job['model_version'] is not None else '-'} / {job['rounds_total']}"
-        cells = [job["id"], job["name"], status(job["status"]), version, job["method"], ago(job["updated"])]
+        done = f"{job['rounds_done'] if job['rounds_done'] is not None else '-'} / {job['rounds_total']}"
+        cells = [job["id"], job["name"], status(job["status"]), done, job["method"], ago(job["updated"])]
         table.add_row(*cells, escape(job["reason"]))
     console().print(table)
 
@@ -129,7 +129,8 @@ def headline(record: Mapping[str, Any]) -> str:
     """Where a job stands, as rich markup."""
     version = record["model_version"] if record["model_version"] is not None else "-"
     title = f"[bold]{record['name']}[/] ({record['id']})  {status(record['status'])}"
-    lines = [f"{title}  version {version} of {record['rounds_total']}", escape(record["reason"])]
+    done = f"{record['rounds_done'] or 0} of {record['rounds_total']} rounds"
+    lines = [f"{title}  version {version}, {done}", escape(record["reason"])]
     if record["evaluation"]:
         measured = record["evaluation"]
         mean = ", ".join(f"{name} {value:.4f}" for name, value in measured["mean"].items())

@@ -13,8 +13,9 @@ from coordinator.engine.stepper import Stepper
 from coordinator.state import job as jobs
 from coordinator.state.errors import AgentNotFound, IdempotencyConflict, IllegalTransition, JobUnreadable, TooMany
 from coordinator.state.job_id import new_id
-from coordinator.state.job_state import Cancel, Job, JobEvent, Pause, Resume
+from coordinator.state.job_state import Cancel, Job, JobEvent, Pause, Resume, RollBack
 from coordinator.state.records import AgentStatus
+from coordinator.state.round_state import ModelVersion
 from coordinator.state.stream_events import changes
 from coordinator.state.totals import counted
 from coordinator.store.garbage import ALL_JOBS, named_by
@@ -64,7 +65,7 @@ class PeopleCalls:
         if outcome == "full":
             raise _too_many(job_id)
         if outcome == "created":
-            return await self._stepper.ask_sites(job_id), True
+            return jobs.explain(await self._stepper.ask_sites(job_id), now), True
         return await self._posted_before(job_id, spec, idempotency_key), False
 
     async def would_create(self, spec: JobSpec, idempotency_key: str | None = None) -> Job | None:
@@ -103,6 +104,19 @@ class PeopleCalls:
             JobNotFound, IllegalTransition: the latter unless the job is PAUSED, or RUNNING already.
         """
         return await self._send(job_id, Resume())
+
+    async def roll_back(self, job_id: str, version: ModelVersion) -> Job:
+        """Goes on from an earlier version; a round in flight is abandoned, and a completed job is paused.
+
+        Raises:
+            JobNotFound, VersionNotFound
+            IllegalTransition: the job has failed or was cancelled, or cannot go on from this version.
+            TooMany: no other job can be active.
+        """
+        job = await self.reader.job(job_id)
+        if job.status.is_final and (active := len(await self._store.active_ids())) >= self._max_jobs:
+            raise _too_many(active)
+        return await self._send(job_id, RollBack(version))
 
     async def cancel(self, job_id: str) -> Job:
         """Ends the job and its round in flight.

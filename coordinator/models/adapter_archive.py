@@ -203,7 +203,7 @@ class AdapterArchive(Archive):
         ranks = {adapter.target: adapter.rank for adapter in adapters}
         config = adapter_config(job.parsed, ranks, rank, named, bool(biases))
         self._add("adapter_config.json", Held(json.dumps(config, indent=2).encode() + b"\n"))
-        self._add("README.md", Held(readme(job.parsed, version, rank).encode()))
+        self._add("README.md", Held(readme(job.parsed, job.rounds_behind(version.version), rank).encode()))
         for name, blob in job.prepared.export:  # the configuration with the labels, the tokenizer or image processor
             if not name.endswith((".safetensors", ".safetensors.index.json")):
                 self._add(name, Piece(self._open(blobs, blob.sha256), 0, blob.size_bytes))

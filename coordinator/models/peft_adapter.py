@@ -13,7 +13,6 @@ from typing import Any
 
 from coordinator.models.checkpoint import StoredTensor
 from coordinator.state.errors import NoAdapter
-from coordinator.state.round_state import ModelVersion
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Target, TrainingPlan
 from fedgalore.spec.start import job_version
@@ -107,15 +106,15 @@ def adapter_config(
     }
 
 
-def readme(spec: JobSpec, version: ModelVersion, rank: int) -> str:
-    """How the adapter is loaded, as Markdown."""
+def readme(spec: JobSpec, rounds: int, rank: int) -> str:
+    """How the adapter is loaded, as Markdown; `rounds` of training are behind it."""
     auto = AUTO_CLASSES[spec.model.task]
     start = job_version(spec.model.source)
     origin = f": jobs download {start.job_id} --version {start.version}" if start else ""
     head = "" if spec.model.writes else ", ignore_mismatched_sizes=True"
     return f"""# {spec.name}: LoRA adapter of rank {rank}
 
-What {version.version} rounds of federated training ({spec.method.kind}) changed in the base model, cut to rank {rank}.
+What {rounds} rounds of federated training ({spec.method.kind}) changed in the base model, cut to rank {rank}.
 `fedgalore.json` says how much of the change that keeps.
 
 ```python

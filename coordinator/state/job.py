@@ -27,11 +27,13 @@ from coordinator.state.job_state import (
     PreparationFailed,
     PreparedModel,
     Resume,
+    RollBack,
     SiteChecked,
     SitesSeen,
     Status,
 )
 from coordinator.state.pooled import pooled
+from coordinator.state.rollback import rolled_back
 from coordinator.state.round_settling import explain as explain_round
 from coordinator.state.round_state import Abandon, Effect, Phase, Round, Tick
 from coordinator.state.sites import misfits, too_few_fit, unasked
@@ -174,6 +176,13 @@ def _cancel(job: Job, event: Cancel, now: float) -> _Outcome:
     return _without_round(cancelled, "the job was cancelled", now)
 
 
+def _roll_back(job: Job, event: RollBack, now: float) -> _Outcome:
+    back = rolled_back(job, event.model)
+    if back is job:
+        return _Outcome(job)  # asked for a second time
+    return _without_round(back, f"the job was rolled back to version {event.model.version}", now)
+
+
 def _without_round(job: Job, reason: str, now: float) -> _Outcome:
     """The job, its round in flight abandoned."""
     if job.round is None:
@@ -188,10 +197,11 @@ def _tick(job: Job, event: Tick, now: float) -> _Outcome:
     if job.status is not Status.RUNNING or job.closing is not None or now < job.next_try_at:
         return _Outcome(job)
     spec, version = job.parsed, job.ready().model.version
-    trains = version < spec.rounds.count and not is_worn_out(job.best, spec)
+    behind = job.rounds_behind(version)
+    trains = behind < spec.rounds.count and not is_worn_out(job.best, spec)
     kind: Literal["train", "evaluate"] = "train" if trains else "evaluate"
     number = job.rounds_opened + 1
-    evaluates, tries = not trains or spec.evaluates(version), job.abandoned_in_a_row
+    evaluates, tries = not trains or spec.evaluates(behind), job.abandoned_in_a_row
     opened = rounds.open_round(number, kind, version, evaluates, now, job.policy(kind), tries)
     return _Outcome(replace(job, round=opened, rounds_opened=number))
 
@@ -272,6 +282,8 @@ def _refusal(job: Job, event: JobEvent) -> str:
             return f"{standing}: it can be paused once it runs; wait for its preparation, or cancel it"
         case Resume() if not job.status.is_final:
             return f"{standing}: only a paused job can be resumed"
+        case RollBack() if job.status is Status.PENDING:
+            return f"{standing}: it has no version yet; wait for its preparation"
         case _:
             remedy = "; post a new job to go on" if job.status.is_final else ""
             return f"{standing}: {type(event).__name__} has no place there{remedy}"
@@ -304,6 +316,7 @@ _ROWS: dict[Status, dict[type, _Row]] = {
         Tick: to(_tick, _RUNNING, _PAUSED),
         Pause: to(_pause, _PAUSED),
         Resume: to(_asked_again, _RUNNING),
+        RollBack: to(_roll_back, _RUNNING),
         Cancel: to(_cancel, _CANCELLED),
     },
     _PAUSED: {
@@ -316,9 +329,10 @@ _ROWS: dict[Status, dict[type, _Row]] = {
         Tick: to(_tick, _PAUSED),
         Pause: to(_asked_again, _PAUSED),
         Resume: to(_resume, _RUNNING, _PENDING),
+        RollBack: to(_roll_back, _PAUSED),
         Cancel: to(_cancel, _CANCELLED),
     },
-    _COMPLETED: _of_round(),
+    _COMPLETED: {**_of_round(), RollBack: to(_roll_back, _PAUSED)},
     _FAILED: _of_round(),
     _CANCELLED: {**_of_round(), Cancel: to(_asked_again, _CANCELLED)},
 }

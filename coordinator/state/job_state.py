@@ -31,6 +31,11 @@ class Status(StrEnum):
     def is_final(self) -> bool:
         return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether training may go on, if only after a rollback."""
+        return self not in (Status.FAILED, Status.CANCELLED)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -44,6 +49,14 @@ class Prepared:
     def __post_init__(self) -> None:
         # Plain JSON types, so that what is read back equals what was written.
         object.__setattr__(self, "plan", json.loads(json.dumps(self.plan)))
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A version that was made current again: `model`, a new version, has weights and state of version `of`."""
+
+    model: ModelVersion
+    of: int
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,7 @@ class Job:
     closing: str | None = None  # what its last round came to; its model is being loaded back
     best: Best | None = None  # of the versions evaluated so far, by evaluation.keep
     best_model: ModelVersion | None = None  # that version
+    rollbacks: tuple[Rollback, ...] = ()  # oldest first
     sites: dict[str, SiteCheck] = field(default_factory=dict)  # by client: whether its data fit the job
     missing: str = ""  # why no present agent could be asked, in words
     idempotency_key: str | None = None
@@ -125,6 +139,14 @@ class Job:
     def open_clients(self) -> frozenset[str]:
         """Clients with a task of this job still to do."""
         return self.round.open_clients if self.round else frozenset()
+
+    def rounds_behind(self, version: int) -> int:
+        """Rounds of training that a version's weights come from: its number, where none was made current again."""
+        behind = 0
+        for back in reversed(self.rollbacks):
+            if back.model.version <= version:
+                behind, version = behind + version - back.model.version, back.of
+        return behind + version
 
     @property
     def unanswered(self) -> frozenset[str]:
@@ -207,6 +229,13 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class RollBack:
+    """An operator wants training to go on from this version, which there was before."""
+
+    model: ModelVersion
+
+
+@dataclass(frozen=True)
 class InRound:
     """Something that happened to round `number`."""
 
@@ -239,6 +268,7 @@ JobEvent = (
     | Pause
     | Resume
     | Cancel
+    | RollBack
     | InRound
     | AggregationFailed
     | LoadedBack

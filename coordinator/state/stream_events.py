@@ -3,6 +3,7 @@
 | type                | data                                                                     |
 |---------------------|--------------------------------------------------------------------------|
 | `job.status`        | status, reason; the first is the job's creation                          |
+| `job.rollback`      | model_version, of: the version that has weights and state of an earlier  |
 | `site.check`        | client, fits, problem: whether the site's data fit the job               |
 | `round.phase`       | round, kind, phase, at, reason; on COMMITTED also model_version, timings and statistics |
 | `client.task`       | round, client: the client took its task                                  |
@@ -34,6 +35,9 @@ def changes(before: Job | None, after: Job, closed: Round | None, reason: str) -
             continue
         was = before.round if before and before.round and before.round.number == now.number else None
         rows += [*_clients(was, now), *_phases(was, now)]
+    if before is not None and len(after.rollbacks) > len(before.rollbacks):
+        newest = after.rollbacks[-1]
+        rows.append(("job.rollback", {"model_version": newest.model.version, "of": newest.of}))
     if before is None or before.status is not after.status:
         rows.append(("job.status", {"status": after.status, "reason": reason}))
     return rows

@@ -16,7 +16,7 @@ def versions(job: Job, results: Iterable[ModelVersion | None]) -> dict[int, Mode
     """
     if job.prepared is None or job.model is None:
         return {}
-    made = (job.prepared.model, *results, job.model)
+    made = (job.prepared.model, *results, *(back.model for back in job.rollbacks), job.model)
     return {each.version: each for each in made if each is not None}
 
 

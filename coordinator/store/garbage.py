@@ -1,9 +1,9 @@
 """Garbage collection of blobs: by reference, not by age.
 
 Every job needs its base model, the template of its downloads (which is its version 0, too), and the weights of the
-model versions that it keeps (`coordinator.state.versions`). A job that goes on also needs the other blobs of its newest
-version, and the updates of its round in flight. A job that waits for its preparation needs the version of another job
-that it starts from.
+model versions that it keeps (`coordinator.state.versions`). A job that can be rolled back to one of them needs the
+states beside these weights. A job that goes on also needs the other blobs of its newest version, and the updates of its
+round in flight. A job that waits for its preparation needs the version of another job that it starts from.
 
 All other blobs are deleted. A blob that a closed round, a superseded version or a deleted job named is spent, and is
 deleted soon. A blob that no job has named yet is left some time, in which its reference may be written.
@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from coordinator.state.job_state import Job, Status
+from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.state.versions import is_kept, versions
 from coordinator.store.binding import Binding
@@ -32,11 +32,12 @@ ALL_JOBS = 2**31
 class _Known:
     """What the collector remembers of a job, so that it reads each closed round once."""
 
+    saves: int = 0  # how often the job had been saved when it was read
     closed: int = 0  # all rounds up to this number have been read
-    versions: dict[int, ModelVersion] = field(default_factory=dict)  # results of closed rounds whose weights are kept
+    versions: dict[int, ModelVersion] = field(default_factory=dict)  # of closed rounds and rollbacks, while kept
     needed: frozenset[str] = frozenset()
     spent: set[str] = field(default_factory=set)
-    final: bool = False  # the job has ended and does not change any more
+    prepares: bool = False  # its model may be written just now
 
 
 class Collector:
@@ -58,16 +59,19 @@ class Collector:
             StateUnavailable, OSError: the state store or the blob store does not answer.
         """
         job_ids = await self._store.job_ids(None, ALL_JOBS)
-        changing = [job_id for job_id in job_ids if job_id not in self._jobs or not self._jobs[job_id].final]
-        jobs = await self._store.load_many(changing)
-        unread = set(changing) - {job.id for job in jobs}
+        saves = await self._store.saves(job_ids)
+        changed = [
+            job_id for job_id in job_ids if job_id not in self._jobs or self._jobs[job_id].saves != saves[job_id]
+        ]
+        jobs = await self._store.load_many(changed)
+        unread = set(changed) - {job.id for job in jobs}
         if unread and (unread := unread & set(await self._store.job_ids(None, ALL_JOBS))):  # the others were deleted
             raise RuntimeError(
                 f"cannot read {', '.join(sorted(unread))}; no blob is deleted, because these jobs may need it"
             )
         self._jobs = {job_id: known for job_id, known in self._jobs.items() if job_id in job_ids}
         for job in jobs:
-            await self._look_at(job)
+            await self._look_at(job, saves[job.id])
         discarded = await self._removal.discarded()
         # Checked last: a Redis that was emptied since the first line has lost its id, too.
         await self._binding.check()
@@ -75,7 +79,7 @@ class Collector:
         needed = frozenset[str]().union(*(job.needed for job in known))
         spent = frozenset[str]().union(*(job.spent for job in known))
         # A job in preparation may put the files of the same base model, and names them only at its end.
-        if not any(job.status is Status.PENDING for job in jobs):
+        if not any(job.prepares for job in known):
             spent |= discarded
         freed = await asyncio.to_thread(self._blobs.sweep, needed, spent, now)
         left = await asyncio.to_thread(lambda: {sha256 for sha256 in spent if self._blobs.exists(sha256)})
@@ -84,27 +88,29 @@ class Collector:
         await self._removal.forget_discarded(discarded & (needed | (spent - left)))
         return freed
 
-    async def _look_at(self, job: Job) -> None:
+    async def _look_at(self, job: Job, saves: int) -> None:
         known = self._jobs.setdefault(job.id, _Known())
         for closed in await self._closed_since(job, known.closed):
             known.closed = closed.number
             known.spent |= {blob.sha256 for blob in _updates(closed)}
             if closed.result is not None:
                 known.versions[closed.result.version] = closed.result
+        known.versions |= {back.model.version: back.model for back in job.rollbacks}
         for number, version in list(known.versions.items()):
             if job.model is not None and number < job.model.version:
-                known.spent |= {blob.sha256 for blob in _beside_weights(version)}
+                known.spent |= {blob.sha256 for blob in _of_its_round(version)}
             if not is_kept(job, number):
-                known.spent.add(version.weights.sha256)
+                known.spent |= {blob.sha256 for blob in _to_go_on_from(version)}
                 del known.versions[number]
+        known.prepares = job.prepared is None and not job.status.is_final
         needed = [*_needed(job, known.versions.values()), *await self._start_of(job)]
         known.needed = frozenset(blob.sha256 for blob in needed)
-        known.final = job.status.is_final
+        known.saves = saves
 
     async def _start_of(self, job: Job) -> list[BlobRef]:
         """The weights of another job's version that this job is about to be prepared from; none of a deleted job."""
         start = job_version(job.parsed.model.source)
-        if start is None or job.status is not Status.PENDING:
+        if start is None or job.prepared is not None or job.status.is_final:
             return []
         old = await self._store.load(start.job_id)
         if old is None:
@@ -138,7 +144,7 @@ def named_by(job: Job, rounds: Iterable[Round] = ()) -> set[BlobRef]:
         blobs |= {blob for _, blob in (*job.prepared.export, *job.prepared.base_model)}
     for version in versions:
         if version is not None:
-            blobs |= {version.weights, *_beside_weights(version)}
+            blobs |= {*_to_go_on_from(version), *_of_its_round(version)}
     return blobs
 
 
@@ -150,11 +156,11 @@ def _needed(job: Job, versions: Iterable[ModelVersion]) -> Iterator[BlobRef]:
     yield from (blob for _, blob in job.prepared.base_model)  # an adapter of an ended job is the difference to it
     for version in (job.prepared.model, *versions, job.best_model, job.model):
         if version is not None and is_kept(job, version.version):
-            yield version.weights
+            yield from _to_go_on_from(version) if job.status.can_go_on else (version.weights,)
     if job.status.is_final:
         return
     if job.model is not None:
-        yield from _beside_weights(job.model)
+        yield from _of_its_round(job.model)
     if job.round is not None:
         yield from _updates(job.round)
 
@@ -165,5 +171,11 @@ def _updates(round: Round) -> Iterator[BlobRef]:
             yield participant.receipt.blob
 
 
-def _beside_weights(model: ModelVersion) -> Iterator[BlobRef]:
-    yield from (part for part in (model.aggregate, model.state, model.residue) if part is not None)
+def _to_go_on_from(model: ModelVersion) -> Iterator[BlobRef]:
+    """What a version needs to be made current again."""
+    yield from (part for part in (model.weights, model.state) if part is not None)
+
+
+def _of_its_round(model: ModelVersion) -> Iterator[BlobRef]:
+    """What only the round after a version needs beside that."""
+    yield from (part for part in (model.aggregate, model.residue) if part is not None)

@@ -158,6 +158,14 @@ class RedisStateStore:
     async def active_ids(self) -> list[str]:
         return sorted(await self._ask(self._redis.smembers(self._key("active"))))
 
+    async def saves(self, job_ids: Sequence[str]) -> dict[str, int]:
+        """How often each job has been saved, its creation included; 0 where there is no such job."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hget(self._job(job_id), "version")
+            counts = await self._ask(pipeline.execute())
+        return {job_id: int(count or 0) for job_id, count in zip(job_ids, counts, strict=True)}
+
     async def load_many(self, job_ids: Sequence[str]) -> list[Job]:
         """Those that exist and can be read: a damaged document must not hide the others."""
         async with self._redis.pipeline(transaction=False) as pipeline:

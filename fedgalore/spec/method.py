@@ -64,6 +64,11 @@ class MethodSpec(Strict):
         """Share of the federation's last step that every client moves along: `fedgalore.momentum`."""
         return 0.0
 
+    @property
+    def starts_anew(self) -> bool:
+        """Whether a round after the first may start without the state that the rounds before it left."""
+        return True
+
     def rank_of_module(self, module: str) -> int:
         """The rank at which the module of this name is trained; 0: in full."""
         return 0

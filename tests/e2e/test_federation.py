@@ -201,6 +201,30 @@ def test_a_killed_agent_goes_on_from_what_it_kept(running: Running, tmp_path: Pa
     assert_same_bits(running, job_id, tmp_path, **sections)
 
 
+@pytest.mark.parametrize(
+    "method", [{"kind": "fedgalore", "rank": 4}, METHODS["a shared basis"], METHODS["fedit"]], ids=str
+)
+def test_training_goes_on_from_a_version_that_was_made_current_again(
+    running: Running, tmp_path: Path, method: dict[str, Any]
+) -> None:
+    job_id = running.post(method=method)
+    assert running.wait(job_id, ended)["status"] == "COMPLETED"
+    back = running.ask("POST", f"jobs/{job_id}/rollback", json={"version": 1}).json()
+    assert (back["status"], back["model_version"], back["rounds_done"]) == ("PAUSED", 4, 1), back
+    weights = running.downloaded(job_id, tmp_path / "fourth", AutoModelForSequenceClassification)
+    first = running.simulated(method=method, rounds={"count": 1})
+    assert different(weights, first) == []
+    assert running.ask("POST", f"jobs/{job_id}/resume").status_code == 200
+    job = running.wait(job_id, ended)
+    assert (job["status"], job["model_version"], job["rounds_done"]) == ("COMPLETED", 6, 3), job["reason"]
+    rounds = running.get(f"jobs/{job_id}/rounds")["rounds"]
+    assert [entry["model_version"] for entry in rounds] == [0, 1, 2, 3, 4, 5, 6]
+    assert all(entry["phase"] == "COMMITTED" for entry in rounds)
+    down = {name: part["down_bytes"] for name, part in rounds[4]["participants"].items()}
+    assert min(down.values()) > rounds[4]["dense_bytes"]  # whole weights: nobody steps from version 3 to 4
+    assert different(running.downloaded(job_id, tmp_path / "sixth", AutoModelForSequenceClassification), first) != []
+
+
 def test_a_job_by_the_command_line(running: Running, tmp_path: Path) -> None:
     def fedgalore(*words: str) -> str:
         command = [sys.executable, "-m", "fedgalore_cli.main", *words]

@@ -131,6 +131,16 @@ def router(door: Jobs) -> APIRouter:
     async def resume(job_id: str) -> schemas.JobView:
         return await view(await people.resume(job_id))
 
+    @routes.post("/jobs/{job_id}/rollback")
+    async def rollback(job_id: str, wanted: schemas.RollbackRequest) -> schemas.JobView:
+        """Makes an earlier version current again: as a new version, from whose weights and state training goes on.
+
+        A running job abandons its round in flight and goes on at once; a paused or completed job is PAUSED until it is
+        resumed. The version has to be kept still: `rounds.keep_versions`.
+        """
+        job, version, _ = await version_of(job_id, str(wanted.version))
+        return await view(await people.roll_back(job.id, version))
+
     @routes.post("/jobs/{job_id}/cancel")
     async def cancel(job_id: str) -> schemas.JobView:
         """Ends the job and abandons its round in flight; its newest versions can still be downloaded."""

@@ -6,14 +6,24 @@ Times are ISO 8601 in UTC, durations end in `_s`, sizes in `_bytes`.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from coordinator.doors.rest.problems import FieldProblem
 from coordinator.state.job_state import Status
 from coordinator.state.round_state import Phase
 from fedgalore.spec.job import JobSpec
+
+
+class RollbackRequest(BaseModel):
+    """Which version of a job's model becomes current again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Annotated[int, Field(ge=0, lt=2**31)] | Literal["best"] = Field(
+        description="Its number, or `best` by the job's evaluation.keep"
+    )
 
 
 class EvaluationView(BaseModel):
@@ -86,7 +96,8 @@ class JobSummary(BaseModel):
     reason: str
     created: datetime
     updated: datetime
-    model_version: int | None = Field(description="Committed rounds behind the model; null while it is being prepared")
+    model_version: int | None = Field(description="The newest version; null while the model is being prepared")
+    rounds_done: int | None = Field(description="Committed rounds behind that version; fewer than it after a rollback")
     rounds_total: int
     method: str
 

@@ -168,6 +168,7 @@ def _summary(job: Job) -> dict[str, Any]:
         "created": moment(job.created_at),
         "updated": moment(job.updated_at),
         "model_version": stage.model.version if isinstance(stage, Ready) else None,
+        "rounds_done": job.rounds_behind(stage.model.version) if isinstance(stage, Ready) else None,
         "rounds_total": spec.rounds.count,
         "method": spec.method.kind,
     }

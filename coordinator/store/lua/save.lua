@@ -25,6 +25,8 @@ if change.closed or change.final then
 end
 if change.final then
   redis.call('SREM', KEYS[4], ARGV[3])
+else
+  redis.call('SADD', KEYS[4], ARGV[3])  -- a completed job that is rolled back is active again
 end
 for i = 8, #KEYS do
   if i - 7 <= change.gained then

@@ -126,6 +126,10 @@ class FedGaLoreSpec(RankedSpec):
             raise ValueError("privacy: second moments have no noise; take method.state_sync: reset or local")
 
     @property
+    def starts_anew(self) -> bool:
+        return self.basis == "local"
+
+    @property
     def momentum(self) -> float:
         """`global_momentum` with its default."""
         if self.global_momentum is not None:

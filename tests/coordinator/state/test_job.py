@@ -29,6 +29,7 @@ from coordinator.state.job_state import (
     Preparing,
     Ready,
     Resume,
+    RollBack,
     SiteChecked,
     SitesSeen,
     Status,
@@ -104,6 +105,7 @@ EVENTS: dict[str, JobEvent] = {
     "Pause": Pause(),
     "Resume": Resume(),
     "Cancel": Cancel(),
+    "RollBack": RollBack(a_version(0)),
     "InRound": InRound(1, Tick()),
     "AggregationFailed": AggregationFailed(1, "cut short"),
     "LoadedBack": LoadedBack(),
@@ -122,6 +124,7 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
     },
     Status.RUNNING: {
         "SitesSeen": Status.RUNNING,
+        "RollBack": IllegalTransition,
         "SiteChecked": Status.RUNNING,
         "Pause": Status.PAUSED,
         "Resume": Status.RUNNING,
@@ -135,6 +138,7 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
         "PreparedModel": IllegalTransition,  # it has a model
         "PreparationFailed": IllegalTransition,
         "SitesSeen": Status.PAUSED,
+        "RollBack": IllegalTransition,
         "SiteChecked": Status.PAUSED,
         "Resume": Status.RUNNING,
         "Pause": Status.PAUSED,
@@ -144,7 +148,7 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
         "LoadedBack": IllegalTransition,
         "Tick": Status.PAUSED,
     },
-    Status.COMPLETED: OVER,
+    Status.COMPLETED: {**OVER, "RollBack": IllegalTransition},  # its only version is current
     Status.FAILED: OVER,
     Status.CANCELLED: {**OVER, "Cancel": Status.CANCELLED},
 }
@@ -208,6 +212,7 @@ def any_of(draw: Random, number: int, version: int) -> JobEvent:
     events = [InRound(number, each) for each in of_the_round]
     present = {"a": 1.0, "b": draw.choice([1.0, 2.0])}
     events += [SitesSeen(present), SiteChecked("a", "no label", None), SiteChecked("b", None, None)]
+    events += [RollBack(a_version(draw.choice([0, max(0, version - 1), version])))]
     events += [PreparedModel(a_prepared()), Tick(), Tick(), AggregationFailed(number, "cut short"), Pause(), Resume()]
     events += [LoadedBack(), LoadedBack("another model")]
     return draw.choice(events) if draw.random() < 0.98 else draw.choice([Cancel(), PreparationFailed("no such folder")])
@@ -432,7 +437,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
     assert set(document) == {
         *("id", "spec", "status", "reason", "created_at", "updated_at", "prepared", "model", "round"),
         *("rounds_opened", "abandoned_in_a_row", "next_try_at", "setbacks", "contributions"),
-        *("closing", "best", "best_model", "sites", "missing", "idempotency_key", "secret"),
+        *("closing", "best", "best_model", "rollbacks", "sites", "missing", "idempotency_key", "secret"),
     }
     assert set(document["prepared"]) == {"plan", "base_model", "export", "model"}
     assert set(document["model"]) == {"version", "weights", "aggregate", "state", "residue"}
@@ -494,8 +499,8 @@ round_event = st.one_of(
     st.lists(names, unique=True, min_size=2).map(lambda present: Candidates(tuple(present))),
     st.builds(TaskTaken, names),
     st.builds(lambda name: Reported(name, a_receipt(name)), names),
-    st.builds(lambda name, version: Evaluated(name, a_result(version)), names, st.integers(0, 2)),
-    st.builds(lambda version: Aggregated(a_version(version), {}, {}), st.integers(1, 2)),
+    st.builds(lambda name, version: Evaluated(name, a_result(version)), names, st.integers(0, 4)),
+    st.builds(lambda version: Aggregated(a_version(version), {}, {}), st.integers(1, 4)),
     st.just(Abandon("broke")),
 )
 # Most of these events move a job on, so that sequences reach its end.
@@ -506,6 +511,7 @@ any_event = st.one_of(
     st.sampled_from(
         [PreparedModel(a_prepared()), Pause(), Resume(), Cancel(), AggregationFailed(1, "x"), PreparationFailed("x")]
         + [SitesSeen({"a": 1.0}), SiteChecked("a", "no label", None), SiteChecked("a", None, None)]
+        + [RollBack(a_version(0)), RollBack(a_version(1))]
     ),
 )
 
@@ -530,8 +536,9 @@ def test_no_sequence_of_events_breaks_a_job(steps: list[tuple[JobEvent, float]])
         assert job.round is None or not job.round.phase.is_final
         trained = sum(each.kind == "train" and each.phase is Phase.COMMITTED for each in closed)
         assert job.model is not None
-        assert job.model.version == trained <= job.parsed.rounds.count
-        assert not before.status.is_final or job is before
+        assert job.model.version == trained + len(job.rollbacks)  # no number is used twice
+        assert job.rounds_behind(job.model.version) <= min(trained, job.parsed.rounds.count)
+        assert not before.status.is_final or job is before or isinstance(event, RollBack)
         assert job is before or job.updated_at == now
         assert step.reason
         if before.status is Status.PAUSED and job.status is Status.PAUSED:

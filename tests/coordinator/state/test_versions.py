@@ -8,17 +8,31 @@ from typing import Any
 import pytest
 
 from coordinator.state import job as jobs
-from coordinator.state.job_state import InRound, Job, LoadedBack, PreparedModel, Status
+from coordinator.state.errors import IllegalTransition, VersionNotFound
+from coordinator.state.job_state import (
+    Cancel,
+    InRound,
+    Job,
+    LoadedBack,
+    PreparedModel,
+    Resume,
+    RollBack,
+    Rollback,
+    Status,
+)
 from coordinator.state.round_state import (
     Abandon,
     Aggregated,
     Candidates,
     Evaluated,
     EvaluationResult,
+    ModelVersion,
+    Phase,
     Reported,
     RoundEvent,
     Tick,
 )
+from coordinator.state.stream_events import changes
 from coordinator.state.versions import is_kept, versions
 from fedgalore.best import Best
 from tests.builders import a_job, a_prepared, a_receipt, a_version
@@ -120,3 +134,105 @@ def test_versions_are_those_of_preparation_and_of_committed_rounds() -> None:
     job = trained(trained(running(), 0.5), 0.6)
     assert versions(job, [a_version(1), None, a_version(2)]) == {number: a_version(number) for number in range(3)}
     assert versions(a_job(), []) == {}
+
+
+def rolled_back(job: Job, to: int) -> Job:
+    return jobs.advance(job, RollBack(a_version(to)), 7.0).job
+
+
+def test_a_rollback_makes_a_new_version_of_an_earlier_ones_weights_and_state() -> None:
+    job = trained(running(rounds={"count": 5}), 0.5)
+    for accuracy in (0.6, 0.7):
+        job = trained(job, accuracy)
+    back = rolled_back(job, 1)
+    made = ModelVersion(4, a_version(1).weights, state=a_version(1).state)
+    assert (back.status, back.model, back.rollbacks) == (Status.RUNNING, made, (Rollback(made, 1),))
+    assert (back.contributions, back.rounds_behind(4), back.rounds_behind(3)) == ({}, 1, 3)
+    assert back.reason == "version 4 has the weights of version 1, to which it was rolled back"
+    assert versions(back, [a_version(number) for number in (1, 2, 3)])[4] == made
+    on = trained(back, 0.5)
+    assert on.model is not None
+    assert (on.model.version, on.rounds_behind(5), on.reason) == (5, 2, "")
+    assert Job.from_json(back.to_json()) == back
+
+
+def test_as_many_rounds_follow_as_the_job_has_beyond_the_version() -> None:
+    job = running(rounds={"count": 3, "keep_versions": {"every": 1}})
+    for _ in range(3):
+        job = trained(job, 0.5)
+    back = rolled_back(ended(evaluating(job, 0.5)), 1)
+    assert back.status is Status.PAUSED
+    assert back.reason.endswith("; resume the job to train on (2 of 3 rounds are left)")
+    job = jobs.advance(back, Resume(), 8.0).job
+    for _ in range(2):
+        job = trained(job, 0.5)
+    assert job.model is not None
+    assert (job.model.version, job.rounds_behind(6)) == (6, 3)
+    assert ended(evaluating(job, 0.5)).status is Status.COMPLETED
+    twice = rolled_back(rolled_back(job, 5), 4)  # version 5 is of round 2, version 4 of round 1
+    assert [twice.rounds_behind(version) for version in range(9)] == [0, 1, 2, 3, 1, 2, 3, 2, 1]
+
+
+def test_a_rollback_ends_the_round_in_flight() -> None:
+    job = evaluating(trained(running(), 0.5), 0.6)
+    step = jobs.advance(job, RollBack(a_version(0)), 3.0)
+    assert (step.job.status, step.job.round, step.job.abandoned_in_a_row) == (Status.RUNNING, None, 0)
+    assert step.closed is not None
+    assert (step.closed.phase, step.closed.reason) == (Phase.ABANDONED, "the job was rolled back to version 0")
+    rows = changes(job, step.job, step.closed, step.reason)
+    assert ("job.rollback", {"model_version": 2, "of": 0}) in rows
+
+
+def test_a_model_that_is_loaded_back_gives_way_to_a_rollback() -> None:
+    job = trained(running(rounds={"count": 1}), 0.5)
+    job = in_round(jobs.advance(job, Tick(), 0.0).job, Candidates(PAIR))
+    job = in_round(job, *(Evaluated(name, EvaluationResult(1, 10, {"accuracy": 0.5})) for name in PAIR))
+    assert job.closing is not None
+    back = rolled_back(job, 0)
+    assert (back.status, back.closing) == (Status.RUNNING, None)
+    with pytest.raises(IllegalTransition, match="rounds to come"):
+        jobs.advance(back, LoadedBack(), 1.0)
+
+
+def test_asking_for_a_rollback_twice_is_asking_once() -> None:
+    back = rolled_back(trained(running(), 0.5), 0)
+    assert rolled_back(back, 0) is back
+
+
+def test_patience_begins_anew_and_the_best_version_stays() -> None:
+    job = running_to(4)
+    back = rolled_back(job, 2)
+    assert job.best is not None
+    assert (back.best, back.best_model) == (replace(job.best, since=0), a_version(1))
+    opened = jobs.advance(back, Tick(), 9.0).job.round
+    assert opened is not None
+    assert opened.kind == "train"
+
+
+@pytest.mark.parametrize(
+    ("to", "error", "words"),
+    [
+        (5, IllegalTransition, "version: 5 of job job-1 is the current one; name an earlier version"),
+        (6, VersionNotFound, "version: 6 of job job-1 does not exist yet"),
+        (1, VersionNotFound, "version: 1 of job job-1 is not kept any more"),
+    ],
+)
+def test_what_cannot_be_made_current_is_refused(to: int, error: type[Exception], words: str) -> None:
+    job = replace(running(rounds={"count": 9}), model=a_version(5))
+    with pytest.raises(error, match=words):
+        rolled_back(job, to)
+
+
+def test_a_shared_basis_goes_on_from_no_version_without_one() -> None:
+    job = trained(running(method={"kind": "fedgalore", "rank": 2, "basis": "shared"}), 0.5)
+    with pytest.raises(IllegalTransition, match="version: 0 of job job-1 has no basis"):
+        rolled_back(job, 0)
+    assert rolled_back(trained(job, 0.5), 1).model is not None
+
+
+def test_jobs_without_a_version_and_jobs_that_were_ended_have_no_way_back() -> None:
+    with pytest.raises(IllegalTransition, match="PENDING: it has no version yet; wait for its preparation"):
+        rolled_back(a_job(), 0)
+    cancelled = jobs.advance(trained(running(), 0.5), Cancel(), 1.0).job
+    with pytest.raises(IllegalTransition, match="CANCELLED: RollBack has no place there; post a new job"):
+        rolled_back(cancelled, 0)

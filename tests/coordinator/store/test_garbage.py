@@ -135,8 +135,9 @@ async def test_what_a_running_job_needs_stays_and_the_rest_goes(house: House, re
 
     newest = house.versions[-1]
     kept = [house.base, house.export, house.updates[-1], house.first.weights, newest.aggregate, newest.state]
-    kept += [version.weights for version in house.versions[-KEEP_VERSIONS:]]
-    gone = [stray, *house.updates[:-1], house.versions[1].weights, *(version.state for version in house.versions[1:-1])]
+    kept += [blob for version in house.versions[-KEEP_VERSIONS:] for blob in (version.weights, version.state)]
+    gone = [stray, *house.updates[:-1], *(version.aggregate for version in house.versions[1:-1])]
+    gone += [blob for version in house.versions[1:-KEEP_VERSIONS] for blob in (version.weights, version.state)]
     assert all(house.held(*kept))
     assert not any(house.held(*gone))
 
@@ -161,7 +162,38 @@ async def test_of_a_job_that_has_ended_the_downloads_stay(house: House) -> None:
     await house.collector.collect(at(GRACE_S))
     newest = house.versions[-1]
     assert all(house.held(house.base, house.export, *(version.weights for version in house.versions[-KEEP_VERSIONS:])))
-    assert not any(house.held(house.first.weights, newest.aggregate, newest.state, *house.updates))
+    assert all(house.held(*(version.state for version in house.versions[-KEEP_VERSIONS:])))  # for a rollback
+    assert not any(house.held(house.first.weights, newest.aggregate, *house.updates))
+
+
+async def test_a_cancelled_job_keeps_its_weights_alone(house: House) -> None:
+    job = await house.start(ROUNDS)
+    await house.train(job, 1)
+    await house.engine.people.cancel(job)
+    await house.collector.collect(at(GRACE_S))
+    assert house.held(house.versions[1].weights, house.versions[1].state) == [True, False]
+
+
+async def test_a_completed_job_that_is_rolled_back_is_looked_at_again(house: House) -> None:
+    job = await house.start(KEEP_VERSIONS)
+    for number in range(1, KEEP_VERSIONS + 1):
+        await house.train(job, number)
+    await house.finish(job, KEEP_VERSIONS + 1)
+    await house.collector.collect(at(GRACE_S))
+    to = house.versions[1]
+    await house.engine.people.roll_back(job, to)
+    await house.engine.people.resume(job)
+    for number in (KEEP_VERSIONS + 2, KEEP_VERSIONS + 3):
+        await house.engine.driver.tick(job)
+        update = house.put(f"update {number}")
+        await house.engine.agents.report(job, number, "north", UpdateReceipt(update, 10, {}, 0.0))
+        parts = [house.put(f"{part} {number}") for part in ("weights", "aggregate", "state")]
+        house.versions.append(ModelVersion(number, *parts))
+        await house.engine.aggregator.aggregated(job, number, house.versions[-1], {}, {})
+    await house.collector.collect(at(GRACE_S))
+    # versions 4 to 6 are kept, of which 4 has what was version 1's
+    assert all(house.held(to.weights, to.state, *(version.weights for version in house.versions[-2:])))
+    assert not any(house.held(*(version.weights for version in house.versions[2:4])))
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from coordinator.doors.grpc import messages
 from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.state.errors import UnknownClient
-from coordinator.state.job_state import LoadedBack, Prepared
+from coordinator.state.job_state import LoadedBack, Prepared, Status
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import free_port
 from fedgalore.spec.plan import TrainingPlan
@@ -295,6 +297,34 @@ async def test_the_best_version_is_served_beside_the_last(stack: Stack, tmp_path
     assert (await stack.http.get(path)).headers["content-disposition"].endswith('-v2.tar"')
     for version in ("newest", "-1", "1.5", ""):
         is_problem(await stack.http.get(path, params={"version": version}), 422, "invalid_request")
+
+
+def weights_in(model: bytes) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(model)) as tar:
+        file = tar.extractfile("tiny/model.safetensors")
+        assert file is not None
+        return file.read()
+
+
+async def test_a_version_is_made_current_again(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.completed(tmp_path)
+    path = f"{JOBS}/{job.id}/rollback"
+    for body in ({"version": -1}, {"version": "last"}, {}, {"version": 0, "force": True}):
+        is_problem(await stack.http.post(path, json=body), 422, "invalid_request")
+    is_problem(await stack.http.post(path, json={"version": 7}), 404, "version_not_found")
+    current = is_problem(await stack.http.post(path, json={"version": 1}), 409, "illegal_transition")
+    assert "version: 1" in current["detail"]
+    for _ in range(2):  # a second time changes nothing
+        view = (await stack.http.post(path, json={"version": 0})).json()
+        assert (view["status"], view["model_version"], view["rounds_done"], view["rounds_total"]) == ("PAUSED", 2, 0, 1)
+        assert view["reason"].endswith("resume the job to train on (1 of 1 rounds are left)")
+    assert [row["id"] for row in (await stack.http.get(JOBS, params={"status": "PAUSED"})).json()["jobs"]] == [job.id]
+    models = [(await stack.http.get(f"{JOBS}/{job.id}/model?version={number}")).content for number in (0, 2)]
+    assert weights_in(models[0]) == weights_in(models[1])
+    assert (await stack.http.post(f"{JOBS}/{job.id}/resume")).status_code == 200
+    await stack.trained(job, tmp_path, 3)
+    await stack.evaluated(job, await stack.next_tasks("evaluate"), 3)
+    assert (await stack.engine.aggregator.loaded_back(job.id, LoadedBack())).status is Status.COMPLETED
 
 
 async def test_a_job_that_keeps_no_best_version_says_how_to(stack: Stack, tmp_path: Path) -> None:
