@@ -138,11 +138,11 @@ def _backward(task: TaskModel, examples: Sequence[Example]) -> None:
     try:
         with _in_words("a step of training"):
             task.loss(task.collate(examples))[0].backward()
-            for name, parameter in task.model.named_parameters():
+            for name, parameter in task.trained().items():
                 if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
                     raise ArithmeticError(f"the gradient of {name} is not finite")
     finally:
-        task.model.zero_grad()
+        task.zero_grad()
 
 
 @contextmanager

@@ -173,6 +173,15 @@ class TaskModel:
     def dense(self) -> dict[str, nn.Parameter]:
         return {item.name: self._parameters[item.name] for item in self.plan.dense}
 
+    def trained(self) -> dict[str, nn.Parameter]:
+        """All that takes steps, by its name in the plan. Gradients are here: parts of a parameter have their own."""
+        return {name: matrix for name, (matrix, _) in self.targets().items()} | self.dense()
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients. The model's own method does not know those of parts."""
+        for parameter in self.trained().values():
+            parameter.grad = None
+
     def buffers(self) -> dict[str, Tensor]:
         """The moving buffers as they are now, float32 on the CPU, where they may share memory with the model."""
         return {item.name: self.weight(item.name) for item in self.plan.buffers}

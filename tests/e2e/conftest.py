@@ -21,7 +21,7 @@ from client_agent.settings import load
 from fedgalore.simulation import SimulationResult, Site, simulate
 from fedgalore.spec.job import parse
 from fedgalore_cli.local import LocalFederation
-from tests.fedgalore.conftest import COLOURS, questions, sentences, squares, tiny_bert, tiny_gpt2, tiny_vit  # noqa: F401  # fixtures
+from tests.fedgalore.conftest import COLOURS, questions, sentences, squares, tiny_bert, tiny_gpt2, tiny_levit, tiny_vit  # noqa: F401  # fixtures
 
 NAMES = ("north", "south", "west")
 WAIT_S = 240.0  # for something that hangs; a machine may be busy
@@ -106,10 +106,10 @@ class Running:
 
 
 def different(weights: Mapping[str, torch.Tensor], simulated: SimulationResult) -> list[str]:
-    """Names of trained weights whose bits are not those of the simulation's end."""
-    trained = simulated.task.weights()
+    """Names of trained parameters and buffers whose bits are not those of the simulation's end."""
+    trained, held = simulated.task.plan.parts(), simulated.task.model.state_dict()
     assert trained.keys() <= weights.keys()
-    return [name for name, tensor in trained.items() if not torch.equal(weights[name], tensor)]
+    return [name for name in trained if not torch.equal(weights[name], held[name])]
 
 
 def ended(job: Any) -> bool:

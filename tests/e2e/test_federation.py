@@ -26,6 +26,7 @@ from fedgalore.simulation import SimulationResult
 from fedgalore.spec.registry import methods
 from tests.e2e.conftest import NAMES, Running, different, ended
 from tests.fedgalore.conftest import COLOURS
+from tests.fedgalore.model.test_plan import mixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # on a busy machine every process needs its time
 
@@ -147,6 +148,39 @@ def test_a_vision_transformer_is_trained_the_same_way(running: Running, tiny_vit
     scores = classify(Image.new("RGB", (30, 20), COLOURS["red"]), top_k=3)
     assert {score["label"] for score in scores} == set(COLOURS)
     assert AutoImageProcessor.from_pretrained(model).size == AutoImageProcessor.from_pretrained(tiny_vit).size
+
+
+def test_running_statistics_and_kernels_have_the_same_bits_too(
+    running: Running, tiny_levit: Path, tmp_path: Path
+) -> None:
+    labels = {"task": "image-classification", "num_labels": None, "label_names": list(COLOURS)}
+    sections = {
+        "model": {"source": str(tiny_levit), **labels},
+        "data": {"name": "squares"},
+        "rounds": {"count": 2},
+    }
+    job_id = running.post(**sections)
+    job = running.wait(job_id, ended)
+    assert job["status"] == "COMPLETED", job["reason"]
+    simulated = assert_same_bits(running, job_id, tmp_path, AutoModelForImageClassification, **sections)
+    assert simulated.task.plan.buffers
+    last = running.get(f"jobs/{job_id}/rounds")["rounds"][-1]["participants"]
+    assert {name: site["evaluation"]["metrics"] for name, site in last.items()} == simulated.rounds[-1].evaluation
+    assert job["trains"]["trained"]["convolution"] == job["trains"]["parameters"]["convolution"]
+
+
+def test_experts_of_a_mixture_have_the_same_bits_too(running: Running, tiny_gpt2: Path, tmp_path: Path) -> None:
+    source = mixture(tmp_path / "mixture", tiny_gpt2, "mixtral")
+    sections = {
+        "model": {"source": str(source), "task": "causal-lm", "num_labels": None},
+        "data": {"name": "questions"},
+        "rounds": {"count": 2},
+    }
+    job_id = running.post(**sections)
+    job = running.wait(job_id, ended)
+    assert job["status"] == "COMPLETED", job["reason"]
+    simulated = assert_same_bits(running, job_id, tmp_path / "download", AutoModelForCausalLM, **sections)
+    assert_reported(running, job_id, simulated)
 
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -9,6 +9,7 @@ from torch import nn
 
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.layers import weights_of
+from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
@@ -161,6 +162,14 @@ def test_an_expert_is_a_view_of_its_parameter_with_a_gradient_of_its_own(tmp_pat
     assert whole.grad is None
     assert any(gradient is not None for gradient in seen)
     assert all(gradient is None or bool(gradient.any()) for gradient in seen)
+    task.zero_grad()
+    assert all(parameter.grad is None for parameter in task.trained().values())
+
+
+def test_a_trial_leaves_no_gradient_at_an_expert(tmp_path, tiny_gpt2):
+    task = TaskModel.load(language_model(data={"name": "d", "max_length": 16}), mixture(tmp_path, tiny_gpt2, "mixtral"))
+    probe(task)
+    assert all(parameter.grad is None for parameter in task.trained().values())
 
 
 def test_a_plan_with_experts_survives_json(tmp_path, tiny_gpt2):
