@@ -68,7 +68,7 @@ def download(archive: Archive, to: Path) -> float:
 
 def accuracy(spec: JobSpec, model: Any, inputs: Inputs, sites: Sequence[Site]) -> float:
     task = TaskModel(spec, model, inputs, torch.device("cpu"))
-    return sum(evaluate(task, site.test)["accuracy"] for site in sites) / len(sites)
+    return sum(evaluate(task, site.test).metrics["accuracy"] for site in sites) / len(sites)
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ def perform(run: Run, data_folder: Path, cache: Path) -> Result:
     try:
         sites, held_out = sites_of(run, dataset), {"validation": dataset.validation}
         result = simulate(without_generation(spec), folder, sites, on_round=note, held_out=held_out)
-        test = _rounded(evaluate(result.task.under(spec), dataset.test))
+        test = _rounded(evaluate(result.task.under(spec), dataset.test).metrics)
     except TrainingError as error:
         failure = str(error)
     names = sorted({name for row in statistics for name in row})

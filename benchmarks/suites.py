@@ -28,6 +28,8 @@ NEUTRAL: dict[str, Any] = {
     "server.trim_share": 0.1,
     "privacy": None,
     "evaluation.keep": None,
+    "evaluation.metrics": [],
+    "evaluation.central": None,
     "model.dtype": "base",
     "model.problem": None,
     "local.class_weights": None,

@@ -98,9 +98,14 @@ class Assignment:
             raise CannotTrain(f"data.{spec.data.name}.test: this site has no test split; add it to the agent's config")
         held_out = split
         thread = self._site.thread
-        examples, metrics = await thread.run(lambda trainer: trainer.evaluate(held_out, thread.goes_on))
+        result = await thread.run(lambda trainer: trainer.evaluate(held_out, thread.goes_on))
         reach(Fault.EVALUATED)
-        evaluation = pb.Evaluation(model_version=self._task.model_version, examples=examples, metrics=metrics)
+        evaluation = pb.Evaluation(
+            model_version=self._task.model_version,
+            examples=result.examples,
+            metrics=result.metrics,
+            counts={name: pb.Counts(values=values) for name, values in result.counts.items()},
+        )
         answer = await self._site.transport.report(self.report(stage="evaluate", evaluation=evaluation))
         reach(Fault.EVALUATION_REPORTED)
         if self._trains and not answer.go_on:

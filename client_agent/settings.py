@@ -10,20 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
-from fedgalore.data.examples import SplitFile
+from fedgalore.data.column_names import ColumnNames
 from fedgalore.process.address import check_target
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file
 from fedgalore.spec.job import explain
@@ -32,51 +23,16 @@ from fedgalore.spec.strict import Identifier
 PREFIX = "FEDGALORE_AGENT_"
 
 
-class DataSet(BaseModel):
+class DataSet(ColumnNames):
     """One data set of the site: its files and the columns that matter in them, or folders of images by class."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     train: Path
     test: Path | None = None
-    text: Annotated[tuple[str, ...], Field(max_length=2)] = Field(
-        default=(), description="One column, or two for pairs"
-    )
-    image: str | None = Field(default=None, description="Column with an image's path, relative to the table's folder")
-    label: str | None = None
-    prompt: str | None = None
-    completion: str | None = None
-    tokens: str | None = Field(default=None, description="Column with a text's words, a list")
-    tags: str | None = Field(default=None, description="Column with the words' classes, a list as long")
-    messages: str | None = Field(default=None, description="Column with a conversation, a list of role and content")
-    quoting: bool = Field(default=True, description="Whether quotes in CSV/TSV files enclose fields")
-    follow_links: bool = Field(default=False, description="Whether images may be links to files in other folders")
-
-    @field_validator("text", mode="before")
-    @classmethod
-    def _as_columns(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _columns_make_examples(self) -> DataSet:
         self.columns(self.train)  # raises what is wrong with them
         return self
-
-    def columns(self, path: Path) -> SplitFile:
-        """How to read one of the files."""
-        return SplitFile(
-            path,
-            self.text,
-            self.image,
-            self.label,
-            self.prompt,
-            self.completion,
-            self.quoting,
-            follow_links=self.follow_links,
-            tokens=self.tokens,
-            tags=self.tags,
-            messages=self.messages,
-        )
 
 
 class AgentSettings(MergedSettings):

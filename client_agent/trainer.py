@@ -17,7 +17,6 @@ from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
 from fedgalore.aggregation import apply_aggregate, first_version
 from fedgalore.data.errors import DataError
-from fedgalore.data.sample import evaluated
 from fedgalore.model.culprits import unforeseen
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
@@ -28,7 +27,7 @@ from fedgalore.rounds import LocalRound, Start
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, update_tensors, weights_tensors
 from fedgalore.spec.plan import TensorSpec, TrainingPlan
-from fedgalore.training import TrainingError, TrainingStopped, Update, evaluate, local_update
+from fedgalore.training import Evaluation, TrainingError, TrainingStopped, Update, evaluate, local_update
 from protos.codec import CodecError, SafetensorsWriter, TensorFile, encode_header, open_update
 
 _log = structlog.get_logger(__name__)
@@ -111,15 +110,14 @@ class Trainer:
         with _in_words(split):
             check_exact_match(self._open_task(), split.examples)
 
-    def evaluate(self, split: LocalSplit, goes_on: Callable[[], bool] | None = None) -> tuple[int, dict[str, float]]:
-        """Number of examples and metrics of the model as it is.
+    def evaluate(self, split: LocalSplit, goes_on: Callable[[], bool] | None = None) -> Evaluation:
+        """How the model does, as it is.
 
         Raises:
             TrainingStopped: `goes_on`, asked before each batch, answered False.
         """
         with _in_words(split):
-            metrics = evaluate(self._open_task(), split.examples, goes_on)
-        return len(evaluated(split.examples, self._open_task().spec)), metrics
+            return evaluate(self._open_task(), split.examples, goes_on)
 
     def train(
         self,

@@ -125,7 +125,10 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         except OSError as error:
             raise StartError(f"FEDGALORE_GRPC_PORT: {error}; choose another port, 0 for any") from error
         stack.push_async_callback(door.stop, GRACE_S)
-        app = create_app(engine.people, blobs, probe, doorkeeper, stopping, sees_models=settings.aggregator)
+        held_out = settings.held_out if settings.aggregator else None
+        app = create_app(
+            engine.people, blobs, probe, doorkeeper, stopping, sees_models=settings.aggregator, held_out=held_out
+        )
         await stack.enter_async_context(_rest(app, listener, plan.tls))
         stack.callback(stopping.set)
 

@@ -6,25 +6,45 @@ variable: `FEDGALORE_REDIS_URL_FILE` names a file that holds the value.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 
 from coordinator.state.limits import MAX_AGENTS, MAX_JOBS
+from fedgalore.data.column_names import ColumnNames
 from fedgalore.process.address import check_host, check_url
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
+from fedgalore.spec.strict import Identifier
 
 PREFIX = "FEDGALORE_"
 SECRETS = ("redis_url", "operator_key")
 SHORTEST_KEY = 32  # characters
 REDIS_PORT = 6379
 Host = Annotated[str, AfterValidator(check_host)]
+
+
+class HeldOutSet(ColumnNames):
+    """Examples that no site holds, to evaluate models on: a file, or a folder of images by class."""
+
+    file: Path
+
+    @model_validator(mode="after")
+    def _columns_make_examples(self) -> HeldOutSet:
+        self.columns(self.file)  # raises what is wrong with them
+        return self
+
+
+def not_held_out(name: str, sets: Collection[str]) -> str:
+    """Why a job that names this set cannot be."""
+    known = f"it holds out {', '.join(sorted(sets))}" if sets else "it holds out none"
+    return f"the coordinator holds out no data set {name!r} ({known}); its operator adds it to the setting held_out"
 
 
 class CoordinatorSettings(MergedSettings):
@@ -62,6 +82,9 @@ class CoordinatorSettings(MergedSettings):
     allow_pickle: bool = Field(
         default=False, description="Take model folders whose weights are a pickle, read without running code"
     )
+    held_out: dict[Identifier, HeldOutSet] = Field(
+        default={}, description="Data sets that jobs may name by evaluation.central: file and columns, by name"
+    )
     log_format: Literal["auto", "json", "text"] = Field(default="auto", description="auto: JSON unless at a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -92,6 +115,11 @@ class CoordinatorSettings(MergedSettings):
     def _expand(cls, path: Path | None) -> Path | None:
         return expanded(path) if path else path
 
+    @field_validator("held_out")
+    @classmethod
+    def _expand_files(cls, sets: dict[str, HeldOutSet]) -> dict[str, HeldOutSet]:
+        return {name: each.model_copy(update={"file": expanded(each.file).absolute()}) for name, each in sets.items()}
+
     def environment(self) -> dict[str, str]:
         """This process' variables with these settings in them, for a child that shares the state and the blobs.
 
@@ -104,6 +132,7 @@ class CoordinatorSettings(MergedSettings):
             "presence_s": self.presence_s,
             "lease_s": self.lease_s,
             "allow_pickle": self.allow_pickle,
+            "held_out": json.dumps({name: each.model_dump(mode="json") for name, each in self.held_out.items()}),
             "log_format": self.log_format,
             "log_level": self.log_level,
         }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,17 +16,17 @@ from torch import Tensor
 from fedgalore.aggregation import TensorSink, first_version, next_version
 from fedgalore.best import Best, best_of, is_worn_out
 from fedgalore.data.examples import Example
+from fedgalore.measures.values import Measured, measured, pool
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
-from fedgalore.pooling import pool
 from fedgalore.preflight import Split, preflight
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.selection import choose_cohort
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
-from fedgalore.training import Update, evaluate, local_update
+from fedgalore.training import Evaluation, Update, evaluate, local_update
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class RoundRecord:
     """What one round showed.
 
     By client: metrics of the model it started from (`evaluation`) and of `training`, and why its update was left out
-    (`dropped`); by name of a held-out set: metrics of that model; `statistics` of states; `up_bytes`, `down_bytes` of
-    all participants together, tensors only. The base model's way down is not counted.
+    (`dropped`). `pooled`: that model on all clients' examples, as one test set. By name of a held-out set: metrics
+    of that model. `statistics` of states; `up_bytes`, `down_bytes` of all participants together, tensors only. The base
+    model's way down is not counted.
     """
 
     number: int
@@ -60,6 +61,7 @@ class RoundRecord:
     statistics: dict[str, float] = field(default_factory=dict)
     up_bytes: int = 0
     down_bytes: int = 0
+    pooled: Measured = field(default_factory=Measured)
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,11 @@ def _evaluated(spec: JobSpec, site: Site) -> Sequence[Example]:
     return site.train if spec.evaluation.split == "train" else site.test
 
 
+def _pooled(evaluations: Mapping[str, Evaluation]) -> Measured:
+    """Of all their examples as one test set, summed in the order of the names, as the coordinator does."""
+    return measured(pool([evaluations[name].counts for name in sorted(evaluations)]))
+
+
 class _Federation:
     """All sites and the server between two rounds. One model serves them all, in turn."""
 
@@ -177,36 +184,34 @@ class _Federation:
         up, down = (0, 0) if final else self._traffic(names, number)
         record = RoundRecord(number, model_version, up_bytes=up, down_bytes=down)
         evaluates = final or spec.evaluates(model_version)
-        if evaluates:
-            record.held_out.update({name: self._evaluate(examples) for name, examples in self._held_out.items()})
-        updates = {}
+        held_out = {name: self._evaluate(examples) for name, examples in self._held_out.items() if evaluates}
+        updates, evaluations = {}, {}
         for name in names:
             site = self._sites[name]
             if evaluates and (examples := self._evaluated(site)):
-                record.evaluation[name] = self._evaluate(examples)
+                evaluations[name] = self._evaluate(examples)
             if not final:
                 updates[name] = self._train(site, number)
                 record.training[name] = updates[name].metrics
-        self._judge(record)
+        pooled = _pooled(evaluations)
+        self._judge(model_version, (pooled if evaluations else _pooled(held_out)).metrics)
+        record.evaluation.update({name: result.metrics for name, result in evaluations.items()})
+        record.held_out.update({name: result.metrics for name, result in held_out.items()})
         if not final:
             self._aggregate(updates, record)
         self._holders = names
-        return record
+        return replace(record, pooled=pooled)
 
-    def _judge(self, record: RoundRecord) -> None:
+    def _judge(self, version: int, metrics: Mapping[str, float]) -> None:
         """Compares the version that the round has evaluated to the best: by the sites, or else by what they lack."""
-        most, version = self.task.spec.evaluation.max_examples, record.model_version
-        examples = {name: self._evaluated(site) for name, site in self._sites.items()}
-        of_sites = [(len(examples[name][:most]), metrics) for name, metrics in record.evaluation.items()]
-        of_none = [(len(self._held_out[name][:most]), metrics) for name, metrics in record.held_out.items()]
-        self.best = best_of(self.best, version, pool(of_sites or of_none), self.task.spec)
+        self.best = best_of(self.best, version, metrics, self.task.spec)
         if self.best is not None and self.best.version == version:
             self.best_weights = self.version.weights
 
     def _evaluated(self, site: Site) -> Sequence[Example]:
         return _evaluated(self.task.spec, site)
 
-    def _evaluate(self, examples: Sequence[Example]) -> dict[str, float]:
+    def _evaluate(self, examples: Sequence[Example]) -> Evaluation:
         self.task.load_weights(self.version.weights)
         return evaluate(self.task, examples)
 

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,8 @@ from fedgalore.data.batches import batches, by_length
 from fedgalore.data.examples import Example
 from fedgalore.data.sample import evaluated
 from fedgalore.maths.seeding import derive_seed
+from fedgalore.measures.counting import as_sent, count, entities
+from fedgalore.measures.values import Array, Counts, measured, pool
 from fedgalore.methods.halves import client_half
 from fedgalore.model.culprits import naming_rows
 from fedgalore.model.divergence import words_of_loss
@@ -22,6 +26,7 @@ from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
 from fedgalore.momentum import MomentumSteps
 from fedgalore.rounds import ClientTensors, LocalRound
+from fedgalore.spec.metrics import kind_of
 
 
 class TrainingError(RuntimeError):
@@ -142,15 +147,23 @@ def _settled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model does on a site's examples: counts by metric, as `fedgalore.measures.values` describes them."""
+
+    examples: int
+    counts: dict[str, tuple[float, ...]]
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of these examples alone, as far as they have a value here."""
+        return measured(self.counts).metrics
+
+
 @torch.no_grad()
-def evaluate(
-    task: TaskModel, examples: Sequence[Example], goes_on: Callable[[], bool] | None = None
-) -> dict[str, float]:
-    """Mean `loss` and `accuracy` of the weights that `task` holds: over examples, or over tokens that count.
+def evaluate(task: TaskModel, examples: Sequence[Example], goes_on: Callable[[], bool] | None = None) -> Evaluation:
+    """Counts what the job measures of the weights that `task` holds: over examples, or over tokens that count.
 
-    Where labels are numbers there is no accuracy.
-
-    With the job's `evaluation.exact_match` also the share of examples, 0 to 1, that the model answers right.
     The weights are rounded as a download's are, so that it gives the same numbers.
 
     Args:
@@ -166,18 +179,33 @@ def evaluate(
     check_exact_match(task, chosen)
     task.model.eval()
     task.round_weights()
-    total, right, predictions, matched = 0.0, 0, 0, 0
+    parts: list[Counts] = []
     for batch in by_length(chosen, wanted.batch_size):
         if goes_on is not None and not goes_on():
             raise TrainingStopped
         with naming_rows(task, batch):
-            loss, count, hits = task.loss(task.collate(batch))
-        total, right, predictions = total + loss.item() * count, right + (hits or 0), predictions + count
-        if wanted.exact_match is not None:
-            matched += count_matches(task, batch)
-    metrics = {"loss": total / max(predictions, 1)}
-    if hits is not None:
-        metrics["accuracy"] = right / max(predictions, 1)
-    if wanted.exact_match is not None:
-        metrics["exact_match"] = matched / len(chosen)
-    return metrics
+            parts = [pool([*parts, _counts(task, batch)])]
+    return Evaluation(len(chosen), {name: tuple(sums.tolist()) for name, sums in as_sent(parts[0]).items()})
+
+
+def _counts(task: TaskModel, examples: Sequence[Example]) -> dict[str, Array]:
+    """Of one batch, in the order of the job's metrics."""
+    kind, names = kind_of(task.spec.model), task.spec.measured
+    batch = task.collate(examples)
+    outputs = task.outputs(batch)
+    number, right = task.task.hits(outputs, batch)
+    loss = np.array([task.task.loss(outputs, batch).item() * number, number])
+    counts = {"loss": loss, "perplexity": loss}
+    if kind in ("texts", "entities") and right is not None:
+        counts["accuracy"] = np.array([right, number], np.float64)
+    if task.spec.evaluation.exact_match is not None:
+        counts["exact_match"] = np.array([count_matches(task, examples), len(examples)], np.float64)
+    if others := [name for name in names if name not in counts]:
+        predictions = task.task.predictions(outputs, batch)
+        scores, targets = predictions.scores, predictions.targets
+        if kind == "entities":
+            tags = task.spec.model.label_names or ()
+            counts |= dict.fromkeys(others, entities(scores, targets, predictions.lengths or (), tags))
+        else:
+            counts |= count(kind, others, scores, targets)
+    return {name: counts[name] for name in names}

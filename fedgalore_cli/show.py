@@ -17,6 +17,8 @@ from rich.text import Text
 from fedgalore.spec.census import Census
 
 Rows = Sequence[Mapping[str, Any]]
+WIDEST = 4  # metrics beside the loss in a table; all of them stand in the headline
+NOT_SHARES = ("loss", "perplexity", "mse", "mae", "r2", "pearson", "spearman", "mcc")
 COLOURS = {
     "PENDING": "yellow",
     "RUNNING": "cyan",
@@ -131,10 +133,11 @@ def headline(record: Mapping[str, Any]) -> str:
     title = f"[bold]{record['name']}[/] ({record['id']})  {status(record['status'])}"
     done = f"{record['rounds_done'] or 0} of {record['rounds_total']} rounds"
     lines = [f"{title}  version {version}, {done}", escape(record["reason"])]
-    if record["evaluation"]:
-        measured = record["evaluation"]
-        mean = ", ".join(f"{name} {value:.4f}" for name, value in measured["mean"].items())
-        lines.append(f"version {measured['model_version']} on {measured['examples']} examples: {mean}")
+    for measured, whose in ((record["evaluation"], ""), (record["held_out"], " that the coordinator holds out")):
+        if measured:
+            values = ", ".join(f"{name} {measured['metrics'][name]:.4f}" for name in listed(measured["metrics"]))
+            lines.append(f"version {measured['model_version']} on {measured['examples']} examples{whose}: {values}")
+            lines += [f"no {name}: {escape(reason)}" for name, reason in measured["undefined"].items()]
     if record["trains"]:
         lines.append(Census(**record["trains"]).summary())
     lines += [f"[yellow]{escape(row['field'])}: {escape(row['problem'])}[/]" for row in record["warnings"]]
@@ -157,7 +160,7 @@ def _sites(sites: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def clients(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Each client's stage, loss and shares of right answers, and the bytes it has moved in all rounds."""
+    """Each client's stage, loss and metrics, and the bytes it has moved in all rounds."""
     live = record["round"]["participants"] if record["round"] else {}
     measured = record["evaluation"]["clients"] if record["evaluation"] else {}
     up: dict[str, int] = {}
@@ -166,16 +169,16 @@ def clients(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Tab
         for name, part in row["participants"].items():
             up[name] = up.get(name, 0) + part["up_bytes"]
             down[name] = down.get(name, 0) + part["down_bytes"]
-    shares = _shares(measured.values())
-    table = _table("client", "does", "train loss", *shares.values(), "test loss", "up", "down")
+    shown = _columns(result["metrics"] for result in measured.values())
+    table = _table("client", "does", "train loss", *map(heading, shown), "test loss", "up", "down")
     for name in sorted({*live, *measured, *up}):
         now, metrics = live.get(name, {}), measured.get(name, {}).get("metrics", {})
         table.add_row(
             name,
             _doing(now),
             number(now.get("train_loss")),
-            *(percent(metrics.get(share)) for share in shares),
-            number(metrics.get("loss")),
+            *(value(name, metrics) for name in shown),
+            value("loss", metrics),
             size(up.get(name, 0)),
             size(down.get(name, 0)),
         )
@@ -183,9 +186,12 @@ def clients(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Tab
 
 
 def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
-    """A line for each round, and why rounds were abandoned. Metrics are of the version that a round started from."""
-    shares = _shares(result for row in rows for result in _evaluations(row))
-    table = _table("round", "phase", "reports", *shares.values(), "loss", "up", "down", "up / dense", "time")
+    """A line for each round, and why rounds were abandoned.
+
+    Metrics are of the version that a round started from, on the examples of all its clients.
+    """
+    shown = _columns(pooled(row) for row in rows)
+    table = _table("round", "phase", "reports", *map(heading, shown), "loss", "up", "down", "up / dense", "time")
     for row in rows:
         parts = row["participants"].values()
         reported = sum(part["reported"] for part in parts)
@@ -195,8 +201,8 @@ def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
             str(row["number"]) if row["kind"] == "train" else f"{row['number']} (test)",
             status(row["phase"]),
             f"{reported} / {len(parts)}",
-            *(percent(mean(row, share)) for share in shares),
-            number(mean(row, "loss")),
+            *(value(name, pooled(row)) for name in shown),
+            value("loss", pooled(row)),
             size(row["up_bytes"]),
             size(row["down_bytes"]),
             percent(share),
@@ -206,11 +212,29 @@ def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
     return Group(table, *(Text(line, style="red") for line in lost))
 
 
-def mean(row: Mapping[str, Any], metric: str) -> float | None:
-    """A metric over the clients that evaluated in this round, weighted by their examples."""
-    results = [result for result in _evaluations(row) if metric in result["metrics"]]
-    total = sum(result["examples"] for result in results)
-    return sum(result["metrics"][metric] * result["examples"] for result in results) / total if total else None
+def in_words(metrics: Mapping[str, float]) -> str:
+    """Metrics one after the other, each with its name."""
+    return ", ".join(f"{heading(name)} {value(name, metrics)}" for name in listed(metrics))
+
+
+def pooled(row: Mapping[str, Any]) -> Mapping[str, float]:
+    """The metrics of a round's first version on all clients' examples; none where nobody evaluated it."""
+    return row["evaluation"]["metrics"] if row["evaluation"] else {}
+
+
+def listed(metrics: Mapping[str, float]) -> list[str]:
+    """Names of metrics as people look for them: loss and accuracy first."""
+    return sorted(metrics, key=lambda name: (name != "loss", name != "accuracy", name))
+
+
+def heading(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def value(metric: str, metrics: Mapping[str, float]) -> str:
+    """A metric for people: a share as a percentage."""
+    found = metrics.get(metric)
+    return number(found) if metric in NOT_SHARES else percent(found)
 
 
 def status(name: str) -> str:
@@ -243,15 +267,9 @@ def ago(moment: str) -> str:
     return f"{seconds:.0f} s ago"
 
 
-def _evaluations(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a round's clients measured."""
-    return [part["evaluation"] for part in row["participants"].values() if part["evaluation"]]
-
-
-def _shares(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Metrics between 0 and 1 with their headings; exact match only if a client measured it."""
-    exact = any("exact_match" in result["metrics"] for result in results)
-    return {"accuracy": "accuracy"} | ({"exact_match": "exact match"} if exact else {})
+def _columns(measured: Iterable[Mapping[str, float]]) -> list[str]:
+    """The metrics that tables show, but the loss, which has its own place."""
+    return listed({name: value for metrics in measured for name, value in metrics.items() if name != "loss"})[:WIDEST]
 
 
 def _doing(now: Mapping[str, Any]) -> str:

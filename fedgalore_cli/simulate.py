@@ -12,7 +12,7 @@ import typer
 from fedgalore.spec.start import PREFIX
 from fedgalore_cli import partition as parts
 from fedgalore_cli.client import fail
-from fedgalore_cli.show import console
+from fedgalore_cli.show import console, heading, listed, value
 from fedgalore_cli.simulate_records import Records
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fedgalore.spec.job import JobSpec
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job document, YAML or JSON", show_default=False)]
+MOST_TOLD = 4  # metrics of a client in one line
 WITH_AGENTS = {
     "job",
     "agents",
@@ -189,16 +190,20 @@ def _run(
 def line(record: RoundRecord) -> str:
     """A round in one line: metrics of the model that it started from, and the mean loss in training."""
     cells = [f"version {record.model_version:>3}"]
-    cells += [f"{name} {_shares(metrics)}" for name, metrics in {**record.held_out, **record.evaluation}.items()]
+    together = {"all": record.pooled.metrics} if record.evaluation else {}
+    parts = {**record.held_out, **together, **record.evaluation}
+    cells += [f"{name} {_in_short(metrics)}" for name, metrics in parts.items()]
     if record.training:
         losses = [metrics["train_loss"] for metrics in record.training.values()]
         cells.append(f"train loss {sum(losses) / len(losses):.3f}")
     return "  ".join(cells)
 
 
-def _shares(metrics: Mapping[str, float]) -> str:
-    exact = f" (exact match {metrics['exact_match']:.1%})" if "exact_match" in metrics else ""
-    return f"{metrics['accuracy']:.1%}{exact}"
+def _in_short(metrics: Mapping[str, float]) -> str:
+    """The accuracy alone, or the first metrics that there are, with their names."""
+    names = [name for name in listed(metrics) if name != "loss"]
+    told = [value(name, metrics) if name == "accuracy" else f"{heading(name)} {value(name, metrics)}" for name in names]
+    return " ".join(told[:MOST_TOLD])
 
 
 def _sites_of_agents(configs: list[Path], dataset: str) -> list[Site]:

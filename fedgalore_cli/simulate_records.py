@@ -4,7 +4,7 @@
 |---|---|
 | `job` | the first: `version` of this software, `job` with all defaults, examples of `sites` and `held_out` |
 | `round` | every field of a `fedgalore.simulation.RoundRecord` |
-| `result` | the last: `model_version`, `evaluation` and `held_out` of the final model |
+| `result` | the last: `model_version`, `evaluation`, `pooled` and `held_out` of the final model |
 |          | `best` (`evaluation.keep`): its version and value; the `folder` that holds the `folder_version` |
 | `error` | the last, in place of `result`: `problem`, which stands on stderr too; the exit status is 1 |
 
@@ -46,7 +46,10 @@ class Records:
         self._print("round", asdict(record))
 
     def end(self, result: SimulationResult, folder: Path | None, folder_version: int) -> None:
-        final = {name: getattr(result.rounds[-1], name) for name in ("model_version", "evaluation", "held_out")}
+        final = {
+            name: getattr(result.rounds[-1], name) for name in ("model_version", "evaluation", "pooled", "held_out")
+        }
+        final["pooled"] = asdict(final["pooled"])
         best = {"model_version": result.best.version, "value": result.best.value} if result.best else None
         where = {"folder": str(folder), "folder_version": folder_version} if folder else {"folder": None}
         self._print("result", {**final, "best": best, **where})

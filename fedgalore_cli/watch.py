@@ -75,13 +75,10 @@ def _status_line(job: dict[str, Any], before: str) -> str:
 
 def _line(round: dict[str, Any]) -> str:
     words = [f"round {round['number']} ({round['kind']}) {round['phase']}"]
-    accuracy, exact_match, loss = (show.mean(round, metric) for metric in ("accuracy", "exact_match", "loss"))
-    if loss is not None:
-        words.append(f"version {round['model_version']}: loss {show.number(loss)}")
-    if accuracy is not None:
-        words.append(f"accuracy {show.percent(accuracy)}")
-    if exact_match is not None:
-        words.append(f"exact match {show.percent(exact_match)}")
+    if metrics := show.pooled(round):
+        words.append(f"version {round['model_version']}: {show.in_words(metrics)}")
+    if round["held_out"]:
+        words.append(f"held out: {show.in_words(round['held_out']['metrics'])}")
     if round["up_bytes"] or round["down_bytes"]:
         words.append(f"up {show.size(round['up_bytes'])}, down {show.size(round['down_bytes'])}")
     if round["reason"]:

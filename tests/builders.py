@@ -13,6 +13,7 @@ from coordinator.store.blob_store import BlobStore
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
+from protos import federation_pb2 as pb
 
 
 def job_document(**sections: Any) -> dict[str, Any]:
@@ -64,8 +65,18 @@ def a_receipt(text: str = "update", examples: int = 10, at: float = 0.0) -> Upda
     return UpdateReceipt(a_blob(text), examples, {"train_loss": 0.5}, at)
 
 
-def a_result(model_version: int = 0) -> EvaluationResult:
-    return EvaluationResult(model_version, 20, {"loss": 0.7, "accuracy": 0.5})
+def a_result(model_version: int = 0, examples: int = 20, loss: float = 0.7, accuracy: float = 0.5) -> EvaluationResult:
+    """With the counts that such metrics come of."""
+    metrics = {"loss": loss, "accuracy": accuracy}
+    counts = {name: (value * examples, float(examples)) for name, value in metrics.items()}
+    return EvaluationResult(model_version, examples, metrics, counts)
+
+
+def an_evaluation(model_version: int = 0, **metrics: float) -> pb.Evaluation:
+    """`a_result` of eight examples as an agent sends it."""
+    result = a_result(model_version, 8, **metrics)
+    counts = {name: pb.Counts(values=numbers) for name, numbers in result.counts.items()}
+    return pb.Evaluation(model_version=model_version, examples=8, metrics=result.metrics, counts=counts)
 
 
 def a_policy(**changes: Any) -> Policy:

@@ -42,7 +42,8 @@ async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False)
     await asyncio.to_thread(_import_torch, settings.threads)
     engine = build(settings)
     try:
-        await Aggregator(engine.aggregator, DirectoryBlobStore(settings.blob_dir), settings.allow_pickle).run(stop)
+        blobs = DirectoryBlobStore(settings.blob_dir)
+        await Aggregator(engine.aggregator, blobs, settings.allow_pickle, settings.held_out).run(stop)
     finally:
         await engine.close()
 

@@ -8,8 +8,9 @@ has begun a piece of work is counted in Redis too, so that a piece which kills t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -29,9 +30,11 @@ from fedgalore.spec.start import job_version
 if TYPE_CHECKING:
     from coordinator.aggregator.compute import UpdatesDamaged
     from coordinator.engine.aggregator_calls import AggregatorCalls
-    from coordinator.state.job_state import Job
+    from coordinator.settings import HeldOutSet
+    from coordinator.state.job_state import Job, Prepared
     from coordinator.state.round_state import ModelVersion
     from coordinator.store.blob_store import BlobStore
+    from fedgalore.spec.job import JobSpec
 
 IDLE_S = 1.0
 FULL_S = 5.0  # between looks for room on a full disk
@@ -50,10 +53,17 @@ class _NoRoom(Exception):
 class Aggregator:
     """Looks for work and does it, a piece after the other."""
 
-    def __init__(self, calls: AggregatorCalls, blobs: BlobStore, allow_pickle: bool = False) -> None:
+    def __init__(
+        self,
+        calls: AggregatorCalls,
+        blobs: BlobStore,
+        allow_pickle: bool = False,
+        held_out: Mapping[str, HeldOutSet] | None = None,
+    ) -> None:
         self._calls = calls
         self._blobs = blobs
         self._allow_pickle = allow_pickle
+        self._held_out = held_out or {}
         self._stop = asyncio.Event()
         self._in_hand: Work | None = None
 
@@ -147,6 +157,7 @@ class Aggregator:
             return partial(refuse, reason)
 
         from coordinator.aggregator import compute as aggregation
+        from coordinator.aggregator.held_out import HeldOutError
 
         try:
             start = await self._start(piece.job)
@@ -154,13 +165,15 @@ class Aggregator:
                 prepared = await self._compute(aggregation.prepare, piece.job.parsed, self._blobs, self._allow_pickle)
             else:
                 prepared = await self._compute(aggregation.prepare_from, *start, piece.job.parsed, self._blobs)
+            measured = await self._measured(piece.job.parsed, prepared, prepared.model)
+            prepared = replace(prepared, model=measured)
         except (_NoRoom, StateUnavailable):
             raise
         except DomainError as error:  # it was there when the job was posted
             reason = f"model.source: {error}; post the job again with another source"
             log.error("model_refused", reason=reason)
             return partial(refuse, reason)
-        except (aggregation.PreparationError, OSError) as error:
+        except (aggregation.PreparationError, HeldOutError, OSError) as error:
             log.error("model_refused", reason=str(error))
             return partial(refuse, str(error))
         except Exception as error:  # a checkpoint can break transformers in any way; the job must hear of it
@@ -209,7 +222,8 @@ class Aggregator:
             log.error("aggregate_refused", reason=reason)
             return [partial(abandon, reason)]
         log.info("round_aggregated", version=done.model.version, **done.timings)
-        result = (done.model, done.timings, done.statistics, done.dropped)
+        model = await self._measured_or_not(piece, done.model)
+        result = (model, done.timings, done.statistics, done.dropped)
         return [partial(self._calls.aggregated, piece.job.id, piece.round.number, *result)]
 
     async def _load_back(self, piece: Verification, attempt: int) -> list[Post]:
@@ -240,6 +254,30 @@ class Aggregator:
         else:
             log.error("model_differs", reason=found)
         return [partial(end, LoadedBack(difference=found))]
+
+    async def _measured(self, spec: JobSpec, prepared: Prepared, model: ModelVersion) -> ModelVersion:
+        """The version with its evaluation on the job's held-out set, where the job wants one.
+
+        Raises:
+            HeldOutError: the set is unknown, cannot be read, or does not fit the job.
+        """
+        if not spec.measures_centrally(model.version):
+            return model
+        from coordinator.aggregator import compute, held_out
+
+        device = compute.best_device()
+        work = partial(held_out.measure, spec, prepared, model, self._held_out, self._blobs, device)
+        return replace(model, held_out=await self._compute(work))
+
+    async def _measured_or_not(self, piece: Aggregation, model: ModelVersion) -> ModelVersion:
+        """A version that is made is not lost because it cannot be evaluated."""
+        try:
+            return await self._measured(piece.job.parsed, piece.job.ready().prepared, model)
+        except _NoRoom:
+            raise
+        except Exception as error:
+            log.exception("held_out_failed", version=model.version, reason=str(error))
+            return model
 
     def _asked_again(self, piece: Aggregation, error: UpdatesDamaged) -> list[Post]:
         """The clients whose updates cannot be read send them once more."""

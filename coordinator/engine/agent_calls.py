@@ -20,7 +20,7 @@ from coordinator.state.errors import (
     RoundNotFound,
 )
 from coordinator.state.job_state import Job, SiteChecked
-from coordinator.state.limits import check_metrics, shortened
+from coordinator.state.limits import check_counts, check_metrics, shortened
 from coordinator.state.records import NOBODY, CheckTask, Instance, RoundTask
 from coordinator.state.round_state import (
     ClientFailed,
@@ -153,6 +153,7 @@ class AgentCalls:
     async def evaluated(self, job_id: str, number: int, client: str, result: EvaluationResult) -> Recorded:
         """Notes how the round's model does on a client's data; raises what `report` raises."""
         check_metrics("evaluation.metrics", result.metrics)
+        check_counts("evaluation.counts", result.counts)
         return await self._stepper.record(job_id, number, Evaluated(client, result))
 
     async def client_failed(self, job_id: str, number: int, client: str, reason: str) -> Recorded:

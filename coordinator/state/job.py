@@ -32,10 +32,10 @@ from coordinator.state.job_state import (
     SitesSeen,
     Status,
 )
-from coordinator.state.pooled import pooled
+from coordinator.state.pooled import check_counts, pooled
 from coordinator.state.rollback import rolled_back
 from coordinator.state.round_settling import explain as explain_round
-from coordinator.state.round_state import Abandon, Effect, Phase, Round, Tick
+from coordinator.state.round_state import Abandon, Effect, Evaluated, Phase, Round, Tick
 from coordinator.state.sites import misfits, too_few_fit, unasked
 from fedgalore.best import best_of, describe, is_worn_out
 from fedgalore.process.transitions import Transition, to
@@ -75,6 +75,7 @@ def advance(job: Job, event: JobEvent, now: float) -> JobStep:
         RoundNotInFlight: the event is for a round that is not in flight.
         RoundClosed: a client speaks too late, or after it gave up.
         NotParticipant: a client speaks that was not selected.
+        InvalidUpdate: an evaluation's counts are not those of the job's metrics.
     """
     row = TRANSITIONS.get((job.status, type(event)))
     if row is None:
@@ -216,6 +217,8 @@ def _in_round(job: Job, event: InRound, now: float) -> _Outcome:
     step = rounds.advance(job.round, event.event, now, job.policy(job.round.kind))
     if step.round is job.round:
         return _Outcome(job)
+    if isinstance(event.event, Evaluated):
+        check_counts(job.parsed, event.event.result)
     if not step.round.phase.is_final:
         return _Outcome(replace(job, round=step.round), step.effects)
     after = _after_round(replace(job, round=None), step.round, now)

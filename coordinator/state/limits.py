@@ -7,11 +7,12 @@ Limits of single formats stand with the format: a job's document in `fedgalore.s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
 from coordinator.state.errors import InvalidAgent, InvalidRequest, InvalidUpdate
+from fedgalore.spec.metrics import MOST_COUNTS
 from fedgalore.spec.strict import Identifier
 
 MAX_JOBS = 1000  # active at a time, unless FEDGALORE_MAX_JOBS says otherwise
@@ -63,6 +64,18 @@ def check_metrics(field: str, values: Mapping[str, float]) -> None:
             )
         if not -MAX_METRIC < value < MAX_METRIC:
             raise _not_finite(f"{field}.{name}", value)
+
+
+def check_counts(field: str, counts: Mapping[str, Sequence[float]]) -> None:
+    """Raises `InvalidUpdate` for too many counts, too long a name, or a count that is not finite, or nearly not."""
+    check_metrics(field, {name: _farthest(numbers) for name, numbers in counts.items()})
+    if (size := sum(map(len, counts.values()))) > MOST_COUNTS:
+        raise InvalidUpdate(f"{field}: has {size} numbers; send at most {MOST_COUNTS}")
+
+
+def _farthest(numbers: Sequence[float]) -> float:
+    """The first number that is out of bounds, or else any."""
+    return next((number for number in numbers if not -MAX_METRIC < number < MAX_METRIC), 0.0)
 
 
 def check_finite(field: str, values: Mapping[str, float]) -> None:

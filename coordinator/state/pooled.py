@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from coordinator.state.errors import InvalidUpdate
 from coordinator.state.round_state import EvaluationResult, Round
-from fedgalore import pooling
+from fedgalore.measures import values
+from fedgalore.measures.values import Measured
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.metrics import counts_fit
 
 
 def pooled(round: Round) -> dict[str, float]:
     """Metrics, by name, of the version that the round started from; empty where nobody evaluated it."""
-    return pool(each.evaluation for each in round.participants.values() if each.evaluation is not None)
+    return pool(results(round)).metrics
 
 
-def pool(results: Iterable[EvaluationResult]) -> dict[str, float]:
-    """The metrics that every result has, pooled; empty where there are no examples."""
-    return pooling.pool([(result.examples, result.metrics) for result in results])
+def results(round: Round) -> dict[str, EvaluationResult]:
+    """What each client measured of the version that the round started from."""
+    return {client: each.evaluation for client, each in round.participants.items() if each.evaluation is not None}
+
+
+def by_version(rounds: Iterable[Round]) -> dict[int, dict[str, EvaluationResult]]:
+    """What each client measured, by version; a client that evaluated one twice counts with its later result."""
+    found: dict[int, dict[str, EvaluationResult]] = {}
+    for each in rounds:
+        for client, result in results(each).items():
+            found.setdefault(result.model_version, {})[client] = result
+    return found
+
+
+def pool(results: Mapping[str, EvaluationResult]) -> Measured:
+    """What the clients' counts are worth together, summed in the order of the clients' names."""
+    return values.measured(values.pool([result.counts for _, result in sorted(results.items())]))
+
+
+def check_counts(spec: JobSpec, result: EvaluationResult) -> None:
+    """Refuses counts that could not be summed with those of other clients.
+
+    Raises:
+        InvalidUpdate: a metric of the job is missing, one is not the job's, or counts are too few or too many.
+    """
+    if set(result.counts) != set(spec.measured):
+        raise InvalidUpdate(
+            f"evaluation.counts: holds {', '.join(sorted(result.counts)) or 'nothing'}; "
+            f"this job measures {', '.join(spec.measured)}"
+        )
+    for name, counts in result.counts.items():
+        if not counts_fit(name, len(counts), spec.model):
+            raise InvalidUpdate(f"evaluation.counts.{name}: {len(counts)} numbers do not fit this job's classes")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from coordinator.state.packed import Packed
 from fedgalore.process.blob_ref import BlobRef
 
 
@@ -35,6 +36,16 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True)
+class EvaluationResult:
+    """`metrics` of the examples of one client, or of a held-out set; `counts` of each metric, which can be summed."""
+
+    model_version: int
+    examples: int
+    metrics: dict[str, float]
+    counts: dict[str, Packed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelVersion:
     """The model after `version` committed rounds. Only `weights` exists at version 0."""
 
@@ -43,6 +54,7 @@ class ModelVersion:
     aggregate: BlobRef | None = None  # the step from version - 1 to version
     state: BlobRef | None = None  # bases and second moments that all clients start from
     residue: BlobRef | None = None  # error feedback of a truncated downlink; stays on the server
+    held_out: EvaluationResult | None = None  # on the job's `evaluation.central`, where the version was evaluated
 
 
 @dataclass(frozen=True)
@@ -53,13 +65,6 @@ class UpdateReceipt:
     num_examples: int
     metrics: dict[str, float]
     received_at: float
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    model_version: int
-    examples: int
-    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)

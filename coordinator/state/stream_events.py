@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from coordinator.state.job_state import Job
@@ -63,7 +62,9 @@ def _participant(before: Participant, after: Participant) -> Iterator[StreamEven
     if after.taken_at is not None and before.taken_at is None:
         yield "client.task", {}
     if after.evaluation and not before.evaluation:
-        yield "client.evaluation", asdict(after.evaluation)
+        told = after.evaluation
+        data = {"model_version": told.model_version, "examples": told.examples, "metrics": told.metrics}
+        yield "client.evaluation", data
     if after.receipt and not before.receipt:
         receipt, size = after.receipt, after.receipt.blob.size_bytes
         yield "client.report", {"num_examples": receipt.num_examples, "size_bytes": size, "metrics": receipt.metrics}

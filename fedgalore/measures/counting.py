@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from torchmetrics.functional.classification import (
     multilabel_stat_scores,
 )
 
-from fedgalore.measures.values import Array, bins_of, pooled_cells
+from fedgalore.measures.values import Array, Counts, bins_of, pooled_cells
 from fedgalore.spec.metrics import BINS, MOST_CELLS
+from fedgalore.spec.tags import entity_types, spans
 
 Counter = Callable[[Tensor, Tensor], Array]  # scores, targets -> counts
 
@@ -79,7 +80,7 @@ def _histograms(log_odds: Tensor, targets: Tensor) -> Array:
 
 def _errors(error: Callable[[Tensor], Tensor]) -> Counter:
     def count(scores: Tensor, targets: Tensor) -> Array:
-        return np.array([float(error(scores.double() - targets.double()).sum()), float(len(targets))])
+        return np.array([float(error(scores.double() - targets.double()).sum()), float(targets.numel())])
 
     return count
 
@@ -108,7 +109,7 @@ def _spearman(scores: Tensor, targets: Tensor) -> Array:
 
 
 def bounded(cells: Array, lost: Array | None = None) -> Array:
-    """Cells `(n, 3)` of values rounded to 16 significant bits, or to fewer where that leaves more than `MOST_CELLS`."""
+    """Counts of cells `(n, 3)` whose values are rounded to 16 significant bits, to fewer for at most `MOST_CELLS`."""
     for bits in range(_BITS, 0, -1):
         mantissa, exponent = np.frexp(cells[:, :2])
         rounded = np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits)
@@ -155,3 +156,32 @@ def count(kind: str, names: Iterable[str], scores: Tensor, targets: Tensor) -> d
         targets: classes `(N,)`, labels `(N, C)` or numbers `(N,)`.
     """
     return {name: COUNTERS[kind][name](scores, targets) for name in names}
+
+
+def entities(scores: Tensor, targets: Tensor, lengths: Iterable[int], tags: Sequence[str]) -> Array:
+    """`(3, types)`: entities that are found whole and of the right type; all that are predicted; all that are true.
+
+    Args:
+        scores: logits `(N, C)` of the words of all texts, one text after the other.
+        lengths: words of each text.
+        tags: the names of the classes.
+    """
+    types = entity_types(tags)
+    result = np.zeros((3, len(types)))
+    ends = np.cumsum(list(lengths))
+    for words in map(slice, [0, *ends[:-1]], ends):
+        predicted, true = (
+            spans([tags[index] for index in part.tolist()]) for part in (scores[words].argmax(1), targets[words])
+        )
+        for row, found in enumerate((predicted & true, predicted, true)):
+            for kind, _, _ in found:
+                result[row, types.index(kind)] += 1
+    return result.ravel()
+
+
+def as_sent(sums: Counts) -> dict[str, Array]:
+    """The counts of all of a site's batches, in the size that a site may send."""
+    arrays = {name: np.asarray(given, np.float64) for name, given in sums.items()}
+    if "spearman" in arrays:
+        arrays["spearman"] = bounded(arrays["spearman"][2:].reshape(-1, 3), arrays["spearman"][:2])
+    return arrays

@@ -8,11 +8,9 @@ if TYPE_CHECKING:
     from fedgalore.spec.job import JobSpec
 
 Mode = Literal["max", "min"]
+LESS_IS_BETTER = ("loss", "perplexity", "mse", "mae")
 
 
 def better(spec: JobSpec) -> dict[str, Mode]:
     """By the name of each metric that the job's clients report: whether a greater or a smaller value is better."""
-    metrics: dict[str, Mode] = {"loss": "min", "accuracy": "max"}
-    if spec.evaluation.exact_match is not None:
-        metrics["exact_match"] = "max"
-    return metrics
+    return {name: "min" if name in LESS_IS_BETTER else "max" for name in spec.measured if name != "confusion_matrix"}

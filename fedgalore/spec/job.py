@@ -16,6 +16,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from fedgalore.spec.better import better
 from fedgalore.spec.documents import DocumentError, printable, read_json, read_yaml
 from fedgalore.spec.method import MethodSpec
+from fedgalore.spec.metrics import check_metrics, measured
 from fedgalore.spec.model import WRITING, ModelSpec
 from fedgalore.spec.registry import broken, methods, summing_kinds
 from fedgalore.spec.sections import DataSpec, EvaluationSpec, LocalSpec, RoundsSpec
@@ -156,6 +157,11 @@ class JobSpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _metrics_fit_the_task(self) -> JobSpec:
+        check_metrics(self)
+        return self
+
+    @model_validator(mode="after")
     def _the_best_can_be_told(self) -> JobSpec:
         keep = self.evaluation.keep
         if keep is None:
@@ -164,7 +170,7 @@ class JobSpec(Strict):
         if keep.metric not in known:
             raise ValueError(
                 f"evaluation.keep.metric: {printable(keep.metric, 60)!r} is not measured in this job; "
-                f"take {' or '.join(known)}"
+                f"take {' or '.join(known)}, or add it to evaluation.metrics"
             )
         if keep.mode not in (None, known[keep.metric]):
             raise ValueError(
@@ -174,6 +180,17 @@ class JobSpec(Strict):
         if self.evaluation.every == 0:
             raise ValueError("evaluation.keep: with every: 0 there are no versions to compare; set every to 1 or more")
         return self
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of what an evaluation measures, in the order of their listing."""
+        return measured(self)
+
+    def measures_centrally(self, version: int) -> bool:
+        """Whether the coordinator evaluates this version on its held-out set; with patience, any may be the last."""
+        wanted, keep = self.evaluation, self.evaluation.keep
+        may_end = keep is not None and keep.patience is not None
+        return wanted.central is not None and (version == 0 or may_end or self.evaluates(version))
 
     def evaluates(self, rounds_behind: int) -> bool:
         """Whether clients evaluate the model after so many committed rounds; the last one always is."""

@@ -5,7 +5,13 @@ How they are counted and what the counts are worth: `fedgalore.measures`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from fedgalore.spec.tags import OUTSIDE, entity_types
+
+if TYPE_CHECKING:
+    from fedgalore.spec.job import JobSpec
+    from fedgalore.spec.model import ModelSpec
 
 # What a model says of an example: one class; any of several labels; a number; a class for each token of entities;
 # a text.
@@ -32,8 +38,77 @@ MOST_CELLS = 20_000  # different pairs of rounded numbers that a site sends for 
 MOST_COUNTS = 2**18  # numbers that a site sends of one evaluation
 
 
-def counts_of(metric: str, classes: int) -> int:
-    """How many numbers a site sends for a metric, with so many classes; for `spearman` at most so many."""
+def kind_of(model: ModelSpec) -> Kind:
+    """What the job's model says of an example."""
+    if model.task == "token-classification":
+        return "entities"
+    match model.problem_type:
+        case "single_label":
+            return "classes"
+        case "multi_label":
+            return "labels"
+        case "regression":
+            return "numbers"
+        case None:
+            return "texts"
+
+
+def fitting(model: ModelSpec) -> tuple[str, ...]:
+    """The metrics that a job of this model may name. Correlations are of one number an example."""
+    kind = kind_of(model)
+    return METRICS[kind] if kind != "numbers" or model.labels == 1 else ("mse", "mae")
+
+
+def check_metrics(spec: JobSpec) -> None:
+    """Looks at what `evaluation.metrics` asks for.
+
+    Raises:
+        ValueError: a metric does not fit what the model predicts, or a site would have to send too many counts.
+    """
+    asked, fit = spec.evaluation.metrics, fitting(spec.model)
+    if strange := [name for name in asked if name not in fit]:
+        raise ValueError(
+            f"evaluation.metrics: {strange[0]!r} does not fit {spec.model.task} as this job sets it; "
+            f"take of {', '.join(fit)}"
+        )
+    if any(name in _OF_ENTITIES for name in asked) and OUTSIDE not in (spec.model.label_names or ()):
+        raise ValueError(
+            f"evaluation.metrics: {', '.join(asked)} count entities by their tags; "
+            "list the tags in model.label_names, such as [O, B-PER, I-PER]"
+        )
+    sizes = {name: counts_of(name, spec.model) for name in asked}
+    if sum(sizes.values()) > MOST_COUNTS:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise ValueError(
+            f"evaluation.metrics: {', '.join(sizes)} of {spec.model.labels} classes are {sum(sizes.values())} numbers, "
+            f"and a site sends at most {MOST_COUNTS}; leave {largest} out"
+        )
+
+
+def measured(spec: JobSpec) -> tuple[str, ...]:
+    """All metrics of the job's evaluations: those that every job has first, then those that it asks for."""
+    names = (*ALWAYS[kind_of(spec.model)], *spec.evaluation.metrics)
+    matches = ("exact_match",) if spec.evaluation.exact_match is not None else ()
+    return tuple(dict.fromkeys((*names, *matches)))
+
+
+def class_names(metric: str, model: ModelSpec) -> tuple[str, ...]:
+    """What a metric has a value for each of, if it has one: classes, or types of entities."""
+    if metric in _OF_ENTITIES:
+        return entity_types(model.label_names or ())
+    return model.label_names or tuple(map(str, range(model.labels)))
+
+
+def counts_fit(metric: str, size: int, model: ModelSpec) -> bool:
+    """Whether a site may send so many numbers for a metric."""
+    if metric == "spearman":
+        return 5 <= size <= counts_of(metric, model) and size % 3 == 2
+    return size == counts_of(metric, model)
+
+
+def counts_of(metric: str, model: ModelSpec) -> int:
+    """How many numbers a site sends for a metric; for `spearman` at most so many."""
+    classes = len(class_names(metric, model))
     sizes = {
         **dict.fromkeys((*_OF_CLASSES, *_OF_ENTITIES, "mcc"), 3 * classes),
         "accuracy": 2,

@@ -209,6 +209,17 @@ class EvaluationSpec(Strict):
         description="Most examples that a client evaluates: a sample by the job's seed, the same at every round, "
         "in which each class keeps its share; null: all",
     )
+    metrics: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = Field(
+        default=(),
+        max_length=50,
+        description="Metrics beside the loss and the accuracy (of regression: the squared error), counted at the sites "
+        "and summed, as of one test set of all of them. Which fit a task: [metrics](#metrics)",
+    )
+    central: Identifier | None = Field(
+        default=None,
+        description="Name of a data set that the coordinator's operator holds out. The coordinator evaluates on it the "
+        "versions that clients evaluate, too; null: clients alone evaluate",
+    )
     exact_match: Literal["text", "number"] | None = Field(
         default=None,
         description="Lets a language model answer the prompts and counts right answers: equal to the completion "

@@ -53,6 +53,12 @@ def accuracy_by_version(rounds: Sequence[RoundJson]) -> dict[int, dict[str, floa
     return dict(sorted(table.items()))
 
 
+def pooled_accuracy(rounds: Sequence[RoundJson]) -> dict[int, float]:
+    """Accuracy of each evaluated model version on the test texts of all clients."""
+    measured = [entry for entry in rounds if entry["evaluation"]]
+    return {entry["model_version"]: entry["evaluation"]["metrics"]["accuracy"] for entry in measured}
+
+
 def mean_of(row: Mapping[str, float]) -> float:
     return sum(row.values()) / len(row)
 
@@ -85,28 +91,27 @@ def _accuracy(rounds: Sequence[RoundJson], sites: Sequence[DemoSite]) -> Table:
     table.add_column("rounds", justify="right")
     for site in sites:
         table.add_column(site.name, justify="right")
-    table.add_column("mean", justify="right", style="bold")
+    table.add_column("all texts", justify="right", style="bold")
     majorities = {site.name: site.majority for site in sites}
     table.add_row(
         "majority", *(f"{m:.1%}" for m in majorities.values()), f"{mean_of(majorities):.1%}", end_section=True
     )
+    together = pooled_accuracy(rounds)
     for version, row in accuracy_by_version(rounds).items():
         cells = [f"{row[site.name]:.1%}" if site.name in row else "-" for site in sites]
-        table.add_row(str(version), *cells, f"{mean_of(row):.1%}")
+        table.add_row(str(version), *cells, f"{together[version]:.1%}")
     return table
 
 
 def _accuracy_by_method(runs: Sequence[Run], sites: Sequence[DemoSite]) -> Table:
-    table = Table(title="Mean accuracy of the sites", title_justify="left")
+    table = Table(title="Accuracy on the test texts of all sites", title_justify="left")
     table.add_column("rounds", justify="right")
     for run in runs:
         table.add_column(run.name, justify="right")
     table.add_row("majority", *[f"{_majority(sites):.1%}"] * len(runs), end_section=True)
-    curves = [accuracy_by_version(run.rounds) for run in runs]
+    curves = [pooled_accuracy(run.rounds) for run in runs]
     for version in sorted({version for curve in curves for version in curve}):
-        table.add_row(
-            str(version), *(f"{mean_of(curve[version]):.1%}" if version in curve else "-" for curve in curves)
-        )
+        table.add_row(str(version), *(f"{curve[version]:.1%}" if version in curve else "-" for curve in curves))
     return table
 
 
@@ -196,7 +201,7 @@ def plot(runs: Sequence[Run], sites: Sequence[DemoSite]) -> Figure:
     """Accuracy by round on the left, by bytes sent up on the right.
 
     A single run is drawn with each site's own curve, and with the bytes that whole matrices would have taken. Of
-    several runs the means are drawn.
+    several runs the accuracy on all texts is drawn.
     """
     from matplotlib.figure import Figure
 
@@ -206,16 +211,21 @@ def plot(runs: Sequence[Run], sites: Sequence[DemoSite]) -> Figure:
         _draw_alone(runs[0], sites, by_round, by_bytes)
     else:
         for run, colour in zip(runs, COLOURS, strict=False):
-            means = _means(run)
-            by_round.plot(*zip(*means.items(), strict=True), "-o", color=colour, markersize=3, label=run.name)
+            by_round.plot(
+                *zip(*pooled_accuracy(run.rounds).items(), strict=True),
+                "-o",
+                color=colour,
+                markersize=3,
+                label=run.name,
+            )
             by_bytes.plot(*_by_bytes(run, "up_bytes"), "-o", color=colour, markersize=3, label=run.name)
     for axes, label in ((by_round, "majority class"), (by_bytes, None)):
         axes.axhline(_majority(sites), color="grey", linestyle=":", linewidth=1.2, label=label)
         axes.legend(loc="lower right", fontsize=8)
-    whose = "Accuracy" if len(runs) == 1 else "Mean accuracy"
-    by_round.set(xlabel="rounds", ylabel="accuracy", ylim=(0.4, 1), title=f"{whose} on each site's own test texts")
+    title = "Accuracy on each site's own test texts" if len(runs) == 1 else "Accuracy on the test texts of all sites"
+    by_round.set(xlabel="rounds", ylabel="accuracy", ylim=(0.4, 1), title=title)
     by_round.xaxis.get_major_locator().set_params(integer=True)
-    by_bytes.set(xlabel="MB sent up, all sites together", xscale="log", title="Mean accuracy by bytes sent")
+    by_bytes.set(xlabel="MB sent up, all sites together", xscale="log", title="Accuracy by bytes sent")
     by_bytes.xaxis.set_major_formatter("{x:g}")
     return figure
 
@@ -225,18 +235,14 @@ def _draw_alone(run: Run, sites: Sequence[DemoSite], by_round: Axes, by_bytes: A
     for site in sites:
         points = [(version, row[site.name]) for version, row in accuracy.items() if site.name in row]
         by_round.plot(*zip(*points, strict=True), linewidth=1, alpha=0.6, label=site.name)
-    by_round.plot(*zip(*_means(run).items(), strict=True), color="black", linewidth=2.2, label="mean")
+    by_round.plot(*zip(*pooled_accuracy(run.rounds).items(), strict=True), color="black", linewidth=2.2, label="all")
     by_bytes.plot(*_by_bytes(run, "up_bytes"), "k-o", linewidth=2.2, markersize=3, label=f"{run.name}, as sent")
     label = "the same rounds, matrices sent whole"
     by_bytes.plot(*_by_bytes(run, "dense_bytes"), "r--", linewidth=1.2, label=label)
 
 
-def _means(run: Run) -> dict[int, float]:
-    return {version: mean_of(row) for version, row in accuracy_by_version(run.rounds).items()}
-
-
 def _by_bytes(run: Run, counted: str) -> tuple[list[float], list[float]]:
-    """MB sent up by all clients before each evaluated version but the first, and its mean accuracy.
+    """MB sent up by all clients before each evaluated version but the first, and its accuracy.
 
     Args:
         counted: "up_bytes" for what was sent, "dense_bytes" for whole matrices in its place.
@@ -245,5 +251,5 @@ def _by_bytes(run: Run, counted: str) -> tuple[list[float], list[float]]:
     for entry in (entry for entry in run.rounds if entry["kind"] == "train" and entry["phase"] == "COMMITTED"):
         count = len([part for part in entry["participants"].values() if part["reported"]])
         sent.append(sent[-1] + entry[counted] * (count if counted == "dense_bytes" else 1) / 1e6)
-    reached = {version: mean for version, mean in _means(run).items() if version > 0}
+    reached = {version: share for version, share in pooled_accuracy(run.rounds).items() if version > 0}
     return [sent[version] for version in reached], list(reached.values())

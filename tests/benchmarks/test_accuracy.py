@@ -242,7 +242,7 @@ def test_answers_are_generated_for_test_examples_only(tmp_path, monkeypatch):
 
     def evaluate(task, examples):
         looked_for.append(task.spec.evaluation.exact_match)
-        return {"loss": 1.0}
+        return SimpleNamespace(metrics={"loss": 1.0})
 
     monkeypatch.setattr(datasets, "load", lambda *_, **__: datasets.DataSet([{}] * 8, [], [], None))
     monkeypatch.setattr(models, "prepared", lambda *_: tmp_path)

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from client_agent.settings import load
+from coordinator import settings as coordinator_settings
 from fedgalore.spec.documents import read_yaml
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.model import Problem, TaskName
@@ -102,9 +103,9 @@ def test_there_is_an_example_of_each_kind_of_job() -> None:
     assert any(job.server.is_robust for job in jobs)
 
 
-def test_the_example_of_an_agents_config_is_valid(tmp_path: Path) -> None:
-    (text,) = examples("docs/DATA.md")
-    config = tmp_path / "agent.yaml"
-    config.write_text(text, encoding="utf-8")
-    settings = load(config)
-    assert settings.data["photos"].train == tmp_path / "photos" / "train"
+def test_the_examples_of_configs_are_valid(tmp_path: Path) -> None:
+    agent, coordinator = (tmp_path / name for name in ("agent.yaml", "coordinator.yaml"))
+    for config, text in zip((agent, coordinator), examples("docs/DATA.md"), strict=True):
+        config.write_text(text, encoding="utf-8")
+    assert load(agent).data["photos"].train == tmp_path / "photos" / "train"
+    assert set(coordinator_settings.load(coordinator).held_out) == {"archive"}

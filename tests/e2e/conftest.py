@@ -7,7 +7,7 @@ import json
 import signal
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,9 @@ class Running:
         self.federation.agents[name].stop(signal.SIGKILL)
         self.federation.agents[name].start()
 
-    def simulated(self, **sections: Any) -> SimulationResult:
+    def simulated(
+        self, held_out: Mapping[str, Sequence[dict[str, Any]]] | None = None, **sections: Any
+    ) -> SimulationResult:
         """The same job over the same agents' data in this process."""
         spec = parse(self.document(**sections))
         folder = Path(spec.model.source)
@@ -102,7 +104,7 @@ class Running:
             local = read_all(settings.data)[spec.data.name]
             assert local.test is not None
             sites.append(Site(settings.name, local.train.examples, local.test.examples))
-        return simulate(spec, folder, sites)
+        return simulate(spec, folder, sites, held_out=held_out)
 
 
 def different(weights: Mapping[str, torch.Tensor], simulated: SimulationResult) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from transformers import (
 from fedgalore.simulation import SimulationResult
 from fedgalore.spec.registry import methods
 from tests.e2e.conftest import NAMES, Running, different, ended
-from tests.fedgalore.conftest import COLOURS
+from tests.fedgalore.conftest import COLOURS, sentences
 from tests.fedgalore.model.test_plan import mixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # on a busy machine every process needs its time
@@ -60,6 +61,11 @@ def assert_reported(running: Running, job_id: str, simulated: SimulationResult) 
         assert {name: site["evaluation"]["metrics"] for name, site in sites.items()} == record.evaluation
         assert {name: site["metrics"] for name, site in sites.items() if site["metrics"]} == record.training
         assert entry["statistics"] == record.statistics
+    for entry, record in zip(rounds, simulated.rounds, strict=True):
+        assert entry["evaluation"]["metrics"] == record.pooled.metrics
+        assert entry["evaluation"]["confusion_matrix"] == record.pooled.confusion_matrix
+        by_class = {name: list(row.values()) for name, row in entry["evaluation"]["per_class"].items()}
+        assert by_class == record.pooled.per_class
     for entry, record in zip(rounds[:trained], simulated.rounds, strict=False):
         assert set(entry["participants"]) == set(NAMES)
         assert all(site["up_bytes"] > 0 for site in entry["participants"].values())
@@ -124,7 +130,28 @@ def test_a_language_model_is_trained_the_same_way(running: Running, tiny_gpt2: P
     assert_reported(running, job_id, simulated)
     for entry in running.get(f"jobs/{job_id}/rounds")["rounds"]:
         assert all(0 <= site["evaluation"]["metrics"]["exact_match"] <= 1 for site in entry["participants"].values())
-    assert job["evaluation"]["mean"]["exact_match"] > 0.5
+    assert job["evaluation"]["metrics"]["exact_match"] > 0.5
+
+
+def test_what_the_coordinator_holds_out_is_measured_as_the_simulation_does(running: Running, tmp_path: Path) -> None:
+    rows = sentences(30, 99)
+    file = tmp_path / "held-out.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    running.federation.stop_coordinator()
+    held_out = {"later": {"file": str(file), "text": "text", "label": "label"}}
+    running.federation.start_coordinator(FEDGALORE_HELD_OUT=json.dumps(held_out))
+    sections = {"rounds": {"count": 2}, "evaluation": {"central": "later", "metrics": ["f1", "mcc"]}}
+    unknown = running.ask("POST", "jobs", json=running.document(evaluation={"central": "sooner"}))
+    assert unknown.status_code == 422
+    assert "'sooner' (it holds out later)" in unknown.text
+    job_id = running.post(**sections)
+    job = running.wait(job_id, ended)
+    assert job["status"] == "COMPLETED", job["reason"]
+    rounds = running.get(f"jobs/{job_id}/rounds")["rounds"]
+    records = running.simulated({"later": rows}, **sections).rounds
+    assert [entry["held_out"]["metrics"] for entry in rounds] == [record.held_out["later"] for record in records]
+    assert job["held_out"] == rounds[-1]["held_out"]
+    assert (job["held_out"]["model_version"], job["held_out"]["examples"]) == (2, 30)
 
 
 def test_a_vision_transformer_is_trained_the_same_way(running: Running, tiny_vit: Path, tmp_path: Path) -> None:
@@ -137,6 +164,7 @@ def test_a_vision_transformer_is_trained_the_same_way(running: Running, tiny_vit
         },
         "data": {"name": "squares"},
         "rounds": {"count": 2},
+        "evaluation": {"metrics": ["f1", "recall", "mcc", "auroc", "confusion_matrix"]},
     }
     job_id = running.post(**sections)
     job = running.wait(job_id, ended)

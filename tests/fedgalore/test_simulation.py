@@ -3,6 +3,7 @@
 import pytest
 import safetensors.torch
 import torch
+from sklearn import metrics as judge
 
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
@@ -172,6 +173,28 @@ def test_models_are_evaluated_when_the_job_says_so(tiny_bert):
     sites = [Site(site.name, site.train) for site in three_sites()]
     records = simulate(spec, tiny_bert, sites).rounds
     assert [bool(record.evaluation) for record in records] == [True, False, True, True]
+
+
+@pytest.mark.slow
+def test_what_unequal_sites_measure_is_of_one_test_set(tiny_bert):
+    names = ["f1", "mcc", "auroc", "confusion_matrix"]
+    spec = classifier(rounds={"count": 1}, evaluation={"metrics": names, "batch_size": 7})
+    tests = {"north": sentences(31, 70, ("weather",)), "south": sentences(12, 71), "west": sentences(1, 72)}
+    sites = [Site(site.name, site.train, tests[site.name]) for site in three_sites()]
+    whole = [example for test in tests.values() for example in test]
+    result = simulate(spec, tiny_bert, sites, held_out={"whole": whole})
+    last = result.rounds[-1]
+    assert last.pooled.metrics == pytest.approx(last.held_out["whole"], rel=1e-6)
+    with torch.no_grad():
+        outputs = [result.task.outputs(result.task.collate([example])).logits for example in whole]
+    guesses = torch.cat(outputs).argmax(1).tolist()
+    targets = [example["label"] for example in whole]
+    assert last.pooled.metrics["f1"] == pytest.approx(judge.f1_score(targets, guesses, average="macro"))
+    assert last.pooled.metrics["f1"] != pytest.approx(
+        sum(each["f1"] for each in last.evaluation.values()) / 3, abs=0.01
+    )
+    assert last.pooled.confusion_matrix == judge.confusion_matrix(targets, guesses, labels=[0, 1, 2]).tolist()
+    assert "mcc" not in last.evaluation["west"] and "mcc" in last.pooled.metrics
 
 
 def test_sites_count_by_their_examples(tiny_bert):

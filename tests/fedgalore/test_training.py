@@ -285,7 +285,7 @@ def test_evaluation_does_not_hang_on_batches_order_or_chance(bert):
     bert.model.train()
     examples = sentences(25, 2)
     results = [
-        evaluate(bert.under(classifier(evaluation={"batch_size": size})), chosen)
+        evaluate(bert.under(classifier(evaluation={"batch_size": size})), chosen).metrics
         for size, chosen in ((64, examples), (7, examples[::-1]), (1, examples))
     ]
     for result in results[1:]:
@@ -298,7 +298,7 @@ def test_evaluation_is_the_mean_over_examples(bert):
     bert.model.eval()
     with torch.no_grad():
         single_results = [bert.loss(bert.collate([e])) for e in examples]
-    result = evaluate(bert, examples)
+    result = evaluate(bert, examples).metrics
     assert result["loss"] == pytest.approx(float(sum(loss for loss, _, _ in single_results)) / 5, rel=1e-5)
     assert result["accuracy"] == sum(right for _, _, right in single_results) / 5
 
@@ -313,7 +313,7 @@ def test_evaluation_of_a_language_model_counts_answer_tokens(tiny_gpt2):
     tokens = sum(count for _, count, _ in singles)
     assert tokens == 5 * 2 + 4
     expected = sum(float(loss) * count for loss, count, _ in singles) / tokens
-    assert evaluate(task.under(spec), examples)["loss"] == pytest.approx(expected, rel=1e-5)
+    assert evaluate(task.under(spec), examples).metrics["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_evaluation_takes_at_most_as_many_examples_as_the_job_says(bert):

@@ -288,7 +288,8 @@ def test_exact_match_is_shown_where_a_job_has_it(
         await all_fit(engine)
         task = await engine.agents.next_task("a", wait_s=10)
         assert isinstance(task, RoundTask)
-        await engine.agents.evaluated(job, task.round.number, "a", EvaluationResult(0, 8, metrics))
+        counts = {name: (8 * value, 8.0) for name, value in metrics.items()}
+        await engine.agents.evaluated(job, task.round.number, "a", EvaluationResult(0, 8, metrics, counts))
 
     moved(redis_url, evaluated)
     got = fedgalore("jobs", "get", job).stdout  # with the tables of clients and rounds

@@ -110,8 +110,10 @@ def run_of(kind: str, means: list[float], up_mb: float) -> Run:
             for number, away in ((1, 0.1), (2, -0.1))
         }
         kind = "train" if version < len(means) - 1 else "evaluate"
+        pooled = {"metrics": {"accuracy": means[version]}}
         totals = {"up_bytes": 2 * sent_mb * 1e6, "dense_bytes": 40e6, "phase_s": {"REPORTING": 2.0}}
-        return {"kind": kind, "phase": phase, "participants": participants, **totals}
+        about = {"kind": kind, "phase": phase, "model_version": version, "evaluation": pooled}
+        return {**about, "participants": participants, **totals}
 
     rounds = [entry(version, "COMMITTED", up_mb) for version in range(len(means))]
     rounds.insert(1, entry(1, "ABANDONED", 7.0))
@@ -135,7 +137,7 @@ def test_curves_of_several_methods_are_drawn_by_round_and_by_what_was_sent() -> 
 
 def test_a_single_method_is_drawn_site_by_site_and_beside_whole_matrices() -> None:
     by_round, by_bytes = plot([run_of("fedgalore", [0.5, 0.7, 0.8], 2.0)], demo_sites(2, 0.1, 0)).axes
-    assert [line.get_label() for line in by_round.lines] == ["site-1", "site-2", "mean", "majority class"]
+    assert [line.get_label() for line in by_round.lines] == ["site-1", "site-2", "all", "majority class"]
     assert list(by_round.lines[1].get_ydata()) == pytest.approx([0.4, 0.6, 0.7])
     assert [list(line.get_xdata()) for line in by_bytes.lines[:2]] == [[4, 8], [80, 160]]
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from fedgalore.measures.values import Measured
 from fedgalore.simulation import RoundRecord
 from fedgalore_cli.main import app
 from fedgalore_cli.simulate import line
@@ -51,8 +52,8 @@ def test_data_that_are_split_are_tested_once_for_all_clients(folder: Path) -> No
     assert done.exit_code == 0, done.stderr
     first, last, census, saved = done.stdout.splitlines()
     assert re.fullmatch(r"[\d,]+ of [\d,]+ parameters trained \(\d+ %\): .* linear, .* head; not trained: .*", census)
-    assert re.fullmatch(r"version   0  test \d+\.\d%  train loss \d\.\d{3}", first)
-    assert re.fullmatch(r"version   1  test \d+\.\d%", last)
+    assert re.fullmatch(r"version   0  test \d+\.\d %  train loss \d\.\d{3}", first)
+    assert re.fullmatch(r"version   1  test \d+\.\d %", last)
     assert saved == f"model: {folder / 'model'} (version 1)"
     assert (folder / "model" / "model.safetensors").exists()
     drawn = (folder / "picture.svg").read_text()
@@ -139,7 +140,7 @@ def test_each_agent_is_tested_on_the_data_it_holds(folder: Path) -> None:
     agents = ("--agent", agent(folder, "north"), "--agent", agent(folder, "south"))
     done = simulate(folder, *agents, "--picture", folder / "picture.svg")
     assert done.exit_code == 0, done.stderr
-    assert re.match(r"version   0  north \d+\.\d%  south \d+\.\d%  train loss", done.stdout)
+    assert re.match(r"version   0  all \d+\.\d %  north \d+\.\d %  south \d+\.\d %  train loss", done.stdout)
     drawn = (folder / "picture.svg").read_text()
     for text in ("reviews at 2 agents", "north", "south", "class"):
         assert f"<!-- {text} -->" in drawn
@@ -149,8 +150,9 @@ def test_exact_matches_are_shown_where_they_are_measured() -> None:
     held_out = {"test": {"loss": 0.3, "accuracy": 0.831, "exact_match": 0.4}}
     evaluation = {"north": {"loss": 0.2, "accuracy": 0.5}}
     training = {"north": {"train_loss": 1.0}, "south": {"train_loss": 0.5}}
-    assert line(RoundRecord(3, 2, evaluation, training, held_out)) == (
-        "version   2  test 83.1% (exact match 40.0%)  north 50.0%  train loss 0.750"
+    pooled = Measured({"loss": 0.25, "accuracy": 0.5})
+    assert line(RoundRecord(3, 2, evaluation, training, held_out, pooled=pooled)) == (
+        "version   2  test 83.1 % exact match 40.0 %  all 50.0 %  north 50.0 %  train loss 0.750"
     )
 
 

@@ -102,7 +102,8 @@ def evaluation(message: pb.Evaluation) -> EvaluationResult:
     check_metrics("evaluation.metrics", metrics)
     if "loss" not in metrics:
         raise InvalidRequest("evaluation.metrics.loss: missing; set it")
-    return EvaluationResult(message.model_version, examples, metrics)
+    counts = {name: tuple(numbers.values) for name, numbers in sorted(message.counts.items())}
+    return EvaluationResult(message.model_version, examples, metrics, counts)
 
 
 def site_facts(message: pb.ReportCheckRequest) -> SiteFacts | None:

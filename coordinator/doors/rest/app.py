@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import re
+from collections.abc import Collection
 from importlib.resources import files
 from typing import Any
 
@@ -53,12 +54,14 @@ def create_app(
     stopping: asyncio.Event,
     *,
     sees_models: bool,
+    held_out: Collection[str] | None,
 ) -> FastAPI:
     """The whole door.
 
     Args:
         stopping: set when the process is about to end, so that event streams end too.
         sees_models: whether model folders of posted jobs can be looked at from this process.
+        held_out: as `coordinator.doors.rest.jobs.Jobs`.
     """
     app = FastAPIOffline(  # /docs without a CDN: many sites have no way out
         title="FedGaLore coordinator",
@@ -72,7 +75,7 @@ def create_app(
     app.add_middleware(rest_access.KeyGuard, doorkeeper=doorkeeper)
     app.add_middleware(problems.Guard, metrics=metrics)  # added last: around the other
     problems.install(app)
-    app.include_router(rest_jobs.router(rest_jobs.Jobs(people, blobs, stopping, sees_models)))
+    app.include_router(rest_jobs.router(rest_jobs.Jobs(people, blobs, stopping, sees_models, held_out)))
     app.include_router(_agents(people, doorkeeper))
     app.include_router(rest_access.router(doorkeeper))
     app.include_router(_operations(probe, metrics))

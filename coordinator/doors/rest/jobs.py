@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from fastapi import Path as PathParameter
 from starlette.responses import JSONResponse, StreamingResponse
 
 from coordinator.doors.rest import events, schemas, views
-from coordinator.doors.rest.posting import JOB_BODY, check_source, read_job
+from coordinator.doors.rest.posting import JOB_BODY, check_central, check_source, read_job
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.archive import Archive
@@ -23,6 +23,7 @@ from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_JOBS_LISTED, MAX_ROUNDS_LISTED, MAX_TEXT
 from coordinator.state.outlook import warnings
 from coordinator.state.round_state import ModelVersion
+from coordinator.state.versions import versions
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.partials import discard_partials
 
@@ -45,12 +46,17 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Jobs:
-    """What these routes work with. `sees_models`: model folders lie on this machine, so they can be looked at."""
+    """What these routes work with.
+
+    `sees_models`: model folders lie on this machine, so they can be looked at. `held_out`: names of data sets that
+    the aggregator evaluates models on; None where it runs elsewhere, with settings of its own.
+    """
 
     people: PeopleCalls
     blobs: BlobStore
     stopping: asyncio.Event
     sees_models: bool
+    held_out: Collection[str] | None
 
 
 def router(door: Jobs) -> APIRouter:
@@ -71,8 +77,9 @@ def router(door: Jobs) -> APIRouter:
         all_rounds = await reader.rounds(job)
         results = [each.result for each in all_rounds]
         found = await asyncio.to_thread(chosen, job, results, version, door.blobs)
-        quality = views.evaluation(all_rounds, found.version)
-        return job, found, quality.model_dump(mode="json") if quality else None
+        quality, central = views.evaluation(job.parsed, all_rounds, found.version), views.held_out(job.parsed, found)
+        told = quality.model_dump(mode="json") if quality else {}
+        return job, found, (told | {"held_out": central.model_dump(mode="json")} if central else told) or None
 
     @routes.post(
         "/jobs",
@@ -96,6 +103,7 @@ def router(door: Jobs) -> APIRouter:
     ) -> schemas.JobView | JSONResponse:
         """Posts a job, as JSON or YAML. With an Idempotency-Key it can be repeated without making a second job."""
         spec = await asyncio.to_thread(read_job, await request.body(), request.headers.get("content-type", ""))
+        check_central(spec, door.held_out)
         unsure = await check_source(spec.model.source, door.sees_models, version_of)
         if dry_run:
             before = await people.would_create(spec, idempotency_key)
@@ -172,17 +180,23 @@ def router(door: Jobs) -> APIRouter:
         job = await reader.job(job_id)
         traffic, all_rounds = await asyncio.gather(reader.traffic(job_id), reader.rounds(job))
         left = [each for each in all_rounds if each.number > after]
+        known = versions(job, [each.result for each in all_rounds])
         page, dense_bytes = left[:limit], views.dense_bytes(job)
         return schemas.RoundList(
-            rounds=[views.round_view(each, traffic, dense_bytes) for each in page],
+            rounds=[
+                views.round_view(job.parsed, each, traffic, dense_bytes, known.get(each.model_version)) for each in page
+            ],
             next=page[-1].number if len(page) < len(left) else None,
         )
 
     @routes.get("/jobs/{job_id}/rounds/{number}")
     async def round_(job_id: str, number: Annotated[int, PathParameter(ge=1, lt=2**31)]) -> schemas.RoundView:
         job = await reader.job(job_id)
-        traffic, wanted = await asyncio.gather(reader.traffic(job_id), reader.round(job, number))
-        return views.round_view(wanted, traffic, views.dense_bytes(job))
+        traffic, all_rounds = await asyncio.gather(reader.traffic(job_id), reader.rounds(job))
+        known = versions(job, [each.result for each in all_rounds])
+        wanted = await reader.round(job, number)
+        version = known.get(wanted.model_version)
+        return views.round_view(job.parsed, wanted, traffic, views.dense_bytes(job), version)
 
     @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=EVENTS_ANSWER)
     async def job_events(

@@ -4,7 +4,7 @@ scrape, so that every replica shows the same totals, after a restart too."""
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from coordinator.engine.state_reader import StateReader
 from coordinator.state.job_state import Job, Status
+from coordinator.state.pooled import by_version, pool
 from coordinator.state.totals import counted
 
 PAGE = 200
@@ -52,17 +53,22 @@ class Metrics:
         statuses: Tally[str] = Tally(dict.fromkeys(Status, 0))
         totals = Tally(committed=0, abandoned=0, up=0, down=0)
         totals.update(await self._reader.totals_of_deleted())
+        measured: dict[str, dict[str, float]] = {}
         finished = self._finished
         self._finished = {}
         async for job in self._jobs():
             statuses[job.status] += 1
-            of_job = finished.get(job.id) or counted(await self._reader.rounds(job), await self._reader.traffic(job.id))
+            if (of_job := finished.get(job.id)) is None:
+                rounds = await self._reader.rounds(job)
+                of_job = counted(rounds, await self._reader.traffic(job.id))
+                if not job.status.is_final and (found := by_version(rounds)):
+                    measured[job.id] = pool(found[max(found)]).metrics
             totals.update(of_job)
             if job.status.is_final:
                 self._finished[job.id] = of_job
         present = sum(agent.present for agent in await self._reader.agents())
         snapshot = CollectorRegistry()
-        snapshot.register(_Snapshot(statuses, totals, present))
+        snapshot.register(_Snapshot(statuses, totals, present, measured))
         return generate_latest(snapshot) + generate_latest(self._registry)
 
     async def _jobs(self) -> AsyncIterator[Job]:
@@ -74,8 +80,10 @@ class Metrics:
 
 
 class _Snapshot(Collector):
-    def __init__(self, statuses: Tally[str], totals: Tally[str], present: int) -> None:
-        self._statuses, self._totals, self._present = statuses, totals, present
+    def __init__(
+        self, statuses: Tally[str], totals: Tally[str], present: int, measured: Mapping[str, Mapping[str, float]]
+    ) -> None:
+        self._statuses, self._totals, self._present, self._measured = statuses, totals, present, measured
 
     def collect(self) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("fedgalore_jobs", "Jobs by status", labels=["status"])
@@ -92,4 +100,13 @@ class _Snapshot(Collector):
         for direction in ("up", "down"):
             moved.add_metric([direction], self._totals[direction])
         yield moved
+        quality = GaugeMetricFamily(
+            "fedgalore_job_metric",
+            "Of active jobs: the newest evaluated version on the examples of all its clients",
+            labels=["job", "metric"],
+        )
+        for job, metrics in self._measured.items():
+            for metric, value in metrics.items():
+                quality.add_metric([job, metric], value)
+        yield quality
         yield GaugeMetricFamily("fedgalore_agents_present", "Agents seen lately", value=self._present)

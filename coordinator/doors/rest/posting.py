@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from fastapi import HTTPException
 from pydantic import ValidationError
 
 from coordinator.models.source import SourceError, check_folder, is_cached, local_folder
+from coordinator.settings import not_held_out
 from coordinator.state.errors import InvalidJob, JobNotFound, JobUnreadable, NotReady, VersionNotFound
 from fedgalore.spec.documents import DocumentError, read_json, read_yaml
 from fedgalore.spec.job import JobSpec, explain
@@ -48,6 +49,20 @@ def read_job(body: bytes, content_type: str) -> JobSpec:
         return JobSpec.model_validate(document)
     except ValidationError as error:
         raise InvalidJob(explain(error)) from None
+
+
+def check_central(spec: JobSpec, held_out: Collection[str] | None) -> None:
+    """Refuses at once a held-out set that the aggregator beside this process does not have.
+
+    Args:
+        held_out: the names of those it has; None where the aggregator runs elsewhere, which tells when it prepares.
+
+    Raises:
+        InvalidJob
+    """
+    name = spec.evaluation.central
+    if name is not None and held_out is not None and name not in held_out:
+        raise InvalidJob([{"field": "evaluation.central", "problem": not_held_out(name, held_out)}])
 
 
 async def check_source(

@@ -34,13 +34,23 @@ class EvaluationView(BaseModel):
     metrics: dict[str, float]
 
 
-class ModelEvaluation(BaseModel):
-    """What clients measured of a model version; `mean` is weighted by their numbers of examples."""
+class PooledEvaluation(BaseModel):
+    """How a model version does on one test set: all examples of its clients, or what the coordinator holds out."""
 
     model_version: int
     examples: int
-    mean: dict[str, float]
-    clients: dict[str, EvaluationView]
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float | None]] = Field(
+        description="By metric and class; null: it has no value, such as the recall of a class without examples"
+    )
+    confusion_matrix: list[list[int]] | None = Field(
+        description="A row for each true class, a column for each predicted one; null: the job does not ask for it"
+    )
+    undefined: dict[str, str] = Field(description="Why a metric has no value")
+
+
+class ModelEvaluation(PooledEvaluation):
+    clients: dict[str, EvaluationView] = Field(description="What each client measured on its own examples")
 
 
 class BestVersion(BaseModel):
@@ -115,6 +125,7 @@ class CensusView(BaseModel):
 class JobView(JobSummary):
     round: CurrentRound | None = Field(description="The round in flight")
     evaluation: ModelEvaluation | None = Field(description="Of the newest version that clients have evaluated")
+    held_out: PooledEvaluation | None = Field(description="Of the newest version, on the job's evaluation.central")
     best: BestVersion | None = Field(description="null: the job keeps none, or no version has been evaluated yet")
     sites: dict[str, SiteView] = Field(
         description="The sites that were asked whether their data fit; only those are drawn"
@@ -170,6 +181,8 @@ class RoundView(BaseModel):
     phase_at: dict[str, datetime]
     phase_s: dict[str, float] = Field(description="Time spent in each phase that has ended")
     participants: dict[str, ParticipantView]
+    evaluation: PooledEvaluation | None = Field(description="How the version that it starts from does on clients' data")
+    held_out: PooledEvaluation | None = Field(description="How that version does on the job's evaluation.central")
     up_bytes: int
     down_bytes: int
     dense_bytes: int = Field(description="What each client would have sent had it sent all trained weights whole")

@@ -20,17 +20,19 @@ from coordinator.doors.rest.schemas import (
     LiveParticipant,
     ModelEvaluation,
     ParticipantView,
+    PooledEvaluation,
     RoundView,
     SiteView,
     TaskView,
 )
 from coordinator.state.job_state import Job, Preparing, Ready
-from coordinator.state.pooled import pool
+from coordinator.state.pooled import by_version, pool, results
 from coordinator.state.records import AgentStatus
-from coordinator.state.round_state import EvaluationResult, Participant, Round
+from coordinator.state.round_state import EvaluationResult, ModelVersion, Participant, Round
 from coordinator.state.sites import SiteCheck
 from coordinator.state.totals import Traffic
 from fedgalore.spec.job import JobSpec
+from fedgalore.spec.metrics import class_names
 from fedgalore.spec.plan import TrainingPlan
 
 
@@ -57,7 +59,8 @@ def job_view(
     return JobView(
         **_summary(job),
         round=_current(job.round, live) if job.round else None,
-        evaluation=evaluation(rounds),
+        evaluation=evaluation(job.parsed, rounds),
+        held_out=held_out(job.parsed, job.model),
         best=_best(job),
         sites={client: _site(check) for client, check in sorted(job.sites.items())},
         trains=CensusView(**job.prepared.plan["census"]) if job.prepared else None,
@@ -102,8 +105,15 @@ def dense_bytes(job: Job) -> int:
             return 0
 
 
-def round_view(round: Round, traffic: Traffic, dense_bytes: int) -> RoundView:
-    """One round, closed or in flight, with the bytes that it moved; `dense_bytes` as of its job."""
+def round_view(
+    spec: JobSpec, round: Round, traffic: Traffic, dense_bytes: int, version: ModelVersion | None = None
+) -> RoundView:
+    """One round, closed or in flight, with the bytes that it moved.
+
+    Args:
+        spec: of its job, as `dense_bytes`.
+        version: that the round starts from.
+    """
     bytes_of = traffic.get(round.number, {})
     starts = list(round.phase_at.items())
     return RoundView(
@@ -119,6 +129,8 @@ def round_view(round: Round, traffic: Traffic, dense_bytes: int) -> RoundView:
             client: _participant(round, client, participant, bytes_of.get(client, {}))
             for client, participant in sorted(round.participants.items())
         },
+        evaluation=_pooled(spec, round.model_version, results(round)),
+        held_out=held_out(spec, version),
         up_bytes=sum(cell.get("up", 0) for cell in bytes_of.values()),
         down_bytes=sum(cell.get("down", 0) for cell in bytes_of.values()),
         dense_bytes=dense_bytes,
@@ -139,22 +151,37 @@ def agent_view(agent: AgentStatus) -> AgentView:
     )
 
 
-def evaluation(rounds: Iterable[Round], version: int | None = None) -> ModelEvaluation | None:
-    """Of this version, or of the newest evaluated; a client that evaluated twice counts with its later result."""
-    by_version: dict[int, dict[str, EvaluationResult]] = {}
-    for each in rounds:
-        for client, participant in each.participants.items():
-            if (result := participant.evaluation) is not None:
-                by_version.setdefault(result.model_version, {})[client] = result
-    version = max(by_version, default=0) if version is None else version
-    results = by_version.get(version, {})
+def evaluation(spec: JobSpec, rounds: Iterable[Round], version: int | None = None) -> ModelEvaluation | None:
+    """Of this version, or of the newest evaluated."""
+    found = by_version(rounds)
+    version = max(found, default=0) if version is None else version
+    pooled = _pooled(spec, version, found.get(version, {}))
+    if pooled is None:
+        return None
+    clients = {client: _evaluation(result) for client, result in sorted(found[version].items())}
+    return ModelEvaluation(**pooled.model_dump(), clients=clients)
+
+
+def held_out(spec: JobSpec, version: ModelVersion | None) -> PooledEvaluation | None:
+    """How a version does on the job's held-out set, where it was evaluated."""
+    if version is None or version.held_out is None:
+        return None
+    return _pooled(spec, version.version, {"held out": version.held_out})
+
+
+def _pooled(spec: JobSpec, version: int, results: Mapping[str, EvaluationResult]) -> PooledEvaluation | None:
     if not results:
         return None
-    return ModelEvaluation(
+    measured = pool(results)
+    return PooledEvaluation(
         model_version=version,
         examples=sum(result.examples for result in results.values()),
-        mean=pool(results.values()),
-        clients={client: _evaluation(result) for client, result in sorted(results.items())},
+        metrics=measured.metrics,
+        per_class={
+            name: dict(zip(class_names(name, spec.model), row, strict=True)) for name, row in measured.per_class.items()
+        },
+        confusion_matrix=measured.confusion_matrix,
+        undefined=measured.undefined,
     )
 
 

@@ -155,11 +155,29 @@ async def test_numbers_that_are_none_are_refused_and_change_nothing(federation: 
     for call in (
         engine.agents.report(job_id, 1, "a", UpdateReceipt(a_blob(), 1, {"train_loss": nan}, 0.0)),
         engine.agents.evaluated(job_id, 1, "a", EvaluationResult(0, 1, {"loss": float("inf")})),
+        engine.agents.evaluated(job_id, 1, "a", EvaluationResult(0, 1, {"loss": 1.0}, {"loss": (1.0, nan)})),
         engine.aggregator.aggregated(job_id, 1, a_version(1), {}, {"joint_rank": nan}),
     ):
         with pytest.raises(InvalidUpdate, match="not a finite number"):
             await call
     assert await engine.reader.job(job_id) == before
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({}, "holds nothing; this job measures loss, accuracy"),
+        ({"loss": (1.0, 1.0)}, "holds loss; this job measures loss, accuracy"),
+        ({"loss": (1.0, 1.0), "accuracy": (1.0, 1.0, 1.0)}, "accuracy: 3 numbers do not fit this job's classes"),
+        ({"loss": (0.0,) * 300_000}, "has 300000 numbers; send at most 262144"),
+    ],
+)
+async def test_counts_that_could_not_be_summed_are_refused(
+    federation: Federation, engine: Engine, counts: dict[str, tuple[float, ...]], words: str
+) -> None:
+    job_id = await federation.running()
+    with pytest.raises(InvalidUpdate, match=f"evaluation.counts.*{words}"):
+        await engine.agents.evaluated(job_id, 1, "a", EvaluationResult(0, 1, {"loss": 1.0}, counts))
 
 
 async def test_progress_and_traffic(federation: Federation, engine: Engine) -> None:

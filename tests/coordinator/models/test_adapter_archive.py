@@ -92,7 +92,7 @@ class House:
 
     def adapter(self, version: ModelVersion, rank: int) -> Path:
         """The folder of the unpacked adapter."""
-        archive = AdapterArchive(self.job, version, rank, {"mean": {"accuracy": 0.5}}, self.blobs)
+        archive = AdapterArchive(self.job, version, rank, {"metrics": {"accuracy": 0.5}}, self.blobs)
         data = b"".join(archive)
         assert len(data) == archive.size_bytes
         assert archive.file_name == f"tiny-v{version.version}-rank{rank}.tar"
@@ -255,7 +255,7 @@ def test_what_the_folder_says(tiny_bert: Path, tmp_path: Path) -> None:  # noqa:
     assert transformers.AutoTokenizer.from_pretrained(folder)("rain")["input_ids"]
     card = card_of(folder)
     assert (card["job"], card["model_version"], card["rank"]) == (house.job.id, 1, 4)
-    assert card["evaluation_of_the_full_model"] == {"mean": {"accuracy": 0.5}}
+    assert card["evaluation_of_the_full_model"] == {"metrics": {"accuracy": 0.5}}
 
     tall = config_of(house.adapter(house.trained(), 40))
     assert tall["rank_pattern"] == tall["alpha_pattern"] == dict.fromkeys(modules, 32)
@@ -432,7 +432,7 @@ async def test_rest_serves_what_peft_loads_also_when_the_job_is_over_and_swept(
     answers = await asyncio.gather(*(stack.http.get(path, params={"rank": rank}) for rank in (ALL, 3, ALL)))
     assert answers[0].content == answers[2].content
     unpack(iter([answers[1].content]), tmp_path / "3")
-    assert card_of(tmp_path / "3")["evaluation_of_the_full_model"]["mean"]["accuracy"] == pytest.approx(0.8)
+    assert card_of(tmp_path / "3")["evaluation_of_the_full_model"]["metrics"]["accuracy"] == pytest.approx(0.8)
     unpack(iter([answers[0].content]), tmp_path / "all")
     model = await stack.http.get(f"{JOBS}/{job.id}/model")
     full = full_model(house.job, model.content, tmp_path / "full")

@@ -78,7 +78,7 @@ def test_the_archive_is_the_model_with_the_versions_weights(
     weights = {name: torch.randn_like(model.state_dict()[name]) for name in TRAINED}
     adapter = {f"{TRAINED[0]}/lora_A": torch.ones(2, 16)}  # some methods carry it beside the model
     version = store_version(tmp_path / "export", blobs, weights | adapter, 3)
-    archive = ModelArchive(job, version, {"mean": {"accuracy": 0.5}}, blobs)
+    archive = ModelArchive(job, version, {"metrics": {"accuracy": 0.5}}, blobs)
     data = b"".join(archive)
     assert len(data) == archive.size_bytes
 
@@ -92,7 +92,7 @@ def test_the_archive_is_the_model_with_the_versions_weights(
         assert torch.equal(tensor, expected), name
     card = json.loads((tmp_path / "out" / "tiny" / "fedgalore.json").read_text())
     assert (card["job"], card["model_version"], card["method"]["kind"]) == (job.id, 3, "fedgalore")
-    assert card["evaluation"]["mean"]["accuracy"] == 0.5
+    assert card["evaluation"]["metrics"]["accuracy"] == 0.5
     assert card["trains"] == {"trained": {"linear": 256}, "parameters": {"linear": 256}, "ranks_lowered": {}}
 
 

@@ -5,28 +5,52 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from pydantic import TypeAdapter
 
 from coordinator.state import round as rounds
-from coordinator.state.pooled import pool, pooled
-from coordinator.state.round_state import EvaluationResult, Participant
-from tests.builders import a_policy
+from coordinator.state.pooled import by_version, pool, pooled
+from coordinator.state.round_state import EvaluationResult, Participant, Round
+from tests.builders import a_policy, a_result
 
 
-def result(examples: int, **metrics: float) -> EvaluationResult:
-    return EvaluationResult(0, examples, metrics)
+def a_round(number: int = 1, **results: EvaluationResult) -> Round:
+    opened = rounds.open_round(number, "train", 0, True, 0.0, a_policy())
+    return replace(opened, participants={name: Participant(evaluation=result) for name, result in results.items()})
 
 
 def test_a_client_counts_with_its_examples() -> None:
-    assert pool([result(30, accuracy=0.5), result(10, accuracy=1.0)]) == {"accuracy": pytest.approx(0.625)}
+    measured = pool({"a": a_result(0, 30, accuracy=0.5), "b": a_result(0, 10, accuracy=1.0)})
+    assert measured.metrics["accuracy"] == 0.625
 
 
-def test_a_metric_that_a_client_lacks_is_left_out() -> None:
-    assert pool([result(1, loss=1.0, accuracy=0.5), result(3, loss=2.0)]) == {"loss": pytest.approx(1.75)}
+def test_what_is_no_mean_is_of_the_sums() -> None:
+    """Site a has seen class 0 alone, and is right; site b is wrong about most of class 1."""
+    counts = {"a": (8.0, 0.0, 8.0, 0.0, 8.0, 0.0), "b": (0.0, 1.0, 3.0, 1.0, 0.0, 4.0)}
+    results = {name: EvaluationResult(0, 8, {}, {"f1": numbers}) for name, numbers in counts.items()}
+    assert pool(results).metrics["f1"] == pytest.approx((16 / 19 + 2 / 5) / 2)
 
 
 def test_clients_without_an_evaluation_do_not_count() -> None:
-    opened = rounds.open_round(1, "train", 0, True, 0.0, a_policy())
-    assert pooled(opened) == {}
-    parts = {"a": Participant(evaluation=result(2, loss=1.0)), "b": Participant()}
-    assert pooled(replace(opened, participants=parts)) == {"loss": 1.0}
-    assert pool([result(0, loss=1.0)]) == {}
+    assert pooled(a_round()) == {}
+    half = a_round(a=a_result(0, 2, loss=1.0))
+    both = replace(half, participants={**half.participants, "b": Participant()})
+    assert pooled(both) == pooled(half) == {"loss": 1.0, "accuracy": 0.5}
+
+
+def test_the_order_of_the_reports_changes_no_bit() -> None:
+    results = {name: a_result(0, 7, loss=loss) for name, loss in (("a", 0.1), ("b", 1e9), ("c", 0.3))}
+    assert pool(dict(reversed(results.items()))) == pool(results)
+
+
+def test_of_a_version_that_two_rounds_evaluated_a_client_counts_once() -> None:
+    first, second = a_round(1, a=a_result(), b=a_result()), a_round(2, b=a_result(0, 4))
+    found = by_version([first, second])
+    assert {name: result.examples for name, result in found[0].items()} == {"a": 20, "b": 4}
+
+
+def test_counts_are_stored_short_and_come_back_bit_for_bit() -> None:
+    numbers = (0.1, -0.0, 1e300, *[0.0] * 100_000)
+    before, adapter = a_round(a=EvaluationResult(0, 1, {}, {"auroc": numbers})), TypeAdapter(Round)
+    stored = adapter.dump_json(before)
+    assert len(stored) < 2000
+    assert adapter.validate_json(stored) == before

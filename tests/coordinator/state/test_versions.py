@@ -25,7 +25,6 @@ from coordinator.state.round_state import (
     Aggregated,
     Candidates,
     Evaluated,
-    EvaluationResult,
     ModelVersion,
     Phase,
     Reported,
@@ -35,7 +34,7 @@ from coordinator.state.round_state import (
 from coordinator.state.stream_events import changes
 from coordinator.state.versions import is_kept, versions
 from fedgalore.best import Best
-from tests.builders import a_job, a_prepared, a_receipt, a_version
+from tests.builders import a_job, a_prepared, a_receipt, a_result, a_version
 
 PAIR = ("a", "b")
 KEEP = {"keep": {"metric": "accuracy"}}
@@ -56,7 +55,7 @@ def evaluating(job: Job, accuracy: float) -> Job:
     """The job in its next round, with evaluations of the version that it starts from."""
     job = in_round(jobs.advance(job, Tick(), 0.0).job, Candidates(PAIR))
     assert job.model is not None
-    result = EvaluationResult(job.model.version, 10, {"accuracy": accuracy})
+    result = a_result(job.model.version, 10, accuracy=accuracy)
     return in_round(job, *(Evaluated(name, result) for name in PAIR))
 
 

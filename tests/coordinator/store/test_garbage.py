@@ -13,7 +13,7 @@ import redis
 
 from coordinator.engine.assembly import assemble
 from coordinator.state.job_state import Job, LoadedBack, Prepared, Status
-from coordinator.state.round_state import EvaluationResult, ModelVersion, Round, UpdateReceipt
+from coordinator.state.round_state import ModelVersion, Round, UpdateReceipt
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S
 from coordinator.store.directory_blob_store import DirectoryBlobStore
@@ -21,7 +21,7 @@ from coordinator.store.garbage import Collector
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.blob_ref import BlobRef
-from tests.builders import a_plan, a_spec, blob_path
+from tests.builders import a_plan, a_result, a_spec, blob_path
 from tests.sites import all_fit
 
 KEEP_VERSIONS = a_spec().rounds.keep_versions.last
@@ -92,7 +92,7 @@ class House:
         """A round that starts from a version of this loss, if it is measured."""
         await self.engine.driver.tick(job_id)
         if loss is not None:
-            result = EvaluationResult(number - 1, 10, {"loss": loss})
+            result = a_result(number - 1, 10, loss=loss)
             await self.engine.agents.evaluated(job_id, number, "north", result)
         await self.report(job_id, number)
         parts = [self.put(f"{part} {number}") for part in ("weights", "aggregate", "state")]
@@ -102,7 +102,7 @@ class House:
     async def finish(self, job_id: str, number: int) -> None:
         """Evaluates the last version, which completes the job."""
         await self.engine.driver.tick(job_id)
-        await self.engine.agents.evaluated(job_id, number, "north", EvaluationResult(number - 1, 10, {"loss": 1.0}))
+        await self.engine.agents.evaluated(job_id, number, "north", a_result(number - 1))
         assert (await self.engine.aggregator.loaded_back(job_id, LoadedBack())).status is Status.COMPLETED
 
     def held(self, *blobs: BlobRef | None) -> list[bool]:

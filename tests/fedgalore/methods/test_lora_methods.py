@@ -377,7 +377,7 @@ def test_a_federation_of_a_single_client_is_plain_peft(kind, model, folders):
     with torch.no_grad():
         logits, labels = logits_of(spec, oracle, *batch_of(tokenizer, held_out))
     federation.task.load_weights(federation.weights)
-    metrics = evaluate(federation.task.under(spec), held_out)
+    metrics = evaluate(federation.task.under(spec), held_out).metrics
     assert metrics["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert metrics["accuracy"] == (logits.argmax(-1) == labels).double().mean().item()
 

@@ -313,13 +313,13 @@ def test_exact_match_is_a_share_of_the_examples_whatever_the_batches(loaded):
     ]
     for size in (1, 2, 64):
         spec = language_model(evaluation={"exact_match": "text", "max_new_tokens": 8, "batch_size": size})
-        metrics = evaluate(task.under(spec), examples)
+        metrics = evaluate(task.under(spec), examples).metrics
         assert metrics["exact_match"] == 2 / 5
         off = evaluate(task.under(language_model(evaluation={"exact_match": None, "batch_size": size})), examples)
-        assert off == {"loss": metrics["loss"], "accuracy": metrics["accuracy"]}
+        assert off.metrics == {"loss": metrics["loss"], "accuracy": metrics["accuracy"]}
     fewer = language_model(evaluation={"exact_match": "text", "max_new_tokens": 8, "max_examples": 2})
     right = [example["row"] % 2 for example in evaluated(examples, fewer)]
-    assert evaluate(task.under(fewer), examples)["exact_match"] == sum(right) / 2
+    assert evaluate(task.under(fewer), examples).metrics["exact_match"] == sum(right) / 2
 
 
 def test_evaluation_stops_between_batches_of_answers(loaded):

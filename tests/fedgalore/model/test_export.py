@@ -87,11 +87,11 @@ def test_what_is_evaluated_is_what_is_saved(tiny_bert, tmp_path):
     masters = {name: tensor + 1e-3 * torch.randn_like(tensor) for name, tensor in task.weights().items()}
     task.load_weights(masters)
     examples = sentences(12, 0)
-    reported = evaluate(task, examples)
+    reported = evaluate(task, examples).metrics
     task.load_weights(masters)
     task.save(tmp_path / "out")
     plain = classifier(model={"source": "m", "num_labels": 3, "dtype": "float32"})
-    assert evaluate(TaskModel.load(plain, tmp_path / "out"), examples) == reported
+    assert evaluate(TaskModel.load(plain, tmp_path / "out"), examples).metrics == reported
     task.load_weights(masters)
     assert all(torch.equal(tensor, masters[name]) for name, tensor in task.weights().items())
 

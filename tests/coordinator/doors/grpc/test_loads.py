@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from protos import federation_pb2 as pb
+from tests.builders import an_evaluation
 from tests.coordinator.doors.grpc.door import BIG, House, open_house
 from tests.coordinator.doors.grpc.updates import ref
 from tests.coordinator.doors.loads import counted
@@ -55,8 +56,8 @@ async def test_progress(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(loads) == expected
 
     await loads_of(0, True)
-    await loads_of(1, True, evaluation=pb.Evaluation(examples=8, metrics={"loss": 0.7}))
+    await loads_of(1, True, evaluation=an_evaluation())
     await loads_of(1, False, client="site-c")  # not selected
     await house.engine.people.forget_agent("site-c")  # it would step in
     await loads_of(1, False, failure="no memory", client="site-b")  # ends the round
-    await loads_of(1, False, evaluation=pb.Evaluation(examples=8, metrics={"loss": 0.7}))
+    await loads_of(1, False, evaluation=an_evaluation())

@@ -24,7 +24,7 @@ from fedgalore import PROTOCOL_VERSION
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
 from protos import federation_pb2 as pb
-from tests.builders import a_plan, a_spec, blob_path
+from tests.builders import a_plan, a_result, a_spec, an_evaluation, blob_path
 from tests.coordinator.doors.grpc.door import BIG, Code, House, failing, open_house, pb_ref
 from tests.coordinator.doors.grpc.updates import ref
 from tests.looking import round_of
@@ -196,7 +196,7 @@ async def test_progress_evaluation_and_failure_reach_the_round(house: House) -> 
     progress = await house.engine.reader.live_progress(job.id)
     assert (progress["site-a"]["stage"], progress["site-a"]["step"]) == ("train", 3)
 
-    evaluation = pb.Evaluation(model_version=0, examples=8, metrics={"loss": 0.7, "accuracy": 0.5})
+    evaluation = an_evaluation(loss=0.7, accuracy=0.5)
     answer = await house.stub.ReportProgress(
         pb.ReportProgressRequest(client="site-a", stage="evaluate", evaluation=evaluation, **at)
     )
@@ -204,7 +204,7 @@ async def test_progress_evaluation_and_failure_reach_the_round(house: House) -> 
     flying = await round_of(house.engine, job.id, 1)
     result = flying.participants["site-a"].evaluation
     assert result is not None
-    assert (result.examples, result.metrics) == (8, {"loss": 0.7, "accuracy": 0.5})
+    assert result == a_result(0, 8, loss=0.7, accuracy=0.5)
 
     answer = await house.stub.ReportProgress(pb.ReportProgressRequest(client="site-b", failure="disk full", **at))
     assert not answer.go_on
@@ -223,7 +223,7 @@ async def test_a_long_failure_message_loses_its_end(house: House) -> None:
 async def test_a_client_that_works_for_a_closed_round_is_asked_to_stop(house: House) -> None:
     job = await house.round()
     await house.engine.people.cancel(job.id)
-    evaluation = pb.Evaluation(examples=8, metrics={"loss": 0.7})
+    evaluation = an_evaluation()
     for fields in ({"stage": "train"}, {"stage": "evaluate", "evaluation": evaluation}, {"failure": "too late"}):
         answer = await house.stub.ReportProgress(
             pb.ReportProgressRequest(client="site-a", job_id=job.id, round=1, **fields)

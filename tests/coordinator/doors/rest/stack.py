@@ -11,12 +11,12 @@ import numpy as np
 from coordinator.engine.assembly import Engine
 from coordinator.state.job_state import Job, LoadedBack, Prepared
 from coordinator.state.records import RoundTask
-from coordinator.state.round_state import EvaluationResult, ModelVersion
+from coordinator.state.round_state import ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter
-from tests.builders import a_plan, a_receipt, a_spec
+from tests.builders import a_plan, a_receipt, a_result, a_spec
 from tests.sites import all_fit
 
 JOBS = "/api/v1/jobs"
@@ -59,7 +59,7 @@ class Stack:
 
     async def evaluated(self, job: Job, number: int, version: int) -> None:
         for name, examples, accuracy in (("a", 30, 0.9), ("b", 10, 0.5)):
-            result = EvaluationResult(version, examples, {"loss": 0.25, "accuracy": accuracy})
+            result = a_result(version, examples, loss=0.25, accuracy=accuracy)
             await self.engine.agents.evaluated(job.id, number, name, result)
 
     async def trained(self, job: Job, folder: Path, version: int) -> int:

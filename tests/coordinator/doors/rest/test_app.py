@@ -20,10 +20,11 @@ from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.state.errors import UnknownClient
 from coordinator.state.job_state import LoadedBack, Prepared, Status
+from coordinator.state.round_state import EvaluationResult
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import free_port
 from fedgalore.spec.plan import TrainingPlan
-from tests.builders import a_plan, a_receipt, a_spec, blob_path, job_document
+from tests.builders import a_plan, a_receipt, a_result, a_spec, blob_path, job_document
 from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem
 from tests.looking import events_of
 
@@ -144,7 +145,7 @@ async def test_rounds_and_evaluations_are_reported(stack: Stack, tmp_path: Path)
     view = (await stack.http.get(f"{JOBS}/{job.id}")).json()
     assert (view["status"], view["model_version"], view["round"]) == ("COMPLETED", 1, None)
     assert view["evaluation"]["model_version"] == 1
-    assert view["evaluation"]["mean"]["accuracy"] == pytest.approx((30 * 0.9 + 10 * 0.5) / 40)
+    assert view["evaluation"]["metrics"]["accuracy"] == pytest.approx((30 * 0.9 + 10 * 0.5) / 40)
     assert view["evaluation"]["clients"]["b"]["metrics"]["accuracy"] == 0.5
     assert (view["up_bytes"], view["down_bytes"]) == (200, 600)
 
@@ -225,6 +226,32 @@ async def test_events_run_until_the_job_is_final_and_can_be_taken_up(stack: Stac
     assert again == rows[middle + 1 :]
     bad = await stack.http.get(f"{JOBS}/{job.id}/events", headers={"Last-Event-ID": "yesterday"})
     is_problem(bad, 422, "invalid_request")
+
+
+async def test_a_round_shows_its_clients_as_one_test_set(stack: Stack, tmp_path: Path) -> None:
+    evaluation = {"metrics": ["f1", "confusion_matrix", "mcc"]}
+    job = await stack.running(tmp_path, evaluation=evaluation, model={"label_names": ["no", "yes"]})
+    number = await stack.next_tasks("train")
+    for client, right in (("a", 8.0), ("b", 2.0)):  # all of class "no", whatever it is
+        by_class = (right, 0.0, 10.0, 0.0, 10.0, 0.0) if client == "a" else (right, 0.0, 2.0, 8.0, 10.0, 0.0)
+        counts = {
+            **a_result(0, 10).counts,
+            "f1": by_class,
+            "mcc": by_class,
+            "confusion_matrix": (right, 10 - right, 0, 0),
+        }
+        await stack.engine.agents.evaluated(job.id, number, client, EvaluationResult(0, 10, {"loss": 1.0}, counts))
+    measured = (await stack.http.get(f"{JOBS}/{job.id}/rounds/{number}")).json()["evaluation"]
+    assert measured == {
+        "model_version": 0,
+        "examples": 20,
+        "metrics": {"loss": pytest.approx(0.7), "accuracy": 0.5, "f1": pytest.approx(20 / 32 / 2)},
+        "per_class": {"f1": {"no": pytest.approx(20 / 32), "yes": 0.0}},
+        "confusion_matrix": [[10, 10], [0, 0]],
+        "undefined": {"mcc": "all examples are of one class, or all predictions are"},
+    }
+    told = (await stack.http.get("/metrics")).text
+    assert f'fedgalore_job_metric{{job="{job.id}",metric="accuracy"}} 0.5' in told
 
 
 async def test_models_are_streamed_with_their_size(stack: Stack, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_weights_change_the_training_and_not_the_evaluation(tiny_bert):
     logits = heavy.model(**heavy.task.model_inputs(batch)).logits
     expected = F.cross_entropy(logits, batch["labels"], torch.tensor([1, 5, 0.5]))
     torch.testing.assert_close(heavy.loss(batch, heavy.class_weights(examples))[0], expected)
-    assert evaluate(plain, examples)["loss"] == evaluate(heavy, examples)["loss"]
+    assert evaluate(plain, examples).metrics["loss"] == evaluate(heavy, examples).metrics["loss"]
     updates = [an_update(task, task.spec, examples, "a", 1, Start(task.weights())) for task in (plain, heavy)]
     assert updates[0].metrics["train_loss"] != updates[1].metrics["train_loss"]
 
@@ -154,7 +154,7 @@ def test_weights_change_the_training_and_not_the_evaluation(tiny_bert):
 def test_numbers_have_no_accuracy(tiny_bert):
     task = TaskModel.load(classifier(model={"num_labels": 1}), tiny_bert)
     assert "train_accuracy" not in an_update(task, task.spec, rated(4, 0), "a", 1, Start(task.weights())).metrics
-    assert set(evaluate(task, rated(4, 0))) == {"loss"}
+    assert set(evaluate(task, rated(4, 0)).metrics) == {"loss", "mse"}
 
 
 def test_several_labels_are_right_together(tiny_bert):
@@ -164,4 +164,4 @@ def test_several_labels_are_right_together(tiny_bert):
         task.model.classifier.bias.copy_(torch.tensor([-1.0, 1.0, -1.0]))
     examples = several(40, 0)
     expected = sum(example["label"] == ["music"] for example in examples) / 40
-    assert 0 < evaluate(task, examples)["accuracy"] == expected < 1
+    assert 0 < evaluate(task, examples).metrics["accuracy"] == expected < 1
