@@ -17,16 +17,18 @@ from fedgalore.data.examples import Example
 from fedgalore.data.sample import evaluated
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.measures.counting import as_sent, count, entities
+from fedgalore.measures.rouge import rouge
 from fedgalore.measures.values import Array, Counts, measured, pool
 from fedgalore.methods.halves import client_half
 from fedgalore.model.culprits import naming_rows
 from fedgalore.model.divergence import words_of_loss
-from fedgalore.model.exact_match import check_exact_match, count_matches
+from fedgalore.model.exact_match import answered, check_exact_match, matches
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
 from fedgalore.momentum import MomentumSteps
 from fedgalore.rounds import ClientTensors, LocalRound
-from fedgalore.spec.metrics import kind_of
+from fedgalore.spec.metrics import ROUGE, kind_of
+from fedgalore.spec.sections import EvaluationSpec
 
 
 class TrainingError(RuntimeError):
@@ -198,8 +200,8 @@ def _counts(task: TaskModel, examples: Sequence[Example]) -> dict[str, Array]:
     counts = {"loss": loss, "perplexity": loss}
     if kind in ("texts", "entities") and right is not None:
         counts["accuracy"] = np.array([right, number], np.float64)
-    if task.spec.evaluation.exact_match is not None:
-        counts["exact_match"] = np.array([count_matches(task, examples), len(examples)], np.float64)
+    if task.spec.evaluation.generates:
+        counts |= _judged(task.spec.evaluation, *answered(task, examples))
     if others := [name for name in names if name not in counts]:
         predictions = task.task.predictions(outputs, batch)
         scores, targets = predictions.scores, predictions.targets
@@ -209,3 +211,12 @@ def _counts(task: TaskModel, examples: Sequence[Example]) -> dict[str, Array]:
         else:
             counts |= count(kind, others, scores, targets)
     return {name: counts[name] for name in names}
+
+
+def _judged(wanted: EvaluationSpec, answers: Sequence[str], right: Sequence[str]) -> dict[str, Array]:
+    """Counts of written answers."""
+    counts = rouge([name for name in wanted.metrics if name in ROUGE], answers, right)
+    if (kind := wanted.matching) is not None:
+        hits = sum(matches(kind, answer, expected) for answer, expected in zip(answers, right, strict=True))
+        counts["exact_match"] = np.array([hits, len(answers)], np.float64)
+    return counts

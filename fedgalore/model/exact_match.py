@@ -58,13 +58,13 @@ def matches(kind: Literal["text", "number"], generated: str, completion: str) ->
 
 
 def check_exact_match(task: TaskModel, examples: Sequence[Example]) -> None:
-    """Refuses what `evaluation.exact_match` cannot be found for, if the job asks for it, before any work is done.
+    """Refuses examples whose answers cannot be judged, if the job lets the model write some, before any work is done.
 
     Raises:
         TaskError: the model has no room for answers, or a completion of an evaluated example holds no number.
     """
     wanted = task.spec.evaluation
-    if wanted.exact_match is None:
+    if not wanted.generates:
         return
     check_room(task, wanted.max_new_tokens)
     check_answers(task.spec, examples)
@@ -87,20 +87,16 @@ def check_answers(spec: JobSpec, examples: Sequence[Example]) -> None:
             )
 
 
-def count_matches(task: TaskModel, examples: Sequence[Example]) -> int:
-    """How many of a batch of examples the model answers right.
+def answered(task: TaskModel, examples: Sequence[Example]) -> tuple[list[str], list[str]]:
+    """What the model answers to a batch of examples, and the right answers.
 
     Raises:
         TaskError: as `generate`.
     """
-    wanted = task.spec.evaluation
-    assert wanted.exact_match is not None
     asks = writing(task)
-    answers = generate(task, [asks.question(example) for example in examples], wanted.max_new_tokens)
-    return sum(
-        matches(wanted.exact_match, answer, asks.answer(example))
-        for answer, example in zip(answers, examples, strict=True)
-    )
+    questions = [asks.question(example) for example in examples]
+    answers = generate(task, questions, task.spec.evaluation.max_new_tokens)
+    return answers, [asks.answer(example) for example in examples]
 
 
 def _decimal(number: re.Match[str]) -> Decimal:

@@ -124,9 +124,9 @@ class JobSpec(Strict):
     @model_validator(mode="after")
     def _answers_can_be_generated(self) -> JobSpec:
         evaluation, max_length = self.evaluation, self.data.max_length
-        if evaluation.exact_match is None:
+        if not evaluation.generates:
             return self
-        if not self.model.writes:
+        if not self.model.writes and evaluation.exact_match is not None:
             raise ValueError(
                 f"evaluation.exact_match needs task: {' or '.join(WRITING)}; leave it out for {self.model.task}"
             )

@@ -19,12 +19,13 @@ Kind = Literal["classes", "labels", "numbers", "entities", "texts"]
 
 _OF_CLASSES = ("accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall")
 _OF_ENTITIES = ("entity_f1", "entity_precision", "entity_recall")
+ROUGE = ("rouge1", "rouge2", "rougeL")
 METRICS: dict[Kind, tuple[str, ...]] = {
     "classes": (*_OF_CLASSES, "mcc", "auroc", "confusion_matrix"),
     "labels": (*_OF_CLASSES, "auroc"),
     "numbers": ("mse", "mae", "r2", "pearson", "spearman"),
     "entities": ("accuracy", *_OF_ENTITIES),
-    "texts": ("accuracy", "perplexity"),
+    "texts": ("accuracy", "perplexity", "exact_match", *ROUGE),
 }
 ALWAYS: dict[Kind, tuple[str, ...]] = {
     "classes": ("loss", "accuracy"),
@@ -88,7 +89,7 @@ def check_metrics(spec: JobSpec) -> None:
 def measured(spec: JobSpec) -> tuple[str, ...]:
     """All metrics of the job's evaluations: those that every job has first, then those that it asks for."""
     names = (*ALWAYS[kind_of(spec.model)], *spec.evaluation.metrics)
-    matches = ("exact_match",) if spec.evaluation.exact_match is not None else ()
+    matches = ("exact_match",) if spec.evaluation.matching is not None else ()
     return tuple(dict.fromkeys((*names, *matches)))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fedgalore.spec.metrics import ROUGE
 from fedgalore.spec.strict import MANY, Identifier, Strict, Text
 
 
@@ -235,3 +236,13 @@ class EvaluationSpec(Strict):
         default=None,
         description="Keeps the best evaluated version beside the last; null: no version is the best",
     )
+
+    @property
+    def matching(self) -> Literal["text", "number"] | None:
+        """How written answers are compared, if they are; the metric alone compares texts."""
+        return self.exact_match or ("text" if "exact_match" in self.metrics else None)
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model writes answers to the prompts."""
+        return self.matching is not None or any(name in ROUGE for name in self.metrics)

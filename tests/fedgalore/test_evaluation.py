@@ -42,7 +42,7 @@ def case(request):
     """A task's model, with every metric that fits it, and the examples of three sites."""
     make, sections, examples = TASKS[request.param]
     names = list(fitting(make(**sections).model))
-    spec = make(**sections, evaluation={"metrics": names, "batch_size": 4})
+    spec = make(**sections, evaluation={"metrics": names, "batch_size": 4, "max_new_tokens": 4})
     folder = {"a decoder": "tiny_gpt2", "an encoder and decoder": "tiny_t5"}.get(request.param, "tiny_bert")
     sites = [examples(size, 60 + number) for number, size in enumerate(SIZES)]
     return TaskModel.load(spec, request.getfixturevalue(folder)), sites
