@@ -24,6 +24,7 @@ from client_agent.instance import instance_of
 from client_agent.room import wait_for_room
 from client_agent.settings import AgentSettings
 from fedgalore.data.examples import DataError
+from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults, logs
 from fedgalore.process.settings import SettingsError
 
@@ -70,7 +71,8 @@ def agent(
             faults.arm(chosen.fault)
             way = stack.enter_context(_settled(chosen))
             data = read_all(chosen.data)
-        except (SettingsError, DataError, WorkDirUnusable) as error:
+            allow(chosen.metrics)
+        except (SettingsError, DataError, WorkDirUnusable, CustomMetricError) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from None
         raise typer.Exit(asyncio.run(_serve(chosen, data, way)))

@@ -55,6 +55,9 @@ class AgentSettings(MergedSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda when there is one")
     models: tuple[Path, ...] = Field(default=(), description="Folders of base models that are already here")
     data: dict[Identifier, DataSet] = Field(min_length=1, description="Data sets by the name that jobs use")
+    metrics: tuple[str, ...] = Field(
+        default=(), description="Metrics of other packages that jobs may count here, as package.module:NAME"
+    )
     cache_bytes: int = Field(default=4 * 2**30, ge=0, description="Downloads kept beyond the round at hand")
     log_format: Literal["auto", "json", "text"] = Field(default="auto", description="auto: JSON unless at a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

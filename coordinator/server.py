@@ -27,6 +27,7 @@ from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import durable, faults, logs
 from fedgalore.process.settings import SettingsError
 from fedgalore.version import __version__
@@ -81,7 +82,8 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
     """
     try:
         plan = doors(settings)
-    except SettingsError as error:
+        allow(settings.metrics)
+    except (SettingsError, CustomMetricError) as error:
         raise StartError(str(error)) from error
     async with contextlib.AsyncExitStack() as stack:
         try:

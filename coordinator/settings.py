@@ -85,6 +85,9 @@ class CoordinatorSettings(MergedSettings):
     held_out: dict[Identifier, HeldOutSet] = Field(
         default={}, description="Data sets that jobs may name by evaluation.central: file and columns, by name"
     )
+    metrics: tuple[str, ...] = Field(
+        default=(), description="Metrics of other packages that jobs may name, as package.module:NAME"
+    )
     log_format: Literal["auto", "json", "text"] = Field(default="auto", description="auto: JSON unless at a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -132,6 +135,7 @@ class CoordinatorSettings(MergedSettings):
             "presence_s": self.presence_s,
             "lease_s": self.lease_s,
             "allow_pickle": self.allow_pickle,
+            "metrics": json.dumps(self.metrics),
             "held_out": json.dumps({name: each.model_dump(mode="json") for name, each in self.held_out.items()}),
             "log_format": self.log_format,
             "log_level": self.log_level,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fedgalore.data.batches import text_length
 from fedgalore.data.examples import Example
+from fedgalore.measures.custom import CustomMetricError, check_allowed
 from fedgalore.model.exact_match import check_answers
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.tasks.registry import check_examples
@@ -39,7 +40,8 @@ def preflight(spec: JobSpec, train: Split, test: Split | None) -> Finding:
     """Looks at columns, labels and answers of all examples of a site; each split's first problem is named."""
     splits = [split for split in (train, test) if split is not None]
     examples = [example for split in splits for example in split.examples]
-    problems = [words for split in splits if (words := _problem(spec, split, split is _evaluated(spec, train, test)))]
+    problems = _not_allowed(spec)
+    problems += [words for split in splits if (words := _problem(spec, split, split is _evaluated(spec, train, test)))]
     return Finding(
         "; ".join(problems) or None,
         len(train.examples),
@@ -47,6 +49,14 @@ def preflight(spec: JobSpec, train: Split, test: Split | None) -> Finding:
         len({str(example["label"]) for example in examples if "label" in example}),
         max(map(text_length, examples), default=0),
     )
+
+
+def _not_allowed(spec: JobSpec) -> list[str]:
+    try:
+        check_allowed(spec.measured, "this site")
+    except CustomMetricError as error:
+        return [str(error)]
+    return []
 
 
 def _evaluated(spec: JobSpec, train: Split, test: Split | None) -> Split | None:

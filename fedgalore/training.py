@@ -17,6 +17,7 @@ from fedgalore.data.examples import Example
 from fedgalore.data.sample import evaluated
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.measures.counting import as_sent, count, entities
+from fedgalore.measures.custom import ALLOWED
 from fedgalore.measures.rouge import rouge
 from fedgalore.measures.values import Array, Counts, measured, pool
 from fedgalore.methods.halves import client_half
@@ -27,7 +28,7 @@ from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
 from fedgalore.momentum import MomentumSteps
 from fedgalore.rounds import ClientTensors, LocalRound
-from fedgalore.spec.metrics import ROUGE, kind_of
+from fedgalore.spec.metrics import ROUGE, is_custom, kind_of
 from fedgalore.spec.sections import EvaluationSpec
 
 
@@ -205,6 +206,8 @@ def _counts(task: TaskModel, examples: Sequence[Example]) -> dict[str, Array]:
     if others := [name for name in names if name not in counts]:
         predictions = task.task.predictions(outputs, batch)
         scores, targets = predictions.scores, predictions.targets
+        counts |= {name: ALLOWED[name].count(scores, targets) for name in others if is_custom(name)}
+        others = [name for name in others if name not in counts]
         if kind == "entities":
             tags = task.spec.model.label_names or ()
             counts |= dict.fromkeys(others, entities(scores, targets, predictions.lengths or (), tags))

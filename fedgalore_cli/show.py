@@ -234,7 +234,7 @@ def heading(metric: str) -> str:
 def value(metric: str, metrics: Mapping[str, float]) -> str:
     """A metric for people: a share as a percentage."""
     found = metrics.get(metric)
-    return number(found) if metric in NOT_SHARES else percent(found)
+    return number(found) if metric in NOT_SHARES or ":" in metric else percent(found)
 
 
 def status(name: str) -> str:

@@ -30,6 +30,7 @@ WITH_AGENTS = {
     "version",
     "threads",
     "as_json",
+    "allowed",
 }  # all other options are about splitting
 
 
@@ -61,6 +62,10 @@ def simulate(
         typer.Option("--version", help="Which one --to holds. Default: the best if the job keeps one, else the last."),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="torch's CPU threads")] = None,
+    allowed: Annotated[
+        list[str] | None,
+        typer.Option("--allow-metric", help="A metric of another package that the job names, package.module:NAME"),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print every record as a JSON object a line; the lines for people go to stderr."),
@@ -74,10 +79,12 @@ def simulate(
     on their own domain's part of it.
     """
     from fedgalore.data.examples import DataError
+    from fedgalore.measures.custom import allow
     from fedgalore.spec import job as job_spec
 
     records = Records(as_json)
     try:
+        allow(allowed or ())
         spec = job_spec.load(job)
         if spec.model.source.startswith(PREFIX):
             raise ValueError(
@@ -209,6 +216,7 @@ def _in_short(metrics: Mapping[str, float]) -> str:
 def _sites_of_agents(configs: list[Path], dataset: str) -> list[Site]:
     from client_agent.data import read_all
     from client_agent.settings import load
+    from fedgalore.measures.custom import allow
     from fedgalore.process.settings import SettingsError
     from fedgalore.simulation import Site
 
@@ -222,6 +230,7 @@ def _sites_of_agents(configs: list[Path], dataset: str) -> list[Site]:
             raise ValueError(
                 f"{config}: data: there is no data set {dataset!r}, which the job's data.name asks for; add it"
             )
+        allow(settings.metrics)
         local = read_all({dataset: settings.data[dataset]})[dataset]
         sites.append(Site(settings.name, local.train.examples, local.test.examples if local.test else ()))
     return sites

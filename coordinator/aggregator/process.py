@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.aggregator.worker import Aggregator
 from coordinator.settings import CoordinatorSettings, load
+from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults
 from fedgalore.process.settings import SettingsError
 
@@ -76,5 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     configure(settings.log_format, settings.log_level)
     faults.arm(settings.fault)
+    try:
+        allow(settings.metrics)
+    except CustomMetricError as error:
+        print(error, file=sys.stderr)
+        return 2
     asyncio.run(serve(settings, "--until-stdin-closes" in given))
     return 0

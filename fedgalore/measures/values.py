@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedgalore.spec.metrics import BINS
+from fedgalore.spec.metrics import BINS, is_custom
 
 Array = NDArray[np.float64]
 Counts = Mapping[str, Sequence[float] | Array]
@@ -76,6 +76,9 @@ def pool(parts: Sequence[Counts]) -> dict[str, Array]:
     for part in parts:
         if set(part) != set(names):
             raise ValueError(f"counts of {', '.join(sorted(set(part) ^ set(names)))} are not in every part")
+    for name in names:
+        if len({np.size(part[name]) for part in parts}) > 1 and name != "spearman":
+            raise ValueError(f"counts of {name} are not of one size")
     with np.errstate(all="ignore"):  # what overflows has no value, and `measured` says so
         return {name: _pooling(name)([np.asarray(part[name], np.float64) for part in parts]) for name in names}
 
@@ -89,11 +92,15 @@ def measured(counts: Counts) -> Measured:
     matrix = arrays.pop(CONFUSION, None)
     with np.errstate(all="ignore"):
         for name, sums in arrays.items():
-            metric = MEASURES[name]
+            metric = MEASURES.get(name, _UNKNOWN)
             try:
                 numbers[name] = _finite(metric.value(sums))
             except Undefined as reason:
                 undefined[name] = str(reason)
+            except Exception as error:  # of a metric of another package
+                if not is_custom(name):
+                    raise
+                undefined[name] = f"the metric fails on the counts ({type(error).__name__}: {error})"
             if metric.by_class is not None:
                 per_class[name] = [_finite_or_none(value) for value in metric.by_class(sums)]
     return Measured(numbers, per_class, None if matrix is None else _square(matrix), undefined)
@@ -110,7 +117,7 @@ def _pooling(name: str) -> Callable[[Sequence[Array]], Array]:
 
 def _finite(value: float) -> float:
     if not math.isfinite(value):
-        raise Undefined("its value is beyond what a number can hold")
+        raise Undefined("it has no value on these examples, or one that no number can hold")
     return float(value)
 
 
@@ -309,6 +316,11 @@ def pooled_cells(parts: Sequence[Array]) -> Array:
     return np.concatenate([lost, np.column_stack([pairs, held]).ravel()])
 
 
+def _unknown(sums: Array) -> float:
+    raise Undefined("it is not among the metrics that are allowed here (setting metrics)")
+
+
+_UNKNOWN = Measure(_unknown)
 _MEAN = Measure(mean)
 MEASURES: dict[str, Measure] = {
     **dict.fromkeys(("loss", "accuracy", "exact_match", "rouge1", "rouge2", "rougeL", "mse", "mae"), _MEAN),

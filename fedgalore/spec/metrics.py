@@ -5,6 +5,7 @@ How they are counted and what the counts are worth: `fedgalore.measures`.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 from fedgalore.spec.tags import OUTSIDE, entity_types
@@ -34,6 +35,7 @@ ALWAYS: dict[Kind, tuple[str, ...]] = {
     "entities": ("loss", "accuracy"),
     "texts": ("loss", "accuracy"),
 }
+_CUSTOM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 BINS = 1024  # of a histogram of scores
 MOST_CELLS = 20_000  # different pairs of rounded numbers that a site sends for Spearman's correlation
 MOST_COUNTS = 2**18  # numbers that a site sends of one evaluation
@@ -54,6 +56,11 @@ def kind_of(model: ModelSpec) -> Kind:
             return "texts"
 
 
+def is_custom(metric: str) -> bool:
+    """Whether a metric is one of another package, as `package.module:NAME`: `fedgalore.measures.custom`."""
+    return _CUSTOM.fullmatch(metric) is not None
+
+
 def fitting(model: ModelSpec) -> tuple[str, ...]:
     """The metrics that a job of this model may name. Correlations are of one number an example."""
     kind = kind_of(model)
@@ -67,17 +74,17 @@ def check_metrics(spec: JobSpec) -> None:
         ValueError: a metric does not fit what the model predicts, or a site would have to send too many counts.
     """
     asked, fit = spec.evaluation.metrics, fitting(spec.model)
-    if strange := [name for name in asked if name not in fit]:
+    if strange := [name for name in asked if name not in fit and not is_custom(name)]:
         raise ValueError(
             f"evaluation.metrics: {strange[0]!r} does not fit {spec.model.task} as this job sets it; "
-            f"take of {', '.join(fit)}"
+            f"take of {', '.join(fit)}, or package.module:NAME of what the operators allow"
         )
     if any(name in _OF_ENTITIES for name in asked) and OUTSIDE not in (spec.model.label_names or ()):
         raise ValueError(
             f"evaluation.metrics: {', '.join(asked)} count entities by their tags; "
             "list the tags in model.label_names, such as [O, B-PER, I-PER]"
         )
-    sizes = {name: counts_of(name, spec.model) for name in asked}
+    sizes = {name: counts_of(name, spec.model) for name in asked if not is_custom(name)}
     if sum(sizes.values()) > MOST_COUNTS:
         largest = max(sizes, key=lambda name: sizes[name])
         raise ValueError(
@@ -102,6 +109,8 @@ def class_names(metric: str, model: ModelSpec) -> tuple[str, ...]:
 
 def counts_fit(metric: str, size: int, model: ModelSpec) -> bool:
     """Whether a site may send so many numbers for a metric."""
+    if is_custom(metric):
+        return size <= MOST_COUNTS
     if metric == "spearman":
         return 5 <= size <= counts_of(metric, model) and size % 3 == 2
     return size == counts_of(metric, model)

@@ -13,7 +13,7 @@ from fastapi import Path as PathParameter
 from starlette.responses import JSONResponse, StreamingResponse
 
 from coordinator.doors.rest import events, schemas, views
-from coordinator.doors.rest.posting import JOB_BODY, check_central, check_source, read_job
+from coordinator.doors.rest.posting import JOB_BODY, check_allowed, check_central, check_source, read_job
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.archive import Archive
@@ -103,6 +103,7 @@ def router(door: Jobs) -> APIRouter:
     ) -> schemas.JobView | JSONResponse:
         """Posts a job, as JSON or YAML. With an Idempotency-Key it can be repeated without making a second job."""
         spec = await asyncio.to_thread(read_job, await request.body(), request.headers.get("content-type", ""))
+        check_allowed(spec)
         check_central(spec, door.held_out)
         unsure = await check_source(spec.model.source, door.sees_models, version_of)
         if dry_run:

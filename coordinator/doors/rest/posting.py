@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from coordinator.models.source import SourceError, check_folder, is_cached, local_folder
 from coordinator.settings import not_held_out
 from coordinator.state.errors import InvalidJob, JobNotFound, JobUnreadable, NotReady, VersionNotFound
+from fedgalore.measures import custom
 from fedgalore.spec.documents import DocumentError, read_json, read_yaml
 from fedgalore.spec.job import JobSpec, explain
 from fedgalore.spec.start import job_version
@@ -49,6 +50,19 @@ def read_job(body: bytes, content_type: str) -> JobSpec:
         return JobSpec.model_validate(document)
     except ValidationError as error:
         raise InvalidJob(explain(error)) from None
+
+
+def check_allowed(spec: JobSpec) -> None:
+    """Refuses at once a metric of another package that this coordinator does not allow.
+
+    Raises:
+        InvalidJob
+    """
+    try:
+        custom.check_allowed(spec.measured, "the coordinator")
+    except custom.CustomMetricError as error:
+        problem = str(error).removeprefix("evaluation.metrics: ")
+        raise InvalidJob([{"field": "evaluation.metrics", "problem": problem}]) from None
 
 
 def check_central(spec: JobSpec, held_out: Collection[str] | None) -> None:

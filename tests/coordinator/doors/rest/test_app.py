@@ -254,6 +254,13 @@ async def test_a_round_shows_its_clients_as_one_test_set(stack: Stack, tmp_path:
     assert f'fedgalore_job_metric{{job="{job.id}",metric="accuracy"}} 0.5' in told
 
 
+async def test_a_metric_that_is_not_allowed_is_refused_at_once(stack: Stack) -> None:
+    answer = await stack.post(job_document(evaluation={"metrics": ["f1", "my_package.metrics:TOP"]}))
+    (row,) = is_problem(answer, 422, "invalid_job")["errors"]
+    assert row["field"] == "evaluation.metrics"
+    assert row["problem"].startswith("my_package.metrics:TOP is not allowed at the coordinator")
+
+
 async def test_models_are_streamed_with_their_size(stack: Stack, tmp_path: Path) -> None:
     job = await stack.completed(tmp_path)
     newest = await stack.http.get(f"{JOBS}/{job.id}/model")
