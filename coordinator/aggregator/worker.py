@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from coordinator.state.job_state import Job, Prepared
     from coordinator.state.round_state import ModelVersion
     from coordinator.store.blob_store import BlobStore
-    from fedgalore.spec.job import JobSpec
 
 IDLE_S = 1.0
 FULL_S = 5.0  # between looks for room on a full disk
@@ -165,7 +164,7 @@ class Aggregator:
                 prepared = await self._compute(aggregation.prepare, piece.job.parsed, self._blobs, self._allow_pickle)
             else:
                 prepared = await self._compute(aggregation.prepare_from, *start, piece.job.parsed, self._blobs)
-            measured = await self._measured(piece.job.parsed, prepared, prepared.model)
+            measured = await self._measured(piece.job, prepared, prepared.model)
             prepared = replace(prepared, model=measured)
         except (_NoRoom, StateUnavailable):
             raise
@@ -255,13 +254,14 @@ class Aggregator:
             log.error("model_differs", reason=found)
         return [partial(end, LoadedBack(difference=found))]
 
-    async def _measured(self, spec: JobSpec, prepared: Prepared, model: ModelVersion) -> ModelVersion:
+    async def _measured(self, job: Job, prepared: Prepared, model: ModelVersion) -> ModelVersion:
         """The version with its evaluation on the job's held-out set, where the job wants one.
 
         Raises:
             HeldOutError: the set is unknown, cannot be read, or does not fit the job.
         """
-        if not spec.measures_centrally(model.version):
+        spec = job.parsed
+        if not spec.measures_centrally(job.rounds_behind(model.version)):
             return model
         from coordinator.aggregator import compute, held_out
 
@@ -272,7 +272,7 @@ class Aggregator:
     async def _measured_or_not(self, piece: Aggregation, model: ModelVersion) -> ModelVersion:
         """A version that is made is not lost because it cannot be evaluated."""
         try:
-            return await self._measured(piece.job.parsed, piece.job.ready().prepared, model)
+            return await self._measured(piece.job, piece.job.ready().prepared, model)
         except _NoRoom:
             raise
         except Exception as error:

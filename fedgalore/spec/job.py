@@ -186,11 +186,14 @@ class JobSpec(Strict):
         """Names of what an evaluation measures, in the order of their listing."""
         return measured(self)
 
-    def measures_centrally(self, version: int) -> bool:
-        """Whether the coordinator evaluates this version on its held-out set; with patience, any may be the last."""
+    def measures_centrally(self, rounds_behind: int) -> bool:
+        """Whether the coordinator evaluates the model after so many committed rounds on its held-out set.
+
+        With patience, any version may be the last.
+        """
         wanted, keep = self.evaluation, self.evaluation.keep
         may_end = keep is not None and keep.patience is not None
-        return wanted.central is not None and (version == 0 or may_end or self.evaluates(version))
+        return wanted.central is not None and (rounds_behind == 0 or may_end or self.evaluates(rounds_behind))
 
     def evaluates(self, rounds_behind: int) -> bool:
         """Whether clients evaluate the model after so many committed rounds; the last one always is."""

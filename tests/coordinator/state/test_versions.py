@@ -185,7 +185,7 @@ def test_a_rollback_ends_the_round_in_flight() -> None:
 def test_a_model_that_is_loaded_back_gives_way_to_a_rollback() -> None:
     job = trained(running(rounds={"count": 1}), 0.5)
     job = in_round(jobs.advance(job, Tick(), 0.0).job, Candidates(PAIR))
-    job = in_round(job, *(Evaluated(name, EvaluationResult(1, 10, {"accuracy": 0.5})) for name in PAIR))
+    job = in_round(job, *(Evaluated(name, a_result(1, 10, accuracy=0.5)) for name in PAIR))
     assert job.closing is not None
     back = rolled_back(job, 0)
     assert (back.status, back.closing) == (Status.RUNNING, None)
