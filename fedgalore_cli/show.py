@@ -140,7 +140,8 @@ def headline(record: Mapping[str, Any]) -> str:
             lines += [f"no {name}: {escape(reason)}" for name, reason in measured["undefined"].items()]
     if record["trains"]:
         lines.append(Census(**record["trains"]).summary())
-    lines += [f"[yellow]{escape(row['field'])}: {escape(row['problem'])}[/]" for row in record["warnings"]]
+    new = [row for row in record["warnings"] if row["problem"] not in record["reason"]]
+    lines += [f"[yellow]{escape(row['field'])}: {escape(row['problem'])}[/]" for row in new]
     lines += _sites(record["sites"])
     if record["best"]:
         best = record["best"]
@@ -169,20 +170,23 @@ def clients(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Tab
         for name, part in row["participants"].items():
             up[name] = up.get(name, 0) + part["up_bytes"]
             down[name] = down.get(name, 0) + part["down_bytes"]
-    shown = _columns(result["metrics"] for result in measured.values())
-    table = _table("client", "does", "train loss", *map(heading, shown), "test loss", "up", "down")
-    for name in sorted({*live, *measured, *up}):
-        now, metrics = live.get(name, {}), measured.get(name, {}).get("metrics", {})
-        table.add_row(
-            name,
-            _doing(now),
-            number(now.get("train_loss")),
-            *(value(name, metrics) for name in shown),
-            value("loss", metrics),
-            size(up.get(name, 0)),
-            size(down.get(name, 0)),
-        )
-    return table
+
+    def table(shown: Sequence[str], gap: int) -> Table:
+        drawn = _table("client", "does", "train loss", *map(heading, shown), "test loss", "up", "down", gap=gap)
+        for name in sorted({*live, *measured, *up}):
+            now, metrics = live.get(name, {}), measured.get(name, {}).get("metrics", {})
+            drawn.add_row(
+                name,
+                _doing(now),
+                number(now.get("train_loss")),
+                *(value(metric, metrics) for metric in shown),
+                value("loss", metrics),
+                size(up.get(name, 0)),
+                size(down.get(name, 0)),
+            )
+        return drawn
+
+    return _fitted(table, _columns(result["metrics"] for result in measured.values()))
 
 
 def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
@@ -190,26 +194,35 @@ def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
 
     Metrics are of the version that a round started from, on the examples of all its clients.
     """
-    shown = _columns(pooled(row) for row in rows)
-    table = _table("round", "phase", "reports", *map(heading, shown), "loss", "up", "down", "up / dense", "time")
-    for row in rows:
-        parts = row["participants"].values()
-        reported = sum(part["reported"] for part in parts)
-        dense = row["dense_bytes"] * reported
-        share = row["up_bytes"] / dense if dense and row["kind"] == "train" else None
-        table.add_row(
-            str(row["number"]) if row["kind"] == "train" else f"{row['number']} (test)",
-            status(row["phase"]),
-            f"{reported} / {len(parts)}",
-            *(value(name, pooled(row)) for name in shown),
-            value("loss", pooled(row)),
-            size(row["up_bytes"]),
-            size(row["down_bytes"]),
-            percent(share),
-            f"{sum(row['phase_s'].values()):.1f} s",
-        )
+
+    def table(shown: Sequence[str], gap: int) -> Table:
+        columns = ("round", "phase", "reports", *map(heading, shown), "loss", "up", "down", "up / dense", "time")
+        drawn = _table(*columns, gap=gap)
+        for row in rows:
+            drawn.add_row(*_round(row, shown))
+        return drawn
+
     lost = [f"round {row['number']} was abandoned: {row['reason']}" for row in rows if row["phase"] == "ABANDONED"]
-    return Group(table, *(Text(line, style="red") for line in lost))
+    return Group(_fitted(table, _columns(map(pooled, rows))), *(Text(line, style="red") for line in lost))
+
+
+def _round(row: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
+    """The cells of a round's line."""
+    parts = row["participants"].values()
+    reported = sum(part["reported"] for part in parts)
+    dense = row["dense_bytes"] * reported
+    share = row["up_bytes"] / dense if dense and row["kind"] == "train" else None
+    return [
+        str(row["number"]) if row["kind"] == "train" else f"{row['number']} (test)",
+        status(row["phase"]),
+        f"{reported} / {len(parts)}",
+        *(value(name, pooled(row)) for name in shown),
+        value("loss", pooled(row)),
+        size(row["up_bytes"]),
+        size(row["down_bytes"]),
+        percent(share),
+        f"{sum(row['phase_s'].values()):.1f} s",
+    ]
 
 
 def in_words(metrics: Mapping[str, float]) -> str:
@@ -283,8 +296,17 @@ def _doing(now: Mapping[str, Any]) -> str:
     return f"{now['stage'] or 'waiting'}{step}"
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
+def _fitted(table: Callable[[Sequence[str], int], Table], metrics: Sequence[str]) -> Table:
+    """The table with as many metrics as the screen has room for; columns move together before one is left out."""
+    out = console()
+    boundless = out.options.update_width(10_000)
+    choices = [table(metrics[:count], gap) for count in range(len(metrics), -1, -1) for gap in (2, 1)]
+    fitting = (each for each in choices if out.measure(each, options=boundless).maximum <= out.width)
+    return next(fitting, choices[-1])
+
+
+def _table(*columns: str, gap: int = 2) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, gap, 0, 0))
     for column in columns:
         table.add_column(column, no_wrap=column != "reason", overflow="ellipsis")
     return table
