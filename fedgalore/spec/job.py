@@ -220,6 +220,8 @@ def explain(error: ValidationError) -> list[dict[str, str]]:
         problem = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             problem = "unknown key; remove it or check its spelling"
+        if item["type"] in ("dict_type", "model_type"):
+            problem = "should be a mapping; write its keys with their values below it"
         rows.append({"field": field, "problem": problem})
     if len(findings) > MOST_ROWS:
         rows.append({"field": "document", "problem": f"{len(findings) - MOST_ROWS} more; correct these first"})

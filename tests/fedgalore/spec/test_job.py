@@ -28,6 +28,11 @@ def test_the_smallest_document_gets_the_documented_defaults():
     assert (spec.evaluation.exact_match, spec.evaluation.max_new_tokens) == (None, 64)
 
 
+@pytest.mark.parametrize("document", [{"data": 5}, {"rounds": []}, {"evaluation": {"keep": "f1"}}])
+def test_a_value_in_the_place_of_a_section_is_refused_in_words_of_the_document(document):
+    assert "should be a mapping; write its keys" in refused(job_document() | document)
+
+
 def test_exact_match_needs_room_beside_the_prompt_only_when_it_is_asked_for():
     assert a_spec(**LANGUAGE_MODEL, data={"max_length": 65}, evaluation={"exact_match": "text"})
     assert a_spec(**LANGUAGE_MODEL, data={"max_length": 8})
