@@ -17,6 +17,7 @@ from rich.text import Text
 from fedgalore.spec.census import Census
 
 Rows = Sequence[Mapping[str, Any]]
+MOST_CLASSES = 30  # of a table; REST has all of them
 WIDEST = 4  # metrics beside the loss in a table; all of them stand in the headline
 NOT_SHARES = ("loss", "perplexity", "mse", "mae", "r2", "pearson", "spearman", "mcc")
 COLOURS = {
@@ -123,6 +124,8 @@ def job(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     out.print(headline(record))
     if record["evaluation"] or record["round"]:
         out.print("", clients(record, rows), sep="\n")
+    if by_class := classes(record):
+        out.print("", by_class, sep="\n")
     if rows:
         out.print("", rounds(rows), sep="\n")
 
@@ -187,6 +190,30 @@ def clients(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Tab
         return drawn
 
     return _fitted(table, _columns(result["metrics"] for result in measured.values()))
+
+
+def classes(record: Mapping[str, Any]) -> Table | None:
+    """Metrics by class, and the confusion matrix where the screen has room; None: nothing to show, or too many."""
+    measured, labels = record["evaluation"], record["spec"]["model"]["label_names"]
+    if not measured or not (measured["per_class"] or measured["confusion_matrix"]):
+        return None
+    by_class, matrix = measured["per_class"], measured["confusion_matrix"] or []
+    rows = labels or [str(index) for index in range(len(matrix))]
+    names = rows if matrix else list(next(iter(by_class.values())))
+    if len(names) > MOST_CLASSES:
+        return None
+
+    def table(with_matrix: bool) -> Table:
+        drawn = _table("class", *map(heading, by_class), *(f"as {escape(name)}" for name in names if with_matrix))
+        for index, name in enumerate(names):
+            counts = [str(count) for count in matrix[index]] if with_matrix else []
+            drawn.add_row(
+                escape(name), *(value(metric, {metric: by_class[metric].get(name)}) for metric in by_class), *counts
+            )
+        return drawn
+
+    whole = table(bool(matrix))
+    return whole if _fits(whole) else table(False)
 
 
 def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
@@ -298,11 +325,13 @@ def _doing(now: Mapping[str, Any]) -> str:
 
 def _fitted(table: Callable[[Sequence[str], int], Table], metrics: Sequence[str]) -> Table:
     """The table with as many metrics as the screen has room for; columns move together before one is left out."""
-    out = console()
-    boundless = out.options.update_width(10_000)
     choices = [table(metrics[:count], gap) for count in range(len(metrics), -1, -1) for gap in (2, 1)]
-    fitting = (each for each in choices if out.measure(each, options=boundless).maximum <= out.width)
-    return next(fitting, choices[-1])
+    return next(filter(_fits, choices), choices[-1])
+
+
+def _fits(table: Table) -> bool:
+    out = console()
+    return out.measure(table, options=out.options.update_width(10_000)).maximum <= out.width
 
 
 def _table(*columns: str, gap: int = 2) -> Table:

@@ -49,6 +49,26 @@ def test_a_rounds_numbers_are_whole_on_every_screen(screen: Console) -> None:
     assert ("mcc" in text) == (screen.width > 80), "metrics are left out where there is no room, and only there"
 
 
+def a_record(classes: list[str]) -> dict[str, Any]:
+    matrix = [[100 * i + j for j in range(len(classes))] for i in range(len(classes))]
+    f1: dict[str, float | None] = dict.fromkeys(classes, 0.25) | {classes[0]: None}
+    measured = {"per_class": {"f1": f1}, "confusion_matrix": matrix}
+    return {"evaluation": measured, "spec": {"model": {"label_names": classes}}}
+
+
+def test_classes_show_their_metrics_and_whom_they_were_taken_for(screen: Console) -> None:
+    text = drawn(screen, show.classes(a_record(["calm", "[rain]", "wind"])))
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0] == ["class", "f1", "as", "calm", "as", "[rain]", "as", "wind"]
+    assert lines[1] == ["calm", "-", "0", "1", "2"] and lines[2] == ["[rain]", "25.0", "%", "100", "101", "102"]
+
+
+def test_a_confusion_matrix_without_room_is_left_out(screen: Console) -> None:
+    text = drawn(screen, show.classes(a_record([f"weather-{index}" for index in range(14)])))
+    assert ("as weather-13" in text) == (screen.width > 80) and "…" not in text and "weather-13" in text
+    assert show.classes(a_record([str(index) for index in range(31)])) is None
+
+
 def test_a_clients_numbers_are_whole_on_every_screen(screen: Console) -> None:
     record = {"round": None, "evaluation": {"clients": {"hospital-1": {"metrics": METRICS}}}}
     text = drawn(screen, show.clients(record, [a_round()]))
