@@ -135,10 +135,13 @@ class ClientRegistry:
 
     async def candidates(self, job: Job, offering: Iterable[str]) -> Candidates:
         """Those of the clients whose data fit the job and who have no task, by name."""
-        fitting = [client for client in offering if client in job.sites and job.sites[client].fits]
+        asked = {client: job.sites[client] for client in offering if client in job.sites}
+        fitting = [client for client, check in asked.items() if check.fits]
+        checking = [client for client, check in asked.items() if check.answered_at is None]
         # A client that works for another job would let the round's deadline pass before it begins.
-        busy = await self._store.busy(fitting)
-        return Candidates(tuple(client for client in fitting if client not in busy), len(busy))
+        busy = await self._store.busy([*fitting, *checking])
+        idle = tuple(client for client in fitting if client not in busy)
+        return Candidates(idle, len(fitting) - len(idle), len([client for client in checking if client not in busy]))
 
     async def all(self, active: Iterable[Job]) -> list[AgentStatus]:
         """Every enrolled client, by name, with the task that it holds in an active job."""

@@ -37,7 +37,9 @@ def _with(round: Round, client: str, participant: Participant) -> Round:
 def choose(round: Round, event: Candidates, now: float, policy: Policy) -> Round:
     present = len(event.names)
     waited = now - round.opened_at >= policy.selection_wait_s
-    if present < policy.cohort_size and not (waited and present >= policy.min_clients):
+    # The first cohort is drawn from all whose data fit, not from those whose check was over first.
+    checking = event.checking > 0 and round.number == 1 and not waited
+    if checking or (present < policy.cohort_size and not (waited and present >= policy.min_clients)):
         reason = selection_reason(event, policy)
         return round if reason == round.reason else replace(round, reason=reason)
     if round.kind == "evaluate":

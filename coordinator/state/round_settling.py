@@ -74,7 +74,8 @@ def explain(round: Round, now: float, policy: Policy) -> str:
 def selection_reason(candidates: Candidates, policy: Policy) -> str:
     """What a round in SELECTION waits for."""
     busy = f", {candidates.busy} more are busy with other jobs" if candidates.busy else ""
-    present = f"{len(candidates.names)} of {policy.cohort_size} clients with the data{busy}"
+    checking = f", {candidates.checking} more check their data" if candidates.checking else ""
+    present = f"{len(candidates.names)} of {policy.cohort_size} clients with the data{busy}{checking}"
     return f"waiting: {present}; {policy.min_clients} do after {policy.selection_wait_s:g} s"
 
 

@@ -168,11 +168,13 @@ class Effect(StrEnum):
 class Candidates:
     """Live agents that offer the data set and have no task to do, as seen at this tick; `busy` more have one.
 
-    Some of them rest after a failure in this job. `silent` participants of the round have given no sign of life lately.
+    Some of them rest after a failure in this job. `checking` more have not said yet whether their data fit. `silent`
+    participants of the round have given no sign of life lately.
     """
 
     names: tuple[str, ...]
     busy: int = 0
+    checking: int = 0
     resting: frozenset[str] = frozenset()
     silent: frozenset[str] = frozenset()
 

@@ -198,6 +198,16 @@ def test_selection_tells_of_clients_that_work_for_other_jobs() -> None:
     assert step.reason == ("waiting: 1 of 4 clients with the data, 2 more are busy with other jobs; 2 do after 5 s")
 
 
+def test_the_first_cohort_waits_for_sites_that_still_check_their_data() -> None:
+    event = Candidates((*NAMES, "e"), checking=1)
+    waiting = rounds.advance(opened(), event, 4.9, POLICY)
+    assert waiting.round.phase is Phase.SELECTION
+    assert waiting.reason == "waiting: 5 of 4 clients with the data, 1 more check their data; 2 do after 5 s"
+    assert rounds.advance(waiting.round, event, 5.0, POLICY).round.phase is Phase.CONFIGURATION
+    later = replace(opened(), number=2)
+    assert rounds.advance(later, event, 0.1, POLICY).round.phase is Phase.CONFIGURATION  # a site that joins holds up none
+
+
 def test_the_cohort_is_the_same_as_in_the_simulation() -> None:
     names = tuple(f"client-{i}" for i in range(20))
     chosen = play(opened(), Candidates(names))
