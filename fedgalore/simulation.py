@@ -6,7 +6,8 @@ For the same job, seed, clients and machine the final weights equal the distribu
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,13 +34,22 @@ from fedgalore.training import Evaluation, Update, evaluate, local_update
 class Site:
     """One client's name and data, as `fedgalore.data.examples` reads it.
 
-    `local_update` is what the client does with a round; a client that misbehaves has one of its own.
+    `local_update` is what the client does with a round; a client that misbehaves has one of its own. `train_place` and
+    `test_place` are what messages about a row call its data: the file, where there is one.
     """
 
     name: str
     train: Sequence[Example]
     test: Sequence[Example] = ()
     local_update: Callable[..., Update] = local_update
+    train_place: str = "train"
+    test_place: str = "test"
+
+    def evaluated(self, spec: JobSpec) -> tuple[Sequence[Example], str]:
+        """What the job's versions are evaluated on here, and what messages call it."""
+        if spec.evaluation.split == "train":
+            return self.train, self.train_place
+        return self.test, self.test_place
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ def simulate(
     """
     if len(sites) < spec.rounds.min_clients:
         raise ValueError(f"rounds.min_clients is {spec.rounds.min_clients}, but there are {len(sites)} clients")
-    if spec.evaluation.keep is not None and not held_out and not any(_evaluated(spec, site) for site in sites):
+    if spec.evaluation.keep is not None and not held_out and not any(site.evaluated(spec)[0] for site in sites):
         raise ValueError(
             "evaluation.keep: no client has test examples, so no version would be the best; add some, "
             "or take evaluation.split: train"
@@ -134,8 +144,8 @@ def _check(spec: JobSpec, sites: Sequence[Site]) -> None:
     """
     problems = []
     for site in sites:
-        test = Split("test", site.test) if site.test else None
-        if (problem := preflight(spec, Split("train", site.train), test).problem) is not None:
+        test = Split(site.test_place, site.test) if site.test else None
+        if (problem := preflight(spec, Split(site.train_place, site.train), test).problem) is not None:
             problems.append(f"{site.name}: {problem}")
     if problems:
         raise TaskError(
@@ -143,9 +153,13 @@ def _check(spec: JobSpec, sites: Sequence[Site]) -> None:
         )
 
 
-def _evaluated(spec: JobSpec, site: Site) -> Sequence[Example]:
-    """What the job's versions are evaluated on at a site."""
-    return site.train if spec.evaluation.split == "train" else site.test
+@contextmanager
+def _at(*place: str) -> Iterator[None]:
+    """Puts in front of a row's message where the row stands: rows are numbered in each file."""
+    try:
+        yield
+    except TaskError as error:
+        raise TaskError(": ".join((*place, str(error)))) from error
 
 
 def _pooled(evaluations: Mapping[str, Evaluation]) -> Measured:
@@ -173,8 +187,13 @@ class _Federation:
         self._summed: Collection[str] = self._sites  # whose updates are in it
         self.best: Best | None = None
         self.best_weights: dict[str, Tensor] | None = None
-        for examples in (*map(self._evaluated, sites), *held_out.values()):
-            check_exact_match(task, examples)
+        for site in sites:
+            examples, source = site.evaluated(task.spec)
+            with _at(site.name, source):
+                check_exact_match(task, examples)
+        for name, examples in held_out.items():
+            with _at(name):
+                check_exact_match(task, examples)
 
     def play(self, model_version: int, final: bool) -> RoundRecord:
         """The round that starts from this version; of the final version, its evaluation alone."""
@@ -184,12 +203,13 @@ class _Federation:
         up, down = (0, 0) if final else self._traffic(names, number)
         record = RoundRecord(number, model_version, up_bytes=up, down_bytes=down)
         evaluates = final or spec.evaluates(model_version)
-        held_out = {name: self._evaluate(examples) for name, examples in self._held_out.items() if evaluates}
+        held_out = {name: self._evaluate(examples, name) for name, examples in self._held_out.items() if evaluates}
         updates, evaluations = {}, {}
         for name in names:
             site = self._sites[name]
-            if evaluates and (examples := self._evaluated(site)):
-                evaluations[name] = self._evaluate(examples)
+            examples, source = site.evaluated(spec)
+            if evaluates and examples:
+                evaluations[name] = self._evaluate(examples, name, source)
             if not final:
                 updates[name] = self._train(site, number)
                 record.training[name] = updates[name].metrics
@@ -208,20 +228,16 @@ class _Federation:
         if self.best is not None and self.best.version == version:
             self.best_weights = self.version.weights
 
-    def _evaluated(self, site: Site) -> Sequence[Example]:
-        return _evaluated(self.task.spec, site)
-
-    def _evaluate(self, examples: Sequence[Example]) -> Evaluation:
+    def _evaluate(self, examples: Sequence[Example], *place: str) -> Evaluation:
         self.task.load_weights(self.version.weights)
-        return evaluate(self.task, examples)
+        with _at(*place):
+            return evaluate(self.task, examples)
 
     def _train(self, site: Site, number: int) -> Update:
         version = self.version
         start = Start(version.weights, version.state, self._kept.get(site.name, {}), version.aggregate)
-        try:
+        with _at(site.name, site.train_place):
             return site.local_update(LocalRound(self.task, site.name, number, start), site.train)
-        except TaskError as error:  # which names a row, and rows are numbered at each site
-            raise TaskError(f"{site.name}: train: {error}") from error
 
     def _aggregate(self, updates: Mapping[str, Update], record: RoundRecord) -> None:
         """Goes on to the next version."""

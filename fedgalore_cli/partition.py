@@ -192,9 +192,12 @@ class Splitting:
         names = [f"client-{number:0{width}}" for number in range(1, self.clients + 1)]
         parts = [Chosen(examples, shard) for shard in shards]
         if self.kind != "domain" or not test:
-            return [Site(name, part) for name, part in zip(names, parts, strict=True)], held_out
+            return [Site(name, part, train_place=str(train)) for name, part in zip(names, parts, strict=True)], held_out
         own = _tests_by_domain([key_of(part[0], "domain") for part in parts], held_out)
-        return [Site(name, part, tests) for name, part, tests in zip(names, parts, own, strict=True)], ()
+        return [
+            Site(name, part, tests, train_place=str(train), test_place=str(test))
+            for name, part, tests in zip(names, parts, own, strict=True)
+        ], ()
 
     def title(self, train: Path) -> str:
         """The title of a picture of the split."""

@@ -232,5 +232,14 @@ def _sites_of_agents(configs: list[Path], dataset: str) -> list[Site]:
             )
         allow(settings.metrics)
         local = read_all({dataset: settings.data[dataset]})[dataset]
-        sites.append(Site(settings.name, local.train.examples, local.test.examples if local.test else ()))
+        train, test = local.train, local.test
+        sites.append(
+            Site(
+                settings.name,
+                train.examples,
+                test.examples if test else (),
+                train_place=str(train.path),
+                test_place=str(test.path if test else "test"),
+            )
+        )
     return sites

@@ -268,7 +268,7 @@ def test_what_sites_measure_of_a_model_with_running_statistics_its_download_give
     counts = [name for name in first if name.endswith("num_batches_tracked")]
     assert {download.model.get_buffer(name).item() for name in counts} == {6}
     for site in sites:
-        assert evaluate(download, site.test) == result.rounds[-1].evaluation[site.name]
+        assert evaluate(download, site.test).metrics == result.rounds[-1].evaluation[site.name]
 
 
 def test_statistics_of_the_data_are_refused_where_all_must_be_noisy(tiny_levit):

@@ -122,7 +122,15 @@ def test_a_job_that_is_not_there_ends_the_wait(script: Script) -> None:
 def test_ctrl_c_ends_the_command_in_a_line(script: Script, command: str) -> None:
     arguments = [sys.executable, "-m", "fedgalore_cli.main", "jobs", command, "job-1"]
     environment = {**os.environ, "FEDGALORE_URL": script.plays("RUNNING").url, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as cli:
+    with subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # a test run in the background of a script ignores Ctrl-C, and so would what it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as cli:
         assert cli.stdout is not None
         assert cli.stderr is not None
         assert cli.stdout.readline().startswith("tiny: RUNNING")

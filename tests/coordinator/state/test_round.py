@@ -205,7 +205,9 @@ def test_the_first_cohort_waits_for_sites_that_still_check_their_data() -> None:
     assert waiting.reason == "waiting: 5 of 4 clients with the data, 1 more check their data; 2 do after 5 s"
     assert rounds.advance(waiting.round, event, 5.0, POLICY).round.phase is Phase.CONFIGURATION
     later = replace(opened(), number=2)
-    assert rounds.advance(later, event, 0.1, POLICY).round.phase is Phase.CONFIGURATION  # a site that joins holds up none
+    assert (
+        rounds.advance(later, event, 0.1, POLICY).round.phase is Phase.CONFIGURATION
+    )  # a site that joins holds up none
 
 
 def test_the_cohort_is_the_same_as_in_the_simulation() -> None:
