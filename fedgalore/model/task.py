@@ -150,6 +150,7 @@ class TaskModel:
     def round_weights(self) -> None:
         """Gives all that training changes the values that a download has; the next `load_weights` undoes it."""
         self._formats.round_(self.model.state_dict(), {place.parameter for place in self.plan.places().values()})
+        self._forget_derived()
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Sets the trained weights and moving buffers; a buffer of whole numbers takes the nearest.
@@ -165,6 +166,16 @@ class TaskModel:
                     )
                 held, value = self._tensor(name), weights[name]
                 held.copy_(value if held.is_floating_point() else value.round())
+        self._forget_derived()
+
+    def _forget_derived(self) -> None:
+        """Makes the model drop what it has computed of its weights for evaluations, as LeViT does its biases.
+
+        Such a model forgets it when training begins, which is when weights change otherwise.
+        """
+        trains = self.model.training
+        self.model.train()
+        self.model.train(trains)
 
     def targets(self) -> dict[str, tuple[nn.Parameter, int]]:
         """The target matrices with their ranks; a matrix that is a part of a parameter shares its memory."""

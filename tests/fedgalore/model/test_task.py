@@ -290,3 +290,25 @@ def test_short_sequences_in_bfloat16_on_a_cpu_take_plain_attention(tiny_bert, pr
 def test_images_are_no_short_sequences(tiny_vit):
     task = TaskModel.load(image_classifier(local={"precision": "bfloat16"}), tiny_vit)
     assert task.model.config._attn_implementation == "sdpa"
+
+
+def test_new_weights_are_evaluated_by_models_that_remember_what_they_computed(tiny_levit, tmp_path):
+    """LeViT keeps its attention biases from one evaluation to the next."""
+    spec = image_classifier(method={"kind": "fedavg"})
+    examples = squares(tmp_path, 4, 0)
+    remembers, fresh = TaskModel.load(spec, tiny_levit), TaskModel.load(spec, tiny_levit)
+    weights = {
+        name: torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) if "biases" in name else weight
+        for name, weight in fresh.weights().items()
+    }
+    batch = remembers.task.model_inputs(remembers.collate(examples))
+    remembers.model.eval()
+    with torch.no_grad():
+        before = remembers.model(**batch).logits
+        remembers.load_weights(weights)
+        after = remembers.model(**batch).logits
+        fresh.model.train()
+        fresh.load_weights(weights)
+        expected = fresh.model.eval()(**batch).logits
+    assert torch.equal(after, expected)
+    assert not torch.equal(before, expected)
