@@ -141,7 +141,7 @@ def test_each_expert_of_a_mixture_is_trained(tmp_path, tiny_gpt2, kind):
     result.task.save(tmp_path / "download")
     download = TaskModel.load(spec, tmp_path / "download")
     for site in sites:
-        assert evaluate(download, site.test) == result.rounds[-1].evaluation[site.name]
+        assert evaluate(download, site.test).metrics == result.rounds[-1].evaluation[site.name]
 
 
 def test_an_expert_is_a_view_of_its_parameter_with_a_gradient_of_its_own(tmp_path, tiny_gpt2):
