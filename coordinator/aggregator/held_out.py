@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 
 import torch
 
-from coordinator.models.checkpoint import map_tensors
+from coordinator.aggregator.stored_model import base_model, load_version
 from coordinator.settings import HeldOutSet, not_held_out
 from coordinator.state.job_state import Prepared
 from coordinator.state.round_state import EvaluationResult, ModelVersion
 from coordinator.store.blob_store import BlobStore
 from fedgalore.data.examples import DataError, read_examples
 from fedgalore.model.inputs import TaskError
-from fedgalore.model.task import TaskModel
 from fedgalore.spec.job import JobSpec
 from fedgalore.training import evaluate
 
@@ -45,22 +42,8 @@ def measure(
         raise HeldOutError(f"evaluation.central: {not_held_out(name, sets)}")
     try:
         examples = read_examples(sets[name].columns(sets[name].file))
-        with blobs.scratch_folder() as folder:
-            for file, blob in prepared.base_model:
-                with blobs.on_disk(blob.sha256) as path:
-                    _link(str(path), str(folder / file))
-            task = TaskModel.load(spec, folder, device)
-        weights = map_tensors(blobs, model.weights.sha256)
-        task.load_weights({each: torch.from_numpy(weights.tensor(each)).clone() for each in weights.names})
-        result = evaluate(task, examples)
+        with base_model(prepared, blobs) as base:
+            result = evaluate(load_version(spec, base, model, blobs, device), examples)
     except (DataError, TaskError) as error:
         raise HeldOutError(f"evaluation.central: {name}, {sets[name].file}: {error}") from error
     return EvaluationResult(model.version, result.examples, result.metrics, result.counts)
-
-
-def _link(source: str, target: str) -> None:
-    """The same file under another name; a copy where the disk has no such links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig
 
+from coordinator.aggregator.stored_model import base_model, load_version
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.archive import CARD
-from coordinator.models.checkpoint import map_checkpoint, map_tensors
+from coordinator.models.checkpoint import map_checkpoint
 from coordinator.models.model_archive import ModelArchive
 from coordinator.state.errors import NoAdapter
 from coordinator.state.job_state import Job
@@ -22,8 +21,6 @@ from coordinator.store.blob_store import BlobStore
 from fedgalore.methods.lora.spec import LoRASpec
 from fedgalore.model.culprits import short
 from fedgalore.model.load_back import COARSE, TOLERANCE, Answers, answers, difference, far, logits_of
-from fedgalore.model.task import TaskModel
-from protos.codec import TensorFile
 
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 WHOLE = 0.9999  # share of the change's energy from which on an adapter answers as the model does
@@ -42,15 +39,8 @@ def differences(job: Job, blobs: BlobStore, device: torch.device) -> str | None:
         TaskError: the base model that the sites were sent cannot be loaded any more.
     """
     ready = job.ready()
-    with blobs.scratch_folder() as folder, ExitStack() as held:
-        base = folder / "base"
-        base.mkdir()
-        for name, blob in ready.prepared.base_model:
-            (base / name).symlink_to(held.enter_context(blobs.on_disk(blob.sha256)))
-        task = TaskModel.load(job.parsed, base, device)
-        task.load_weights(_Weights(map_tensors(blobs, ready.model.weights.sha256)))
-        expected = answers(task)
-        del task
+    with base_model(ready.prepared, blobs) as base:
+        expected = answers(load_version(job.parsed, base, ready.model, blobs, device))
         if words := of_download(job, ready.model, blobs, expected):
             return f"version {ready.model.version} is downloaded, and {words}"
         if isinstance(job.parsed.method, LoRASpec) and (words := _of_adapter(job, base, blobs, expected)):
@@ -94,19 +84,3 @@ def _adapted(base: Path, adapter: Path, expected: Answers) -> Tensor:
     )
     model = model.to(next(iter(expected.batch.values())).device)
     return logits_of(PeftModel.from_pretrained(model, str(adapter)), expected.batch)
-
-
-class _Weights(Mapping[str, Tensor]):
-    """A file of tensors, of which one is in memory at a time."""
-
-    def __init__(self, file: TensorFile) -> None:
-        self._file = file
-
-    def __getitem__(self, name: str) -> Tensor:
-        return torch.from_numpy(self._file.tensor(name).copy())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file.names)
-
-    def __len__(self) -> int:
-        return len(self._file.names)

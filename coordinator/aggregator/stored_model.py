@@ -1,0 +1,57 @@
+"""A version of a job's model in memory, built from blobs as a site builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from coordinator.models.checkpoint import map_tensors
+from coordinator.state.job_state import Prepared
+from coordinator.state.round_state import ModelVersion
+from coordinator.store.blob_store import BlobStore
+from fedgalore.model.task import TaskModel
+from fedgalore.spec.job import JobSpec
+from protos.codec import TensorFile
+
+
+@contextmanager
+def base_model(prepared: Prepared, blobs: BlobStore) -> Iterator[Path]:
+    """The folder of the base model that sites are sent; its files are links, good until the block ends."""
+    with blobs.scratch_folder() as scratch, ExitStack() as held:
+        folder = scratch / "base"
+        folder.mkdir()
+        for name, blob in prepared.base_model:
+            (folder / name).symlink_to(held.enter_context(blobs.on_disk(blob.sha256)))
+        yield folder
+
+
+def load_version(spec: JobSpec, base: Path, version: ModelVersion, blobs: BlobStore, device: torch.device) -> TaskModel:
+    """The job's model with the weights of a version, which are read one by one.
+
+    Raises:
+        BlobNotFound, CodecError, OSError: the version's weights are damaged or missing.
+        TaskError: the base model cannot be loaded.
+    """
+    task = TaskModel.load(spec, base, device)
+    task.load_weights(_Weights(map_tensors(blobs, version.weights.sha256)))
+    return task
+
+
+class _Weights(Mapping[str, Tensor]):
+    """A file of tensors, of which one is in memory at a time."""
+
+    def __init__(self, file: TensorFile) -> None:
+        self._file = file
+
+    def __getitem__(self, name: str) -> Tensor:
+        return torch.from_numpy(self._file.tensor(name).copy())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.names)
+
+    def __len__(self) -> int:
+        return len(self._file.names)
