@@ -119,6 +119,7 @@ class Stepper:
         if ticked.closed is not None:
             return ticked.stored
         stored, job = ticked.stored, ticked.stored.job
+        offering: dict[str, float] | None = None
         if job.looks_for_sites:
             offering = await self._registry.offering(job.parsed.data.name)
             seen = await self._sites_seen(job, offering)
@@ -129,7 +130,8 @@ class Stepper:
         number, silent = job.round.number, await self._registry.silent(job.round.open_clients)
         if job.round.phase is not Phase.SELECTION and not job.round.free_seats(silent):
             return stored
-        offering = await self._registry.offering(job.parsed.data.name)
+        if offering is None:
+            offering = await self._registry.offering(job.parsed.data.name)
         candidates = replace(await self._registry.candidates(job, offering), silent=silent)
 
         def if_still_wanted(job: Job) -> JobEvent | None:
