@@ -76,7 +76,7 @@ class Assignment:
         held_out = self._held_out(spec)
         opened = await site.thread.run(lambda trainer: trainer.job_id == task.job_id)
         if not opened:
-            plan = TrainingPlan.from_dict(json.loads(task.plan_json))
+            plan = _planned(task.plan_json)
             folder = await self._base_model()
             await site.thread.run(lambda trainer: trainer.open(task.job_id, spec, plan, folder))
         if held_out is not None:
@@ -125,7 +125,7 @@ class Assignment:
         )
 
     def _update_bytes(self) -> int:
-        plan = TrainingPlan.from_dict(json.loads(self._task.plan_json))
+        plan = _planned(self._task.plan_json)
         tensors = update_tensors(self._spec, plan, self._site.settings.name, self._task.model_version + 1)
         return size_bytes(tensors)
 
@@ -249,6 +249,11 @@ class Assignment:
         self._progress = step, loss
         reach(Fault.TRAINED_STEP)
         return self._site.thread.goes_on()
+
+
+@lru_cache(maxsize=8)
+def _planned(plan_json: str) -> TrainingPlan:
+    return TrainingPlan.from_dict(json.loads(plan_json))
 
 
 @lru_cache(maxsize=8)
