@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fedgalore.data.batches import text_length
 from fedgalore.data.examples import Example
+from fedgalore.data.values import key
 from fedgalore.measures.custom import CustomMetricError, check_allowed
 from fedgalore.model.exact_match import check_answers
 from fedgalore.model.inputs import TaskError
@@ -46,7 +47,7 @@ def preflight(spec: JobSpec, train: Split, test: Split | None) -> Finding:
         "; ".join(problems) or None,
         len(train.examples),
         len(test.examples) if test else 0,
-        len({str(example["label"]) for example in examples if "label" in example}),
+        len({key(example["label"]) for example in examples if "label" in example}),
         max(map(text_length, examples), default=0),
     )
 

@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedgalore.data.columns import require_columns
 from fedgalore.data.errors import DataError
+from fedgalore.data.values import as_python
 
 ROWS = 256  # that are held at a time
 _AGAIN = "write it again"
@@ -29,12 +32,12 @@ def read_parquet(path: Path, columns: Sequence[str]) -> tuple[Values, Names]:
 
     with _in_words(path, "Parquet"):
         schema = parquet.read_schema(path)
-    require_columns(path, columns, schema.names)
+    _require(path, columns, schema)
 
     def rows() -> Values:
         with _in_words(path, "Parquet"), parquet.ParquetFile(path, memory_map=True) as file:
             for batch in file.iter_batches(batch_size=ROWS, columns=list(columns)):
-                yield from batch.to_pylist()
+                yield from _records(batch)
 
     return rows(), _names(_features(schema.metadata), columns)
 
@@ -45,7 +48,7 @@ def read_arrow(path: Path, columns: Sequence[str]) -> tuple[Values, Names]:
 
     with _in_words(path, "Arrow"), pyarrow.memory_map(str(path)) as source:
         schema = _opened(source).schema
-    require_columns(path, columns, schema.names)
+    _require(path, columns, schema)
 
     def rows() -> Values:
         with _in_words(path, "Arrow"), pyarrow.memory_map(str(path)) as source:
@@ -54,7 +57,7 @@ def read_arrow(path: Path, columns: Sequence[str]) -> tuple[Values, Names]:
             for batch in map(file.get_batch, range(file.num_record_batches)) if of_file else file:
                 chosen = batch.select(list(columns))
                 for start in range(0, len(chosen), ROWS):
-                    yield from chosen.slice(start, ROWS).to_pylist()
+                    yield from _records(chosen.slice(start, ROWS))
 
     return rows(), _names(_features(schema.metadata), columns)
 
@@ -95,6 +98,46 @@ def read_dataset(folder: Path, files: Sequence[Path], columns: Sequence[str]) ->
     features = _json(info).get("features") if info.is_file() else None
     names = _names(features, columns) or read[0][1]
     return (values for rows, _ in read for values in rows), names
+
+
+def _require(path: Path, columns: Sequence[str], schema: Any) -> None:
+    """Refuses a table that lacks a column, or has times in one: other files have them as texts of many forms."""
+    import pyarrow
+
+    require_columns(path, columns, schema.names)
+    for column in columns:
+        kind = _innermost(schema.field(column).type)
+        if pyarrow.types.is_temporal(kind):
+            raise DataError(f"holds times ({kind})", path=path, column=column, remedy="save the column as text")
+
+
+def _records(batch: Any) -> Values:
+    columns = [_values(column) for column in batch.columns]
+    for row in zip(*columns, strict=True):
+        yield dict(zip(batch.schema.names, row, strict=True))
+
+
+def _values(column: Any) -> list[Any]:
+    """A column's values; floats of 16 and 32 bits as short as text has them: 0.1, not 0.10000000149011612."""
+    import pyarrow
+
+    kind, values = _innermost(column.type), column.to_pylist()
+    if pyarrow.types.is_float16(kind):
+        return [_shortest(value, np.float16) for value in values]
+    return [_shortest(value, np.float32) for value in values] if pyarrow.types.is_float32(kind) else values
+
+
+def _shortest(value: Any, precision: type[np.floating[Any]]) -> Any:
+    if isinstance(value, list):
+        return [_shortest(item, precision) for item in value]
+    return value if value is None else as_python(precision(value))
+
+
+def _innermost(kind: Any) -> Any:
+    """The type of the values in lists, and in columns that hold each value once."""
+    while hasattr(kind, "value_type"):
+        kind = kind.value_type
+    return kind
 
 
 def _features(metadata: Mapping[bytes, bytes] | None) -> Any:
@@ -141,5 +184,5 @@ def _in_words(path: Path, kind: str) -> Iterator[None]:
 
     try:
         yield
-    except (pyarrow.ArrowException, EOFError) as error:
+    except (pyarrow.ArrowException, EOFError, ValueError, OverflowError) as error:
         raise DataError(f"no {kind} file, or damaged ({error})", path=path, remedy=_AGAIN) from error

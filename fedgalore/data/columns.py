@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fedgalore.data import images
-from fedgalore.data.errors import DataError
-from fedgalore.data.labels import as_list
+from fedgalore.data.errors import DataError, shown
+from fedgalore.data.values import as_list, as_number
+from fedgalore.spec.strict import MANY
 
 Label = bool | int | float | str
 
 _FILL = "fill it or remove the row"
-_LONGEST = 80  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Cell:
     @property
     def shown(self) -> str:
         """The value in a message."""
-        text = repr(self.value)
-        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+        return shown(self.value)
 
 
 def require_columns(path: Path, columns: Sequence[str], present: Sequence[str], row: int | str | None = None) -> None:
@@ -75,7 +74,7 @@ def label(cell: Cell, names: Sequence[str] = ()) -> Label | list[Label]:
     if plain is None or (isinstance(plain, list) and None in plain):
         cell.refuse(
             f"label {cell.shown} is no number, name or list of them",
-            "give the class index from 0 on, or one of the job's label_names",
+            "give a finite number, or one of the job's label_names as text",
         )
     _refuse_unnamed(cell, plain if isinstance(plain, list) else [plain], names)
     return plain  # type: ignore[return-value]
@@ -124,11 +123,16 @@ def _refuse_unnamed(cell: Cell, values: Sequence[Label | None], names: Sequence[
 
 
 def _plain(value: Any) -> Label | None:
-    """A value as JSON has it, a whole number as an int: a column with gaps holds its integers as floats."""
+    """A value as JSON has it, a whole number as an int: a column with gaps holds its integers as floats.
+
+    A decimal fraction of more digits than a float holds is its text.
+    """
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, float | Decimal) and math.isfinite(value):
-        return int(value) if value == int(value) else float(value)
+        if value == int(value) and (isinstance(value, Decimal) or abs(value) <= MANY):
+            return int(value)
+        return float(value) if as_number(float(value)) == as_number(value) else str(value)
     return value if isinstance(value, bool | int) else None
 
 

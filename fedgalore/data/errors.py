@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from fedgalore.spec.documents import printable
+
+_LONGEST = 80  # characters of a value in a message
+
+
+def shown(value: Any) -> str:
+    """A value in a message: cut where it is long."""
+    return printable(repr(value), _LONGEST)
 
 
 class DataError(ValueError):

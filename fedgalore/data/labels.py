@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import Any
 
-import numpy as np
-
-from fedgalore.data.errors import TaskError
+from fedgalore.data.errors import TaskError, shown
+from fedgalore.data.values import as_number, as_truth
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.names import plain
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,3})?")
-_TRUTH = {"true": True, "false": False}
 _MOST_NAMES = 20  # in a message
-_LONGEST = 80  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -40,52 +33,96 @@ class Classes:
         Raises:
             TaskError: no class of the job, or what can be read as one of two; names the row, the value and the remedy.
         """
-        value = value.item() if isinstance(value, np.generic) else value
         try:
             return self._numbered(value, given) if given else self._found(value)
         except ValueError as error:
-            shown = repr(value)
-            shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
-            raise TaskError(f"row {row}: {what} {shown} {error}") from None
+            raise TaskError(f"row {row}: {what} {shown(value)} {error}") from None
+
+    def present(self, values: Sequence[Any], row: int | str = "?", given: Sequence[str] = ()) -> set[int]:
+        """The classes of a label that may have many: a list of them, or of a mark for each, 0 or 1, true or false.
+
+        Args and raises as `index`; raises for a list that can be read either way, too.
+        """
+        named = any(plain(name) in self._by_name for name in given)  # then a number stands for a name, and marks none
+        marked = None if named else self._marked(values)
+        try:
+            listed = self._listed(values, row, given)
+        except TaskError:
+            if marked is None or any(len(self._same(value)) > 1 for value in values):
+                raise
+            return marked
+        if marked is not None:
+            raise TaskError(
+                f"row {row}: label {shown(values)} may be the classes {self._called(listed)}, or a mark for each class "
+                f"and so {self._called(marked)} alone; {self._way_to_mark}"
+            )
+        return set(listed)
+
+    def _marked(self, values: Sequence[Any]) -> set[int] | None:
+        """The classes with a mark of 1 or true, where there is a mark for each class."""
+        marks = [as_number(value) if (truth := as_truth(value)) is None else Decimal(truth) for value in values]
+        if len(marks) != self.count or not all(mark in (0, 1) for mark in marks):
+            return None
+        return {index for index, mark in enumerate(marks) if mark}
+
+    def _listed(self, values: Sequence[Any], row: int | str, given: Sequence[str]) -> list[int]:
+        """The classes that a list names; a truth value in it is one only where a name says so."""
+        for value in values:
+            truth = as_truth(value)
+            if truth is not None and not self._by_truth[truth]:
+                raise TaskError(
+                    f"row {row}: label {shown(values)} has {len(values)} values, of which {shown(value)} is a truth "
+                    f"value; give one for each of the {self.count} classes, or list the classes that apply"
+                )
+        found = [self.index(value, row, given=given) for value in values]
+        if len(set(found)) != len(found):
+            raise TaskError(f"row {row}: label {shown(values)} names a class twice; list each class that applies once")
+        return found
 
     def _found(self, value: Any) -> int:
-        text = plain(value) if isinstance(value, str) else None
-        if text in self._by_name:
-            return self._by_name[text]
-        truth = value if isinstance(value, bool) else _TRUTH.get((text or "").casefold())
+        same = self._same(value)
+        if len(same) == 1:
+            return same[0]
+        if same:
+            first, second = self._names[same[0]], self._names[same[1]]
+            raise ValueError(f"may be {first!r} or {second!r}; write the name as text")
+        truth, number = as_truth(value), as_number(value)
         if truth is not None:
             return self._truth(truth)
-        number = as_number(value)
-        if number is None:
-            raise ValueError(f"is not a class of this job; expected {self._expected}")
-        return self._number(number)
+        if number is not None:
+            return self._number(number)
+        raise ValueError(f"is not a class of this job; expected {self._expected}")
+
+    def _same(self, value: Any) -> list[int]:
+        """The classes whose names are this text; or else, whose names say the same truth value or number."""
+        text = plain(value) if isinstance(value, str) else None
+        if text in self._by_name:
+            return [self._by_name[text]]
+        truth, number = as_truth(value), as_number(value)
+        if truth is not None:
+            return self._by_truth[truth]
+        return self._by_number.get(number, []) if number is not None else []
 
     def _truth(self, truth: bool) -> int:
-        """A name that says it; or 1 and 0, where these can only be two classes."""
-        spelled = [name for name in self.names or () if _TRUTH.get(plain(name).casefold()) is truth]
-        if len(spelled) > 1:
-            raise ValueError(f"may be {spelled[0]!r} or {spelled[1]!r}; write the name as text")
-        if spelled:
-            return self._by_name[plain(spelled[0])]
-        same = self._by_number.get(Decimal(truth)) if self.names else [int(truth)]
-        if self.count == 2 and same == [int(truth)]:
-            return int(truth)
+        """Of a truth value that no name says: 1 and 0, where these are the two classes."""
+        number = Decimal(truth)
+        if self.count == 2 and (not self.names or set(self._by_number) == {0, 1}):
+            return self._by_number[number][0] if self.names else int(truth)
+        reading = f"the number {number}"
+        if number in self._by_number:
+            reading = repr(self._names[self._by_number[number][0]])
+        elif self.names and not self._by_number:
+            reading = f"the index of {self._names[int(truth)]!r}"
         raise ValueError(
-            f"is a truth value: it may be the number {int(truth)} or a name that the job lacks; "
+            f"is a truth value: it may be {reading} or a name that the job lacks; "
             f"write {self._expected}, or name the classes true and false in model.label_names"
         )
 
     def _number(self, number: Decimal) -> int:
-        """A name that has this value; else an index, unless numbers are names here."""
-        same = self._by_number.get(number, [])
-        if len(same) == 1:
-            return same[0]
-        names = self.names or ()
-        if same:
-            raise ValueError(f"may be {names[same[0]]!r} or {names[same[1]]!r}; write the name as text")
+        """Of a number that is no name: an index, unless numbers are names here."""
         index = int(number) if 0 <= number < self.count and number == number.to_integral_value() else None
         if self._by_number:
-            other = f"the index of {names[index]!r} or " if index is not None else "an index or "
+            other = f"the index of {self._names[index]!r} or " if index is not None else "an index or "
             raise ValueError(
                 f"may be {other}a name that the job lacks, as names in model.label_names are numbers; "
                 f"write {self._expected}"
@@ -115,6 +152,18 @@ class Classes:
             )
         return self._number(number)
 
+    def _called(self, indices: Iterable[int]) -> str:
+        """Classes in a message, by name if they have one."""
+        return shown([self.names[index] if self.names else index for index in indices])
+
+    @property
+    def _way_to_mark(self) -> str:
+        """How to write a list of marks, so that it is nothing else."""
+        if any(self._by_truth.values()):
+            return "rename the classes true and false in model.label_names"
+        by_name = ", or list names of model.label_names" if self.names and not self._by_number else ""
+        return f"mark classes by true and false{by_name}"
+
     @property
     def _expected(self) -> str:
         if not self.names:
@@ -122,15 +171,25 @@ class Classes:
         more = f" and {self.count - _MOST_NAMES} more" if self.count > _MOST_NAMES else ""
         return f"one of {', '.join(self.names[:_MOST_NAMES])}{more}"
 
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self.names or ()
+
     @cached_property
     def _by_name(self) -> dict[str | None, int]:
-        return {plain(name): index for index, name in enumerate(self.names or ())}
+        return {plain(name): index for index, name in enumerate(self._names)}
+
+    @cached_property
+    def _by_truth(self) -> dict[bool, list[int]]:
+        """The classes whose names say true, and false, in letters of any case."""
+        said = [as_truth(name) for name in self._names]
+        return {truth: [index for index, says in enumerate(said) if says is truth] for truth in (True, False)}
 
     @cached_property
     def _by_number(self) -> dict[Decimal, list[int]]:
         """The classes whose names are numbers."""
         found: dict[Decimal, list[int]] = {}
-        for index, name in enumerate(self.names or ()):
+        for index, name in enumerate(self._names):
             number = as_number(name)
             if number is not None:
                 found.setdefault(number, []).append(index)
@@ -154,25 +213,3 @@ def label_index(example: dict[str, Any], spec: JobSpec) -> int:
         TaskError: as `Classes.index`.
     """
     return classes_of(spec).index(example["label"], example.get("row", "?"), given=example.get("label_names", ()))
-
-
-def as_number(value: Any) -> Decimal | None:
-    """A number, or the text of one in digits: exactly as it is written. None for anything else, truth values too."""
-    if isinstance(value, str):
-        text = value.strip()
-        return Decimal(text) if _NUMBER.fullmatch(text) else None
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        return None
-    if isinstance(value, int):
-        return Decimal(value)
-    return Decimal(repr(value) if isinstance(value, float) else value) if math.isfinite(value) else None
-
-
-def as_list(value: Any) -> list[Any] | None:
-    """A list, or the JSON text of one, as a CSV file has it; None for anything else."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
-    return list(value) if isinstance(value, list | tuple) else None

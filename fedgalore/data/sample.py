@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from fedgalore.data import values
 from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.spec.job import JobSpec
@@ -20,7 +21,7 @@ def evaluated(examples: Sequence[Example], spec: JobSpec) -> Sequence[Example]:
     most = spec.evaluation.max_examples
     if most is None or len(examples) <= most:
         return examples
-    labels = [repr(example.get("label")) for example in examples]
+    labels = [values.key(example.get("label")) for example in examples]
     return [examples[index] for index in stratified(labels, most, derive_seed(spec.seed, "evaluated"))]
 
 

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedgalore.data.errors import shown
 from fedgalore.data.examples import Example
-from fedgalore.data.labels import Classes, as_list, as_number, classes_of, label_index
+from fedgalore.data.labels import classes_of, label_index
+from fedgalore.data.values import as_list, as_number
 from fedgalore.model.inputs import IGNORED, TaskError
 from fedgalore.spec.job import JobSpec
 
@@ -86,7 +88,14 @@ class MultiLabel(Problem):
     name = "multi_label_classification"
 
     def label(self, example: Example) -> list[float]:
-        present = present_classes(example, classes_of(self.spec))
+        label, row = example["label"], example.get("row", "?")
+        values = as_list(label)
+        if values is None:
+            raise TaskError(
+                f"row {row}: label {shown(label)} is no list; with model.problem: multi_label give a list of the "
+                "classes that apply, which may be empty"
+            )
+        present = classes_of(self.spec).present(values, row, given=example.get("label_names", ()))
         return [float(index in present) for index in range(self.spec.model.labels)]
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
@@ -140,31 +149,6 @@ def problem_of(spec: JobSpec) -> Problem:
     return Regression(spec) if problem == "regression" else SingleLabel(spec)
 
 
-def present_classes(example: Example, classes: Classes) -> set[int]:
-    """The classes of a label that may have many: a list of them, or of a 0 or 1 for each class.
-
-    Raises:
-        TaskError: no list, no classes of the job, or a list that can be read either way.
-    """
-    values, row = as_list(example["label"]), example.get("row", "?")
-    if values is None:
-        raise TaskError(
-            f"row {row}: label {example['label']!r} is no list; with model.problem: multi_label give a list of the "
-            "classes that apply, which may be empty"
-        )
-    if len(values) == classes.count and all(isinstance(value, int | float) and value in (0, 1) for value in values):
-        if not any(isinstance(value, bool) for value in values) and len(set(values)) == len(values):  # [0, 1] of two
-            raise TaskError(
-                f"row {row}: label {values} may be class numbers, or a 0 or 1 for each class; "
-                "write names of model.label_names, or true and false for each class"
-            )
-        return {index for index, value in enumerate(values) if value}
-    present = [classes.index(value, row, given=example.get("label_names", ())) for value in values]
-    if len(set(present)) != len(present):
-        raise TaskError(f"row {row}: label {values} names a class twice; list each class that applies once")
-    return set(present)
-
-
 def inverse_frequencies(classes: Tensor, count: int) -> Tensor:
     """Weights `(count,)`, inverse to how often a class occurs; their mean over `classes` is 1; 1 for absent ones."""
     kept = classes[classes != IGNORED]
@@ -176,7 +160,7 @@ def _number(value: Any, row: int | str) -> float:
     number = as_number(value)
     if number is None or abs(number) > LARGEST:
         raise TaskError(
-            f"row {row}: label {value!r} is no number that a float32 holds, and this job predicts numbers; "
+            f"row {row}: label {shown(value)} is no number that a float32 holds, and this job predicts numbers; "
             "correct it, or name classes by the job's model.problem: single_label"
         )
     return float(number)
