@@ -214,7 +214,7 @@ def columns_of(text: list[str] | None, label: str, **others: str | None) -> dict
 
 def has_class(example: Example) -> bool:
     """Whether its label is one class, as far as this shows: no list, and no fraction."""
-    from fedgalore.data.labels import as_number
+    from fedgalore.data.values import as_number
 
     number = as_number(example["label"])
     return not isinstance(example["label"], list) and (number is None or number == number.to_integral_value())
