@@ -15,7 +15,7 @@ from torch import Tensor
 
 from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
-from fedgalore.aggregation import apply_aggregate, first_version
+from fedgalore.aggregation import first_version
 from fedgalore.data.errors import DataError
 from fedgalore.model.culprits import unforeseen
 from fedgalore.model.exact_match import check_exact_match
@@ -23,6 +23,7 @@ from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.process import durable
 from fedgalore.process.faults import Fault, reach
+from fedgalore.replay import apply_aggregate
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, update_tensors, weights_tensors
@@ -95,7 +96,8 @@ class Trainer:
             file = open_update(aggregate)
             tensors = _tensors(file)
             weights = apply_aggregate(self._weights, tensors, float(file.metadata["decay"]), task.plan, task.spec)
-        if _weights_sha256(task, weights, {**file.metadata, "format": WEIGHTS_FORMAT}) != weights_sha256:
+        metadata = {"format": WEIGHTS_FORMAT, "version": file.metadata["version"]}
+        if _weights_sha256(task, weights, metadata) != weights_sha256:
             self.inexact_steps += 1
         self._weights, self.version = weights, self.version + 1
         self._last = tensors if task.spec.method.momentum else {}

@@ -1,8 +1,8 @@
-"""The next model version: from a version on a shelf and the clients' updates, into a sink.
+"""The step to the next model version: from a version on a shelf and the clients' updates, into a sink.
 
 `next_version` is the only place where a round's updates become a version: the aggregator calls it on files, the
-simulation on dictionaries. It goes group by group of equal tensors, so its memory is a group's, not the model's.
-`apply_aggregate` is the client's step to the same version, with the same bits.
+simulation on dictionaries. It goes group by group of equal tensors, so its memory is a group's, not the model's. It
+makes no weights: `fedgalore.replay` does, from the aggregates, for server and clients alike.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedgalore import downlink
 from fedgalore.deltas import nothing
-from fedgalore.maths.mean import Factors, apply_dense
+from fedgalore.maths.mean import Factors
 from fedgalore.maths.privacy import epsilon
 from fedgalore.methods.halves import server_half
 from fedgalore.model.task import TaskModel
@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 
 class Sink(Protocol):
-    """Takes a version as it is computed. Parts are "weights", "aggregate", and "state" and "residue" where kept."""
+    """Takes a version as it is computed. Parts are "aggregate", and "state" and "residue" where kept."""
 
     def open(self, parts: Mapping[str, Part]) -> None:
         """Called once, before the first group."""
@@ -53,7 +53,6 @@ class Sink(Protocol):
 class TensorSink:
     """A `Sink` of dictionaries, by tensor name; a `Shelf` of the same version reads from it."""
 
-    weights: dict[str, Tensor] = field(default_factory=dict)
     aggregate: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Tensor] = field(default_factory=dict)
     residue: dict[str, Tensor] = field(default_factory=dict)
@@ -62,14 +61,13 @@ class TensorSink:
         """Dictionaries grow by themselves."""
 
     def put(self, group: GroupResult) -> None:
-        self.weights |= group.weights
         self.aggregate |= group.aggregate
         self.state |= group.state
         self.residue |= group.residue
 
-    def shelf(self) -> Shelf:
-        """The version for reading."""
-        return Shelf(self.weights.__getitem__, self.state.get, self.residue.get, self.aggregate.get)
+    def shelf(self, weights: Mapping[str, Tensor]) -> Shelf:
+        """The version, which has these weights, for reading."""
+        return Shelf(weights.__getitem__, self.state.get, self.residue.get, self.aggregate.get)
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,6 @@ def server_round(
 def parts_of(spec: JobSpec, plan: TrainingPlan, clients: Sequence[str], version: int, decay: float) -> dict[str, Part]:
     """The files of the version made from these clients' updates; a part without tensors gets no file."""
     parts = {
-        "weights": (layout.WEIGHTS_FORMAT, layout.weights_tensors(spec, plan)),
         "aggregate": (layout.AGGREGATE_FORMAT, layout.aggregate_tensors(spec, plan, clients, version)),
         "state": (layout.STATE_FORMAT, layout.state_tensors(spec, plan, version)),
         "residue": (layout.RESIDUE_FORMAT, layout.residue_tensors(spec, plan)),
@@ -204,8 +201,6 @@ def aggregate_group(
             downlink.send_factors(targets, change, round, shelf, result)
         elif change is not None:
             downlink.send_matrices(targets, change, round, shelf, result)
-        for target in targets:
-            result.weights |= half.apply(target, round.spec, round.weights, result.aggregate, round.decay)
     for item in group:
         match item:
             case Dense():
@@ -215,27 +210,6 @@ def aggregate_group(
     return result
 
 
-def apply_aggregate(
-    weights: Mapping[str, Tensor], aggregate: Mapping[str, Tensor], decay: float, plan: TrainingPlan, spec: JobSpec
-) -> dict[str, Tensor]:
-    """A client's step to the next version, with the bits that the server has.
-
-    Args:
-        weights: the version before, as `layout.weights_tensors` lists it; float32 on the CPU.
-        aggregate: as `layout.aggregate_tensors` lists it.
-        decay: what the target weights are multiplied by first; the file's metadata has it.
-    """
-    half = server_half(spec)
-    applied: dict[str, Tensor] = {}
-    for target in plan.targets:
-        applied |= half.apply(target, spec, weights.__getitem__, aggregate, decay)
-    for item in plan.dense:
-        applied[item.name] = apply_dense(weights[item.name], 1.0, aggregate[f"{item.name}/delta"])
-    for buffer in plan.buffers:
-        applied[buffer.name] = _moved(buffer, weights[buffer.name], aggregate[f"{buffer.name}/delta"])
-    return applied
-
-
 def _aggregate_dense(item: Dense, round: ServerRound, shelf: Shelf, result: GroupResult) -> None:
     """The mean change of a weight that is sent whole."""
     name = f"{item.name}/delta"
@@ -243,20 +217,13 @@ def _aggregate_dense(item: Dense, round: ServerRound, shelf: Shelf, result: Grou
     change = (round.spec.server.learning_rate * round.change(item.name, changes)).cpu()
     add_last_step(change, shelf.last(name), round.spec.method.momentum)
     result.aggregate[name] = change
-    result.weights[item.name] = apply_dense(round.weights(item.name), 1.0, change)
 
 
 def _aggregate_buffer(item: Buffer, round: ServerRound, result: GroupResult) -> None:
     """The clients' mean buffer, or its robust kin: a measurement, which no rate, momentum or clip changes."""
     name = f"{item.name}/delta"
-    change = round.combined([client.read(name).to(round.device) for client in round.clients]).cpu()
-    result.aggregate[name] = change
-    result.weights[item.name] = _moved(item, round.weights(item.name), change)
-
-
-def _moved(item: Buffer, old: Tensor, change: Tensor) -> Tensor:
-    value = apply_dense(old, 1.0, change)
-    return value.clamp_min(0) if item.not_negative else value
+    changes = [client.read(name).to(round.device) for client in round.clients]
+    result.aggregate[name] = round.combined(changes).cpu()
 
 
 def _norm(round: ServerRound, client: ClientTensors, plan: TrainingPlan) -> float:

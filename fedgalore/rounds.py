@@ -68,9 +68,8 @@ class ClientTensors:
 
 @dataclass
 class GroupResult:
-    """What a group of tensors becomes, by tensor name: new weights, what goes down, next state, residue kept."""
+    """What a group of tensors becomes, by tensor name: what goes down, next state, residue kept."""
 
-    weights: dict[str, Tensor] = field(default_factory=dict)
     aggregate: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Tensor] = field(default_factory=dict)
     residue: dict[str, Tensor] = field(default_factory=dict)
@@ -78,7 +77,7 @@ class GroupResult:
 
     def parts(self) -> list[tuple[str, dict[str, Tensor]]]:
         """The tensors by the part of a version that they belong to."""
-        return [(part, getattr(self, part)) for part in ("weights", "aggregate", "state", "residue")]
+        return [(part, getattr(self, part)) for part in ("aggregate", "state", "residue")]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from fedgalore.model.inputs import TaskError
 from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.preflight import Split, preflight
+from fedgalore.replay import apply_aggregate
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.selection import choose_cohort
 from fedgalore.spec import layout
@@ -131,7 +132,7 @@ def simulate(
         if on_round is not None:
             on_round(record)
         version += 1
-    weights = federation.version.weights
+    weights = federation.weights
     task.load_weights(weights)
     return SimulationResult(task, weights, records, federation.best, federation.best_weights)
 
@@ -178,7 +179,8 @@ class _Federation:
         secret: str | None,
     ) -> None:
         self.task = task
-        self.version = TensorSink(weights=first_version(task))
+        self.weights = first_version(task)
+        self._beside = TensorSink()  # what the newest version has beside its weights
         self._sites = {site.name: site for site in sites}
         self._held_out = held_out
         self._secret = secret or secrets.token_hex(32)
@@ -226,27 +228,28 @@ class _Federation:
         """Compares the version that the round has evaluated to the best: by the sites, or else by what they lack."""
         self.best = best_of(self.best, version, metrics, self.task.spec)
         if self.best is not None and self.best.version == version:
-            self.best_weights = self.version.weights
+            self.best_weights = self.weights
 
     def _evaluate(self, examples: Sequence[Example], *place: str) -> Evaluation:
-        self.task.load_weights(self.version.weights)
+        self.task.load_weights(self.weights)
         with _at(*place):
             return evaluate(self.task, examples)
 
     def _train(self, site: Site, number: int) -> Update:
-        version = self.version
-        start = Start(version.weights, version.state, self._kept.get(site.name, {}), version.aggregate)
+        beside = self._beside
+        start = Start(self.weights, beside.state, self._kept.get(site.name, {}), beside.aggregate)
         with _at(site.name, site.train_place):
             return site.local_update(LocalRound(self.task, site.name, number, start), site.train)
 
     def _aggregate(self, updates: Mapping[str, Update], record: RoundRecord) -> None:
         """Goes on to the next version."""
-        task, shelf = self.task, self.version.shelf()
-        self.version = TensorSink()
+        task, shelf = self.task, self._beside.shelf(self.weights)
+        self._beside = TensorSink()
         sent = [update.as_sent(name) for name, update in updates.items()]
         outcome = next_version(
-            task.spec, task.plan, record.number, shelf, sent, self.version, device=task.device, secret=self._secret
+            task.spec, task.plan, record.number, shelf, sent, self._beside, device=task.device, secret=self._secret
         )
+        self.weights = apply_aggregate(self.weights, self._beside.aggregate, outcome.decay, task.plan, task.spec)
         record.dropped.update(outcome.dropped)
         record.statistics.update(outcome.statistics)
         self._summed = updates.keys() - outcome.dropped.keys()

@@ -16,9 +16,9 @@ from types import TracebackType
 import structlog
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from coordinator.aggregator.load_back import of_download
+from coordinator.aggregator.weights import FileTensors, replayed, write_weights
 from coordinator.models.checkpoint import map_tensors
 from coordinator.models.model_archive import ModelArchive
 from coordinator.models.source import SourceError, fetched_folder
@@ -28,7 +28,7 @@ from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.store.blob_store import BlobStore
 from fedgalore.aggregation import Part, next_version
-from fedgalore.deltas import Lookup, Reader, nothing
+from fedgalore.deltas import Lookup, nothing
 from fedgalore.methods.halves import server_half
 from fedgalore.model import folder as model_folder
 from fedgalore.model.inputs import TaskError
@@ -41,7 +41,7 @@ from fedgalore.rounds import ClientTensors, GroupResult, Shelf
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
-from protos.codec import SafetensorsWriter, TensorFile
+from protos.codec import SafetensorsWriter, open_update
 
 log = structlog.get_logger("aggregator")
 
@@ -109,10 +109,9 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
         task.save(export, as_base=True)
         _check_export(export, task.plan)
         weights = folder / "weights.safetensors"
-        tensors, carried = layout.weights_tensors(spec, task.plan), server_half(spec).carried(spec, task.plan)
-        with SafetensorsWriter(weights, tensors, {"format": layout.WEIGHTS_FORMAT, "version": "0"}) as writer:
-            for name in tensors:
-                writer.write(name, (carried[name] if name in carried else task.weight(name)).numpy())
+        names, carried = layout.weights_tensors(spec, task.plan), server_half(spec).carried(spec, task.plan)
+        first = ((name, carried[name] if name in carried else task.weight(name)) for name in names)
+        write_weights(weights, first, 0, task.plan, spec)
         reach(Fault.MODEL_EXPORTED)
         prepared = Prepared(
             plan=task.plan.to_dict(),
@@ -161,12 +160,13 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion
     if job.prepared is None or job.model is None or job.round is None:
         raise ValueError(f"job {job.id} has no round in AGGREGATION")
     model, version = job.model, job.model.version + 1
+    plan = TrainingPlan.from_dict(job.prepared.plan)
     updates = _updates(job.round, blobs)
     with blobs.scratch_folder() as folder:
         with FileSink(folder) as sink:
             result = next_version(
                 job.parsed,
-                TrainingPlan.from_dict(job.prepared.plan),
+                plan,
                 version,  # as the clients count: an abandoned round leaves no trace in those after it
                 _shelf(model, blobs),
                 updates,
@@ -174,9 +174,12 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion
                 device=device,
                 secret=job.secret,
             )
+        before, step = map_tensors(blobs, model.weights.sha256), open_update(folder / "aggregate")
+        weights = replayed(before, [step], plan, job.parsed)
+        write_weights(folder / "weights", weights.items(), version, plan, job.parsed)
         computed = time.perf_counter()
         reach(Fault.VERSION_WRITTEN)
-        refs = {part: blobs.put_file(folder / part, move=True) for part in sink.parts}
+        refs = {part: blobs.put_file(folder / part, move=True) for part in (*sink.parts, "weights")}
     reach(Fault.VERSION_STORED)
     stored = ModelVersion(version, refs["weights"], refs["aggregate"], refs.get("state"), refs.get("residue"))
     timings = {"compute_s": computed - started, "store_s": time.perf_counter() - computed}
@@ -196,7 +199,9 @@ def _updates(round: Round, blobs: BlobStore) -> list[ClientTensors]:
     updates = []
     for name, receipt in receipts.items():
         file = map_tensors(blobs, receipt.blob.sha256)
-        updates.append(ClientTensors(name, receipt.num_examples, float(file.metadata["decay"]), _reader(file)))
+        updates.append(
+            ClientTensors(name, receipt.num_examples, float(file.metadata["decay"]), FileTensors(file).__getitem__)
+        )
     return updates
 
 
@@ -211,10 +216,10 @@ def _shelf(model: ModelVersion, blobs: BlobStore) -> Shelf:
             raise BlobLost(f"blob {part.sha256} of version {model.version} is missing or damaged; restore it")
 
     def lookup(blob: BlobRef | None) -> Lookup:
-        return _lookup(map_tensors(blobs, blob.sha256)) if blob else nothing
+        return FileTensors(map_tensors(blobs, blob.sha256)).get if blob else nothing
 
-    weights = _reader(map_tensors(blobs, model.weights.sha256))
-    return Shelf(weights, lookup(model.state), lookup(model.residue), lookup(model.aggregate))
+    weights = FileTensors(map_tensors(blobs, model.weights.sha256))
+    return Shelf(weights.__getitem__, lookup(model.state), lookup(model.residue), lookup(model.aggregate))
 
 
 class FileSink:
@@ -248,16 +253,3 @@ class FileSink:
             for tensor_name, tensor in tensors.items():
                 self._writers[name].write(tensor_name, tensor.numpy())
         reach(Fault.GROUP_WRITTEN)
-
-
-def _reader(file: TensorFile) -> Reader:
-    def read(name: str) -> Tensor:
-        # a copy: products of differently aligned memory may round differently, and a map is aligned to 8 bytes only
-        return torch.from_numpy(file.tensor(name)).clone()
-
-    return read
-
-
-def _lookup(file: TensorFile) -> Lookup:
-    read = _reader(file)
-    return lambda name: read(name) if name in file.header.tensors else None

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from coordinator.aggregator.weights import FileTensors
 from coordinator.models.checkpoint import map_tensors
 from coordinator.state.job_state import Prepared
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.job import JobSpec
-from protos.codec import TensorFile
 
 
 @contextmanager
@@ -37,21 +36,5 @@ def load_version(spec: JobSpec, base: Path, version: ModelVersion, blobs: BlobSt
         TaskError: the base model cannot be loaded.
     """
     task = TaskModel.load(spec, base, device)
-    task.load_weights(_Weights(map_tensors(blobs, version.weights.sha256)))
+    task.load_weights(FileTensors(map_tensors(blobs, version.weights.sha256)))
     return task
-
-
-class _Weights(Mapping[str, Tensor]):
-    """A file of tensors, of which one is in memory at a time."""
-
-    def __init__(self, file: TensorFile) -> None:
-        self._file = file
-
-    def __getitem__(self, name: str) -> Tensor:
-        return torch.from_numpy(self._file.tensor(name).copy())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file.names)
-
-    def __len__(self) -> int:
-        return len(self._file.names)

@@ -8,10 +8,10 @@ import torch
 from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
 from client_agent.trainer import Trainer
-from fedgalore.aggregation import apply_aggregate
 from fedgalore.data.examples import SplitFile, read_examples
 from fedgalore.model.task import TaskModel
 from fedgalore.process.content_folder import hash_file
+from fedgalore.replay import apply_aggregate
 from fedgalore.spec.layout import AGGREGATE_FORMAT, WEIGHTS_FORMAT, aggregate_tensors, update_tensors
 from fedgalore.spec.plan import Dense, TrainingPlan
 from fedgalore.training import TrainingStopped
@@ -80,9 +80,8 @@ def test_a_step_gives_the_servers_bits_and_counts_when_it_does_not(trainer, task
     drawn = {name: torch.randn(spec.shape, generator=generator) / 100 for name, spec in specs.items()}
     change = {name: drawn[name].to(dtypes[spec.dtype]) for name, spec in specs.items()}
     weights = apply_aggregate(task.weights(), change, 0.99, task.plan, a_spec())
-    metadata = {"version": "1", "decay": "0.99"}
-    aggregate = write(tmp_path / "aggregate", specs, change, format=AGGREGATE_FORMAT, **metadata)
-    whole = write(tmp_path / "weights1", task.plan.weights(), weights, format=WEIGHTS_FORMAT, **metadata)
+    aggregate = write(tmp_path / "aggregate", specs, change, format=AGGREGATE_FORMAT, version="1", decay="0.99")
+    whole = write(tmp_path / "weights1", task.plan.weights(), weights, format=WEIGHTS_FORMAT, version="1")
 
     split = reviews(tmp_path)
     before = trainer.evaluate(split)

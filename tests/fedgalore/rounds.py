@@ -13,6 +13,7 @@ from fedgalore.aggregation import TensorSink, first_version, next_version, serve
 from fedgalore.data.examples import Example
 from fedgalore.deltas import nothing
 from fedgalore.model.task import TaskModel
+from fedgalore.replay import Aggregate, Replayed
 from fedgalore.rounds import ClientTensors, GroupResult, LocalRound, ServerRound, Shelf, Start
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
@@ -90,6 +91,7 @@ def a_round(
 class Aggregated(TensorSink):
     """A version by tensor name, with its statistics. No tensor of any part comes twice."""
 
+    weights: dict[str, Tensor] = field(default_factory=dict)
     decay: float = 1.0
     dropped: dict[str, str] = field(default_factory=dict)
     statistics: dict[str, float] = field(default_factory=dict)
@@ -104,5 +106,6 @@ def aggregated(plan: TrainingPlan, this: ARound) -> Aggregated:
     """The version that a round makes."""
     sink = Aggregated()
     version = next_version(this.spec, plan, this.number, this.shelf, this.clients, sink, device=CPU, secret=this.secret)
+    sink.weights = dict(Replayed(this.shelf.weights, [Aggregate(sink.aggregate, version.decay)], plan, this.spec))
     sink.decay, sink.dropped, sink.statistics = version.decay, version.dropped, version.statistics
     return sink

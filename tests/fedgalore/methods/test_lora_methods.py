@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from fedgalore.aggregation import apply_aggregate
 from fedgalore.data.batches import batches
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.halves import client_half
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.precision import passes_in
 from fedgalore.model.task import TaskModel
+from fedgalore.replay import apply_aggregate
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.layout import aggregate_tensors

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedgalore.aggregation import apply_aggregate, first_version
+from fedgalore.aggregation import first_version
 from fedgalore.maths.client_optim import ClientGaLoreAdamW
 from fedgalore.methods.fedgalore.client import SubspaceTraining, subspace_config
 from fedgalore.methods.fedgalore.layout import bases_per_round
@@ -99,11 +99,8 @@ def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, ti
         assert specs_of(result.state) == state_tensors(spec, plan, number)
         assert specs_of(result.residue) == residue_tensors(spec, plan)
         assert specs_of(result.weights) == weights_tensors(spec, plan)
-        applied = apply_aggregate(weights, result.aggregate, result.decay, plan, spec)
-        assert applied.keys() == result.weights.keys()
-        assert all(torch.equal(applied[name], result.weights[name]) for name in applied)
         sketched_only = number == 1 and method.get("basis") == "shared"
-        assert sketched_only or any(not torch.equal(weights[name], result.weights[name]) for name in applied)
+        assert sketched_only or any(not torch.equal(weights[name], result.weights[name]) for name in weights)
         weights, state, residue, last = result.weights, result.state, result.residue, result.aggregate
 
 

@@ -1,0 +1,66 @@
+"""Weights of later versions from those of an earlier one and the aggregates since."""
+
+import pytest
+import torch
+
+from fedgalore.replay import Aggregate, Replayed, apply_aggregate
+from fedgalore.spec.layout import aggregate_tensors, weights_tensors
+from fedgalore.spec.plan import Buffer, Dense, Target, TrainingPlan
+from tests.builders import a_spec
+
+PLAN = TrainingPlan(
+    (Target("wide.weight", (4, 9), 2), Target("tall.weight", (9, 4), 2)),
+    (Dense("head.weight", (3, 4), True),),
+    (Buffer("variance", (3,), not_negative=True),),
+)
+KINDS = ["fedgalore", "fedavg", "fedit", "ffa_lora", "flora", "fedex_lora"]
+
+
+def drawn(specs, seed):
+    generator = torch.Generator().manual_seed(seed)
+    dtypes = {"F32": torch.float32, "F16": torch.float16}
+    return {n: torch.randn(s.shape, generator=generator).to(dtypes[s.dtype]) for n, s in specs.items()}
+
+
+@pytest.fixture(params=KINDS)
+def story(request):
+    """A job, its first weights and three aggregates."""
+    method = {"kind": request.param} | ({} if request.param == "fedavg" else {"rank": 2})
+    spec = a_spec(method=method)
+    steps = [Aggregate(drawn(aggregate_tensors(spec, PLAN, ["a", "b"], n), n), 1 - n / 10) for n in (1, 2, 3)]
+    return spec, drawn(weights_tensors(spec, PLAN), 0), steps
+
+
+def test_a_replay_has_the_bits_of_one_step_after_the_other(story):
+    spec, first, steps = story
+    held = first
+    for step in steps:
+        held = apply_aggregate(held, step.tensors, step.decay, PLAN, spec)
+    replayed = Replayed(first.__getitem__, steps, PLAN, spec)
+    assert set(replayed) == held.keys() == weights_tensors(spec, PLAN).keys()
+    for name in sorted(held, reverse=True):  # in whatever order they are asked for
+        assert torch.equal(replayed[name], held[name]), name
+        assert not torch.equal(held[name], first[name]) or spec.method.kind == "ffa_lora"
+    assert (held["variance"] >= 0).all()
+
+
+def test_without_aggregates_the_weights_are_those_before(story):
+    spec, first, _ = story
+    assert {name: id(tensor) for name, tensor in Replayed(first.__getitem__, [], PLAN, spec).items()} == {
+        name: id(first[name]) for name in first
+    }
+
+
+def test_only_what_is_asked_for_is_read_and_a_target_is_computed_once(story):
+    spec, first, steps = story
+    read = []
+
+    def weights(name):
+        read.append(name)
+        return first[name]
+
+    replayed = Replayed(weights, steps, PLAN, spec)
+    assert read == []
+    asked = [name for name in replayed if name.startswith("tall.weight")]
+    assert all(replayed[name].isfinite().all() for name in asked)
+    assert sorted(read) == sorted(asked)
