@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from coordinator.models.archive import CARD, CHUNK_BYTES, Archive, ArchiveError, ByteSource, Held, Joined, Piece, card
 from coordinator.models.checkpoint import StoredAs, StoredTensor, header_of, map_model, map_tensors
-from coordinator.models.low_rank import low_rank
 from coordinator.models.numbers import WIDTHS, Converted, as_stored
 from coordinator.models.peft_adapter import (
     adapter_config,
@@ -33,6 +32,7 @@ from coordinator.state.errors import NoAdapter, NotReady
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
+from fedgalore.maths.low_rank import low_rank
 from fedgalore.spec.dtypes import Dtype, exported
 from fedgalore.spec.plan import Target, TrainingPlan, adapter_shapes
 from protos.codec import Float32

@@ -1,4 +1,4 @@
-"""The best low-rank approximation of a matrix, in numpy, because the doors do without torch.
+"""The best low-rank approximation of a matrix, in numpy, because the coordinator's doors do without torch.
 
 A small matrix is decomposed by the eigenvectors of `X X^T`, a large matrix by block Krylov iteration (Musco and Musco
 2015, arXiv 1504.05477), whose space of 8 blocks holds the leading directions also where singular values fall slowly. On
@@ -11,11 +11,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from protos.codec import Float32
-
 BLOCKS = 8
 OVERSAMPLING = 8
 
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
@@ -33,7 +32,9 @@ def low_rank(matrix: Float32, rank: int) -> tuple[Float32, Float32, float]:
     if matrix.shape[0] > matrix.shape[1]:
         right, left, kept = low_rank(matrix.T, rank)
         return left.T, right.T, kept
-    directions, projected = _leading(matrix, rank)
+    exponent = np.frexp(max(matrix.max(), -matrix.min()))[1]  # so that no product of large numbers overflows
+    directions, projected = _leading(np.ldexp(matrix, -exponent), rank)
+    projected = np.ldexp(projected, exponent)
     strengths = np.linalg.norm(projected, axis=1)
     roots = np.sqrt(strengths)
     left = (directions * roots).astype(np.float32)

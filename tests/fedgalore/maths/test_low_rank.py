@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coordinator.models.low_rank import BLOCKS, OVERSAMPLING, low_rank
+from fedgalore.maths.low_rank import BLOCKS, OVERSAMPLING, low_rank
 
 KRYLOV = 2 * BLOCKS * (6 + OVERSAMPLING)  # the smallest side whose rank 6 is not taken from a full decomposition
 
@@ -46,6 +46,13 @@ def test_full_and_lower_ranks_lose_nothing(side: int) -> None:
         left, right, kept = low_rank(matrix, rank)
         np.testing.assert_allclose(left @ right, matrix, atol=1e-4)
         assert kept == pytest.approx(float(np.sum(matrix.astype(np.float64) ** 2)), rel=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [-90, 110])
+def test_the_scale_of_a_matrix_changes_no_bit(exponent: int) -> None:
+    matrix = falling((KRYLOV, KRYLOV), 0.5)
+    for factor, scaled in zip(low_rank(matrix, 6), low_rank(np.ldexp(matrix, exponent), 6), strict=True):
+        assert np.array_equal(np.ldexp(factor, exponent // 2 if np.ndim(factor) else 2 * exponent), scaled)
 
 
 @pytest.mark.parametrize("side", [12, KRYLOV])
