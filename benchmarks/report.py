@@ -13,7 +13,7 @@ from benchmarks.suites import Entry, Result, chosen_runs, key_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "RESULTS.md"
 BEGIN, END = "<!-- generated: {} -->", "<!-- end: {} -->"
-LORA = ("fedit", "ffa_lora", "flora", "fedex_lora")
+LORA = ("fedit", "ffa_lora", "flora", "fedex_lora", "frlora", "fedsvd")
 NEAR = 0.9  # of the suite's best validation accuracy: the target that rounds are counted to
 
 Results = Mapping[str, Result]

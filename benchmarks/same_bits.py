@@ -95,7 +95,10 @@ JOBS: dict[str, dict[str, Any]] = {
     "fedit": {"method": {"kind": "fedit", "rank": 4}},
     "ffa_lora": {"method": {"kind": "ffa_lora", "rank": 4}, "server": {"learning_rate": 0.9}},
     "flora": {"method": {"kind": "flora", "rank": 4, "client_ranks": {"south": 2}}},
+    "flora, momentum": {"method": {"kind": "flora", "rank": 4, "global_momentum": 0.6}},
     "fedex_lora": {"method": {"kind": "fedex_lora", "rank": 2}, "local": {"weight_decay": 0.1}},
+    "frlora": {"method": {"kind": "frlora", "rank": 4}},
+    "fedsvd": {"method": {"kind": "fedsvd", "rank": 4}, "server": {"learning_rate": 0.9}},
     "language model": {
         "model": {"task": "causal-lm", "num_labels": None},
         "method": {"kind": "fedgalore", "rank": 4},

@@ -16,7 +16,8 @@ Run = dict[str, Any]  # all that determines a result: model, data, attack, job
 Result = dict[str, Any]
 
 # Raised when a change of the code changes what jobs of these kinds compute; results of other revisions no longer count.
-REVISIONS = {"fedgalore": 4, "fedavg": 1, "fedit": 1, "ffa_lora": 1, "flora": 1, "fedex_lora": 1}
+REVISIONS = {"fedgalore": 4, "fedavg": 1}
+REVISIONS |= dict.fromkeys(("fedit", "ffa_lora", "flora", "fedex_lora", "frlora", "fedsvd"), 1)
 # Fields that came later, with the value at which everything is as it was before them.
 NEUTRAL: dict[str, Any] = {
     "method.global_momentum": 0.0,

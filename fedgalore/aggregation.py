@@ -85,7 +85,7 @@ class NextVersion:
 
 def first_version(task: TaskModel) -> dict[str, Tensor]:
     """The tensors of version 0, as `layout.weights_tensors` lists them; float32 on the CPU."""
-    return task.weights() | server_half(task.spec).carried(task.spec, task.plan)
+    return task.weights() | server_half(task.spec).carried(task.spec, task.plan, task.weight)
 
 
 def next_version(

@@ -109,7 +109,8 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
         task.save(export, as_base=True)
         _check_export(export, task.plan)
         weights = folder / "weights.safetensors"
-        names, carried = layout.weights_tensors(spec, task.plan), server_half(spec).carried(spec, task.plan)
+        names = layout.weights_tensors(spec, task.plan)
+        carried = server_half(spec).carried(spec, task.plan, task.weight)
         first = ((name, carried[name] if name in carried else task.weight(name)) for name in names)
         write_weights(weights, first, 0, task.plan, spec)
         reach(Fault.MODEL_EXPORTED)

@@ -55,8 +55,8 @@ class ClientHalf(ABC):
 class ServerHalf(ABC):
     """What becomes of the clients' updates; carries nothing beside the weights unless a method says otherwise."""
 
-    def carried(self, spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
-        """Tensors of version 0 beside the model's own weights."""
+    def carried(self, spec: JobSpec, plan: TrainingPlan, weights: Reader) -> dict[str, Tensor]:
+        """Tensors of version 0 beside the model's own `weights`, which are float32 on the CPU."""
         return {}
 
     @abstractmethod

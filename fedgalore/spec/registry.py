@@ -23,8 +23,10 @@ BUILT_IN = (
     "fedgalore.methods.fedavg.face:METHOD",
     "fedgalore.methods.fedit.face:METHOD",
     "fedgalore.methods.ffa_lora.face:METHOD",
-    "fedgalore.methods.flora.face:METHOD",
     "fedgalore.methods.fedex_lora.face:METHOD",
+    "fedgalore.methods.frlora.face:METHOD",
+    "fedgalore.methods.fedsvd.face:METHOD",
+    "fedgalore.methods.flora.face:METHOD",
 )
 
 

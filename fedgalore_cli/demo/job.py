@@ -15,7 +15,8 @@ SHOWN = "fedgalore"  # the method that the demo is about
 # fell. FedGaLore reached 76.2, 79.9, 79.3 % from 3e-4 on, and FedIT 57.4, 64.8, 50.0 % from 2.4e-3 on.
 SEARCHED_RATES = {"fedgalore": 6e-4, "fedit": 4.8e-3}
 # The further rates were not searched: adapters take FedIT's, whole matrices half of FedGaLore's. The demo says so.
-LEARNING_RATES = SEARCHED_RATES | {"fedavg": 3e-4, "ffa_lora": 4.8e-3, "flora": 4.8e-3, "fedex_lora": 4.8e-3}
+LEARNING_RATES = SEARCHED_RATES | {"fedavg": 3e-4}
+LEARNING_RATES |= dict.fromkeys(("ffa_lora", "flora", "fedex_lora", "frlora", "fedsvd"), 4.8e-3)
 
 
 def rivals(kinds: Sequence[str]) -> list[str]:

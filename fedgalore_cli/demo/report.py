@@ -23,8 +23,10 @@ NAMES = {
     "ffa_lora": "FFA-LoRA",
     "flora": "FLoRA",
     "fedex_lora": "FedEx-LoRA",
+    "frlora": "FRLoRA",
+    "fedsvd": "FedSVD",
 }
-COLOURS = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple")
+COLOURS = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink")
 
 RoundJson = Mapping[str, Any]  # as GET /jobs/{id}/rounds answers
 

@@ -215,12 +215,19 @@ METHODS: dict[str, dict[str, Any]] = {
     "fedavg": {"kind": "fedavg"},
     "fedit": {"kind": "fedit", "rank": 4},
     "ffa_lora": {"kind": "ffa_lora", "rank": 4},
-    "flora": {"kind": "flora", "rank": 4, "client_ranks": {"south": 2}},
+    "flora": {"kind": "flora", "rank": 4, "client_ranks": {"south": 2}, "global_momentum": 0.5},
     "fedex_lora": {"kind": "fedex_lora", "rank": 2},
-    "fedgalore": {"kind": "fedgalore", "rank": 4, "client_ranks": {"west": 7}, "update_proj_gap": 3},
+    "frlora": {"kind": "frlora", "rank": 2},
+    "fedsvd": {"kind": "fedsvd", "rank": 2},
+    "fedgalore": {
+        "kind": "fedgalore",
+        "rank": 4,
+        "client_ranks": {"west": 7},
+        "update_proj_gap": 3,
+        "state_sync": "local",
+    },
     "aligned states": {"kind": "fedgalore", "rank": 5, "state_sync": "ajive"},
     "a shared basis": {"kind": "fedgalore", "rank": 4, "basis": "shared", "state_sync": "ajive"},
-    "states of their own": {"kind": "fedgalore", "rank": 4, "state_sync": "local"},
 }
 
 

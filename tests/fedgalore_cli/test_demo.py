@@ -64,7 +64,7 @@ def test_methods_that_cannot_be_compared_are_refused_before_anything_is_written(
     assert result.exit_code == 1
     assert result.stderr.startswith("error: --compare: ")
     assert problem in result.stderr
-    assert "one of fedit, fedavg, ffa_lora, flora, fedex_lora" in result.stderr
+    assert "one of fedit, fedavg, ffa_lora, flora, fedex_lora, frlora, fedsvd" in result.stderr
     assert not (tmp_path / "run").exists()
 
 

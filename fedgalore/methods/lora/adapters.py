@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.lora.layout import lora_spec
 from fedgalore.model.inputs import TaskError
 from fedgalore.rounds import ServerRound, Start
-from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Target, TrainingPlan, adapter_shapes
 
 Adapter = tuple[Tensor, Tensor]  # A, B
@@ -40,12 +39,16 @@ def exchanged(target: Target, weight: Tensor, scale: float, new: Adapter | None,
     return torch.addmm(weight.contiguous(), *product(target, left, right))
 
 
-def carried_adapters(spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
-    """The adapters that all clients start the job with."""
+def drawn_adapter(target: Target, seed: int) -> Adapter:
+    """The `new_adapter` that all clients of a job with this seed start with."""
+    return new_adapter(target, target.rank, derive_seed(seed, "lora", target.name))
+
+
+def carried_adapters(plan: TrainingPlan, adapter_of: Callable[[Target], Adapter]) -> dict[str, Tensor]:
+    """The adapters of all targets as version 0 holds them."""
     tensors: dict[str, Tensor] = {}
     for target in plan.targets:
-        seed = derive_seed(spec.seed, "lora", target.name)
-        tensors[f"{target.name}/lora_A"], tensors[f"{target.name}/lora_B"] = new_adapter(target, target.rank, seed)
+        tensors[f"{target.name}/lora_A"], tensors[f"{target.name}/lora_B"] = adapter_of(target)
     return tensors
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedgalore.deltas import Reader
 from fedgalore.methods.halves import MeanChange, ServerHalf
-from fedgalore.methods.lora.adapters import carried_adapters, exchanged, read_adapter
+from fedgalore.methods.lora.adapters import carried_adapters, drawn_adapter, exchanged, read_adapter
 from fedgalore.methods.lora.layout import lora_spec
 from fedgalore.rounds import GroupResult, ServerRound
 from fedgalore.spec.job import JobSpec
@@ -20,13 +20,13 @@ from fedgalore.spec.plan import Target, TrainingPlan
 class AdaptersServer(ServerHalf):
     """`A + server_lr (sum_i p_i A_i - A)`, and the same for B, of the parts that the clients send."""
 
-    def carried(self, spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensor]:
-        return carried_adapters(spec, plan)
+    def carried(self, spec: JobSpec, plan: TrainingPlan, weights: Reader) -> dict[str, Tensor]:
+        return carried_adapters(plan, lambda target: drawn_adapter(target, spec.seed))
 
     def aggregate(self, targets: Sequence[Target], round: ServerRound, result: GroupResult) -> MeanChange | None:
         layout, rate = layout_of(round.spec), round.spec.server.learning_rate
         for target in targets:
-            for part in layout.adapters(target):
+            for part in layout.update(target, round.clients[0].client, round.number):
                 name, mean = f"{target.name}/{part}", round.mean(round.gather(target, part)).cpu()
                 result.aggregate[name] = mean if rate == 1 else torch.lerp(round.weights(name), mean, rate)
         return None

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from fedgalore.spec.method import Rank, RankedSpec
 
+SCALE = "Multiplies B A before it is added to a weight: LoRA's alpha / rank"
+
 
 class LoRASpec(RankedSpec):
     """Low-rank adapters `W + scale B A`, A `(rank, in)` and B `(out, rank)`; the kinds differ in what is averaged."""
@@ -17,9 +19,7 @@ class LoRASpec(RankedSpec):
     rank: Rank = Field(
         default=8, description="Rank of the adapters A and B. More cost bytes and memory, and learn more"
     )
-    scale: float = Field(
-        default=2.0, gt=0, le=1000, description="Multiplies B A before it is added to a weight: LoRA's alpha / rank"
-    )
+    scale: float = Field(default=2.0, gt=0, le=1000, description=SCALE)
 
     @model_validator(mode="after")
     def _ranks_can_be_averaged(self) -> LoRASpec:

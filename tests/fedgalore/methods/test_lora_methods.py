@@ -1,7 +1,7 @@
 """The LoRA methods against plain PEFT on fresh models, and against products computed densely in float64."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import peft
 import pytest
@@ -34,7 +34,9 @@ from tests.fedgalore.rounds import (
     version_0,
 )
 
-KINDS = ("fedit", "ffa_lora", "flora", "fedex_lora")
+CLIENTS = ("fedit", "ffa_lora", "flora")  # kinds whose client half is their own; the others share one of them
+KINDS = (*CLIENTS, "fedex_lora", "frlora", "fedsvd")
+TRAINS_B = ("ffa_lora", "fedsvd")
 SHARES = {"a": 0.25, "b": 0.75}
 
 
@@ -74,23 +76,29 @@ class Federation:
     task: TaskModel
     weights: dict
     number: int = 1
+    last: dict = field(default_factory=dict)
+
+    @property
+    def start(self):
+        return Start(self.weights, last=self.last)
 
     def updates(self, clients=COUNTS):
-        return updates_of(self.task, self.task.spec, Start(self.weights), self.number, clients)
+        return updates_of(self.task, self.task.spec, self.start, self.number, clients)
 
     def round(self, updates):
         """The server's step; returns what it sends."""
         result = aggregated(
-            self.task.plan, a_round(self.task.spec, clients_of(updates), self.weights, number=self.number)
+            self.task.plan,
+            a_round(self.task.spec, clients_of(updates), self.weights, number=self.number, last=self.last),
         )
-        self.weights, self.number = result.weights, self.number + 1
+        self.weights, self.number, self.last = result.weights, self.number + 1, result.aggregate
         return result.aggregate
 
     def start_of(self, client):
         """What a client trains from: the weights that stay still, and its adapter."""
         self.task.load_weights(self.weights)
         half = client_half(self.task.spec)
-        with half.train(LocalRound(self.task, client, self.number, Start(self.weights))) as training:
+        with half.train(LocalRound(self.task, client, self.number, self.start)) as training:
             still = {target.name: self.task.weight(target.name).clone() for target in self.task.plan.targets}
             return still, training.tensors()
 
@@ -176,18 +184,26 @@ def logits_of(spec, model, inputs, labels):
     return logits[labels != -100], labels[labels != -100]
 
 
-def trained_by_peft(spec, folders, client, number, still, start, rank=None):
-    """PEFT's model after one client's round."""
+def trained_by_peft(spec, folders, client, number, still, start, rank=None, along=None):
+    """PEFT's model after one client's round. `along`: what the frozen weights move by meanwhile, by name."""
     folder, local = folders[spec.model.task], spec.local
     model = peft_model(spec, folder, still, start, rank)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     adapters, head = [], []
     for name, parameter in model.named_parameters():
-        if spec.method.kind == "ffa_lora" and ".lora_A." in name:
+        if spec.method.kind in TRAINS_B and ".lora_A." in name:
             parameter.requires_grad_(False)
         if parameter.requires_grad:
             (adapters if ".lora_" in name else head).append(parameter)
-    groups = [{"params": adapters, "lr": local.learning_rate}, {"params": head, "lr": local.head_learning_rate}]
+    frozen = {
+        name: model.get_parameter(f"base_model.model.{name.removesuffix('.weight')}.base_layer.weight")
+        for name in along or ()
+    }
+    share = 1 - spec.method.momentum if along else 1.0
+    groups = [
+        {"params": adapters, "lr": share * local.learning_rate},
+        {"params": head, "lr": share * local.head_learning_rate},
+    ]
     optimizer = torch.optim.AdamW(groups, betas=local.betas, eps=local.eps, weight_decay=local.weight_decay)
     torch.manual_seed(derive_seed(spec.seed, "dropout", client, number))
     model.train()
@@ -195,6 +211,8 @@ def trained_by_peft(spec, folders, client, number, still, start, rank=None):
         optimizer.zero_grad()
         F.cross_entropy(*logits_of(spec, model, *batch_of(tokenizer, examples))).backward()
         optimizer.step()
+        for name, weight in frozen.items():
+            weight.data += along[name] / local.steps
     return model
 
 
@@ -220,8 +238,11 @@ def beginning(federation):
     """The oracle's float64 copy of version 0: weights under the adapters; adapters and head."""
     targets = {target.name for target in federation.task.plan.targets}
     doubles = {name: tensor.double() for name, tensor in federation.weights.items()}
-    still = {name: tensor for name, tensor in doubles.items() if name in targets}
-    return still, {name: tensor for name, tensor in doubles.items() if name not in targets}
+    state = {name: tensor for name, tensor in doubles.items() if name not in targets}
+    if f"{next(iter(targets))}/lora_A" not in state:  # drawn by each client
+        return {name: doubles[name] for name in targets}, state
+    held = product(federation.task.plan, state)
+    return {name: doubles[name] - federation.task.spec.method.scale * held[name] for name in targets}, state
 
 
 def check(actual, expected, names=None, start=None):
@@ -353,6 +374,71 @@ def test_fedex_keeps_the_mean_of_products_and_carries_the_mean_factors(model, fo
     assert left_out > 0.1  # what averaging the factors alone would have lost
 
 
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+def test_fedsvd_keeps_the_exact_mean_product_in_factors_whose_a_is_orthonormal(model, folders):
+    federation = a_federation(spec_of("fedsvd", model, scale=1.0), folders)
+    plan, first = federation.task.plan, federation.weights
+    still, _ = beginning(federation)
+    for _ in (1, 2):
+        before, updates = federation.weights, federation.updates()
+        assert not any(name.endswith("lora_A") for update in updates.values() for name in update.tensors)
+        products = mean({c: product(plan, before | updates[c].tensors) for c in COUNTS})
+        federation.round(updates)
+        check(federation.weights, {name: still[name] + products[name] for name in still}, start=first)
+        check(product(plan, federation.weights), products)
+        for target in plan.targets:
+            rows, columns = (federation.weights[f"{target.name}/{part}"] for part in ("lora_A", "lora_B"))
+            torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), rtol=0, atol=1e-5)
+            assert (rows - before[f"{target.name}/lora_A"]).abs().max() > 1e-3
+            strengths = columns.T @ columns  # the squared singular values
+            torch.testing.assert_close(strengths, torch.diag(strengths.diagonal().sort(descending=True).values))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "server"), [("bert", 1.0), ("gpt2", 0.5)])
+def test_frlora_starts_each_round_from_the_principal_factors_of_the_first_weights(model, server, folders):
+    spec = spec_of("frlora", model, server)
+    federation = a_federation(spec, folders)
+    plan, first = federation.task.plan, dict(federation.weights)
+    still, state = beginning(federation)
+    start = {name: tensor for name, tensor in state.items() if "/lora_" in name}
+    for target in plan.targets:  # what the adapter leaves of the weight is what its other singular triples make
+        values = torch.linalg.svdvals(first[target.name].double())
+        rest = torch.linalg.svdvals(still[target.name])
+        torch.testing.assert_close(rest[: len(values) - 3], values[3:], rtol=1e-5, atol=1e-6)
+        assert first[f"{target.name}/lora_A"].norm(dim=1).allclose(first[f"{target.name}/lora_B"].norm(dim=0))
+    for _ in (1, 2):
+        frozen, adapter = federation.start_of("a")
+        check(frozen, still)
+        check(adapter, start)
+        models = {c: trained_by_peft(spec, folders, c, federation.number, still, state) for c in COUNTS}
+        averaged = mean({c: state_of(models[c]) for c in COUNTS})
+        means = {n: t + server * (averaged[n] - t) for n, t in state.items()}
+        effective = {n: t + 1.5 * product(plan, means)[n] for n, t in still.items()}
+        state = means | start
+        still = {n: t - 1.5 * product(plan, start)[n] for n, t in effective.items()}
+        federation.round(federation.updates())
+        check(federation.weights, effective | {n: t for n, t in state.items() if n not in start}, start=first)
+        assert all(torch.equal(federation.weights[name], first[name]) for name in start)
+
+
+@pytest.mark.slow
+def test_flora_with_momentum_is_peft_whose_frozen_weights_drift_along_the_last_step(folders):
+    """FedCM (arXiv 2106.10874): a share of the last step beside what the clients' products come to."""
+    spec = spec_of("flora", "gpt2", global_momentum=0.4)
+    federation = a_federation(spec, folders)
+    first = dict(federation.weights)
+    federation.round(federation.updates())
+    before = {name: tensor.double() for name, tensor in federation.weights.items()}
+    step = {name: 0.4 * (before[name] - first[name].double()) for name in before}
+    ends = {}
+    for c in COUNTS:
+        model = trained_by_peft(spec, folders, c, 2, before, federation.start_of(c)[1], along=step)
+        ends[c] = model.merge_and_unload().state_dict()
+    federation.round(federation.updates())
+    check(federation.weights, mean({c: {n: ends[c][n] for n in before} for c in COUNTS}), start=before)
+
+
 # --- one client --------------------------------------------------------------------------------------------------
 
 
@@ -387,7 +473,7 @@ def test_a_federation_of_a_single_client_is_plain_peft(kind, model, folders):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CLIENTS)
 def test_bfloat16_is_that_of_plain_peft(kind, folders):
     exact = spec_of(kind)
     spec = in_bfloat16(exact)
@@ -439,7 +525,7 @@ def diverged(task, start):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CLIENTS)
 @pytest.mark.parametrize("ending", [finished, stopped, diverged])
 def test_a_round_leaves_an_ordinary_model(kind, ending, folders, tmp_path):
     federation = a_federation(spec_of(kind), folders)
@@ -458,7 +544,7 @@ def test_a_round_leaves_an_ordinary_model(kind, ending, folders, tmp_path):
     assert all(torch.equal(again[name], fresh[name]) for name in fresh)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CLIENTS)
 def test_gradients_are_computed_only_of_what_is_trained(kind, folders):
     federation = a_federation(spec_of(kind), folders)
     task, spec = federation.task, federation.task.spec
@@ -469,7 +555,7 @@ def test_gradients_are_computed_only_of_what_is_trained(kind, folders):
     assert wanted == {f"{m}.{part}.default.weight" for m in modules for part in parts} | set(task.dense())
 
 
-@pytest.mark.parametrize("kind", ["fedit", "ffa_lora", "fedex_lora"])
+@pytest.mark.parametrize("kind", ["fedit", "ffa_lora"])
 @pytest.mark.parametrize("change", ["left out", "of another rank"])
 def test_a_version_without_its_adapters_is_refused(kind, change, folders):
     federation = a_federation(spec_of(kind), folders)
@@ -488,7 +574,7 @@ def test_no_method_draws_what_dropout_would_have_drawn(folders):
     without = [a_spec(method={"kind": kind}).method for kind in ("fedavg", "fedgalore")]
     specs = [spec_of("fedit").model_copy(update={"method": method}) for method in without]
     ends, losses = [], []
-    for spec in (*specs, *map(spec_of, KINDS)):
+    for spec in (*specs, *map(spec_of, CLIENTS)):
         federation = a_federation(spec, folders)
         assert federation.task.model.config.hidden_dropout_prob > 0
         seen = []
@@ -515,7 +601,7 @@ def test_no_method_draws_what_dropout_would_have_drawn(folders):
     ("kind", "model", "server"),
     [
         *((kind, "bert", 1.0) for kind in KINDS),
-        *((kind, "gpt2", 1.0 if kind == "fedex_lora" else 0.5) for kind in KINDS),
+        *((kind, "gpt2", 1.0 if kind == "fedex_lora" else 0.5) for kind in KINDS if kind != "fedit"),
     ],
 )
 def test_a_client_gets_the_servers_bits_from_the_aggregate_file(kind, model, server, folders, tmp_path):

@@ -55,8 +55,14 @@ def test_a_spec_survives_json_and_yaml():
         ({"rounds": {"deadline": 4}}, ["rounds.deadline", "unknown key"]),
         ({"method": {"rank": 0}}, ["method.rank", "greater than or equal to 1"]),
         ({"method": {"rank": 2.5}}, ["method.rank", "integer"]),
-        ({"method": {"kind": "fedsgd"}}, ["method.kind", "fedgalore, fedavg, fedit, ffa_lora, flora, fedex_lora"]),
-        ({"method": {"kind": ["fedavg"]}}, ["method.kind", "fedgalore, fedavg, fedit, ffa_lora, flora, fedex_lora"]),
+        (
+            {"method": {"kind": "fedsgd"}},
+            ["method.kind", "fedgalore, fedavg, fedit, ffa_lora, fedex_lora, frlora, fedsvd, flora"],
+        ),
+        (
+            {"method": {"kind": ["fedavg"]}},
+            ["method.kind", "fedgalore, fedavg, fedit, ffa_lora, fedex_lora, frlora, fedsvd, flora"],
+        ),
         ({"method": {"kind": "fedavg", "rank": 4}}, ["method.rank", "unknown key"]),
         ({"method": {"kind": "fedit", "rank": 0}}, ["method.rank", "greater than or equal to 1"]),
         ({"method": {"kind": "flora", "basis": "local"}}, ["method.basis", "unknown key"]),

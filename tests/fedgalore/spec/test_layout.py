@@ -58,8 +58,11 @@ CASES = {
     "ffa_lora": {"kind": "ffa_lora"},
     "flora": {"kind": "flora"},
     "flora, ranks by client": {"kind": "flora", "client_ranks": {"b": 7}},
+    "flora, momentum": {"kind": "flora", "global_momentum": 0.5},
     "fedex_lora": {"kind": "fedex_lora"},
     "fedex_lora, high rank": {"kind": "fedex_lora", "rank": 20},
+    "frlora": {"kind": "frlora"},
+    "fedsvd": {"kind": "fedsvd"},
 }
 
 

@@ -150,15 +150,17 @@ def test_federated_averaging_moves_whole_matrices() -> None:
 
 
 def test_adapters_move_as_peft_keeps_them() -> None:
-    for kind in ("fedit", "fedex_lora", "flora"):
+    for kind in ("fedit", "fedex_lora", "flora", "frlora"):
         assert shown(update_tensors(job(kind), PLAN, "a", 1)) == LORA | HEAD
     halves = {name: shape for name, shape in LORA.items() if name.endswith("lora_B")}
-    assert shown(update_tensors(job("ffa_lora"), PLAN, "a", 1)) == halves | HEAD
-    assert shown(aggregate_tensors(job("fedit"), PLAN, ["a", "b"], 1)) == LORA | HEAD
+    for kind in ("ffa_lora", "fedsvd"):
+        assert shown(update_tensors(job(kind), PLAN, "a", 1)) == halves | HEAD
+    for kind in ("fedit", "frlora", "fedsvd"):
+        assert shown(aggregate_tensors(job(kind), PLAN, ["a", "b"], 1)) == LORA | HEAD
     assert shown(aggregate_tensors(job("ffa_lora"), PLAN, ["a", "b"], 1)) == halves | HEAD
     assert shown(aggregate_tensors(job("flora"), PLAN, ["a", "b"], 1)) == factors("F32", 4, 6) | HEAD
     assert shown(aggregate_tensors(job("fedex_lora"), PLAN, ["a", "b"], 1)) == LORA | factors("F32", 6, 9) | HEAD
-    for kind in ("fedit", "ffa_lora", "fedex_lora"):
+    for kind in ("fedit", "ffa_lora", "fedex_lora", "frlora", "fedsvd"):
         assert shown(weights_tensors(job(kind), PLAN)) == WEIGHTS | LORA
     assert shown(weights_tensors(job("flora"), PLAN)) == WEIGHTS
     assert shown(weights_tensors(COMPRESSED, PLAN)) == WEIGHTS

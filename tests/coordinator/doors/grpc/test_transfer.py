@@ -259,6 +259,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "ffa_lora": {"kind": "ffa_lora", "rank": 2},
     "flora": {"kind": "flora", "rank": 2, "client_ranks": {"site-b": 1}},
     "fedex_lora": {"kind": "fedex_lora", "rank": 2},
+    "frlora": {"kind": "frlora", "rank": 2},
+    "fedsvd": {"kind": "fedsvd", "rank": 2},
 }
 
 
