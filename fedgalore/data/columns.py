@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -11,12 +12,14 @@ from typing import Any, NoReturn
 
 from fedgalore.data import images
 from fedgalore.data.errors import DataError, shown
+from fedgalore.data.messages import Message, MessageError, messages_of
 from fedgalore.data.values import as_list, as_number
 from fedgalore.spec.strict import MANY
 
 Label = bool | int | float | str
 
 _FILL = "fill it or remove the row"
+_INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Mn", "Mc", "Me"})  # Unicode's categories
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,16 @@ def require_columns(path: Path, columns: Sequence[str], present: Sequence[str], 
 
 
 def text(cell: Cell) -> str:
-    """Text that is not empty."""
+    """Text in which something can be read."""
     value = _string(cell)
-    if not value.strip():
-        cell.refuse("empty text", _FILL)
+    if not is_readable(value):
+        cell.refuse("empty text" if not value.strip() else f"nothing can be read in the text {cell.shown}", _FILL)
     return value
+
+
+def is_readable(text: str) -> bool:
+    """Whether a text has more than what tokenizers drop: blanks, control and invisible characters, lone accents."""
+    return any(character != "\ufffd" and unicodedata.category(character) not in _INVISIBLE for character in text)
 
 
 def label(cell: Cell, names: Sequence[str] = ()) -> Label | list[Label]:
@@ -81,8 +89,11 @@ def label(cell: Cell, names: Sequence[str] = ()) -> Label | list[Label]:
 
 
 def tokens(cell: Cell) -> list[str]:
-    """The words of a text, at least one; a word may be empty."""
-    return [_string(replace(cell, value=word)) for word in _items(cell)]
+    """The words of a text, at least one in which something can be read; others may be empty."""
+    words = [_string(replace(cell, value=word)) for word in _items(cell)]
+    if not any(map(is_readable, words)):
+        cell.refuse(f"nothing can be read in the words {cell.shown}", _FILL)
+    return words
 
 
 def tags(cell: Cell, names: Sequence[str] = ()) -> list[Label]:
@@ -90,13 +101,12 @@ def tags(cell: Cell, names: Sequence[str] = ()) -> list[Label]:
     return [label(replace(cell, value=tag), names) for tag in _items(cell)]  # type: ignore[misc]
 
 
-def messages(cell: Cell) -> list[dict[str, str]]:
+def messages(cell: Cell) -> list[Message]:
     """Who says what, in its order; what else a message has is left out."""
-    found = _items(cell)
-    for number, message in enumerate(found, start=1):
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            cell.refuse(f"message {number} has no role and content", 'write each as {"role": "user", "content": "..."}')
-    return [{key: _string(replace(cell, value=turn[key])) for key in ("role", "content")} for turn in found]
+    try:
+        return messages_of(_items(cell))
+    except MessageError as error:
+        cell.refuse(str(error))
 
 
 def image(cell: Cell, follow_links: bool) -> str:

@@ -8,7 +8,7 @@ An example is a dict:
 | `image: str`, `label` | an image, by its absolute path, with its label |
 | `tokens: list[str]`, `tags: list[Label]` | the words of a text, each with its tag |
 | `prompt: str`, `completion: str` | a question with its answer |
-| `messages: list[{"role": str, "content": str}]` | a conversation |
+| `messages: list[{"role": str, "content": str}]` | a conversation; an answer of `"weight": 0` is not learned |
 
 `Label` is `bool | int | float | str`; what it means: `fedgalore.data.labels`. Where the table itself has names for
 class numbers, they are in `label_names` or `tag_names`, a tuple that all examples share.

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+from fedgalore.data.messages import Message, is_learned
 from fedgalore.model.texts import TextInputs
 
-Message = dict[str, str]  # role and content
+MARK = "\ue000{}\ue001"  # of characters that no alphabet has
 
 
 class ChatError(ValueError):
@@ -18,7 +19,7 @@ class ChatError(ValueError):
 
 
 def conversation(inputs: TextInputs, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-    """A conversation's tokens, and which of them the assistant writes: its answers, each with the mark of its end.
+    """A conversation's tokens, and which of them are learned: the assistant's answers, each with the mark of its end.
 
     Raises:
         ChatError: the model has no chat template, or it refuses or rewrites these messages.
@@ -27,7 +28,7 @@ def conversation(inputs: TextInputs, messages: Sequence[Message]) -> tuple[list[
     whole = shown.rendered(len(messages))
     pieces, done = [], 0
     for number, message in enumerate(messages):
-        if message["role"] == "assistant":
+        if is_learned(message):
             before, until = shown.rendered(number), shown.rendered(number + 1)
             begin = _alike(shown.rendered(number, asks=True), until)
             if not (whole.startswith(until) and done <= len(before) <= begin):
@@ -68,13 +69,16 @@ class _Shown:
                 "the model has no chat template, so that messages have no form; take a model whose folder has a "
                 "chat_template.jinja, or give prompt and completion"
             )
-        control = [token for token in tokenizer.all_special_tokens if token]
-        shown, hidden = list(messages), {}
+        shown, hidden = [], {}
         for number, message in enumerate(messages):
-            if any(token in message["content"] for token in control):
-                mark = f"\ue000{number}\ue001"
-                hidden[mark] = message["content"]
-                shown[number] = {**message, "content": mark}
+            role, content = message["role"], message["content"]
+            if inputs.spells_special(role):
+                raise ChatError(f"the role {role!r} spells a control token of the model; give it another name")
+            if inputs.spells_special(content) or MARK[0] in content:
+                mark = MARK.format(number)
+                hidden[mark] = content
+                content = mark
+            shown.append({"role": role, "content": content})
         return cls(tokenizer, inputs, shown, hidden)
 
     def rendered(self, count: int, *, asks: bool = False) -> str:

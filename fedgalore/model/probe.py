@@ -1,4 +1,4 @@
-"""A model is tried before any site is asked: on the longest text, on none at all, on images of every shape.
+"""A model is tried before any site is asked: on the longest text and the shortest, on images of every shape.
 
 What a model cannot take is known in seconds then, and not in the middle of a round at a site.
 """
@@ -21,6 +21,7 @@ from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.model.texts import TextInputs
 
+SHORTEST = "a"  # sites refuse a text in which nothing can be read
 SHORT = "a word"
 UNEQUAL = ("a", "some more words, and then a few others")
 LONGEST = 2048  # tokens that are tried; longer texts take minutes on a CPU
@@ -59,8 +60,8 @@ def _cases(task: TaskModel, folder: Path) -> Iterator[tuple[str, list[Example]]]
 
 def _texts(task: TaskModel, inputs: TextInputs) -> Iterator[tuple[str, list[Example]]]:
     yield "texts of unequal lengths", plain_examples(task, Path())
-    yield "an empty text", [_example(task, "")]
-    yield "an empty text beside another", [_example(task, ""), _example(task, SHORT)]
+    yield "the shortest text", [_example(task, SHORTEST)]
+    yield "the shortest text beside another", [_example(task, SHORTEST), _example(task, SHORT)]
     spelt = " ".join(inputs.tokenizer.all_special_tokens)
     yield "a text that spells the special tokens", [_example(task, spelt), _example(task, SHORT)]
     _check_length(task, inputs)

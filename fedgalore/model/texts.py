@@ -14,7 +14,7 @@ import transformers
 
 from fedgalore.model.configuration import agree_on_tokens
 from fedgalore.model.inputs import IGNORED, Batch, TaskError
-from fedgalore.model.tokens import ModelInputs, TextReader, check_ids, longest
+from fedgalore.model.tokens import ModelInputs, TextReader, check_ids, longest, padding_of
 from fedgalore.spec.job import JobSpec
 
 
@@ -28,6 +28,7 @@ class TextInputs:
         self.ends = ends
         self._read = TextReader(tokenizer)
         self._taken = ModelInputs(model, tokenizer)
+        self._padding = padding_of(model)
 
     @classmethod
     def load(cls, spec: JobSpec, folder: Path, model: Any, *, writes: bool) -> TextInputs:
@@ -76,16 +77,7 @@ class TextInputs:
 
     def tokens(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Batch:
         """Texts, or pairs of texts, with the model's special tokens: padded int64 tensors `(batch, length)`."""
-        encoded = self._read(
-            texts,
-            pairs,
-            truncation=True,
-            max_length=self.max_length,
-            padding=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        return self._taken(self._never_empty(dict(encoded)))
+        return self._taken(self._never_empty(dict(self._batch(texts, pairs))))
 
     def words(self, sentences: Sequence[Sequence[str]]) -> tuple[Batch, list[list[int | None]]]:
         """Texts whose words are known: their tokens as `tokens`, and the word that each token belongs to.
@@ -94,15 +86,7 @@ class TextInputs:
         Special tokens and padding belong to none.
         """
         sentences = [[self._read.plain(word) for word in words] for words in sentences]
-        encoded = self._read(
-            [" ".join(words) for words in sentences],
-            truncation=True,
-            max_length=self.max_length,
-            padding=True,
-            return_attention_mask=True,
-            return_offsets_mapping=True,
-            return_tensors="pt",
-        )
+        encoded = self._batch([" ".join(words) for words in sentences], return_offsets_mapping=True)
         offsets = encoded.pop("offset_mapping").tolist()
         places = [
             [
@@ -122,6 +106,10 @@ class TextInputs:
     def ids(self, text: str, *, special: bool = True) -> list[int]:
         """One text's tokens, however many; with the special tokens that the model begins or ends a text with."""
         return list(self._read([text], add_special_tokens=special)["input_ids"][0])
+
+    def spells_special(self, text: str) -> bool:
+        """Whether the tokenizer might read a special token in a text, if it were not asked to read it as text."""
+        return self._read.spells_special(text)
 
     def padded(self, rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> Batch:
         """Rows of tokens and of their labels as tensors `(batch, length)`, int64, filled up on the right."""
@@ -145,6 +133,19 @@ class TextInputs:
         }
         return self._taken(tokens)
 
+    def _batch(self, texts: Sequence[str], pairs: Sequence[str] | None = None, **options: bool) -> Any:
+        return self._read(
+            texts,
+            pairs,
+            truncation=True,
+            max_length=self.max_length,
+            padding=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+            **self._padding,
+            **options,
+        )
+
     def _never_empty(self, tokens: Batch) -> Batch:
         """Gives a text without tokens the padding token as its only one: a model has to look at something."""
         empty = tokens["attention_mask"].sum(1) == 0
@@ -153,7 +154,7 @@ class TextInputs:
         if not tokens["input_ids"].size(1):
             tokens = {name: torch.zeros(len(empty), 1, dtype=torch.int64) for name in tokens}
             tokens["input_ids"][:] = self.tokenizer.pad_token_id
-        tokens["attention_mask"][empty, 0 if self.tokenizer.padding_side == "right" else -1] = 1
+        tokens["attention_mask"][empty, 0 if self._padding["padding_side"] == "right" else -1] = 1
         return tokens
 
 

@@ -24,6 +24,7 @@ class TextReader:
         self._tokenizer = tokenizer
         special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         special |= set(tokenizer.all_special_tokens)
+        self._special = re.compile("|".join(map(re.escape, filter(None, special))) or r"(?!)")
         special.discard(str(tokenizer.unk_token))  # it may stand for a text's words
         spelt = sorted((token for token in special if len(token) > 1), key=len, reverse=True)
         self._ids = set(tokenizer.convert_tokens_to_ids(spelt))
@@ -38,6 +39,10 @@ class TextReader:
         """What it makes of texts that a decoder writes, for which some models have another vocabulary."""
         targets = [self.plain(text) for text in texts]
         return self._tokenizer(text_target=targets, split_special_tokens=True, **options)
+
+    def spells_special(self, text: str) -> bool:
+        """Whether the tokenizer might read a special token in a text."""
+        return self._special.search(text) is not None
 
     def plain(self, text: str) -> str:
         """The text, with a blank in what the tokenizer would read as a special token even so.
@@ -104,6 +109,18 @@ def _positions(model: Any) -> list[int | None]:
         if type(module) is nn.Embedding and module.padding_idx is not None and "position" in name.rpartition(".")[2]
     ]
     return [said, *tables]
+
+
+def padding_of(model: Any) -> dict[str, Any]:
+    """Where batches of texts are filled up, as a tokenizer's options: a row's loss hangs on no other row.
+
+    On the right, whatever the tokenizer's file says: positions are counted from the left, and the first token may stand
+    for the whole text. On the left where the last column stands for it, as XLNet has it. A model that shortens texts on
+    the way needs a whole number of its steps.
+    """
+    reads_last = any(getattr(module, "summary_type", None) == "last" for module in model.modules())
+    step = getattr(model.config, "downsampling_rate", 1) * 2 ** len(getattr(model.config, "block_sizes", ()))
+    return {"padding_side": "left" if reads_last else "right", "pad_to_multiple_of": step if step > 1 else None}
 
 
 class ModelInputs:

@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 
 from fedgalore.data.examples import Example
+from fedgalore.data.messages import Message, MessageError, check_conversation, is_learned
 from fedgalore.model.chat import ChatError, asked, conversation
 from fedgalore.model.inputs import IGNORED, Batch, TaskError
 from fedgalore.model.tasks.writing import Question, WritingTask
@@ -17,17 +18,21 @@ from fedgalore.model.texts import TextInputs
 
 
 class CausalLM(WritingTask):
-    """The completion and the end token count in the loss; in a conversation the assistant's turns."""
+    """The completion and the end token count in the loss; in a conversation the answers that are learned."""
 
     auto_model = transformers.AutoModelForCausalLM
     columns = (("prompt", "completion"), ("messages",))
+    predicted_from = 1  # nothing comes before the first token
 
     def load_inputs(self, folder: Path, model: Any) -> TextInputs:
         return TextInputs.load(self.spec, folder, model, writes=True)
 
     def check_example(self, example: Example) -> None:
         if "messages" in example:
-            _check_messages(example["messages"], example.get("row", "?"))
+            try:
+                check_conversation(example["messages"])
+            except MessageError as error:
+                raise TaskError(f"row {example.get('row', '?')}: {error}") from error
 
     def question(self, example: Example) -> Question:
         if "messages" in example:
@@ -39,7 +44,7 @@ class CausalLM(WritingTask):
             return str(example["messages"][_last_answer(example["messages"])]["content"])
         return super().answer(example)
 
-    def collate(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
+    def labelled(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
         """Tokens and `labels` `(batch, length)`, int64. Of what is too long, the beginning is lost."""
         pairs = [
             self._conversation(example, inputs) if "messages" in example else _answered(example, inputs)
@@ -86,24 +91,5 @@ def _answered(example: Example, inputs: TextInputs) -> tuple[list[int], list[int
     return prompt + answer, [IGNORED] * len(prompt) + answer
 
 
-def _last_answer(messages: Sequence[dict[str, str]]) -> int:
-    return max(number for number, message in enumerate(messages) if message["role"] == "assistant")
-
-
-def _check_messages(messages: Any, row: int | str) -> None:
-    good = isinstance(messages, list) and all(
-        isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
-        for message in messages
-    )
-    if not good:
-        raise TaskError(
-            f"row {row}: messages are no list of mappings with a role and a content, both texts; correct it"
-        )
-    roles = [message["role"] for message in messages]
-    if "assistant" not in roles:
-        raise TaskError(f"row {row}: no message is the assistant's, so that there is nothing to learn; remove the row")
-    if roles[0] == "assistant":
-        raise TaskError(
-            f"row {row}: the first message is the assistant's, which answers nobody; "
-            "let a message of the user or the system come first"
-        )
+def _last_answer(messages: Sequence[Message]) -> int:
+    return max(number for number, message in enumerate(messages) if is_learned(message))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedgalore.data.examples import Example
 from fedgalore.model.images import ImageInputs
-from fedgalore.model.inputs import IGNORED, Batch
+from fedgalore.model.inputs import IGNORED, Batch, TaskError
 from fedgalore.model.tasks.problems import problem_of
 from fedgalore.model.texts import TextInputs
 from fedgalore.spec.job import JobSpec
@@ -147,6 +147,32 @@ class LabelTask(Task[AnyInputs]):
 
 class TokenTask(Task[AnyInputs]):
     """Each token that counts is of one class, or is one word of the vocabulary."""
+
+    predicted_from: ClassVar[int] = 0  # the column of `labels` that the first prediction is about
+
+    @abstractmethod
+    def labelled(self, examples: Sequence[Example], inputs: AnyInputs) -> Batch:
+        """The model's inputs and `labels` `(batch, length)`, int64, `IGNORED` where nothing counts.
+
+        Raises:
+            TaskError: as `collate`.
+        """
+
+    def collate(self, examples: Sequence[Example], inputs: AnyInputs) -> Batch:
+        """As `labelled`. A loss is a mean, and a mean of nothing is none: something counts in every row.
+
+        Raises:
+            TaskError: nothing does in one of them; or an example that does not fit the job.
+        """
+        batch = self.labelled(examples, inputs)
+        counts = (batch["labels"][:, self.predicted_from :] != IGNORED).any(1).tolist()
+        for example, something in zip(examples, counts, strict=True):
+            if not something:
+                raise TaskError(
+                    f"row {example.get('row', '?')}: nothing of it counts: what is to be learned has no tokens, or "
+                    "none within data.max_length; correct the row, or remove it"
+                )
+        return batch
 
     def aligned(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits `(batch, length, C)` and the labels `(batch, length)` that they are about."""

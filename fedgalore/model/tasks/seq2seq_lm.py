@@ -38,7 +38,7 @@ class Seq2SeqLM(WritingTask):
             )
         return TextInputs.load(self.spec, folder, model, writes=True)
 
-    def collate(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
+    def labelled(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
         """Tokens of prompts, and `labels` `(batch, length of completions)`, int64."""
         prompts = inputs.tokens([example["prompt"] for example in examples])
         completions = inputs.targets([example["completion"] for example in examples])

@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from fedgalore.data.columns import is_readable
 from fedgalore.data.examples import Example
 from fedgalore.data.labels import classes_of
 from fedgalore.model.inputs import IGNORED, Batch, TaskError
@@ -35,8 +36,10 @@ class TokenClassification(TokenTask[TextInputs]):
 
     def check_example(self, example: Example) -> None:
         self._tags(example)
+        if not any(map(is_readable, example["tokens"])):
+            raise TaskError(f"row {example.get('row', '?')}: nothing can be read in its words; fill or remove the row")
 
-    def collate(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
+    def labelled(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
         """Tokens and `labels` `(batch, length)`, int64; a word that is cut off, or has no tokens, has no label."""
         batch, places = inputs.words([example["tokens"] for example in examples])
         labels = torch.full_like(batch["input_ids"], IGNORED)

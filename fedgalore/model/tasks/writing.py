@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from fedgalore.data.examples import Example
-from fedgalore.model.chat import Message
+from fedgalore.data.messages import Message
 from fedgalore.model.inputs import Batch
 from fedgalore.model.tasks.face import TokenTask
 from fedgalore.model.texts import TextInputs

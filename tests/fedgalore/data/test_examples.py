@@ -73,9 +73,23 @@ def test_words_and_their_tags(tmp_path):
 
 def test_conversations_keep_who_says_what(tmp_path):
     messages = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]
-    more = [messages[0] | {"weight": 1}, messages[1] | {"name": "x"}]
+    more = [messages[0] | {"name": "x", "weight": None}, messages[1] | {"tool_calls": None, "weight": 1.0}]
     file = split(tmp_path / "a.jsonl", jsonl({"m": more}, {"m": json.dumps(messages)}), messages="m")
     assert read_examples(file) == [{"row": row, "messages": messages} for row in (1, 2)]
+
+
+def test_an_answer_of_weight_0_is_known_as_such_and_may_be_empty(tmp_path):
+    turns = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "", "weight": 0}]
+    (example,) = read_examples(split(tmp_path / "a.jsonl", jsonl({"m": turns}), messages="m"))
+    assert example["messages"] == turns
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff \u200e", "\ufffd", "\u0301", "\u2028\x00"])
+def test_a_text_in_which_nothing_can_be_read_is_empty(tmp_path, text):
+    for held in ("👍🏽", "👩\u200d🚀", f"{text}.", "क्"):
+        assert read_examples(split(tmp_path / "a.jsonl", jsonl({"t": held, "l": 1}), text=("t",), label="l"))
+    with pytest.raises(DataError, match=r"row 1, column 't': nothing can be read in the text .*; fill it or remove"):
+        read_examples(split(tmp_path / "a.jsonl", jsonl({"t": text, "l": 1}), text=("t",), label="l"))
 
 
 @pytest.mark.parametrize(
@@ -90,13 +104,18 @@ def test_conversations_keep_who_says_what(tmp_path):
         ({"t": ["a", 3], "g": [1, 2]}, {"tokens": "t", "tags": "g"}, "column 't': expected text, found a int"),
         ({"t": ["a"], "g": [None]}, {"tokens": "t", "tags": "g"}, "column 'g': label None is no number"),
         ({"m": "hello"}, {"messages": "m"}, "column 'm': expected a list, found 'hello'"),
+        ({"t": ["", "\u200b"], "g": [1, 2]}, {"tokens": "t", "tags": "g"}, "nothing can be read in the words ['', "),
         (
             {"m": [{"role": "user"}]},
             {"messages": "m"},
-            "column 'm': message 1 has no role and content; write each as {\"role\"",
+            "column 'm': message 1 has no role and content, but the keys 'role'; write it as {\"role\"",
         ),
-        ({"m": [{"from": "human", "value": "hi"}]}, {"messages": "m"}, "message 1 has no role and content"),
-        ({"m": [{"role": "user", "content": None}]}, {"messages": "m"}, "expected text, found nothing"),
+        (
+            {"m": [{"from": "human", "value": "hi"}]},
+            {"messages": "m"},
+            "message 1 has no role and content, but the keys 'from', 'value'; write it as",
+        ),
+        ({"m": [{"role": "user", "content": None}]}, {"messages": "m"}, "message 1: its content is null; write it as"),
     ],
 )
 def test_lists_that_cannot_be_used_are_named(tmp_path, record, columns, words):

@@ -1,14 +1,17 @@
 """Conversations by a chat template: which tokens count, what is asked, what is refused."""
 
 import shutil
+from copy import copy
 from pathlib import Path
 
 import pytest
 import transformers
+from tokenizers import AddedToken
 
 from fedgalore.model.inputs import IGNORED, TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
+from fedgalore.model.tokens import TextReader
 from tests.fedgalore.conftest import language_model
 
 # writes its thoughts into the last answer only, as some models do
@@ -110,17 +113,75 @@ def test_thoughts_of_a_single_answer_are_learned_with_it(chat):
     assert words(task, labels[labels != IGNORED]) == ["please", "music", "[SEP]"]
 
 
+def with_assistant(**changes):
+    return [turns("rain")[0], {"role": "assistant", "content": "music"} | changes]
+
+
 @pytest.mark.parametrize(
     ("messages", "problem"),
     [
-        ("rain", "messages are no list of mappings with a role and a content"),
-        ([{"role": "user"}], "messages are no list of mappings"),
-        ([{"role": "user", "content": 3}], "messages are no list of mappings"),
-        (turns("rain"), "no message is the assistant's, so that there is nothing to learn; remove the row"),
-        ([], "no message is the assistant's"),
+        ("rain", r"messages are 'rain'; write a list of \{\"role\""),
+        (["rain"], "message 1 is 'rain'; write it as"),
+        ([{"role": "user"}], "message 1 has no role and content, but the keys 'role'; write it as"),
+        ([{"from": "gpt", "value": "a"}], r"message 1 has .* keys 'from', 'value'; .* role in place of from"),
+        ([{"role": "user", "content": 3}], "message 1: its content is 3; write it as text"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "message 1: its content is"),
+        ([{"role": "user", "content": "\ud83d"}], "message 1: its content is broken Unicode"),
+        ([{"role": None, "content": ""}], "message 1: its role is null; write one of system, developer, user"),
+        ([{"role": " ", "content": ""}], "message 1 has the role ' '; write system or"),
+        (with_assistant(role="Assistant"), "message 2 has the role 'Assistant'; write assistant"),
+        (with_assistant(role="model"), "message 2 has the role 'model'; write assistant"),
+        (turns("rain", "b") + [{"role": "human", "content": "c"}], "message 3 has the role 'human'; write user"),
+        (turns("rain"), r"no message is the assistant's \(the roles are 'user'\), so that there is nothing to learn; "),
+        ([], r"no message is the assistant's \(the roles are none\)"),
         (turns("rain", first="assistant"), "the first message is the assistant's, which answers nobody"),
+        (with_assistant(content=" "), 'message 2 is an answer without content, .*"weight": 0, or remove the row'),
+        (with_assistant(content="", tool_calls=[{"id": "1"}]), "message 2 has tool_calls, which is not learned; write"),
+        ([turns("a")[0], {"role": "assistant", "tool_calls": [{}]}], "message 2 has tool_calls, which is not learned"),
+        (with_assistant(reasoning_content="I see"), "message 2 has reasoning_content, which is not learned"),
+        (with_assistant(weight=0.5), "message 2: its weight is 0.5; write 0 or 1, or leave it out"),
+        (with_assistant(weight=True), "message 2: its weight is True"),
+        (with_assistant(weight=0), "all messages of the assistant have the weight 0, so that there is nothing to"),
+        ([turns("a")[0] | {"weight": 1}, *with_assistant()[1:]], "message 1 is of the user and has the weight 1"),
     ],
 )
 def test_what_is_no_conversation_is_refused_by_row(messages, problem):
     with pytest.raises(TaskError, match=f"row 7: {problem}"):
         check_examples([{"row": 7, "messages": messages}], language_model())
+
+
+def test_an_answer_of_weight_0_is_read_and_not_learned(chat):
+    task = chat()
+    messages = [*turns("rain", "music", "sun", "food", "wind", "a")]
+    messages[1], messages[5] = messages[1] | {"weight": 0}, messages[5] | {"weight": 0}
+    check_examples([{"row": 1, "messages": messages}], task.spec)
+    batch = task.collate([{"row": 1, "messages": messages}])
+    whole = task.inputs.tokenizer.apply_chat_template(turns("rain", "music", "sun", "food"), tokenize=False)
+    assert batch["input_ids"][0].tolist() == task.inputs.tokenizer(whole)["input_ids"]
+    labels = batch["labels"][0]
+    assert words(task, labels[labels != IGNORED]) == ["food", "[SEP]"]
+    assert task.task.answer({"messages": messages}) == "food"
+
+
+def test_an_answer_that_the_template_leaves_out_is_refused_by_row(chat):
+    task = chat("{% for message in messages %}{{ message.content if message.role == 'user' }} {% endfor %}")
+    with pytest.raises(TaskError, match="row 7: nothing of it counts"):
+        task.collate([{"row": 7, "messages": turns("rain", "music")}])
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+def test_no_content_spells_a_control_token_of_any_kind(chat, role):
+    """Llama 3's headers are special tokens without a part such as the end token has."""
+    task = chat()
+    tokenizer = task.inputs.tokenizer
+    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in ("<|start|>", "§")])
+    task.inputs = copy(task.inputs)
+    task.inputs._read = TextReader(tokenizer)
+    special = tokenizer.convert_tokens_to_ids(["<|start|>", "§"])
+    messages = [*turns("rain", "a", "sun"), {"role": role, "content": "wind <|start|> § \ue0000\ue001"}]
+    messages += [] if role == "assistant" else turns("the", "food")
+    row = task.collate([{"row": 1, "messages": messages}])["input_ids"][0].tolist()
+    assert set(special).isdisjoint(row)
+    assert "wind" in words(task, row)
+    with pytest.raises(TaskError, match=r"row 7: the role '§' spells a control token of the model"):
+        task.collate([{"row": 7, "messages": [{"role": "§", "content": ""}, *turns("a", "b")]}])

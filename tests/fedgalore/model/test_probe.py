@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.probe import probe
@@ -75,3 +78,26 @@ def test_the_tokenizer_s_file_is_as_before(tiny_bert: Path, tmp_path: Path) -> N
     probe(task)
     task.save(tmp_path)
     assert json.loads((tmp_path / "tokenizer.json").read_text())["padding"] is None
+
+
+def canine() -> torch.nn.Module:
+    return transformers.CanineModel(
+        transformers.CanineConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_hash_buckets=16
+        )
+    )
+
+
+def funnel() -> torch.nn.Module:
+    return transformers.FunnelBaseModel(
+        transformers.FunnelConfig(vocab_size=25, d_model=16, n_head=2, d_head=8, d_inner=16, block_sizes=[1, 1, 1])
+    )
+
+
+@pytest.mark.parametrize("make", [canine, funnel])
+def test_models_that_shorten_texts_take_the_shortest(make: Any, tiny_bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bert, tmp_path, dirs_exist_ok=True)
+    with torch.random.fork_rng():
+        make().save_pretrained(tmp_path)
+    spec = {"data": {"name": "d", "max_length": 16}, "method": {"kind": "fedavg"}}
+    probe(TaskModel.load(classifier(**spec), tmp_path))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from fedgalore.model.exact_match import generate
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
+from fedgalore.model.tasks.registry import check_examples
 from fedgalore.model.tokens import TextReader, longest
-from tests.fedgalore.conftest import classifier, configure, language_model
+from tests.fedgalore.conftest import classifier, configure, language_model, translator
 
 BERT_LIKE = ("[CLS]", "[SEP]", "[PAD]", "[MASK]")
 LLAMA_LIKE = ("<s>", "</s>", "<pad>", "<|im_end|>")
@@ -197,10 +200,8 @@ def test_a_token_without_a_row_of_embeddings_is_refused(bert_copy: Path) -> None
         TaskModel.load(classifier(), bert_copy)
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_an_empty_text_has_a_token(side: str, tiny_gpt2: Path) -> None:
+def test_an_empty_text_has_a_token(tiny_gpt2: Path) -> None:
     task = TaskModel.load(classifier(), tiny_gpt2)
-    task.inputs.tokenizer.padding_side = side
     examples = [{"row": row, "text": text, "text_pair": None, "label": 0} for row, text in enumerate(("", "rain sun"))]
     for chosen in (examples[:1], examples):
         batch = task.collate(chosen)
@@ -279,3 +280,80 @@ def test_an_end_token_in_a_text_of_bart_ends_nothing(task: str, tmp_path: Path) 
     if task == "seq2seq-lm":
         assert (batch["labels"] == 2).sum(1).tolist() == [1, 1, 1]
     assert torch.isfinite(model.loss(batch)[0])
+
+
+# --- what is beside a text in its batch, and what is nothing ----------------------------------------------------------
+
+
+def llama(folder: Path, tokenizer: Path) -> Path:
+    shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+    config = transformers.LlamaConfig(
+        vocab_size=25, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16
+    )
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def xlnet(folder: Path, tokenizer: Path) -> Path:
+    """Its last column stands for a text."""
+    shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+    torch.manual_seed(0)
+    transformers.XLNetModel(
+        transformers.XLNetConfig(vocab_size=25, d_model=16, n_layer=2, n_head=2, d_inner=16)
+    ).save_pretrained(folder)
+    return folder
+
+
+MADE = {"llama": llama, "xlnet": xlnet}
+TAGGED = {"source": "m", "task": "token-classification", "num_labels": 3}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [(kind, spec) for kind in ("tiny_bert", "tiny_gpt2", "llama", "xlnet") for spec in ("class", "tags")]
+    + [("tiny_gpt2", "answer"), ("llama", "answer"), ("tiny_t5", "translation")],
+)
+def test_what_a_model_says_of_a_row_hangs_on_no_other_row(
+    kind: str, spec: str, tiny_gpt2: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = MADE[kind](tmp_path, tiny_gpt2) if kind in MADE else request.getfixturevalue(kind)
+    specs = {"class": classifier, "tags": partial(classifier, model=TAGGED), "answer": language_model}
+    task = TaskModel.load(specs.get(spec, translator)(method={"kind": "fedavg"}), folder)
+    task.model.eval()
+    task.inputs.tokenizer.padding_side = "left"  # as the files of many decoders say
+    texts = ("rain", "the song", "sun wind snow the a some more")
+    rows = [
+        {"row": row, "text": text, "text_pair": None, "label": row, "prompt": text, "completion": "music " * row}
+        | {"tokens": text.split(), "tags": [row] * len(text.split())}
+        for row, text in enumerate(texts)
+    ]
+    with torch.no_grad():
+        together, count, _ = task.loss(task.collate(rows))
+        alone = [task.loss(task.collate([row])) for row in rows]
+    assert count == sum(one for _, one, _ in alone)
+    torch.testing.assert_close(together, sum(loss * one for loss, one, _ in alone) / count)
+    if task.task.generates:
+        assert generate(task, texts, 4) == [generate(task, [text], 4)[0] for text in texts]
+
+
+@pytest.mark.parametrize("words", [["", ""], ["\u200b"], [" ", "\ufe0f", "\ufffd"]])
+def test_words_without_a_token_are_refused_by_row_before_any_model(words: list[str], tiny_bert: Path) -> None:
+    spec = classifier(model=TAGGED)
+    with pytest.raises(TaskError, match="row 7: nothing can be read in its words; fill or remove the row"):
+        check_examples([{"row": 7, "tokens": words, "tags": [0] * len(words)}], spec)
+    task = TaskModel.load(spec, tiny_bert)
+    task.inputs.tokenizer.backend_tokenizer.normalizer = normalizers.BertNormalizer()
+    words, tags = [*words, "👩\u200d🚀", "rain"], [0] * len(words) + [1, 2]
+    labels = task.collate([{"row": 7, "tokens": words, "tags": tags}])["labels"]
+    assert labels[labels >= 0].tolist() == [1, 2]
+
+
+def test_a_row_of_which_nothing_counts_is_refused_whatever_is_beside_it(tiny_bert: Path) -> None:
+    """Some tokenizers drop what others read."""
+    task = TaskModel.load(classifier(model=TAGGED), tiny_bert)
+    task.inputs.tokenizer.backend_tokenizer.normalizer = normalizers.BertNormalizer()
+    rows = [{"row": row, "tokens": [word], "tags": [0]} for row, word in enumerate(("rain", "\u200b"))]
+    for chosen in (rows, rows[1:]):
+        with pytest.raises(TaskError, match="row 1: nothing of it counts: .* has no tokens, or none within"):
+            task.collate(chosen)
