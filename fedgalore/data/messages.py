@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fedgalore.data.errors import shown
+
 Message = dict[str, Any]  # `role` and `content`, texts; `weight: 0` where an answer is not learned
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -43,11 +45,11 @@ def check_conversation(values: Any) -> None:
         MessageError: as `messages_of`; the first message is an answer, or none is that is learned.
     """
     if not isinstance(values, list | tuple):
-        raise MessageError(f"messages are {_shown(values)}; write a list of {FORM}")
+        raise MessageError(f"messages are {shown(values)}; write a list of {FORM}")
     messages = messages_of(values)
     roles = [message["role"] for message in messages]
     if "assistant" not in roles:
-        said = ", ".join(dict.fromkeys(map(repr, roles))) or "none"
+        said = ", ".join(dict.fromkeys(map(shown, roles))) or "none"
         raise MessageError(
             f"no message is the assistant's (the roles are {said}), so that there is nothing to learn; "
             "write the role 'assistant', or remove the row"
@@ -69,10 +71,10 @@ def is_learned(message: Message) -> bool:
 
 def _message(number: int, value: Any) -> Message:
     if not isinstance(value, dict):
-        raise MessageError(f"message {number} is {_shown(value)}; write it as {FORM}")
+        raise MessageError(f"message {number} is {shown(value)}; write it as {FORM}")
     _refuse_unread(number, value)
     if not {"role", "content"} <= value.keys():
-        keys = ", ".join(map(repr, value)) or "none"
+        keys = ", ".join(map(shown, value)) or "none"
         remedy = f"write it as {FORM}"
         if {"from", "value"} <= value.keys():
             remedy += "; that is role in place of from (user for human, assistant for gpt), and content for value"
@@ -90,11 +92,11 @@ def _message(number: int, value: Any) -> Message:
 
 def _role(number: int, role: Any) -> str:
     if not isinstance(role, str):
-        raise MessageError(f"message {number}: its role is {_shown(role)}; write one of {', '.join(ROLES)}")
+        raise MessageError(f"message {number}: its role is {shown(role)}; write one of {', '.join(ROLES)}")
     plain = role.strip().casefold()
     meant = plain if plain in ROLES else OTHER_NAMES.get(plain)
     if not plain or (meant is not None and meant != role):
-        raise MessageError(f"message {number} has the role {role!r}; write {meant or ' or '.join(ROLES)}")
+        raise MessageError(f"message {number} has the role {shown(role)}; write {meant or ' or '.join(ROLES)}")
     return role
 
 
@@ -109,7 +111,7 @@ def _refuse_unread(number: int, message: dict[str, Any]) -> None:
 
 def _content(number: int, content: Any) -> str:
     if not isinstance(content, str):
-        raise MessageError(f"message {number}: its content is {_shown(content)}; write it as text")
+        raise MessageError(f"message {number}: its content is {shown(content)}; write it as text")
     try:
         content.encode()
     except UnicodeEncodeError:  # JSON can spell half a character: "\ud83d"
@@ -122,17 +124,10 @@ def _content(number: int, content: Any) -> str:
 def _weight(number: int, role: str, weight: Any) -> float | None:
     """As OpenAI's format has it: 0 or 1, of the assistant's messages."""
     if weight is not None and (isinstance(weight, bool) or weight not in (0, 1)):
-        raise MessageError(f"message {number}: its weight is {_shown(weight)}; write 0 or 1, or leave it out")
+        raise MessageError(f"message {number}: its weight is {shown(weight)}; write 0 or 1, or leave it out")
     if weight and role != "assistant":
         raise MessageError(
             f"message {number} is of the {role} and has the weight 1, but only the assistant's messages are learned; "
             "leave the weight out"
         )
     return weight
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -115,7 +115,7 @@ def test_a_text_in_which_nothing_can_be_read_is_empty(tmp_path, text):
             {"messages": "m"},
             "message 1 has no role and content, but the keys 'from', 'value'; write it as",
         ),
-        ({"m": [{"role": "user", "content": None}]}, {"messages": "m"}, "message 1: its content is null; write it as"),
+        ({"m": [{"role": "user", "content": None}]}, {"messages": "m"}, "message 1: its content is None; write it as"),
     ],
 )
 def test_lists_that_cannot_be_used_are_named(tmp_path, record, columns, words):

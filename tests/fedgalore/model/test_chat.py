@@ -127,7 +127,7 @@ def with_assistant(**changes):
         ([{"role": "user", "content": 3}], "message 1: its content is 3; write it as text"),
         ([{"role": "user", "content": [{"type": "text"}]}], "message 1: its content is"),
         ([{"role": "user", "content": "\ud83d"}], "message 1: its content is broken Unicode"),
-        ([{"role": None, "content": ""}], "message 1: its role is null; write one of system, developer, user"),
+        ([{"role": None, "content": ""}], "message 1: its role is None; write one of system, developer, user"),
         ([{"role": " ", "content": ""}], "message 1 has the role ' '; write system or"),
         (with_assistant(role="Assistant"), "message 2 has the role 'Assistant'; write assistant"),
         (with_assistant(role="model"), "message 2 has the role 'model'; write assistant"),
