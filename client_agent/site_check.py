@@ -59,6 +59,7 @@ def _look(task: pb.Task, site: SiteContext, answer: pb.ReportCheckRequest) -> No
             test_examples=found.test_examples,
             classes=found.classes,
             longest=found.longest,
+            conversations=found.conversations,
         )
     )
 

@@ -27,7 +27,7 @@ class Split:
 class Finding:
     """What a site found: `problem` in words, None where its data fit; numbers of `examples` by split.
 
-    `classes`: different labels; `longest`: characters of the longest text.
+    `classes`: different labels; `longest`: characters of the longest text; `conversations`: whether there are any.
     """
 
     problem: str | None
@@ -35,6 +35,7 @@ class Finding:
     test_examples: int
     classes: int
     longest: int
+    conversations: bool = False
 
 
 def preflight(spec: JobSpec, train: Split, test: Split | None) -> Finding:
@@ -49,6 +50,7 @@ def preflight(spec: JobSpec, train: Split, test: Split | None) -> Finding:
         len(test.examples) if test else 0,
         len({key(example["label"]) for example in examples if "label" in example}),
         max(map(text_length, examples), default=0),
+        any("messages" in example for example in examples),
     )
 
 

@@ -31,6 +31,7 @@ from fedgalore.aggregation import Part, next_version
 from fedgalore.deltas import Lookup, nothing
 from fedgalore.methods.halves import server_half
 from fedgalore.model import folder as model_folder
+from fedgalore.model.chat import has_template
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.load_back import answers
 from fedgalore.model.probe import probe
@@ -120,6 +121,7 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
             base_model=_store_folder(source if model_folder.has_safetensors(source) else export, blobs),
             export=_store_folder(export, blobs),
             model=ModelVersion(version=0, weights=blobs.put_file(weights, move=True)),
+            chat_template=has_template(task.inputs),
         )
     reach(Fault.MODEL_STORED)
     expected = answers(task)

@@ -36,7 +36,7 @@ from coordinator.state.pooled import check_counts, pooled
 from coordinator.state.rollback import rolled_back
 from coordinator.state.round_settling import explain as explain_round
 from coordinator.state.round_state import Abandon, Effect, Evaluated, Phase, Round, Tick
-from coordinator.state.sites import misfits, too_few_fit, unasked
+from coordinator.state.sites import misfits, too_few_fit, unasked, without_chat_template
 from fedgalore.best import best_of, describe, is_worn_out
 from fedgalore.process.transitions import Transition, to
 from fedgalore.spec.job import JobSpec
@@ -120,7 +120,7 @@ class _Outcome(NamedTuple):
 
 def _prepared(job: Job, event: PreparedModel, now: float) -> _Outcome:
     _check_unprepared(job, event)
-    ready = replace(job, prepared=event.prepared, model=event.prepared.model)
+    ready = _sites_matched(replace(job, prepared=event.prepared, model=event.prepared.model))
     return _Outcome(ready if job.status is Status.PAUSED else replace(ready, status=Status.RUNNING, reason=""))
 
 
@@ -151,7 +151,14 @@ def _site_checked(job: Job, event: SiteChecked, now: float) -> _Outcome:
     if asked is None or asked.answered_at is not None:
         return _Outcome(job)
     answer = replace(asked, answered_at=now, problem=event.problem, facts=event.facts)
-    return _Outcome(replace(job, sites={**job.sites, event.client: answer}))
+    return _Outcome(_sites_matched(replace(job, sites={**job.sites, event.client: answer})))
+
+
+def _sites_matched(job: Job) -> Job:
+    """Sites are asked while the model is read: whichever comes last, both are known then."""
+    if job.prepared is None or job.prepared.chat_template:
+        return job
+    return replace(job, sites=without_chat_template(job.sites))
 
 
 def _pause(job: Job, event: Pause, now: float) -> _Outcome:

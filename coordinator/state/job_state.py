@@ -45,6 +45,7 @@ class Prepared:
     base_model: tuple[tuple[str, BlobRef], ...]  # files of the source folder: what agents fetch
     export: tuple[tuple[str, BlobRef], ...]  # files of the full initialised model: the template of downloads
     model: ModelVersion  # version 0
+    chat_template: bool = False  # whether the model's tokenizer has one
 
     def __post_init__(self) -> None:
         # Plain JSON types, so that what is read back equals what was written.

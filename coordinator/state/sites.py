@@ -7,9 +7,13 @@ have been mended. Only sites whose data fit are drawn into rounds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MOST_NAMED = 20  # sites in a reason
+NO_TEMPLATE = (
+    "data: the site holds conversations, and the model has no chat template, which gives them their form; take a "
+    "model.source whose folder has a chat_template.jinja, or data of prompt and completion"
+)
 
 
 @dataclass(frozen=True)
@@ -17,13 +21,14 @@ class SiteFacts:
     """What a site found in its data, numbers only.
 
     `examples` and `test_examples`: of its splits; `classes`: different labels; `longest`: characters of its longest
-    text; 0 where examples have none.
+    text; 0 where examples have none; `conversations`: whether there are any.
     """
 
     examples: int
     test_examples: int
     classes: int
     longest: int
+    conversations: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,16 @@ def unasked(sites: Sites, present: Mapping[str, float]) -> dict[str, SiteCheck]:
 def misfits(sites: Sites) -> dict[str, str]:
     """Why sites do not fit, by client."""
     return {client: check.problem for client, check in sorted(sites.items()) if check.problem is not None}
+
+
+def without_chat_template(sites: Sites) -> dict[str, SiteCheck]:
+    """The checks for a model without a chat template: conversations have no form there, so they do not fit."""
+    return {
+        client: replace(check, problem=NO_TEMPLATE)
+        if check.fits and check.facts is not None and check.facts.conversations
+        else check
+        for client, check in sites.items()
+    }
 
 
 def too_few_fit(sites: Sites, present: Mapping[str, float], min_clients: int) -> str:

@@ -18,6 +18,11 @@ class ChatError(ValueError):
     """A conversation that the model's chat template cannot write; the message says why and what to do."""
 
 
+def has_template(inputs: object) -> bool:
+    """Whether the model's tokenizer has a chat template, without which messages have no form."""
+    return isinstance(inputs, TextInputs) and bool(inputs.tokenizer.chat_template)
+
+
 def conversation(inputs: TextInputs, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
     """A conversation's tokens, and which of them are learned: the assistant's answers, each with the mark of its end.
 
@@ -64,7 +69,7 @@ class _Shown:
     @classmethod
     def of(cls, inputs: TextInputs, messages: Sequence[Message]) -> _Shown:
         tokenizer = inputs.tokenizer
-        if not tokenizer.chat_template:
+        if not has_template(inputs):
             raise ChatError(
                 "the model has no chat template, so that messages have no form; take a model whose folder has a "
                 "chat_template.jinja, or give prompt and completion"

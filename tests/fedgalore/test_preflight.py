@@ -21,6 +21,8 @@ def look(train: list[dict[str, Any]], test: list[dict[str, Any]] | None = None, 
 def test_data_that_fit_are_told_in_numbers() -> None:
     assert look(ROWS, ROWS[:1]) == Finding(None, 2, 1, 2, len("good food"))
     assert look(ROWS) == Finding(None, 2, 0, 2, len("good food"))
+    talk = [{"row": 1, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
+    assert look(talk, model=LANGUAGE_MODEL) == Finding(None, 1, 0, 0, 2, conversations=True)
 
 
 @pytest.mark.parametrize(

@@ -111,4 +111,4 @@ def site_facts(message: pb.ReportCheckRequest) -> SiteFacts | None:
     if not message.HasField("facts"):
         return None
     found = message.facts
-    return SiteFacts(found.examples, found.test_examples, found.classes, found.longest)
+    return SiteFacts(found.examples, found.test_examples, found.classes, found.longest, found.conversations)

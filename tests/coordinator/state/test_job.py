@@ -439,7 +439,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
         *("rounds_opened", "abandoned_in_a_row", "next_try_at", "setbacks", "contributions"),
         *("closing", "best", "best_model", "rollbacks", "sites", "missing", "idempotency_key", "secret"),
     }
-    assert set(document["prepared"]) == {"plan", "base_model", "export", "model"}
+    assert set(document["prepared"]) == {"plan", "base_model", "export", "model", "chat_template"}
     assert set(document["model"]) == {"version", "weights", "aggregate", "state", "residue", "held_out"}
     assert set(document["round"]) == {
         *("number", "kind", "model_version", "phase", "reason", "opened_at", "evaluate", "deadline_at", "phase_at"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -152,3 +153,17 @@ def test_answers_are_in_the_stream_and_in_the_document() -> None:
     assert rows == [("site.check", {"client": "b", "fits": False, "problem": WRONG})]
     assert Job.from_json(step.job.to_json()) == step.job
     assert json.loads(step.job.to_json())["sites"]["b"]["problem"] == WRONG
+
+
+@pytest.mark.parametrize("model_is_first", [True, False])
+def test_conversations_do_not_fit_a_model_without_a_chat_template(model_is_first: bool) -> None:
+    """Sites are asked while the model is read: the answer hangs on both, and on neither's haste."""
+    talks = [SiteChecked(client, None, replace(FACTS, conversations=True)) for client in ("a", "b")]
+    for has_one in (True, False):
+        model = [PreparedModel(replace(a_prepared(), chat_template=has_one))]
+        answers: list[JobEvent] = [*talks, *fits("c")]
+        events = [*model, *answers] if model_is_first else [*answers, *model]
+        job = play(a_job(), SitesSeen(PRESENT), *events, SitesSeen(PRESENT))
+        assert job.status is (Status.RUNNING if has_one else Status.PAUSED)
+        assert ("a: data: the site holds conversations, and the model has no chat template" in job.reason) != has_one
+        assert "c: " not in job.reason

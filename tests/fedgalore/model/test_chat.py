@@ -8,6 +8,7 @@ import pytest
 import transformers
 from tokenizers import AddedToken
 
+from fedgalore.model.chat import has_template
 from fedgalore.model.inputs import IGNORED, TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
@@ -104,6 +105,11 @@ def test_the_question_is_the_conversation_up_to_its_last_answer(chat):
 def test_what_the_template_cannot_write_is_refused(chat, template, messages, problem):
     with pytest.raises(TaskError, match=problem):
         chat(template).collate([{"row": 7, "messages": messages}])
+
+
+def test_whether_there_is_a_chat_template_is_known_of_a_loaded_model(chat):
+    assert has_template(chat().inputs)
+    assert not has_template(chat(None).inputs)
 
 
 def test_thoughts_of_a_single_answer_are_learned_with_it(chat):
