@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fedgalore.data.pixels import MODES, as_seen
 
@@ -98,9 +99,9 @@ def _inside(folder: Path, name: str, follow_links: bool) -> Path:
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[Image.Image]:
+def _opened(path: Path, name: str) -> Iterator[ImageFile.ImageFile]:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             if image.mode not in MODES:
                 raise ImageError(f"image {name!r} has pixels of mode {image.mode}; save it in RGB")
             yield image
@@ -111,7 +112,8 @@ def _opened(path: Path, name: str) -> Iterator[Image.Image]:
             f"{name!r} is no image of a known kind ({', '.join(FORMATS)}); convert or remove it"
         ) from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"image {name!r} is larger than is safe ({error}); make it smaller") from error
+        most = f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,}"
+        raise ImageError(f"image {name!r} has more than {most} pixels, which is not safe; make it smaller") from error
     except Exception as error:  # a decoder of a damaged file raises whatever it comes upon
         raise ImageError(
             f"image {name!r} is damaged or cannot be read ({error}); copy it again or remove it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -198,7 +199,10 @@ def test_files_that_are_no_sound_images_are_refused_when_the_data_is_read(tmp_pa
         ),
         "cut.png": (whole[: len(whole) // 2], "is damaged or cannot be read"),
         "flipped.png": (bytes(flipped), "is damaged or cannot be read"),
-        "bomb.png": (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b""), "larger than is safe"),
+        "bomb.png": (
+            b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b""),
+            "has more than 178,956,970 pixels, which is not safe; make it",
+        ),
     }
     for name, (data, words) in bad.items():
         (tmp_path / name).write_bytes(data)
@@ -207,6 +211,18 @@ def test_files_that_are_no_sound_images_are_refused_when_the_data_is_read(tmp_pa
         assert f"{name!r} " in message
         assert words in message
         assert ";" in message  # and what to do
+
+
+def test_a_large_image_is_read_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = picture(tmp_path / "a.png", noise(40, 40, 3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow warns of more, and refuses twice as many
+    (example,) = read_examples(table(tmp_path, "a.png"))
+    with warnings.catch_warnings(record=True) as told:
+        assert decode(Path(example["image"])).size == (40, 40)
+    assert not told
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
+    with pytest.raises(ImageError, match=r"a\.png' has more than 1,400 pixels, which is not safe; make it smaller"):
+        decode(path)
 
 
 def test_pixels_of_an_unknown_kind_are_refused(tmp_path: Path) -> None:

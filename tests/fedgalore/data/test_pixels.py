@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,66 @@ def test_greys_with_transparency_and_a_transparent_colour(tmp_path: Path) -> Non
         assert greys(seen(tmp_path / "key.png", image, transparency=key)) == [255, 255]
 
 
+def png(path: Path, bits: int, colours: int, row: bytes, transparent: bytes) -> Image.Image:
+    """A row of pixels as PNG with a transparent colour, decoded."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    width = len(row) * 8 // bits // (3 if colours else 1)
+    header = struct.pack(">IIBBBBB", width, 1, bits, colours, 0, 0, 0)
+    rest = chunk(b"tRNS", transparent) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + rest)
+    return decode(checked(path.parent, path.name))
+
+
+def words(*values: int) -> bytes:
+    return np.array(values, ">u2").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "transparent", "expected"),
+    [
+        (1, b"\xa5", 1, [255, 0, 255, 0, 0, 255, 0, 255]),
+        (2, b"\x1b", 1, [0, 255, 170, 255]),
+        (4, b"\x08\x1f", 8, [0, 255, 17, 255]),
+        (8, b"\0\x01\x80", 1, [0, 255, 128]),
+        (16, words(0, 257, 256, 32_768), 0, [255, 1, 1, 128]),
+        (16, words(0, 257, 256, 32_768), 257, [0, 255, 1, 128]),
+    ],
+)
+def test_a_transparent_grey_of_any_depth_is_white(
+    tmp_path: Path, bits: int, row: bytes, transparent: int, expected: list[int]
+) -> None:
+    assert greys(png(tmp_path / "a.png", bits, 0, row, words(transparent))) == expected
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (0xFF80, 0, 1), (0x80FF, 0x0102, 0xFFFF)])
+def test_a_transparent_colour_of_16_bits_is_white(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    decoded = png(tmp_path / "a.png", 16, 2, words(*colour, 0x1234, 0, 0xABCD), words(*colour))
+    assert [decoded.getpixel((x, 0)) for x in range(2)] == [WHITE, (0x12, 0, 0xAB)]
+
+
+def test_premultiplied_colours_on_white(tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    Image.frombytes("RGBA", (2, 1), bytes([128, 0, 0, 128, 0, 0, 0, 0])).save(path)
+    plain, multiplied = (struct.pack("<HHIHH", 338, 3, 1, kind, 0) for kind in (2, 1))
+    assert plain in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(plain, multiplied))
+    decoded = decode(checked(tmp_path, path.name))
+    assert [decoded.getpixel((x, 0)) for x in range(2)] == [(255, 127, 127), WHITE]
+
+
+def test_what_the_first_frame_of_a_gif_leaves_out_is_white(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    Image.new("RGB", (1, 1), RED).save(path)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"\x2c")  # the frame's place and size
+    data[6:8], data[place + 1 : place + 3] = struct.pack("<H", 3), struct.pack("<H", 1)
+    path.write_bytes(data)
+    assert [decode(path).getpixel((x, 0)) for x in range(3)] == [WHITE, RED, WHITE]
+
+
 @pytest.mark.parametrize("suffix", ["png", "gif"])
 def test_palettes_with_and_without_transparency(tmp_path: Path, suffix: str) -> None:
     palette = Image.new("P", (2, 1), 1)
@@ -108,13 +169,41 @@ def test_16_bits_go_from_black_to_white(tmp_path: Path, name: str) -> None:
     assert greys(seen(tmp_path / name, image)) == [0, 1, 128, 255]
 
 
-def test_12_bits_go_from_black_to_white(tmp_path: Path) -> None:
-    path = tmp_path / "a.tiff"
-    tags = {256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 3}  # width, height, bits, ...
+def tiff(path: Path, pixels: bytes, bits: int, white: int, sample_format: int = 1) -> Image.Image:
+    """A row of greys as TIFF, decoded; `white` is 0 or 1: of which the lightest pixel has 0 or the most."""
+    width = len(pixels) * 8 // bits
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: white, 273: 8, 277: 1, 278: 1, 279: len(pixels)}
+    tags[339] = sample_format
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    pixels = bytes([0x00, 0x0F, 0xFF, 0x00])  # 0 and 4095
-    path.write_bytes(b"II*\0" + struct.pack("<I", 12) + pixels + struct.pack("<H", len(tags)) + entries + bytes(4))
-    assert greys(decode(checked(tmp_path, path.name))) == [0, 255]
+    padded = pixels + bytes(len(pixels) % 2)
+    ends = struct.pack("<I", 8 + len(padded)), struct.pack("<H", len(tags))
+    path.write_bytes(b"II*\0" + ends[0] + padded + ends[1] + entries + bytes(4))
+    return decode(checked(path.parent, path.name))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "bits", "sample_format", "expected"),
+    [
+        (b"\xa5", 1, 1, [255, 0, 255, 0, 0, 255, 0, 255]),
+        (b"\x1b", 2, 1, [0, 85, 170, 255]),
+        (b"\x08\xf0", 4, 1, [0, 136, 255, 0]),
+        (b"\0\x01\x80\xff", 8, 1, [0, 1, 128, 255]),
+        (np.array([0, 257, 32_768, 65_535], "<u2").tobytes(), 16, 1, [0, 1, 128, 255]),
+        (np.array([0.0, 0.25, 1.0], "<f4").tobytes(), 32, 3, [0, 64, 255]),
+    ],
+)
+def test_greys_of_which_0_is_white_are_the_right_way_round(
+    tmp_path: Path, pixels: bytes, bits: int, sample_format: int, expected: list[int]
+) -> None:
+    assert greys(tiff(tmp_path / "black.tiff", pixels, bits, 1, sample_format)) == expected
+    white = greys(tiff(tmp_path / "white.tiff", pixels, bits, 0, sample_format))
+    assert white == [255 - grey for grey in expected]
+
+
+def test_12_bits_and_signed_ones(tmp_path: Path) -> None:
+    assert greys(tiff(tmp_path / "a.tiff", bytes([0x00, 0x0F, 0xFF]), 12, 1)) == [0, 255]
+    assert greys(tiff(tmp_path / "b.tiff", np.array([-128, 0, 127], "i1").tobytes(), 8, 1, 2)) == [0, 128, 255]
+    assert greys(tiff(tmp_path / "c.tiff", np.array([-1000, 0, 1000], "<i2").tobytes(), 16, 1, 2)) == [0, 128, 255]
 
 
 @pytest.mark.parametrize(
