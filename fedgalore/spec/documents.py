@@ -1,7 +1,8 @@
 """Text that a person or a stranger wrote, as plain values: YAML or JSON, with nothing in it that could be meant twice.
 
 YAML here has no aliases: a few lines of them can stand for more than any memory holds. Its truth values are `true` and
-`false`, as in YAML 1.2: `no`, `on` and `2024-01-31` are texts. Neither language may give a key twice, of which parsers
+`false`, as in YAML 1.2: `no`, `on` and `2024-01-31` are texts. So are `1:30` and `010`, which YAML 1.1 takes for 90 and
+8; `1e-3` is a number. Neither language may give a key twice, of which parsers
 keep the last in silence.
 """
 
@@ -15,7 +16,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-LONGEST_NUMBER = 100  # characters; YAML's numbers to the base of 60 take quadratic time
+LONGEST_NUMBER = 100  # characters; some take quadratic time, such as those that `!!int` reads to the base of 60
 MOST_VALUES = 50_000  # in YAML, which is read at some 50,000 a second
 _LONGEST_REASON = 400  # characters; what could not be read may be quoted in it
 
@@ -88,12 +89,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_scalar(node)
 
 
-_BOOL, _TIMESTAMP = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
+_DIGITS, _EXPONENT = "(?:0|[1-9][0-9_]*)", "(?:[eE][-+]?[0-9]+)?"
+_PLAIN = {
+    "bool": ("(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    "int": (f"[-+]?(?:{_DIGITS}|0x[0-9a-fA-F_]+|0b[01_]+)$", "-+0123456789"),
+    "float": (
+        rf"(?:[-+]?(?:{_DIGITS}(?:\.[0-9_]*)?|\.[0-9][0-9_]*){_EXPONENT}|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        "-+0123456789.",
+    ),
+}
+_OTHERWISE = {f"tag:yaml.org,2002:{kind}" for kind in (*_PLAIN, "timestamp")}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, words) for tag, words in resolvers if tag not in (_BOOL, _TIMESTAMP)]
+    first: [(tag, words) for tag, words in resolvers if tag not in _OTHERWISE]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(_BOOL, re.compile("(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+for _kind, (_words, _first) in _PLAIN.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(_words), list(_first))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class ModelSpec(Strict):
         if self.problem_type == "regression" and self.label_names is not None:
             raise ValueError("label_names names classes, and regression predicts numbers; give num_labels instead")
         self._names_are_classes()
-        if self.problem_type == "single_label" and self.labels < 2:
+        if self.problem_type != "regression" and self.labels < 2:
             raise ValueError(f"num_labels is 1, and one class leaves nothing to tell apart; {self._way_out}")
         return self
 

@@ -12,7 +12,7 @@ from fedgalore.spec.documents import MOST_VALUES, DocumentError, printable, read
 def test_plain_values_are_read() -> None:
     assert read_yaml("a: [1, 2.5, true, null, 'text']\nb: {c: 1e-3}\n") == {
         "a": [1, 2.5, True, None, "text"],
-        "b": {"c": "1e-3"},
+        "b": {"c": 1e-3},
     }
     assert read_json('{"a": [1, 2.5, true, null]}') == {"a": [1, 2.5, True, None]}
     assert read_yaml("") is None
@@ -29,6 +29,19 @@ def test_words_that_are_truth_values_and_dates_in_old_yaml_are_texts() -> None:
         "no way",
     ]
     assert read_yaml("{no: True, on: FALSE, truest: falsely}") == {"no": True, "on": False, "truest": "falsely"}
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        *(("1e-3", 1e-3), ("1.0e-3", 1e-3), ("-2E5", -2e5), (".5", 0.5), ("5.", 5.0), ("1_000", 1000), ("0x1F", 31)),
+        *(("0", 0), ("-7", -7), ("0.25", 0.25), ("010", "010"), ("08", "08"), ("1:30", "1:30"), ("1:30.5", "1:30.5")),
+        *(("1.2.3", "1.2.3"), ("1e", "1e"), ("00.5", "00.5"), (".inf", float("inf")), ("+.5e1", 5.0)),
+    ],
+)
+def test_numbers_are_those_that_cannot_be_meant_otherwise(written: str, value: object) -> None:
+    read = read_yaml(f"a: {written}")["a"]
+    assert (read, type(read)) == (value, type(value))
 
 
 BOMBS = {
@@ -57,8 +70,8 @@ def test_what_stands_for_more_than_is_written_is_refused(text: str) -> None:
         ("a: !!timestamp x", "a value does not fit its tag"),
         ("a: !!timestamp 2024-13-45", "month must be in 1..12"),
         ("[1]: 2\n{}: 3", "found unhashable key"),
-        (f"a: 1{':1' * 100_000}", "a number of more than 100 characters"),
-        (f"a: 1{':1' * 500}.5", "a number of more than 100 characters"),
+        (f"a: !!int 1{':1' * 100_000}", "a number of more than 100 characters"),
+        (f"a: !!float 1{':1' * 500}.5", "a number of more than 100 characters"),
         (f"a: 0x{'f' * 500_000}", "a number of more than 100 characters"),
         ("[" * 200_000, "nested too deeply"),
         ("- " * 200_000, "nested too deeply"),

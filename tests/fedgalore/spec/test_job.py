@@ -1,13 +1,19 @@
 """The job document: what is refused, and that the message names the field and what to do."""
 
 import json
+import re
+from collections.abc import Iterator
+from functools import reduce
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from fedgalore.spec.job import JobSpec, SpecError, explain, load, parse
+from fedgalore.spec.registry import methods
 from fedgalore.spec.sections import RoundsSpec
+from fedgalore.spec.strict import Strict
 from tests.builders import a_spec, job_document
 
 LANGUAGE_MODEL = {"model": {"num_labels": None, "task": "causal-lm"}}
@@ -96,6 +102,10 @@ def test_a_spec_survives_json_and_yaml():
         (
             {"model": {"num_labels": 1, "problem": "single_label"}},
             ["model: num_labels is 1, and one class leaves nothing", "two or more, or problem: regression"],
+        ),
+        (
+            {"model": {"num_labels": 1, "problem": "multi_label"}},
+            ["model: num_labels is 1, and one class leaves nothing to tell apart; take two or more"],
         ),
         (
             {"model": {"num_labels": 1, "task": "token-classification"}},
@@ -231,7 +241,7 @@ def test_label_names_say_how_many_classes_there_are():
         ({"num_labels": 1}, "regression"),
         ({"num_labels": 3, "problem": "regression"}, "regression"),
         ({"num_labels": 3}, "single_label"),
-        ({"num_labels": 1, "problem": "multi_label"}, "multi_label"),
+        ({"num_labels": 2, "problem": "multi_label"}, "multi_label"),
         ({"num_labels": 1, "task": "image-classification"}, "regression"),
         ({"num_labels": 2, "task": "token-classification"}, "single_label"),
         ({"task": "seq2seq-lm"}, None),
@@ -299,3 +309,73 @@ def test_files_that_are_no_jobs_are_refused(tmp_path, name, content, words):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(SpecError, match=r"absent\.yaml: cannot be read"):
         load(tmp_path / "absent.yaml")
+
+
+def sections(model: type[Strict], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each field below a section that holds plain values, with its path and its type."""
+    for name, field in model.model_fields.items():
+        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+        found = [kind for kind in inner if get_origin(kind) is None and issubclass(kind, Strict)]
+        if found:
+            yield from sections(found[0], (*path, name))
+        else:
+            yield (*path, name), field.annotation
+
+
+FIELDS = [(None, path, kind) for path, kind in sections(JobSpec) if path[0] != "method"] + [
+    (method, ("method", *path), kind) for method, face in methods().items() for path, kind in sections(face.spec)
+]
+
+
+def holds(kind: Any) -> set[type]:
+    """Whether numbers, truth values or texts may stand in a field."""
+    if get_origin(kind) is Literal:
+        return set(map(type, get_args(kind)))
+    inner = get_args(kind)[1:] if get_origin(kind) is dict else get_args(kind)
+    return set().union(*map(holds, inner)) if inner else {kind}
+
+
+@pytest.mark.parametrize("value", [True, "2", [True], ["2"], {"a": "2"}, 2], ids=str)
+def test_a_field_takes_values_of_its_kind_alone(value: Any) -> None:
+    looked_at = 0
+    plain = next(iter(value.values())) if isinstance(value, dict) else value[0] if isinstance(value, list) else value
+    for method, path, kind in FIELDS:
+        takes = holds(kind)
+        if type(plain) in takes or (type(plain) is int and float in takes) or not takes & {bool, int, float, str}:
+            continue
+        document = job_document() | ({"method": {"kind": method}} if method else {})
+        section = reduce(lambda inner, name: inner.setdefault(name, {}), path[:-1], document)
+        section[path[-1]] = value
+        with pytest.raises(
+            SpecError, match=rf"{re.escape('.'.join(path))}[a-z_.0-9]*: .*(write|quotes|balanced|one of)"
+        ):
+            parse(document)
+        looked_at += 1
+    assert looked_at > 10
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "words"),
+    [
+        ("model", "num_labels", True, "model.num_labels: true is a truth value; write a number in digits"),
+        ("model", "num_labels", "2", "model.num_labels: '2' is text; write a number in digits, without quotes"),
+        ("local", "betas", [0.9, "0.9"], "local.betas: '0.9' is text; write a number"),
+        ("local", "group_by_length", 1, "local.group_by_length: 1 is a number; write true or false"),
+        ("method", "rank_pattern", {"a": True}, "method.rank_pattern: true is a truth value; write a number"),
+        ("data", "name", 2024, "data.name: 2024 is a number; put it in quotes"),
+        ("local", "learning_rate", 10**400, "local.learning_rate: "),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_with_the_right_form(section, field, value, words) -> None:
+    document = job_document()
+    document[section] = {**document[section], field: value}
+    with pytest.raises(SpecError) as caught:
+        parse(document)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_whole_number_may_have_a_point() -> None:
+    spec = a_spec(model={"num_labels": 2.0}, local={"steps": 3, "batch_size": 5, "learning_rate": 1})
+    assert (spec.model.num_labels, spec.local.learning_rate) == (2, 1.0)
+    assert type(spec.model.num_labels) is int
