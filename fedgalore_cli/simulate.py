@@ -12,6 +12,7 @@ import typer
 from fedgalore.spec.start import PREFIX
 from fedgalore_cli import partition as parts
 from fedgalore_cli.client import fail
+from fedgalore_cli.partition_split import Splitting, columns_of
 from fedgalore_cli.show import console, heading, listed, value
 from fedgalore_cli.simulate_records import Records
 
@@ -109,10 +110,10 @@ def simulate(
                     f"--clients: {clients} is less than the job's rounds.min_clients, {spec.rounds.min_clients}; "
                     "raise --clients, or lower rounds.min_clients"
                 )
-            columns = parts.columns_of(
+            columns = columns_of(
                 text, label, prompt=prompt, completion=completion, tokens=tokens, tags=tags, messages=messages
             )
-            splitting = parts.Splitting.of(split, clients, alpha, domain, least, split_seed, columns)
+            splitting = Splitting.of(split, clients, alpha, domain, least, split_seed, columns)
             sites, held_out = splitting.sites(train, test, columns)
             by, title = splitting.by, splitting.title(train)
         if picture is not None:

@@ -27,7 +27,8 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _is_of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
-        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        annotation: Any = cls.model_fields[str(info.field_name)].annotation
+        kinds = _kinds(annotation)
         if kinds <= _PLAIN and (odd := [item for item in _items(value) if not _fits(item, kinds)]):
             raise ValueError(_refusal(odd[0], kinds))
         return value

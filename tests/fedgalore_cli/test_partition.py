@@ -26,7 +26,7 @@ def table(tmp_path: Path) -> Path:
     rows = [
         {
             "text": f"text {i}",
-            "label": f"[{i % 4}]",
+            "label": f"[b{i % 4}]",
             "from": DOMAINS[i % 3],
             "question": f"q{i}",
             "parts": [str(i % 4), "a"],
@@ -110,7 +110,7 @@ def test_each_client_has_a_single_domain(table: Path) -> None:
 
 def test_each_client_is_tested_on_its_own_domain(table: Path) -> None:
     test = table.parent / "test.csv"
-    test.write_text("text,label,from\n" + "".join(f"t{i},[{i % 4}],{DOMAINS[i % 3]}\n" for i in range(9)))
+    test.write_text("text,label,from\n" + "".join(f"t{i},[b{i % 4}],{DOMAINS[i % 3]}\n" for i in range(9)))
     done = partition(table, "--split", "domain", "--domain", "from", "--clients", "4", "--test", test)
     assert done.exit_code == 0, done.stderr
     tests = {}
@@ -134,7 +134,7 @@ def test_domains_that_differ_between_training_and_test_are_refused(
     table: Path, domains: tuple[str, ...], problem: str
 ) -> None:
     test = table.parent / "test.csv"
-    test.write_text("text,label,from\n" + "".join(f"t,[0],{domain}\n" for domain in domains))
+    test.write_text("text,label,from\n" + "".join(f"t,[b0],{domain}\n" for domain in domains))
     refused = partition(table, "--split", "domain", "--domain", "from", "--clients", "3", "--test", test)
     assert (refused.exit_code, refused.stderr) == (1, f"error: {problem}\n")
 
@@ -166,6 +166,25 @@ def test_numbers_that_a_data_set_has_names_for_are_written_as_these(table: Path)
     assert done.exit_code == 0, done.stderr
     held = [(e["text"], e["label"]) for examples in shards(table).values() for e in examples]
     assert Counter(held) == {("a", "no"): 4, ("b", "yes"): 4}
+
+
+def test_a_class_is_the_same_however_it_is_written(table: Path) -> None:
+    labels = [1, "1", 1.0, "1.0", "cafe\u0301", "caf\u00e9", True, "TRUE"] * 5
+    table.write_text("".join(json.dumps({"text": f"t{i}", "label": label}) + "\n" for i, label in enumerate(labels)))
+    done = partition(table, "--clients", "1")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines()[1].split() == ["client-1", "40", "3", "1", "50.0", "%"]
+
+
+def test_the_text_of_a_list_is_no_class(table: Path) -> None:
+    path = table.with_suffix(".csv")
+    path.write_text("text,label\n" + "".join(f'a,"[""c{i % 3}""]"\n' for i in range(12)))
+    refused = partition(path)
+    assert refused.exit_code == 1
+    assert "label '[\"c0\"]' of row 2 is no single class; take quantity, iid or domain" in refused.stderr
+    done = partition(path, "--split", "iid")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.splitlines()[0].split() == ["client", "examples"]
 
 
 def test_prompts_differ_in_number(table: Path) -> None:
