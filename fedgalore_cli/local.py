@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-import yaml
 
 from fedgalore.process.redis_server import RedisServer
+from fedgalore.spec.documents import write_yaml
 
 STOP_S = 15.0
 LEASE_S = 2  # no process pauses here for longer, and a restarted process waits for its predecessor's lease
@@ -204,7 +204,7 @@ class LocalFederation:
             with self.http() as http:
                 token = http.post("/api/v1/join-tokens", json={"client": name}).raise_for_status().json()
             environment["FEDGALORE_AGENT_JOIN_TOKEN"] = token["token"]
-        config.write_text(yaml.safe_dump({**document, **given}, sort_keys=False))
+        config.write_text(write_yaml({**document, **given}))
         command = [sys.executable, "-m", "client_agent", "--config", str(config)]
         self.agents[name] = self._process(name, command, **environment)
         self._stack.callback(self.agents[name].stop)

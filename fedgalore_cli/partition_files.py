@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from fedgalore.spec.documents import write_yaml
 
 OWN_KEYS = ("label", "tokens", "tags", "prompt", "completion", "messages")  # columns that shards keep by these names
 
@@ -33,7 +33,7 @@ def write_client(
         "work_dir": "work",
         "data": {dataset: {**names, **keys}},
     }
-    (folder / "agent.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    (folder / "agent.yaml").write_text(write_yaml(document), encoding="utf-8")
 
 
 def _written(example: Mapping[str, Any]) -> dict[str, Any]:

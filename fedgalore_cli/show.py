@@ -45,10 +45,9 @@ def as_json(document: Any) -> None:
 
 def as_yaml(document: Any) -> str:
     """A document as people write it, in the order of its keys."""
-    import yaml
+    from fedgalore.spec.documents import write_yaml
 
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
-    return text
+    return write_yaml(document, allow_unicode=True, width=100)
 
 
 def warnings(rows: Rows) -> None:

@@ -12,9 +12,8 @@ _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # greys of more than 8 bi
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", *_DEEP)
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, (1,), (2,)
-_IN_8_BITS: dict[
-    str, Callable[[Any], Any]
-] = {  # of a PNG's transparent colour, which Pillow leaves as the file has it, by how its pixels are packed
+# of a PNG's transparent colour, which Pillow leaves as the file has it, by how the pixels are packed
+_IN_8_BITS: dict[str, Callable[[Any], Any]] = {
     "L;2": lambda grey: grey * 85,
     "L;4": lambda grey: grey * 17,
     "RGB;16B": lambda colour: tuple(channel >> 8 for channel in colour),

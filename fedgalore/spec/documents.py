@@ -2,8 +2,7 @@
 
 YAML here has no aliases: a few lines of them can stand for more than any memory holds. Its truth values are `true` and
 `false`, as in YAML 1.2: `no`, `on` and `2024-01-31` are texts. So are `1:30` and `010`, which YAML 1.1 takes for 90 and
-8; `1e-3` is a number. Neither language may give a key twice, of which parsers
-keep the last in silence.
+8; `1e-3` is a number. Neither language may give a key twice, of which parsers keep the last in silence.
 """
 
 from __future__ import annotations
@@ -35,6 +34,11 @@ def read_yaml(text: str | bytes) -> Any:
         return yaml.load(text, _Loader)
     except Exception as error:  # PyYAML lets out whatever it comes upon, such as a KeyError for `!!bool x`
         raise DocumentError(f"not valid YAML: {_reason(error)}") from None
+
+
+def write_yaml(document: Any, **options: Any) -> str:
+    """Plain values as YAML that `read_yaml` and parsers of YAML 1.1 read alike, keys in their order."""
+    return str(yaml.dump(document, Dumper=_Dumper, sort_keys=False, **options))
 
 
 def read_json(text: str | bytes) -> Any:
@@ -105,6 +109,13 @@ _Loader.yaml_implicit_resolvers = {
 }
 for _kind, (_words, _first) in _PLAIN.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(_words), list(_first))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts texts in quotes that look like a number here or there."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_PLAIN["float"][0]), list(_PLAIN["float"][1]))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

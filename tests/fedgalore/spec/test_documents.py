@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
+import yaml
 
-from fedgalore.spec.documents import MOST_VALUES, DocumentError, printable, read_json, read_yaml
+from fedgalore.spec.documents import MOST_VALUES, DocumentError, printable, read_json, read_yaml, write_yaml
 
 
 def test_plain_values_are_read() -> None:
@@ -42,6 +43,30 @@ def test_words_that_are_truth_values_and_dates_in_old_yaml_are_texts() -> None:
 def test_numbers_are_those_that_cannot_be_meant_otherwise(written: str, value: object) -> None:
     read = read_yaml(f"a: {written}")["a"]
     assert (read, type(read)) == (value, type(value))
+
+
+def test_what_is_written_is_read_back() -> None:
+    values = [
+        "1e-3",
+        1e-3,
+        "010",
+        "1:30",
+        "no",
+        "2024-01-31",
+        "1.5",
+        1.5,
+        10**20,
+        -1e300,
+        1e16,
+        "1e5",
+        True,
+        "true",
+        None,
+    ]
+    written = write_yaml({"b": values, "1e5": "+.5e1", "a": 0.1})
+    assert read_yaml(written) == {"b": values, "1e5": "+.5e1", "a": 0.1}
+    assert yaml.safe_load(written) == read_yaml(written)
+    assert list(read_yaml(written)) == ["b", "1e5", "a"]
 
 
 BOMBS = {
