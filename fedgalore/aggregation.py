@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from math import inf, prod, sqrt
+from math import inf, sqrt
 from statistics import median
 from typing import NamedTuple, Protocol
 
@@ -153,7 +153,7 @@ def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterato
         alike = list(same)
         first = TrainingPlan((alike[0],), ())
         files = [layout.update_tensors(spec, first, client, 2) for client in clients]
-        sent = sum(prod(tensor.shape) for tensors in files for tensor in tensors.values())
+        sent = sum(tensor.entries for tensors in files for tensor in tensors.values())
         whole = d * k * (len(clients) if spec.server.is_robust else 1)  # every client's change in the full space
         size = max(1, GROUP_BYTES // (8 * (sent + whole)))  # float64 inside
         yield from (alike[start : start + size] for start in range(0, len(alike), size))

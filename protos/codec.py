@@ -23,10 +23,10 @@ from fedgalore.spec.plan import DTYPE_BYTES, TensorSpec
 LENGTH_BYTES = 8  # of the field in front of the header
 MAX_HEADER_BYTES = 16 * 2**20
 ALIGNMENT = 8
-_NUMPY: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_NUMPY: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1")}
 
 Float32 = npt.NDArray[np.float32]
-Floats = Float32 | npt.NDArray[np.float16]
+Numbers = Float32 | npt.NDArray[np.float16] | npt.NDArray[np.uint8]
 
 
 class CodecError(ValueError):
@@ -197,7 +197,7 @@ class SafetensorsWriter:
         self._file.write(self._encoded)
         return self
 
-    def write(self, name: str, array: Floats) -> None:
+    def write(self, name: str, array: Numbers) -> None:
         """Writes a tensor at its place.
 
         Raises:
@@ -249,7 +249,7 @@ class TensorFile:
     def names(self) -> tuple[str, ...]:
         return tuple(self.header.tensors)
 
-    def tensor(self, name: str) -> Floats:
+    def tensor(self, name: str) -> Numbers:
         """The tensor as a view into the map, which keeps the map alive.
 
         Raises:
@@ -259,7 +259,7 @@ class TensorFile:
         if entry is None:
             raise CodecError(f"the file has no tensor {name!r}")
         first = self.header.data_start
-        view: Floats = self._map[first + entry.start : first + entry.stop].view(_NUMPY[entry.spec.dtype])
+        view: Numbers = self._map[first + entry.start : first + entry.stop].view(_NUMPY[entry.spec.dtype])
         return view.reshape(entry.spec.shape)
 
 

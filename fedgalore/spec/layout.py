@@ -9,8 +9,9 @@ stands in its own layout (`fedgalore.methods.<kind>.layout`); these are the same
 | `W/left`, `W/right` or `W/dense` | `(d, q)`, `(q, k)` or as `W` | aggregate: the change, factors where smaller |
 | `W` | `(d, k)` | residue: what a cut aggregate left out, oriented |
 
-Tensors are float32; factors of an aggregate that is cut on its way down are float16. Those of float16 come last in a
-file, so that all lie aligned. `round_number` counts committed rounds from 1: it is the old `model_version` + 1, so an
+Tensors are float32; factors of an aggregate that is cut on its way down are float16. A tensor that a layout asks for in
+fewer bits is one vector of bytes (`fedgalore.spec.quantization`). Larger items come first in a file, so that all lie
+aligned. `round_number` counts committed rounds from 1: it is the old `model_version` + 1, so an
 abandoned round leaves no trace.
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.method import MethodLayout, Tensors, float16, float32
-from fedgalore.spec.plan import Target, TensorSpec, TrainingPlan, factors_are_smaller
+from fedgalore.spec.plan import DTYPE_BYTES, Target, TensorSpec, TrainingPlan, factors_are_smaller
 from fedgalore.spec.registry import methods
 
 UPDATE_FORMAT = "fedgalore.update.v1"
@@ -103,8 +104,7 @@ def _whole(plan: TrainingPlan) -> dict[str, TensorSpec]:
 def _file(
     plan: TrainingPlan, tensors_of: Callable[[Target], Tensors], more: Mapping[str, TensorSpec] | None = None
 ) -> dict[str, TensorSpec]:
-    """The targets' tensors and others under their full names, float16 last."""
+    """The targets' tensors and others under their full names, those of larger items first."""
     named = {f"{t.name}/{suffix}": tensor for t in plan.targets for suffix, tensor in tensors_of(t).items()}
     named |= more or {}
-    halves = {name: tensor for name, tensor in named.items() if tensor.dtype == "F16"}
-    return {name: tensor for name, tensor in named.items() if name not in halves} | halves
+    return dict(sorted(named.items(), key=lambda pair: -DTYPE_BYTES[pair[1].dtype]))

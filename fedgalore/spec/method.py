@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 from pydantic import Field
 
 from fedgalore.spec.plan import Target, TensorSpec, ends_in
+from fedgalore.spec.quantization import Quantization
 from fedgalore.spec.strict import Identifier, Strict, Text
 
 if TYPE_CHECKING:
@@ -194,3 +195,9 @@ def float32(**shapes: tuple[int, ...]) -> Tensors:
 def float16(**shapes: tuple[int, ...]) -> Tensors:
     """Float16 tensors of these shapes, by suffix."""
     return {suffix: TensorSpec("F16", shape) for suffix, shape in shapes.items()}
+
+
+def quantized(bits: int, axis: int = -1, signed: bool = True, **shapes: tuple[int, ...]) -> Tensors:
+    """Tensors of these shapes in 4, 8 or 16 bits an entry, by suffix; the arguments are those of `Quantization`."""
+    codes = {suffix: Quantization(shape, bits, axis, signed) for suffix, shape in shapes.items()}
+    return {suffix: TensorSpec("U8", (code.size_bytes,), code) for suffix, code in codes.items()}

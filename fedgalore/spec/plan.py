@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any, NamedTuple
 
 from fedgalore.spec.census import Census
+from fedgalore.spec.quantization import Quantization
 
-DTYPE_BYTES = {"F32": 4, "F16": 2}
+DTYPE_BYTES = {"F32": 4, "F16": 2, "U8": 1}
 
 
 @dataclass(frozen=True)
 class TensorSpec:
+    """A tensor as a file holds it. `quantization`: what its bytes mean, which the file itself does not say."""
+
     dtype: str  # safetensors' name: a key of DTYPE_BYTES
     shape: tuple[int, ...]
+    quantization: Quantization | None = field(default=None, compare=False)
 
     @property
     def size_bytes(self) -> int:
-        size = DTYPE_BYTES[self.dtype]
-        for length in self.shape:
-            size *= length
-        return size
+        return DTYPE_BYTES[self.dtype] * prod(self.shape)
+
+    @property
+    def entries(self) -> int:
+        """How many numbers it tells."""
+        return prod(self.quantization.shape if self.quantization else self.shape)
 
 
 @dataclass(frozen=True)

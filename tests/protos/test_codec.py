@@ -32,15 +32,15 @@ on_disk = settings(max_examples=60, deadline=None, suppress_health_check=[Health
 
 
 def arrays(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Some of single, then some of half precision: larger items first."""
+    """Some of single precision, then of half, then bytes: larger items first."""
     rng = np.random.default_rng(0)
-    dtypes = [np.float32 if 2 * place < len(shapes) else np.float16 for place in range(len(shapes))]
+    dtypes = [(np.float32, np.float16, np.uint8)[3 * place // len(shapes)] for place in range(len(shapes))]
     pairs = zip(shapes.items(), dtypes, strict=True)
-    return {name: rng.standard_normal(shape).astype(dtype).reshape(shape) for (name, shape), dtype in pairs}
+    return {name: np.asarray(rng.uniform(0, 9, shape)).astype(dtype).reshape(shape) for (name, shape), dtype in pairs}
 
 
 def write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> Path:
-    specs = {name: TensorSpec(f"F{8 * array.itemsize}", array.shape) for name, array in tensors.items()}
+    specs = {name: TensorSpec({4: "F32", 2: "F16", 1: "U8"}[a.itemsize], a.shape) for name, a in tensors.items()}
     with SafetensorsWriter(path, specs, metadata or {}) as writer:
         for name in reversed(tensors):  # any order will do
             writer.write(name, tensors[name])
@@ -127,7 +127,7 @@ def entry(start: int, stop: int, shape: list[Any] | None = None, dtype: str = "F
         ({"a": entry(4, 8)}, "gap or overlap"),
         ({"a": entry(0, 8, [3])}, "span 8 bytes, its shape 12"),
         ({"a": entry(8, 0, [2])}, "span -8 bytes"),
-        ({"a": entry(0, 4, [2], "I16")}, "dtype 'I16'; send one of F32, F16"),
+        ({"a": entry(0, 4, [2], "I16")}, "dtype 'I16'; send one of F32, F16, U8"),
         (
             {"a": entry(0, 2, [1], "F16"), "b": entry(2, 6, [1])},
             "'b' of dtype F32 lies unaligned; put larger items first",

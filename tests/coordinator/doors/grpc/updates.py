@@ -15,7 +15,7 @@ from fedgalore.spec.plan import TensorSpec
 from protos.codec import SafetensorsWriter
 from tests.builders import a_plan, a_spec
 
-DTYPES = {"F32": np.float32, "F16": np.float16}
+DTYPES = {"F32": np.float32, "F16": np.float16, "U8": np.uint8}
 TENSORS = update_tensors(a_spec(), a_plan(), "site-a", 3)
 
 
