@@ -11,22 +11,63 @@ import torch
 from torch import Tensor
 
 from fedgalore.maths.projector import project, project_back, range_basis
+from fedgalore.maths.quantization import dequantize, quantize
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A factor on the wire, float16 or quantized, and the float32 `matrix` that its receiver reads."""
+
+    wire: Tensor
+    matrix: Tensor
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """`change = left @ right + residue` to float32 rounding: `left (d, q)` and `right (q, k)` float16, `residue (d, k)`
-    float32. The columns of `left` are orthonormal to float16 rounding, those that carry most of the change first.
+    """`change = left @ right + residue` to float32 rounding: `left (d, q)`, `right (q, k)`, `residue (d, k)` float32.
+
+    The columns of `left` are orthonormal to the rounding of its entries, those that carry most of the change first.
     """
 
-    left: Tensor
-    right: Tensor
+    left: Sent
+    right: Sent
     residue: Tensor
 
 
-def compress(change: Tensor, rank: int, generator: torch.Generator) -> Compressed:
-    """The leading part of `change (d, k)`; rounding to float16 is part of what the residue holds."""
-    left = range_basis(change, rank, generator).half()
-    wide = left.float()
-    right = project(wide, change).half()
-    return Compressed(left, right, change - project_back(wide, right.float()))
+def compress(change: Tensor, rank: int, generator: torch.Generator, bits: int | None = None) -> Compressed:
+    """The leading part of `change (d, k)`; rounding is part of what the residue holds.
+
+    With `X` the change, `U` its leading left directions and `C` the rounding to the wire, along `d` and along `k`:
+    `left = C(U)`, `right = C((left^T left)^-1 left^T X)`.
+
+    Args:
+        change: oriented, float32.
+        rank: `q`, at most `d`.
+        bits: of an entry on the wire, as `quantize` takes them; None: plain float16.
+
+    Raises:
+        NotQuantizable: with `bits`, where the change holds NaN or infinite values.
+        torch.linalg.LinAlgError: such a change has no singular vectors.
+    """
+    left = _sent(range_basis(change, rank, generator), bits, axis=-2)
+    right = _sent(least_squares(left.matrix, project(left.matrix, change)), bits, axis=-1)
+    return Compressed(left, right, change - project_back(left.matrix, right.matrix))
+
+
+def least_squares(left: Tensor, projected: Tensor) -> Tensor:
+    """`(L^T L)^-1 Y`, which makes `L` times it the closest to `X`, from `left (d, q)` and `projected = L^T X (q, k)`.
+
+    The columns of a rounded left factor are no longer orthonormal: at 4 bits `L^T X` alone would leave out up to half
+    as much again. Solved in float64. Leading batch dimensions are allowed.
+    """
+    wide = left.double()
+    solved: Tensor = torch.linalg.solve(wide.mT @ wide, projected.double())
+    return solved.to(projected.dtype)
+
+
+def _sent(matrix: Tensor, bits: int | None, axis: int) -> Sent:
+    if bits is None:
+        halves = matrix.half()
+        return Sent(halves, halves.float())
+    data = quantize(matrix, bits, axis)
+    return Sent(data, dequantize(data, matrix.shape, bits, axis))

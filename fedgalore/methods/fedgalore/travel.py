@@ -52,11 +52,11 @@ class Packing(ABC):
 class PackedLeadingPart(Packing):
     def change(self, target: Target) -> dict[str, Tensor]:
         packed = self._compressed[target.name]
-        return {"left": packed.left, "right": packed.right}
+        return {"left": packed.left.wire, "right": packed.right.wire}
 
     def state(self, target: Target) -> SecondMomentSketch | None:
         sketch = self.optimizer.sketch(target.name)
-        return moved_to(self._compressed[target.name].left[:, : sketch.basis.shape[1]].float(), sketch)
+        return moved_to(self._compressed[target.name].left.matrix[:, : sketch.basis.shape[1]], sketch)
 
     def kept(self, target: Target) -> dict[str, Tensor]:
         return {"residue": self._compressed[target.name].residue}

@@ -1,4 +1,4 @@
-"""The mean in factors, its cut, its way into the weights; a client's change in few bytes: against whole matrices."""
+"""The mean in factors, its cut, its way into the weights: against whole matrices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedgalore.maths.compression import compress
 from fedgalore.maths.mean import (
     apply_dense,
     apply_factors,
@@ -108,27 +107,3 @@ def test_a_step_has_the_same_bits_however_its_parts_lie_in_memory() -> None:
     weight, left, right = drawn(40, 50), drawn(40, 7, seed=1), drawn(7, 50, seed=2)
     turned = [part.mT.contiguous().mT for part in (weight, left, right)]
     assert torch.equal(apply_factors(weight, 0.99, left, right), apply_factors(turned[0], 0.99, *turned[1:]))
-
-
-@pytest.mark.parametrize("rank", [1, 3, D])
-def test_a_compressed_change_and_its_residue_are_the_change(rank: int) -> None:
-    values = 4.0 ** -torch.arange(D)
-    left, _ = torch.linalg.qr(drawn(D, D))
-    right, _ = torch.linalg.qr(drawn(K, D, seed=1))
-    change = left @ values.diag() @ right.mT
-    parts = compress(change, rank, torch.Generator().manual_seed(0))
-    assert (parts.left.dtype, parts.right.dtype, parts.residue.dtype) == (torch.float16, torch.float16, torch.float32)
-    assert (parts.left.shape, parts.right.shape) == ((D, rank), (rank, K))
-    torch.testing.assert_close(parts.left.float() @ parts.right.float() + parts.residue, change, atol=1e-6, rtol=0)
-    assert_orthonormal(parts.left, tolerance=2e-3)
-    if rank < D:  # at full rank the basis is the identity
-        torch.testing.assert_close(sizes(parts.right.float()), values[:rank], atol=1e-3, rtol=0.05)
-    torch.testing.assert_close(torch.linalg.matrix_norm(parts.residue), values[rank:].norm(), atol=2e-3, rtol=0.05)
-
-
-def test_a_change_is_compressed_the_same_way_twice() -> None:
-    change = drawn(20, 30)
-    first, again, other = (compress(change, 4, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first.left, again.left)
-    assert torch.equal(first.right, again.right)
-    assert not torch.equal(first.left, other.left)
