@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fedgalore import downlink
-from fedgalore.deltas import nothing
+from fedgalore.deltas import decoded, nothing
 from fedgalore.maths.mean import Factors
 from fedgalore.maths.privacy import epsilon
 from fedgalore.methods.halves import server_half
@@ -109,6 +109,8 @@ def next_version(
     """
     if not spec.method.momentum:
         shelf = replace(shelf, last=nothing)  # what is not needed is not read
+    sent = [layout.update_tensors(spec, plan, update.client, version) for update in updates]
+    updates = [replace(update, read=decoded(update.read, file)) for update, file in zip(updates, sent, strict=True)]
     screened_round, dropped = screened(server_round(spec, version, shelf, updates, device, secret), plan)
     clients = [client.client for client in screened_round.clients]
     sink.open(parts_of(spec, plan, clients, version, screened_round.decay))

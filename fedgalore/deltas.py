@@ -1,4 +1,4 @@
-"""A target's change as it goes down, as factors or as a matrix, and what it makes of the weight."""
+"""Readers of tensors; a target's change as it goes down, as factors or as a matrix, and what it makes of the weight."""
 
 from __future__ import annotations
 
@@ -8,10 +8,25 @@ from torch import Tensor
 
 from fedgalore.maths.mean import apply_dense, apply_factors
 from fedgalore.maths.projector import orient
-from fedgalore.spec.plan import Target
+from fedgalore.maths.quantization import dequantize
+from fedgalore.spec.plan import Target, TensorSpec
 
 Reader = Callable[[str], Tensor]
 Lookup = Callable[[str], Tensor | None]  # None: there is no such tensor
+
+
+def decoded(read: Reader, tensors: Mapping[str, TensorSpec]) -> Reader:
+    """Reads quantized tensors as the float32 matrices that they tell, each when it is asked for; others as they are.
+
+    Args:
+        tensors: of the file that `read` reads, as its layout lists them.
+    """
+
+    def matrix(name: str) -> Tensor:
+        code, data = tensors[name].quantization, read(name)
+        return dequantize(data, code.shape, code.bits, code.axis, code.signed) if code else data
+
+    return matrix
 
 
 def nothing(name: str) -> None:

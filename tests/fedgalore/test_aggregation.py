@@ -10,16 +10,19 @@ from hypothesis import strategies as st
 
 from fedgalore import aggregation as server
 from fedgalore.aggregation import groups
-from fedgalore.deltas import change_in, orient_back
+from fedgalore.deltas import change_in, decoded, orient_back
 from fedgalore.maths.mean import apply_factors, mean_of_factors, truncate
 from fedgalore.maths.projector import orient
+from fedgalore.maths.quantization import quantize
 from fedgalore.maths.second_moment import SecondMomentSketch, carry
 from fedgalore.maths.shared_signal import extract
 from fedgalore.methods.fedgalore import server as method
-from fedgalore.methods.fedgalore.layout import bases_per_round
+from fedgalore.methods.fedgalore.layout import LeadingPartForm, bases_per_round, uplink_rank
 from fedgalore.rounds import ClientTensors
 from fedgalore.spec.layout import aggregate_tensors, state_tensors, update_tensors
+from fedgalore.spec.method import quantized
 from fedgalore.spec.plan import Buffer, Dense, Target, TrainingPlan
+from protos.codec import SafetensorsWriter, open_update
 from tests.builders import a_spec
 from tests.fedgalore.rounds import a_round, aggregated
 
@@ -240,6 +243,41 @@ def test_factors_applied_give_the_same_bits_wherever_they_lie_in_memory(offset, 
     tensors = [torch.randn(*s, generator=generator) for s in ((d, k), (d, q), (q, k))]
     elsewhere = [torch.empty(t.numel() + offset)[offset:].view(t.shape).copy_(t) for t in tensors]
     assert torch.equal(apply_factors(tensors[0], 0.99, *tensors[1:]), apply_factors(elsewhere[0], 0.99, *elsewhere[1:]))
+
+
+def test_quantized_factors_count_as_the_matrices_that_they_tell(monkeypatch, tmp_path):
+    spec = a_spec_of(state_sync="ajive")
+    plain = [a_client(name, spec) for name in "ab"]
+    monkeypatch.setattr(LeadingPartForm, "change", few_bits)
+    coded, told = [], []
+    for client in plain:
+        tensors = update_tensors(spec, PLAN, client.client, 1)
+        values = {name: as_listed(client.read(name), tensor.quantization) for name, tensor in tensors.items()}
+        path = tmp_path / client.client
+        with SafetensorsWriter(path, tensors, {}) as writer:
+            for name, value in values.items():
+                writer.write(name, value.numpy())
+        file = open_update(path)
+        coded.append(replace(client, read=lambda name, file=file: torch.from_numpy(file.tensor(name)).clone()))
+        told.append(replace(client, read=decoded(values.__getitem__, tensors)))
+        assert not torch.equal(told[-1].read("tall/left"), client.read("tall/left"))
+        torch.testing.assert_close(told[-1].read("tall/left"), client.read("tall/left").float(), atol=0.08, rtol=0)
+    result = aggregate(coded, spec)
+    monkeypatch.undo()
+    expected = aggregate(told, spec)
+    assert {name: tensor.tolist() for name, tensor in result.weights.items()} == {
+        name: tensor.tolist() for name, tensor in expected.weights.items()
+    }
+
+
+def few_bits(form, target, client, round_number):
+    """What a client sends of a change, in 4 bits an entry."""
+    q = uplink_rank(form._method, target, client)
+    return quantized(4, -2, left=(target.d, q)) | quantized(4, right=(q, target.k))
+
+
+def as_listed(tensor, code):
+    return tensor if code is None else quantize(tensor.float(), code.bits, code.axis, code.signed)
 
 
 @pytest.mark.parametrize(("clients", "smaller"), [(1, True), (6, False)])
