@@ -79,7 +79,9 @@ def quantize(matrix: Tensor, bits: int, axis: int = -1, signed: bool = True) -> 
 
     Raises:
         NotQuantizable: NaN, values beyond float32, or negative ones where `signed` is False.
+        ValueError: there are no such bits, or no such axis.
     """
+    _check_axis(matrix.shape, axis)
     data = torch.zeros(quantized_bytes(matrix.shape, bits), dtype=torch.uint8, device=matrix.device)
     if not matrix.numel():
         return data
@@ -109,8 +111,9 @@ def dequantize(data: Tensor, shape: Sequence[int], bits: int, axis: int = -1, si
         data: `(quantized_bytes(shape, bits),)` uint8.
 
     Raises:
-        ValueError: `data` is not that long.
+        ValueError: `data` is not that long, or there are no such bits or no such axis.
     """
+    _check_axis(shape, axis)
     if data.shape != (size := quantized_bytes(shape, bits),):
         raise ValueError(f"{tuple(shape)} at {bits} bits takes {size} bytes; these are {tuple(data.shape)}")
     parts = _parts(data.clone() if data.storage_offset() % FACTOR_BYTES else data, shape, bits, signed)
@@ -145,6 +148,11 @@ def _parts(data: Tensor, shape: Sequence[int], bits: int, signed: bool) -> _Part
     return _Parts(factor.view(torch.float32), scales.view(torch.float16), codes)
 
 
+def _check_axis(shape: Sequence[int], axis: int) -> None:
+    if axis != -1 and not (axis == -2 and len(shape) == 2):
+        raise ValueError(f"axis: {axis} of a tensor of {len(shape)} dimensions; use -1, or -2 of a matrix")
+
+
 def _blocks(shape: Sequence[int]) -> int:
     return -(-prod(shape) // BLOCK)
 
@@ -155,7 +163,9 @@ def _chunk(tensor: Tensor) -> int:
 
 def _chunks(matrix: Tensor, axis: int, signed: bool) -> Iterator[tuple[int, Tensor]]:
     """The entries along the axis, a chunk of whole blocks at a time, float32, and where each starts."""
-    rows, start = matrix.mT if axis == -2 else matrix, 0
+    rows, start = matrix.detach(), 0
+    if axis == -2:
+        rows = rows.mT
     if rows.is_contiguous():
         parts = rows.view(-1).split(_chunk(matrix))
     else:
@@ -173,8 +183,10 @@ def _chunks(matrix: Tensor, axis: int, signed: bool) -> Iterator[tuple[int, Tens
 def _steps_and_codes(blocks: Tensor, bits: int, signed: bool) -> tuple[Tensor, Tensor]:
     """The steps and the codes of `blocks (n, 64)`, the codes as whole numbers in float32."""
     scratch = blocks.abs()
-    highest = scratch.amax(-1) / (2 ** (bits - 1) - 1 if signed else 2**bits - 1)
-    steps = highest.view(torch.int32).bitwise_and_(_ELEVEN_BITS).clamp_(min=_LEAST_STEP).view(torch.float32)
+    peaks = scratch.amax(-1)
+    # by a tensor: CUDA would multiply by the reciprocal of a number, which rounds otherwise
+    exact = peaks.div(torch.full_like(peaks, 2 ** (bits - 1) - 1 if signed else 2**bits - 1))
+    steps = exact.view(torch.int32).bitwise_and_(_ELEVEN_BITS).clamp_(min=_LEAST_STEP).view(torch.float32)
     codes = torch.div(blocks, steps.unsqueeze(-1), out=scratch).round_()
     if bits == 4:
         low, high = codes.split(BLOCK // 2, dim=-1)

@@ -25,6 +25,14 @@ class Quantization:
     axis: int = -1
     signed: bool = True
 
+    def __post_init__(self) -> None:
+        if self.bits not in (4, 8, 16):
+            raise ValueError(f"bits: {self.bits}; use 4, 8 or 16")
+        if self.axis != -1 and not (self.axis == -2 and len(self.shape) == 2):
+            raise ValueError(
+                f"axis: {self.axis} of a tensor of {len(self.shape)} dimensions; use -1, or -2 of a matrix"
+            )
+
     @property
     def halves(self) -> int:
         """Float16 numbers behind the factor: a scale a block, or at 16 bits the entries themselves."""

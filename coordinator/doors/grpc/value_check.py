@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _DIVERGED = "holds NaN or infinite values: training diverged; lower local.learning_rate"
 _NOT_NEGATIVE = ("/rms", "/residual")
-_SLICE = 2**20  # items checked at a time
+_SLICE = 2**18  # items checked at a time
 _WITHOUT_SIGN, _INFINITE, _MINUS_ZERO = 0x7FFF, 0x7C00, 0x8000  # a float16 as bits
 _LARGEST = float(np.finfo(np.float32).max)
 

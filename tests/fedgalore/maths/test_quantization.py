@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedgalore.maths import quantization
 from fedgalore.maths.quantization import NotQuantizable, dequantize, quantize, quantized_bytes
+from fedgalore.spec.quantization import Quantization
 from tests.fedgalore.maths.quantization_reference import numbers_in
 
 LARGEST, SMALLEST = torch.finfo(torch.float32).max, 2.0**-149
@@ -126,9 +127,22 @@ def test_what_cannot_be_coded_is_refused(bits: int, value: float, signed: bool, 
         quantize(matrix, bits, signed=signed)
 
 
+@pytest.mark.parametrize(("shape", "axis"), [((3, 4), 0), ((3, 4), 1), ((3, 4), -3), ((2, 3, 4), -2), ((4,), -2)])
+def test_another_axis_is_refused(shape: tuple[int, ...], axis: int) -> None:
+    reason = f"axis: {axis} of a tensor of {len(shape)} dimensions; use -1, or -2 of a matrix"
+    with pytest.raises(ValueError, match=reason):
+        quantize(torch.ones(shape), 4, axis)
+    with pytest.raises(ValueError, match=reason):
+        dequantize(quantize(torch.ones(shape), 4), shape, 4, axis)
+    with pytest.raises(ValueError, match=reason):
+        Quantization(shape, 4, axis)
+
+
 def test_unknown_bits_and_bytes_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match="bits: 5; use one of 4, 8, 16"):
         quantize(torch.ones(2), 5)
+    with pytest.raises(ValueError, match="bits: 32; use 4, 8 or 16"):
+        Quantization((2,), 32)
     data = quantize(torch.ones(3, 64), 4)
     with pytest.raises(ValueError, match=r"\(3, 65\) at 4 bits takes 140 bytes; these are \(106,\)"):
         dequantize(data, (3, 65), 4)
@@ -142,6 +156,7 @@ def test_bytes_hang_neither_on_memory_nor_on_chunks(
     data = quantize(matrix, bits, axis, signed)
     assert torch.equal(quantize(matrix.mT.contiguous().mT, bits, axis, signed), data)
     assert torch.equal(quantize(matrix.double(), bits, axis, signed), data)
+    assert torch.equal(quantize(torch.nn.Parameter(matrix), bits, axis, signed), data)
     turned = matrix.mT.contiguous() if axis == -2 else matrix
     assert torch.equal(quantize(turned, bits, -1, signed), data)
     decoded = dequantize(data, (50, 45), bits, axis, signed)
