@@ -9,16 +9,16 @@ row space of a block comes from its `r x r` Gram matrix and the stack's from an 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from fedgalore.maths.krylov import leading_of
+from fedgalore.maths.random_spaces import DRAWS, QUANTILE, random_direction_bounds, random_orthonormal_rows
 from fedgalore.maths.seeding import derive_seed
 
-DRAWS = 100
-QUANTILE = 0.05
 TOLERANCE = 1e-6  # of M: rounding in the squared singular values of the stack
+WHOLE = 256  # rows of a stack that are decomposed whole; of more, the leading directions alone
 RANK_TOLERANCE = 1e-7  # singular values below this share of the largest are rounding of float32 inputs
 
 
@@ -53,7 +53,7 @@ class SharedSignal:
     """The joint row space of a batch of block families, as found by `extract`.
 
     Shapes: `basis (B, q, k)`, of which `joint_rank (B,)` rows are orthonormal and the others zero; `squared_values
-    (B, Mr)` of the stack; the two bounds `(B,)` that a joint direction has to exceed.
+    (B, q)` of the stack, the largest; the two bounds `(B,)` that a joint direction has to exceed.
     """
 
     basis: Tensor
@@ -97,18 +97,15 @@ def extract(blocks: Tensor, seed: int = 0, signal_ranks: Tensor | None = None) -
         raise ValueError(f"blocks: expected shape (B, M, r, k), got {tuple(blocks.shape)}")
     spaces = row_spaces(blocks, signal_ranks)
     batch, count, rank, k = blocks.shape
-    stack = (spaces.rows * spaces.is_signal[..., None]).reshape(batch, count * rank, k)
-    squared, vectors = torch.linalg.eigh(stack @ stack.mT)
-    squared, vectors = squared.flip(-1).clamp_min(0), vectors.flip(-1)
-    # a joint direction takes one dimension of every block
-    most = min(rank, k)
-    candidates = (vectors[..., :most].mT @ stack) / squared[:, :most, None].clamp_min(TOLERANCE).sqrt()
-
     wedin = wedin_bounds(spaces, k, seed)
-    random = random_direction_bounds(spaces.ranks, k, seed).to(squared.device)
+    random = random_direction_bounds(spaces.ranks, k, seed).to(wedin.device)
     bound = torch.maximum(wedin, random) - TOLERANCE * count
-    within = squared[:, :most] >= bound[:, None]
-    within &= torch.arange(most, device=squared.device) < spaces.ranks.amin(-1, keepdim=True)
+    stack = (spaces.rows * spaces.is_signal[..., None]).reshape(batch, count * rank, k)
+    # a joint direction takes one dimension of every block
+    squared, candidates = leading_rows(stack, min(rank, k), bound)
+
+    within = squared >= bound[:, None]
+    within &= torch.arange(squared.shape[1], device=squared.device) < spaces.ranks.amin(-1, keepdim=True)
     # (B, M, q): how loud each candidate is in each block
     loudness = torch.linalg.vector_norm(blocks.double() @ candidates[:, None].mT, dim=-2)
     within &= (loudness >= spaces.noise_thresholds()[..., None]).all(-2)
@@ -120,6 +117,24 @@ def extract(blocks: Tensor, seed: int = 0, signal_ranks: Tensor | None = None) -
         random_bound=random,
         spaces=spaces,
     )
+
+
+def leading_rows(stack: Tensor, count: int, bound: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest squared singular values of a stack `(B, n, k)` and their right singular vectors as rows.
+
+    Args:
+        count: how many.
+        bound: `(B,)`; a direction below it is not asked for, and need not be exact.
+
+    Returns:
+        `(B, count)`, falling, and `(B, count, k)`; float64.
+    """
+    if stack.shape[1] <= WHOLE:
+        squared, vectors = torch.linalg.eigh(stack @ stack.mT)
+        squared, vectors = squared.flip(-1)[:, :count].clamp_min(0), vectors.flip(-1)[..., :count]
+        return squared, (vectors.mT @ stack) / squared[..., None].clamp_min(TOLERANCE).sqrt()
+    pairs = [leading_of(one, count, float(least)) for one, least in zip(stack, bound, strict=True)]
+    return torch.stack([squared for squared, _ in pairs]), torch.stack([rows for _, rows in pairs])
 
 
 def row_spaces(blocks: Tensor, signal_ranks: Tensor | None = None) -> RowSpaces:
@@ -173,12 +188,15 @@ def wedin_bounds(spaces: RowSpaces, k: int, seed: int) -> Tensor:
     weakest = spaces.values.gather(-1, (spaces.ranks[..., None] - 1).clamp_min(0))[..., 0]
     least = (spaces.noise / weakest.clamp_min(torch.finfo(weakest.dtype).tiny)).clamp_max(1)
     sines = least.expand(DRAWS, -1, -1).clone()
+    # no draw exceeds the loudest noise; below the estimated noise, which ranks were estimated by, there is none to make
+    floor = torch.maximum(spaces.noise, RANK_TOLERANCE * spaces.values[..., 0])
+    draws = torch.nn.functional.pad(spaces.values, (0, 1)).gather(-1, spaces.ranks[..., None])[..., 0] > floor
     for client in range(count):  # a draw of its own for each block: their disturbances are independent
-        for signal in sorted(set(spaces.ranks[:, client].tolist())):
+        for signal in sorted(set(spaces.ranks[draws[:, client], client].tolist())):
             noise = rank - signal
             if signal == 0 or noise == 0:  # no signal to perturb, or no noise to perturb it
                 continue
-            here = spaces.ranks[:, client] == signal
+            here = draws[:, client] & (spaces.ranks[:, client] == signal)
             loud = spaces.values[here, client, signal:]  # (n, noise)
             sigma = spaces.values[here, client, signal - 1]
             generator = torch.Generator().manual_seed(derive_seed(seed, "wedin", rank, k, signal, client))
@@ -197,60 +215,3 @@ def _spectral_norms(scales: Tensor, matrices: Tensor) -> Tensor:
     gram = scaled.mT @ scaled
     largest: Tensor = torch.linalg.eigvalsh(gram)[..., -1]
     return largest.clamp_min(0).sqrt()
-
-
-def random_orthonormal_rows(draws: int, ambient: int, rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """The first `rows` rows of uniformly random `ambient x columns` orthonormal matrices: `(draws, rows, columns)`.
-
-    With `G` Gaussian, `G (G^T G)^{-1/2}` is uniform. Only the kept rows are drawn; the others enter through their Gram
-    matrix, a Wishart matrix that Bartlett's decomposition draws directly.
-    """
-    kept = torch.randn(draws, rows, columns, dtype=torch.float64, generator=generator)
-    gram = kept.mT @ kept
-    if ambient > rows:
-        gram = gram + wishart(draws, columns, ambient - rows, generator)
-    return kept @ _inverse_root(gram)
-
-
-def _inverse_root(gram: Tensor) -> Tensor:
-    """`W^{-1/2}` of a positive definite `W`."""
-    energies, vectors = torch.linalg.eigh(gram)
-    root: Tensor = (vectors / energies.sqrt()[..., None, :]) @ vectors.mT
-    return root
-
-
-def wishart(draws: int, size: int, freedom: int, generator: torch.Generator) -> Tensor:
-    """Gram matrices `G^T G` of Gaussian `G (freedom, size)`: `(draws, size, size)`, by Bartlett where it is smaller."""
-    if freedom <= size:
-        gaussian = torch.randn(draws, freedom, size, dtype=torch.float64, generator=generator)
-        return gaussian.mT @ gaussian
-    lower = torch.randn(draws, size, size, dtype=torch.float64, generator=generator).tril(-1)
-    degrees = freedom - torch.arange(size, dtype=torch.float64)
-    # chi-square(n) = 2 Gamma(n / 2)
-    diagonal = (2 * torch._standard_gamma((degrees / 2).expand(draws, size).contiguous(), generator=generator)).sqrt()
-    lower = lower + torch.diag_embed(diagonal)
-    return lower @ lower.mT
-
-
-def random_direction_bounds(ranks: Tensor, k: int, seed: int) -> Tensor:
-    """`(B,)`: the squared singular value that unrelated random row spaces of these ranks `(B, M)` reach by chance."""
-    rows = [tuple(sorted(int(r) for r in family if r > 0)) for family in ranks.cpu()]
-    return torch.tensor([_random_direction_bound(family, k, seed) for family in rows], dtype=torch.float64)
-
-
-@lru_cache(maxsize=4096)
-def _random_direction_bound(ranks: tuple[int, ...], k: int, seed: int) -> float:
-    """A high quantile of the largest squared singular value of stacked random row spaces, by their Gram matrix."""
-    if not ranks:
-        return 0.0
-    generator = torch.Generator().manual_seed(derive_seed(seed, "random directions", k, *ranks))
-    gram = wishart(DRAWS, sum(ranks), k, generator)
-    # orthonormalise each space: W^{-1/2} of its own block on both sides
-    whiten = torch.zeros_like(gram)
-    start = 0
-    for rank in ranks:
-        block = slice(start, start + rank)
-        whiten[:, block, block] = _inverse_root(gram[:, block, block])
-        start += rank
-    largest = torch.linalg.eigvalsh(whiten @ gram @ whiten)[:, -1]
-    return float(largest.quantile(1 - QUANTILE))

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedgalore.maths import shared_signal
-from fedgalore.maths.shared_signal import extract, random_direction_bounds, random_orthonormal_rows, row_spaces, wishart
+from fedgalore.maths import random_spaces, shared_signal
+from fedgalore.maths.random_spaces import random_direction_bounds, random_orthonormal_rows, wishart
+from fedgalore.maths.shared_signal import extract, row_spaces
 from tests.fedgalore.maths import ajive_reference as reference
 
 K = 120
@@ -218,6 +219,33 @@ def test_the_draws_are_seeded():
     assert not torch.equal(extract(family, 5, ranks(4, 3)).wedin_bound, extract(family, 6, ranks(4, 3)).wedin_bound)
 
 
+def test_many_blocks_give_the_joint_space_that_the_whole_stack_gives(monkeypatch):
+    """Beyond `WHOLE` rows only the leading directions are looked for."""
+    family, shared, _ = planted(40, 2, 1, 0.1, seed=4)
+    assert family.shape[0] * ROWS > shared_signal.WHOLE
+    few = extract(family[None], 3)
+    monkeypatch.setattr(shared_signal, "WHOLE", 10_000)
+    whole = extract(family[None], 3)
+    assert few.joint_rank.tolist() == whole.joint_rank.tolist() == [2]
+    assert cosines(joint_rows(few), joint_rows(whole)).min() > 1 - 1e-12
+    assert cosines(joint_rows(few), shared).min() > 0.99
+    torch.testing.assert_close(few.joint(family[None]), whole.joint(family[None]), atol=1e-9, rtol=0)
+    joint = whole.squared_values >= whole.wedin_bound[:, None]
+    torch.testing.assert_close(few.squared_values[joint], whole.squared_values[joint])
+
+
+def test_estimated_ranks_leave_nothing_to_simulate_in_the_wedin_bound(monkeypatch):
+    """Every direction below the estimated noise disturbs less than that noise does, however it is drawn."""
+    family, _, _ = planted(5, 2, 1, 0.3, seed=4)
+    spaces = row_spaces(family[None])
+    assert (spaces.ranks < ROWS).all()
+    bound = shared_signal.wedin_bounds(spaces, K, 0)
+    worst = spaces.values.gather(-1, spaces.ranks[..., None]) / spaces.values.gather(-1, spaces.ranks[..., None] - 1)
+    assert (worst[..., 0] <= spaces.noise / spaces.values.gather(-1, spaces.ranks[..., None] - 1)[..., 0]).all()
+    monkeypatch.setattr(shared_signal, "random_orthonormal_rows", None)  # would raise if it were called
+    assert torch.equal(shared_signal.wedin_bounds(spaces, K, 1), bound)
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"blocks: expected shape \(B, M, r, k\)"):
         extract(torch.zeros(3, 4, 5))
@@ -297,12 +325,26 @@ def test_rows_of_random_orthonormal_matrices_follow_the_uniform_law(ambient, row
 @pytest.mark.slow
 @pytest.mark.parametrize(("block_ranks", "k"), [((2, 2, 2), 40), ((1, 3), 10), ((4, 4, 2, 1), 300), ((3, 3), 4)])
 def test_random_direction_bound_is_the_quantile_of_brute_force_draws(block_ranks, k, monkeypatch):
-    monkeypatch.setattr(shared_signal, "DRAWS", 1500)
-    shared_signal._random_direction_bound.cache_clear()
+    monkeypatch.setattr(random_spaces, "DRAWS", 1500)
+    random_spaces._random_direction_bound.cache_clear()
     bound = float(random_direction_bounds(torch.tensor([block_ranks]), k, seed=12345))
-    shared_signal._random_direction_bound.cache_clear()
+    random_spaces._random_direction_bound.cache_clear()
     draws = reference.random_direction_samples(list(block_ranks), k, 1500, np.random.default_rng(1))
     assert bound == pytest.approx(np.quantile(draws, 0.95), rel=0.02)
+
+
+@pytest.mark.parametrize(("block_ranks", "k"), [((2,) * 16, 300), ((1, 3, 4) * 6, 200), ((8,) * 6, 64), ((20, 20), 40)])
+def test_the_law_of_many_rows_goes_on_where_draws_end(block_ranks, k):
+    draws = reference.random_direction_samples(list(block_ranks), k, 60, np.random.default_rng(1))
+    assert float(random_direction_bounds(torch.tensor([block_ranks]), k, 0)) == pytest.approx(
+        np.quantile(draws, 0.95), rel=0.04
+    )
+
+
+def test_spaces_that_fill_the_whole_share_everything():
+    assert random_direction_bounds(torch.tensor([[40, 40], [40, 0], [30, 30]]), 40, 0).tolist() == pytest.approx(
+        [2, 1, 2]
+    )
 
 
 @pytest.mark.slow
