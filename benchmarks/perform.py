@@ -54,7 +54,7 @@ def perform(run: Run, data_folder: Path, cache: Path) -> Result:
         nonlocal up, down
         if record.held_out:
             point = {"version": record.model_version, "up_bytes": up, "down_bytes": down}
-            curve.append(point | {"validation": _rounded(record.held_out["validation"])})
+            curve.append(point | {"validation": _rounded(record.held_out["validation"].metrics)})
         up, down = up + record.up_bytes, down + record.down_bytes
         if record.statistics:
             statistics.append(record.statistics)

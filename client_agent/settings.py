@@ -17,7 +17,7 @@ from pydantic_settings import SettingsError as SourceError
 from fedgalore.data.column_names import ColumnNames
 from fedgalore.process.address import check_target
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file
-from fedgalore.spec.job import explain
+from fedgalore.spec.findings import explain
 from fedgalore.spec.strict import Identifier
 
 PREFIX = "FEDGALORE_AGENT_"
@@ -78,7 +78,7 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
         }
         settings = AgentSettings(**merged)
     except ValidationError as error:
-        rows = [f"{row['field']}: {row['problem']}" for row in explain(error)]
+        rows = [f"{row['field']}: {row['problem']}" for row in explain(error, AgentSettings)]
         raise SettingsError("\n".join(rows)) from None
     except SourceError as error:
         raise SettingsError(f"{PREFIX}*: {error}; give lists and mappings as JSON") from None

@@ -21,6 +21,7 @@ from coordinator.state.limits import MAX_AGENTS, MAX_JOBS
 from fedgalore.data.column_names import ColumnNames
 from fedgalore.process.address import check_host, check_url
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
+from fedgalore.spec.findings import WHOLE, explain
 from fedgalore.spec.strict import Identifier
 
 PREFIX = "FEDGALORE_"
@@ -53,7 +54,10 @@ class CoordinatorSettings(MergedSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     redis_url: str = Field(
-        default="redis://127.0.0.1:6379/0", repr=False, description="State store: redis://, rediss:// or unix://"
+        default="redis://127.0.0.1:6379/0",
+        repr=False,
+        description="State store: redis://, rediss:// or unix://",
+        json_schema_extra={"writeOnly": True},  # it may hold a password
     )
     blob_dir: Path = Field(default=Path("fedgalore-blobs"), description="Directory of weights and updates")
     rest_host: Host = Field(default="127.0.0.1", description="Address that REST listens on")
@@ -171,9 +175,8 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
     try:
         return CoordinatorSettings(**merged)
     except ValidationError as error:
-        raise SettingsError(
-            "\n".join(_line(item["loc"], item["msg"], item["type"], given) for item in error.errors())
-        ) from None
+        rows = explain(error, CoordinatorSettings)
+        raise SettingsError("\n".join(_line(row["field"], row["problem"], given) for row in rows)) from None
 
 
 def _beyond_the_host(url: str) -> str:
@@ -181,10 +184,10 @@ def _beyond_the_host(url: str) -> str:
     return "".join(rest)
 
 
-def _line(location: tuple[int | str, ...], message: str, kind: str, flags: Container[str]) -> str:
-    name = str(location[0]) if location else "settings"
-    if kind == "extra_forbidden":
+def _line(field: str, problem: str, flags: Container[str]) -> str:
+    name, _, rest = field.partition(".")
+    if name not in CoordinatorSettings.model_fields:
         known = ", ".join(CoordinatorSettings.model_fields)
-        return f"{name}: not a setting; remove it or check its spelling (known: {known})"
+        return f"{field}: {problem} (known: {known})" if name != WHOLE else f"settings: {problem}"
     where = f"--{name.replace('_', '-')}" if name in flags else f"{PREFIX}{name.upper()} (in a file: {name})"
-    return f"{where}: {message.removeprefix('Value error, ')}"
+    return f"{where}: {rest}: {problem}" if rest else f"{where}: {problem}"

@@ -57,7 +57,7 @@ def write_model(folder: Path) -> None:
 
 def show(record: RoundRecord) -> None:
     """Called after each round, with the accuracy of the model that it started from; the last call is for the result."""
-    print(f"model version {record.model_version}: accuracy {record.held_out['test']['accuracy']:.3f}")
+    print(f"model version {record.model_version}: accuracy {record.held_out['test'].metrics['accuracy']:.3f}")
 
 
 with tempfile.TemporaryDirectory() as scratch:

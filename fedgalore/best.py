@@ -49,13 +49,28 @@ def is_worn_out(best: Best | None, spec: JobSpec) -> bool:
     return best is not None and keep is not None and keep.patience is not None and best.since >= keep.patience
 
 
-def describe(best: Best | None, spec: JobSpec) -> str:
-    """The best version in words: "version 4 is the best: accuracy 0.9312"; empty where the job keeps none."""
+def no_best(best: Best | None, undefined: Mapping[str, str], spec: JobSpec) -> str | None:
+    """Why evaluations have told no best version; None where they have, or where the job keeps none.
+
+    Args:
+        undefined: why a metric has no value, in the newest evaluation.
+    """
     keep = spec.evaluation.keep
-    if keep is None:
-        return ""
-    if best is None:
-        return f"no client has measured {keep.metric}, so no version is the best (evaluation.keep)"
+    if keep is None or best is not None:
+        return None
+    why = undefined.get(keep.metric)
+    lacks = f"{keep.metric} has no value ({why})" if why else f"no client has measured {keep.metric}"
+    return f"{lacks}, so no version is the best (evaluation.keep)"
+
+
+def describe(best: Best | None, undefined: Mapping[str, str], spec: JobSpec) -> str:
+    """The best version in words: "version 4 is the best: accuracy 0.9312"; empty where the job keeps none.
+
+    `undefined`: as `no_best`.
+    """
+    keep = spec.evaluation.keep
+    if keep is None or best is None:
+        return no_best(best, undefined, spec) or ""
     words = f"version {best.version} is the best: {keep.metric} {best.value:.4g}"
     if not is_worn_out(best, spec):
         return words

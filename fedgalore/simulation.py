@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedgalore.aggregation import TensorSink, first_version, next_version
-from fedgalore.best import Best, best_of, is_worn_out
+from fedgalore.best import Best, best_of, is_worn_out, no_best
 from fedgalore.data.examples import Example
 from fedgalore.measures.values import Measured, measured, pool
 from fedgalore.model.exact_match import check_exact_match
@@ -58,8 +58,8 @@ class RoundRecord:
     """What one round showed.
 
     By client: metrics of the model it started from (`evaluation`) and of `training`, and why its update was left out
-    (`dropped`). `pooled`: that model on all clients' examples, as one test set. By name of a held-out set: metrics
-    of that model. `statistics` of states; `up_bytes`, `down_bytes` of all participants together, tensors only. The base
+    (`dropped`). `pooled`: that model on all clients' examples, as one test set. `held_out`: that model on each held-out
+    set, by name. `statistics` of states; `up_bytes`, `down_bytes` of all participants together, tensors only. The base
     model's way down is not counted.
     """
 
@@ -67,7 +67,7 @@ class RoundRecord:
     model_version: int
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
     training: dict[str, dict[str, float]] = field(default_factory=dict)
-    held_out: dict[str, dict[str, float]] = field(default_factory=dict)
+    held_out: dict[str, Measured] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     statistics: dict[str, float] = field(default_factory=dict)
     up_bytes: int = 0
@@ -80,13 +80,14 @@ class SimulationResult:
     """`task` holds the final weights.
 
     `weights`, and `best_weights` of the best version where the job keeps one, are as `layout.weights_tensors` lists
-    them: adapters beside the trained weights.
+    them: adapters beside the trained weights. `no_best`: why there is no best one, although the job keeps one.
     """
 
     task: TaskModel
     weights: dict[str, Tensor]
     rounds: list[RoundRecord]
     best: Best | None = None
+    no_best: str | None = None
     best_weights: dict[str, Tensor] | None = None
 
 
@@ -98,6 +99,7 @@ def simulate(
     on_round: Callable[[RoundRecord], None] | None = None,
     held_out: Mapping[str, Sequence[Example]] | None = None,
     secret: str | None = None,
+    held_out_places: Mapping[str, str] | None = None,
 ) -> SimulationResult:
     """Runs a job over `sites`; `folder` holds the base model. The last record is the evaluation of the final model.
 
@@ -106,6 +108,7 @@ def simulate(
         secret: hexadecimal, of the noise of a job with privacy; drawn by default.
         held_out: examples by name that no client holds; the model is evaluated on them as often as on the sites' own.
             Where no site has any to evaluate, they tell which version is the best.
+        held_out_places: what messages about a row call a held-out set; by default its name.
 
     Raises:
         ValueError: fewer sites than the job's min_clients, or nothing to tell the best version by.
@@ -122,7 +125,7 @@ def simulate(
     _check(spec, sites)
     task = TaskModel.load(spec, folder, device)
     probe(task)
-    federation = _Federation(task, sites, held_out or {}, secret)
+    federation = _Federation(task, sites, held_out or {}, secret, held_out_places or {})
     records: list[RoundRecord] = []
     version, final = 0, False
     while not final:
@@ -134,7 +137,7 @@ def simulate(
         version += 1
     weights = federation.weights
     task.load_weights(weights)
-    return SimulationResult(task, weights, records, federation.best, federation.best_weights)
+    return SimulationResult(task, weights, records, federation.best, federation.no_best, federation.best_weights)
 
 
 def _check(spec: JobSpec, sites: Sequence[Site]) -> None:
@@ -177,24 +180,27 @@ class _Federation:
         sites: Sequence[Site],
         held_out: Mapping[str, Sequence[Example]],
         secret: str | None,
+        places: Mapping[str, str],
     ) -> None:
         self.task = task
         self.weights = first_version(task)
         self._beside = TensorSink()  # what the newest version has beside its weights
         self._sites = {site.name: site for site in sites}
         self._held_out = held_out
+        self._places = {name: places.get(name, name) for name in held_out}
         self._secret = secret or secrets.token_hex(32)
         self._kept: dict[str, dict[str, Tensor]] = {}  # by client, of its last update that is in a version
         self._holders: Collection[str] = self._sites  # whoever has the version before; all can draw version 0
         self._summed: Collection[str] = self._sites  # whose updates are in it
         self.best: Best | None = None
+        self.no_best: str | None = None
         self.best_weights: dict[str, Tensor] | None = None
         for site in sites:
             examples, source = site.evaluated(task.spec)
             with _at(site.name, source):
                 check_exact_match(task, examples)
         for name, examples in held_out.items():
-            with _at(name):
+            with _at(self._places[name]):
                 check_exact_match(task, examples)
 
     def play(self, model_version: int, final: bool) -> RoundRecord:
@@ -205,7 +211,9 @@ class _Federation:
         up, down = (0, 0) if final else self._traffic(names, number)
         record = RoundRecord(number, model_version, up_bytes=up, down_bytes=down)
         evaluates = final or spec.evaluates(model_version)
-        held_out = {name: self._evaluate(examples, name) for name, examples in self._held_out.items() if evaluates}
+        held_out = {
+            name: self._evaluate(examples, self._places[name]) for name, examples in self._held_out.items() if evaluates
+        }
         updates, evaluations = {}, {}
         for name in names:
             site = self._sites[name]
@@ -216,17 +224,18 @@ class _Federation:
                 updates[name] = self._train(site, number)
                 record.training[name] = updates[name].metrics
         pooled = _pooled(evaluations)
-        self._judge(model_version, (pooled if evaluations else _pooled(held_out)).metrics)
+        self._judge(model_version, pooled if evaluations else _pooled(held_out))
         record.evaluation.update({name: result.metrics for name, result in evaluations.items()})
-        record.held_out.update({name: result.metrics for name, result in held_out.items()})
+        record.held_out.update({name: measured(result.counts) for name, result in held_out.items()})
         if not final:
             self._aggregate(updates, record)
         self._holders = names
         return replace(record, pooled=pooled)
 
-    def _judge(self, version: int, metrics: Mapping[str, float]) -> None:
+    def _judge(self, version: int, told: Measured) -> None:
         """Compares the version that the round has evaluated to the best: by the sites, or else by what they lack."""
-        self.best = best_of(self.best, version, metrics, self.task.spec)
+        self.best = best_of(self.best, version, told.metrics, self.task.spec)
+        self.no_best = no_best(self.best, told.undefined, self.task.spec)
         if self.best is not None and self.best.version == version:
             self.best_weights = self.weights
 

@@ -13,7 +13,7 @@ import typer
 from fedgalore.process import durable
 from fedgalore.process.address import check_host
 from fedgalore_cli import secret_file
-from fedgalore_cli.client import fail
+from fedgalore_cli.errors import fail
 
 if TYPE_CHECKING:
     from cryptography import x509

@@ -10,13 +10,14 @@ import contextlib
 import os
 import ssl
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import SplitResult, quote, urlsplit
 
 import typer
 
 from fedgalore.process.address import REST_PORT, check_url
 from fedgalore.process.tls import is_loopback
+from fedgalore_cli.errors import fail
 
 if TYPE_CHECKING:
     import httpx
@@ -45,12 +46,6 @@ def job_path(job_id: str) -> str:
     if not job_id.strip("."):
         fail(f"JOB: {job_id!r} is no id of a job; `fedgalore jobs list` shows them")
     return f"{JOBS}/{quote(job_id, safe='')}"
-
-
-def fail(message: str, status: int = 1) -> NoReturn:
-    """Ends the command with one line on stderr and this exit status."""
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
-    raise typer.Exit(status)
 
 
 class Unreachable(Exception):

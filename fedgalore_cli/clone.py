@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fedgalore_cli.client import DEFAULT_URL, Coordinator, JobId, Url, fail, job_path
+from fedgalore_cli.client import DEFAULT_URL, Coordinator, JobId, Url, job_path
+from fedgalore_cli.errors import fail
 from fedgalore_cli.posting import Key, Watch, post, tried
 
 

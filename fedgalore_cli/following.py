@@ -19,7 +19,8 @@ from typing import Any
 
 import typer
 
-from fedgalore_cli.client import TIMEOUT_S, Coordinator, RequestRefused, Unreachable, fail, job_path
+from fedgalore_cli.client import TIMEOUT_S, Coordinator, RequestRefused, Unreachable, job_path
+from fedgalore_cli.errors import fail
 
 POLL_S = 1.0
 PATIENCE_S = 600.0  # an upgraded coordinator, or a machine that restarts, comes back well before

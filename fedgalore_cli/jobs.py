@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from fedgalore_cli.client import DEFAULT_URL, JOBS, AsJson, Coordinator, JobId, Url, fail, job_path
+from fedgalore_cli.client import DEFAULT_URL, JOBS, AsJson, Coordinator, JobId, Url, job_path
 from fedgalore_cli.clone import clone
+from fedgalore_cli.errors import fail
 from fedgalore_cli.posting import submit, validate
 
 app = typer.Typer(help="Post jobs, watch and steer them, fetch their models and adapters.", no_args_is_help=True)

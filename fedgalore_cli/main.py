@@ -10,9 +10,11 @@ import typer
 
 from fedgalore_cli import agents, certs, jobs, keys, partition, serve, simulate
 from fedgalore_cli.demo import command as demo
+from fedgalore_cli.errors import Commands
 
 app = typer.Typer(
     name="fedgalore",
+    cls=Commands,
     help="Federated fine-tuning of transformers: run the parts of a federation, and its jobs.",
     no_args_is_help=True,
     add_completion=False,

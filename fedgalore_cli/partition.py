@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedgalore.process.address import check_target
-from fedgalore_cli.client import fail
+from fedgalore_cli.errors import fail
 from fedgalore_cli.partition_files import write_client
 from fedgalore_cli.partition_split import DEFAULT_ALPHA, Kind, Splitting, columns_of, has_class, key_of
 from fedgalore_cli.show import console, percent

@@ -78,18 +78,17 @@ class Splitting:
             DataError, ValueError: a file cannot be read, or cannot be split like this.
         """
         from fedgalore.data.errors import shown
-        from fedgalore.data.examples import SplitFile, read_examples
         from fedgalore.data.held import Chosen
         from fedgalore.data.partition import split
         from fedgalore.simulation import Site
 
-        examples = read_examples(SplitFile(train, **columns, domain=self.domain))
+        examples = _read("--train", train, columns | {"domain": self.domain})
         if self.kind == "dirichlet" and (odd := next((e for e in examples if not has_class(e)), None)):
             raise ValueError(
-                f"--split: dirichlet skews classes, and label {shown(odd['label'])} of row {odd['row']} is no single "
-                "class; take quantity, iid or domain"
+                f"--split: dirichlet skews classes, and label {shown(odd['label'])} of row {odd['row']} of {train} is "
+                "no single class; take quantity, iid or domain"
             )
-        held_out = read_examples(SplitFile(test, **columns, domain=self.domain)) if test else ()
+        held_out = _read("--test", test, columns | {"domain": self.domain}) if test else ()
         keys = [key_of(example, self.by) if self.by else None for example in examples]
         try:
             shards = split(self.kind, keys, self.clients, self.alpha or DEFAULT_ALPHA, self.seed, self.least)
@@ -99,11 +98,12 @@ class Splitting:
         width = len(str(self.clients))
         names = [f"client-{number:0{width}}" for number in range(1, self.clients + 1)]
         parts = [Chosen(examples, shard) for shard in shards]
+        where = f"--train {train}"
         if self.kind != "domain" or not test:
-            return [Site(name, part, train_place=str(train)) for name, part in zip(names, parts, strict=True)], held_out
+            return [Site(name, part, train_place=where) for name, part in zip(names, parts, strict=True)], held_out
         own = _tests_by_domain([key_of(part[0], "domain") for part in parts], held_out)
         return [
-            Site(name, part, tests, train_place=str(train), test_place=str(test))
+            Site(name, part, tests, train_place=where, test_place=f"--test {test}")
             for name, part, tests in zip(names, parts, own, strict=True)
         ], ()
 
@@ -111,6 +111,20 @@ class Splitting:
         """The title of a picture of the split."""
         alpha = f", alpha {self.alpha:g}" if self.alpha is not None else ""
         return f"{train.name} over {self.clients} clients: {self.kind} split{alpha}, seed {self.seed}"
+
+
+def _read(option: str, path: Path, columns: dict[str, Any]) -> Sequence[Example]:
+    """The examples of a file.
+
+    Raises:
+        ValueError: it cannot be read; names the option.
+    """
+    from fedgalore.data.examples import DataError, SplitFile, read_examples
+
+    try:
+        return read_examples(SplitFile(path, **columns))
+    except DataError as error:
+        raise ValueError(f"{option}: {error}") from error
 
 
 def columns_of(text: list[str] | None, label: str, **others: str | None) -> dict[str, Any]:

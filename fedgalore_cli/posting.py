@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fedgalore_cli.client import DEFAULT_URL, JOBS, AsJson, Coordinator, Url, fail
+from fedgalore_cli.client import DEFAULT_URL, JOBS, AsJson, Coordinator, Url
+from fedgalore_cli.errors import fail
 
 Document = Annotated[Path, typer.Argument(metavar="FILE", help="The job as YAML or JSON; `-` reads YAML from stdin.")]
 Key = Annotated[

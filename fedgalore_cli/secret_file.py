@@ -10,7 +10,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from fedgalore.process import durable
-from fedgalore_cli.client import fail
+from fedgalore_cli.errors import fail
 
 Out = Annotated[
     Path | None,

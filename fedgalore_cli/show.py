@@ -73,13 +73,22 @@ def listing(answer: Mapping[str, Any], name: str, table: Callable[[Rows], None],
 
 
 def jobs(rows: Rows) -> None:
-    """Prints a table of jobs."""
-    table = _table("job", "name", "status", "rounds", "method", "updated", "reason")
-    for job in rows:
-        done = f"{job['rounds_done'] if job['rounds_done'] is not None else '-'} / {job['rounds_total']}"
-        cells = [job["id"], job["name"], status(job["status"]), done, job["method"], ago(job["updated"])]
-        table.add_row(*cells, escape(job["reason"]))
-    console().print(table)
+    """Prints a table of jobs; the reasons below it where the screen has no room for them."""
+
+    def table(with_reason: bool) -> Table:
+        drawn = _table("job", "name", "status", "rounds", "method", "updated", *(["reason"] if with_reason else []))
+        for job in rows:
+            done = f"{job['rounds_done'] if job['rounds_done'] is not None else '-'} / {job['rounds_total']}"
+            cells = [job["id"], job["name"], status(job["status"]), done, job["method"], ago(job["updated"])]
+            drawn.add_row(*cells, *([escape(job["reason"])] if with_reason else []))
+        return drawn
+
+    whole = table(True)
+    if _fits(whole):
+        console().print(whole)
+    else:
+        reasons = (Text(f"{job['id']}: {job['reason']}") for job in rows if job["reason"])
+        console().print(_whole(table(False)), "", *reasons, sep="\n")
 
 
 def keys(rows: Rows) -> None:
@@ -87,7 +96,7 @@ def keys(rows: Rows) -> None:
     table = _table("key", "name", "role", "made")
     for key in rows:
         table.add_row(key["id"], escape(key["name"]), key["role"], ago(key["created"]))
-    console().print(table)
+    console().print(_whole(table))
 
 
 def join_tokens(rows: Rows) -> None:
@@ -96,7 +105,7 @@ def join_tokens(rows: Rows) -> None:
     for token in rows:
         state = f"used {ago(token['used'])}" if token["used"] else "expired" if token["expired"] else "[green]open[/]"
         table.add_row(token["id"], escape(token["client"]), state, ago(token["created"]), token["expires"])
-    console().print(table)
+    console().print(_whole(table))
 
 
 def agents(rows: Rows) -> None:
@@ -114,7 +123,7 @@ def agents(rows: Rows) -> None:
             ago(agent["last_seen"]) if agent["last_seen"] else "never",
             task,
         )
-    console().print(table)
+    console().print(_whole(table))
 
 
 def job(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -140,6 +149,11 @@ def headline(record: Mapping[str, Any]) -> str:
             values = ", ".join(f"{name} {measured['metrics'][name]:.4f}" for name in listed(measured["metrics"]))
             lines.append(f"version {measured['model_version']} on {measured['examples']} examples{whose}: {values}")
             lines += [f"no {name}: {escape(reason)}" for name, reason in measured["undefined"].items()]
+    if record["held_out_failure"]:
+        failure = escape(record["held_out_failure"])
+        lines.append(f"[red]version {version} could not be evaluated on what the coordinator holds out: {failure}[/]")
+    if record["no_best"]:
+        lines.append(f"[yellow]{escape(record['no_best'])}[/]")
     if record["trains"]:
         lines.append(Census(**record["trains"]).summary())
     new = [row for row in record["warnings"] if row["problem"] not in record["reason"]]
@@ -212,7 +226,7 @@ def classes(record: Mapping[str, Any]) -> Table | None:
         return drawn
 
     whole = table(bool(matrix))
-    return whole if _fits(whole) else table(False)
+    return whole if _fits(whole) else _whole(table(False))
 
 
 def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
@@ -325,7 +339,15 @@ def _doing(now: Mapping[str, Any]) -> str:
 def _fitted(table: Callable[[Sequence[str], int], Table], metrics: Sequence[str]) -> Table:
     """The table with as many metrics as the screen has room for; columns move together before one is left out."""
     choices = [table(metrics[:count], gap) for count in range(len(metrics), -1, -1) for gap in (2, 1)]
-    return next(filter(_fits, choices), choices[-1])
+    return next(filter(_fits, choices), None) or _whole(choices[-1])
+
+
+def _whole(table: Table) -> Table:
+    """The table, its cells on several lines where the screen has no room for them on one."""
+    if not _fits(table):
+        for column in table.columns:
+            column.no_wrap, column.overflow = False, "fold"
+    return table
 
 
 def _fits(table: Table) -> bool:

@@ -11,7 +11,7 @@ import typer
 
 from fedgalore.spec.start import PREFIX
 from fedgalore_cli import partition as parts
-from fedgalore_cli.client import fail
+from fedgalore_cli.errors import fail
 from fedgalore_cli.partition_split import Splitting, columns_of
 from fedgalore_cli.show import console, heading, listed, value
 from fedgalore_cli.simulate_records import Records
@@ -121,9 +121,9 @@ def simulate(
         if to is not None:
             _make(to)
     except (job_spec.SpecError, DataError, ValueError) as error:
-        records.error(str(error))
         fail(str(error))
-    _run(spec, sites, {"test": held_out} if held_out else {}, to, version, threads, records)
+    tests = {"test": held_out} if held_out else {}
+    _run(spec, sites, tests, {"test": f"--test {test}"}, to, version, threads, records)
 
 
 def _refuse_splitting(context: typer.Context) -> None:
@@ -146,6 +146,7 @@ def _run(
     spec: JobSpec,
     sites: Sequence[Site],
     tests: Mapping[str, Sequence[Example]],
+    places: Mapping[str, str],
     to: Path | None,
     version: str | None,
     threads: int | None,
@@ -171,9 +172,9 @@ def _run(
 
     records.begin(spec, sites, tests)
     try:
-        result = run(spec, Path(spec.model.source).expanduser(), sites, device, tell, tests)
+        result = run(spec, Path(spec.model.source).expanduser(), sites, device, tell, tests, held_out_places=places)
         out.print(result.task.plan.census.summary())
-        if words := describe(result.best, spec):
+        if words := result.no_best or describe(result.best, {}, spec):
             out.print(words)
         if shortened := result.task.inputs.shortening(spec.data.max_length):
             console(stderr=True).print(shortened)
@@ -189,9 +190,7 @@ def _run(
     except Exception as error:  # whatever the code of a model or a tokenizer comes upon
         logging.getLogger(__name__).debug("the simulation failed", exc_info=True)
         foreseen = isinstance(error, TaskError | TrainingError | ValueError | OSError)
-        problem = str(error) if foreseen else unforeseen(error)
-        records.error(problem)
-        fail(problem)
+        fail(str(error) if foreseen else unforeseen(error))
     records.end(result, to, written)
 
 
@@ -199,7 +198,8 @@ def line(record: RoundRecord) -> str:
     """A round in one line: metrics of the model that it started from, and the mean loss in training."""
     cells = [f"version {record.model_version:>3}"]
     together = {"all": record.pooled.metrics} if record.evaluation else {}
-    parts = {**record.held_out, **together, **record.evaluation}
+    held_out = {name: each.metrics for name, each in record.held_out.items()}
+    parts = {**held_out, **together, **record.evaluation}
     cells += [f"{name} {_in_short(metrics)}" for name, metrics in parts.items()]
     if record.training:
         losses = [metrics["train_loss"] for metrics in record.training.values()]

@@ -5,8 +5,9 @@
 | `job` | the first: `version` of this software, `job` with all defaults, examples of `sites` and `held_out` |
 | `round` | every field of a `fedgalore.simulation.RoundRecord` |
 | `result` | the last: `model_version`, `evaluation`, `pooled` and `held_out` of the final model |
-|          | `best` (`evaluation.keep`): its version and value; the `folder` that holds the `folder_version` |
-| `error` | the last, in place of `result`: `problem`, which stands on stderr too; the exit status is 1 |
+|          | `best` (`evaluation.keep`): its version and value, or in `no_best` why there is none |
+|          | the `folder` that holds the `folder_version` |
+| `error` | the last, in place of `result`, by `fedgalore_cli.errors`: `problem`, which stands on stderr too |
 
 A number that is not finite, which JSON cannot hold, is null.
 """
@@ -50,12 +51,10 @@ class Records:
             name: getattr(result.rounds[-1], name) for name in ("model_version", "evaluation", "pooled", "held_out")
         }
         final["pooled"] = asdict(final["pooled"])
+        final["held_out"] = {name: asdict(each) for name, each in final["held_out"].items()}
         best = {"model_version": result.best.version, "value": result.best.value} if result.best else None
         where = {"folder": str(folder), "folder_version": folder_version} if folder else {"folder": None}
-        self._print("result", {**final, "best": best, **where})
-
-    def error(self, problem: str) -> None:
-        self._print("error", {"problem": problem})
+        self._print("result", {**final, "best": best, "no_best": result.no_best, **where})
 
     def _print(self, kind: str, values: dict[str, Any]) -> None:
         if self.wanted:

@@ -79,6 +79,8 @@ def _line(round: dict[str, Any]) -> str:
         words.append(f"version {round['model_version']}: {show.in_words(metrics)}")
     if round["held_out"]:
         words.append(f"held out: {show.in_words(round['held_out']['metrics'])}")
+    if round["held_out_failure"]:
+        words.append(f"not evaluated on what the coordinator holds out: {round['held_out_failure']}")
     if round["up_bytes"] or round["down_bytes"]:
         words.append(f"up {show.size(round['up_bytes'])}, down {show.size(round['down_bytes'])}")
     if round["reason"]:

@@ -192,7 +192,7 @@ class Aggregator:
             return None
         old = await self._calls.reader.job(start.job_id)
         results = [each.result for each in await self._calls.reader.rounds(old)]
-        return old, await asyncio.to_thread(chosen, old, results, str(start.version), self._blobs)
+        return old, chosen(old, results, str(start.version))
 
     async def _aggregate(self, piece: Aggregation, attempt: int) -> list[Post]:
         """Makes the next version; what the round has to hear of it, nothing when it is to be tried again."""
@@ -277,7 +277,8 @@ class Aggregator:
             raise
         except Exception as error:
             log.exception("held_out_failed", version=model.version, reason=str(error))
-            return model
+            foreseen = isinstance(error, ValueError | OSError)
+            return replace(model, held_out_failure=str(error) if foreseen else f"{type(error).__name__}: {error}")
 
     def _asked_again(self, piece: Aggregation, error: UpdatesDamaged) -> list[Post]:
         """The clients whose updates cannot be read send them once more."""

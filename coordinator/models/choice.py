@@ -1,4 +1,7 @@
-"""Which version of a job's model is meant by `last`, `best` or a number, and whether it is still there."""
+"""Which version of a job's model is meant by `last`, `best` or a number, and whether it is still kept.
+
+The job's state tells, not the disk: what the sweep has yet to remove is gone for everybody already.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,11 @@ from collections.abc import Iterable
 from coordinator.state.errors import NotReady, VersionNotFound
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
-from coordinator.state.versions import versions
-from coordinator.store.blob_store import BlobStore
+from coordinator.state.versions import is_kept, versions
 
 
-def chosen(job: Job, results: Iterable[ModelVersion | None], wanted: str, blobs: BlobStore) -> ModelVersion:
-    """The version that is asked for. Looks on the disk whether its weights are held.
+def chosen(job: Job, results: Iterable[ModelVersion | None], wanted: str) -> ModelVersion:
+    """The version that is asked for.
 
     Args:
         results: what the job's closed rounds made.
@@ -20,7 +22,7 @@ def chosen(job: Job, results: Iterable[ModelVersion | None], wanted: str, blobs:
 
     Raises:
         NotReady: the job has no model yet, or has evaluated none.
-        VersionNotFound: with those that are held.
+        VersionNotFound: with those that are kept.
     """
     ready = job.ready()
     if wanted == "last":
@@ -28,11 +30,11 @@ def chosen(job: Job, results: Iterable[ModelVersion | None], wanted: str, blobs:
     if wanted == "best":
         return _best(job)
     known, number = versions(job, results), int(wanted)
-    if number == ready.model.version or (number in known and blobs.exists(known[number].weights.sha256)):
+    kept = [each for each in sorted(known) if is_kept(job, each)]
+    if number in kept:
         return known[number]
-    held = ", ".join(str(number) for number, each in sorted(known.items()) if blobs.exists(each.weights.sha256))
-    what = "is not kept any more" if number in known else "does not exist yet"
-    raise VersionNotFound(f"version: {number} {what}; of job {job.id} these are held: {held or 'none'}")
+    what = "is no longer kept (rounds.keep_versions)" if number in known else "does not exist yet"
+    raise VersionNotFound(f"version: {number} of job {job.id} {what}; kept are {', '.join(map(str, kept))}")
 
 
 def _best(job: Job) -> ModelVersion:

@@ -247,7 +247,11 @@ def _after_round(job: Job, closed: Round, now: float) -> Job:
     if closed.phase is Phase.COMMITTED:
         job = _judged(job, closed)
     if closed.kind == "evaluate":
-        parts = (f"version {closed.model_version} is final", closed.reason, describe(job.best, job.parsed))
+        parts = (
+            f"version {closed.model_version} is final",
+            closed.reason,
+            describe(job.best, pooled(closed).undefined, job.parsed),
+        )
         return replace(job, closing="; ".join(filter(None, parts)))
     job = replace(job, setbacks=setbacks.after_round(job.setbacks, closed, now))
     return _after_commit(job, closed) if closed.phase is Phase.COMMITTED else _after_abandonment(job, closed, now)
@@ -265,7 +269,7 @@ def _after_abandonment(job: Job, closed: Round, now: float) -> Job:
 
 def _judged(job: Job, closed: Round) -> Job:
     """The job with the version that its round has evaluated compared to the best; `job.model` still is that version."""
-    best = best_of(job.best, closed.model_version, pooled(closed), job.parsed)
+    best = best_of(job.best, closed.model_version, pooled(closed).metrics, job.parsed)
     is_new = best is not None and (job.best is None or best.version != job.best.version)
     return replace(job, best=best, best_model=job.model if is_new else job.best_model)
 

@@ -12,9 +12,9 @@ from fedgalore.spec.job import JobSpec
 from fedgalore.spec.metrics import counts_fit
 
 
-def pooled(round: Round) -> dict[str, float]:
-    """Metrics, by name, of the version that the round started from; empty where nobody evaluated it."""
-    return pool(results(round)).metrics
+def pooled(round: Round) -> Measured:
+    """How the version does that the round started from; nothing where nobody evaluated it."""
+    return pool(results(round))
 
 
 def results(round: Round) -> dict[str, EvaluationResult]:

@@ -21,7 +21,7 @@ def rolled_back(job: Job, target: ModelVersion) -> Job:
     As many rounds follow as the job has beyond the target. A job that does not run waits for a person to resume it.
 
     Raises:
-        VersionNotFound: there is no such version yet, or it is not kept any more.
+        VersionNotFound: there is no such version yet, or it is no longer kept.
         IllegalTransition: it is the current one, or training cannot go on from it.
     """
     current = job.ready().model
@@ -54,7 +54,7 @@ def _check(job: Job, current: ModelVersion, target: ModelVersion) -> None:
     if target.version > current.version:
         raise VersionNotFound(f"{named} does not exist yet; name an earlier version")
     if not is_kept(job, target.version):
-        raise VersionNotFound(f"{named} is not kept any more (rounds.keep_versions); name one that is")
+        raise VersionNotFound(f"{named} is no longer kept (rounds.keep_versions); name one that is")
     if target.state is None and not job.parsed.method.starts_anew:
         raise IllegalTransition(
             f"{named} has no basis that its clients could share (method.basis); name a later version, or post the job "

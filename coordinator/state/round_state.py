@@ -55,6 +55,7 @@ class ModelVersion:
     state: BlobRef | None = None  # bases and second moments that all clients start from
     residue: BlobRef | None = None  # error feedback of a truncated downlink; stays on the server
     held_out: EvaluationResult | None = None  # on the job's `evaluation.central`, where the version was evaluated
+    held_out_failure: str | None = None  # why it could not be evaluated on that
 
 
 @dataclass(frozen=True)

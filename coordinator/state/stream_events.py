@@ -86,4 +86,6 @@ def _phases(was: Round | None, now: Round) -> Iterator[StreamEvent]:
         if phase == Phase.COMMITTED:
             version = now.result.version if now.result else now.model_version
             data |= {"model_version": version, "timings": now.timings, "statistics": now.statistics}
+            if now.result and now.result.held_out_failure:
+                data["held_out_failure"] = now.result.held_out_failure
         yield "round.phase", data

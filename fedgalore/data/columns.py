@@ -53,7 +53,7 @@ def require_columns(path: Path, columns: Sequence[str], present: Sequence[str], 
         if present.count(column) != 1:
             problem = "no such column" if column not in present else "the column appears more than once"
             names = ", ".join(map(repr, present[:20])) or "no columns"
-            remedy = f"the file has {names}; name the right one in the config"
+            remedy = f"the file has {names}; name the right one"
             if len(present) == 1 and (divider := next((mark for mark in ";\t|" if mark in present[0]), None)):
                 remedy = f"the file has {names}, which {divider!r} divides; save it with commas, or with tabs as .tsv"
             raise DataError(problem, path=path, row=row, column=column, remedy=remedy)

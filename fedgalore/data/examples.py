@@ -107,10 +107,10 @@ def read_examples(split: SplitFile) -> Sequence[Example]:
         raise DataError(
             f"cannot be read ({error.strerror or error})",
             path=split.path,
-            remedy="check the path in the agent's config",
+            remedy="name a file, or a folder of tables or images, that this process can read",
         ) from error
     if not examples:
-        raise DataError("holds no examples", path=split.path, remedy="remove the split from the config or fill it")
+        raise DataError("holds no examples", path=split.path, remedy="fill it, or leave it out")
     return examples
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from fedgalore.spec.better import better
-from fedgalore.spec.documents import DocumentError, printable, read_json, read_yaml
+from fedgalore.spec.better import check_keep
+from fedgalore.spec.documents import DocumentError, read_json, read_yaml
+from fedgalore.spec.findings import OWN, Row, does_not_fit, rows, schema_of
 from fedgalore.spec.method import MethodSpec
 from fedgalore.spec.metrics import check_metrics, measured
 from fedgalore.spec.model import WRITING, ModelSpec
@@ -22,9 +23,10 @@ from fedgalore.spec.registry import broken, methods, summing_kinds
 from fedgalore.spec.sections import DataSpec, EvaluationSpec, LocalSpec, RoundsSpec
 from fedgalore.spec.server import PrivacySpec, ServerSpec
 from fedgalore.spec.strict import Identifier, Strict
+from fedgalore.spec.takes import either
 
-MOST_ROWS = 50  # of what is wrong with one document
 DEFAULT_KIND = "fedgalore"
+METHOD_KIND = "method_kind"  # pydantic's type of a finding: `explain` has its words
 
 
 def _method_kind(value: Any) -> str:
@@ -44,8 +46,8 @@ else:
         reduce(or_, (Annotated[face.spec, Tag(kind)] for kind, face in methods().items())),
         Discriminator(
             _method_kind,
-            custom_error_type="method_kind",
-            custom_error_message="; ".join((f"Input should be one of {', '.join(methods())}", *_unusable())),
+            custom_error_type=METHOD_KIND,
+            custom_error_message="a method of no known kind",
         ),
     ]
 
@@ -163,22 +165,7 @@ class JobSpec(Strict):
 
     @model_validator(mode="after")
     def _the_best_can_be_told(self) -> JobSpec:
-        keep = self.evaluation.keep
-        if keep is None:
-            return self
-        known = better(self)
-        if keep.metric not in known:
-            raise ValueError(
-                f"evaluation.keep.metric: {printable(keep.metric, 60)!r} is not measured in this job; "
-                f"take {' or '.join(known)}, or add it to evaluation.metrics"
-            )
-        if keep.mode not in (None, known[keep.metric]):
-            raise ValueError(
-                f"evaluation.keep.mode: {keep.mode} would keep the worst {keep.metric}; "
-                f"take {known[keep.metric]}, or leave mode out"
-            )
-        if self.evaluation.every == 0:
-            raise ValueError("evaluation.keep: with every: 0 there are no versions to compare; set every to 1 or more")
+        check_keep(self)
         return self
 
     @property
@@ -206,26 +193,18 @@ class SpecError(ValueError):
     """A document that is not a valid job; the message names each field and its remedy."""
 
 
-def explain(error: ValidationError) -> list[dict[str, str]]:
-    """Pydantic's findings as `{field, problem}` rows that a person can act on."""
-    rows = []
-    findings = error.errors(include_url=False, include_context=False, include_input=False)
-    for item in findings[:MOST_ROWS]:
-        path = [printable(str(part), 60) for part in item["loc"]]
-        if path[0:1] == ["method"] and path[1:2] and path[1] in methods():
-            del path[1]  # pydantic's name of the union's member
-        if item["type"] == "method_kind":
-            path.append("kind")
-        field = ".".join(path) or "document"
-        problem = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            problem = "unknown key; remove it or check its spelling"
-        if item["type"] in ("dict_type", "model_type"):
-            problem = "should be a mapping; write its keys with their values below it"
-        rows.append({"field": field, "problem": problem})
-    if len(findings) > MOST_ROWS:
-        rows.append({"field": "document", "problem": f"{len(findings) - MOST_ROWS} more; correct these first"})
-    return rows
+def explain(error: ValidationError) -> list[Row]:
+    """What is wrong with a document as `{field, problem}` rows that a person can act on."""
+    found = error.errors(include_url=False)
+    return rows([_of_kinds(each) if each["type"] == METHOD_KIND else each for each in found], schema_of(JobSpec))
+
+
+def _of_kinds(finding: Any) -> Any:
+    """A method of no known kind, as a finding of its own."""
+    if not isinstance(finding["input"], dict):
+        return finding
+    problem = does_not_fit(finding["input"].get("kind"), either(list(methods())))
+    return finding | {"type": OWN[0], "loc": ("method", "kind"), "msg": "; ".join((problem, *_unusable()))}
 
 
 def parse(document: Any) -> JobSpec:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
+from fedgalore.spec.documents import printable
+from fedgalore.spec.findings import close_to
 from fedgalore.spec.tags import OUTSIDE, entity_types
 
 if TYPE_CHECKING:
@@ -74,10 +76,12 @@ def check_metrics(spec: JobSpec) -> None:
         ValueError: a metric does not fit what the model predicts, or a site would have to send too many counts.
     """
     asked, fit = spec.evaluation.metrics, fitting(spec.model)
+    if "loss" in asked:
+        raise ValueError("evaluation.metrics: loss is always measured; leave it out")
     if strange := [name for name in asked if name not in fit and not is_custom(name)]:
         raise ValueError(
-            f"evaluation.metrics: {strange[0]!r} does not fit {spec.model.task} as this job sets it; "
-            f"take of {', '.join(fit)}, or package.module:NAME of what the operators allow"
+            f"evaluation.metrics: {printable(strange[0], 60)!r} does not fit {spec.model.task} as this job sets it"
+            f"{close_to(strange[0], fit)}; take of {', '.join(fit)}, or package.module:NAME of what the operators allow"
         )
     if any(name in _OF_ENTITIES for name in asked) and OUTSIDE not in (spec.model.label_names or ()):
         raise ValueError(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fedgalore.spec.findings import does_not_fit
 from fedgalore.spec.metrics import ROUGE
 from fedgalore.spec.strict import MANY, Identifier, Strict, Text
 
@@ -152,7 +153,7 @@ class LocalSpec(Strict):
         weights = isinstance(value, list | tuple) and all(isinstance(weight, int | float) for weight in value)
         if value is None or value == "balanced" or (weights and all(0 < weight <= MOST_WEIGHT for weight in value)):
             return value
-        raise ValueError(f"give balanced, or for each class a number above 0, at most {MOST_WEIGHT}")
+        raise ValueError(does_not_fit(value, f"balanced, or for each class a number above 0, at most {MOST_WEIGHT}"))
 
     @model_validator(mode="after")
     def _decay_leaves_weights(self) -> LocalSpec:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from fedgalore.spec.documents import printable
 
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+Identifier = Annotated[str, Field(pattern=IDENTIFIER)]
 
 Text = Annotated[str, Field(max_length=500)]  # of many in a document, such as names of classes or modules
 MANY = 2**53  # counts beyond it are no exact numbers everywhere

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedgalore_cli.client import fail, job_path
+from fedgalore_cli.client import job_path
+from fedgalore_cli.errors import fail
 
 if TYPE_CHECKING:
     from fedgalore_cli.client import Coordinator

@@ -59,7 +59,7 @@ def test_everything_can_come_from_the_environment(tmp_path, monkeypatch):
         ({"nmae": "x"}, ["nmae: unknown key"]),
         ({"name": "a b"}, ["name: "]),
         ({"threads": 0}, ["threads: "]),
-        ({"device": "tpu"}, ["device: ", "'cuda'"]),
+        ({"device": "tpu"}, ["device: ", "auto, cpu or cuda"]),
         ({"coordinator": "nowhere"}, ["coordinator: ", "such as nowhere:50051"]),
         ({"coordinator": "http://nowhere:50051"}, ["coordinator: ", "starts with http://", "such as nowhere:50051"]),
         ({"coordinator": "::1:50051"}, ["coordinator: ", "without brackets", "such as [::1]:50051"]),

@@ -60,17 +60,17 @@ def test_a_secret_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("variable", "value", "problem"),
     [
-        ("REST_PORT", "seventy", "valid integer"),
-        ("GRPC_PORT", "70000", "less than or equal to 65535"),
+        ("REST_PORT", "seventy", "'seventy' does not fit; give a whole number"),
+        ("GRPC_PORT", "70000", "from 0 to 65535"),
         ("REDIS_URL", "http://x", "does not start with redis:// or rediss://; write it such as redis://x:6379"),
         ("REDIS_URL", "redis://::1:6379/0", "without brackets; write it such as redis://[::1]:6379"),
         ("REDIS_URL", "redis://[::1:6379/0", "write it such as redis://[::1]:6379"),
         ("REDIS_URL", "redis://db:6379/first", "'first' where the number of a database belongs"),
         ("REST_HOST", "http://0.0.0.0", "starts with http://; write an address or name alone, such as 0.0.0.0"),
         ("GRPC_HOST", "[::]", "has brackets, which belong where a port follows"),
-        ("THREADS", "0", "greater than or equal to 1"),
-        ("LOG_FORMAT", "xml", "'auto', 'json' or 'text'"),
-        ("PRESENCE_S", "0", "greater than or equal to 1"),
+        ("THREADS", "0", "a whole number from 1 to 1024"),
+        ("LOG_FORMAT", "xml", "auto, json or text"),
+        ("PRESENCE_S", "0", "from 1 to 3600"),
     ],
 )
 def test_a_bad_value_names_its_variable(
@@ -91,7 +91,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("redis_ulr: redis://x", "redis_ulr: not a setting"),
+        ("redis_ulr: redis://x", "redis_ulr: unknown key"),
         ("- 1", "must be a mapping"),
         ("a: [", "c.yaml is not valid YAML"),
         ("rest_port: !!bool x", "not valid YAML.*does not fit its tag"),

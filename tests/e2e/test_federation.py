@@ -149,7 +149,9 @@ def test_what_the_coordinator_holds_out_is_measured_as_the_simulation_does(runni
     assert job["status"] == "COMPLETED", job["reason"]
     rounds = running.get(f"jobs/{job_id}/rounds")["rounds"]
     records = running.simulated({"later": rows}, **sections).rounds
-    assert [entry["held_out"]["metrics"] for entry in rounds] == [record.held_out["later"] for record in records]
+    assert [entry["held_out"]["metrics"] for entry in rounds] == [
+        record.held_out["later"].metrics for record in records
+    ]
     assert job["held_out"] == rounds[-1]["held_out"]
     assert (job["held_out"]["model_version"], job["held_out"]["examples"]) == (2, 30)
 

@@ -105,5 +105,5 @@ def test_a_broken_method_says_why_and_takes_no_other_away(
     assert done.returncode == 0, done.stderr
     kind, refusal = done.stdout.splitlines()
     assert kind == "fedgalore"
-    assert refusal.startswith("method.kind: Input should be one of fedgalore, fedavg, fedit")
+    assert refusal.startswith("method.kind: 'lost' does not fit; give fedgalore, fedavg, fedit")
     assert words in refusal

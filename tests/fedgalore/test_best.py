@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgalore.best import Best, best_of, describe, is_worn_out
+from fedgalore.best import Best, best_of, describe, is_worn_out, no_best
 from fedgalore.spec.job import JobSpec
 from tests.builders import a_spec
 
@@ -27,8 +27,16 @@ def test_a_job_that_keeps_none_has_none() -> None:
     spec = a_spec()
     assert best_of(None, 0, {"loss": 1.0}, spec) is None
     assert not is_worn_out(None, spec)
-    assert describe(None, spec) == ""
-    assert describe(None, keeping()) == "no client has measured accuracy, so no version is the best (evaluation.keep)"
+    assert describe(None, {}, spec) == ""
+    assert no_best(None, {}, spec) is None
+
+
+def test_why_no_version_is_the_best_is_said() -> None:
+    nobody, none = "no client has measured accuracy", "accuracy has no value (one class alone)"
+    for undefined, why in (({}, nobody), ({"accuracy": "one class alone"}, none), ({"f1": "x"}, nobody)):
+        words = f"{why}, so no version is the best (evaluation.keep)"
+        assert describe(None, undefined, keeping()) == no_best(None, undefined, keeping()) == words
+    assert no_best(Best(1, 0.7, 0.7), {"accuracy": "x"}, keeping()) is None
 
 
 def test_of_equal_values_the_earlier_version_stays() -> None:
@@ -50,7 +58,7 @@ def test_small_steps_count_as_an_improvement_once_they_sum_up_to_min_delta() -> 
     worn = best_of(best, 3, {"accuracy": 0.6}, spec)
     assert is_worn_out(worn, spec)
     assert not is_worn_out(worn, keeping())  # without patience a job goes on to its end
-    assert describe(worn, spec) == (
+    assert describe(worn, {}, spec) == (
         "ended early: no improvement by more than 0.1 in 3 evaluations (evaluation.keep.patience); "
         "version 3 is the best: accuracy 0.6"
     )
@@ -72,7 +80,17 @@ def test_the_best_is_the_first_of_the_extreme_values(values: list[float], metric
 @pytest.mark.parametrize(
     ("evaluation", "words"),
     [
-        ({"keep": {"metric": "f1"}}, "evaluation.keep.metric: 'f1' is not measured in this job; take loss or accuracy"),
+        (
+            {"keep": {"metric": "f1"}},
+            "'f1' is not measured in this job; add it to evaluation.metrics, or take loss or acc",
+        ),
+        (
+            {"keep": {"metric": "confusion_matrix"}, "metrics": ["confusion_matrix"]},
+            "'confusion_matrix' is a table, and versions are compared by one number; take loss or accuracy, or add one",
+        ),
+        ({"keep": {"metric": "per_class"}}, "'per_class' is a table"),
+        ({"keep": {"metric": "acuracy"}}, r"'acuracy' is no metric of this job \(did you mean accuracy\?\); take loss"),
+        ({"keep": {"metric": "a.b:C"}}, "'a.b:C' is not measured in this job; add it to evaluation.metrics, or take"),
         ({"keep": {"metric": "exact_match"}}, "take loss or accuracy"),
         ({"keep": {"metric": "loss", "mode": "max"}}, "max would keep the worst loss; take min, or leave mode out"),
         ({"keep": {"metric": "accuracy", "mode": "min"}}, "take max, or leave mode out"),

@@ -184,7 +184,7 @@ def test_what_unequal_sites_measure_is_of_one_test_set(tiny_bert):
     whole = [example for test in tests.values() for example in test]
     result = simulate(spec, tiny_bert, sites, held_out={"whole": whole})
     last = result.rounds[-1]
-    assert last.pooled.metrics == pytest.approx(last.held_out["whole"], rel=1e-6)
+    assert last.pooled.metrics == pytest.approx(last.held_out["whole"].metrics, rel=1e-6)
     with torch.no_grad():
         outputs = [result.task.outputs(result.task.collate([example])).logits for example in whole]
     guesses = torch.cat(outputs).argmax(1).tolist()

@@ -73,3 +73,32 @@ def test_a_clients_numbers_are_whole_on_every_screen(screen: Console) -> None:
     record = {"round": None, "evaluation": {"clients": {"hospital-1": {"metrics": METRICS}}}}
     text = drawn(screen, show.clients(record, [a_round()]))
     assert "…" not in text and "hospital-1" in text and "45.0 %" in text and "91.6 MB" in text
+
+
+def test_lists_lose_nothing_on_any_screen(screen: Console) -> None:
+    moment = "2026-01-31T12:00:00+00:00"
+    job = {"id": "20260131-a1b2c3", "name": "discharge-notes-of-five-hospitals", "status": "PAUSED", "rounds_done": 3}
+    job |= {
+        "rounds_total": 20,
+        "method": "fedgalore",
+        "updated": moment,
+        "reason": "round 4 was abandoned: " + "x" * 120,
+    }
+    agent = {"name": "hospital-of-the-north-1", "present": True, "datasets": {"discharge-notes": 200, "reports": 1000}}
+    agent |= {"software_version": "0.1.0", "last_seen": moment, "task": {"job": "20260131-a1b2c3", "round": 4}}
+    for show_rows, row, words in (
+        (show.jobs, job, ("20260131-a1b2c3", "PAUSED", "3/20", "fedgalore", job["reason"], job["name"])),
+        (show.agents, agent, (agent["name"], "discharge-notes(200),reports(1000)", "20260131-a1b2c3round4")),
+    ):
+        with screen.capture() as capture:
+            show_rows([row])
+        text = capture.get()
+        assert "…" not in text and max(map(len, text.splitlines())) <= screen.width
+        if screen.width > 80:
+            assert all(word in text.replace(" ", "") for word in (each.replace(" ", "") for each in words))
+        else:
+            letters = sorted(text.replace(" ", "").replace("\n", ""))
+            assert all(
+                letters.count(each) >= "".join(words).replace(" ", "").count(each)
+                for each in set("".join(words)) - {" "}
+            )

@@ -82,8 +82,9 @@ def test_every_record_is_a_json_object_a_line(folder: Path) -> None:
     assert {field.name for field in fields(RoundRecord)} <= first.keys()
     assert set(first["training"]) == {"client-1", "client-2"}
     assert first["up_bytes"] > 0
-    assert result["held_out"] == last["held_out"] != {}
-    assert (result["model_version"], result["best"]) == (1, None)
+    assert result["held_out"] == last["held_out"]
+    assert result["held_out"]["test"].keys() == {"metrics", "per_class", "confusion_matrix", "undefined"}
+    assert (result["model_version"], result["best"], result["no_best"]) == (1, None, None)
     assert (result["folder"], result["folder_version"]) == (str(folder / "model"), 1)
     assert done.stderr.startswith("version   0  test ")
 
@@ -95,6 +96,52 @@ def test_an_error_is_the_last_json_line(folder: Path) -> None:
         (line,) = map(json.loads, refused.stdout.splitlines())
         assert line["type"] == "error"
         assert refused.stderr == f"error: {line['problem']}\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            ["simulate", "job.yaml", "--clients", "zero"],
+            "--clients': 'zero' does not fit; give a whole number of at least 1",
+        ),
+        (["simulate", "job.yaml", "--nosuch"], "--nosuch"),
+        (["simulate"], "JOB"),
+        (["jobs", "list", "--limit", "0"], "--limit': '0' does not fit; give a whole number from 1 to 200"),
+        (["simulate", "job.yaml", "--split", "x"], "'x' is not one of 'iid', 'dirichlet', 'quantity', 'domain'."),
+        (["agents", "tokens", "--nosuch"], "--nosuch"),
+    ],
+)
+def test_a_wrong_call_is_a_json_record_as_well(call: list[str], words: str) -> None:
+    refused = CliRunner().invoke(app, [*call, "--json"])
+    assert refused.exit_code == 2
+    record = json.loads(refused.stdout)
+    assert record["type"] == "error" and words in record["problem"]
+    assert CliRunner().invoke(app, call).stdout == ""
+
+
+@pytest.mark.parametrize("option", ["--train", "--test"])
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.jsonl", None, "cannot be read (No such file or directory); name a file, or a folder"),
+        ("empty.csv", "", "empty.csv"),
+        ("heads.csv", "text,label\n", "holds no examples; fill it"),
+        ("notes.docx", "x", "unknown kind of file '.docx'"),
+        ("other.csv", "review,label\na,1\n", "the file has "),
+        ("labels.csv", "text,label\na,1\nb,2\nc,7\n", "row 4: label '7' is outside"),
+    ],
+)
+def test_a_file_that_does_not_do_is_named_with_its_option(
+    folder: Path, option: str, name: str, content: str | None, words: str
+) -> None:
+    if content is not None:
+        (folder / name).write_text(content)
+    given = {"--train": folder / "train.jsonl", "--test": folder / "test.jsonl"} | {option: folder / name}
+    refused = simulate(folder, *(part for pair in given.items() for part in pair), "--clients", "2", "--split", "iid")
+    assert refused.exit_code == 1
+    assert option in refused.stderr and str(folder / name) in refused.stderr and words in refused.stderr
+    assert "config" not in refused.stderr
 
 
 def test_numbers_that_json_lacks_are_null(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +194,7 @@ def test_each_agent_is_tested_on_the_data_it_holds(folder: Path) -> None:
 
 
 def test_exact_matches_are_shown_where_they_are_measured() -> None:
-    held_out = {"test": {"loss": 0.3, "accuracy": 0.831, "exact_match": 0.4}}
+    held_out = {"test": Measured({"loss": 0.3, "accuracy": 0.831, "exact_match": 0.4})}
     evaluation = {"north": {"loss": 0.2, "accuracy": 0.5}}
     training = {"north": {"train_loss": 1.0}, "south": {"train_loss": 0.5}}
     pooled = Measured({"loss": 0.25, "accuracy": 0.5})
@@ -191,7 +238,7 @@ def test_texts_that_the_model_has_no_room_for_are_cut_and_that_is_said(folder: P
 
 
 def test_what_nobody_has_foreseen_is_a_sentence_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyError("rope_scaling")
 
     monkeypatch.setattr("fedgalore.simulation.simulate", broken)

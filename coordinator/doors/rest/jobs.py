@@ -34,6 +34,7 @@ VersionQuery = Annotated[
     str,
     Query(
         pattern=r"^(last|best|[0-9]{1,9})$",
+        examples=["last", "best", "3"],
         description="A version's number, `last` for the newest, or `best` by the job's evaluation.keep",
     ),
 ]
@@ -76,7 +77,7 @@ def router(door: Jobs) -> APIRouter:
         job = await reader.job(job_id)
         all_rounds = await reader.rounds(job)
         results = [each.result for each in all_rounds]
-        found = await asyncio.to_thread(chosen, job, results, version, door.blobs)
+        found = chosen(job, results, version)
         quality, central = views.evaluation(job.parsed, all_rounds, found.version), views.held_out(job.parsed, found)
         told = quality.model_dump(mode="json") if quality else {}
         return job, found, (told | {"held_out": central.model_dump(mode="json")} if central else told) or None
@@ -96,7 +97,9 @@ def router(door: Jobs) -> APIRouter:
     async def submit(
         request: Request,
         response: Response,
-        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=MAX_TEXT, pattern=r"^[!-~]+$")] = None,
+        idempotency_key: Annotated[
+            str | None, Header(min_length=1, max_length=MAX_TEXT, pattern=r"^[!-~]+$", examples=["nightly-2026-01-31"])
+        ] = None,
         dry_run: Annotated[
             bool, Query(description="Makes no job; answers what it would be, or refuses it alike")
         ] = False,
@@ -201,7 +204,10 @@ def router(door: Jobs) -> APIRouter:
 
     @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=EVENTS_ANSWER)
     async def job_events(
-        job_id: str, last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,18}(-\d{1,18})?$")] = None
+        job_id: str,
+        last_event_id: Annotated[
+            str | None, Header(pattern=r"^\d{1,18}(-\d{1,18})?$", examples=["1700000000000-0"])
+        ] = None,
     ) -> StreamingResponse:
         """Server-sent events from the job's start, or after Last-Event-ID; ends with `end` when the job is final."""
         job = await reader.job(job_id)

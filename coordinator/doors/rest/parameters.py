@@ -9,6 +9,8 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 
+from fedgalore.spec.findings import OWN
+
 
 def refuse_unknown(request: Request) -> None:
     """A dependency of every route: its query may hold the parameters of the route, each once.
@@ -22,9 +24,9 @@ def refuse_unknown(request: Request) -> None:
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
             problem = f"unknown parameter; {request.method} {request.scope['route'].path} {taken}"
-            rows.append({"type": "extra_forbidden", "loc": ("query", name or "query"), "msg": problem})
+            rows.append({"type": OWN[0], "loc": ("query", name or "query"), "msg": problem})
         elif times > 1:
-            rows.append({"type": "repeated", "loc": ("query", name), "msg": f"is given {times} times; give it once"})
+            rows.append({"type": OWN[0], "loc": ("query", name), "msg": f"is given {times} times; give it once"})
     if rows:
         raise RequestValidationError(rows)
 

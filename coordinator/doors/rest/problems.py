@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -19,7 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coordinator.doors.rest.metrics import Metrics
 from coordinator.state.errors import DomainError, InvalidJob
 from coordinator.state.limits import MAX_BODY_BYTES
+from fedgalore.spec import findings
 
+PLACES = ("path", "query", "header", "body")  # of a request, where something can be wrong
 _HEADERS: dict[int, dict[str, str]] = {
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
@@ -87,18 +89,48 @@ def _domain(request: Request, error: Exception) -> JSONResponse:
 
 
 def _validation(request: Request, error: Exception) -> JSONResponse:
+    found: list[dict[str, Any]] = list(cast("RequestValidationError", error).errors())
     rows = [
-        {"field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]), "problem": item["msg"]}
-        for item in cast("RequestValidationError", error).errors()
+        row for place in PLACES for row in _rows(request, place, [each for each in found if each["loc"][0] == place])
     ]
     detail = "; ".join(f"{row['field']}: {row['problem']}" for row in rows)
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", detail, rows)
+
+
+def _rows(request: Request, place: str, found: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """What is wrong in one part of a request, by what the door's own document says that it takes."""
+    if not found:
+        return []
+    document = request.app.openapi()
+    operation = document["paths"][request.scope["route"].path][request.method.lower()]
+    if place == "body":
+        schema, is_json = operation["requestBody"]["content"]["application/json"]["schema"], _is_json(request)
+        found = [each | {"loc": each["loc"][: 1 if each["type"] == "json_invalid" else None]} for each in found]
+        remedy = "" if is_json else "; send it with Content-Type: application/json"
+    else:
+        parameters = [each for each in operation.get("parameters", []) if each["in"] == place]
+        schema, remedy = {"properties": {each["name"]: _without_null(each["schema"]) for each in parameters}}, ""
+    inner = [each | {"loc": each["loc"][1:]} for each in found]
+    return [row | {"problem": row["problem"] + remedy} for row in findings.rows(inner, schema, document, place)]
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of a parameter: one that is left out is null, and none can be given as null."""
+    if "anyOf" not in schema:
+        return schema
+    return schema | {"anyOf": [each for each in schema["anyOf"] if each.get("type") != "null"]}
+
+
+def _is_json(request: Request) -> bool:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
     known = cast("HTTPException", error)
     status = HTTPStatus(known.status_code)
     detail = known.detail
+    if status is HTTPStatus.BAD_REQUEST:  # by FastAPI, of a body that breaks the parser
+        detail = "body: cannot be read as JSON; send it as UTF-8, and less deeply nested"
     if detail == status.phrase:
         detail = f"{request.method} {request.url.path} is not offered here; /docs lists what is"
     return problem(status, status.name.lower(), detail, headers=known.headers)

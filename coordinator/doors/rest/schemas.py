@@ -126,7 +126,11 @@ class JobView(JobSummary):
     round: CurrentRound | None = Field(description="The round in flight")
     evaluation: ModelEvaluation | None = Field(description="Of the newest version that clients have evaluated")
     held_out: PooledEvaluation | None = Field(description="Of the newest version, on the job's evaluation.central")
-    best: BestVersion | None = Field(description="null: the job keeps none, or no version has been evaluated yet")
+    held_out_failure: str | None = Field(description="Why the newest version could not be evaluated on that")
+    best: BestVersion | None = Field(description="null: the job keeps none, or no version has a value yet")
+    no_best: str | None = Field(
+        description="Why no version is the best, although the job keeps one and has evaluations"
+    )
     sites: dict[str, SiteView] = Field(
         description="The sites that were asked whether their data fit; only those are drawn"
     )
@@ -183,6 +187,7 @@ class RoundView(BaseModel):
     participants: dict[str, ParticipantView]
     evaluation: PooledEvaluation | None = Field(description="How the version that it starts from does on clients' data")
     held_out: PooledEvaluation | None = Field(description="How that version does on the job's evaluation.central")
+    held_out_failure: str | None = Field(description="Why that version could not be evaluated on it")
     up_bytes: int
     down_bytes: int
     dense_bytes: int = Field(description="What each client would have sent had it sent all trained weights whole")

@@ -31,6 +31,7 @@ from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import EvaluationResult, ModelVersion, Participant, Round
 from coordinator.state.sites import SiteCheck
 from coordinator.state.totals import Traffic
+from fedgalore.best import no_best
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.metrics import class_names
 from fedgalore.spec.plan import TrainingPlan
@@ -56,12 +57,15 @@ def job_view(
         warnings: `{field, problem}` rows.
     """
     cells = [cell for clients in traffic.values() for cell in clients.values()]
+    told = evaluation(job.parsed, rounds)
     return JobView(
         **_summary(job),
         round=_current(job.round, live) if job.round else None,
-        evaluation=evaluation(job.parsed, rounds),
+        evaluation=told,
         held_out=held_out(job.parsed, job.model),
+        held_out_failure=job.model.held_out_failure if job.model else None,
         best=_best(job),
+        no_best=no_best(job.best, told.undefined, job.parsed) if told else None,
         sites={client: _site(check) for client, check in sorted(job.sites.items())},
         trains=CensusView(**job.prepared.plan["census"]) if job.prepared else None,
         up_bytes=sum(cell.get("up", 0) for cell in cells),
@@ -131,6 +135,7 @@ def round_view(
         },
         evaluation=_pooled(spec, round.model_version, results(round)),
         held_out=held_out(spec, version),
+        held_out_failure=version.held_out_failure if version else None,
         up_bytes=sum(cell.get("up", 0) for cell in bytes_of.values()),
         down_bytes=sum(cell.get("down", 0) for cell in bytes_of.values()),
         dense_bytes=dense_bytes,

@@ -37,7 +37,7 @@ def check_examples(examples: Sequence[Example], spec: JobSpec) -> None:
         TaskError: there are no examples, they are of another task, or one does not fit the job.
     """
     if not examples:
-        raise TaskError("data: there are no examples; check the file that the agent's config names")
+        raise TaskError("data: there are no examples; check the file")
     task, looked = task_of(spec), (spec.model, spec.data)
     if isinstance(examples, Unheld) and looked in examples.passed:
         return
@@ -46,7 +46,7 @@ def check_examples(examples: Sequence[Example], spec: JobSpec) -> None:
             folder = "; or name a folder of images by class" if task.of_images else ""
             raise TaskError(
                 f"data: task {spec.model.task} needs the columns {', or '.join(map(' and '.join, task.columns))}; "
-                f"name them in the agent's config{folder}"
+                f"name them{folder}"
             )
         task.check_example(example)
     if isinstance(examples, Unheld):

@@ -440,7 +440,8 @@ def test_a_jobs_document_keeps_its_shape() -> None:
         *("closing", "best", "best_model", "rollbacks", "sites", "missing", "idempotency_key", "secret"),
     }
     assert set(document["prepared"]) == {"plan", "base_model", "export", "model", "chat_template"}
-    assert set(document["model"]) == {"version", "weights", "aggregate", "state", "residue", "held_out"}
+    parts = {"weights", "aggregate", "state", "residue"}
+    assert set(document["model"]) == {"version", "held_out", "held_out_failure"} | parts
     assert set(document["round"]) == {
         *("number", "kind", "model_version", "phase", "reason", "opened_at", "evaluate", "deadline_at", "phase_at"),
         *("tries", "seats", "participants", "result", "timings", "statistics"),

@@ -213,7 +213,7 @@ def test_patience_begins_anew_and_the_best_version_stays() -> None:
     [
         (5, IllegalTransition, "version: 5 of job job-1 is the current one; name an earlier version"),
         (6, VersionNotFound, "version: 6 of job job-1 does not exist yet"),
-        (1, VersionNotFound, "version: 1 of job job-1 is not kept any more"),
+        (1, VersionNotFound, "version: 1 of job job-1 is no longer kept"),
     ],
 )
 def test_what_cannot_be_made_current_is_refused(to: int, error: type[Exception], words: str) -> None:

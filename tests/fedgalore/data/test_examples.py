@@ -170,7 +170,7 @@ def test_parquet_without_the_column(tmp_path):
 
 @pytest.mark.parametrize("columns", [{"text": ("text",), "label": "label"}, {}], ids=["table", "folder"])
 def test_missing_file(tmp_path, columns):
-    with pytest.raises(DataError, match="No such file .*check the path in the agent's config"):
+    with pytest.raises(DataError, match="No such file .*name a file, or a folder of tables or images"):
         read_examples(SplitFile(tmp_path / "a.jsonl", **columns))
 
 

@@ -107,8 +107,8 @@ PRIVACY = {"clip_norm": 1.0, "noise_multiplier": 1.0}
         ({"method": {"state_sync": "ajive"}}, ["privacy", "second moments have no noise", "state_sync: reset"]),
         ({"method": {"kind": "fedgalore", "basis": "shared"}}, ["privacy", "method.basis: local"]),
         ({"method": {"state_sync": "reset"}, "server": {"clip_norm": 3}}, ["privacy", "leave server.aggregation"]),
-        ({"privacy": PRIVACY | {"noise_multiplier": 0}}, ["privacy.noise_multiplier", "greater than 0"]),
-        ({"privacy": {"clip_norm": 1}}, ["privacy.noise_multiplier", "Field required"]),
+        ({"privacy": PRIVACY | {"noise_multiplier": 0}}, ["privacy.noise_multiplier: 0 does", "above 0"]),
+        ({"privacy": {"clip_norm": 1}}, ["privacy.noise_multiplier", "is missing; give a number above 0"]),
     ],
 )
 def test_what_would_leave_without_noise_is_refused(sections, words):

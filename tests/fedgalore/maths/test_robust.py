@@ -179,8 +179,8 @@ def test_a_dropped_client_goes_on_from_what_it_kept_before(tiny_bert):
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        ({"server": {"aggregation": "mode"}}, ["server.aggregation", "'mean', 'trimmed_mean' or 'median'"]),
-        ({"server": {"trim_share": 0.5}}, ["server.trim_share", "less than 0.5"]),
+        ({"server": {"aggregation": "mode"}}, ["server.aggregation", "'mode' does", "mean, trimmed_mean or median"]),
+        ({"server": {"trim_share": 0.5}}, ["server.trim_share", "below 0.5"]),
         ({"server": {"clip_norm": 3, "drop_norm": 2}}, ["server", "drop_norm (2) must be above clip_norm (3)"]),
         (
             {"method": {"kind": "fedit"}, "server": {"aggregation": "median"}},

@@ -284,7 +284,9 @@ def test_every_method_learns_repeats_and_counts_its_bytes(kind, tiny_bert):
     assert result.rounds == again.rounds
     assert all(torch.equal(tensor, again.weights[name]) for name, tensor in result.weights.items())
     assert [record.number for record in result.rounds if record.held_out] == [1, 7, 13]
-    assert result.rounds[-1].held_out["all"]["accuracy"] > max(0.7, result.rounds[0].held_out["all"]["accuracy"])
+    assert result.rounds[-1].held_out["all"].metrics["accuracy"] > max(
+        0.7, result.rounds[0].held_out["all"].metrics["accuracy"]
+    )
     plan = result.task.plan
     for before, record in pairwise(result.rounds[:-1]):
         assert record.up_bytes == sum(size_bytes(update_tensors(spec, plan, c, record.number)) for c in record.training)

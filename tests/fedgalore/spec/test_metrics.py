@@ -24,6 +24,8 @@ def test_a_job_measures_what_it_asks_for_after_what_every_job_measures() -> None
     ("sections", "words"),
     [
         ({"evaluation": {"metrics": ["f2"]}}, "'f2' does not fit sequence-classification.*accuracy, f1, f1_micro"),
+        ({"evaluation": {"metrics": ["acuracy"]}}, r"as this job sets it \(did you mean accuracy\?\)"),
+        ({"evaluation": {"metrics": ["loss"]}}, ".metrics: loss is always measured; leave it out"),
         ({"evaluation": {"metrics": ["mcc"]}, "model": LANGUAGE}, "'mcc' does not fit.*accuracy, perplexity"),
         (
             {"evaluation": {"metrics": ["f1", "auroc"]}, "model": {"num_labels": 200}},

@@ -67,14 +67,14 @@ async def test_an_idempotency_key_creates_a_single_job(stack: Stack) -> None:
     ("document", "field", "problem"),
     [
         ({"rnak": 8}, "rnak", "unknown key"),
-        ({"method": {"rank": 0}}, "method.rank", "greater than or equal to 1"),
-        ({"local": {"learning_rate": float("nan")}}, "local.learning_rate", "finite"),
+        ({"method": {"rank": 0}}, "method.rank", "0 does not fit; give a whole number from 1 to 4096"),
+        ({"local": {"learning_rate": float("nan")}}, "local.learning_rate", "nan does not fit"),
         ({"rounds": {"min_clients": 3, "goal_clients": 2}}, "rounds", "goal_clients (2) is below min_clients (3)"),
-        ({"evaluation": {"max_examples": 10**4000}}, "evaluation.max_examples", "less than or equal to"),
-        ({"name": "../x"}, "name", "match pattern"),
-        ({"data": {"name": "a/b"}}, "data.name", "match pattern"),
+        ({"evaluation": {"max_examples": 10**4000}}, "evaluation.max_examples", "from 1 to"),
+        ({"name": "../x"}, "name", "'../x' does not fit; give a name"),
+        ({"data": {"name": "a/b"}}, "data.name", "'a/b' does not fit; give a name"),
         ({"\x1b": 1}, r"\x1b", "unknown key"),
-        ({"\ud800": 1}, "document", "unicode"),
+        ({"\ud800": 1}, "document", "Unicode"),
     ],
 )
 async def test_a_bad_job_names_its_fields_and_changes_nothing(
@@ -119,6 +119,64 @@ async def test_unknown_things_are_problems(stack: Stack) -> None:
 
 
 @pytest.mark.slow
+async def test_what_a_request_says_wrong_is_told_in_words_of_this_door(stack: Stack) -> None:
+    back, json_ = f"{JOBS}/x/rollback", {"content-type": "application/json"}
+    for method, path, request, words in (
+        ("GET", f"{JOBS}?limit=abc", {}, "limit: 'abc' does not fit; give a whole number from 1 to 200"),
+        (
+            "GET",
+            f"{JOBS}?status=foo",
+            {},
+            "status: 'foo' does not fit; give PENDING, RUNNING, PAUSED, COMPLETED, FAILED or",
+        ),
+        ("POST", f"{JOBS}?dry_run=", {}, "dry_run: '' does not fit; give true or false"),
+        ("GET", f"{JOBS}/x/model?version=v", {}, "version: 'v' does not fit; give a text such as last, best or 3"),
+        ("GET", f"{JOBS}/x/rounds/y", {}, "number: 'y' does not fit; give a whole number from 1 to 2147483647"),
+        (
+            "GET",
+            f"{JOBS}/x/events",
+            {"headers": {"Last-Event-ID": "z"}},
+            "last-event-id: 'z' does not fit; give a text such",
+        ),
+        (
+            "POST",
+            back,
+            {"json": {"version": "v"}},
+            "version: 'v' does not fit; give a whole number from 0 to 2147483647 or best",
+        ),
+        ("POST", back, {"json": [1]}, "body: [1] does not fit; give a mapping with the key version"),
+        (
+            "POST",
+            back,
+            {"content": "version=3"},
+            "body: 'version=3' does not fit; give a mapping with the key version; send it",
+        ),
+        (
+            "POST",
+            back,
+            {},
+            "body: is missing; give a mapping with the key version; send it with Content-Type: application/json",
+        ),
+        ("POST", back, {"content": "{v", "headers": json_}, "body: is not valid JSON (Expecting property name"),
+        (
+            "POST",
+            back,
+            {"json": {"versoin": 3}},
+            "versoin: unknown key; remove it or check its spelling (did you mean version?)",
+        ),
+        (
+            "POST",
+            "/api/v1/keys",
+            {"json": {"name": "a", "role": "b"}},
+            "role: 'b' does not fit; give viewer or operator",
+        ),
+    ):
+        told = is_problem(await stack.http.request(method, path, **request), 422, "invalid_request")["detail"]
+        assert words in told
+    deep = await stack.http.post(back, content="[" * 5000, headers=json_)
+    assert "less deeply nested" in is_problem(deep, 400, "bad_request")["detail"]
+
+
 async def test_a_job_is_steered(stack: Stack, tmp_path: Path) -> None:
     job = await stack.running(tmp_path)
     for verb, status in (("pause", "PAUSED"), ("resume", "RUNNING"), ("cancel", "CANCELLED")):
@@ -274,17 +332,16 @@ async def test_models_are_streamed_with_their_size(stack: Stack, tmp_path: Path)
     assert weights not in oldest.content
     missing = is_problem(await stack.http.get(f"{JOBS}/{job.id}/model?version=2"), 404, "version_not_found")
     assert "does not exist yet" in missing["detail"]
-    assert "held: 0, 1" in missing["detail"]
+    assert "kept are 0, 1" in missing["detail"]
 
 
-async def test_a_version_that_was_collected_names_those_that_are_held(stack: Stack, tmp_path: Path) -> None:
-    job = await stack.running(tmp_path, rounds={"count": 3})
+async def test_a_version_that_is_no_longer_kept_is_gone_at_once(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.running(tmp_path, rounds={"count": 3, "keep_versions": {"last": 1}})
     for version in (1, 2):
         await stack.trained(job, tmp_path, version)
-    blob_path(stack.blobs, stack.version(tmp_path, 1).weights.sha256).unlink()
+    assert stack.blobs.exists(stack.version(tmp_path, 1).weights.sha256), "the sweep has not been here"
     gone = is_problem(await stack.http.get(f"{JOBS}/{job.id}/model?version=1"), 404, "version_not_found")
-    assert "not kept any more" in gone["detail"]
-    assert "held: 0, 2" in gone["detail"]
+    assert gone["detail"].endswith("1 of job " + job.id + " is no longer kept (rounds.keep_versions); kept are 0, 2")
     assert (await stack.http.get(f"{JOBS}/{job.id}/model?version=2")).status_code == 200
 
 
