@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from coordinator.state.round_state import EvaluationResult
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import free_port
 from fedgalore.spec.plan import TrainingPlan
+from fedgalore_cli.show import headline
 from tests.builders import a_plan, a_receipt, a_result, a_spec, blob_path, job_document
 from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem
 from tests.looking import events_of
@@ -310,6 +312,31 @@ async def test_a_round_shows_its_clients_as_one_test_set(stack: Stack, tmp_path:
     }
     told = (await stack.http.get("/metrics")).text
     assert f'fedgalore_job_metric{{job="{job.id}",metric="accuracy"}} 0.5' in told
+
+
+async def test_why_there_is_no_value_and_no_best_version_is_shown(stack: Stack, tmp_path: Path) -> None:
+    job = await stack.running(tmp_path, rounds={"count": 2}, evaluation={"metrics": ["mcc"], "keep": {"metric": "mcc"}})
+    number = await stack.next_tasks("train")
+    one_class = {"mcc": (10, 0, 10, 0, 10, 0)}
+    for name in ("a", "b"):
+        result = a_result(0, 10, loss=0.5, accuracy=1.0)
+        measured = EvaluationResult(0, 10, {"loss": 0.5, "accuracy": 1.0}, {**result.counts, **one_class})
+        await stack.engine.agents.evaluated(job.id, number, name, measured)
+        await stack.engine.agents.report(job.id, number, name, a_receipt(f"{name} {number}"))
+    made = replace(stack.version(tmp_path, 1), held_out_failure="topics, held.csv: not UTF-8")
+    await stack.engine.aggregator.aggregated(job.id, number, made, {}, {})
+    shown = (await stack.http.get(f"{JOBS}/{job.id}")).json()
+    assert (shown["best"], shown["held_out"], shown["held_out_failure"]) == (None, None, made.held_out_failure)
+    why = shown["evaluation"]["undefined"]["mcc"]
+    assert shown["no_best"] == f"mcc has no value ({why}), so no version is the best (evaluation.keep)"
+    page = headline(shown)
+    assert (
+        shown["no_best"] in page
+        and "version 1 could not be evaluated on what the coordinator holds out: topics" in page
+    )
+    await stack.next_tasks("train")
+    rounds = (await stack.http.get(f"{JOBS}/{job.id}/rounds")).json()["rounds"]
+    assert [each["held_out_failure"] for each in rounds] == [None, made.held_out_failure]
 
 
 async def test_a_metric_that_is_not_allowed_is_refused_at_once(stack: Stack) -> None:
