@@ -371,7 +371,7 @@ def test_a_field_takes_values_of_its_kind_alone(value: Any) -> None:
         section = reduce(lambda inner, name: inner.setdefault(name, {}), path[:-1], document)
         section[path[-1]] = value
         with pytest.raises(
-            SpecError, match=rf"{re.escape('.'.join(path))}[a-z_.0-9]*: .*(write|quotes|balanced|one of)"
+            SpecError, match=rf"{re.escape('.'.join(path))}[a-z_.0-9]*: .*(write|quotes|balanced|one of|give)"
         ):
             parse(document)
         looked_at += 1
