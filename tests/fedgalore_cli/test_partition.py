@@ -181,7 +181,7 @@ def test_the_text_of_a_list_is_no_class(table: Path) -> None:
     path.write_text("text,label\n" + "".join(f'a,"[""c{i % 3}""]"\n' for i in range(12)))
     refused = partition(path)
     assert refused.exit_code == 1
-    assert "label '[\"c0\"]' of row 2 is no single class; take quantity, iid or domain" in refused.stderr
+    assert f"label '[\"c0\"]' of row 2 of {path} is no single class; take quantity, iid or domain" in refused.stderr
     done = partition(path, "--split", "iid")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines()[0].split() == ["client", "examples"]
@@ -265,7 +265,7 @@ def test_the_picture_names_the_split(table: Path, options: list[str], title: str
             "--split: dirichlet skews classes, and these examples have none; take quantity, iid or domain",
         ),
         (["--label", "parts"], "label ['0', 'a'] of row 1 is no single class; take quantity, iid or domain"),
-        (["--label", "share"], "label '0.5' of row 2 is no single class; take quantity, iid or domain"),
+        (["--label", "share"], "label '0.5' of row 2 of {folder} is no single class; take quantity, iid or domain"),
         (
             ["--prompt", "question"],
             "image and label, tokens and tags, prompt and completion, or messages",
