@@ -11,8 +11,8 @@ stands in its own layout (`fedgalore.methods.<kind>.layout`); these are the same
 
 Tensors are float32; factors of an aggregate that is cut on its way down are float16. A tensor that a layout asks for in
 fewer bits is one vector of bytes (`fedgalore.spec.quantization`). Larger items come first in a file, so that all lie
-aligned. `round_number` counts committed rounds from 1: it is the old `model_version` + 1, so an
-abandoned round leaves no trace.
+aligned. `round_number` counts committed rounds from 1: it is the old `model_version` + 1, so an abandoned round leaves
+no trace.
 """
 
 from __future__ import annotations

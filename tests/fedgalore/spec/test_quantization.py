@@ -6,7 +6,7 @@ import pytest
 
 from fedgalore.maths.quantization import BITS, BLOCK, quantized_bytes
 from fedgalore.spec import quantization
-from fedgalore.spec.layout import update_tensors
+from fedgalore.spec.layout import size_bytes, update_tensors
 from fedgalore.spec.method import PlainLayout, Tensors, float16, float32, quantized
 from fedgalore.spec.plan import Dense, Target, TensorSpec, TrainingPlan
 from fedgalore.spec.quantization import Quantization
@@ -47,3 +47,18 @@ def test_quantized_tensors_come_last_in_a_file_and_count_as_their_entries(monkey
     )  # a file says no more than its bytes
     assert tensors["w/left"].quantization == Quantization((30, 2), 4, -2)
     assert tensors["w/root"] == TensorSpec("U8", (164,))
+
+
+@pytest.mark.parametrize("rank", [4, 8, 16])
+@pytest.mark.parametrize("width", [384, 768])
+def test_four_bits_at_seven_and_a_half_times_the_rank_take_no_more_bytes_than_lora(width: int, rank: int) -> None:
+    ours: Tensors = {}
+    lora: Tensors = {}
+    for layer in range(6):
+        for name, d, k in (("attention.query", width, width), ("intermediate.dense", width, 4 * width)):
+            q, target = 15 * rank // 2, f"encoder.layer.{layer}.{name}.weight"
+            factors = quantized(4, axis=-2, left=(d, q)) | quantized(4, right=(q, k))
+            ours |= {f"{target}/{suffix}": tensor for suffix, tensor in factors.items()}
+            adapters = float32(lora_A=(rank, k), lora_B=(d, rank))
+            lora |= {f"{target}/{suffix}": tensor for suffix, tensor in adapters.items()}
+    assert len(encode_header(ours, {})) + size_bytes(ours) <= len(encode_header(lora, {})) + size_bytes(lora)
