@@ -31,6 +31,7 @@ from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.directory_blob_store import DirectoryBlobStore
+from fedgalore.chain import Chain
 from fedgalore.data.examples import Example
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.face import Inputs
@@ -55,7 +56,8 @@ def trained(spec: JobSpec, sites: Sequence[Site], blobs: BlobStore, folder: Path
     with SafetensorsWriter(folder / "weights", weights_tensors(spec, result.task.plan), {}) as writer:
         for name, tensor in result.weights.items():
             writer.write(name, tensor.numpy())
-    version = ModelVersion(spec.rounds.count, blobs.put_file(folder / "weights", move=True))
+    weights = blobs.put_file(folder / "weights", move=True)
+    version = ModelVersion(spec.rounds.count, Chain.start(weights), weights)
     return replace(jobs.create("benchmark", spec, time.time()), prepared=prepared, model=version), version
 
 

@@ -20,6 +20,7 @@ from client_agent.session import Work
 from client_agent.settings import AgentSettings
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
+from fedgalore.chain import Chain, Checkpoint, Cut, Earlier, Trail
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import ref_of_file
 from fedgalore.process.faults import Fault, reach
@@ -28,9 +29,9 @@ from fedgalore.spec.layout import size_bytes, update_tensors
 from fedgalore.spec.plan import TrainingPlan
 from protos import federation_pb2 as pb
 
-# Steps that may round differently than the server's before whole weights set it right. Each is off by one rounding of
-# float32, thousands of times less than a training step.
-MOST_INEXACT_STEPS = 50
+# Steps that may round differently than the server's before the next checkpoint sets it right. Each is off by one
+# rounding of float32, thousands of times less than a training step.
+MOST_UNPROVEN_STEPS = 50
 
 _log = structlog.get_logger(__name__)
 
@@ -54,7 +55,8 @@ class Assignment:
         self._site = site
         self._trains = task.kind == pb.Task.KIND_TRAIN
         # By the weights that it starts from: an update that a round was abandoned without is that of the next try.
-        start = f"{task.model_version + 1}.{task.weights.sha256[:12]}"
+        self._trail = trail_of(task.chain)
+        start = f"{task.model_version + 1}.{self._trail.chain.id[:12]}"
         self._update = site.cache.update(site.settings.name, task.job_id, start)
         self._state: Path | None = None  # what the round's clients start from beside the weights
         self._progress = (0, 0.0)  # steps done, last loss
@@ -83,10 +85,11 @@ class Assignment:
             split = held_out  # for the lambda, which would not know that it is there
             await site.thread.run(lambda trainer: trainer.check(split))
         await self._bring_weights()
-        await site.thread.run(lambda trainer: trainer.reset())
+        last = await self._download(_blob(task.aggregate)) if self._last is not None else None
+        await site.thread.run(lambda trainer: trainer.reset(task.model_version, last))
         reach(Fault.WEIGHTS_HELD)
         if self._trains and task.HasField("state"):
-            self._state = await self._download(task.state)
+            self._state = await self._download(_blob(task.state))
 
     async def evaluate(self) -> None:
         """Measures the received model on this site's data and reports it."""
@@ -155,8 +158,8 @@ class Assignment:
         task, cache = self._task, self._site.cache
         with suppress(InvalidExchange):  # a task with a bad name or hash in it has brought nothing
             model = cache.model_folder(self._model_files())
-            keep = [task.weights, task.aggregate, task.state, *(file.blob for file in task.base_model)]
-            cache.prune([reference.sha256 for reference in keep], model, max_bytes)
+            keep = [task.aggregate.sha256, task.state.sha256, *(file.blob.sha256 for file in task.base_model)]
+            cache.prune([*keep, *(blob.sha256 for blob in self._trail.blobs)], model, max_bytes)
 
     async def fail(self, reason: str) -> None:
         """Tells the coordinator that this site cannot do the task."""
@@ -206,7 +209,7 @@ class Assignment:
         sources = await asyncio.to_thread(find_local, self._site.settings.models, files.values())
         for file in self._task.base_model:
             if file.blob.sha256 not in sources:
-                sources[file.blob.sha256] = await self._download(file.blob)
+                sources[file.blob.sha256] = await self._download(_blob(file.blob))
         folder = await asyncio.to_thread(cache.assemble_model, files, sources)
         reach(Fault.MODEL_ASSEMBLED)
         return folder
@@ -214,31 +217,49 @@ class Assignment:
     def _model_files(self) -> dict[str, BlobRef]:
         return {file.name: _blob(file.blob) for file in self._task.base_model}
 
-    async def _bring_weights(self) -> None:
-        """By the smaller of step and whole, when the trainer holds the version before; by nothing at the start.
-
-        A job with momentum needs the step in any case.
-        """
-        task, thread = self._task, self._site.thread
-        version, inexact_steps = await thread.run(lambda trainer: (trainer.version, trainer.inexact_steps))
-        if version == task.model_version:
-            return
-        begins = version is None and task.model_version == 0
-        if begins and await thread.run(lambda trainer: trainer.begin(task.weights.sha256)):
-            return
+    @property
+    def _last(self) -> BlobRef | None:
+        """What a job with momentum needs beside the weights: the step that led to them."""
         has_momentum = bool(self._spec.method.momentum)
-        follows = version is not None and version + 1 == task.model_version and inexact_steps < MOST_INEXACT_STEPS
-        smaller = has_momentum or task.aggregate.size_bytes < task.weights.size_bytes
-        if task.HasField("aggregate") and follows and smaller:
-            step = await self._download(task.aggregate)
-            await thread.run(lambda trainer: trainer.step(step, task.weights.sha256))
-            return
-        weights = await self._download(task.weights)
-        aggregate = await self._download(task.aggregate) if has_momentum and task.HasField("aggregate") else None
-        await thread.run(lambda trainer: trainer.load(task.model_version, weights, aggregate))
+        return _blob(self._task.aggregate) if has_momentum and self._task.HasField("aggregate") else None
 
-    async def _download(self, reference: pb.BlobRef) -> Path:
-        blob, cache = _blob(reference), self._site.cache
+    async def _bring_weights(self) -> None:
+        """By the fewest bytes: by the cuts since the version that the trainer holds, or by those since the checkpoint.
+
+        A trainer that holds nothing draws version 0 itself, where the cuts go back to that.
+        """
+        trail, thread = self._trail, self._site.thread
+        held = await thread.run(lambda trainer: trainer.held)
+        if held is None and self._task.chain.starts_at_version_0:
+            begun = await thread.run(lambda trainer: trainer.begin(trail.earlier.start))
+            held = trail.earlier.start if begun else None
+        way = trail.way(held, self._last, self._bytes_to_fetch)
+        if way.whole:
+            await self._take_checkpoint()
+        for cut in way.cuts:
+            await self._step(cut)
+
+    async def _take_checkpoint(self) -> None:
+        checkpoint = self._trail.chain.checkpoint
+        weights = await self._download(checkpoint.weights)
+        await self._site.thread.run(lambda trainer: trainer.load(weights, checkpoint.id))
+
+    async def _step(self, cut: Cut) -> None:
+        """One version further. The checkpoint shows whether the bits are the server's; after many steps that counts."""
+        checkpoint, thread = self._trail.chain.checkpoint, self._site.thread
+        path = await self._download(cut.blob)
+        await thread.run(lambda trainer: trainer.step(path, cut.blob.sha256))
+        if cut.blob.sha256 != checkpoint.id:
+            return
+        exact = await thread.run(lambda trainer: trainer.proves(checkpoint.version, checkpoint.weights.sha256))
+        if not exact and await thread.run(lambda trainer: trainer.unproven_steps) >= MOST_UNPROVEN_STEPS:
+            await self._take_checkpoint()
+
+    def _bytes_to_fetch(self, blob: BlobRef) -> int:
+        return 0 if self._site.cache.find(blob) is not None else blob.size_bytes
+
+    async def _download(self, blob: BlobRef) -> Path:
+        cache = self._site.cache
         if cache.find(blob) is None:
             here = cache.partial(blob)
             needed = blob.size_bytes - (here.stat().st_size if here.exists() else 0)
@@ -259,6 +280,18 @@ def _planned(plan_json: str) -> TrainingPlan:
 @lru_cache(maxsize=8)
 def _parsed(spec_json: str) -> JobSpec:
     return parse(json.loads(spec_json))
+
+
+def trail_of(chain: pb.Chain) -> Trail:
+    """The way to a version's weights, as a task tells it.
+
+    Raises:
+        InvalidExchange: it names what is no blob.
+    """
+    cuts = tuple(Cut(cut.version, _blob(cut.blob)) for cut in chain.cuts)
+    earlier = Earlier(blob_named(chain.start, 0).sha256, cuts[: chain.cuts_before_checkpoint])
+    checkpoint = Checkpoint(chain.checkpoint_version, _blob(chain.checkpoint), earlier.end)
+    return Trail(earlier, Chain(checkpoint, cuts[chain.cuts_before_checkpoint :]))
 
 
 def _blob(reference: pb.BlobRef) -> BlobRef:

@@ -37,6 +37,8 @@ _log = structlog.get_logger(__name__)
 class Trainer:
     """Holds the model of one job and the global weights of one version; its methods block and belong in one thread.
 
+    A version is known by its id, as in `fedgalore.chain`.
+
     Methods raise `CannotTrain` with words for a person; the trainer then stays usable.
     """
 
@@ -51,13 +53,14 @@ class Trainer:
         self._weights: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}  # the aggregate that made them, where the job has momentum
         self.job_id: str | None = None
-        self.version: int | None = None  # of the global weights; None before the first
-        self.inexact_steps = 0  # steps since the last whole weights whose bits were not the server's
+        self.held: str | None = None  # id of the version whose global weights these are; None before the first
+        self.version = 0  # its number
+        self.unproven_steps = 0  # since the weights were last known to be the server's, bit for bit
 
     def open(self, job_id: str, spec: JobSpec, plan: TrainingPlan, folder: Path) -> None:
         """Builds the job's model from its base model's folder; lets go of the last job's."""
         self._task, self._weights, self._last = None, {}, {}
-        self.job_id, self.version, self.inexact_steps = None, None, 0
+        self.job_id, self.held, self.unproven_steps = None, None, 0
         with _in_words():
             task = TaskModel.load(spec, folder, self._device)
         if task.plan != plan:
@@ -67,45 +70,50 @@ class Trainer:
             )
         self._task, self.job_id = task, job_id
 
-    def begin(self, weights_sha256: str) -> bool:
+    def begin(self, id: str) -> bool:
         """Right after `open`: takes what that built as version 0 if it is, bit for bit, so that nobody fetches it."""
         task = self._open_task()
-        assert self.version is None
+        assert self.held is None
         weights = first_version(task)
-        if _weights_sha256(task, weights, {"format": WEIGHTS_FORMAT, "version": "0"}) != weights_sha256:
+        if _weights_sha256(task, weights, 0) != id:
             return False
-        self._weights, self.version = weights, 0
+        self._weights, self.held = weights, id
         return True
 
-    def load(self, version: int, weights: Path, aggregate: Path | None = None) -> None:
-        """Takes all global weights of a version from their file, and the aggregate that made it if the job needs it."""
+    def load(self, weights: Path, id: str) -> None:
+        """Takes all global weights of a version from their file."""
         with _in_words():
-            last = _tensors(open_update(aggregate)) if aggregate else {}
-            self._weights, self._last = _tensors(open_update(weights)), last
-        self.version, self.inexact_steps = version, 0
+            self._weights = _tensors(open_update(weights))
+        self.held, self.unproven_steps = id, 0
 
-    def step(self, aggregate: Path, weights_sha256: str) -> None:
-        """Goes on to the next version by an aggregate.
+    def step(self, cut: Path, id: str) -> None:
+        """Goes on to the next version, of this id, by a cut.
 
-        Another kind of processor may round differently than the server's. The weights file is canonical, so its hash
-        shows that. Such steps are counted in `inexact_steps`, and the caller fetches whole weights at times.
+        Another kind of processor may round differently than the server's: see `proves`.
         """
         task = self._open_task()
-        assert self.version is not None
         with _in_words():
-            file = open_update(aggregate)
-            tensors = _tensors(file)
-            weights = apply_aggregate(self._weights, tensors, float(file.metadata["decay"]), task.plan, task.spec)
-        metadata = {"format": WEIGHTS_FORMAT, "version": file.metadata["version"]}
-        if _weights_sha256(task, weights, metadata) != weights_sha256:
-            self.inexact_steps += 1
-        self._weights, self.version = weights, self.version + 1
-        self._last = tensors if task.spec.method.momentum else {}
+            file = open_update(cut)
+            decay = float(file.metadata["decay"])
+            self._weights = apply_aggregate(self._weights, _tensors(file), decay, task.plan, task.spec)
+        self.held, self.unproven_steps = id, self.unproven_steps + 1
 
-    def reset(self) -> None:
-        """Puts the global weights into the model, whatever training made of it."""
+    def proves(self, version: int, weights_sha256: str) -> bool:
+        """Whether the weights are a checkpoint's, bit for bit. Its file is canonical, so its hash shows that."""
+        equal = _weights_sha256(self._open_task(), self._weights, version) == weights_sha256
+        self.unproven_steps = 0 if equal else self.unproven_steps
+        return equal
+
+    def reset(self, version: int, last: Path | None = None) -> None:
+        """Puts the global weights, as version `version`, into the model, whatever training made of it.
+
+        Args:
+            last: the aggregate that made the version, where the job has momentum.
+        """
         with _in_words():
+            self._last = _tensors(open_update(last)) if last else {}
             self._open_task().load_weights(self._weights)
+        self.version = version
 
     def check(self, split: LocalSplit) -> None:
         """Refuses a split that the job cannot evaluate exact match on, before any training."""
@@ -172,7 +180,6 @@ class Trainer:
 
     def _makes(self) -> int:
         """The version that a round from the global weights makes."""
-        assert self.version is not None
         return self.version + 1
 
     def _open_task(self) -> TaskModel:
@@ -203,9 +210,9 @@ def _kept(path: Path | None) -> dict[str, Tensor]:
         return {}
 
 
-def _weights_sha256(task: TaskModel, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def _weights_sha256(task: TaskModel, weights: Mapping[str, Tensor], version: int) -> str:
     """Of the file that the coordinator makes of a version's weights."""
-    tensors = weights_tensors(task.spec, task.plan)
+    tensors, metadata = weights_tensors(task.spec, task.plan), {"format": WEIGHTS_FORMAT, "version": str(version)}
     digest = hashlib.sha256(encode_header(tensors, metadata))
     for name in tensors:
         digest.update(weights[name].contiguous().view(-1).numpy().data)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedgalore.aggregation import TensorSink, first_version, next_version
 from fedgalore.best import Best, best_of, is_worn_out, no_best
+from fedgalore.chain import Chain, Cut, Earlier, Trail, total_bytes
 from fedgalore.data.examples import Example
 from fedgalore.measures.values import Measured, measured, pool
 from fedgalore.model.exact_match import check_exact_match
@@ -23,6 +24,7 @@ from fedgalore.model.inputs import TaskError
 from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.preflight import Split, preflight
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.replay import apply_aggregate
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.selection import choose_cohort
@@ -190,8 +192,10 @@ class _Federation:
         self._places = {name: places.get(name, name) for name in held_out}
         self._secret = secret or secrets.token_hex(32)
         self._kept: dict[str, dict[str, Tensor]] = {}  # by client, of its last update that is in a version
-        self._holders: Collection[str] = self._sites  # whoever has the version before; all can draw version 0
-        self._summed: Collection[str] = self._sites  # whose updates are in it
+        self._weights_bytes = layout.size_bytes(layout.weights_tensors(task.spec, task.plan))
+        chain = Chain.start(_stand_in(0, self._weights_bytes))
+        self._trail = Trail(Earlier(chain.id), chain)  # as clients would be told of the newest version
+        self._held = dict.fromkeys(self._sites, chain.id)  # by client: its last version; all draw version 0 themselves
         self.best: Best | None = None
         self.no_best: str | None = None
         self.best_weights: dict[str, Tensor] | None = None
@@ -229,7 +233,6 @@ class _Federation:
         record.held_out.update({name: measured(result.counts) for name, result in held_out.items()})
         if not final:
             self._aggregate(updates, record)
-        self._holders = names
         return replace(record, pooled=pooled)
 
     def _judge(self, version: int, told: Measured) -> None:
@@ -261,20 +264,35 @@ class _Federation:
         self.weights = apply_aggregate(self.weights, self._beside.aggregate, outcome.decay, task.plan, task.spec)
         record.dropped.update(outcome.dropped)
         record.statistics.update(outcome.statistics)
-        self._summed = updates.keys() - outcome.dropped.keys()
-        self._kept.update({name: updates[name].kept for name in self._summed})
+        summed = updates.keys() - outcome.dropped.keys()
+        self._kept.update({name: updates[name].kept for name in summed})
+        tensors = layout.aggregate_tensors(task.spec, task.plan, sorted(summed), record.number)
+        self._go_on(Cut(record.number, _stand_in(record.number, layout.size_bytes(tensors))))
+
+    def _go_on(self, cut: Cut) -> None:
+        """The chain that the coordinator would keep after this round."""
+        chain = self._trail.chain.then(cut)
+        if chain.is_due:
+            chain = chain.ended(cut.version, _stand_in(cut.version, self._weights_bytes))
+        self._trail = self._trail.then(cut, chain)
 
     def _traffic(self, names: Collection[str], number: int) -> tuple[int, int]:
-        """Bytes up and down: who took part in the round before fetches its aggregate, others the weights.
+        """Bytes up and down: each fetches the cuts since the version that it holds, or a checkpoint and those since.
 
-        With momentum those need the aggregate as well.
+        With momentum all need the last cut.
         """
-        spec, plan = self.task.spec, self.task.plan
+        spec, plan, trail = self.task.spec, self.task.plan, self._trail
         up = sum(layout.size_bytes(layout.update_tensors(spec, plan, name, number)) for name in names)
         if number == 1:
             return up, 0
-        step = layout.size_bytes(layout.aggregate_tensors(spec, plan, sorted(self._summed), number - 1))
-        whole = layout.size_bytes(layout.weights_tensors(spec, plan))
-        state = layout.size_bytes(layout.state_tensors(spec, plan, number - 1))
-        missed = whole + (step if spec.method.momentum else 0)  # of a round that a client was not in
-        return up, sum(state + (step if name in self._holders else missed) for name in names)
+        down = len(names) * layout.size_bytes(layout.state_tensors(spec, plan, number - 1))
+        last = trail.cuts[-1].blob if spec.method.momentum else None
+        for name in names:
+            down += total_bytes(trail.fetched(trail.way(self._held[name], last), last))
+            self._held[name] = trail.chain.id
+        return up, down
+
+
+def _stand_in(version: int, size_bytes: int) -> BlobRef:
+    """A file of a version that is not written: its number takes the place of its hash."""
+    return BlobRef(f"{version:064x}", size_bytes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import SplitResult, quote, urlsplit
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 15.0
 AWAY = (502, 503, 504)  # the coordinator without its Redis, or a proxy without its coordinator
+AGAIN_S = 1.0  # between requests for what is being made
 STREAM_S = 120.0  # of silence within a download: a large matrix may have to be decomposed, or other requests come first
 
 Url = Annotated[
@@ -90,6 +92,12 @@ def _trust() -> ssl.SSLContext | bool:
         fail(f"FEDGALORE_CA: {path} is no PEM file of a CA ({error}); name the certificate of the CA")
 
 
+def _is_being_made(answer: httpx.Response) -> bool:
+    """Whether the same request will find what it asks for."""
+    is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
+    return is_problem and answer.json()["code"] == "being_made"
+
+
 class Coordinator:
     """A connection to a coordinator; a context manager. Errors end the command, except those of `try_to_ask`."""
 
@@ -135,15 +143,21 @@ class Coordinator:
 
     @contextlib.contextmanager
     def stream(self, path: str, **arguments: Any) -> Iterator[Iterator[bytes]]:
-        """The chunks of the answer's body; errors end the command."""
+        """The chunks of the answer's body, which the coordinator may have to make first; errors end the command."""
         import httpx
 
         patience = httpx.Timeout(TIMEOUT_S, read=STREAM_S)
         try:
-            with self._translated(), self._http.stream("GET", path, timeout=patience, **arguments) as answer:
-                if not answer.is_success:
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(self._translated())
+                while True:
+                    answer = stack.enter_context(self._http.stream("GET", path, timeout=patience, **arguments))
+                    if answer.is_success:
+                        break
                     answer.read()
-                self._check(answer)
+                    if not _is_being_made(answer):
+                        self._check(answer)
+                    time.sleep(float(answer.headers.get("retry-after", AGAIN_S)))
                 yield answer.iter_bytes()
         except (Unreachable, RequestRefused) as error:
             fail(str(error))

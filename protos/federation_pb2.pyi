@@ -78,8 +78,32 @@ class ModelFile(_message.Message):
     blob: BlobRef
     def __init__(self, name: _Optional[str] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
 
+class Chain(_message.Message):
+    __slots__ = ("checkpoint", "checkpoint_version", "start", "starts_at_version_0", "cuts", "cuts_before_checkpoint")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    STARTS_AT_VERSION_0_FIELD_NUMBER: _ClassVar[int]
+    CUTS_FIELD_NUMBER: _ClassVar[int]
+    CUTS_BEFORE_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: BlobRef
+    checkpoint_version: int
+    start: str
+    starts_at_version_0: bool
+    cuts: _containers.RepeatedCompositeFieldContainer[Cut]
+    cuts_before_checkpoint: int
+    def __init__(self, checkpoint: _Optional[_Union[BlobRef, _Mapping]] = ..., checkpoint_version: _Optional[int] = ..., start: _Optional[str] = ..., starts_at_version_0: bool = ..., cuts: _Optional[_Iterable[_Union[Cut, _Mapping]]] = ..., cuts_before_checkpoint: _Optional[int] = ...) -> None: ...
+
+class Cut(_message.Message):
+    __slots__ = ("version", "blob")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    blob: BlobRef
+    def __init__(self, version: _Optional[int] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
+
 class Task(_message.Message):
-    __slots__ = ("job_id", "round", "kind", "evaluate", "spec_json", "plan_json", "base_model", "model_version", "weights", "aggregate", "state", "remaining_s", "last_contribution")
+    __slots__ = ("job_id", "round", "kind", "evaluate", "spec_json", "plan_json", "base_model", "model_version", "chain", "aggregate", "state", "remaining_s", "last_contribution")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Task.Kind]
@@ -98,7 +122,7 @@ class Task(_message.Message):
     PLAN_JSON_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
-    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     AGGREGATE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REMAINING_S_FIELD_NUMBER: _ClassVar[int]
@@ -111,12 +135,12 @@ class Task(_message.Message):
     plan_json: str
     base_model: _containers.RepeatedCompositeFieldContainer[ModelFile]
     model_version: int
-    weights: BlobRef
+    chain: Chain
     aggregate: BlobRef
     state: BlobRef
     remaining_s: float
     last_contribution: int
-    def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., evaluate: bool = ..., spec_json: _Optional[str] = ..., plan_json: _Optional[str] = ..., base_model: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., model_version: _Optional[int] = ..., weights: _Optional[_Union[BlobRef, _Mapping]] = ..., aggregate: _Optional[_Union[BlobRef, _Mapping]] = ..., state: _Optional[_Union[BlobRef, _Mapping]] = ..., remaining_s: _Optional[float] = ..., last_contribution: _Optional[int] = ...) -> None: ...
+    def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., evaluate: bool = ..., spec_json: _Optional[str] = ..., plan_json: _Optional[str] = ..., base_model: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., model_version: _Optional[int] = ..., chain: _Optional[_Union[Chain, _Mapping]] = ..., aggregate: _Optional[_Union[BlobRef, _Mapping]] = ..., state: _Optional[_Union[BlobRef, _Mapping]] = ..., remaining_s: _Optional[float] = ..., last_contribution: _Optional[int] = ...) -> None: ...
 
 class DownloadBlobRequest(_message.Message):
     __slots__ = ("client", "sha256", "offset", "job_id", "round")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from coordinator.state import job as jobs
-from coordinator.state.job_state import Job, Prepared
-from coordinator.state.round_state import EvaluationResult, ModelVersion, Policy, UpdateReceipt
+from coordinator.state.job_state import InRound, Job, Prepared
+from coordinator.state.round_state import EvaluationResult, ModelVersion, Policy, RoundEvent, UpdateReceipt
 from coordinator.store.blob_store import BlobStore
+from fedgalore.chain import Chain, Checkpoint, Cut
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
@@ -49,7 +51,22 @@ def blob_path(blobs: BlobStore, sha256: str) -> Path:
 def a_version(version: int = 0) -> ModelVersion:
     """A version as the aggregator stores it: with an aggregate and a state from version 1 on."""
     aggregate, state = (a_blob(f"{part} {version}") if version else None for part in ("aggregate", "state"))
-    return ModelVersion(version, a_blob(f"weights {version}"), aggregate, state)
+    return whole_version(version, a_blob(f"weights {version}"), aggregate, state)
+
+
+def whole_version(
+    version: int, weights: BlobRef, aggregate: BlobRef | None = None, state: BlobRef | None = None
+) -> ModelVersion:
+    """A version that is a checkpoint."""
+    checkpoint = Checkpoint(version, weights, (aggregate or weights).sha256)
+    return ModelVersion(version, Chain(checkpoint), weights, aggregate, state)
+
+
+def a_step_on(before: ModelVersion, size_bytes: int = 4) -> ModelVersion:
+    """The version after this one, made by a cut of this size; its weights are not whole."""
+    version = before.version + 1
+    cut = Cut(version, replace(a_blob(f"aggregate {version}"), size_bytes=size_bytes))
+    return ModelVersion(version, before.chain.then(cut), None, cut.blob, a_blob(f"state {version}"))
 
 
 def a_plan() -> TrainingPlan:
@@ -83,6 +100,12 @@ def a_policy(**changes: Any) -> Policy:
     """Four clients are chosen, three are wanted and two are needed."""
     values = {"min_clients": 2, "goal": 3, "cohort_size": 4, "deadline_s": 60.0, "selection_wait_s": 5.0, "seed": 0}
     return Policy(**{**values, **changes})
+
+
+def in_flight(job: Job, event: RoundEvent) -> InRound:
+    """Something that happens to the job's round."""
+    assert job.round is not None
+    return InRound(job.round.number, event)
 
 
 def a_job(now: float = 0.0, **sections: Any) -> Job:

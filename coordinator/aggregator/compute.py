@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -18,16 +19,24 @@ import torch
 from safetensors import safe_open
 
 from coordinator.aggregator.load_back import of_download
-from coordinator.aggregator.weights import FileTensors, replayed, write_weights
+from coordinator.aggregator.weights import (
+    FileTensors,
+    check_held,
+    check_sound,
+    replayed,
+    store_weights,
+    weights_of,
+    write_weights,
+)
 from coordinator.models.checkpoint import map_tensors
 from coordinator.models.model_archive import ModelArchive
 from coordinator.models.source import SourceError, fetched_folder
 from coordinator.state import job as jobs
-from coordinator.state.errors import BlobLost
 from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.store.blob_store import BlobStore
 from fedgalore.aggregation import Part, next_version
+from fedgalore.chain import Cut
 from fedgalore.deltas import Lookup, nothing
 from fedgalore.methods.halves import server_half
 from fedgalore.model import folder as model_folder
@@ -42,7 +51,7 @@ from fedgalore.rounds import ClientTensors, GroupResult, Shelf
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
-from protos.codec import SafetensorsWriter, open_update
+from protos.codec import SafetensorsWriter
 
 log = structlog.get_logger("aggregator")
 
@@ -78,8 +87,10 @@ def prepare_from(job: Job, version: ModelVersion, spec: JobSpec, blobs: BlobStor
 
     Raises:
         PreparationError
-        BlobNotFound: a file of the version is gone.
+        ChainBroken, BlobNotFound: a file of the version is gone.
     """
+    if version.weights is None:
+        version = replace(version, weights=whole_weights(job, version, blobs))
     with blobs.scratch_folder() as folder:
         ModelArchive(job, version, None, blobs).unpack(folder / "start")
         return prepare(spec, blobs, known=folder / "start")
@@ -120,7 +131,7 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
             # No site is sent a pickle: the model as it was read takes its place.
             base_model=_store_folder(source if model_folder.has_safetensors(source) else export, blobs),
             export=_store_folder(export, blobs),
-            model=ModelVersion(version=0, weights=blobs.put_file(weights, move=True)),
+            model=ModelVersion.first(blobs.put_file(weights, move=True)),
             chat_template=has_template(task.inputs),
         )
     reach(Fault.MODEL_STORED)
@@ -151,12 +162,26 @@ def _check_export(export: Path, plan: TrainingPlan) -> None:
             )
 
 
+def whole_weights(job: Job, model: ModelVersion, blobs: BlobStore) -> BlobRef:
+    """Makes the whole weights of a version of the job.
+
+    Raises:
+        ChainBroken: what they are made of is damaged or missing.
+        OSError: the disk is full.
+    """
+    plan = TrainingPlan.from_dict(job.ready().prepared.plan)
+    weights = weights_of(model, plan, job.parsed, blobs)
+    return store_weights(weights, model.version, plan, job.parsed, blobs)
+
+
 def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion:
     """The next model version from the reports of the job's round, which is in AGGREGATION.
 
+    It is a cut, and a checkpoint where one is due.
+
     Raises:
         UpdatesDamaged: some of them have to be sent again; nothing was aggregated.
-        BlobLost: the version before is damaged.
+        ChainBroken: the version before is damaged.
         CodecError, OSError: a blob is damaged or missing, or the disk is full.
     """
     started = time.perf_counter()
@@ -171,22 +196,26 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion
                 job.parsed,
                 plan,
                 version,  # as the clients count: an abandoned round leaves no trace in those after it
-                _shelf(model, blobs),
+                _shelf(job.parsed, plan, model, blobs),
                 updates,
                 sink,
                 device=device,
                 secret=job.secret,
             )
-        before, step = map_tensors(blobs, model.weights.sha256), open_update(folder / "aggregate")
-        weights = replayed(before, [step], plan, job.parsed)
-        write_weights(folder / "weights", weights.items(), version, plan, job.parsed)
         computed = time.perf_counter()
         reach(Fault.VERSION_WRITTEN)
-        refs = {part: blobs.put_file(folder / part, move=True) for part in (*sink.parts, "weights")}
+        refs = {part: blobs.put_file(folder / part, move=True) for part in sink.parts}
+    stored = time.perf_counter()
+    reach(Fault.CUT_STORED)
+    weights, chain = None, model.chain.then(Cut(version, refs["aggregate"]))
+    timings = {"compute_s": computed - started, "store_s": stored - computed}
+    if chain.is_due:
+        weights = store_weights(replayed(chain, plan, job.parsed, blobs), version, plan, job.parsed, blobs)
+        chain = chain.ended(version, weights)
+        timings["checkpoint_s"] = time.perf_counter() - stored
     reach(Fault.VERSION_STORED)
-    stored = ModelVersion(version, refs["weights"], refs["aggregate"], refs.get("state"), refs.get("residue"))
-    timings = {"compute_s": computed - started, "store_s": time.perf_counter() - computed}
-    return StoredVersion(stored, timings, result.statistics, result.dropped)
+    made = ModelVersion(version, chain, weights, refs["aggregate"], refs.get("state"), refs.get("residue"))
+    return StoredVersion(made, timings, result.statistics, result.dropped)
 
 
 def _updates(round: Round, blobs: BlobStore) -> list[ClientTensors]:
@@ -208,21 +237,22 @@ def _updates(round: Round, blobs: BlobStore) -> list[ClientTensors]:
     return updates
 
 
-def _shelf(model: ModelVersion, blobs: BlobStore) -> Shelf:
-    """The version before, memory-mapped.
+def _shelf(spec: JobSpec, plan: TrainingPlan, model: ModelVersion, blobs: BlobStore) -> Shelf:
+    """The version before. Its weights, which few methods read, are replayed when they are.
 
     Raises:
-        BlobLost: a part of it is damaged.
+        ChainBroken: a part of it is damaged or missing, or will be missed when its weights are asked for.
     """
-    for part in (model.weights, model.state, model.residue, model.aggregate):
-        if part is not None and not blobs.is_sound(part.sha256):
-            raise BlobLost(f"blob {part.sha256} of version {model.version} is missing or damaged; restore it")
+    check_held(model.chain, blobs)
+    for part in (model.state, model.residue, model.aggregate):
+        if part is not None:
+            check_sound(part, model.version, blobs)
 
     def lookup(blob: BlobRef | None) -> Lookup:
         return FileTensors(map_tensors(blobs, blob.sha256)).get if blob else nothing
 
-    weights = FileTensors(map_tensors(blobs, model.weights.sha256))
-    return Shelf(weights.__getitem__, lookup(model.state), lookup(model.residue), lookup(model.aggregate))
+    weights = cache(lambda: weights_of(model, plan, spec, blobs))
+    return Shelf(lambda name: weights()[name], lookup(model.state), lookup(model.residue), lookup(model.aggregate))
 
 
 class FileSink:

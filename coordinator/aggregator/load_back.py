@@ -17,6 +17,7 @@ from coordinator.models.model_archive import ModelArchive
 from coordinator.state.errors import NoAdapter
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
+from coordinator.state.versions import with_weights
 from coordinator.store.blob_store import BlobStore
 from fedgalore.methods.lora.spec import LoRASpec
 from fedgalore.model.culprits import short
@@ -35,16 +36,17 @@ def differences(job: Job, blobs: BlobStore, device: torch.device) -> str | None:
         A sentence; None where nothing differs.
 
     Raises:
-        BlobNotFound, CodecError, OSError: a blob is damaged or missing, or the disk is full.
+        ChainBroken, BlobNotFound, CodecError, OSError: a blob is damaged or missing, or the disk is full.
         TaskError: the base model that the sites were sent cannot be loaded any more.
     """
     ready = job.ready()
+    model = with_weights(job, ready.model)
     with base_model(ready.prepared, blobs) as base:
-        expected = answers(load_version(job.parsed, base, ready.model, blobs, device))
-        if words := of_download(job, ready.model, blobs, expected):
-            return f"version {ready.model.version} is downloaded, and {words}"
-        if isinstance(job.parsed.method, LoRASpec) and (words := _of_adapter(job, base, blobs, expected)):
-            return f"the adapter of version {ready.model.version} is downloaded, and {words}"
+        expected = answers(load_version(job.parsed, base, model, blobs, device))
+        if words := of_download(job, model, blobs, expected):
+            return f"version {model.version} is downloaded, and {words}"
+        if isinstance(job.parsed.method, LoRASpec) and (words := _of_adapter(job, model, base, blobs, expected)):
+            return f"the adapter of version {model.version} is downloaded, and {words}"
     return None
 
 
@@ -55,13 +57,13 @@ def of_download(job: Job, version: ModelVersion, blobs: BlobStore, expected: Ans
         return difference(folder, expected)
 
 
-def _of_adapter(job: Job, base: Path, blobs: BlobStore, expected: Answers) -> str | None:
+def _of_adapter(job: Job, model: ModelVersion, base: Path, blobs: BlobStore, expected: Answers) -> str | None:
     """The adapter of the method's rank, loaded as its README says. What it leaves out is no difference."""
     rank = getattr(job.parsed.method, "rank", DEFAULT_RANK)
     with blobs.scratch_folder() as scratch:
         folder = scratch / "adapter"
         try:
-            AdapterArchive(job, job.ready().model, rank, None, blobs).unpack(folder, with_card=True)
+            AdapterArchive(job, model, rank, None, blobs).unpack(folder, with_card=True)
         except NoAdapter:
             return None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coordinator.state import whole
 from coordinator.state.job_state import Job, Status
 from coordinator.state.round_state import Phase, Round
 
@@ -34,6 +35,19 @@ class Aggregation:
 
 
 @dataclass(frozen=True)
+class Completion:
+    """Making the whole weights of a version that has a chain alone."""
+
+    job: Job
+    version: int
+
+    @property
+    def name(self) -> str:
+        """What its attempts are counted by."""
+        return f"weights {self.version}"
+
+
+@dataclass(frozen=True)
 class Verification:
     """Loading the final model back as a user would, before the job says that it has ended well."""
 
@@ -45,15 +59,17 @@ class Verification:
         return "load back"
 
 
-Work = Preparation | Aggregation | Verification
+Work = Preparation | Aggregation | Completion | Verification
 
 
 def piece_of(job: Job) -> Work | None:
     """What this job needs of the aggregator now."""
     if job.status is Status.PENDING:
         return Preparation(job)
-    if job.closing is not None:
-        return Verification(job)
     if job.round is not None and job.round.phase is Phase.AGGREGATION:
         return Aggregation(job, job.round)
+    if (version := whole.next_wanted(job)) is not None:
+        return Completion(job, version)
+    if job.closing is not None and not job.status.is_final and not whole.missing_at_end(job):
+        return Verification(job)
     return None

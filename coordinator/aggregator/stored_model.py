@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from coordinator.aggregator.weights import FileTensors
-from coordinator.models.checkpoint import map_tensors
+from coordinator.aggregator.weights import weights_of
 from coordinator.state.job_state import Prepared
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
@@ -29,12 +28,12 @@ def base_model(prepared: Prepared, blobs: BlobStore) -> Iterator[Path]:
 
 
 def load_version(spec: JobSpec, base: Path, version: ModelVersion, blobs: BlobStore, device: torch.device) -> TaskModel:
-    """The job's model with the weights of a version, which are read one by one.
+    """The job's model with the weights of a version, which are read, or replayed, one by one.
 
     Raises:
-        BlobNotFound, CodecError, OSError: the version's weights are damaged or missing.
+        ChainBroken, CodecError, OSError: what the weights are made of is damaged or missing.
         TaskError: the base model cannot be loaded.
     """
     task = TaskModel.load(spec, base, device)
-    task.load_weights(FileTensors(map_tensors(blobs, version.weights.sha256)))
+    task.load_weights(weights_of(version, task.plan, spec, blobs))
     return task

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from coordinator.models.checkpoint import map_tensors
+from coordinator.state.errors import BlobLost
+from coordinator.state.round_state import ModelVersion
+from coordinator.store.blob_store import BlobStore
+from fedgalore.chain import Chain
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.replay import Aggregate, Replayed
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import WEIGHTS_FORMAT, weights_tensors
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter, TensorFile
+
+
+class ChainBroken(BlobLost):
+    """A blob that a version is made of is lost; `version` came with it."""
+
+    def __init__(self, blob: BlobRef, version: int) -> None:
+        super().__init__(f"blob {blob.sha256}, which version {version} is made of, is missing or damaged")
+        self.version = version
 
 
 class FileTensors(Mapping[str, Tensor]):
@@ -37,10 +51,66 @@ class FileTensors(Mapping[str, Tensor]):
         return len(self._file.names)
 
 
-def replayed(weights: TensorFile, aggregates: Sequence[TensorFile], plan: TrainingPlan, spec: JobSpec) -> Replayed:
-    """The weights of a version, from the file of those of an earlier one and the aggregates since."""
-    steps = [Aggregate(FileTensors(file), float(file.metadata["decay"])) for file in aggregates]
-    return Replayed(FileTensors(weights).__getitem__, steps, plan, spec)
+def weights_of(model: ModelVersion, plan: TrainingPlan, spec: JobSpec, blobs: BlobStore) -> Mapping[str, Tensor]:
+    """A version's weights, tensor by tensor: from their file, or replayed from its chain.
+
+    Raises:
+        ChainBroken: what they are made of is damaged or missing.
+    """
+    if model.weights is not None:
+        check_sound(model.weights, model.version, blobs)
+        return FileTensors(map_tensors(blobs, model.weights.sha256))
+    return replayed(model.chain, plan, spec, blobs)
+
+
+def replayed(chain: Chain, plan: TrainingPlan, spec: JobSpec, blobs: BlobStore) -> Replayed:
+    """The weights at the end of a chain.
+
+    Raises:
+        ChainBroken: a blob of it is damaged or missing.
+    """
+    check_sound(chain.checkpoint.weights, chain.checkpoint.version, blobs)
+    for cut in chain.cuts:
+        check_sound(cut.blob, cut.version, blobs)
+    first, *cuts = (map_tensors(blobs, blob.sha256) for blob in chain.blobs)
+    steps = [Aggregate(FileTensors(file), float(file.metadata["decay"])) for file in cuts]
+    return Replayed(FileTensors(first).__getitem__, steps, plan, spec)
+
+
+def check_sound(blob: BlobRef, version: int, blobs: BlobStore) -> None:
+    """Reads a blob that came with a version through.
+
+    Raises:
+        ChainBroken: it is damaged or missing.
+    """
+    if not blobs.is_sound(blob.sha256):
+        raise ChainBroken(blob, version)
+
+
+def check_held(chain: Chain, blobs: BlobStore) -> None:
+    """Looks whether the blobs of a chain are there, without reading them: what is lost is told while an earlier version
+    is kept still.
+
+    Raises:
+        ChainBroken: one is missing, or of another size.
+    """
+    versions = (chain.checkpoint.version, *(cut.version for cut in chain.cuts))
+    for blob, version in zip(chain.blobs, versions, strict=True):
+        if not blobs.holds(blob):
+            raise ChainBroken(blob, version)
+
+
+def store_weights(
+    weights: Mapping[str, Tensor], version: int, plan: TrainingPlan, spec: JobSpec, blobs: BlobStore
+) -> BlobRef:
+    """The blob of a version's whole weights.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    with blobs.scratch_folder() as folder:
+        write_weights(folder / "weights", weights.items(), version, plan, spec)
+        return blobs.put_file(folder / "weights", move=True)
 
 
 def write_weights(

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
-from coordinator.aggregator.pieces import Aggregation, Preparation, Verification, Work, piece_of
+from coordinator.aggregator.pieces import Aggregation, Completion, Preparation, Verification, Work, piece_of
 from coordinator.models.choice import chosen
+from coordinator.state import whole
 from coordinator.state.errors import DomainError, LeaseLost, StateUnavailable
 from coordinator.state.job_state import LoadedBack
 from coordinator.state.round_state import Effect
+from coordinator.state.versions import versions
 from fedgalore.process.disk import is_full
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.census import Census
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 IDLE_S = 1.0
 FULL_S = 5.0  # between looks for room on a full disk
 ATTEMPTS = 3  # at a piece of work before it is given up
+
+TURNS = (Aggregation, Completion, Verification, Preparation)  # clients wait for rounds, people for weights
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -97,10 +101,10 @@ class Aggregator:
                 task.cancel()
 
     async def _work(self) -> bool:
-        """Does a piece of work; whether there was any. Clients wait for a round, so rounds go before new jobs."""
+        """Does a piece of work; whether there was any."""
         pieces = [piece for job in await self._calls.reader.active_jobs() if (piece := piece_of(job))]
         full = False
-        for piece in sorted(pieces, key=lambda piece: isinstance(piece, Preparation)):
+        for piece in sorted(pieces, key=lambda piece: TURNS.index(type(piece))):
             with structlog.contextvars.bound_contextvars(job=piece.job.id, piece=piece.name):
                 try:
                     if await self._serve(piece):
@@ -130,6 +134,8 @@ class Aggregator:
                 posts = [await self._prepare(piece, attempt)]
             case Aggregation():
                 posts = await self._aggregate(piece, attempt)
+            case Completion():
+                posts = await self._make_whole(piece, attempt)
             case Verification():
                 posts = await self._load_back(piece, attempt)
         for post in posts:
@@ -203,6 +209,7 @@ class Aggregator:
             return [partial(abandon, reason)]
 
         from coordinator.aggregator import compute as aggregation
+        from coordinator.aggregator.weights import ChainBroken
 
         try:
             done = await self._compute(aggregation.aggregate, piece.job, self._blobs, aggregation.best_device())
@@ -210,6 +217,10 @@ class Aggregator:
             raise
         except aggregation.UpdatesDamaged as error:
             return self._asked_again(piece, error)
+        except ChainBroken as error:
+            reason = f"{error}; {whole.remedy(piece.job, error.version)}"
+            log.error("version_damaged", reason=reason)
+            return [partial(abandon, reason, lost=True)]
         except Exception as error:  # whatever it is, the round must end
             log.exception("aggregation_failed", attempt=attempt)
             if attempt >= ATTEMPTS:
@@ -224,6 +235,47 @@ class Aggregator:
         model = await self._measured_or_not(piece, done.model)
         result = (model, done.timings, done.statistics, done.dropped)
         return [partial(self._calls.aggregated, piece.job.id, piece.round.number, *result)]
+
+    async def _make_whole(self, piece: Completion, attempt: int) -> list[Post]:
+        """Makes a version's whole weights; what the job has to hear of that, nothing when it is to be tried again."""
+        lost = partial(self._calls.weights_lost, piece.job.id, piece.version)
+        if attempt > ATTEMPTS:
+            reason = (
+                f"the aggregator ended {ATTEMPTS} times at the weights of version {piece.version}: too little memory?"
+            )
+            log.error("weights_given_up", version=piece.version, reason=reason)
+            return [partial(lost, reason)]
+
+        from coordinator.aggregator import compute as aggregation
+        from coordinator.aggregator.weights import ChainBroken
+
+        try:
+            model = await self._version(piece.job, piece.version)
+            weights = await self._compute(aggregation.whole_weights, piece.job, model, self._blobs)
+        except (_NoRoom, StateUnavailable):
+            raise
+        except ChainBroken as error:
+            reason = f"{error}; {whole.remedy(piece.job, error.version)}"
+            log.error("version_damaged", reason=reason)
+            return [partial(lost, reason)]
+        except Exception as error:  # whatever it is, who waits for the weights must hear of it
+            log.exception("weights_failed", version=piece.version, attempt=attempt)
+            if attempt >= ATTEMPTS:
+                problem = f"{type(error).__name__}: {error}"
+                return [partial(lost, f"the weights of version {piece.version} cannot be made ({problem})")]
+            await asyncio.sleep(IDLE_S)
+            return []
+        reach(Fault.WEIGHTS_STORED)
+        log.info("weights_made", version=piece.version)
+        return [partial(self._calls.weights_made, piece.job.id, piece.version, weights)]
+
+    async def _version(self, job: Job, number: int) -> ModelVersion:
+        """A version that the job has had.
+
+        Raises:
+            KeyError: it never had it.
+        """
+        return versions(job, [each.result for each in await self._calls.reader.rounds(job)])[number]
 
     async def _load_back(self, piece: Verification, attempt: int) -> list[Post]:
         """Loads the final model as a user would; how the job ends, nothing when it is to be tried again."""

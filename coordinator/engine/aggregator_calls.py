@@ -16,6 +16,8 @@ from coordinator.state.job_state import (
     PreparationFailed,
     Prepared,
     PreparedModel,
+    WeightsLost,
+    WeightsMade,
 )
 from coordinator.state.limits import check_finite
 from coordinator.state.round_state import Aggregated, ModelVersion, UpdateLost
@@ -77,13 +79,16 @@ class AggregatorCalls:
                 raise
             return await self.reader.job(job_id)
 
-    async def aggregation_failed(self, job_id: str, number: int, reason: str) -> Job:
+    async def aggregation_failed(self, job_id: str, number: int, reason: str, lost: bool = False) -> Job:
         """Abandons a round whose updates cannot be aggregated.
+
+        Args:
+            lost: the coordinator itself has lost what that takes; the job is paused.
 
         Raises:
             JobNotFound, RoundClosed
         """
-        return await self._drive(job_id, lambda job: AggregationFailed(number, reason))
+        return await self._drive(job_id, lambda job: AggregationFailed(number, reason, lost))
 
     async def loaded_back(self, job_id: str, event: LoadedBack) -> Job:
         """Ends a job whose final model was loaded back, or could not be looked at.
@@ -93,6 +98,14 @@ class AggregatorCalls:
             IllegalTransition: it has ended already.
         """
         return await self._drive(job_id, lambda job: event)
+
+    async def weights_made(self, job_id: str, version: int, weights: BlobRef) -> Job:
+        """Gives a job the whole weights of one of its versions."""
+        return await self._drive(job_id, lambda job: WeightsMade(version, weights))
+
+    async def weights_lost(self, job_id: str, version: int, reason: str) -> Job:
+        """Says why the whole weights of a version cannot be made. A job that cannot end without them is paused."""
+        return await self._drive(job_id, lambda job: WeightsLost(version, reason))
 
     async def update_lost(self, job_id: str, number: int, client: str, blob: BlobRef, reason: str) -> Job:
         """Asks a client of a round in AGGREGATION for its update again. A second time changes nothing.

@@ -11,19 +11,30 @@ from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Stepper
 from coordinator.state import job as jobs
-from coordinator.state.errors import AgentNotFound, IdempotencyConflict, IllegalTransition, JobUnreadable, TooMany
+from coordinator.state.errors import (
+    AgentNotFound,
+    BeingMade,
+    BlobLost,
+    IdempotencyConflict,
+    IllegalTransition,
+    JobUnreadable,
+    TooMany,
+)
 from coordinator.state.job_id import new_id
-from coordinator.state.job_state import Cancel, Job, JobEvent, Pause, Resume, RollBack
+from coordinator.state.job_state import Cancel, Job, JobEvent, Pause, Resume, RollBack, WeightsWanted
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import ModelVersion
 from coordinator.state.stream_events import changes
 from coordinator.state.totals import counted
+from coordinator.state.versions import with_weights
 from coordinator.store.garbage import ALL_JOBS, named_by
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.removal import Removal
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.job import JobSpec
+
+WAIT_S = 20.0  # of a request for what the aggregator has to make first
 
 
 class PeopleCalls:
@@ -104,6 +115,33 @@ class PeopleCalls:
             JobNotFound, IllegalTransition: the latter unless the job is PAUSED, or RUNNING already.
         """
         return await self._send(job_id, Resume())
+
+    async def with_whole_weights(self, job: Job, model: ModelVersion) -> ModelVersion:
+        """A version of the job with its whole weights, which the aggregator makes now where there are none.
+
+        Raises:
+            BeingMade: they are not there within `WAIT_S`; asking again goes on waiting.
+            BlobLost: they cannot be made.
+            JobNotFound
+        """
+        if (made := with_weights(job, model)).weights is not None:
+            return made
+        loop = asyncio.get_running_loop()
+        end = loop.time() + WAIT_S
+        await self._send(job.id, WeightsWanted(model.version))
+        while True:
+            mark = self.reader.mark()
+            job = await self.reader.job(job.id)
+            if (made := with_weights(job, model)).weights is not None:
+                return made
+            if problem := job.wishes.get(model.version):
+                raise BlobLost(problem)
+            if (left := end - loop.time()) <= 0:
+                raise BeingMade(
+                    f"version: the aggregator is making the whole weights of version {model.version} of job {job.id}; "
+                    "ask again in a few seconds"
+                )
+            await self.reader.wait_for_change(left, mark)
 
     async def roll_back(self, job_id: str, version: ModelVersion) -> Job:
         """Goes on from an earlier version; a round in flight is abandoned, and a completed job is paused.

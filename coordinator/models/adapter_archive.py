@@ -16,7 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.models.archive import CARD, CHUNK_BYTES, Archive, ArchiveError, ByteSource, Held, Joined, Piece, card
+from coordinator.models.archive import (
+    CARD,
+    CHUNK_BYTES,
+    Archive,
+    ArchiveError,
+    ByteSource,
+    Held,
+    Joined,
+    Piece,
+    card,
+    whole_weights,
+)
 from coordinator.models.checkpoint import StoredAs, StoredTensor, header_of, map_model, map_tensors
 from coordinator.models.numbers import WIDTHS, Converted, as_stored
 from coordinator.models.peft_adapter import (
@@ -159,7 +170,7 @@ class AdapterArchive(Archive):
         plan = TrainingPlan.from_dict(job.prepared.plan)
         first = map_model(blobs, job.prepared.export)
         base = map_model(blobs, job.prepared.base_model)
-        trained = map_tensors(blobs, version.weights.sha256)
+        trained = map_tensors(blobs, whole_weights(version).sha256)
         weights, parts = plan.weights(), plan.parts()
         for name, place in plan.places().items():
             if place.parameter not in first or name not in trained.header.tensors:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.ranges import RangeReader
 
 BLOCK = tarfile.BLOCKSIZE
@@ -165,6 +166,17 @@ class Archive:
         info.size, info.type, info.mode, info.mtime = size_bytes, kind, mode, self._mtime
         # GNU: sizes past 8 GiB fit the one block that `size_bytes` counts on; `_add` keeps paths short.
         return info.tobuf(format=tarfile.GNU_FORMAT)
+
+
+def whole_weights(version: ModelVersion) -> BlobRef:
+    """The blob of a version's whole weights, which a download needs.
+
+    Raises:
+        ArchiveError: they were not made.
+    """
+    if version.weights is None:
+        raise ArchiveError(f"the weights of version {version.version} were not made whole before its download")
+    return version.weights
 
 
 def card(job: Job, version: ModelVersion) -> dict[str, Any]:

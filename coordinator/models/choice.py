@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from coordinator.state.errors import NotReady, VersionNotFound
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
-from coordinator.state.versions import is_kept, versions
+from coordinator.state.versions import is_kept, versions, with_weights
 
 
 def chosen(job: Job, results: Iterable[ModelVersion | None], wanted: str) -> ModelVersion:
@@ -24,11 +24,11 @@ def chosen(job: Job, results: Iterable[ModelVersion | None], wanted: str) -> Mod
         NotReady: the job has no model yet, or has evaluated none.
         VersionNotFound: with those that are kept.
     """
-    ready = job.ready()
+    newest = with_weights(job, job.ready().model)
     if wanted == "last":
-        return ready.model
+        return newest
     if wanted == "best":
-        return _best(job)
+        return with_weights(job, _best(job))
     known, number = versions(job, results), int(wanted)
     kept = [each for each in sorted(known) if is_kept(job, each)]
     if number in kept:

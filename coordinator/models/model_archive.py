@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from coordinator.models.archive import CARD, Archive, ArchiveError, ByteSource, Held, Joined, Piece, card
+from coordinator.models.archive import CARD, Archive, ArchiveError, ByteSource, Held, Joined, Piece, card, whole_weights
 from coordinator.models.checkpoint import StoredAs, TensorPlace, header_of, read_places
 from coordinator.models.numbers import WIDTHS, Converted
 from coordinator.state.errors import NotReady
@@ -36,6 +36,7 @@ class ModelArchive(Archive):
 
         Raises:
             NotReady: the job has no model yet.
+            ArchiveError: the version's weights were not made whole.
             BlobNotFound: the store lacks a file of the version.
             ArchiveError: a trained tensor has no place in the template, or another shape there.
         """
@@ -46,7 +47,7 @@ class ModelArchive(Archive):
         self._add(CARD, Held(text.encode() + b"\n"))
         # Other tensors of the weights file, such as adapters that go on from round to round, are not in the model.
         plan = TrainingPlan.from_dict(job.prepared.plan)
-        trained = _Trained(self._open(blobs, version.weights.sha256), plan)
+        trained = _Trained(self._open(blobs, whole_weights(version).sha256), plan)
         weights_bytes = 0
         for name, blob in job.prepared.export:
             template = self._open(blobs, blob.sha256)

@@ -49,6 +49,12 @@ class BlobLost(DomainError):
     code, http_status, grpc_status = "blob_lost", 500, "DATA_LOSS"
 
 
+class BeingMade(DomainError):
+    """What is asked for is being made; the same request finds it soon."""
+
+    code, http_status, grpc_status = "being_made", 503, "UNAVAILABLE"
+
+
 class IllegalTransition(DomainError):
     """An event that the state it meets has no row for; the state is unchanged."""
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from coordinator.state import round as rounds
-from coordinator.state import setbacks
+from coordinator.state import setbacks, whole
 from coordinator.state.errors import IllegalTransition, RoundNotInFlight
 from coordinator.state.job_state import (
     AggregationFailed,
@@ -31,13 +31,17 @@ from coordinator.state.job_state import (
     SiteChecked,
     SitesSeen,
     Status,
+    WeightsLost,
+    WeightsMade,
+    WeightsWanted,
 )
 from coordinator.state.pooled import check_counts, pooled
 from coordinator.state.rollback import rolled_back
 from coordinator.state.round_settling import explain as explain_round
-from coordinator.state.round_state import Abandon, Effect, Evaluated, Phase, Round, Tick
+from coordinator.state.round_state import Abandon, Effect, Evaluated, ModelVersion, Phase, Round, Tick
 from coordinator.state.sites import misfits, too_few_fit, unasked, without_chat_template
 from fedgalore.best import best_of, describe, is_worn_out
+from fedgalore.chain import Cut, Earlier
 from fedgalore.process.transitions import Transition, to
 from fedgalore.spec.job import JobSpec
 
@@ -90,9 +94,8 @@ def advance(job: Job, event: JobEvent, now: float) -> JobStep:
 def explain(job: Job, now: float) -> Job:
     """The job with its reason and its round's as they stand at `now`, for people."""
     if job.closing is not None and not job.status.is_final:
-        return replace(
-            job, reason=f"{job.closing}; its download is being loaded back, to see that it is the same model"
-        )
+        goes_on = "its download is being loaded back, to see that it is the same model"
+        return replace(job, reason=f"{job.closing}; {whole.stuck(job) or goes_on}")
     if job.round is None:
         wait_s = job.next_try_at - now
         again = f"; the next try is in {wait_s:.0f} s" if job.status is Status.RUNNING and wait_s > 0 else ""
@@ -176,6 +179,7 @@ def _resume(job: Job, event: Resume, now: float) -> _Outcome:
     status, reason = (Status.RUNNING, "") if job.model is not None else (Status.PENDING, _PREPARING)
     sites = {client: check for client, check in job.sites.items() if check.problem is None}
     again = replace(job, status=status, reason=reason, abandoned_in_a_row=0, next_try_at=0.0, setbacks={}, sites=sites)
+    again = replace(again, wishes=whole.resumed(job.wishes))
     return _Outcome(again, (Effect.WAKE_AGGREGATOR,) if status is Status.PENDING else ())
 
 
@@ -215,7 +219,13 @@ def _tick(job: Job, event: Tick, now: float) -> _Outcome:
 
 
 def _aggregation_failed(job: Job, event: AggregationFailed, now: float) -> _Outcome:
-    return _in_round(job, InRound(event.number, Abandon(f"aggregation failed: {event.reason}")), now)
+    failed = _in_round(job, InRound(event.number, Abandon(f"aggregation failed: {event.reason}")), now)
+    return failed._replace(job=replace(failed.job, status=Status.PAUSED)) if event.lost else failed
+
+
+def _of_weights(job: Job, event: WeightsWanted | WeightsMade | WeightsLost, now: float) -> _Outcome:
+    after = whole.after(job, event)
+    return _Outcome(after, (Effect.WAKE_AGGREGATOR,) if after is not job else ())
 
 
 def _in_round(job: Job, event: InRound, now: float) -> _Outcome:
@@ -279,14 +289,22 @@ def _after_commit(job: Job, closed: Round) -> Job:
     reason = job.reason if job.status is Status.PAUSED else ""
     summed = [client for client in closed.receipts if closed.participants[client].dropped is None]
     contributions = {**job.contributions, **dict.fromkeys(summed, closed.model_version + 1)}
+    after = replace(job, model=closed.result, earlier=_earlier(job, closed.result))
     return replace(
-        job,
-        model=closed.result,
+        after,
+        whole=whole.kept(after),
         abandoned_in_a_row=0,
         next_try_at=0.0,
         reason=reason,
         contributions=contributions,
     )
+
+
+def _earlier(job: Job, made: ModelVersion | None) -> Earlier | None:
+    """What leads to the checkpoint of the version that a round made."""
+    if made is None or made.aggregate is None:
+        return None
+    return job.trail.then(Cut(made.version, made.aggregate), made.chain).earlier
 
 
 def _refusal(job: Job, event: JobEvent) -> str:
@@ -305,6 +323,12 @@ def _refusal(job: Job, event: JobEvent) -> str:
 
 _Row = Transition[Callable[[Job, Any, float], _Outcome], Status]
 _PENDING, _RUNNING, _PAUSED, _COMPLETED, _FAILED, _CANCELLED = Status
+
+
+def _weights(*statuses: Status) -> dict[type, _Row]:
+    """Rows for whole weights, which people may ask for whenever there is a version."""
+    same: _Row = to(_of_weights, statuses[0])
+    return {WeightsWanted: same, WeightsMade: same, WeightsLost: to(_of_weights, *statuses)}
 
 
 def _of_round(*statuses: Status) -> dict[type, _Row]:
@@ -330,6 +354,7 @@ _ROWS: dict[Status, dict[type, _Row]] = {
         Tick: to(_tick, _RUNNING, _PAUSED),
         Pause: to(_pause, _PAUSED),
         Resume: to(_asked_again, _RUNNING),
+        **_weights(_RUNNING, _PAUSED),
         RollBack: to(_roll_back, _RUNNING),
         Cancel: to(_cancel, _CANCELLED),
     },
@@ -343,12 +368,13 @@ _ROWS: dict[Status, dict[type, _Row]] = {
         Tick: to(_tick, _PAUSED),
         Pause: to(_asked_again, _PAUSED),
         Resume: to(_resume, _RUNNING, _PENDING),
+        **_weights(_PAUSED),
         RollBack: to(_roll_back, _PAUSED),
         Cancel: to(_cancel, _CANCELLED),
     },
-    _COMPLETED: {**_of_round(), RollBack: to(_roll_back, _PAUSED)},
-    _FAILED: _of_round(),
-    _CANCELLED: {**_of_round(), Cancel: to(_asked_again, _CANCELLED)},
+    _COMPLETED: {**_of_round(), **_weights(_COMPLETED), RollBack: to(_roll_back, _PAUSED)},
+    _FAILED: {**_of_round(), **_weights(_FAILED)},
+    _CANCELLED: {**_of_round(), **_weights(_CANCELLED), Cancel: to(_asked_again, _CANCELLED)},
 }
 TRANSITIONS: dict[tuple[Status, type], _Row] = {
     (status, event): row for status, rows in _ROWS.items() for event, row in rows.items()

@@ -15,6 +15,7 @@ from coordinator.state.round_state import ModelVersion, Phase, Policy, Round, Ro
 from coordinator.state.setbacks import Setback
 from coordinator.state.sites import SiteCheck, SiteFacts
 from fedgalore.best import Best
+from fedgalore.chain import Earlier, Trail
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.job import JobSpec
 
@@ -85,6 +86,9 @@ class Job:
     updated_at: float
     prepared: Prepared | None = None
     model: ModelVersion | None = None
+    earlier: Earlier | None = None  # the cuts that led to the checkpoint of its chain; None before there was another
+    whole: dict[int, BlobRef] = field(default_factory=dict)  # weights that were made whole afterwards, by version
+    wishes: dict[int, str] = field(default_factory=dict)  # versions to be made whole; why one cannot be
     round: Round | None = None  # the round in flight
     rounds_opened: int = 0
     abandoned_in_a_row: int = 0
@@ -118,6 +122,26 @@ class Job:
                 return ready
             case Preparing():
                 raise NotReady(f"job {self.id} is {self.status}: it has no model yet; ask again once it runs")
+
+    @property
+    def trail(self) -> Trail:
+        """The newest version as clients are told of it.
+
+        Raises:
+            NotReady: there is none.
+        """
+        chain = self.ready().model.chain
+        return Trail(self.earlier or Earlier(chain.checkpoint.id), chain)
+
+    @property
+    def wanted(self) -> frozenset[int]:
+        """Versions whose whole weights somebody waits for."""
+        return frozenset(version for version, problem in self.wishes.items() if not problem)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nobody has anything to do for it."""
+        return self.status.is_final and not self.wanted
 
     @cached_property
     def parsed(self) -> JobSpec:
@@ -257,7 +281,33 @@ class LoadedBack:
 
 @dataclass(frozen=True)
 class AggregationFailed:
+    """`lost`: by what the coordinator itself has lost, so that another try would be in vain."""
+
     number: int
+    reason: str
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class WeightsWanted:
+    """Somebody asks for the whole weights of a version that has none."""
+
+    version: int
+
+
+@dataclass(frozen=True)
+class WeightsMade:
+    """The whole weights of a version that had none."""
+
+    version: int
+    weights: BlobRef
+
+
+@dataclass(frozen=True)
+class WeightsLost:
+    """The whole weights of a version cannot be made."""
+
+    version: int
     reason: str
 
 
@@ -273,5 +323,8 @@ JobEvent = (
     | InRound
     | AggregationFailed
     | LoadedBack
+    | WeightsWanted
+    | WeightsMade
+    | WeightsLost
     | Tick
 )

@@ -28,10 +28,11 @@ def rolled_back(job: Job, target: ModelVersion) -> Job:
     if job.rollbacks and job.rollbacks[-1] == Rollback(current, target.version):
         return job
     _check(job, current, target)
-    model = ModelVersion(current.version + 1, target.weights, state=target.state)
+    model = ModelVersion(current.version + 1, target.chain, target.weights, state=target.state)
     back = replace(
         job,
         model=model,
+        earlier=job.earlier if target.chain.checkpoint == current.chain.checkpoint else None,
         rollbacks=(*job.rollbacks, Rollback(model, target.version)),
         best=replace(job.best, since=0) if job.best else None,
         closing=None,

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Literal
 
 from coordinator.state.packed import Packed
+from fedgalore.chain import Chain
 from fedgalore.process.blob_ref import BlobRef
 
 
@@ -47,15 +48,26 @@ class EvaluationResult:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """The model after `version` committed rounds. Only `weights` exists at version 0."""
+    """The model after `version` committed rounds. Version 0 has its weights alone."""
 
     version: int
-    weights: BlobRef
-    aggregate: BlobRef | None = None  # the step from version - 1 to version
+    chain: Chain  # how its weights come about
+    weights: BlobRef | None = None  # whole, where they were made
+    aggregate: BlobRef | None = None  # the step from version - 1 to version; none after a rollback
     state: BlobRef | None = None  # bases and second moments that all clients start from
     residue: BlobRef | None = None  # error feedback of a truncated downlink; stays on the server
     held_out: EvaluationResult | None = None  # on the job's `evaluation.central`, where the version was evaluated
     held_out_failure: str | None = None  # why it could not be evaluated on that
+
+    @classmethod
+    def first(cls, weights: BlobRef) -> ModelVersion:
+        """Version 0."""
+        return cls(0, Chain.start(weights), weights)
+
+    @property
+    def made_of(self) -> tuple[BlobRef, ...]:
+        """What its weights can be had from."""
+        return (self.weights,) if self.weights is not None else self.chain.blobs
 
 
 @dataclass(frozen=True)

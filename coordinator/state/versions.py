@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
@@ -17,7 +18,12 @@ def versions(job: Job, results: Iterable[ModelVersion | None]) -> dict[int, Mode
     if job.prepared is None or job.model is None:
         return {}
     made = (job.prepared.model, *results, *(back.model for back in job.rollbacks), job.model)
-    return {each.version: each for each in made if each is not None}
+    return {each.version: with_weights(job, each) for each in made if each is not None}
+
+
+def with_weights(job: Job, model: ModelVersion) -> ModelVersion:
+    """The version with its whole weights, if they were made."""
+    return replace(model, weights=job.whole.get(model.version, model.weights))
 
 
 def is_kept(job: Job, version: int) -> bool:

@@ -1,9 +1,10 @@
 """Garbage collection of blobs: by reference, not by age.
 
-Every job needs its base model, the template of its downloads (which is its version 0, too), and the weights of the
-model versions that it keeps (`coordinator.state.versions`). A job that can be rolled back to one of them needs the
-states beside these weights. A job that goes on also needs the other blobs of its newest version, and the updates of its
-round in flight. A job that waits for its preparation needs the version of another job that it starts from.
+Every job needs its base model, the template of its downloads (which is its version 0, too), and what the model versions
+that it keeps (`coordinator.state.versions`) are made of: whole weights, or a checkpoint and the cuts since. A job that
+can be rolled back to one of them needs the states beside these weights. A job that goes on also needs the other blobs
+of its newest version, the chain by which its clients come to that version, and the updates of its round in flight. A
+job that waits for its preparation needs the version of another job that it starts from.
 
 All other blobs are deleted. A blob that a closed round, a superseded version or a deleted job named is spent, and is
 deleted soon. A blob that no job has named yet is left some time, in which its reference may be written.
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion, Round
-from coordinator.state.versions import is_kept, versions
+from coordinator.state.versions import is_kept, versions, with_weights
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.redis_state_store import RedisStateStore
@@ -103,12 +104,14 @@ class Collector:
                 known.spent |= {blob.sha256 for blob in _to_go_on_from(version)}
                 del known.versions[number]
         known.prepares = job.prepared is None and not job.status.is_final
-        needed = [*_needed(job, known.versions.values()), *await self._start_of(job)]
-        known.needed = frozenset(blob.sha256 for blob in needed)
+        blobs = [*_needed(job, known.versions.values()), *await self._start_of(job)]
+        needed = frozenset(blob.sha256 for blob in blobs)
+        known.spent |= known.needed - needed
+        known.needed = needed
         known.saves = saves
 
     async def _start_of(self, job: Job) -> list[BlobRef]:
-        """The weights of another job's version that this job is about to be prepared from; none of a deleted job."""
+        """What another job's version is made of from which this job is about to be prepared; none of a deleted job."""
         start = job_version(job.parsed.model.source)
         if start is None or job.prepared is not None or job.status.is_final:
             return []
@@ -117,7 +120,7 @@ class Collector:
             return []
         results = [each.result for each in await self._store.closed_rounds(start.job_id)]
         version = versions(old.job, results).get(start.version)
-        return [version.weights] if version is not None else []
+        return list(version.made_of) if version is not None else []
 
     async def _closed_since(self, job: Job, number: int) -> list[Round]:
         """Closed rounds after round `number`, in order. Of a job that was never read, only the newest that matter."""
@@ -137,14 +140,15 @@ class Collector:
 
 def named_by(job: Job, rounds: Iterable[Round] = ()) -> set[BlobRef]:
     """Every blob that a job names, or these of its rounds; some may be deleted already."""
-    versions = [job.model, job.best_model, *(each.result for each in rounds)]
-    blobs = {blob for each in rounds for blob in _updates(each)}
+    versions = [job.model, job.best_model, *(back.model for back in job.rollbacks), *(each.result for each in rounds)]
+    blobs = {blob for each in rounds for blob in _updates(each)} | set(job.whole.values())
+    blobs |= {cut.blob for cut in job.earlier.cuts} if job.earlier else set()
     if job.prepared is not None:
         versions.append(job.prepared.model)
         blobs |= {blob for _, blob in (*job.prepared.export, *job.prepared.base_model)}
     for version in versions:
         if version is not None:
-            blobs |= {*_to_go_on_from(version), *_of_its_round(version)}
+            blobs |= {*version.chain.blobs, *_to_go_on_from(version), *_of_its_round(version)}
     return blobs
 
 
@@ -156,11 +160,13 @@ def _needed(job: Job, versions: Iterable[ModelVersion]) -> Iterator[BlobRef]:
     yield from (blob for _, blob in job.prepared.base_model)  # an adapter of an ended job is the difference to it
     for version in (job.prepared.model, *versions, job.best_model, job.model):
         if version is not None and is_kept(job, version.version):
-            yield from _to_go_on_from(version) if job.status.can_go_on else (version.weights,)
+            version = with_weights(job, version)
+            yield from _to_go_on_from(version) if job.status.can_go_on else version.made_of
     if job.status.is_final:
         return
     if job.model is not None:
         yield from _of_its_round(job.model)
+        yield from job.trail.blobs
     if job.round is not None:
         yield from _updates(job.round)
 
@@ -173,7 +179,7 @@ def _updates(round: Round) -> Iterator[BlobRef]:
 
 def _to_go_on_from(model: ModelVersion) -> Iterator[BlobRef]:
     """What a version needs to be made current again."""
-    yield from (part for part in (model.weights, model.state) if part is not None)
+    yield from (part for part in (*model.made_of, model.state) if part is not None)
 
 
 def _of_its_round(model: ModelVersion) -> Iterator[BlobRef]:

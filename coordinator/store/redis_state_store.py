@@ -120,7 +120,7 @@ class RedisStateStore:
         keys.append(self._key(f"lease:{change.fence.lease if change.fence else ''}"))
         keys += [*gained, *lost]
         rest: dict[str, Any] = {
-            "final": job.status.is_final,
+            "final": job.is_at_rest,
             "round": str(job.round.number) if job.round else "",
             "events": [(kind, json.dumps(data)) for kind, data in change.events],
             "gained": len(gained),

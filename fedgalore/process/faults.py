@@ -43,6 +43,8 @@ class Fault(IntEnum):
     VERSION_WRITTEN = 25  # all of it, in scratch files
     VERSION_STORED = 26  # in blobs; the round has not heard
     RESULT_REPORTED = 27  # committed; its attempts are still counted
+    CUT_STORED = 28  # what goes down is in blobs; a checkpoint that is due is not
+    WEIGHTS_STORED = 29  # of a version that had a chain alone; the job has not heard
     # the agent
     TASK_RECEIVED = 41
     CHUNK_RECEIVED = 42

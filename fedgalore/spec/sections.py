@@ -27,9 +27,7 @@ class DataSpec(Strict):
 class KeepVersions(Strict):
     """Which versions of the model can be downloaded, and made current again, beside the newest and the best."""
 
-    last: int = Field(
-        default=3, ge=1, le=MANY, description="Newest versions to keep; each takes the disk of the trained weights"
-    )
+    last: int = Field(default=3, ge=1, le=MANY, description="Newest versions to keep, by what they are made of")
     every: int | None = Field(
         default=None,
         ge=1,

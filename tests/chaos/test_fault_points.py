@@ -32,7 +32,8 @@ CASES = [(fault, passing) for fault in Fault for passing in PASSINGS.get(fault, 
 
 def job_of(fault: Fault, passing: int) -> dict[str, Any]:
     """Sections with a unique seed, because the store and the sites do not write again what they hold already."""
-    return {"rounds": SCHEDULE, "seed": 100 * fault + passing}
+    due = {"method": {"kind": "fedavg"}} if fault is Fault.CUT_STORED else {}  # whole matrices: a checkpoint each round
+    return {"rounds": SCHEDULE, "seed": 100 * fault + passing, **due}
 
 
 @pytest.mark.parametrize(("fault", "passing"), CASES, ids=[f"{fault.value}-{fault.name}-{n}" for fault, n in CASES])

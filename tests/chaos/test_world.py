@@ -110,7 +110,8 @@ def test_killed_at_any_time(chaos: Chaos, tmp_path: Path, seed: int, record_prop
 
 
 def test_damaged_weights_are_never_trained_on(chaos: Chaos, tmp_path: Path, record_property: Any) -> None:
-    """No client can send the weights again. The job pauses and names the blob; a restored blob lets it go on."""
+    """No client can send the weights again. At the latest when they are to be made whole, the job pauses and names the
+    blob; a restored blob lets it go on."""
     fired = tmp_path / "fired"
     chaos.doom_coordinator(f"{Fault.ATTEMPT_COUNTED}:2:{fired}")
     sections = {"rounds": SCHEDULE, "seed": 2}
@@ -125,7 +126,7 @@ def test_damaged_weights_are_never_trained_on(chaos: Chaos, tmp_path: Path, reco
     job, _ = chaos.finish(job_id)
     same = chaos.different(job_id, tmp_path / "model", **sections) == []
     record_property(ROW, ["weights damaged on disk, restored", "", True, same, "", ""])
-    assert f"blob {path.name} of version 0 is missing or damaged; restore it" in held["reason"]
+    assert f"blob {path.name}, which version 0 is made of, is missing or damaged; restore it" in held["reason"]
     assert (job["status"], job["model_version"]) == ("COMPLETED", ROUNDS), job["reason"]
     assert same
 

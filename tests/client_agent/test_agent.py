@@ -29,8 +29,10 @@ from coordinator.state import setbacks
 from coordinator.state.job_state import Job, Status
 from coordinator.state.round_state import Phase
 from coordinator.state.sites import SiteFacts
+from fedgalore import chain
+from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import hash_file
-from fedgalore.simulation import Site, simulate
+from fedgalore.simulation import SimulationResult, Site, simulate
 from protos.codec import open_update
 from tests.builders import a_spec, blob_path
 from tests.client_agent.conftest import Coordinator, write_reviews
@@ -150,7 +152,8 @@ async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coord
     base = sum(blob.size_bytes for _, blob in job.prepared.base_model)
     assert traffic[1]["a"]["down"] == base  # version 0 is what comes of it here, too
     first, second = rounds[0].result, rounds[1].result
-    assert momentum or first.aggregate.size_bytes < first.weights.size_bytes  # with momentum it is never the weights
+    assert first.weights is None
+    assert momentum or first.aggregate.size_bytes < job.prepared.model.weights.size_bytes
     assert traffic[2]["a"]["down"] == first.aggregate.size_bytes + first.state.size_bytes
     assert traffic[3]["a"]["down"] == second.aggregate.size_bytes  # who only evaluates needs no state
     assert list((tmp_path / "a" / "work" / "updates").iterdir()) == []
@@ -159,30 +162,70 @@ async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coord
 class OtherProcessor(trainer.Trainer):
     """Rounds differently from the server. It has taken 49 steps since it last held the server's bits."""
 
-    def begin(self, weights_sha256: str) -> bool:
-        begun = super().begin(weights_sha256)
-        self.inexact_steps = 49
+    def begin(self, id: str) -> bool:
+        begun = super().begin(id)
+        self.unproven_steps = 49
         return begun
 
-    def step(self, aggregate: Path, weights_sha256: str) -> None:
-        super().step(aggregate, "0" * 64)
+    def proves(self, version: int, weights_sha256: str) -> bool:
+        return super().proves(version, "0" * 64)
 
 
 @pytest.mark.slow
-async def test_after_50_steps_that_round_otherwise_whole_weights_set_it_right(
+async def test_after_50_steps_that_round_otherwise_a_checkpoint_sets_it_right(
     coordinator, tiny_model, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(trainer, "Trainer", OtherProcessor)
+    monkeypatch.setattr(chain, "MOST_CUTS", 1)  # each version is a checkpoint
     method = {"rank": 2, "uplink_rank": 2, "global_momentum": 0, "state_sync": "ajive"}
     async with aggregating(coordinator), serving(configure(tmp_path, coordinator.address)):
-        job_id = await post(coordinator, tiny_model, method=method, rounds={"count": 3})
+        job_id = await post(coordinator, tiny_model, method=method)
         assert (await until(coordinator, job_id, final)).status is Status.COMPLETED
-    first, second, third, _ = [each.result for each in await rounds_of(coordinator.engine, job_id)]
+    first, second, _ = [each.result for each in await rounds_of(coordinator.engine, job_id)]
     assert first.aggregate.size_bytes < first.weights.size_bytes  # a step is what an agent prefers
     down = {number: row["a"]["down"] for number, row in (await coordinator.engine.reader.traffic(job_id)).items()}
-    assert down[2] == first.aggregate.size_bytes + first.state.size_bytes  # the 50th step
-    assert down[3] == second.weights.size_bytes + second.state.size_bytes  # no 51st
-    assert down[4] == third.aggregate.size_bytes  # a step again, from the server's bits
+    assert down[2] == sum(part.size_bytes for part in (first.aggregate, first.weights, first.state))  # the 50th step
+    assert down[3] == second.aggregate.size_bytes  # steps again, from the server's bits
+
+
+@pytest.mark.slow
+async def test_who_missed_rounds_replays_them_also_across_a_checkpoint(coordinator, tiny_model, tmp_path, monkeypatch):
+    """One of two sites is drawn for a round. Each fetches the cuts since its last round, and starts from equal bits."""
+    monkeypatch.setattr(chain, "MOST_CUTS", 3)
+    configs = {name: configure(tmp_path, coordinator.address, name) for name in "ab"}
+    async with aggregating(coordinator), serving(configs["a"]), serving(configs["b"]):
+        # a, a, a, a, b, b, a: b draws version 0, and replays four rounds; a then has missed two
+        job_id = await post(coordinator, tiny_model, rounds={"count": 7}, evaluation={"every": 0}, seed=18)
+        job = await until(coordinator, job_id, final)
+    assert job.status is Status.COMPLETED
+    rounds = (await rounds_of(coordinator.engine, job_id))[:-1]
+    assert [each.result.chain.checkpoint.version for each in rounds] == [0, 0, 3, 3, 3, 6, 6]
+    assert [*(client for each in rounds for client in each.participants)] == list("aaaabba")
+    traffic, held = await coordinator.engine.reader.traffic(job_id), {}
+    base = sum(blob.size_bytes for _, blob in job.prepared.base_model)
+    cuts = [each.result.aggregate.size_bytes for each in rounds]
+    for each in rounds:
+        (client,) = each.participants
+        missed = sum(cuts[held.get(client, 0) : each.model_version])
+        assert traffic[each.number][client]["down"] == missed + (base if client not in held else 0)
+        held[client] = each.model_version
+    sites = [site_of(configs[name]) for name in "ab"]
+    simulated = await asyncio.to_thread(simulate, job.parsed, tiny_model, sites, torch.device("cpu"))
+    assert different(coordinator, job.whole[7], simulated) == []
+
+
+def site_of(config: Path) -> Site:
+    """The site of an agent's config."""
+    chosen = settings.load(config)
+    data = read_all(chosen.data)["reviews"]
+    return Site(chosen.name, data.train.examples, data.test.examples)
+
+
+def different(coordinator: Coordinator, weights: BlobRef, simulated: SimulationResult) -> list[str]:
+    """Names of the weights whose bits differ from the simulation's."""
+    stored = open_update(blob_path(coordinator.blobs, weights.sha256))
+    assert set(stored.names) == set(simulated.weights)
+    return [n for n in stored.names if not torch.equal(torch.tensor(stored.tensor(n)), simulated.weights[n])]
 
 
 @pytest.mark.slow
@@ -313,8 +356,9 @@ METHODS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 async def test_restarts_and_abandoned_rounds_leave_the_bits_of_a_simulation_without_any(
-    method, coordinator, tiny_model, tmp_path
+    method, coordinator, tiny_model, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(setbacks, "FIRST_WAIT_S", 0.1)
     config = configure(tmp_path, coordinator.address)
     job_id = await post(coordinator, tiny_model, method=METHODS[method], rounds={"count": 3}, local={"batch_size": 3})
     spec = (await coordinator.engine.reader.job(job_id)).parsed
@@ -333,14 +377,9 @@ async def test_restarts_and_abandoned_rounds_leave_the_bits_of_a_simulation_with
     phases = [each.phase for each in await rounds_of(coordinator.engine, job_id)][:5]
     assert phases == [Phase.ABANDONED, Phase.COMMITTED, Phase.ABANDONED, Phase.COMMITTED, Phase.COMMITTED]
 
-    distributed = open_update(blob_path(coordinator.blobs, done.model.weights.sha256))
-    data = read_all(settings.load(config).data)["reviews"]
-    site = Site("a", data.train.examples, data.test.examples)
-    result = await asyncio.to_thread(simulate, spec, tiny_model, [site], torch.device("cpu"))
-    assert set(distributed.names) == set(result.weights)
-    assert [
-        n for n in distributed.names if not torch.equal(torch.tensor(distributed.tensor(n)), result.weights[n])
-    ] == []
+    weights = await asyncio.to_thread(aggregation.whole_weights, job, done.model, coordinator.blobs)
+    result = await asyncio.to_thread(simulate, spec, tiny_model, [site_of(config)], torch.device("cpu"))
+    assert different(coordinator, weights, result) == []
 
 
 @pytest.mark.slow

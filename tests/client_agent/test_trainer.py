@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -30,11 +32,15 @@ def trainer(task, tiny_model, tmp_path) -> Trainer:
     """Holding version 0."""
     trainer = Trainer("cpu", 1)
     trainer.open("job", a_spec(), task.plan, tiny_model)
-    trainer.load(
-        0, write(tmp_path / "weights", task.plan.weights(), task.weights(), format=WEIGHTS_FORMAT, version="0")
-    )
-    trainer.reset()
+    trainer.load(the_weights(task, tmp_path), "version 0")
+    trainer.reset(0)
     return trainer
+
+
+def the_weights(task, folder, version=0, weights=None) -> Path:
+    """The coordinator's file of whole weights: by default those that the task holds."""
+    metadata = {"format": WEIGHTS_FORMAT, "version": str(version)}
+    return write(folder / f"weights {version}", task.plan.weights(), weights or task.weights(), **metadata)
 
 
 def write(path, specs, tensors, **metadata):
@@ -57,7 +63,7 @@ def test_an_update_holds_what_the_plan_asks_for_and_comes_out_the_same_twice(tra
     split = reviews(tmp_path)
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     train(trainer, split, first)
-    trainer.reset()
+    trainer.reset(0)
     train(trainer, split, second)
     assert hash_file(first) == hash_file(second)  # so a restarted agent's update counts as the same
     update = open_update(first)
@@ -73,46 +79,50 @@ def test_an_update_holds_what_the_plan_asks_for_and_comes_out_the_same_twice(tra
     assert sorted(path.name for path in tmp_path.glob("*.draft")) == []
 
 
-def test_a_step_gives_the_servers_bits_and_counts_when_it_does_not(trainer, task, tmp_path):
+def test_cuts_give_the_servers_bits_which_a_checkpoint_proves(trainer, task, tmp_path):
     specs = aggregate_tensors(a_spec(), task.plan, ["a"], 1)
-    generator = torch.Generator().manual_seed(0)
     dtypes = {"F32": torch.float32, "F16": torch.float16}
-    drawn = {name: torch.randn(spec.shape, generator=generator) / 100 for name, spec in specs.items()}
-    change = {name: drawn[name].to(dtypes[spec.dtype]) for name, spec in specs.items()}
-    weights = apply_aggregate(task.weights(), change, 0.99, task.plan, a_spec())
-    aggregate = write(tmp_path / "aggregate", specs, change, format=AGGREGATE_FORMAT, version="1", decay="0.99")
-    whole = write(tmp_path / "weights1", task.plan.weights(), weights, format=WEIGHTS_FORMAT, version="1")
+    weights, cuts = task.weights(), []
+    for number in (1, 2):
+        generator = torch.Generator().manual_seed(number)
+        drawn = {name: torch.randn(spec.shape, generator=generator) / 100 for name, spec in specs.items()}
+        change = {name: drawn[name].to(dtypes[spec.dtype]) for name, spec in specs.items()}
+        weights = apply_aggregate(weights, change, 0.99, task.plan, a_spec())
+        metadata = {"format": AGGREGATE_FORMAT, "version": str(number), "decay": "0.99"}
+        cuts.append(write(tmp_path / f"cut {number}", specs, change, **metadata))
+    whole = the_weights(task, tmp_path, 2, weights)
 
     split = reviews(tmp_path)
     before = trainer.evaluate(split)
-    trainer.step(aggregate, hash_file(whole))
-    assert (trainer.version, trainer.inexact_steps) == (1, 0)
-    trainer.reset()
+    for number, cut in enumerate(cuts, start=1):
+        trainer.step(cut, f"version {number}")
+    assert (trainer.held, trainer.unproven_steps) == ("version 2", 2)
+    assert not trainer.proves(2, "0" * 64)
+    assert trainer.unproven_steps == 2
+    assert trainer.proves(2, hash_file(whole))
+    assert trainer.unproven_steps == 0
+    trainer.reset(2)
     stepped = trainer.evaluate(split)
-    trainer.step(aggregate, "0" * 64)
-    assert (trainer.version, trainer.inexact_steps) == (2, 1)
-    trainer.load(1, whole)
-    assert (trainer.version, trainer.inexact_steps) == (1, 0)
-    trainer.reset()
+    trainer.load(whole, "version 2")
+    trainer.reset(2)
     assert trainer.evaluate(split) == stepped != before
 
 
 def test_what_it_built_is_version_0_when_the_bits_are_the_servers(task, tiny_model, tmp_path):
-    metadata = {"format": WEIGHTS_FORMAT, "version": "0"}
-    weights = write(tmp_path / "weights", task.plan.weights(), task.weights(), **metadata)
+    weights = the_weights(task, tmp_path)
     trainer = Trainer("cpu", 1)
     trainer.open("job", a_spec(), task.plan, tiny_model)
     assert not trainer.begin("0" * 64)
-    assert trainer.version is None
+    assert trainer.held is None
     assert trainer.begin(hash_file(weights))
-    assert trainer.version == 0
+    assert trainer.held == hash_file(weights)
 
     split, first, second = reviews(tmp_path), tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     train(trainer, split, first)
-    trainer.reset()  # to what it began with, whatever training made of the model
+    trainer.reset(0)  # to what it began with, whatever training made of the model
     train(trainer, split, second)
-    trainer.load(0, weights)
-    trainer.reset()
+    trainer.load(weights, "version 0")
+    trainer.reset(0)
     train(trainer, split, tmp_path / "third.safetensors")
     assert hash_file(first) == hash_file(second) == hash_file(tmp_path / "third.safetensors")
 
@@ -129,8 +139,8 @@ def test_numbers_that_explode_are_reported(task, tiny_model, tmp_path):
     broken = {name: weight * float("inf") for name, weight in task.weights().items()}
     trainer = Trainer("cpu", 1)
     trainer.open("job", a_spec(), task.plan, tiny_model)
-    trainer.load(0, write(tmp_path / "weights", task.plan.weights(), broken, format=WEIGHTS_FORMAT, version="0"))
-    trainer.reset()
+    trainer.load(the_weights(task, tmp_path, weights=broken), "version 0")
+    trainer.reset(0)
     with pytest.raises(CannotTrain, match="reviews.jsonl: the loss became .* before any training"):
         train(trainer, reviews(tmp_path), tmp_path / "update.safetensors")
 
@@ -176,16 +186,14 @@ def test_a_folder_without_a_model_and_a_missing_device_are_refused(task, tmp_pat
 def test_a_damaged_weights_file_is_refused(trainer, tmp_path):
     (tmp_path / "damaged").write_bytes(b"\0" * 100)
     with pytest.raises(CannotTrain, match="safetensors"):
-        trainer.load(1, tmp_path / "damaged")
+        trainer.load(tmp_path / "damaged", "version 1")
 
 
 def test_what_a_client_keeps_is_what_its_next_round_starts_from(task, tiny_model, tmp_path):
     spec = a_spec(method={"state_sync": "local", "prior_steps": None})
     trainer = Trainer("cpu", 1)
     trainer.open("job", spec, task.plan, tiny_model)
-    trainer.load(
-        0, write(tmp_path / "weights", task.plan.weights(), task.weights(), format=WEIGHTS_FORMAT, version="0")
-    )
+    trainer.load(the_weights(task, tmp_path), "version 0")
     split = reviews(tmp_path)
 
     def update(kept_before, name: str):
@@ -210,7 +218,7 @@ def test_a_round_that_is_tried_again_gives_the_same_file(trainer, tmp_path):
     outputs = [tmp_path / f"{number}.safetensors" for number in (1, 2)]
     for output in outputs:
         trainer.train(split, "a", None, None, lambda *_: True, output, tmp_path / "kept")
-        trainer.reset()
+        trainer.reset(0)
     assert hash_file(outputs[0]) == hash_file(outputs[1])
     assert open_update(outputs[0]).metadata["round"] == "1"  # counts committed rounds
 

@@ -27,7 +27,6 @@ from client_agent.errors import (
 )
 from client_agent.transport import Transport
 from coordinator.state.job_state import Prepared
-from coordinator.state.round_state import ModelVersion
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import hash_file, ref_of_file
 from fedgalore.spec.job import JobSpec
@@ -37,7 +36,7 @@ from protos import CHUNK_BYTES
 from protos import federation_pb2 as pb
 from protos.codec import SafetensorsWriter
 from protos.federation_pb2_grpc import FederationStub
-from tests.builders import a_spec, blob_path
+from tests.builders import a_spec, blob_path, whole_version
 from tests.looking import round_of
 
 MB = 2**20
@@ -136,9 +135,14 @@ async def running_job(coordinator, plan: TrainingPlan = PLAN, **rounds) -> tuple
     job, _ = await coordinator.engine.people.create(spec)
     files = (("config.json", BlobRef(weights.sha256, weights.size_bytes)),)
     await coordinator.engine.aggregator.prepared(
-        job.id, Prepared(plan.to_dict(), files, files, ModelVersion(0, weights))
+        job.id, Prepared(plan.to_dict(), files, files, whole_version(0, weights))
     )
     return job.id, spec, content
+
+
+def weights_of(task: pb.Task) -> BlobRef:
+    """The checkpoint that a task names."""
+    return BlobRef(task.chain.checkpoint.sha256, task.chain.checkpoint.size_bytes)
 
 
 async def take_task(transport: Transport) -> pb.Task:
@@ -180,7 +184,7 @@ async def test_registers_and_polls(coordinator):
         job_id, _, _ = await running_job(coordinator)
         asked = await transport.next_task(10)
         assert (asked.job_id, asked.kind, asked.base_model) == (job_id, pb.Task.KIND_CHECK, [])
-        assert not asked.HasField("weights")
+        assert not asked.HasField("chain")
         task = await next_round_task(transport)
         assert (task.job_id, task.round, task.kind, task.model_version) == (job_id, 1, pb.Task.KIND_TRAIN, 0)
         assert [agent.datasets for agent in await coordinator.engine.reader.agents()] == [{"reviews": 12}]
@@ -207,7 +211,7 @@ async def test_downloads_once_and_checks_the_content(coordinator, tmp_path):
     cache = Cache(tmp_path / "work")
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
+        blob = weights_of(task)
         path = await transport.download(blob, cache, task.job_id, task.round)
         assert path.read_bytes() == content
         await coordinator.stop()
@@ -219,7 +223,7 @@ async def test_a_cut_download_goes_on_where_it_broke(coordinator, tmp_path):
     async with cutting(coordinator.port, 2 * MB) as line, connected(line.address) as transport:
         task = await take_task(transport)
         cache = Cache(tmp_path / "work")
-        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
+        blob = weights_of(task)
         path = await transport.download(blob, cache, task.job_id, task.round)
         assert path.read_bytes() == content
 
@@ -229,7 +233,7 @@ async def test_a_download_goes_on_from_the_part_of_an_earlier_process(coordinato
     cache = Cache(tmp_path / "work")
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
+        blob = weights_of(task)
         cache.partial(blob).write_bytes(content[: 4 * MB])
         await transport.download(blob, cache, task.job_id, task.round)
     traffic = await coordinator.engine.reader.traffic(task.job_id)
@@ -242,7 +246,7 @@ async def test_a_damaged_part_is_thrown_away_and_fetched_anew(coordinator, tmp_p
     cache = Cache(tmp_path / "work")
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
+        blob = weights_of(task)
         for damage in (b"x" * MB, b"x" * blob.size_bytes, b"x" * (blob.size_bytes + 1)):
             cache.partial(blob).write_bytes(damage)
             path = await transport.download(blob, cache, task.job_id, task.round)
@@ -254,7 +258,7 @@ async def test_content_that_never_fits_its_hash_is_rejected(coordinator, tmp_pat
     await running_job(coordinator)
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
+        blob = weights_of(task)
         blob_path(coordinator.blobs, blob.sha256).write_bytes(b"y" * blob.size_bytes)
         with pytest.raises(InvalidExchange, match="another content"):
             await transport.download(blob, Cache(tmp_path / "work"), task.job_id, task.round)
@@ -314,7 +318,7 @@ async def test_a_cut_download_costs_less_than_a_chunk(coordinator, tmp_path, see
     cuts = four_cuts(seed)
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-    cache, blob = Cache(tmp_path / "work"), BlobRef(task.weights.sha256, task.weights.size_bytes)
+    cache, blob = Cache(tmp_path / "work"), weights_of(task)
     async with cutting(coordinator.port, *cuts) as line, connected(line.address) as transport:
         path = await transport.download(blob, cache, task.job_id, task.round)
     assert path.read_bytes() == content
@@ -374,9 +378,9 @@ async def test_a_blob_that_the_coordinator_lost_is_no_round_that_is_over(coordin
     job_id, _, _ = await running_job(coordinator)
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)
-        blob = BlobRef(task.weights.sha256, task.weights.size_bytes)
+        blob = weights_of(task)
         blob_path(coordinator.blobs, blob.sha256).unlink()
-        with pytest.raises(InvalidExchange, match=f"has lost blob {blob.sha256} of job {job_id}; ask its operator"):
+        with pytest.raises(InvalidExchange, match=f"has lost blob {blob.sha256} of job {job_id}, which version 0"):
             await transport.download(blob, Cache(tmp_path / "work"), job_id, 1)
 
 
@@ -400,7 +404,10 @@ async def test_a_closed_round_is_over(coordinator, tmp_path):
             await transport.submit(path, blob, job_id, 1)
         with pytest.raises(RoundOver):
             await transport.download(
-                BlobRef(task.weights.sha256, task.weights.size_bytes), Cache(tmp_path / "work"), job_id, 1
+                weights_of(task),
+                Cache(tmp_path / "work"),
+                job_id,
+                1,
             )
         request = pb.ReportProgressRequest(client="a", job_id=job_id, round=1, stage="train", step=1, train_loss=0.5)
         answer = await transport.heartbeat(request)

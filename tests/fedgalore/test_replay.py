@@ -13,7 +13,7 @@ PLAN = TrainingPlan(
     (Dense("head.weight", (3, 4), True),),
     (Buffer("variance", (3,), not_negative=True),),
 )
-KINDS = ["fedgalore", "fedavg", "fedit", "ffa_lora", "flora", "fedex_lora"]
+KINDS = ["fedgalore", "fedavg", "fedit", "ffa_lora", "flora", "fedex_lora", "frlora", "fedsvd"]
 
 
 def drawn(specs, seed):
@@ -40,7 +40,7 @@ def test_a_replay_has_the_bits_of_one_step_after_the_other(story):
     assert set(replayed) == held.keys() == weights_tensors(spec, PLAN).keys()
     for name in sorted(held, reverse=True):  # in whatever order they are asked for
         assert torch.equal(replayed[name], held[name]), name
-        assert not torch.equal(held[name], first[name]) or spec.method.kind == "ffa_lora"
+        assert "/" in name or not torch.equal(held[name], first[name])
     assert (held["variance"] >= 0).all()
 
 
@@ -63,4 +63,5 @@ def test_only_what_is_asked_for_is_read_and_a_target_is_computed_once(story):
     assert read == []
     asked = [name for name in replayed if name.startswith("tall.weight")]
     assert all(replayed[name].isfinite().all() for name in asked)
-    assert sorted(read) == sorted(asked)
+    assert set(read) == set(asked)
+    assert read.count("tall.weight") == 1

@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.state.job_state import Prepared
 from coordinator.state.records import RoundTask
-from coordinator.state.round_state import EvaluationResult, ModelVersion
+from coordinator.state.round_state import EvaluationResult
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
@@ -30,7 +30,7 @@ from fedgalore.process.redis_server import RedisServer, free_port
 from fedgalore_cli.download import UnsafeArchive, unpack
 from fedgalore_cli.main import app
 from protos.codec import SafetensorsWriter
-from tests.builders import a_plan, a_prepared, job_document
+from tests.builders import a_plan, a_prepared, job_document, whole_version
 from tests.sites import all_fit
 
 
@@ -243,7 +243,7 @@ def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, 
             writer.write(name, np.ones(spec.shape, np.float32))
     weights = blobs.put_file(tmp_path / "w")
     files = (("config.json", blobs.put_bytes(b'{"a": 1}')), ("model.safetensors", weights))
-    prepared = Prepared(a_plan().to_dict(), files, files, ModelVersion(0, weights))
+    prepared = Prepared(a_plan().to_dict(), files, files, whole_version(0, weights))
     moved(redis_url, lambda engine: engine.aggregator.prepared(job, prepared))
     done = fedgalore("jobs", "download", job, "--to", tmp_path / "model")
     assert done.exit_code == 0, done.stderr

@@ -10,13 +10,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from fedgalore.process.redis_server import free_port
-from fedgalore_cli import following
+from fedgalore_cli import client, following
 from fedgalore_cli.main import app
 
 AWAY = (503, {"detail": "Redis does not answer; try again", "code": "state_unavailable"})
@@ -72,6 +73,18 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
 
 def jobs(script: Script, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["jobs", *arguments, "job-1", "--url", script.url])
+
+
+def test_a_download_asks_again_while_its_weights_are_being_made(
+    script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(client, "AGAIN_S", 0.01)
+    being_made = (503, {"detail": "the aggregator is making them; ask again", "code": "being_made"})
+    lost = (500, {"detail": "blob 12 is damaged; restore it", "code": "blob_lost"})
+    script.plays(being_made, being_made, lost)
+    result = jobs(script, "download", "--to", str(tmp_path / "model"))
+    assert (result.exit_code, len(script.answers)) == (1, 1)
+    assert "blob 12 is damaged; restore it [blob_lost]" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["wait", "watch"])

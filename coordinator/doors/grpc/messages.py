@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.doors.grpc.guard import positive, sha256
 from coordinator.doors.grpc.update_check import Manifest
+from coordinator.state import whole
 from coordinator.state.errors import InvalidRequest, InvalidUpdate
 from coordinator.state.limits import check_metrics
 from coordinator.state.records import CheckTask, RoundTask
@@ -19,7 +20,7 @@ from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
     from coordinator.state.admission import Admitted
-    from coordinator.state.job_state import Ready
+    from coordinator.state.job_state import Job
 
 
 def task(work: RoundTask | CheckTask, client: str) -> pb.Task:
@@ -38,7 +39,7 @@ def task(work: RoundTask | CheckTask, client: str) -> pb.Task:
         plan_json=json.dumps(ready.prepared.plan),
         base_model=[pb.ModelFile(name=file, blob=_ref(blob)) for file, blob in ready.prepared.base_model],
         model_version=work.round.model_version,
-        weights=_ref(model.weights),
+        chain=_chain(job),
         aggregate=_ref(model.aggregate) if model.aggregate else None,
         state=_ref(model.state) if model.state else None,
         remaining_s=work.remaining_s,
@@ -46,16 +47,36 @@ def task(work: RoundTask | CheckTask, client: str) -> pb.Task:
     )
 
 
+def _chain(job: Job) -> pb.Chain:
+    trail, first = job.trail, job.ready().prepared.model
+    return pb.Chain(
+        checkpoint=_ref(trail.chain.checkpoint.weights),
+        checkpoint_version=trail.chain.checkpoint.version,
+        start=trail.earlier.start,
+        starts_at_version_0=trail.earlier.start == first.chain.id,
+        cuts=[pb.Cut(version=cut.version, blob=_ref(cut.blob)) for cut in trail.cuts],
+        cuts_before_checkpoint=len(trail.earlier.cuts),
+    )
+
+
 def _ref(blob: BlobRef) -> pb.BlobRef:
     return pb.BlobRef(sha256=blob.sha256, size_bytes=blob.size_bytes)
 
 
-def named_blobs(ready: Ready) -> dict[str, int]:
-    """Hash -> bytes of everything that a task of such a job names for its client to fetch."""
-    model = ready.model
+def named_blobs(job: Job) -> dict[str, int]:
+    """Hash -> bytes of everything that a task of this job names for its client to fetch."""
+    ready = job.ready()
     blobs = [blob for _, blob in ready.prepared.base_model]
-    blobs += [blob for blob in (model.weights, model.aggregate, model.state) if blob]
+    blobs += [blob for blob in (*job.trail.blobs, ready.model.aggregate, ready.model.state) if blob]
     return {blob.sha256: blob.size_bytes for blob in blobs}
+
+
+def lost(job: Job, sha256: str) -> str:
+    """What to tell a client that cannot fetch a blob."""
+    version = job.trail.made(sha256)
+    what = f", which version {version} is made of" if version is not None else ""
+    remedy = whole.remedy(job, version) if version is not None else "ask its operator"
+    return f"the coordinator has lost blob {sha256} of job {job.id}{what}; {remedy}"
 
 
 def manifest(admitted: Admitted, client: str) -> Manifest:

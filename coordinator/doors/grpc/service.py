@@ -117,7 +117,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         wanted = sha256("sha256", request.sha256)
         job_id, number = in_round(request)
         job = await self._agents.check_open(job_id, number, client)
-        size = messages.named_blobs(job.ready()).get(wanted)
+        size = messages.named_blobs(job).get(wanted)
         if size is None:
             raise BlobNotFound(f"no task of {client} in job {job_id} names blob {wanted}; fetch what your task names")
         if request.offset > size:
@@ -133,7 +133,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
                     asked = time.monotonic()
                 data = await in_thread(self._read, wanted, offset)
                 if not data:
-                    raise BlobLost(f"the coordinator has lost blob {wanted} of job {job_id}; ask its operator")
+                    raise BlobLost(messages.lost(job, wanted))
                 for start in range(0, len(data), PIECE_BYTES):
                     piece = data[start : start + PIECE_BYTES]
                     await context.write(pb.DownloadBlobResponse(data=piece))

@@ -82,6 +82,11 @@ def router(door: Jobs) -> APIRouter:
         told = quality.model_dump(mode="json") if quality else {}
         return job, found, (told | {"held_out": central.model_dump(mode="json")} if central else told) or None
 
+    async def whole_version_of(job_id: str, version: str) -> tuple[Job, ModelVersion, dict[str, Any] | None]:
+        """As `version_of`, with the version's whole weights, which the aggregator may have to make first."""
+        job, found, quality = await version_of(job_id, version)
+        return job, await people.with_whole_weights(job, found), quality
+
     @routes.post(
         "/jobs",
         status_code=201,
@@ -224,7 +229,7 @@ def router(door: Jobs) -> APIRouter:
         The newest and the best are always there, others as the job's `rounds.keep_versions` says; version 0, too, until
         the job ends.
         """
-        archive = await asyncio.to_thread(ModelArchive, *await version_of(job_id, version), door.blobs)
+        archive = await asyncio.to_thread(ModelArchive, *await whole_version_of(job_id, version), door.blobs)
         return _tar(archive, iter(archive))
 
     @routes.get("/jobs/{job_id}/adapter", response_class=StreamingResponse, responses=TAR_ANSWER)
@@ -241,7 +246,7 @@ def router(door: Jobs) -> APIRouter:
         Holds the best approximation of this rank of every trained matrix's change since version 0, and the head whole,
         of any method's job. `fedgalore.json` in it says which share of the change is kept. Computed while it is sent.
         """
-        job, found, quality = await version_of(job_id, version)
+        job, found, quality = await whole_version_of(job_id, version)
         archive = await asyncio.to_thread(AdapterArchive, job, found, rank, quality, door.blobs)
         return _tar(archive, _in_turn(archive, turns))
 

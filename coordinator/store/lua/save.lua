@@ -2,7 +2,7 @@
 -- KEYS: job, events, rounds, active, progress, attempts, lease, then the sets of tasks and of checks of clients that
 --   gained or lost one of this job
 -- ARGV: version the change was made from, document, job id, channel, message, the rest as JSON, fencing token or '':
---   {final: bool, round: number in flight or '', events: [[type, data], ...], closed: {number, document} | absent,
+--   {final: bool, nobody has anything to do for it any more, round: number in flight or '', events: [[type, data], ...], closed: {number, document} | absent,
 --    gained: count of leading sets}
 -- Outcome: 'saved' | 'stale' | 'fenced': the token is not that of the lease's holder
 if ARGV[7] ~= '' and redis.call('HGET', KEYS[7], 'token') ~= ARGV[7] then
@@ -26,7 +26,7 @@ end
 if change.final then
   redis.call('SREM', KEYS[4], ARGV[3])
 else
-  redis.call('SADD', KEYS[4], ARGV[3])  -- a completed job that is rolled back is active again
+  redis.call('SADD', KEYS[4], ARGV[3])  -- a completed job that is rolled back, or asked for weights, is active again
 end
 for i = 8, #KEYS do
   if i - 7 <= change.gained then

@@ -13,10 +13,9 @@ from safetensors.torch import load_file, save_file
 from coordinator.aggregator.compute import PreparationError, prepare
 from coordinator.aggregator.load_back import differences
 from coordinator.state.job_state import Job, Status
-from coordinator.state.round_state import ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.spec.plan import TrainingPlan
-from tests.builders import a_job, blob_path
+from tests.builders import a_job, blob_path, whole_version
 from tests.fedgalore.conftest import tiny_bert, tiny_gpt2  # noqa: F401  # fixtures
 
 CPU = torch.device("cpu")
@@ -40,7 +39,7 @@ def trained(blobs: DirectoryBlobStore, folder: Path, source: Path, **sections: A
         rows, columns = target.shape
         weights[target.name] += 0.05 * torch.randn(rows, 2) @ torch.randn(2, columns)
     save_file(weights, folder / "weights")
-    version = ModelVersion(1, blobs.put_file(folder / "weights"))
+    version = whole_version(1, blobs.put_file(folder / "weights"))
     return replace(job, status=Status.RUNNING, prepared=prepared, model=version)
 
 

@@ -18,7 +18,7 @@ from coordinator.state.round_state import ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
-from tests.builders import a_receipt, a_spec, blob_path
+from tests.builders import a_receipt, a_spec, blob_path, whole_version
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # a fixture
 from tests.sites import all_fit
 
@@ -63,7 +63,7 @@ class House:
         blob = self.blobs.put_bytes(save(moved))
         for client in "ab":
             await self.engine.agents.report(job.id, 1, client, a_receipt(client))
-        job = await self.engine.aggregator.aggregated(job.id, 1, ModelVersion(1, blob), {}, {})
+        job = await self.engine.aggregator.aggregated(job.id, 1, whole_version(1, blob), {}, {})
         return job, moved
 
 

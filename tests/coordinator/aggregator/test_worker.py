@@ -19,12 +19,13 @@ from coordinator.aggregator.process import build
 from coordinator.aggregator.worker import Aggregator
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.settings import load
+from coordinator.state.errors import BlobLost
 from coordinator.state.job_state import Status
 from coordinator.state.round_state import Phase, Round
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
-from tests.builders import a_prepared, a_receipt, a_result, a_spec, a_version
+from tests.builders import a_prepared, a_receipt, a_result, a_spec, a_step_on, a_version
 from tests.looking import round_of
 from tests.sites import all_fit
 
@@ -132,14 +133,16 @@ async def aggregating(engine: Engine) -> str:
     return job_id
 
 
-async def ending(engine: Engine) -> str:
-    """A job whose rounds are over: its final model is to be loaded back."""
+async def ending(engine: Engine, by_cuts: bool = False) -> str:
+    """A job whose rounds are over: its final model is to be loaded back, or to be made whole first."""
     job_id = await aggregating(engine)
     for number in (1, 2):
         if number == 2:
             for client in "ab":
                 await engine.agents.report(job_id, 2, client, a_receipt(client))
-        await engine.aggregator.aggregated(job_id, number, a_version(number), {}, {})
+        before = (await engine.reader.job(job_id)).ready().model
+        made = a_step_on(before) if by_cuts else a_version(number)
+        await engine.aggregator.aggregated(job_id, number, made, {}, {})
     for client in "ab":
         await engine.agents.evaluated(job_id, 3, client, a_result(2))
     return job_id
@@ -348,6 +351,25 @@ async def test_a_job_ends_when_its_model_was_loaded_back(
     assert reason.startswith(difference or "version 2 is final")
     assert work.done == ["load back"]
     assert await keys_of_attempts(redis_url) == []
+
+
+async def test_a_lost_cut_pauses_the_job_that_cannot_end_without_it_and_says_what_serves(
+    engine: Engine, work: Work, tmp_path: Path
+) -> None:
+    work.go.set()
+    job_id = await ending(engine, by_cuts=True)
+    process = Process(engine, tmp_path)  # where none of the blobs is
+    reason = await until(engine, job_id, Status.PAUSED)
+    checkpoint = a_version(0).chain.checkpoint.weights
+    assert reason.startswith("version 2 is final")
+    assert f"blob {checkpoint.sha256}, which version 0 is made of, is missing or damaged; restore it" in reason
+    job = await engine.reader.job(job_id)
+    with pytest.raises(BlobLost, match="which version 0 is made of, is missing or damaged; restore it"):
+        await engine.people.with_whole_weights(job, a_step_on(a_step_on(a_version(0))))
+    await engine.people.resume(job_id)  # as after a restore, which is tried again
+    await until(engine, job_id, Status.PAUSED)
+    await process.end()
+    assert work.done == []
 
 
 async def test_a_model_that_kills_the_process_ends_its_job_unchecked(

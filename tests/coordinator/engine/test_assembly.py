@@ -37,10 +37,10 @@ from tests.sites import FACTS, all_fit
 MAY = {
     AgentCalls: "admit check_free check_instance check_open client_failed count_traffic evaluated next_task now "
     "progress register report site_checked withdraw",
-    PeopleCalls: "cancel create delete expect forget_agent pause resume roll_back would_create",
+    PeopleCalls: "cancel create delete expect forget_agent pause resume roll_back with_whole_weights would_create",
     DriverCalls: "leading tick tick_all",
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
-    "loaded_back preparation_failed prepared update_lost",
+    "loaded_back preparation_failed prepared update_lost weights_lost weights_made",
     StateReader: "active_jobs agents events job jobs live_progress mark presence round rounds "
     "totals_of_deleted traffic versions_to_come wait_for_change",
 }

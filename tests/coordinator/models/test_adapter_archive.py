@@ -37,7 +37,7 @@ from fedgalore.simulation import Site, simulate
 from fedgalore.spec import layout
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from fedgalore_cli.download import unpack
-from tests.builders import a_job, a_receipt, a_spec
+from tests.builders import a_job, a_receipt, a_spec, whole_version
 from tests.coordinator.doors.rest.conftest import stack  # noqa: F401  # a fixture
 from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem
 from tests.fedgalore.conftest import (  # noqa: F401  # fixtures
@@ -78,7 +78,7 @@ class House:
     def version(self, weights: Mapping[str, Tensor], number: int = 1) -> ModelVersion:
         path = self.folder / "weights.safetensors"
         save_file(dict(weights), path)
-        return ModelVersion(number, self.blobs.put_file(path))
+        return whole_version(number, self.blobs.put_file(path))
 
     def trained(self, number: int = 1) -> ModelVersion:
         """A version whose changes have full rank; beside them is an adapter, as in some methods."""
@@ -356,7 +356,7 @@ def test_a_weight_outside_of_all_modules_is_refused(tmp_path: Path) -> None:
     plan = TrainingPlan((Target("layer.weight", (6, 4), 2),), (Dense("scale", (2,)),))
     save_file({"layer.weight": torch.ones(6, 4), "scale": torch.ones(2)}, tmp_path / "weights")
     files = (("model.safetensors", blobs.put_file(tmp_path / "weights")),)
-    prepared = Prepared(plan.to_dict(), files, files, ModelVersion(0, files[0][1]))
+    prepared = Prepared(plan.to_dict(), files, files, whole_version(0, files[0][1]))
     with pytest.raises(NoAdapter, match="scale belongs to no module"):
         AdapterArchive(replace(a_job(), prepared=prepared), prepared.model, 2, None, blobs)
 
@@ -374,7 +374,7 @@ def test_weights_of_another_model_are_refused(tiny_bert: Path, tmp_path: Path) -
 def test_a_pending_job_has_no_adapter(tmp_path: Path) -> None:
     blobs = DirectoryBlobStore(tmp_path)
     with pytest.raises(NotReady, match="not prepared yet"):
-        AdapterArchive(a_job(), ModelVersion(0, blobs.put_bytes(b"")), 4, None, blobs)
+        AdapterArchive(a_job(), whole_version(0, blobs.put_bytes(b"")), 4, None, blobs)
 
 
 def test_what_is_collected_meanwhile_is_sent_to_the_end(tiny_bert: Path, tmp_path: Path) -> None:  # noqa: F811

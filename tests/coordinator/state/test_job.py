@@ -33,6 +33,9 @@ from coordinator.state.job_state import (
     SiteChecked,
     SitesSeen,
     Status,
+    WeightsLost,
+    WeightsMade,
+    WeightsWanted,
 )
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import (
@@ -51,7 +54,7 @@ from coordinator.state.round_state import (
 from coordinator.state.setbacks import TRIES_UNTIL_PAUSE, Setback, resting
 from coordinator.state.stream_events import changes
 from fedgalore.process.transitions import UndeclaredTransition, to
-from tests.builders import a_job, a_prepared, a_receipt, a_result, a_version
+from tests.builders import a_blob, a_job, a_prepared, a_receipt, a_result, a_step_on, a_version, in_flight
 
 PAIR = ("a", "b")
 
@@ -62,14 +65,9 @@ def play(job: Job, *events: JobEvent, now: float = 0.0) -> Job:
     return job
 
 
-def of_round(job: Job, event: RoundEvent) -> InRound:
-    assert job.round is not None
-    return InRound(job.round.number, event)
-
-
 def in_round(job: Job, *events: RoundEvent, now: float = 0.0) -> Job:
     for event in events:
-        job = play(job, of_round(job, event), now=now)
+        job = play(job, in_flight(job, event), now=now)
     return job
 
 
@@ -109,9 +107,13 @@ EVENTS: dict[str, JobEvent] = {
     "InRound": InRound(1, Tick()),
     "AggregationFailed": AggregationFailed(1, "cut short"),
     "LoadedBack": LoadedBack(),
+    "WeightsWanted": WeightsWanted(0),
+    "WeightsMade": WeightsMade(0, a_blob("whole")),
+    "WeightsLost": WeightsLost(0, "blob 12 is damaged"),
     "Tick": Tick(),
 }
 OVER = {"InRound": RoundClosed, "AggregationFailed": RoundClosed}
+WEIGHTS = ("WeightsWanted", "WeightsMade", "WeightsLost")
 OUTCOMES: dict[Status, dict[str, Any]] = {
     Status.PENDING: {
         **OVER,
@@ -132,6 +134,7 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
         "InRound": Status.RUNNING,
         "AggregationFailed": Status.RUNNING,
         "LoadedBack": IllegalTransition,  # rounds are to come
+        **dict.fromkeys(WEIGHTS, Status.RUNNING),
         "Tick": Status.RUNNING,
     },
     Status.PAUSED: {
@@ -146,11 +149,13 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
         "InRound": Status.PAUSED,
         "AggregationFailed": Status.PAUSED,
         "LoadedBack": IllegalTransition,
+        **dict.fromkeys(WEIGHTS, Status.PAUSED),
         "Tick": Status.PAUSED,
     },
-    Status.COMPLETED: {**OVER, "RollBack": IllegalTransition},  # its only version is current
-    Status.FAILED: OVER,
-    Status.CANCELLED: {**OVER, "Cancel": Status.CANCELLED},
+    # its only version is current
+    Status.COMPLETED: {**OVER, **dict.fromkeys(WEIGHTS, Status.COMPLETED), "RollBack": IllegalTransition},
+    Status.FAILED: {**OVER, **dict.fromkeys(WEIGHTS, Status.FAILED)},
+    Status.CANCELLED: {**OVER, **dict.fromkeys(WEIGHTS, Status.CANCELLED), "Cancel": Status.CANCELLED},
 }
 
 
@@ -187,9 +192,10 @@ def test_every_status_that_a_row_names_is_reached() -> None:
         failing = abandoned(failing)
     unfit = play(a_job(), SitesSeen({"a": 1.0}), SiteChecked("a", "no label", None), SitesSeen({"a": 1.0}))
     assert unfit.status is Status.PAUSED  # before it has a model
-    starts = [a_job(), unfit, committed(running(rounds={"count": 1})), replace(failing, next_try_at=0.0)]
+    over = replace(running(), model=a_step_on(a_version(0)), closing="version 1 is final")  # its weights are to be made
+    starts = [a_job(), unfit, committed(running(rounds={"count": 1})), replace(failing, next_try_at=0.0), over]
     draw, reached = Random(0), set()
-    for start in starts * 200:
+    for start in starts * 300:
         job, now = start, 0.0
         for _ in range(20):
             now += draw.choice([0, 0, 0, 5, 100])
@@ -212,6 +218,8 @@ def any_of(draw: Random, number: int, version: int) -> JobEvent:
     events = [InRound(number, each) for each in of_the_round]
     present = {"a": 1.0, "b": draw.choice([1.0, 2.0])}
     events += [SitesSeen(present), SiteChecked("a", "no label", None), SiteChecked("b", None, None)]
+    made, lost = WeightsMade(version, a_blob("whole")), WeightsLost(version, "blob 12 is lost")
+    events += [draw.choice([WeightsWanted(version), made, lost])]
     events += [RollBack(a_version(draw.choice([0, max(0, version - 1), version])))]
     events += [PreparedModel(a_prepared()), Tick(), Tick(), AggregationFailed(number, "cut short"), Pause(), Resume()]
     events += [LoadedBack(), LoadedBack("another model")]
@@ -246,7 +254,7 @@ def test_a_job_from_post_to_end() -> None:
     assert (job.round.kind, job.round.number, job.round.model_version) == ("evaluate", 3, 2)
     job = in_round(job, Candidates(("a", "b", "c")))
     job = in_round(job, *(Evaluated(name, a_result(2)) for name in "ab"))
-    step = jobs.advance(job, of_round(job, Evaluated("c", a_result(2))), 9.0)
+    step = jobs.advance(job, in_flight(job, Evaluated("c", a_result(2))), 9.0)
     assert step.closed is not None
     assert step.closed.phase is Phase.COMMITTED
     assert (step.job.status, Effect.WAKE_AGGREGATOR in step.effects) == (Status.RUNNING, True)
@@ -436,11 +444,12 @@ def test_a_jobs_document_keeps_its_shape() -> None:
     document = json.loads(job.to_json())
     assert set(document) == {
         *("id", "spec", "status", "reason", "created_at", "updated_at", "prepared", "model", "round"),
+        *("earlier", "whole", "wishes"),
         *("rounds_opened", "abandoned_in_a_row", "next_try_at", "setbacks", "contributions"),
         *("closing", "best", "best_model", "rollbacks", "sites", "missing", "idempotency_key", "secret"),
     }
     assert set(document["prepared"]) == {"plan", "base_model", "export", "model", "chat_template"}
-    parts = {"weights", "aggregate", "state", "residue"}
+    parts = {"chain", "weights", "aggregate", "state", "residue"}
     assert set(document["model"]) == {"version", "held_out", "held_out_failure"} | parts
     assert set(document["round"]) == {
         *("number", "kind", "model_version", "phase", "reason", "opened_at", "evaluate", "deadline_at", "phase_at"),

@@ -144,7 +144,7 @@ def test_a_rollback_makes_a_new_version_of_an_earlier_ones_weights_and_state() -
     for accuracy in (0.6, 0.7):
         job = trained(job, accuracy)
     back = rolled_back(job, 1)
-    made = ModelVersion(4, a_version(1).weights, state=a_version(1).state)
+    made = ModelVersion(4, a_version(1).chain, a_version(1).weights, state=a_version(1).state)
     assert (back.status, back.model, back.rollbacks) == (Status.RUNNING, made, (Rollback(made, 1),))
     assert (back.contributions, back.rounds_behind(4), back.rounds_behind(3)) == ({}, 1, 3)
     assert back.reason == "version 4 has the weights of version 1, to which it was rolled back"

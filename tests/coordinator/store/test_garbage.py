@@ -20,8 +20,9 @@ from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
+from fedgalore.chain import Cut
 from fedgalore.process.blob_ref import BlobRef
-from tests.builders import a_plan, a_result, a_spec, blob_path
+from tests.builders import a_plan, a_result, a_spec, blob_path, whole_version
 from tests.sites import all_fit
 
 KEEP_VERSIONS = a_spec().rounds.keep_versions.last
@@ -63,7 +64,7 @@ class House:
         self.base, self.export, self.first = (
             self.put("base"),
             self.put("export"),
-            ModelVersion(0, self.put("weights 0")),
+            whole_version(0, self.put("weights 0")),
         )
         self.versions = [self.first]
 
@@ -96,7 +97,17 @@ class House:
             await self.engine.agents.evaluated(job_id, number, "north", result)
         await self.report(job_id, number)
         parts = [self.put(f"{part} {number}") for part in ("weights", "aggregate", "state")]
-        self.versions.append(ModelVersion(number, *parts))
+        self.versions.append(whole_version(number, *parts))
+        await self.engine.aggregator.aggregated(job_id, number, self.versions[-1], {}, {})
+
+    async def train_by_a_cut(self, job_id: str, number: int, checkpoint: bool = False) -> None:
+        """A round that makes a version by a cut, of which whole weights are made if it is a checkpoint."""
+        await self.report(job_id, number)
+        cut, state = self.put(f"cut {number}"), self.put(f"state {number}")
+        weights = self.put(f"weights {number}") if checkpoint else None
+        chain = self.versions[-1].chain.then(Cut(number, cut))
+        chain = chain.ended(number, weights) if weights else chain
+        self.versions.append(ModelVersion(number, chain, weights, cut, state))
         await self.engine.aggregator.aggregated(job_id, number, self.versions[-1], {}, {})
 
     async def finish(self, job_id: str, number: int) -> None:
@@ -188,12 +199,40 @@ async def test_a_completed_job_that_is_rolled_back_is_looked_at_again(house: Hou
         update = house.put(f"update {number}")
         await house.engine.agents.report(job, number, "north", UpdateReceipt(update, 10, {}, 0.0))
         parts = [house.put(f"{part} {number}") for part in ("weights", "aggregate", "state")]
-        house.versions.append(ModelVersion(number, *parts))
+        house.versions.append(whole_version(number, *parts))
         await house.engine.aggregator.aggregated(job, number, house.versions[-1], {}, {})
     await house.collector.collect(at(GRACE_S))
     # versions 4 to 6 are kept, of which 4 has what was version 1's
     assert all(house.held(to.weights, to.state, *(version.weights for version in house.versions[-2:])))
     assert not any(house.held(*(version.weights for version in house.versions[2:4])))
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_versions_are_made_of_stays_while_one_of_them_is_kept(house: House, restarted: bool) -> None:
+    job = await house.start(6, last=2)
+    for number in range(1, 7):
+        await house.train_by_a_cut(job, number, checkpoint=number == 3)
+        if not restarted:
+            await house.collector.collect(at(SPENT_GRACE_S))
+    await house.collector.collect(at(GRACE_S))
+
+    def held(*numbers: int) -> list[bool]:
+        return house.held(*(house.versions[number].aggregate for number in numbers))
+
+    checkpoint = house.versions[3].weights
+    assert held(1, 2, 3, 4, 5, 6) == [False, False, True, True, True, True]  # the third leads clients to the checkpoint
+    assert all(house.held(house.first.weights, checkpoint, house.versions[5].state, house.versions[6].state))
+    assert house.held(house.versions[4].state) == [False]
+
+    await house.engine.driver.tick(job)
+    await house.engine.agents.evaluated(job, 7, "north", a_result(6))
+    final = house.put("weights 6")
+    await house.engine.aggregator.weights_made(job, 6, final)
+    await house.engine.aggregator.loaded_back(job, LoadedBack())
+    await house.collector.collect(at(GRACE_S))
+    assert all(house.held(final, checkpoint))  # the latter for version 5
+    assert held(3, 4, 5, 6) == [False, True, True, False]
+    assert house.held(house.first.weights) == [False]
 
 
 @pytest.mark.parametrize("restarted", [False, True])

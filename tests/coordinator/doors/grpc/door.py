@@ -17,7 +17,6 @@ from coordinator.doors.doorkeeper import Access, Doorkeeper
 from coordinator.doors.grpc.server import RunningServer, serve
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.state.job_state import Job, Prepared
-from coordinator.state.round_state import ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
@@ -25,7 +24,7 @@ from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.blob_ref import BlobRef
 from protos import CHUNK_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
-from tests.builders import a_plan, a_spec
+from tests.builders import a_plan, a_spec, whole_version
 from tests.coordinator.doors.grpc.updates import Sample, ref
 from tests.sites import all_fit
 
@@ -62,7 +61,7 @@ class House:
         job, _ = await self.engine.people.create(a_spec(**sections))
         await all_fit(self.engine)
         weights, base = self.blobs.put_bytes(BIG), self.blobs.put_bytes(b"config")
-        prepared = Prepared(a_plan().to_dict(), (("config.json", base),), (), ModelVersion(0, weights))
+        prepared = Prepared(a_plan().to_dict(), (("config.json", base),), (), whole_version(0, weights))
         return await self.engine.aggregator.prepared(job.id, prepared)
 
     async def round(self, **sections: Any) -> Job:

@@ -48,7 +48,10 @@ async def test_a_blob_comes_in_chunks_and_from_an_offset_and_is_counted(house: H
 async def test_a_missing_or_truncated_blob_is_reported_as_lost(house: House) -> None:
     job = await house.round()
     path = blob_path(house.blobs, ref(BIG).sha256)
-    words = f"lost blob {ref(BIG).sha256} of job {job.id}", "ask its operator"
+    words = (
+        f"lost blob {ref(BIG).sha256} of job {job.id}, which version 0 is made of",
+        "restore it, or post the job again",
+    )
     path.write_bytes(BIG[: CHUNK_BYTES + 1])
     async with failing(Code.DATA_LOSS, *words):
         await house.download("site-a", ref(BIG).sha256, job_id=job.id, round=1)

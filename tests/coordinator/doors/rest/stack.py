@@ -16,7 +16,7 @@ from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter
-from tests.builders import a_plan, a_receipt, a_result, a_spec
+from tests.builders import a_plan, a_receipt, a_result, a_spec, whole_version
 from tests.sites import all_fit
 
 JOBS = "/api/v1/jobs"
@@ -47,7 +47,7 @@ class Stack:
         with SafetensorsWriter(path, specs, {}) as writer:
             for name, spec in specs.items():
                 writer.write(name, np.full(spec.shape, number, dtype=np.float32))
-        return ModelVersion(number, self.blobs.put_file(path))
+        return whole_version(number, self.blobs.put_file(path))
 
     async def next_tasks(self, kind: str) -> int:
         """Both agents take their task; returns the round's number."""

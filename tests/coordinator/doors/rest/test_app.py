@@ -17,6 +17,7 @@ import yaml
 from structlog.testing import capture_logs
 
 from coordinator.doors.grpc import messages
+from coordinator.engine import people_calls
 from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.state.errors import UnknownClient
@@ -26,7 +27,7 @@ from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import free_port
 from fedgalore.spec.plan import TrainingPlan
 from fedgalore_cli.show import headline
-from tests.builders import a_plan, a_receipt, a_result, a_spec, blob_path, job_document
+from tests.builders import a_plan, a_receipt, a_result, a_spec, a_step_on, blob_path, job_document
 from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem
 from tests.looking import events_of
 
@@ -360,6 +361,32 @@ async def test_models_are_streamed_with_their_size(stack: Stack, tmp_path: Path)
     missing = is_problem(await stack.http.get(f"{JOBS}/{job.id}/model?version=2"), 404, "version_not_found")
     assert "does not exist yet" in missing["detail"]
     assert "kept are 0, 1" in missing["detail"]
+
+
+async def test_a_version_without_whole_weights_is_made_whole_for_its_download(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await stack.running(tmp_path)
+    number = await stack.next_tasks("train")
+    for name in ("a", "b"):
+        await stack.engine.agents.report(job.id, number, name, a_receipt(name))
+    step = a_step_on(job.ready().model)
+    await stack.engine.aggregator.aggregated(job.id, number, step, {}, {})
+    path = f"{JOBS}/{job.id}/model"
+    monkeypatch.setattr(people_calls, "WAIT_S", 0.05)
+    early = await stack.http.get(path)
+    assert "making the whole weights of version 1" in is_problem(early, 503, "being_made")["detail"]
+    assert early.headers["retry-after"] == "1"
+    assert (await stack.engine.reader.job(job.id)).wanted == {1}
+    monkeypatch.undo()
+
+    asked = asyncio.create_task(stack.http.get(path))
+    weights = stack.version(tmp_path, 1).weights
+    assert weights is not None
+    await stack.engine.aggregator.weights_made(job.id, 1, weights)
+    assert 'filename="tiny-v1.tar"' in (await asked).headers["content-disposition"]
+    await stack.engine.aggregator.weights_lost(job.id, 0, "blob 12 is damaged")
+    assert (await stack.http.get(f"{path}?version=0")).status_code == 200  # its own weights are there
 
 
 async def test_a_version_that_is_no_longer_kept_is_gone_at_once(stack: Stack, tmp_path: Path) -> None:
