@@ -42,7 +42,7 @@ def agent(
     insecure: Annotated[
         bool | None, typer.Option("--insecure", help="Plaintext, also to a coordinator beyond this machine.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
+    threads: Annotated[str | None, typer.Option(help="CPU threads of torch, a number or auto.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, json or text.")] = None,
 ) -> None:

@@ -17,6 +17,7 @@ from pydantic_settings import SettingsError as SourceError
 from fedgalore.data.column_names import ColumnNames
 from fedgalore.process.address import check_target
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file
+from fedgalore.process.threads import ThreadSetting
 from fedgalore.spec.findings import explain
 from fedgalore.spec.strict import Identifier
 
@@ -51,7 +52,9 @@ class AgentSettings(MergedSettings):
     tls_cert: Path | None = Field(default=None, description="This client's certificate, PEM")
     tls_key: Path | None = Field(default=None, description="Its key, PEM")
     insecure: bool = Field(default=False, description="Plaintext, also to a coordinator beyond this machine")
-    threads: int | None = Field(default=None, ge=1, le=1024, description="torch's CPU threads; default: torch's choice")
+    threads: ThreadSetting = Field(
+        default="auto", description="torch's CPU threads; auto: by cores, quota and our other processes"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda when there is one")
     models: tuple[Path, ...] = Field(default=(), description="Folders of base models that are already here")
     data: dict[Identifier, DataSet] = Field(min_length=1, description="Data sets by the name that jobs use")

@@ -23,6 +23,7 @@ from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.process import durable
 from fedgalore.process.faults import Fault, reach
+from fedgalore.process.threads import announced
 from fedgalore.replay import apply_aggregate
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.spec.job import JobSpec
@@ -42,9 +43,8 @@ class Trainer:
     Methods raise `CannotTrain` with words for a person; the trainer then stays usable.
     """
 
-    def __init__(self, device: Literal["auto", "cpu", "cuda"], threads: int | None) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
+    def __init__(self, device: Literal["auto", "cpu", "cuda"], threads: int | Literal["auto"]) -> None:
+        torch.set_num_threads(announced(threads))
         cuda = torch.cuda.is_available()
         if device == "cuda" and not cuda:
             raise CannotTrain("device: cuda is set, but torch sees none here; set device: auto or cpu")

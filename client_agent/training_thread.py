@@ -17,7 +17,7 @@ T = TypeVar("T")
 class TrainingThread:
     """Runs work on the agent's `Trainer`, a piece at a time."""
 
-    def __init__(self, device: Literal["auto", "cpu", "cuda"], threads: int | None) -> None:
+    def __init__(self, device: Literal["auto", "cpu", "cuda"], threads: int | Literal["auto"]) -> None:
         self._device: Literal["auto", "cpu", "cuda"] = device
         self._threads = threads
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trainer")

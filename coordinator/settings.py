@@ -21,6 +21,7 @@ from coordinator.state.limits import MAX_AGENTS, MAX_JOBS
 from fedgalore.data.column_names import ColumnNames
 from fedgalore.process.address import check_host, check_url
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
+from fedgalore.process.threads import ThreadSetting
 from fedgalore.spec.findings import WHOLE, explain
 from fedgalore.spec.strict import Identifier
 
@@ -66,8 +67,8 @@ class CoordinatorSettings(MergedSettings):
     grpc_port: int = Field(default=50051, ge=0, le=65535, description="0: any free port")
     port_file: Path | None = Field(default=None, description="Written when ready: the ports as JSON")
     aggregator: bool = Field(default=True, description="Start an aggregator process beside the doors")
-    threads: int | None = Field(
-        default=None, ge=1, le=1024, description="CPU threads of the aggregator; default: torch's"
+    threads: ThreadSetting = Field(
+        default="auto", description="CPU threads of the aggregator; auto: by cores, quota and our other processes"
     )
     presence_s: float = Field(default=30, ge=1, le=3600, description="Time a silent agent counts as present")
     max_agents: int = Field(default=MAX_AGENTS, ge=1, le=1_000_000, description="Clients that can be enrolled")

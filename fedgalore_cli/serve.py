@@ -18,7 +18,9 @@ RedisUrl = Annotated[
     str | None, typer.Option(help="State store, Redis 7 or Valkey [FEDGALORE_REDIS_URL, FEDGALORE_REDIS_URL_FILE].")
 ]
 BlobDir = Annotated[Path | None, typer.Option(help="Directory of weights and updates [FEDGALORE_BLOB_DIR].")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of the aggregator [FEDGALORE_THREADS].")]
+Threads = Annotated[
+    str | None, typer.Option(help="CPU threads of the aggregator, a number or auto [FEDGALORE_THREADS].")
+]
 LogFormat = Annotated[str | None, typer.Option(help="auto, json or text [FEDGALORE_LOG_FORMAT].")]
 LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error [FEDGALORE_LOG_LEVEL].")]
 

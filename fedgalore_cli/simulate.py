@@ -62,7 +62,9 @@ def simulate(
         Literal["best", "last"] | None,
         typer.Option("--version", help="Which one --to holds. Default: the best if the job keeps one, else the last."),
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="torch's CPU threads")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="torch's CPU threads; default: what fits the machine")
+    ] = None,
     allowed: Annotated[
         list[str] | None,
         typer.Option("--allow-metric", help="A metric of another package that the job names, package.module:NAME"),
@@ -158,11 +160,11 @@ def _run(
     from fedgalore.model.culprits import unforeseen
     from fedgalore.model.inputs import TaskError
     from fedgalore.model.load_back import answers, difference
+    from fedgalore.process.threads import choose
     from fedgalore.simulation import simulate as run
     from fedgalore.training import TrainingError
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(choose(threads or "auto").count)
     out = console(stderr=records.wanted)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

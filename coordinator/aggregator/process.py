@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from coordinator.aggregator.worker import Aggregator
 from coordinator.settings import CoordinatorSettings, load
 from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults
 from fedgalore.process.settings import SettingsError
+from fedgalore.process.threads import announced
 
 if TYPE_CHECKING:
     from coordinator.engine.assembly import Engine
@@ -56,13 +57,12 @@ def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event)
     loop.call_soon_threadsafe(stop.set)
 
 
-def _import_torch(threads: int | None) -> None:
+def _import_torch(threads: int | Literal["auto"]) -> None:
     import torch
 
     import coordinator.aggregator.compute  # noqa: F401
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(announced(threads))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -32,7 +32,7 @@ def test_paths_are_relative_to_the_config_file(tmp_path):
     assert settings.data["intents"].train == tmp_path / "train.jsonl"
     assert settings.data["intents"].test == tmp_path / "sub" / "test.jsonl"
     assert settings.data["intents"].text == ("text",)
-    assert (settings.coordinator, settings.device, settings.threads) == ("127.0.0.1:50051", "auto", None)
+    assert (settings.coordinator, settings.device, settings.threads) == ("127.0.0.1:50051", "auto", "auto")
 
 
 def test_flags_come_before_the_environment_before_the_file(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def test_a_secret_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("REDIS_URL", "redis://db:6379/first", "'first' where the number of a database belongs"),
         ("REST_HOST", "http://0.0.0.0", "starts with http://; write an address or name alone, such as 0.0.0.0"),
         ("GRPC_HOST", "[::]", "has brackets, which belong where a port follows"),
-        ("THREADS", "0", "a whole number from 1 to 1024"),
+        ("THREADS", "0", "'0' does not fit; give auto or a whole number from 1 to 1024"),
         ("LOG_FORMAT", "xml", "auto, json or text"),
         ("PRESENCE_S", "0", "from 1 to 3600"),
     ],
@@ -85,7 +85,7 @@ def test_a_bad_value_names_its_variable(
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDGALORE_THREADS", "")
-    assert load().threads is None
+    assert load().threads == "auto"
 
 
 @pytest.mark.parametrize(
