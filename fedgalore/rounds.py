@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedgalore.deltas import Lookup, Reader, nothing
-from fedgalore.maths.mean import Factors, mean_of_factors, of_matrix
+from fedgalore.maths.mean import Factors, in_blocks, mean_of_factors, of_matrix
 from fedgalore.maths.privacy import noise
 from fedgalore.maths.robust import combine, combine_numbers
 from fedgalore.model.task import TaskModel
@@ -150,7 +150,8 @@ class ServerRound:
 
     def mean(self, tensors: Sequence[Tensor]) -> Tensor:
         """`sum_i p_i tensor_i` in float64 and the clients' order; float32."""
-        return weighed(tensors, self.shares).float()
+        shares = self.shares
+        return in_blocks(tensors, lambda blocks: weighed(blocks, shares))
 
     def change(self, name: str, changes: Sequence[Tensor]) -> Tensor:
         """What the clients' changes of a weight, clipped, come to by the job's `server.aggregation`, with its noise.
@@ -158,8 +159,9 @@ class ServerRound:
         Float64 inside, float32.
         """
         if self.spec.server.is_robust:
-            return self.robust(changes).float()
-        mean = weighed(changes, self.clipped_shares).float()
+            return in_blocks(changes, self.robust)
+        shares = self.clipped_shares
+        mean = in_blocks(changes, lambda blocks: weighed(blocks, shares))
         return mean if self.spec.privacy is None else (mean.double() + self.noise(name, mean.shape)).float()
 
     def noise(self, name: str, shape: torch.Size) -> Tensor:

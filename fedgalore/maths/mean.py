@@ -5,11 +5,13 @@ Shapes: `B` matrices of equal shape `(d, k)`, oriented; `left (B, d, q)` orthono
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+BLOCK = 2**15  # elements of each client and thread that are combined at a time
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,25 @@ class Factors:
     def leading(self, rank: int) -> Factors:
         """Only the columns that carry most."""
         return Factors(self.left[..., :rank], self.right[..., :rank, :])
+
+
+def in_blocks(tensors: Sequence[Tensor], combine: Callable[[list[Tensor]], Tensor]) -> Tensor:
+    """What tensors of equal shape come to, element by element; float32.
+
+    On a processor some elements at a time: all that `combine` makes of them in float64 stays in its cache, where whole
+    tensors would go through memory once for every client and step. The bits are the same.
+
+    Args:
+        tensors: one of each client.
+        combine: takes their blocks, flat and of equal length.
+    """
+    first = tensors[0]
+    size = BLOCK * torch.get_num_threads() if first.device.type == "cpu" else max(1, first.numel())
+    result = torch.empty(first.shape, dtype=torch.float32, device=first.device)
+    parts = zip(*(tensor.reshape(-1).split(size) for tensor in tensors), strict=True)
+    for into, blocks in zip(result.view(-1).split(size), parts, strict=True):
+        into.copy_(combine(list(blocks)))
+    return result
 
 
 def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Factors:

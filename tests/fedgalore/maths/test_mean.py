@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedgalore.maths import mean
 from fedgalore.maths.mean import (
     apply_dense,
     apply_factors,
+    in_blocks,
     mean_of_factors,
     of_matrix,
     squared_norm_of_product,
@@ -107,3 +109,24 @@ def test_a_step_has_the_same_bits_however_its_parts_lie_in_memory() -> None:
     weight, left, right = drawn(40, 50), drawn(40, 7, seed=1), drawn(7, 50, seed=2)
     turned = [part.mT.contiguous().mT for part in (weight, left, right)]
     assert torch.equal(apply_factors(weight, 0.99, left, right), apply_factors(turned[0], 0.99, *turned[1:]))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (5, 11), (2, 3, 4)])
+def test_elements_combined_in_blocks_have_the_bits_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(mean, "BLOCK", 4)
+    clients = [drawn(*(shape or (1,)), seed=seed).reshape(shape) for seed in range(3)]
+    clients[1] = clients[1].mT.contiguous().mT if clients[1].dim() > 1 else clients[1]
+
+    def combine(tensors: list[Tensor]) -> Tensor:
+        return (0.3 * tensors[0].double() + torch.stack(tensors).double().sort(dim=0).values[1]) / 3
+
+    lengths: list[int] = []
+
+    def noted(tensors: list[Tensor]) -> Tensor:
+        lengths.append(tensors[0].numel())
+        return combine(tensors)
+
+    assert torch.equal(in_blocks(clients, noted), combine(clients).float())
+    assert max(lengths) <= 4 * torch.get_num_threads()
