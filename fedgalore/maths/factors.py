@@ -3,7 +3,7 @@
 A mean of low-rank changes is `A B`: in `A (B, d, n)` the clients' left factors stand side by side, in `B (B, n, k)`
 their weighed right factors one below the other, and what earlier rounds left out is one more pair. The leading `B` is a
 batch of matrices of equal shape, `n` is small against `d` and `k`, and no tensor here is as large as the `(d, k)`
-product. ALGORITHM, "The wire".
+product. ALGORITHM, "The leading part of a mean in factors".
 
     found = split(left, right, rank)                # its leading directions go down, rounded to l
     cut = Cut.of(l, found.span, left, right)        # cut.right goes with them, rounded to r
