@@ -53,7 +53,8 @@ def trained(spec: JobSpec, sites: Sequence[Site], blobs: BlobStore, folder: Path
     """A job whose rounds have run, with its model in `blobs`."""
     prepared = prepare(spec, blobs)
     result = simulate(spec, Path(spec.model.source), sites)
-    with SafetensorsWriter(folder / "weights", weights_tensors(spec, result.task.plan), {}) as writer:
+    tensors = weights_tensors(spec, result.task.plan, spec.rounds.count)
+    with SafetensorsWriter(folder / "weights", tensors, {}) as writer:
         for name, tensor in result.weights.items():
             writer.write(name, tensor.numpy())
     weights = blobs.put_file(folder / "weights", move=True)

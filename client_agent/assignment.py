@@ -85,8 +85,7 @@ class Assignment:
             split = held_out  # for the lambda, which would not know that it is there
             await site.thread.run(lambda trainer: trainer.check(split))
         await self._bring_weights()
-        last = await self._download(_blob(task.aggregate)) if self._last is not None else None
-        await site.thread.run(lambda trainer: trainer.reset(task.model_version, last))
+        await site.thread.run(lambda trainer: trainer.reset(task.model_version))
         reach(Fault.WEIGHTS_HELD)
         if self._trains and task.HasField("state"):
             self._state = await self._download(_blob(task.state))
@@ -158,7 +157,7 @@ class Assignment:
         task, cache = self._task, self._site.cache
         with suppress(InvalidExchange):  # a task with a bad name or hash in it has brought nothing
             model = cache.model_folder(self._model_files())
-            keep = [task.aggregate.sha256, task.state.sha256, *(file.blob.sha256 for file in task.base_model)]
+            keep = [task.state.sha256, *(file.blob.sha256 for file in task.base_model)]
             cache.prune([*keep, *(blob.sha256 for blob in self._trail.blobs)], model, max_bytes)
 
     async def fail(self, reason: str) -> None:
@@ -217,11 +216,6 @@ class Assignment:
     def _model_files(self) -> dict[str, BlobRef]:
         return {file.name: _blob(file.blob) for file in self._task.base_model}
 
-    @property
-    def _last(self) -> BlobRef | None:
-        """What a job with momentum needs beside the weights: the step that led to them."""
-        has_momentum = bool(self._spec.method.momentum)
-        return _blob(self._task.aggregate) if has_momentum and self._task.HasField("aggregate") else None
 
     async def _bring_weights(self) -> None:
         """By the fewest bytes: by the cuts since the version that the trainer holds, or by those since the checkpoint.
@@ -233,7 +227,7 @@ class Assignment:
         if held is None and self._task.chain.starts_at_version_0:
             begun = await thread.run(lambda trainer: trainer.begin(trail.earlier.start))
             held = trail.earlier.start if begun else None
-        way = trail.way(held, self._last, self._bytes_to_fetch)
+        way = trail.way(held, self._bytes_to_fetch)
         if way.whole:
             await self._take_checkpoint()
         for cut in way.cuts:

@@ -51,7 +51,6 @@ class Trainer:
         self._device = torch.device("cuda" if cuda and device != "cpu" else "cpu")
         self._task: TaskModel | None = None
         self._weights: dict[str, Tensor] = {}
-        self._last: dict[str, Tensor] = {}  # the aggregate that made them, where the job has momentum
         self.job_id: str | None = None
         self.held: str | None = None  # id of the version whose global weights these are; None before the first
         self.version = 0  # its number
@@ -59,7 +58,7 @@ class Trainer:
 
     def open(self, job_id: str, spec: JobSpec, plan: TrainingPlan, folder: Path) -> None:
         """Builds the job's model from its base model's folder; lets go of the last job's."""
-        self._task, self._weights, self._last = None, {}, {}
+        self._task, self._weights = None, {}
         self.job_id, self.held, self.unproven_steps = None, None, 0
         with _in_words():
             task = TaskModel.load(spec, folder, self._device)
@@ -104,14 +103,9 @@ class Trainer:
         self.unproven_steps = 0 if equal else self.unproven_steps
         return equal
 
-    def reset(self, version: int, last: Path | None = None) -> None:
-        """Puts the global weights, as version `version`, into the model, whatever training made of it.
-
-        Args:
-            last: the aggregate that made the version, where the job has momentum.
-        """
+    def reset(self, version: int) -> None:
+        """Puts the global weights, as version `version`, into the model, whatever training made of it."""
         with _in_words():
-            self._last = _tensors(open_update(last)) if last else {}
             self._open_task().load_weights(self._weights)
         self.version = version
 
@@ -154,7 +148,7 @@ class Trainer:
         """
         task, version = self._open_task(), self._makes()
         with _in_words(split):
-            start = Start(self._weights, _tensors(open_update(state)) if state else {}, _kept(kept), self._last)
+            start = Start(self._weights, _tensors(open_update(state)) if state else {}, _kept(kept))
             update = local_update(LocalRound(task, client, version, start), split.examples, on_step)
         with _in_words():
             if update.kept:  # before the update, so that a delivered one never lacks it
@@ -212,7 +206,7 @@ def _kept(path: Path | None) -> dict[str, Tensor]:
 
 def _weights_sha256(task: TaskModel, weights: Mapping[str, Tensor], version: int) -> str:
     """Of the file that the coordinator makes of a version's weights."""
-    tensors, metadata = weights_tensors(task.spec, task.plan), {"format": WEIGHTS_FORMAT, "version": str(version)}
+    tensors, metadata = weights_tensors(task.spec, task.plan, version), {"format": WEIGHTS_FORMAT, "version": str(version)}
     digest = hashlib.sha256(encode_header(tensors, metadata))
     for name in tensors:
         digest.update(weights[name].contiguous().view(-1).numpy().data)

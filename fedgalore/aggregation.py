@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from fedgalore import downlink
-from fedgalore.deltas import decoded, nothing
+from fedgalore.deltas import decoded
 from fedgalore.maths.mean import Factors
 from fedgalore.maths.privacy import epsilon
 from fedgalore.methods.halves import server_half
 from fedgalore.model.task import TaskModel
-from fedgalore.momentum import add_last_step
 from fedgalore.rounds import ClientTensors, GroupResult, ServerRound, Shelf
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
@@ -67,7 +66,7 @@ class TensorSink:
 
     def shelf(self, weights: Mapping[str, Tensor]) -> Shelf:
         """The version, which has these weights, for reading."""
-        return Shelf(weights.__getitem__, self.state.get, self.residue.get, self.aggregate.get)
+        return Shelf(weights.__getitem__, self.state.get, self.residue.get)
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,6 @@ def next_version(
         updates: in any order; they are summed in the order of the clients' names.
         secret: hexadecimal, of the noise of a job with privacy.
     """
-    if not spec.method.momentum:
-        shelf = replace(shelf, last=nothing)  # what is not needed is not read
     sent = [layout.update_tensors(spec, plan, update.client, version) for update in updates]
     updates = [replace(update, read=decoded(update.read, file)) for update, file in zip(updates, sent, strict=True)]
     screened_round, dropped = screened(server_round(spec, version, shelf, updates, device, secret), plan)
@@ -217,7 +214,6 @@ def _aggregate_dense(item: Dense, round: ServerRound, shelf: Shelf, result: Grou
     name = f"{item.name}/delta"
     changes = [client.read(name).to(round.device) for client in round.clients]
     change = (round.spec.server.learning_rate * round.change(item.name, changes)).cpu()
-    add_last_step(change, shelf.last(name), round.spec.method.momentum)
     result.aggregate[name] = change
 
 

@@ -131,14 +131,11 @@ class Trail:
             return self.chain.checkpoint.version
         return next((cut.version for cut in self.cuts if cut.blob.sha256 == sha256), None)
 
-    def way(
-        self, held: str | None, last: BlobRef | None = None, cost: Callable[[BlobRef], int] = lambda b: b.size_bytes
-    ) -> Way:
+    def way(self, held: str | None, cost: Callable[[BlobRef], int] = lambda blob: blob.size_bytes) -> Way:
         """The way of the fewest bytes.
 
         Args:
             held: id of the version that the client holds, if it holds one.
-            last: what the client needs beside the weights in any case: a job with momentum the last cut.
             cost: bytes to fetch for a blob.
         """
         ids, whole = [self.earlier.start, *(cut.blob.sha256 for cut in self.cuts)], Way(True, self.chain.cuts)
@@ -146,15 +143,15 @@ class Trail:
             return whole
 
         def bytes_of(way: Way) -> int:
-            return sum(map(cost, self.fetched(way, last)))
+            return sum(map(cost, self.fetched(way)))
 
         step_by_step = Way(False, self.cuts[ids.index(held) :])
         return step_by_step if bytes_of(step_by_step) < bytes_of(whole) else whole
 
-    def fetched(self, way: Way, last: BlobRef | None = None) -> list[BlobRef]:
-        """The blobs of a way, and what is needed beside it, each once."""
-        first = (self.chain.checkpoint.weights,) if way.whole else ()
-        return list(dict.fromkeys((*first, *(cut.blob for cut in way.cuts), *((last,) if last else ()))))
+    def fetched(self, way: Way) -> list[BlobRef]:
+        """The blobs of a way."""
+        first = [self.chain.checkpoint.weights] if way.whole else []
+        return [*first, *(cut.blob for cut in way.cuts)]
 
 
 def total_bytes(blobs: Iterable[BlobRef]) -> int:

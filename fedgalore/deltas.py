@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from fedgalore.maths.mean import apply_dense, apply_factors
 from fedgalore.maths.projector import orient
 from fedgalore.maths.quantization import dequantize
-from fedgalore.spec.plan import Target, TensorSpec
+from fedgalore.spec.plan import Dense, Target, TensorSpec
 
 Reader = Callable[[str], Tensor]
 Lookup = Callable[[str], Tensor | None]  # None: there is no such tensor
@@ -43,12 +44,15 @@ def apply_change(target: Target, old: Tensor, aggregate: Mapping[str, Tensor], d
     return old.clone()
 
 
-def change_in(target: Target, aggregate: Lookup) -> Tensor | None:
-    """What an aggregate changes a target by, in the weight's own shape; None where it leaves it alone."""
-    left, right = aggregate(f"{target.name}/left"), aggregate(f"{target.name}/right")
+def change_of(item: Target | Dense, aggregate: Mapping[str, Tensor]) -> Tensor:
+    """What an aggregate says that the clients changed an item by together, in the weight's own shape."""
+    if isinstance(item, Dense):
+        return aggregate[f"{item.name}/delta"]
+    left, right = aggregate.get(f"{item.name}/left"), aggregate.get(f"{item.name}/right")
     if left is not None and right is not None:
-        return orient_back(left.float() @ right.float(), target)
-    return aggregate(f"{target.name}/dense")
+        return orient_back(left.float() @ right.float(), item)
+    dense = aggregate.get(f"{item.name}/dense")
+    return torch.zeros(item.shape) if dense is None else dense
 
 
 def orient_back(matrix: Tensor, target: Target) -> Tensor:

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedgalore.deltas import Lookup, change_in, orient_back
+from fedgalore.deltas import Lookup, orient_back
 from fedgalore.maths.mean import Factors, truncate
-from fedgalore.momentum import add_last_step, last_step_of
 from fedgalore.rounds import GroupResult, ServerRound, Shelf
 from fedgalore.spec.layout import cut_rank
 from fedgalore.spec.plan import Target, factors_are_smaller
@@ -23,28 +22,20 @@ from fedgalore.spec.plan import Target, factors_are_smaller
 def send_matrices(
     targets: Sequence[Target], changes: Sequence[Tensor], round: ServerRound, shelf: Shelf, result: GroupResult
 ) -> None:
-    """Each target's mean change, float32 in the weight's own shape, times the server's rate, with momentum."""
+    """Each target's mean change, float32 in the weight's own shape, times the server's rate."""
     for target, change in zip(targets, changes, strict=True):
-        scaled = round.spec.server.learning_rate * change
-        add_last_step(scaled, change_in(target, shelf.last), round.spec.method.momentum)
-        result.aggregate[f"{target.name}/dense"] = scaled.cpu()
+        result.aggregate[f"{target.name}/dense"] = (round.spec.server.learning_rate * change).cpu()
 
 
 def send_factors(
     targets: Sequence[Target], change: Factors, round: ServerRound, shelf: Shelf, result: GroupResult
 ) -> None:
     """The mean change of targets of equal shape, held as factors: exact, or cut where the job's layout says so."""
-    rank, share, rate = cut_rank(round.spec, targets[0]), round.spec.method.momentum, round.spec.server.learning_rate
-    if rank is None and not share:
+    rank, rate = cut_rank(round.spec, targets[0]), round.spec.server.learning_rate
+    if rank is None:
         put_factors(targets, change, rate, result)
         return
     whole = rate * (change.left.double() @ change.right.double())
-    for index, target in enumerate(targets):
-        add_last_step(whole[index], last_step_of(target, shelf.last), share)
-    if rank is None:
-        for index, target in enumerate(targets):
-            result.aggregate[f"{target.name}/dense"] = orient_back(whole[index].float().cpu(), target)
-        return
     if (residue := _residue(targets, shelf.residue)) is not None:
         whole += residue.to(whole.device)
     _put_cut(targets, whole, rank, result)

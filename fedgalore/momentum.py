@@ -2,8 +2,9 @@
 
 With a share `mu` and the last step `v_t`, each of a client's `K` steps also moves its weights by `mu v_t / K`, and it
 learns at `(1 - mu)` of its rates. Before it sends, it takes those moves back: its update holds its own change alone.
-The server adds `mu v_t` to the clients' mean change, so that `v_{t+1} = rate * mean + mu v_t`. Methods know nothing of
-it.
+What goes down is the clients' mean change `c_t` alone, too. Whoever holds a version adds the rest: `v_{t+1} = c_t + mu
+v_t`, `W_{t+1} = decay W_t + v_{t+1}`, so that no byte tells what everybody knows. A version carries its step beside its
+weights, as `W/step`. Methods know nothing of it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedgalore.deltas import Lookup, change_in
-from fedgalore.maths.projector import orient
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.plan import Target
+from fedgalore.spec.layout import STEP
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,15 @@ class MomentumSteps:
         self._steps = steps
 
     @classmethod
-    def of(cls, task: TaskModel, last: Mapping[str, Tensor]) -> MomentumSteps:
-        """Along the last aggregate; no move where the job has no momentum, or nothing was aggregated yet."""
+    def of(cls, task: TaskModel, version: Mapping[str, Tensor]) -> MomentumSteps:
+        """Along the step that a version carries; no move where it carries none."""
         share = task.spec.method.momentum
-        if not share or not last:
-            return cls([], 1)
-        changes = {target.name: change_in(target, last.get) for target in task.plan.targets}
-        changes |= {item.name: last.get(f"{item.name}/delta") for item in task.plan.dense}
         weights = {name: weight for name, (weight, _) in task.targets().items()} | task.dense()
-        moves = [(weights[name], share * move.to(task.device)) for name, move in changes.items() if move is not None]
+        moves = [
+            (weight, share * version[step].to(task.device))
+            for name, weight in weights.items()
+            if (step := f"{name}/{STEP}") in version
+        ]
         return cls(moves, task.spec.local.steps)
 
     def step(self) -> None:
@@ -69,15 +68,3 @@ class MomentumSteps:
     def _move(self, share: float) -> None:
         for weight, move in self._weights:
             weight.add_(move, alpha=share)
-
-
-def add_last_step(change: Tensor, last: Tensor | None, share: float) -> None:
-    """`change += share * last` in place, in the change's precision; None: there was no step yet."""
-    if last is not None:
-        change += share * last.to(change.device)
-
-
-def last_step_of(target: Target, last: Lookup) -> Tensor | None:
-    """The last step of a target, oriented `(d, k)`."""
-    step = change_in(target, last)
-    return None if step is None else orient(step)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedgalore.deltas import Reader
+from fedgalore.deltas import change_of
 from fedgalore.maths.mean import apply_dense
 from fedgalore.methods.halves import server_half
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.layout import layout_of
+from fedgalore.spec.layout import STEP, carried
 from fedgalore.spec.plan import Buffer, Dense, Target, TrainingPlan
 
 
@@ -32,25 +32,24 @@ class Aggregate:
 class Replayed(Mapping[str, Tensor]):
     """The weights of a version, as `layout.weights_tensors` lists them; float32 on the CPU.
 
-    A target is computed when it is asked for, and only the last one is held. Names come target by target, each followed
-    by what is carried beside it, so that going through them computes each target once.
+    An item is computed when it is asked for, and only the last one is held. Names come item by item, each followed by
+    what is carried beside it, so that going through them computes each item once.
     """
 
-    def __init__(self, weights: Reader, aggregates: Sequence[Aggregate], plan: TrainingPlan, spec: JobSpec) -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], aggregates: Sequence[Aggregate], plan: TrainingPlan, spec: JobSpec
+    ) -> None:
         """`weights`: of the version that the first of the aggregates goes on from."""
         self._weights, self._aggregates, self._spec = weights, aggregates, spec
-        carried = layout_of(spec).carried
         self._items: dict[str, Target | Dense | Buffer] = {}
-        for target in plan.targets:
-            names = (target.name, *(f"{target.name}/{suffix}" for suffix in carried(target)))
-            self._items |= dict.fromkeys(names, target)
-        self._items |= {item.name: item for item in plan.whole}
+        for item in (*plan.targets, *plan.whole):
+            self._items |= {name: item for name in _names(item, spec) if aggregates or name in weights}
         self._held: tuple[Target | Dense | Buffer, dict[str, Tensor]] | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         item = self._items[name]
         if not self._aggregates:
-            return self._weights(name)
+            return self._weights[name]
         if self._held is None or self._held[0] is not item:
             self._held = item, self._replay(item)
         return self._held[1][name]
@@ -63,30 +62,37 @@ class Replayed(Mapping[str, Tensor]):
 
     def _replay(self, item: Target | Dense | Buffer) -> dict[str, Tensor]:
         """The item's tensors after the last aggregate."""
-        half = server_half(self._spec)
-        held: dict[str, Tensor] = {}
-
-        def read(name: str) -> Tensor:
-            return held[name] if name in held else self._weights(name)
-
-        for step in self._aggregates:
-            match item:
-                case Target():
-                    held = half.apply(item, self._spec, read, step.tensors, step.decay)
-                case Dense():
-                    held = {item.name: apply_dense(read(item.name), 1.0, step.tensors[f"{item.name}/delta"])}
-                case Buffer():
-                    held = {item.name: _moved(item, read(item.name), step.tensors[f"{item.name}/delta"])}
-        return held
+        names = (name for name in _names(item, self._spec) if name in self._weights)
+        version = {name: self._weights[name] for name in names}
+        for aggregate in self._aggregates:
+            version = _next(item, version, aggregate, self._spec)
+        return version
 
 
 def apply_aggregate(
     weights: Mapping[str, Tensor], aggregate: Mapping[str, Tensor], decay: float, plan: TrainingPlan, spec: JobSpec
 ) -> dict[str, Tensor]:
     """All weights of the next version, from those of the version before and the aggregate that makes it."""
-    return dict(Replayed(weights.__getitem__, [Aggregate(aggregate, decay)], plan, spec))
+    return dict(Replayed(weights, [Aggregate(aggregate, decay)], plan, spec))
 
 
-def _moved(item: Buffer, old: Tensor, change: Tensor) -> Tensor:
-    value = apply_dense(old, 1.0, change)
-    return value.clamp_min(0) if item.not_negative else value
+def _names(item: Target | Dense | Buffer, spec: JobSpec) -> list[str]:
+    """Of an item's weights, and of what is carried beside them."""
+    return [item.name, *(f"{item.name}/{suffix}" for suffix in carried(spec, item))]
+
+
+def _next(
+    item: Target | Dense | Buffer, old: Mapping[str, Tensor], aggregate: Aggregate, spec: JobSpec
+) -> dict[str, Tensor]:
+    """An item's tensors in the next version."""
+    name, share, tensors = item.name, spec.method.momentum, aggregate.tensors
+    if isinstance(item, Buffer):
+        value = apply_dense(old[name], 1.0, tensors[f"{name}/delta"])
+        return {name: value.clamp_min(0) if item.not_negative else value}
+    if isinstance(item, Target) and not share:
+        return server_half(spec).apply(item, spec, old.__getitem__, tensors, aggregate.decay)
+    last, decay = old.get(f"{name}/{STEP}"), aggregate.decay if isinstance(item, Target) else 1.0
+    change = change_of(item, tensors)
+    step = change if last is None else apply_dense(last, share, change)
+    moved = {name: apply_dense(old[name], decay, step)}
+    return moved | {f"{name}/{STEP}": step} if share else moved

@@ -15,6 +15,7 @@ from fedgalore.maths.robust import combine, combine_numbers
 from fedgalore.model.task import TaskModel
 from fedgalore.momentum import Rates, rates_of
 from fedgalore.spec.job import JobSpec
+from fedgalore.spec.layout import STEP
 from fedgalore.spec.plan import Target
 
 
@@ -24,13 +25,12 @@ class Start:
 
     `weights`: the model version, as `layout.weights_tensors` lists it; `state`: what all clients start from beside it
     (`layout.state_tensors`), empty in the first round; `kept`: what this client kept beside its last update that was
-    aggregated; `last`: the aggregate that made the version, read by jobs with momentum, empty at version 0.
+    aggregated.
     """
 
     weights: Mapping[str, Tensor]
     state: Mapping[str, Tensor] = field(default_factory=dict)
     kept: Mapping[str, Tensor] = field(default_factory=dict)
-    last: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class LocalRound:
     @property
     def rates(self) -> Rates:
         """The learning rates that hold in this round."""
-        return rates_of(self.spec, bool(self.start.last))
+        plan, version = self.task.plan, self.start.weights
+        has_step = any(f"{item.name}/{STEP}" in version for item in plan.trained)
+        return rates_of(self.spec, has_step)
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,12 @@ class GroupResult:
 class Shelf:
     """A model version as the server holds it, tensor by tensor: of files, or of dictionaries.
 
-    `last`: the aggregate that made the version; `state` and `residue` are empty where the job keeps none.
+    `state` and `residue` are empty where the job keeps none.
     """
 
     weights: Reader
     state: Lookup = nothing
     residue: Lookup = nothing
-    last: Lookup = nothing
 
 
 @dataclass(frozen=True)

@@ -192,8 +192,9 @@ class _Federation:
         self._places = {name: places.get(name, name) for name in held_out}
         self._secret = secret or secrets.token_hex(32)
         self._kept: dict[str, dict[str, Tensor]] = {}  # by client, of its last update that is in a version
-        self._weights_bytes = layout.size_bytes(layout.weights_tensors(task.spec, task.plan))
-        chain = Chain.start(_stand_in(0, self._weights_bytes))
+        self._weights_bytes = layout.size_bytes(layout.weights_tensors(task.spec, task.plan, 1))
+        first = layout.size_bytes(layout.weights_tensors(task.spec, task.plan, 0))
+        chain = Chain.start(_stand_in(0, first))
         self._trail = Trail(Earlier(chain.id), chain)  # as clients would be told of the newest version
         self._held = dict.fromkeys(self._sites, chain.id)  # by client: its last version; all draw version 0 themselves
         self.best: Best | None = None
@@ -249,7 +250,7 @@ class _Federation:
 
     def _train(self, site: Site, number: int) -> Update:
         beside = self._beside
-        start = Start(self.weights, beside.state, self._kept.get(site.name, {}), beside.aggregate)
+        start = Start(self.weights, beside.state, self._kept.get(site.name, {}))
         with _at(site.name, site.train_place):
             return site.local_update(LocalRound(self.task, site.name, number, start), site.train)
 
@@ -277,18 +278,14 @@ class _Federation:
         self._trail = self._trail.then(cut, chain)
 
     def _traffic(self, names: Collection[str], number: int) -> tuple[int, int]:
-        """Bytes up and down: each fetches the cuts since the version that it holds, or a checkpoint and those since.
-
-        With momentum all need the last cut.
-        """
+        """Bytes up and down: each fetches the cuts since the version that it holds, or a checkpoint and those since."""
         spec, plan, trail = self.task.spec, self.task.plan, self._trail
         up = sum(layout.size_bytes(layout.update_tensors(spec, plan, name, number)) for name in names)
         if number == 1:
             return up, 0
         down = len(names) * layout.size_bytes(layout.state_tensors(spec, plan, number - 1))
-        last = trail.cuts[-1].blob if spec.method.momentum else None
         for name in names:
-            down += total_bytes(trail.fetched(trail.way(self._held[name], last), last))
+            down += total_bytes(trail.fetched(trail.way(self._held[name])))
             self._held[name] = trail.chain.id
         return up, down
 

@@ -79,7 +79,7 @@ def local_update(
     losses: list[float] = []
     right = predictions = 0
     class_weights = task.class_weights(examples)
-    momentum = MomentumSteps.of(task, round.start.last)
+    momentum = MomentumSteps.of(task, round.start.weights)
     plain = _plain_optimizer(round)
     with client_half(spec).train(round) as training:
         for step, chosen in enumerate(batches(examples, spec, round.client, number), start=1):

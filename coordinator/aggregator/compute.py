@@ -121,7 +121,7 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
         task.save(export, as_base=True)
         _check_export(export, task.plan)
         weights = folder / "weights.safetensors"
-        names = layout.weights_tensors(spec, task.plan)
+        names = layout.weights_tensors(spec, task.plan, 0)
         carried = server_half(spec).carried(spec, task.plan, task.weight)
         first = ((name, carried[name] if name in carried else task.weight(name)) for name in names)
         write_weights(weights, first, 0, task.plan, spec)
@@ -244,7 +244,7 @@ def _shelf(spec: JobSpec, plan: TrainingPlan, model: ModelVersion, blobs: BlobSt
         ChainBroken: a part of it is damaged or missing, or will be missed when its weights are asked for.
     """
     check_held(model.chain, blobs)
-    for part in (model.state, model.residue, model.aggregate):
+    for part in (model.state, model.residue):
         if part is not None:
             check_sound(part, model.version, blobs)
 
@@ -252,7 +252,7 @@ def _shelf(spec: JobSpec, plan: TrainingPlan, model: ModelVersion, blobs: BlobSt
         return FileTensors(map_tensors(blobs, blob.sha256)).get if blob else nothing
 
     weights = cache(lambda: weights_of(model, plan, spec, blobs))
-    return Shelf(lambda name: weights()[name], lookup(model.state), lookup(model.residue), lookup(model.aggregate))
+    return Shelf(lambda name: weights()[name], lookup(model.state), lookup(model.residue))
 
 
 class FileSink:

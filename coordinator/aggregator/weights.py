@@ -74,7 +74,7 @@ def replayed(chain: Chain, plan: TrainingPlan, spec: JobSpec, blobs: BlobStore) 
         check_sound(cut.blob, cut.version, blobs)
     first, *cuts = (map_tensors(blobs, blob.sha256) for blob in chain.blobs)
     steps = [Aggregate(FileTensors(file), float(file.metadata["decay"])) for file in cuts]
-    return Replayed(FileTensors(first).__getitem__, steps, plan, spec)
+    return Replayed(FileTensors(first), steps, plan, spec)
 
 
 def check_sound(blob: BlobRef, version: int, blobs: BlobStore) -> None:
@@ -122,6 +122,6 @@ def write_weights(
         OSError: the disk refuses.
     """
     metadata = {"format": WEIGHTS_FORMAT, "version": str(version)}
-    with SafetensorsWriter(path, weights_tensors(spec, plan), metadata) as writer:
+    with SafetensorsWriter(path, weights_tensors(spec, plan, version), metadata) as writer:
         for name, tensor in weights:
             writer.write(name, tensor.numpy())

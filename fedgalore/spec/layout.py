@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.method import MethodLayout, Tensors, float16, float32
-from fedgalore.spec.plan import DTYPE_BYTES, Target, TensorSpec, TrainingPlan, factors_are_smaller
+from fedgalore.spec.plan import DTYPE_BYTES, Buffer, Dense, Target, TensorSpec, TrainingPlan, factors_are_smaller
 from fedgalore.spec.registry import methods
 
 UPDATE_FORMAT = "fedgalore.update.v1"
@@ -30,18 +30,35 @@ STATE_FORMAT = "fedgalore.state.v1"
 WEIGHTS_FORMAT = "fedgalore.weights.v1"
 RESIDUE_FORMAT = "fedgalore.residue.v1"
 
+STEP = "step"  # the federation's last step of a weight: `fedgalore.momentum`
+
 
 def layout_of(spec: JobSpec) -> MethodLayout:
     """The layout of the job's method."""
     return methods()[spec.method.kind].layout(spec)
 
 
-def weights_tensors(spec: JobSpec, plan: TrainingPlan) -> dict[str, TensorSpec]:
+def weights_tensors(spec: JobSpec, plan: TrainingPlan, version: int) -> dict[str, TensorSpec]:
     """A model version: trained weights and moving buffers under the model's own names, then what goes on beside them.
 
     Adapters are in the weights already (`W = W_frozen + scale B A`), so that evaluation and download need no method.
+    Version 0 carries no step: there was none.
     """
-    return plan.weights() | _file(plan, layout_of(spec).carried)
+    beside = {
+        f"{item.name}/{suffix}": tensor
+        for item in (*plan.targets, *plan.whole)
+        for suffix, tensor in carried(spec, item).items()
+        if version or suffix != STEP
+    }
+    return plan.weights() | beside
+
+
+def carried(spec: JobSpec, item: Target | Dense | Buffer) -> Tensors:
+    """What a version holds beside an item's weights: adapters; and the federation's last step, with momentum."""
+    tensors = layout_of(spec).carried(item) if isinstance(item, Target) else {}
+    if spec.method.momentum and not isinstance(item, Buffer):
+        tensors |= float32(**{STEP: tuple(item.shape)})
+    return tensors
 
 
 def update_tensors(spec: JobSpec, plan: TrainingPlan, client: str, round_number: int) -> dict[str, TensorSpec]:
@@ -76,7 +93,7 @@ def residue_tensors(spec: JobSpec, plan: TrainingPlan) -> dict[str, TensorSpec]:
 
 def cut_rank(spec: JobSpec, target: Target) -> int | None:
     """The rank that a target's change is cut to on its way down; None: it goes down exactly."""
-    return layout_of(spec).downlink_rank(target, sums_rounds=spec.method.momentum > 0)
+    return layout_of(spec).downlink_rank(target)
 
 
 def size_bytes(tensors: Mapping[str, TensorSpec]) -> int:
@@ -90,8 +107,7 @@ def _change(spec: JobSpec, target: Target, rank: int | None) -> Tensors:
         return {}
     if (q := cut_rank(spec, target)) is not None:
         return float16(left=(target.d, q), right=(q, target.k))
-    has_full_rank = spec.has_full_rank or spec.method.momentum > 0
-    q = target.d if has_full_rank else min(target.d, rank)
+    q = target.d if spec.has_full_rank else min(target.d, rank)
     if factors_are_smaller(target.d, target.k, q):
         return float32(left=(target.d, q), right=(q, target.k))
     return float32(dense=target.shape)

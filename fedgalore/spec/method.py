@@ -126,11 +126,8 @@ class MethodLayout(Protocol):
     def change_rank(self, target: Target, clients: Sequence[str], round_number: int) -> int | None:
         """The greatest rank of the change that the clients' updates come to; None: they come to no change."""
 
-    def downlink_rank(self, target: Target, sums_rounds: bool) -> int | None:
-        """The rank that the change is cut to on its way down, in float16; None: it goes down exactly.
-
-        `sums_rounds`: the change holds those of earlier rounds, so that it has full rank.
-        """
+    def downlink_rank(self, target: Target) -> int | None:
+        """The rank that the change is cut to on its way down, in float16; None: it goes down exactly."""
 
     def adapters(self, target: Target) -> Tensors:
         """What goes down beside the change."""
@@ -151,7 +148,7 @@ class PlainLayout:
     def change_rank(self, target: Target, clients: Sequence[str], round_number: int) -> int | None:
         return None
 
-    def downlink_rank(self, target: Target, sums_rounds: bool) -> int | None:
+    def downlink_rank(self, target: Target) -> int | None:
         return None
 
     def adapters(self, target: Target) -> Tensors:

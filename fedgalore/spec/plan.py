@@ -105,6 +105,11 @@ class TrainingPlan:
     census: Census = field(default_factory=Census)
 
     @property
+    def trained(self) -> tuple[Target | Dense, ...]:
+        """What an optimizer moves."""
+        return self.targets + self.dense
+
+    @property
     def whole(self) -> tuple[Dense | Buffer, ...]:
         """What is sent whole, as `b/delta`."""
         return self.dense + self.buffers

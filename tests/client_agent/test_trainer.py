@@ -14,7 +14,7 @@ from fedgalore.data.examples import SplitFile, read_examples
 from fedgalore.model.task import TaskModel
 from fedgalore.process.content_folder import hash_file
 from fedgalore.replay import apply_aggregate
-from fedgalore.spec.layout import AGGREGATE_FORMAT, WEIGHTS_FORMAT, aggregate_tensors, update_tensors
+from fedgalore.spec.layout import AGGREGATE_FORMAT, WEIGHTS_FORMAT, aggregate_tensors, update_tensors, weights_tensors
 from fedgalore.spec.plan import Dense, TrainingPlan
 from fedgalore.training import TrainingStopped
 from protos.codec import SafetensorsWriter, open_update
@@ -40,7 +40,8 @@ def trainer(task, tiny_model, tmp_path) -> Trainer:
 def the_weights(task, folder, version=0, weights=None) -> Path:
     """The coordinator's file of whole weights: by default those that the task holds."""
     metadata = {"format": WEIGHTS_FORMAT, "version": str(version)}
-    return write(folder / f"weights {version}", task.plan.weights(), weights or task.weights(), **metadata)
+    tensors = weights_tensors(task.spec, task.plan, version)
+    return write(folder / f"weights {version}", tensors, weights or task.weights(), **metadata)
 
 
 def write(path, specs, tensors, **metadata):

@@ -16,12 +16,13 @@ from fedgalore.model.task import TaskModel
 from fedgalore.replay import Aggregate, Replayed
 from fedgalore.rounds import ClientTensors, GroupResult, LocalRound, ServerRound, Shelf, Start
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.plan import TrainingPlan
+from fedgalore.spec.plan import TensorSpec, TrainingPlan
 from fedgalore.training import Update, local_update
 from tests.fedgalore.conftest import questions, sentences
 
 COUNTS = {"a": 6, "b": 18}  # examples by client
 CPU = torch.device("cpu")
+DTYPES = {torch.float32: "F32", torch.float16: "F16"}
 
 
 def examples_of(spec: JobSpec, client: str) -> list[Example]:
@@ -63,6 +64,7 @@ class ARound:
 
     spec: JobSpec
     clients: Sequence[ClientTensors]
+    weights: Mapping[str, Tensor]
     shelf: Shelf
     number: int
     secret: str | None
@@ -80,11 +82,10 @@ def a_round(
     state: Mapping[str, Tensor] | None = None,
     residue: Mapping[str, Tensor] | None = None,
     number: int = 1,
-    last: Mapping[str, Tensor] | None = None,
     secret: str | None = None,
 ) -> ARound:
-    lookups = [part.get if part else nothing for part in (state, residue, last)]
-    return ARound(spec, clients, Shelf(weights.__getitem__, *lookups), number, secret)
+    lookups = [part.get if part else nothing for part in (state, residue)]
+    return ARound(spec, clients, weights, Shelf(weights.__getitem__, *lookups), number, secret)
 
 
 @dataclass
@@ -106,6 +107,12 @@ def aggregated(plan: TrainingPlan, this: ARound) -> Aggregated:
     """The version that a round makes."""
     sink = Aggregated()
     version = next_version(this.spec, plan, this.number, this.shelf, this.clients, sink, device=CPU, secret=this.secret)
-    sink.weights = dict(Replayed(this.shelf.weights, [Aggregate(sink.aggregate, version.decay)], plan, this.spec))
+    sink.weights = dict(Replayed(this.weights, [Aggregate(sink.aggregate, version.decay)], plan, this.spec))
     sink.decay, sink.dropped, sink.statistics = version.decay, version.dropped, version.statistics
     return sink
+
+
+def specs_of(tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
+    """As a file's header would describe them."""
+    assert all(tensor.is_contiguous() for tensor in tensors.values())
+    return {name: TensorSpec(DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items()}

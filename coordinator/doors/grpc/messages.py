@@ -40,7 +40,6 @@ def task(work: RoundTask | CheckTask, client: str) -> pb.Task:
         base_model=[pb.ModelFile(name=file, blob=_ref(blob)) for file, blob in ready.prepared.base_model],
         model_version=work.round.model_version,
         chain=_chain(job),
-        aggregate=_ref(model.aggregate) if model.aggregate else None,
         state=_ref(model.state) if model.state else None,
         remaining_s=work.remaining_s,
         last_contribution=job.contributions.get(client, 0),
@@ -67,7 +66,7 @@ def named_blobs(job: Job) -> dict[str, int]:
     """Hash -> bytes of everything that a task of this job names for its client to fetch."""
     ready = job.ready()
     blobs = [blob for _, blob in ready.prepared.base_model]
-    blobs += [blob for blob in (*job.trail.blobs, ready.model.aggregate, ready.model.state) if blob]
+    blobs += [blob for blob in (*job.trail.blobs, ready.model.state) if blob]
     return {blob.sha256: blob.size_bytes for blob in blobs}
 
 

@@ -42,8 +42,8 @@ class FedGaLoreLayout(PlainLayout):
     def change_rank(self, target: Target, clients: Sequence[str], round_number: int) -> int | None:
         return self.form.change_rank(target, clients, round_number)
 
-    def downlink_rank(self, target: Target, sums_rounds: bool) -> int | None:
-        method, has_full_rank = self.method, self.method.compresses or sums_rounds
+    def downlink_rank(self, target: Target) -> int | None:
+        method, has_full_rank = self.method, self.method.compresses
         if method.basis == "shared" or method.downlink_rank == 0:
             return None
         if method.downlink_rank is None and not has_full_rank:

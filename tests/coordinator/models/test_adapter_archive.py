@@ -224,7 +224,7 @@ def test_any_method_s_result_becomes_an_adapter(
     house = House(tmp_path, tiny_bert, method=method, local={"steps": 3, "learning_rate": 0.02})
     sites = [Site(name, sentences(24, seed), sentences(6, seed + 9)) for seed, name in enumerate("ab")]
     result = simulate(house.job.parsed, tiny_bert, sites)
-    assert result.weights.keys() == layout.weights_tensors(house.job.parsed, house.plan).keys()
+    assert result.weights.keys() == layout.weights_tensors(house.job.parsed, house.plan, 1).keys()
     version = house.version(result.weights)
     assert close(load(house.adapter(version, ALL), monkeypatch), house.full_model(version))
     # Two rounds of two clients at rank 2 cannot make a change of more than rank 8.

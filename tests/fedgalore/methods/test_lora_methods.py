@@ -1,7 +1,7 @@
 """The LoRA methods against plain PEFT on fresh models, and against products computed densely in float64."""
 
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import peft
 import pytest
@@ -76,11 +76,10 @@ class Federation:
     task: TaskModel
     weights: dict
     number: int = 1
-    last: dict = field(default_factory=dict)
 
     @property
     def start(self):
-        return Start(self.weights, last=self.last)
+        return Start(self.weights)
 
     def updates(self, clients=COUNTS):
         return updates_of(self.task, self.task.spec, self.start, self.number, clients)
@@ -89,9 +88,9 @@ class Federation:
         """The server's step; returns what it sends."""
         result = aggregated(
             self.task.plan,
-            a_round(self.task.spec, clients_of(updates), self.weights, number=self.number, last=self.last),
+            a_round(self.task.spec, clients_of(updates), self.weights, number=self.number),
         )
-        self.weights, self.number, self.last = result.weights, self.number + 1, result.aggregate
+        self.weights, self.number = result.weights, self.number + 1
         return result.aggregate
 
     def start_of(self, client):
@@ -429,7 +428,7 @@ def test_flora_with_momentum_is_peft_whose_frozen_weights_drift_along_the_last_s
     federation = a_federation(spec, folders)
     first = dict(federation.weights)
     federation.round(federation.updates())
-    before = {name: tensor.double() for name, tensor in federation.weights.items()}
+    before = {name: federation.weights[name].double() for name in first}
     step = {name: 0.4 * (before[name] - first[name].double()) for name in before}
     ends = {}
     for c in COUNTS:
