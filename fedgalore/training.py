@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -83,17 +83,18 @@ def local_update(
     plain = _plain_optimizer(round)
     with client_half(spec).train(round) as training:
         for step, chosen in enumerate(batches(examples, spec, round.client, number), start=1):
-            with naming_rows(task, chosen):
+            with naming_rows(chosen, examples, lambda rows: task.loss(task.collate(rows), class_weights)):
                 loss, count, hits = task.loss(task.collate(chosen), class_weights)
             if not math.isfinite(loss.item()):
                 received = round.start.weights
                 raise TrainingError(words_of_loss(task, received, chosen, class_weights, loss.item(), step, number))
-            with _diverged(f"a gradient became infinite or NaN at step {step} of round {number}", step):
-                loss.backward()
-            training.step()
-            if plain is not None:
-                plain.step()
-                plain.zero_grad()
+            if loss.requires_grad:  # or all layers were dropped in this pass: there is nothing to step along
+                with _diverged(f"a gradient became infinite or NaN at step {step} of round {number}", step):
+                    loss.backward()
+                training.step()
+                if plain is not None:
+                    plain.step()
+                    plain.zero_grad()
             momentum.step()
             losses.append(loss.item())
             right, predictions = right + (hits or 0), predictions + count
@@ -186,7 +187,7 @@ def evaluate(task: TaskModel, examples: Sequence[Example], goes_on: Callable[[],
     for batch in by_length(chosen, wanted.batch_size):
         if goes_on is not None and not goes_on():
             raise TrainingStopped
-        with naming_rows(task, batch):
+        with naming_rows(batch, chosen, partial(_counts, task)):
             parts = [pool([*parts, _counts(task, batch)])]
     return Evaluation(len(chosen), {name: tuple(sums.tolist()) for name, sums in as_sent(parts[0]).items()})
 

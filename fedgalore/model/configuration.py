@@ -50,6 +50,16 @@ def mend_generation(model: Any) -> None:
         setattr(config, name, None)
 
 
+def leave_out_routers(model: Any) -> None:
+    """Lets a mixture keep its routers' logits to itself: no job's loss takes them, and `generate` fails on them.
+
+    For a loss of their own, transformers wants a mask of the tokens of one pass, and there is none behind a cache.
+    """
+    for config in _configs(model):
+        if getattr(config, "output_router_logits", False):
+            config.output_router_logits = False
+
+
 def _ends(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """The tokenizer's end token, then those of the base model."""
     sources = [getattr(model, "generation_config", None), *_configs(model)]

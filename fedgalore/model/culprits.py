@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
 from fedgalore.data.examples import Example
 from fedgalore.model.inputs import TaskError
-from fedgalore.model.task import TaskModel
+
+OTHERS = 32  # rows of a site that are tried to tell whether it is a matter of rows at all
 
 
 @contextmanager
-def naming_rows(task: TaskModel, examples: Sequence[Example]) -> Iterator[None]:
-    """Around the batch of these examples and its forward pass.
+def naming_rows(
+    examples: Sequence[Example], all_examples: Sequence[Example], work: Callable[[Sequence[Example]], object]
+) -> Iterator[None]:
+    """Around `work` on a batch of a site's examples, which is tried anew on parts of them where it fails.
 
     Raises:
-        TaskError: in place of what nobody has foreseen; says on which row.
+        TaskError: in place of what nobody has foreseen; says on which row, or that it is no matter of rows.
     """
     try:
         yield
     except (TaskError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
+        others = all_examples[:OTHERS]
+        if len(others) > 1 and all(_same_error(work, example, error) for example in (*examples, *others)):
+            raise TaskError(
+                f"the model fails on row after row alike ({short(error)}), so that it is no matter of the rows; take "
+                "another model.source, or mend this machine where other sites have no such error"
+            ) from error
         raise TaskError(
-            f"{_rows(_culprits(task, examples))}: the model fails on it ({short(error)}); "
+            f"{_rows(_culprits(work, examples))}: the model fails on it ({short(error)}); "
             "correct the data, or leave the row out"
         ) from error
 
@@ -44,24 +53,28 @@ def unforeseen(error: BaseException) -> str:
     )
 
 
-def _culprits(task: TaskModel, examples: Sequence[Example]) -> Sequence[Example]:
+def _culprits(work: Callable[[Sequence[Example]], object], examples: Sequence[Example]) -> Sequence[Example]:
     """The smallest part of a batch that fails by itself: found by halving."""
     while len(examples) > 1:
         middle = len(examples) // 2
-        failing = [half for half in (examples[:middle], examples[middle:]) if _fails(task, half)]
+        failing = [half for half in (examples[:middle], examples[middle:]) if _error(work, half) is not None]
         if not failing:
             break
         examples = failing[0]
     return examples
 
 
-def _fails(task: TaskModel, examples: Sequence[Example]) -> bool:
+def _same_error(work: Callable[[Sequence[Example]], object], example: Example, error: Exception) -> bool:
+    return type(_error(work, [example])) is type(error)
+
+
+def _error(work: Callable[[Sequence[Example]], object], examples: Sequence[Example]) -> Exception | None:
     try:
         with torch.no_grad():
-            task.loss(task.collate(examples))
-    except Exception:
-        return True
-    return False
+            work(examples)
+    except Exception as error:
+        return error
+    return None
 
 
 def _rows(examples: Sequence[Example]) -> str:

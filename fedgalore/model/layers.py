@@ -35,7 +35,8 @@ class Weight:
 
 def weights_of(model: nn.Module) -> Iterator[Weight]:
     """The floating-point parameters in the model's order; one with several names comes once, by its first."""
-    inside = {id(parameter) for parameter in _of_backbone(model)}
+    everything = model.named_parameters(remove_duplicate=False)
+    inside = {id(parameter) for name, parameter in everything if in_backbone(model, name)}
     # Attention of torch multiplies by this layer's weight and never calls the layer.
     uncalled = {id(module.out_proj) for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
     seen: set[int] = set()
@@ -49,15 +50,12 @@ def weights_of(model: nn.Module) -> Iterator[Weight]:
             yield Weight(name, path, kind, parameter, kind in ("linear", "conv1d") and id(module) not in uncalled)
 
 
-def _of_backbone(model: nn.Module) -> Iterator[nn.Parameter]:
-    """Parameters of the backbone that transformers names; else, as in CLIP, of all that is called no head."""
-    backbone = getattr(model, getattr(model, "base_model_prefix", "") or "-", None)
-    if isinstance(backbone, nn.Module):
-        yield from backbone.parameters()
-        return
-    for name, parameter in model.named_parameters():
-        if name.partition(".")[0] not in HEADS:
-            yield parameter
+def in_backbone(model: nn.Module, name: str) -> bool:
+    """Whether a tensor of the model is of the backbone that transformers names; else, as in CLIP, of no head."""
+    prefix = getattr(model, "base_model_prefix", "")
+    if prefix and isinstance(getattr(model, prefix, None), nn.Module):
+        return name.startswith(f"{prefix}.")
+    return name.partition(".")[0] not in HEADS
 
 
 def kind_of(name: str, module: nn.Module, parameter: nn.Parameter) -> str:

@@ -17,6 +17,7 @@ from PIL import Image
 from fedgalore.data.examples import Example
 from fedgalore.model.buffers import undone
 from fedgalore.model.culprits import short
+from fedgalore.model.generation import check_room, generate
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.model.texts import TextInputs
@@ -24,6 +25,8 @@ from fedgalore.model.texts import TextInputs
 SHORTEST = "a"  # sites refuse a text in which nothing can be read
 SHORT = "a word"
 UNEQUAL = ("a", "some more words, and then a few others")
+NEW_TOKENS = 2  # that a model writes: the first after a prompt, the second after a token of its own
+DRAWS = 16  # of a step of training whose loss depends on nothing that is trained, as where all layers are dropped
 LONGEST = 2048  # tokens that are tried; longer texts take minutes on a CPU
 PLAIN = ((64, 48), (48, 64))
 SHAPES = {"a landscape": (64, 48), "a portrait": (48, 64), "a tiny image": (3, 2), "a large image": (900, 700)}
@@ -40,6 +43,8 @@ def probe(task: TaskModel) -> None:
     with undone(task.model), tempfile.TemporaryDirectory() as folder:
         for what, examples in _cases(task, Path(folder)):
             _forward(task, what, examples)
+        if task.spec.evaluation.generates:
+            _write(task)
         _backward(task, plain_examples(task, Path(folder)))
 
 
@@ -134,11 +139,24 @@ def _forward(task: TaskModel, what: str, examples: Sequence[Example]) -> None:
             raise ArithmeticError("its answer is not a number")
 
 
+def _write(task: TaskModel) -> None:
+    """Answers to prompts of unequal lengths, as an evaluation asks for them."""
+    wanted = task.spec.evaluation.max_new_tokens
+    check_room(task, wanted)
+    task.model.eval()
+    with torch.no_grad(), _in_words("writing answers to prompts of unequal lengths"):
+        generate(task, UNEQUAL, min(wanted, NEW_TOKENS))
+
+
 def _backward(task: TaskModel, examples: Sequence[Example]) -> None:
     task.model.train()
     try:
         with _in_words("a step of training"):
-            task.loss(task.collate(examples))[0].backward()
+            losses = (task.loss(task.collate(examples))[0] for _ in range(DRAWS))
+            loss = next((loss for loss in losses if loss.requires_grad), None)
+            if loss is None:
+                raise ArithmeticError(f"in {DRAWS} tries the loss depends on no weight that is trained")
+            loss.backward()
             for name, parameter in task.trained().items():
                 if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
                     raise ArithmeticError(f"the gradient of {name} is not finite")

@@ -19,18 +19,18 @@ from torch import Tensor, nn
 
 from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.model.configuration import mend_generation
+from fedgalore.model.configuration import leave_out_routers, mend_generation
 from fedgalore.model.export import AS_LOADED, Formats, formats_of, save_model
 from fedgalore.model.folder import ModelFolderError, check, has_safetensors
 from fedgalore.model.inputs import Batch, TaskError
 from fedgalore.model.matrices import matrices_of
+from fedgalore.model.missing import new_tensors
 from fedgalore.model.plan import training_plan
 from fedgalore.model.precision import passes_in
 from fedgalore.model.tasks.face import Inputs
 from fedgalore.model.tasks.registry import task_of
 from fedgalore.spec.job import JobSpec
 
-MISSING_SHARE = 0.1  # of the weights may be new (heads, poolers); with more, the folder holds another model
 # While it loads, transformers replaces methods of its classes; two threads at once leave them replaced for good. The
 # seed of new weights is the process' as well.
 LOADING = threading.Lock()
@@ -110,18 +110,13 @@ class TaskModel:
             raise TaskError(
                 f"model.source: not a folder that transformers loads for {spec.model.task}: {problem}"
             ) from error
-        missing = len(loaded["missing_keys"]) + len(loaded["mismatched_keys"])
-        if missing > MISSING_SHARE * len(list(model.parameters())):
-            raise TaskError(
-                f"model.source: {missing} weights of {type(model).__name__} are not in the folder, "
-                "or of another shape; is it the right model?"
-            )
+        new = new_tensors(model, loaded, has_head=task.has_head)
         if task.has_head:
             model.config.problem_type = task.problem_type
-        new = {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
         formats = formats_of(model, folder, new, spec.model.dtype)
         inputs = task.load_inputs(folder, model)
         mend_generation(model)
+        leave_out_routers(model)
         return cls(spec, model, inputs, device or torch.device("cpu"), formats)
 
     def under(self, spec: JobSpec) -> TaskModel:

@@ -1,14 +1,17 @@
 """One client's round on real (tiny) models, and the evaluation of what came of it."""
 
+import shutil
+
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
 from fedgalore.data.batches import batches
 from fedgalore.data.sample import evaluated
 from fedgalore.maths.projector import orient
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.model.inputs import TaskError
+from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import Start
 from fedgalore.spec.layout import state_tensors
@@ -190,6 +193,31 @@ def test_training_stops_when_asked_to_and_can_start_again(tiny_bert, bert):
     again = an_update(bert, bert.spec, sentences(12, 1), "a", 1, Start(start))
     fresh = update_from(tiny_bert, bert.spec)[2]
     assert all(torch.equal(again.tensors[name], fresh.tensors[name]) for name in again.tensors)
+
+
+def test_a_step_in_which_all_layers_are_dropped_changes_nothing(tiny_gpt2, tmp_path):
+    shutil.copytree(tiny_gpt2, folder := tmp_path / "opt", ignore=shutil.ignore_patterns("model.*", "*ion_config.json"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 40, "hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 16, "num_hidden_layers": 2}
+        config = OPTConfig(**sizes, num_attention_heads=2, max_position_embeddings=32, layerdrop=0.5, eos_token_id=3)
+        OPTForCausalLM(config).save_pretrained(folder)
+    local = {"steps": 4, "batch_size": 2, "weight_decay": 0.1}
+    task = TaskModel.load(language_model(local=local), folder)
+    probe(task)
+    examples, start = questions(6, 0), task.weights()
+    ended = []
+    for drop in (0.5, 0.5, 1.0):
+        task.model.model.decoder.layerdrop = drop
+        update = an_update(task, task.spec, examples, "a", 1, Start(start))
+        ended.append(task.weights())
+    assert update.decay == 1
+    for name, weight in start.items():
+        assert torch.equal(ended[0][name], ended[1][name])
+        torch.testing.assert_close(ended[2][name], weight)
+    assert any(not torch.equal(ended[0][name], weight) for name, weight in start.items())
+    with pytest.raises(TaskError, match="in 16 tries the loss depends on no weight that is trained"):
+        probe(task)
 
 
 def test_a_loss_that_is_no_number_ends_training(bert):

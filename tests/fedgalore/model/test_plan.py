@@ -14,7 +14,7 @@ from fedgalore.model.task import TaskModel
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from fedgalore.training import evaluate
-from tests.fedgalore.conftest import classifier, image_classifier, language_model, questions, squares
+from tests.fedgalore.conftest import classifier, configure, image_classifier, language_model, questions, squares
 
 SMALL = {
     "hidden_size": 16,
@@ -166,9 +166,13 @@ def test_an_expert_is_a_view_of_its_parameter_with_a_gradient_of_its_own(tmp_pat
     assert all(parameter.grad is None for parameter in task.trained().values())
 
 
-def test_a_trial_leaves_no_gradient_at_an_expert(tmp_path, tiny_gpt2):
-    task = TaskModel.load(language_model(data={"name": "d", "max_length": 16}), mixture(tmp_path, tiny_gpt2, "mixtral"))
+def test_a_mixture_is_tried_writing_too_and_the_trial_leaves_no_gradient_at_an_expert(tmp_path, tiny_gpt2):
+    folder = mixture(tmp_path, tiny_gpt2, "mixtral")
+    configure(folder, output_router_logits=True)  # `generate` would fail on them
+    answers = {"exact_match": "text", "max_new_tokens": 4}
+    task = TaskModel.load(language_model(data={"name": "d", "max_length": 16}, evaluation=answers), folder)
     probe(task)
+    assert not task.model.config.output_router_logits
     assert all(parameter.grad is None for parameter in task.trained().values())
 
 

@@ -101,3 +101,17 @@ def test_models_that_shorten_texts_take_the_shortest(make: Any, tiny_bert: Path,
         make().save_pretrained(tmp_path)
     spec = {"data": {"name": "d", "max_length": 16}, "method": {"kind": "fedavg"}}
     probe(TaskModel.load(classifier(**spec), tmp_path))
+
+
+def test_a_model_that_is_to_write_is_let_write(tiny_gpt2: Path) -> None:
+    task = TaskModel.load(language_model(evaluation={"exact_match": "text", "max_new_tokens": 8}), tiny_gpt2)
+    probe(task)
+    task.model.prepare_inputs_for_generation = None
+    with pytest.raises(
+        TaskError, match=r"the model fails on writing answers to prompts of unequal lengths \(TypeError"
+    ):
+        probe(task)
+    probe(task.under(language_model()))
+    whole = language_model(evaluation={"exact_match": "text", "max_new_tokens": 32})
+    with pytest.raises(TaskError, match=r"evaluation\.max_new_tokens: 32 leaves no room"):
+        probe(task.under(whole))

@@ -1,6 +1,7 @@
 """Models and examples of a job: what is trained, what the loss is, and what is refused with which words."""
 
 import json
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -236,6 +237,45 @@ def test_weights_of_another_size_are_refused_instead_of_drawn_anew(bert_copy):
 def test_weights_of_another_model_are_refused(bert_copy, tiny_gpt2):
     shutil.copy(tiny_gpt2 / "model.safetensors", bert_copy / "model.safetensors")
     assert "are not in the folder" in refused(classifier(), bert_copy)
+
+
+def of_shallow_models():
+    """A config, the class of the checkpoint, and that of what a classifier's folder may lack the head of."""
+    small = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small |= {"intermediate_size": 32, "max_position_embeddings": 32, "pad_token_id": 0}
+    albert = transformers.AlbertConfig(**small, embedding_size=16)
+    modern = {"global_attn_every_n_layers": 1, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2}
+    modern = transformers.ModernBertConfig(**small, **modern, sep_token_id=3)
+    eurobert = transformers.EuroBertConfig(**small, num_key_value_heads=2, bos_token_id=2, eos_token_id=3)
+    return [
+        pytest.param(config, auto, id=f"{config.model_type}-{auto.__name__}")
+        for config in (albert, modern, eurobert)
+        for auto in (transformers.AutoModelForMaskedLM, transformers.AutoModel)
+    ]
+
+
+@pytest.mark.parametrize(("config", "auto"), of_shallow_models())
+def test_only_a_head_may_be_new_however_few_the_layers_are(tiny_bert, tmp_path, config, auto):
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "model", ignore=shutil.ignore_patterns("model.*", "config.*")))
+    with torch.random.fork_rng():
+        model = auto.from_config(config)
+    model.save_pretrained(folder)
+    TaskModel.load(classifier(), folder)
+    path = folder / "model.safetensors"
+    weights = safetensors.torch.load_file(path)
+    lost = next(name for name in weights if "layers" in name)
+    del weights[lost]
+    safetensors.torch.save_file(weights, path, {"format": "pt"})
+    assert re.search(rf"tensors of \w+ are not in the folder.*{re.escape(lost)}; take", refused(classifier(), folder))
+
+
+def test_a_language_model_s_head_is_never_drawn_anew(tiny_gpt2, tmp_path):
+    folder = Path(shutil.copytree(tiny_gpt2, tmp_path / "gpt2"))
+    TaskModel.load(language_model(), folder)
+    configure(folder, tie_word_embeddings=False)
+    assert "are not in the folder, or of another shape there: lm_head.weight; take a folder that holds all of it" in (
+        refused(language_model(), folder)
+    )
 
 
 def test_a_folder_without_tokenizer_is_refused(bert_copy):
