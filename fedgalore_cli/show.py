@@ -156,6 +156,7 @@ def headline(record: Mapping[str, Any]) -> str:
         lines.append(f"[yellow]{escape(record['no_best'])}[/]")
     if record["trains"]:
         lines.append(Census(**record["trains"]).summary())
+    lines += map(escape, record["notes"])
     new = [row for row in record["warnings"] if row["problem"] not in record["reason"]]
     lines += [f"[yellow]{escape(row['field'])}: {escape(row['problem'])}[/]" for row in new]
     lines += _sites(record["sites"])

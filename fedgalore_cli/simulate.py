@@ -160,6 +160,7 @@ def _run(
     from fedgalore.model.culprits import unforeseen
     from fedgalore.model.inputs import TaskError
     from fedgalore.model.load_back import answers, difference
+    from fedgalore.model.remarks import remarks
     from fedgalore.process.threads import choose
     from fedgalore.simulation import simulate as run
     from fedgalore.training import TrainingError
@@ -178,8 +179,8 @@ def _run(
         out.print(result.task.plan.census.summary())
         if words := result.no_best or describe(result.best, {}, spec):
             out.print(words)
-        if shortened := result.task.inputs.shortening(spec.data.max_length):
-            console(stderr=True).print(shortened)
+        for note in remarks(result.task):
+            console(stderr=True).print(note, markup=False)
         written = result.rounds[-1].model_version
         if to is not None:
             if version != "last" and result.best is not None and result.best_weights is not None:

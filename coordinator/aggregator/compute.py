@@ -44,6 +44,7 @@ from fedgalore.model.chat import has_template
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.load_back import answers
 from fedgalore.model.probe import probe
+from fedgalore.model.remarks import remarks
 from fedgalore.model.task import TaskModel
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
@@ -133,6 +134,7 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
             export=_store_folder(export, blobs),
             model=ModelVersion.first(blobs.put_file(weights, move=True)),
             chat_template=has_template(task.inputs),
+            notes=remarks(task),
         )
     reach(Fault.MODEL_STORED)
     expected = answers(task)

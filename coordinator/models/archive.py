@@ -189,6 +189,7 @@ def card(job: Job, version: ModelVersion) -> dict[str, Any]:
         "rounds": spec.rounds.count,
         "method": spec.method.model_dump(mode="json"),
         "trains": job.prepared.plan["census"] if job.prepared else None,
+        "notes": list(job.prepared.notes) if job.prepared else [],
     }
 
 

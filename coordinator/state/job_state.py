@@ -47,6 +47,7 @@ class Prepared:
     export: tuple[tuple[str, BlobRef], ...]  # files of the full initialised model: the template of downloads
     model: ModelVersion  # version 0
     chat_template: bool = False  # whether the model's tokenizer has one
+    notes: tuple[str, ...] = ()  # for people: what of the model the job does not say
 
     def __post_init__(self) -> None:
         # Plain JSON types, so that what is read back equals what was written.

@@ -9,7 +9,7 @@ from typing import Any
 from fedgalore.model.tokens import embedding_rows
 
 # What `generate` ignores without sampling, without beams, without a cache.
-_SAMPLING = ("temperature", "top_p", "min_p", "top_h", "typical_p", "top_k", "epsilon_cutoff", "eta_cutoff")
+SAMPLING = ("do_sample", "temperature", "top_p", "min_p", "top_h", "typical_p", "top_k", "epsilon_cutoff", "eta_cutoff")
 _BEAMS = ("early_stopping", "length_penalty")
 _CACHE = ("cache_implementation", "cache_config")
 
@@ -42,7 +42,7 @@ def mend_generation(model: Any) -> None:
     config = getattr(model, "generation_config", None)
     if config is None or _can_be_saved(config):
         return
-    idle: tuple[str, ...] = () if config.do_sample else _SAMPLING
+    idle: tuple[str, ...] = () if config.do_sample else SAMPLING[1:]
     idle += _BEAMS if config.num_beams in (None, 1) else ()
     idle += () if config.return_dict_in_generate else config.extra_output_flags
     idle += _CACHE if config.use_cache is False else ()

@@ -1,24 +1,31 @@
-"""What a language model answers, greedily."""
+"""What a model that writes answers: its most likely words, with its folder's settings of generation, but no sampling.
+
+`generate` of a download, called with `arguments`, writes the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-from transformers import GenerationConfig
+from torch import Tensor
 
-from fedgalore.model.inputs import TaskError
+from fedgalore.model.configuration import SAMPLING
+from fedgalore.model.inputs import Batch, TaskError
 from fedgalore.model.precision import passes_in
 from fedgalore.model.task import TaskModel
-from fedgalore.model.tasks.seq2seq_lm import first_token
 from fedgalore.model.tasks.writing import Question, WritingTask
 from fedgalore.model.texts import TextInputs
 
+_NO_SETTINGS = ("transformers_version", "_from_model_config")
+_REPLACED = (*SAMPLING, "max_length", "max_new_tokens")
+_UNSAID = re.compile("token_id$|cache|^output_|^return_")  # of settings: what changes no word, or is agreed on
+
 
 def generate(task: TaskModel, questions: Sequence[Question], max_new_tokens: int) -> list[str]:
-    """The model's most likely next token, one after the other, up to an end token: one answer a question.
+    """One answer a question, up to an end token; of the most likely tokens, or of beams where the folder asks for some.
 
     `task.model` is in evaluation mode. A question without room is cut as in training.
 
@@ -27,15 +34,63 @@ def generate(task: TaskModel, questions: Sequence[Question], max_new_tokens: int
     """
     texts, asks = _texts(task), writing(task)
     batch = asks.generation_inputs(questions, texts, check_room(task, max_new_tokens))
-    batch = {name: tensor.to(task.device) for name, tensor in batch.items()}
-    with _greedy(task, max_new_tokens) as (model, config), passes_in(task.spec.local.precision, task.device):
-        generated = model.generate(**batch, generation_config=config)
-    rows = asks.written(generated, batch).tolist()
+    rows = written(task, batch, max_new_tokens).tolist()
     answers = [list(takewhile(lambda token: token not in texts.ends, row)) for row in rows]
     return [
         texts.tokenizer.decode(answer, skip_special_tokens=asks.is_encoder_decoder, clean_up_tokenization_spaces=False)
         for answer in answers
     ]
+
+
+def written(task: TaskModel, batch: Batch, max_new_tokens: int) -> Tensor:
+    """Tokens behind questions, in the job's precision: `(batch, new tokens)`, int64, padded behind an end token.
+
+    Args:
+        batch: as `WritingTask.generation_inputs`.
+    """
+    batch = {name: tensor.to(task.device) for name, tensor in batch.items()}
+    model: Any = task.model
+    with passes_in(task.spec.local.precision, task.device):
+        return writing(task).written(model.generate(**batch, **arguments(max_new_tokens)), batch)
+
+
+def arguments(max_new_tokens: int) -> dict[str, Any]:
+    """Of `generate`: what takes the place of a folder's settings, so that the same question has the same answer.
+
+    The first two are what a user gives to see an evaluation's answers. The others change no word: one answer in plain
+    tensors, by a cache that is not compiled, however long it takes.
+    """
+    return {
+        "do_sample": False,
+        "max_new_tokens": max_new_tokens,
+        "num_return_sequences": 1,
+        "return_dict_in_generate": False,
+        "use_cache": True,
+        "cache_implementation": None,
+        "disable_compile": True,
+        "max_time": None,
+    }
+
+
+def settings_of(model: Any) -> dict[str, Any]:
+    """What a model's configuration of generation says that transformers would not say by itself."""
+    said = model.generation_config.to_diff_dict()
+    return {name: value for name, value in said.items() if name not in _NO_SETTINGS and value is not None}
+
+
+def way_of_writing(task: TaskModel) -> str | None:
+    """In words: how to get the answers that evaluations of the job judge; None where none are written."""
+    if not task.spec.evaluation.generates:
+        return None
+    new_tokens, said = task.spec.evaluation.max_new_tokens, settings_of(task.model)
+    replaced = {"do_sample": False, "max_new_tokens": new_tokens}
+    others = {name: value for name, value in said.items() if not (name in _REPLACED or _UNSAID.search(name))}
+    taken = {name: said[name] for name in _REPLACED if name in said and said[name] != replaced.get(name)}
+    call = f"generate({_listed(replaced)})"
+    words = f"evaluations judge the answers that {call} of the download writes"
+    if others:
+        words += f", with {_listed(others)} of its generation_config.json"
+    return words + (f"; generate() alone goes by {_listed(taken)} and writes others" if taken else "")
 
 
 def writing(task: TaskModel) -> WritingTask:
@@ -72,30 +127,5 @@ def _texts(task: TaskModel) -> TextInputs:
     return task.inputs
 
 
-@contextmanager
-def _greedy(task: TaskModel, max_new_tokens: int) -> Iterator[tuple[Any, GenerationConfig]]:
-    """The model with a configuration for `generate` that takes the place of its folder's.
-
-    Passing it would not do: what it leaves open, such as a repetition penalty, is filled in from the model's own. Only
-    what a decoder begins with is taken over.
-    """
-    model: Any = task.model
-    of_folder = model.generation_config
-    first: dict[str, Any] = {}
-    if writing(task).is_encoder_decoder:
-        first["decoder_start_token_id"] = first_token(model)
-        first["forced_bos_token_id"] = of_folder.forced_bos_token_id
-    config = GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        use_cache=True,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=_texts(task).tokenizer.pad_token_id,
-        eos_token_id=list(_texts(task).ends),
-        **first,
-    )
-    model.generation_config = config
-    try:
-        yield model, config
-    finally:
-        model.generation_config = of_folder
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in sorted(settings.items()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,37 @@ from PIL import Image
 from torch import Tensor
 
 from fedgalore.model.culprits import short
+from fedgalore.model.generation import arguments, settings_of
 from fedgalore.model.inputs import Batch
-from fedgalore.model.probe import plain_examples
+from fedgalore.model.probe import NEW_TOKENS, plain_examples, plain_questions
 from fedgalore.model.task import LOADING, TaskModel
 from fedgalore.model.tasks.face import Inputs
+from fedgalore.model.tasks.writing import WritingTask
 from fedgalore.model.texts import TextInputs
 
 TEXTS = ("some words, and a number: 42", "Words in Capitals")
-NEW_TOKENS = 4
 TOLERANCE = 1e-3  # of the largest logit: sums may be taken in another order
 COARSE = 0.05  # where both sides were rounded to 16 bits, each in its own way
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of plain inputs: `logits`, float32; and how it reads inputs. It is known again by them."""
+    """What a model says of plain inputs, and how it reads them. It is known again by that."""
 
     auto_model: Any  # of transformers
     inputs: Inputs
     batch: Batch
-    logits: Tensor
+    logits: Tensor  # float32
+    written: Written | None  # None where the model writes nothing
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model writes behind plain questions, in float32, and by which settings."""
+
+    questions: Batch
+    tokens: Tensor
+    settings: Mapping[str, Any]
 
 
 def answers(task: TaskModel) -> Answers:
@@ -41,7 +52,8 @@ def answers(task: TaskModel) -> Answers:
     with tempfile.TemporaryDirectory() as folder:
         batch = task.task.model_inputs(task.collate(plain_examples(task, Path(folder))))
     task.round_weights()
-    return Answers(task.task.auto_model, task.inputs, batch, logits_of(task.model, batch))
+    logits = logits_of(task.model, batch)
+    return Answers(task.task.auto_model, task.inputs, batch, logits, _written(task))
 
 
 def difference(folder: Path, expected: Answers) -> str | None:
@@ -88,16 +100,20 @@ def far(logits: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> str |
 def _differences(folder: Path, expected: Answers) -> Iterator[str]:
     yield from _of_inputs(folder, expected.inputs)
     model = _loaded(folder, expected)
-    if isinstance(expected.inputs, TextInputs) and expected.inputs.ends:
-        yield from _of_writing(model, expected.batch, expected.inputs.ends)
+    if expected.written is not None:
+        yield from _of_settings(model, expected.written)
     logits = logits_of(model, expected.batch)
     if not bool(torch.isfinite(logits).all()) and bool(torch.isfinite(expected.logits).all()):
         yield f"in {model.dtype} its answers are not finite; take model.dtype: float32"
     if model.dtype != torch.float32:  # whose arithmetic is coarser than what is to be told apart
         del model
-        logits = logits_of(_loaded(folder, expected, dtype=torch.float32), expected.batch)
+        model = _loaded(folder, expected, dtype=torch.float32)
+        logits = logits_of(model, expected.batch)
     if words := far(logits, expected.logits):
         yield words
+    # Where sums were taken in another order, a word that is as likely as another may take its place.
+    if expected.written is not None and torch.equal(logits, expected.logits):
+        yield from _of_writing(model, expected.written)
 
 
 def _loaded(folder: Path, expected: Answers, **options: Any) -> Any:
@@ -126,11 +142,30 @@ def _of_inputs(folder: Path, inputs: Inputs) -> Iterator[str]:
         yield "its image processor makes other pixels"
 
 
-def _of_writing(model: Any, batch: Batch, ends: tuple[int, ...]) -> Iterator[str]:
-    """A model that writes ends as it does here, and `generate` runs."""
-    said = model.generation_config.eos_token_id
-    if list(ends) != (said if isinstance(said, list) else [said]):
-        yield f"it ends at the tokens {said} in place of {list(ends)}"
-    named = {name: tensor for name, tensor in batch.items() if name in ("input_ids", "attention_mask")}
+def _written(task: TaskModel) -> Written | None:
+    if not isinstance(task.task, WritingTask):
+        return None
+    batch = plain_questions(task, task.task)
+    return Written(batch, _tokens(task.model, batch), settings_of(task.model))
+
+
+def _tokens(model: Any, batch: Batch) -> Tensor:
+    """As an evaluation lets a model write; on the CPU."""
+    model.eval()
     with torch.no_grad():
-        model.generate(**named, max_new_tokens=NEW_TOKENS, do_sample=False)
+        tokens: Tensor = model.generate(**batch, **arguments(NEW_TOKENS)).cpu()
+    return tokens
+
+
+def _of_settings(model: Any, written: Written) -> Iterator[str]:
+    """`generate` runs, and goes by the same settings."""
+    _tokens(model, written.questions)
+    said = settings_of(model)
+    for name in sorted(said.keys() | written.settings.keys()):
+        if said.get(name) != written.settings.get(name):
+            yield f"its generation_config.json sets {name} to {said.get(name)} in place of {written.settings.get(name)}"
+
+
+def _of_writing(model: Any, written: Written) -> Iterator[str]:
+    if not torch.equal(_tokens(model, written.questions), written.tokens):
+        yield "it writes another answer to a plain question"

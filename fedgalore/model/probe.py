@@ -17,15 +17,16 @@ from PIL import Image
 from fedgalore.data.examples import Example
 from fedgalore.model.buffers import undone
 from fedgalore.model.culprits import short
-from fedgalore.model.generation import check_room, generate
-from fedgalore.model.inputs import TaskError
+from fedgalore.model.generation import check_room, written
+from fedgalore.model.inputs import Batch, TaskError
 from fedgalore.model.task import TaskModel
+from fedgalore.model.tasks.writing import WritingTask
 from fedgalore.model.texts import TextInputs
 
 SHORTEST = "a"  # sites refuse a text in which nothing can be read
 SHORT = "a word"
 UNEQUAL = ("a", "some more words, and then a few others")
-NEW_TOKENS = 2  # that a model writes: the first after a prompt, the second after a token of its own
+NEW_TOKENS = 4  # that a model writes: the first after a prompt, the others after tokens of its own
 DRAWS = 16  # of a step of training whose loss depends on nothing that is trained, as where all layers are dropped
 LONGEST = 2048  # tokens that are tried; longer texts take minutes on a CPU
 PLAIN = ((64, 48), (48, 64))
@@ -43,8 +44,8 @@ def probe(task: TaskModel) -> None:
     with undone(task.model), tempfile.TemporaryDirectory() as folder:
         for what, examples in _cases(task, Path(folder)):
             _forward(task, what, examples)
-        if task.spec.evaluation.generates:
-            _write(task)
+        if isinstance(task.task, WritingTask):
+            _write(task, task.task)
         _backward(task, plain_examples(task, Path(folder)))
 
 
@@ -53,6 +54,13 @@ def plain_examples(task: TaskModel, folder: Path) -> list[Example]:
     if isinstance(task.inputs, TextInputs):
         return [_example(task, text) for text in UNEQUAL]
     return [_example(task, str(_image(folder / f"{number}.png", size))) for number, size in enumerate(PLAIN)]
+
+
+def plain_questions(task: TaskModel, asks: WritingTask) -> Batch:
+    """Two prompts of unequal lengths, for a model that writes."""
+    assert isinstance(task.inputs, TextInputs)
+    batch = asks.generation_inputs(UNEQUAL, task.inputs, max(1, task.inputs.max_length - NEW_TOKENS))
+    return {name: tensor.to(task.device) for name, tensor in batch.items()}
 
 
 def _cases(task: TaskModel, folder: Path) -> Iterator[tuple[str, list[Example]]]:
@@ -139,13 +147,12 @@ def _forward(task: TaskModel, what: str, examples: Sequence[Example]) -> None:
             raise ArithmeticError("its answer is not a number")
 
 
-def _write(task: TaskModel) -> None:
-    """Answers to prompts of unequal lengths, as an evaluation asks for them."""
-    wanted = task.spec.evaluation.max_new_tokens
-    check_room(task, wanted)
+def _write(task: TaskModel, asks: WritingTask) -> None:
+    if task.spec.evaluation.generates:
+        check_room(task, task.spec.evaluation.max_new_tokens)
     task.model.eval()
     with torch.no_grad(), _in_words("writing answers to prompts of unequal lengths"):
-        generate(task, UNEQUAL, min(wanted, NEW_TOKENS))
+        written(task, plain_questions(task, asks), NEW_TOKENS)
 
 
 def _backward(task: TaskModel, examples: Sequence[Example]) -> None:

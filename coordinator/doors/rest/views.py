@@ -68,6 +68,7 @@ def job_view(
         no_best=no_best(job.best, told.undefined, job.parsed) if told else None,
         sites={client: _site(check) for client, check in sorted(job.sites.items())},
         trains=CensusView(**job.prepared.plan["census"]) if job.prepared else None,
+        notes=list(job.prepared.notes) if job.prepared else [],
         up_bytes=sum(cell.get("up", 0) for cell in cells),
         down_bytes=sum(cell.get("down", 0) for cell in cells),
         warnings=[FieldProblem(**row) for row in warnings],

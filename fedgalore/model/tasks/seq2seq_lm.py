@@ -16,8 +16,8 @@ from fedgalore.model.texts import TextInputs
 
 
 def first_token(model: Any) -> int | None:
-    """What the decoder begins with, as `generate` finds it; None where nothing says so."""
-    sources = (model.generation_config, model.config, getattr(model.config, "decoder", None))
+    """What the decoder begins with: what training puts in front of a text, else what `generate` does."""
+    sources = (model.config, model.generation_config, getattr(model.config, "decoder", None))
     for name in ("decoder_start_token_id", "bos_token_id"):
         for source in sources:
             if (token := getattr(source, name, None)) is not None:
@@ -31,11 +31,14 @@ class Seq2SeqLM(WritingTask):
     is_encoder_decoder = True
 
     def load_inputs(self, folder: Path, model: Any) -> TextInputs:
-        if first_token(model) is None:
+        first = first_token(model)
+        if first is None:
             raise TaskError(
                 "model.source: the folder's config.json has no decoder_start_token_id, with which the decoder begins; "
                 "add it"
             )
+        for config in (model.config, model.generation_config):  # where training and `generate` look
+            config.decoder_start_token_id = first
         return TextInputs.load(self.spec, folder, model, writes=True)
 
     def labelled(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:

@@ -52,7 +52,7 @@ def prepared_job(
     export = tuple((path.name, blobs.put_file(path)) for path in sorted(folder.iterdir()))
     weights = {name: model.state_dict()[name].contiguous() for name in TRAINED}
     version = store_version(folder, blobs, weights, 0)
-    prepared = Prepared(PLAN.to_dict(), export, export, version)
+    prepared = Prepared(PLAN.to_dict(), export, export, version, notes=("texts are cut",))
     return replace(a_job(model={"dtype": dtype}), status=Status.RUNNING, prepared=prepared, model=version)
 
 
@@ -93,6 +93,7 @@ def test_the_archive_is_the_model_with_the_versions_weights(
     card = json.loads((tmp_path / "out" / "tiny" / "fedgalore.json").read_text())
     assert (card["job"], card["model_version"], card["method"]["kind"]) == (job.id, 3, "fedgalore")
     assert card["evaluation"]["metrics"]["accuracy"] == 0.5
+    assert card["notes"] == ["texts are cut"]
     assert card["trains"] == {"trained": {"linear": 256}, "parameters": {"linear": 256}, "ranks_lowered": {}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from decimal import Decimal
 
 import pytest
@@ -10,11 +11,13 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedgalore.data.sample import evaluated
 from fedgalore.model.exact_match import check_exact_match, last_number, matches
 from fedgalore.model.generation import generate
 from fedgalore.model.inputs import TaskError
+from fedgalore.model.remarks import remarks
 from fedgalore.model.task import TaskModel
 from fedgalore.simulation import Site, simulate
 from fedgalore.training import TrainingStopped, evaluate
@@ -251,34 +254,52 @@ def test_a_prompt_without_tokens_begins_a_text(loaded):
     assert generate(task, [""], 8) == [by_hand(task, "[SEP]", 8)]
 
 
-def test_what_the_folder_says_of_generation_but_its_end_tokens_changes_nothing_and_is_kept(
-    loaded, tmp_path, capfd, recwarn
-):
+SAMPLED = {"do_sample": True, "temperature": 5.0, "max_length": 3}
+PENALTIES = {"repetition_penalty": 3.0, "no_repeat_ngram_size": 1, "num_beams": 4, "min_new_tokens": 4}
+
+
+@pytest.mark.parametrize("settings", [SAMPLED, SAMPLED | PENALTIES], ids=["sampled", "penalties"])
+def test_answers_are_those_of_the_download_without_sampling(loaded, tmp_path, capfd, recwarn, settings):
     task = loaded()
     prompts = prompts_of(2, 5, 9)
-    expected = generate(task, prompts, 8)
-    spoilt = {
-        "do_sample": True,
-        "temperature": 5.0,
-        "repetition_penalty": 3.0,
-        "no_repeat_ngram_size": 1,
-        "num_beams": 4,
-        "max_length": 3,
-        "min_new_tokens": 8,
-        "suppress_tokens": list(range(4, 20)),
-    }
+    plain = generate(task, prompts, 8)
     task.save(tmp_path)
-    (tmp_path / "generation_config.json").write_text(json.dumps(spoilt))
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
     again = TaskModel.load(task.spec, tmp_path)
     again.model.eval()
     before = again.model.generation_config.to_dict()
-    assert before["repetition_penalty"] == 3.0
     side = again.inputs.tokenizer.padding_side
-    assert generate(again, prompts, 8) == expected
+    answers = generate(again, prompts, 8)
+    assert (answers == plain) is (settings is SAMPLED)
     assert again.model.generation_config.to_dict() == before
+    assert before["temperature"] == 5
     assert again.inputs.tokenizer.padding_side == side
+    again.save(tmp_path / "download")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "download")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "download")
+    for prompt, answer in zip(prompts, answers, strict=True):
+        asked = tokenizer(prompt, return_tensors="pt")
+        written = model.generate(**asked, do_sample=False, max_new_tokens=8)[0, asked["input_ids"].shape[1] :].tolist()
+        end = tokenizer.eos_token_id
+        assert tokenizer.decode(written[: written.index(end)] if end in written else written) == answer
     assert capfd.readouterr() == ("", "")
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_how_to_get_the_judged_answers_is_said(tiny_gpt2, tmp_path):
+    shutil.copytree(tiny_gpt2, tmp_path, dirs_exist_ok=True)
+    spec = language_model(data={"max_length": 512})
+    assert remarks(TaskModel.load(language_model(evaluation={"exact_match": None}), tmp_path)) == ()
+    call = "evaluations judge the answers that generate(do_sample=False, max_new_tokens=8) of the download writes"
+    assert remarks(TaskModel.load(spec, tmp_path))[-1] == call
+    settings = SAMPLED | {"num_beams": 4, "repetition_penalty": 1.5}
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings))
+    cut, said = remarks(TaskModel.load(spec, tmp_path))
+    assert cut.startswith("texts are cut to 32 tokens")
+    assert said == (
+        f"{call}, with num_beams=4, repetition_penalty=1.5 of its generation_config.json; "
+        "generate() alone goes by do_sample=True, max_length=3, temperature=5.0 and writes others"
+    )
 
 
 def test_generation_follows_the_jobs_precision(loaded):

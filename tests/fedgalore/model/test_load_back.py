@@ -77,7 +77,11 @@ def with_another_weight(folder: Path) -> None:
         ),
         (
             lambda folder: edited(folder, "generation_config.json", lambda values: values.update(eos_token_id=7)),
-            r"it ends at the tokens 7 in place of \[3\]",
+            r"its generation_config.json sets eos_token_id to 7 in place of 3",
+        ),
+        (
+            lambda folder: edited(folder, "generation_config.json", lambda values: values.update(num_beams=2)),
+            r"its generation_config.json sets num_beams to 2 in place of None",
         ),
         (
             lambda folder: edited(folder, "tokenizer.json", lambda values: values["model"]["vocab"].update(a=5, the=6)),
@@ -88,7 +92,7 @@ def with_another_weight(folder: Path) -> None:
             "its chat template is another",
         ),
     ],
-    ids=["missing", "changed", "unknown", "endless", "reads", "chat"],
+    ids=["missing", "changed", "unknown", "endless", "beams", "reads", "chat"],
 )
 def test_another_model_is_told_in_words(
     spoil: Callable[[Path], Any], words: str, tiny_gpt2: Path, tmp_path: Path

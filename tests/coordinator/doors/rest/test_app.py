@@ -476,6 +476,7 @@ async def test_a_job_that_keeps_no_best_version_says_how_to(stack: Stack, tmp_pa
     job = await stack.running(tmp_path)
     view = (await stack.http.get(f"{JOBS}/{job.id}")).json()
     assert view["best"] is None
+    assert view["notes"] == []
     assert view["trains"].keys() == {"trained", "parameters", "ranks_lowered"}
     answer = await stack.http.get(f"{JOBS}/{job.id}/model", params={"version": "best"})
     assert "evaluation.keep" in is_problem(answer, 404, "version_not_found")["detail"]
