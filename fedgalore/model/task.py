@@ -6,15 +6,14 @@ Works with any Hugging Face model for one of the tasks of `fedgalore.model.tasks
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fedgalore.data.examples import Example
@@ -78,38 +77,34 @@ class TaskModel:
         """
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
+        with _in_words(spec):
+            check(folder, allow_pickle=allow_pickle)
+            return cls._loaded(spec, folder, device or torch.device("cpu"), allow_pickle)
+
+    @classmethod
+    def _loaded(cls, spec: JobSpec, folder: Path, device: torch.device, allow_pickle: bool) -> TaskModel:
         options: dict[str, Any] = {}
-        on_cpu = device is None or device.type == "cpu"
         task = task_of(spec)
         short = not task.of_images and spec.data.max_length <= SHORT
-        if on_cpu and spec.local.precision == "bfloat16" and short:
+        if device.type == "cpu" and spec.local.precision == "bfloat16" and short:
             options["attn_implementation"] = "eager"  # the fused one's backward pass takes half of such a step
         if task.has_head:
             names = spec.model.label_names or tuple(f"LABEL_{i}" for i in range(spec.model.labels))
             options["id2label"] = dict(enumerate(names))
             options["label2id"] = {name: i for i, name in enumerate(names)}
-        try:
-            check(folder, allow_pickle=allow_pickle)
-            with LOADING:
-                torch.manual_seed(derive_seed(spec.seed, "new weights"))
-                model, loaded = task.auto_model.from_pretrained(
-                    str(folder),
-                    dtype=torch.float32,
-                    local_files_only=True,
-                    use_safetensors=has_safetensors(folder) or not allow_pickle,
-                    weights_only=True,
-                    trust_remote_code=False,
-                    ignore_mismatched_sizes=True,  # a head for other classes is replaced
-                    output_loading_info=True,
-                    **options,
-                )
-        except ModelFolderError as error:
-            raise TaskError(f"model.source: {error}") from error
-        except (OSError, ValueError, KeyError, SafetensorError, UnpicklingError) as error:
-            problem = str(error).partition("\nModel type should be one of")[0]  # hundreds of names
-            raise TaskError(
-                f"model.source: not a folder that transformers loads for {spec.model.task}: {problem}"
-            ) from error
+        with LOADING:
+            torch.manual_seed(derive_seed(spec.seed, "new weights"))
+            model, loaded = task.auto_model.from_pretrained(
+                str(folder),
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=has_safetensors(folder) or not allow_pickle,
+                weights_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # a head for other classes is replaced
+                output_loading_info=True,
+                **options,
+            )
         new = new_tensors(model, loaded, has_head=task.has_head)
         if task.has_head:
             model.config.problem_type = task.problem_type
@@ -117,7 +112,7 @@ class TaskModel:
         inputs = task.load_inputs(folder, model)
         mend_generation(model)
         leave_out_routers(model)
-        return cls(spec, model, inputs, device or torch.device("cpu"), formats)
+        return cls(spec, model, inputs, device, formats)
 
     def under(self, spec: JobSpec) -> TaskModel:
         """The same model and weights for a job that trains the same weights, and evaluates or trains them otherwise."""
@@ -226,3 +221,24 @@ class TaskModel:
         """Mean loss, how many predictions it averages, how many of them were right; None where they are numbers."""
         outputs = self.outputs(batch)
         return self.task.loss(outputs, batch, class_weights), *self.task.hits(outputs, batch)
+
+
+@contextmanager
+def _in_words(spec: JobSpec) -> Iterator[None]:
+    """Around the loading of a folder, in which one false value raises whatever the model's code comes upon.
+
+    Raises:
+        TaskError: in place of all but too little memory.
+    """
+    try:
+        yield
+    except (TaskError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except ModelFolderError as error:
+        raise TaskError(f"model.source: {error}") from error
+    except Exception as error:
+        problem = " ".join(str(error).partition("\nModel type should be one of")[0].split())  # hundreds of names
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        raise TaskError(
+            f"model.source: not a folder that transformers loads for {spec.model.task}: {kind}{problem}"
+        ) from error

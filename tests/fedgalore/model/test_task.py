@@ -229,6 +229,25 @@ def test_an_unknown_architecture_is_refused(bert_copy):
     assert "model.source" in refused(classifier(), bert_copy)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("pad_token_id", 999), ("hidden_act", 7), ("vocab_size", -1), ("dtype", "x"), ("model_type", [])],
+)
+def test_a_false_value_in_the_configuration_is_refused_in_words(bert_copy, field, value):
+    configure(bert_copy, **{field: value})
+    words = refused(classifier(), bert_copy)
+    assert words.startswith("model.source: not a folder that transformers loads for sequence-classification: ")
+    assert "\n" not in words
+
+
+def test_a_false_setting_of_generation_is_refused_in_words(tiny_gpt2, tmp_path):
+    folder = Path(shutil.copytree(tiny_gpt2, tmp_path / "gpt2"))
+    (folder / "generation_config.json").write_text(json.dumps({"pad_token_id": [], "suppress_tokens": 999}))
+    assert "model.source: not a folder that transformers loads for causal-lm: TypeError" in (
+        refused(language_model(), folder)
+    )
+
+
 def test_weights_of_another_size_are_refused_instead_of_drawn_anew(bert_copy):
     configure(bert_copy, hidden_size=16)
     assert "of another shape" in refused(classifier(), bert_copy)
