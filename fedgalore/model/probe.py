@@ -6,13 +6,14 @@ What a model cannot take is known in seconds then, and not in the middle of a ro
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from fedgalore.data.examples import Example
 from fedgalore.model.buffers import undone
@@ -42,8 +43,10 @@ def probe(task: TaskModel) -> None:
         TaskError: the model fails on one of them, or answers with what is no number; says which, and what to do.
     """
     with undone(task.model), tempfile.TemporaryDirectory() as folder:
+        before = _saved_buffers(task)
         for what, examples in _cases(task, Path(folder)):
             _forward(task, what, examples)
+        _check_still(task, before)
         if isinstance(task.task, WritingTask):
             _write(task, task.task)
         _backward(task, plain_examples(task, Path(folder)))
@@ -145,6 +148,21 @@ def _forward(task: TaskModel, what: str, examples: Sequence[Example]) -> None:
         logits = task.outputs(task.collate(examples)).logits
         if bool(torch.isnan(logits).any()):
             raise ArithmeticError("its answer is not a number")
+
+
+def _saved_buffers(task: TaskModel) -> dict[str, Tensor]:
+    saved = task.model.state_dict().keys()
+    return {name: buffer.clone() for name, buffer in task.model.named_buffers() if name in saved}
+
+
+def _check_still(task: TaskModel, before: Mapping[str, Tensor]) -> None:
+    """Refuses a model whose evaluations change it: what it answers would hang on what it was asked before."""
+    for name, buffer in before.items():
+        if not torch.equal(task.model.get_buffer(name), buffer):
+            raise TaskError(
+                f"model.source: an evaluation changes {name} of {type(task.model).__name__}, so that its answers hang "
+                "on those before; take another model"
+            )
 
 
 def _write(task: TaskModel, asks: WritingTask) -> None:

@@ -23,9 +23,10 @@ def test_models_pass_and_are_as_before(source: str, request: pytest.FixtureReque
     task = TaskModel.load(specs.get(source, image_classifier)(), request.getfixturevalue(source))
     task.model.register_buffer("seen", torch.zeros(1))  # as running means are
 
-    def see(*_: object) -> None:
-        task.model.get_buffer("seen").add_(1)
+    def see(module: torch.nn.Module, *_: object) -> None:
+        module.get_buffer("seen").add_(float(module.training or moves_always))
 
+    moves_always = False
     task.model.register_forward_hook(see)
     task.model.eval()
     before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
@@ -35,6 +36,9 @@ def test_models_pass_and_are_as_before(source: str, request: pytest.FixtureReque
     assert all(torch.equal(tensor, before[name]) for name, tensor in task.model.state_dict().items())
     assert all(parameter.grad is None for parameter in task.model.parameters())
     assert not task.model.training
+    moves_always = True
+    with pytest.raises(TaskError, match=r"an evaluation changes seen of \w+, so that its answers hang on those before"):
+        probe(task)
 
 
 def test_a_model_with_fewer_positions_than_it_says_is_refused_with_the_number(tiny_bert: Path) -> None:
