@@ -216,7 +216,6 @@ class Assignment:
     def _model_files(self) -> dict[str, BlobRef]:
         return {file.name: _blob(file.blob) for file in self._task.base_model}
 
-
     async def _bring_weights(self) -> None:
         """By the fewest bytes: by the cuts since the version that the trainer holds, or by those since the checkpoint.
 

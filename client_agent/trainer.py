@@ -206,7 +206,10 @@ def _kept(path: Path | None) -> dict[str, Tensor]:
 
 def _weights_sha256(task: TaskModel, weights: Mapping[str, Tensor], version: int) -> str:
     """Of the file that the coordinator makes of a version's weights."""
-    tensors, metadata = weights_tensors(task.spec, task.plan, version), {"format": WEIGHTS_FORMAT, "version": str(version)}
+    tensors, metadata = (
+        weights_tensors(task.spec, task.plan, version),
+        {"format": WEIGHTS_FORMAT, "version": str(version)},
+    )
     digest = hashlib.sha256(encode_header(tensors, metadata))
     for name in tensors:
         digest.update(weights[name].contiguous().view(-1).numpy().data)

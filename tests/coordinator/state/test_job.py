@@ -448,7 +448,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
         *("rounds_opened", "abandoned_in_a_row", "next_try_at", "setbacks", "contributions"),
         *("closing", "best", "best_model", "rollbacks", "sites", "missing", "idempotency_key", "secret"),
     }
-    assert set(document["prepared"]) == {"plan", "base_model", "export", "model", "chat_template"}
+    assert set(document["prepared"]) == {"plan", "base_model", "export", "model", "chat_template", "notes"}
     parts = {"chain", "weights", "aggregate", "state", "residue"}
     assert set(document["model"]) == {"version", "held_out", "held_out_failure"} | parts
     assert set(document["round"]) == {

@@ -70,13 +70,15 @@ def test_prompts_are_read_and_completions_are_labels(folder):
 
 @torch.no_grad()
 def by_hand(task: TaskModel, prompt: str, max_new_tokens: int) -> str:
-    """The most likely token by a whole forward pass, again and again."""
-    forced = task.model.generation_config.forced_bos_token_id
+    """The most likely token by a whole forward pass, again and again; the first and the last may be given."""
+    settings = task.model.generation_config
     written = [task.model.config.decoder_start_token_id]
     source = torch.tensor([task.inputs.tokenizer(prompt)["input_ids"]])
     for number in range(max_new_tokens):
         logits = task.model(input_ids=source, decoder_input_ids=torch.tensor([written])).logits[0, -1]
-        token = forced if number == 0 and forced is not None else int(logits.argmax())
+        first = settings.forced_bos_token_id if number == 0 else None
+        last = settings.forced_eos_token_id if number == max_new_tokens - 1 else None
+        token = next((given for given in (last, first) if given is not None), int(logits.argmax()))
         if token == task.inputs.tokenizer.eos_token_id:
             break
         written.append(token)
