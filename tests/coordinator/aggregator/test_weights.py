@@ -31,9 +31,9 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.blobs = folder, DirectoryBlobStore(folder / "blobs")
-        self.first = self.drawn(weights_tensors(SPEC, PLAN), 0)
+        self.first = self.drawn(weights_tensors(SPEC, PLAN, 0), 0)
         self.cuts = [self.drawn(aggregate_tensors(SPEC, PLAN, ["a"], number), number) for number in (1, 2)]
-        version_0 = ModelVersion.first(self.put(weights_tensors(SPEC, PLAN), self.first, WEIGHTS_FORMAT, 0))
+        version_0 = ModelVersion.first(self.put(weights_tensors(SPEC, PLAN, 0), self.first, WEIGHTS_FORMAT, 0))
         chain = version_0.chain
         for number, tensors in enumerate(self.cuts, start=1):
             specs = aggregate_tensors(SPEC, PLAN, ["a"], number)
