@@ -22,8 +22,9 @@ from fedgalore.measures.rouge import rouge
 from fedgalore.measures.values import Array, Counts, measured, pool
 from fedgalore.methods.halves import client_half
 from fedgalore.model.culprits import naming_rows
-from fedgalore.model.divergence import words_of_loss
+from fedgalore.model.divergence import words_of_evaluation, words_of_loss
 from fedgalore.model.exact_match import answered, check_exact_match, matches
+from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
 from fedgalore.momentum import MomentumSteps
@@ -174,7 +175,7 @@ def evaluate(task: TaskModel, examples: Sequence[Example], goes_on: Callable[[],
         goes_on: asked before each batch; the evaluation stops when it answers False.
 
     Raises:
-        TaskError: examples that do not fit the job.
+        TaskError: examples that do not fit the job, or a loss that is infinite or NaN.
         TrainingStopped: `goes_on` answered False.
     """
     wanted = task.spec.evaluation
@@ -198,7 +199,10 @@ def _counts(task: TaskModel, examples: Sequence[Example]) -> dict[str, Array]:
     batch = task.collate(examples)
     outputs = task.outputs(batch)
     number, right = task.task.hits(outputs, batch)
-    loss = np.array([task.task.loss(outputs, batch).item() * number, number])
+    mean = task.task.loss(outputs, batch).item()
+    if not math.isfinite(mean):
+        raise TaskError(words_of_evaluation(task, examples, mean))
+    loss = np.array([mean * number, number])
     counts = {"loss": loss, "perplexity": loss}
     if kind in ("texts", "entities") and right is not None:
         counts["accuracy"] = np.array([right, number], np.float64)

@@ -148,7 +148,7 @@ def key_of(example: Example, by: str) -> Hashable:
 
     value = example[by]
     if by == "domain":
-        return str(value)
+        return str(key(value))
     return str(example["label_names"][value]) if "label_names" in example and isinstance(value, int) else key(value)
 
 

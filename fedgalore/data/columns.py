@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -13,13 +12,13 @@ from typing import Any, NoReturn
 from fedgalore.data import images
 from fedgalore.data.errors import DataError, shown
 from fedgalore.data.messages import Message, MessageError, messages_of
-from fedgalore.data.values import as_list, as_number
+from fedgalore.data.values import as_list, as_number, is_readable
+from fedgalore.spec.names import plain
 from fedgalore.spec.strict import MANY
 
 Label = bool | int | float | str
 
 _FILL = "fill it or remove the row"
-_INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Mn", "Mc", "Me"})  # Unicode's categories
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ def require_columns(path: Path, columns: Sequence[str], present: Sequence[str], 
             problem = "no such column" if column not in present else "the column appears more than once"
             names = ", ".join(map(repr, present[:20])) or "no columns"
             remedy = f"the file has {names}; name the right one"
+            if alike := next((name for name in present if plain(name).casefold() == plain(column).casefold()), None):
+                remedy += f", as it stands there: {alike!a}" if alike != column else ""
             if len(present) == 1 and (divider := next((mark for mark in ";\t|" if mark in present[0]), None)):
                 remedy = f"the file has {names}, which {divider!r} divides; save it with commas, or with tabs as .tsv"
             raise DataError(problem, path=path, row=row, column=column, remedy=remedy)
@@ -67,25 +68,20 @@ def text(cell: Cell) -> str:
     return value
 
 
-def is_readable(text: str) -> bool:
-    """Whether a text has more than what tokenizers drop: blanks, control and invisible characters, lone accents."""
-    return any(character != "\ufffd" and unicodedata.category(character) not in _INVISIBLE for character in text)
-
-
 def label(cell: Cell, names: Sequence[str] = ()) -> Label | list[Label]:
     """A number, a truth value, text, or a list of them; what it means is up to the job.
 
     Args:
         names: what the table calls the classes that its numbers stand for.
     """
-    plain = [_plain(item) for item in cell.value] if isinstance(cell.value, list | tuple) else _plain(cell.value)
-    if plain is None or (isinstance(plain, list) and None in plain):
+    found = [_plain(item) for item in cell.value] if isinstance(cell.value, list | tuple) else _plain(cell.value)
+    if found is None or (isinstance(found, list) and None in found):
         cell.refuse(
             f"label {cell.shown} is no number, name or list of them",
             "give a finite number, or one of the job's label_names as text",
         )
-    _refuse_unnamed(cell, plain if isinstance(plain, list) else [plain], names)
-    return plain  # type: ignore[return-value]
+    _refuse_unnamed(cell, found if isinstance(found, list) else [found], names)
+    return found  # type: ignore[return-value]
 
 
 def tokens(cell: Cell) -> list[str]:
@@ -159,7 +155,9 @@ def _string(cell: Cell) -> str:
     if not isinstance(cell.value, str):
         if isinstance(cell.value, dict) and "bytes" in cell.value:
             cell.refuse("an image inside of the table", "save the images as files, and name them in the column")
-        cell.refuse(f"expected text, found {'nothing' if cell.value is None else f'a {type(cell.value).__name__}'}")
+        if cell.value is None:
+            cell.refuse("expected text, found nothing", _FILL)
+        cell.refuse(f"expected text, found {cell.shown}", "write it as text, in quotes")
     try:
         cell.value.encode()
     except UnicodeEncodeError:  # JSON can spell half a character: "\ud83d"

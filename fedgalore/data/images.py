@@ -13,6 +13,17 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from fedgalore.data.pixels import MODES, as_seen
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow reads more, some by starting other programs
+_MARKS = {  # that a file of a format begins with
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
 LITTER = {  # what operating systems and clouds leave in folders, in small letters
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin"),
     "system volume information",
@@ -29,7 +40,7 @@ def by_class(folder: Path) -> Iterator[tuple[str, str]]:
     Hidden files are left out, and what operating systems leave in folders (`LITTER`).
 
     Raises:
-        ImageError: a file lies beside the sub-folders.
+        ImageError: a file lies beside the sub-folders, or a folder in one of them.
         OSError: the folder cannot be listed.
     """
     for entry in sorted(folder.iterdir()):
@@ -40,8 +51,13 @@ def by_class(folder: Path) -> Iterator[tuple[str, str]]:
                 f"{entry.name!r} is no folder of a class; move images into sub-folders named as their class, "
                 "and other files elsewhere"
             )
-        files = sorted(file.name for file in entry.iterdir())
-        yield from ((entry.name, f"{entry.name}/{name}") for name in files if not is_litter(name))
+        for file in sorted(entry.iterdir()):
+            if is_litter(file.name):
+                continue
+            name = f"{entry.name}/{file.name}"
+            if file.is_dir():
+                raise ImageError(f"{name!r} is a folder inside of a class; move its images into {entry.name!r} itself")
+            yield entry.name, name
 
 
 def is_litter(name: str) -> bool:
@@ -98,6 +114,20 @@ def _inside(folder: Path, name: str, follow_links: bool) -> Path:
     return path
 
 
+def _unidentified(path: Path) -> str:
+    """What is wrong with a file that Pillow takes for no image."""
+    with path.open("rb") as file:
+        beginning = file.read(4)
+    if not beginning:
+        return "is an empty file; copy the image again, or remove it"
+    kind = next((kind for mark, kind in _MARKS.items() if beginning.startswith(mark)), None)
+    if kind is None:
+        return f"is no image of a known kind ({', '.join(FORMATS)}); convert or remove it"
+    return (
+        f"begins as {kind} and cannot be read: it is damaged, or of a kind of {kind} that is not read; save it in RGB"
+    )
+
+
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[ImageFile.ImageFile]:
     try:
@@ -108,9 +138,7 @@ def _opened(path: Path, name: str) -> Iterator[ImageFile.ImageFile]:
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{name!r} is no image of a known kind ({', '.join(FORMATS)}); convert or remove it"
-        ) from error
+        raise ImageError(f"{name!r} {_unidentified(path)}") from error
     except Image.DecompressionBombError as error:
         most = f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,}"
         raise ImageError(f"image {name!r} has more than {most} pixels, which is not safe; make it smaller") from error

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fedgalore.data.errors import DataError
+from fedgalore.data.errors import DataError, shown
 from fedgalore.data.lines import LONGEST, pieces
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SHAPE = 'a .json file holds a list of objects, {"data": [...]} with such a list, or an object on each line'
+
+
+class DoubledKey(ValueError):
+    """An object has a key twice, so that a value would be lost."""
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        doubled = next(key for key in keys if keys.count(key) > 1)
+        raise DoubledKey(f"the key {shown(doubled)} stands twice in an object")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -39,6 +55,8 @@ def _objects(text: _Text) -> Iterator[Any]:
     text.take("{")
     while not text.next_is("}"):
         key = text.value()
+        if key in first or (found and key == "data"):
+            text.fail(f"the key {shown(key)} stands twice in an object")
         text.take(":")
         if key == "data" and text.next_is("["):
             found = True
@@ -60,7 +78,6 @@ class _Text:
     def __init__(self, path: Path) -> None:
         self._path, self._pieces = path, pieces(path)
         self._text, self._at = "", 0
-        self._decoder = json.JSONDecoder()
         self.row = 1
 
     def next_is(self, character: str) -> bool:
@@ -80,9 +97,9 @@ class _Text:
         self.next_is("")
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._text, self._at)
+                value, end = DECODER.raw_decode(self._text, self._at)
             except (ValueError, RecursionError) as error:
-                if isinstance(error, RecursionError) or not self._more():
+                if isinstance(error, RecursionError | DoubledKey) or not self._more():
                     self.fail(str(error))
                 continue
             if end == len(self._text) and self._more():

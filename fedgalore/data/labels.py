@@ -197,7 +197,7 @@ class Classes:
 
 
 def classes_of(spec: JobSpec) -> Classes:
-    """The classes of a job, whose names are looked through once."""
+    """The classes of a job. For many examples it is to be held: each call hashes all names, which may be 100,000."""
     return _classes(spec.model.label_names, spec.model.labels)
 
 
@@ -206,10 +206,10 @@ def _classes(names: tuple[str, ...] | None, count: int) -> Classes:
     return Classes(names, count)
 
 
-def label_index(example: dict[str, Any], spec: JobSpec) -> int:
+def label_index(example: dict[str, Any], classes: Classes) -> int:
     """The example's label as a class index.
 
     Raises:
         TaskError: as `Classes.index`.
     """
-    return classes_of(spec).index(example["label"], example.get("row", "?"), given=example.get("label_names", ()))
+    return classes.index(example["label"], example.get("row", "?"), given=example.get("label_names", ()))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedgalore.data.errors import shown
+from fedgalore.data.values import is_readable
 
 Message = dict[str, Any]  # `role` and `content`, texts; `weight: 0` where an answer is not learned
 
@@ -82,9 +83,9 @@ def _message(number: int, value: Any) -> Message:
     message = {"role": _role(number, value["role"]), "content": _content(number, value["content"])}
     if _weight(number, message["role"], value.get("weight")) == 0:
         return message | {"weight": 0}
-    if message["role"] == "assistant" and not message["content"].strip():
+    if message["role"] == "assistant" and not is_readable(message["content"]):
         raise MessageError(
-            f"message {number} is an answer without content, and nothing to learn; fill it, give it "
+            f"message {number} is an answer in which nothing can be read, and nothing to learn; fill it, give it "
             '"weight": 0, or remove the row'
         )
     return message

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,7 +64,7 @@ def open_table(path: Path, columns: Sequence[str], quoting: bool = True) -> Tabl
     if suffix == ".json":
         return Table(path, (Record(*found) for found in _with_columns(path, columns, json_records.records(path))))
     if suffix in (".jsonl", ".ndjson"):
-        return Table(path, _jsonl(path, columns), parse=None if packed else json.loads)
+        return Table(path, _jsonl(path, columns), parse=None if packed else _of_line)
     if suffix in (".csv", ".tsv"):
         return _delimited(path, columns, "\t" if suffix == ".tsv" else ",", quoting, packed)
     raise DataError(
@@ -83,13 +82,18 @@ def _with_columns(
         yield row, values
 
 
+def _of_line(line: bytes) -> dict[str, Any]:
+    record: dict[str, Any] = json_records.DECODER.decode(line.decode())
+    return record
+
+
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     lines = Lines(path)
     for line in lines:
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
+            values = json_records.DECODER.decode(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"not JSON ({error})", path=path, row=lines.number, remedy=ONE_OBJECT) from error
         if not isinstance(values, dict):
@@ -112,10 +116,12 @@ def _delimited(path: Path, columns: Sequence[str], delimiter: str, quoting: bool
         row, start = 1, 0
         try:
             for values in fields(iter(lines)):
-                if not header:
+                if not values:  # a blank line
+                    pass
+                elif not header:
                     header.extend(values)
                     require_columns(path, columns, header)
-                elif values:
+                else:
                     if len(values) != len(header):
                         raise DataError(
                             f"{len(values)} fields under a header of {len(header)}",
@@ -142,7 +148,8 @@ def _folder(folder: Path, columns: Sequence[str], quoting: bool) -> Table:
         records, names = arrow.read_dataset(folder, files, columns)
         return Table(folder, (Record(row, values) for row, values in enumerate(records, start=1)), names)
     paths = [path for path in sorted(folder.iterdir()) if not (is_litter(path.name) or _BY_SPARK.fullmatch(path.name))]
-    kinds = {"".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]) for path in paths}
+    ends = [[suffix.lower() for suffix in path.suffixes] for path in paths]
+    kinds = {"".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:]) for suffixes in ends}
     if len(kinds) != 1 or any(path.is_dir() for path in paths):
         found = ", ".join(repr(path.name) for path in paths[:5]) or "nothing"
         raise DataError(

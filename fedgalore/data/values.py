@@ -1,10 +1,11 @@
-"""What a value of a data set says by itself, however it is written: a number, a truth value, a list."""
+"""What a value of a data set says by itself, however it is written: a number, a truth value, a list, or nothing."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Hashable
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,7 @@ from fedgalore.spec.names import plain
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,80}(?:\.[0-9]{0,80})?|\.[0-9]{1,80})(?:[eE][+-]?[0-9]{1,3})?")
 _TRUTH = {"true": True, "false": False}
+_INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Mn", "Mc", "Me"})  # Unicode's categories
 
 
 def as_python(value: Any) -> Any:
@@ -53,6 +55,11 @@ def as_list(value: Any) -> list[Any] | None:
         except (ValueError, RecursionError):
             return None
     return list(value) if isinstance(value, list | tuple) else None
+
+
+def is_readable(text: str) -> bool:
+    """Whether a text has more than what tokenizers drop: blanks, control and invisible characters, lone accents."""
+    return any(character != "\ufffd" and unicodedata.category(character) not in _INVISIBLE for character in text)
 
 
 def key(value: Any) -> Hashable:

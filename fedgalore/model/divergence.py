@@ -42,6 +42,21 @@ def words_of_loss(
     return f"{what}; lower local.learning_rate, or look at this site's examples where no other site has it"
 
 
+def words_of_evaluation(task: TaskModel, batch: Sequence[Example], loss: float) -> str:
+    """What is to be looked at where the loss of the evaluated weights, which the task holds, is not finite."""
+    bad = [example for example in batch if not _is_finite(task, example)]
+    row = (bad or batch)[0].get("row", "?")
+    if bad and len(bad) < len(batch):
+        return (
+            f"row {row}: the model's loss on it is {loss}; look at the row, and at what model.source makes of it "
+            f"in {task.spec.model.dtype} (model.dtype)"
+        )
+    return (
+        f"row {row} and those beside it: the model's loss on them is {loss}; look at model.source, at model.dtype "
+        f"({task.spec.model.dtype}), and, if it was finite in earlier rounds, lower local.learning_rate"
+    )
+
+
 @torch.no_grad()
-def _is_finite(task: TaskModel, example: Example, class_weights: Tensor | None) -> bool:
+def _is_finite(task: TaskModel, example: Example, class_weights: Tensor | None = None) -> bool:
     return math.isfinite(task.loss(task.collate([example]), class_weights)[0].item())

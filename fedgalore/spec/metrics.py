@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fedgalore.spec.documents import printable
 from fedgalore.spec.findings import close_to
-from fedgalore.spec.tags import OUTSIDE, entity_types
+from fedgalore.spec.tags import OUTSIDE, entity_types, misread
 
 if TYPE_CHECKING:
     from fedgalore.spec.job import JobSpec
@@ -87,6 +87,11 @@ def check_metrics(spec: JobSpec) -> None:
         raise ValueError(
             f"evaluation.metrics: {', '.join(asked)} count entities by their tags; "
             "list the tags in model.label_names, such as [O, B-PER, I-PER]"
+        )
+    if any(name in _OF_ENTITIES for name in asked) and (odd := misread(spec.model.label_names or ())):
+        raise ValueError(
+            f"evaluation.metrics: {', '.join(asked)} count entities by tags such as B-PER and I-PER, and would take "
+            f"{' and '.join(map(repr, odd))} for different types; rename them in model.label_names and in the data"
         )
     sizes = {name: counts_of(name, spec.model) for name in asked if not is_custom(name)}
     if sum(sizes.values()) > MOST_COUNTS:

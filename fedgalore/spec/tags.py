@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 
 OUTSIDE = "O"
 BEGINS, ENDS, INSIDE = "BSU", "ELSU", "IM"  # of IOB, IOB2, BIOES and BILOU
+
+_PART = f"[{BEGINS}{ENDS}{INSIDE}{(BEGINS + ENDS + INSIDE).lower()}]"
+_OTHERWISE = re.compile(rf"(?P<first>{_PART})[-_:.](?P<kind>.+)|(?P<same>.+)[-_:.](?P<last>{_PART})")
 
 
 def split(tag: str) -> tuple[str, str]:
@@ -24,6 +29,21 @@ def split(tag: str) -> tuple[str, str]:
 def entity_types(tags: Sequence[str]) -> tuple[str, ...]:
     """The types of entities that tags are about, in the order in which they first come."""
     return tuple(dict.fromkeys(kind for _, kind in map(split, tags) if kind))
+
+
+def misread(tags: Sequence[str]) -> tuple[str, ...]:
+    """Tags of one type that `split` takes for several, as their parts are written otherwise: `PER-B`, `B_PER`, `b-per`.
+
+    A letter may be of the type (`vitamin-B`): only tags that begin and go on where it differs are meant.
+    """
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for tag in tags:
+        written = _OTHERWISE.fullmatch(tag)
+        if written is not None and split(tag) == ("I", tag):
+            part = (written["first"] or written["last"]).upper()
+            found[written["kind"] or written["same"]][part] = tag
+    whole = (parts for parts in found.values() if "B" in parts and parts.keys() & set(INSIDE))
+    return tuple(next(whole, {}).values())
 
 
 def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:

@@ -6,6 +6,7 @@ from scipy import stats
 from sklearn import metrics as judge
 
 from fedgalore.measures.values import measured, pool
+from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.metrics import fitting
 from fedgalore.training import evaluate
@@ -97,3 +98,19 @@ def test_perplexity_is_of_all_answer_tokens(tiny_gpt2):
     scores, targets = outputs_of(task, sites)
     expected = torch.nn.functional.cross_entropy(scores.double(), targets).exp().item()
     assert together(task, sites).metrics["perplexity"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_is_no_measure(tiny_bert):
+    task = TaskModel.load(classifier(model={"source": "m", "num_labels": 3, "dtype": "float16"}), tiny_bert)
+    examples = [{**example, "row": row} for row, example in enumerate(sentences(5, 1), start=2)]
+    seen = {token for example in examples for token in task.collate([example])["input_ids"][0].tolist()}
+    unseen = max(set(range(task.model.config.vocab_size)) - seen)
+    with torch.no_grad():
+        task.model.bert.embeddings.word_embeddings.weight[unseen] = torch.nan
+    examples[3]["text"] = task.inputs.tokenizer.decode([unseen])
+    with pytest.raises(TaskError, match=r"^row 5: the model's loss on it is nan; look at the row, .* in float16 \("):
+        evaluate(task, examples)
+    with torch.no_grad():
+        task.model.classifier.bias[0] = torch.nan
+    with pytest.raises(TaskError, match=r"^row \d and those beside it: .* nan; look at model.source, at model.dtype "):
+        evaluate(task, examples)

@@ -27,6 +27,7 @@ class Problem(ABC):
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
+        self.classes = classes_of(spec)
 
     @abstractmethod
     def label(self, example: Example) -> Any:
@@ -67,7 +68,7 @@ class SingleLabel(Problem):
     name = "single_label_classification"
 
     def label(self, example: Example) -> int:
-        return label_index(example, self.spec)
+        return label_index(example, self.classes)
 
     def targets(self, examples: Sequence[Example]) -> Tensor:
         return torch.tensor([self.label(example) for example in examples])
@@ -95,7 +96,7 @@ class MultiLabel(Problem):
                 f"row {row}: label {shown(label)} is no list; with model.problem: multi_label give a list of the "
                 "classes that apply, which may be empty"
             )
-        present = classes_of(self.spec).present(values, row, given=example.get("label_names", ()))
+        present = self.classes.present(values, row, given=example.get("label_names", ()))
         return [float(index in present) for index in range(self.spec.model.labels)]
 
     def targets(self, examples: Sequence[Example]) -> Tensor:

@@ -10,13 +10,14 @@ import torch
 import transformers
 from torch import Tensor
 
-from fedgalore.data.columns import is_readable
 from fedgalore.data.examples import Example
 from fedgalore.data.labels import classes_of
+from fedgalore.data.values import is_readable
 from fedgalore.model.inputs import IGNORED, Batch, TaskError
 from fedgalore.model.tasks.face import TokenTask
 from fedgalore.model.tasks.problems import inverse_frequencies
 from fedgalore.model.texts import TextInputs
+from fedgalore.spec.job import JobSpec
 
 
 class TokenClassification(TokenTask[TextInputs]):
@@ -24,6 +25,10 @@ class TokenClassification(TokenTask[TextInputs]):
 
     auto_model = transformers.AutoModelForTokenClassification
     columns = (("tokens", "tags"),)
+
+    def __init__(self, spec: JobSpec) -> None:
+        super().__init__(spec)
+        self.classes = classes_of(spec)
 
     def load_inputs(self, folder: Path, model: Any) -> TextInputs:
         inputs = TextInputs.load(self.spec, folder, model, writes=False)
@@ -60,4 +65,4 @@ class TokenClassification(TokenTask[TextInputs]):
         if len(tokens) != len(tags):
             raise TaskError(f"row {row}: {len(tokens)} tokens have {len(tags)} tags; give each token one tag")
         given = example.get("tag_names", ())
-        return [classes_of(self.spec).index(tag, row, "tag", given) for tag in tags]
+        return [self.classes.index(tag, row, "tag", given) for tag in tags]

@@ -147,7 +147,7 @@ def test_what_is_no_folder_of_images_is_refused(tmp_path: Path) -> None:
     assert "convert or remove it" in message
     (tmp_path / "cat" / "notes.txt").unlink()
     (tmp_path / "cat" / "more").mkdir()
-    assert "'cat/more' is not a file" in refused(SplitFile(tmp_path))
+    assert "'cat/more' is a folder inside of a class; move its images into 'cat' itself" in refused(SplitFile(tmp_path))
     (tmp_path / "cat" / "more").rmdir()
     picture(tmp_path / "2.png")
     assert "'2.png' is no folder of a class; move images into sub-folders" in refused(SplitFile(tmp_path))
@@ -185,6 +185,13 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+def tiff(bits: int, sample_format: int) -> bytes:
+    """A TIFF of one grey."""
+    tags = {256: 1, 257: 1, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: bits // 8, 339: sample_format}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IQH", 16, 0, len(tags)) + entries + bytes(4)
+
+
 def test_files_that_are_no_sound_images_are_refused_when_the_data_is_read(tmp_path: Path) -> None:
     whole = picture(tmp_path / "whole.png", noise(40, 40, 3)).read_bytes()
     flipped = bytearray(whole)
@@ -192,7 +199,9 @@ def test_files_that_are_no_sound_images_are_refused_when_the_data_is_read(tmp_pa
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     bad = {
         "text.png": (b"not an image", "is no image of a known kind (JPEG, PNG,"),
-        "empty.jpg": (b"", "is no image of a known kind"),
+        "empty.jpg": (b"", "is an empty file; copy the image again"),
+        "cut.jpg": (b"\xff\xd8\xff\xe0", "begins as JPEG and cannot be read: it is damaged, or of a kind of JPEG that"),
+        "doubles.tif": (tiff(bits=64, sample_format=3), "begins as TIFF and cannot be read"),
         "drawing.eps": (
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n",
             "is no image of a known",

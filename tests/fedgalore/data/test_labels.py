@@ -14,7 +14,7 @@ import pytest
 
 from fedgalore.data.errors import DataError, TaskError
 from fedgalore.data.examples import SplitFile, read_examples
-from fedgalore.data.labels import Classes, label_index
+from fedgalore.data.labels import Classes, classes_of, label_index
 from fedgalore.data.values import as_list, as_number, as_truth, key
 from tests.fedgalore.conftest import classifier
 
@@ -227,7 +227,7 @@ def test_every_format_gives_the_same_classes(tmp_path: Path, spec: Any, expected
         pq.write_table(pa.table({"text": texts, "label": column}), tmp_path / f"{name}.parquet")
     for path in sorted(tmp_path.iterdir()):
         examples = read_examples(SplitFile(path, text=("text",), label="label"))
-        assert [label_index(example, spec) for example in examples] == expected, path
+        assert [label_index(example, classes_of(spec)) for example in examples] == expected, path
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.parquet", "a.arrow"])
@@ -332,5 +332,8 @@ def test_truth_values_are_the_same_in_every_format(tmp_path: Path) -> None:
     named = classifier(model={"num_labels": None, "label_names": ["true", "false"]})
     for path in sorted(tmp_path.iterdir()):
         examples = read_examples(SplitFile(path, text=("text",), label="label"))
-        assert [label_index(example, named) for example in examples] == [0, 1], path
-        assert [label_index(example, classifier(model={"num_labels": 2})) for example in examples] == [1, 0], path
+        assert [label_index(example, classes_of(named)) for example in examples] == [0, 1], path
+        assert [label_index(example, classes_of(classifier(model={"num_labels": 2}))) for example in examples] == [
+            1,
+            0,
+        ], path

@@ -14,7 +14,7 @@ import pytest
 
 from fedgalore.data.errors import DataError
 from fedgalore.data.examples import SplitFile, read_examples
-from fedgalore.data.labels import label_index
+from fedgalore.data.labels import classes_of, label_index
 from tests.fedgalore.conftest import classifier
 
 ROWS = [{"text": "a, b", "label": "no"}, {"text": 'é\n"c"', "label": "yes"}, {"text": "d", "label": "no"}]
@@ -78,6 +78,8 @@ def test_a_folder_of_shards_is_read_in_the_order_of_names(tmp_path: Path) -> Non
     examples = read_examples(SplitFile(tmp_path, **TEXT))
     assert [example["text"] for example in examples] == [row["text"] for row in ROWS]
     assert examples[1]["row"] == "train-00001-of-00003.parquet:1"
+    pq.write_table(pa.table({"text": ["a"], "label": ["b"]}), tmp_path / "train-00002.PARQUET")
+    assert len(read_examples(SplitFile(tmp_path, **TEXT))) == 1 + len(ROWS)
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "train-00003.parquet")
     assert "train-00003.parquet, column 'label': no such column" in refused(tmp_path)
 
@@ -126,13 +128,13 @@ def test_a_saved_data_set_s_names_say_what_its_numbers_mean(tmp_path: Path, wher
     examples = read_examples(SplitFile(folder, **TEXT))
     assert [(e["row"], e["label"], e["label_names"][e["label"]]) for e in examples][2] == (3, 2, "mixed")
     named = classifier(model={"num_labels": None, "label_names": ["neg", "pos", "mixed"]})
-    assert [label_index(example, named) for example in examples] == [1, 0, 2, 1]
-    assert [label_index(example, classifier()) for example in examples] == [0, 1, 2, 0]
+    assert [label_index(example, classes_of(named)) for example in examples] == [1, 0, 2, 1]
+    assert [label_index(example, classes_of(classifier())) for example in examples] == [0, 1, 2, 0]
 
 
 def test_numbers_without_names_are_numbers(tmp_path: Path) -> None:
     examples = read_examples(SplitFile(saved(tmp_path / "train", [2, 0, 1], None), **TEXT))
-    assert [label_index(example, classifier()) for example in examples] == [2, 0, 1]
+    assert [label_index(example, classes_of(classifier())) for example in examples] == [2, 0, 1]
     assert "label_names" not in examples[0]
 
 
@@ -212,10 +214,10 @@ def test_utf_16_without_a_mark_is_known_by_its_zeros(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_lines_may_end_in_every_way(tmp_path: Path, end: str, mark: str) -> None:
-    content = mark + end.join(["text,label", '"a', 'b",0', "", "c,1"]) + end
+    content = mark + end.join(["", "text,label", '"a', 'b",0', "", "c,1"]) + end
     (tmp_path / "a.csv").write_bytes(content.encode())
     first, second = read_examples(SplitFile(tmp_path / "a.csv", **TEXT))
-    assert (first["row"], first["text"], second["row"], second["text"]) == (2, f"a{end}b", 5, "c")
+    assert (first["row"], first["text"], second["row"], second["text"]) == (3, f"a{end}b", 6, "c")
 
 
 def test_other_dividers_are_named(tmp_path: Path) -> None:
@@ -239,9 +241,18 @@ def test_other_dividers_are_named(tmp_path: Path) -> None:
         ("a.json", "text", "row 1: not JSON ('{' is missing)"),
         ("a.json", "", "row 1: not JSON"),
         ("a.json", "[]", "holds no examples"),
-        ("a.json", '{"text": {"0": "a"}, "label": {"0": 1}}', "row 1, column 'text': expected text, found a dict"),
+        ("a.json", '{"text": {"0": "a"}, "label": {"0": 1}}', "row 1, column 'text': expected text, found {'0': 'a'}"),
         ("a.json", '[{"txt": "a"}]', "row 1, column 'text': no such column; the file has 'txt'"),
         ("a.json", "[" * 100_000, "not JSON"),
+        ("a.json", '[{"text": "a", "label": 0, "text": "b"}]', "row 1: not JSON (the key 'text' stands twice in an"),
+        ("a.json", '{"text": "a", "label": 0, "text": "b"}', "row 1: not JSON (the key 'text' stands twice in an"),
+        ("a.json", '{"data": [{"text": "a", "label": 0}], "data": []}', "the key 'data' stands twice in an object"),
+        ("a.jsonl", '{"text": "a", "label": 0, "label": 1}', "row 1: not JSON (the key 'label' stands twice in an"),
+        (
+            "a.csv",
+            "Text, label\na,0\n",
+            "no such column; the file has 'Text', ' label'; name the right one, as it stands",
+        ),
         ("a.csv.gz", b"text,label\na,0\n", "no gzip file, or damaged"),
         ("a.csv.gz", gzip.compress(b"text,label\na,0\n" * 9, mtime=0)[:-9], "no gzip file, or damaged"),
         ("a.parquet.gz", b"", "unknown kind of file '.parquet.gz'"),

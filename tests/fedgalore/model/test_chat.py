@@ -141,7 +141,11 @@ def with_assistant(**changes):
         (turns("rain"), r"no message is the assistant's \(the roles are 'user'\), so that there is nothing to learn; "),
         ([], r"no message is the assistant's \(the roles are none\)"),
         (turns("rain", first="assistant"), "the first message is the assistant's, which answers nobody"),
-        (with_assistant(content=" "), 'message 2 is an answer without content, .*"weight": 0, or remove the row'),
+        (
+            with_assistant(content=" "),
+            'message 2 is an answer in which nothing can be read,.*"weight": 0, or remove the',
+        ),
+        (with_assistant(content="\u200b"), "message 2 is an answer in which nothing can be read"),
         (with_assistant(content="", tool_calls=[{"id": "1"}]), "message 2 has tool_calls, which is not learned; write"),
         ([turns("a")[0], {"role": "assistant", "tool_calls": [{}]}], "message 2 has tool_calls, which is not learned"),
         (with_assistant(reasoning_content="I see"), "message 2 has reasoning_content, which is not learned"),

@@ -37,6 +37,13 @@ def test_a_job_measures_what_it_asks_for_after_what_every_job_measures() -> None
             r"list the tags in model.label_names, such as \[O, B-PER, I-PER\]",
         ),
         (
+            {
+                "evaluation": {"metrics": ["entity_f1"]},
+                "model": {"task": "token-classification", "num_labels": None, "label_names": ["O", "X-B", "X-I"]},
+            },
+            "such as B-PER and I-PER, and would take 'X-B' and 'X-I' for different types; rename them in",
+        ),
+        (
             {"evaluation": {"metrics": ["pearson"]}, "model": {"problem": "regression", "num_labels": 3}},
             "'pearson' does not fit.*take of mse, mae",
         ),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedgalore.spec.tags import entity_types, spans
+from fedgalore.spec.tags import entity_types, misread, spans
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,22 @@ def test_any_row_of_entities_is_found_again_in_each_scheme(row: list[tuple[str, 
             bioes += [f"S-{kind}"] if length == 1 else [f"B-{kind}", *[f"I-{kind}"] * (length - 2), f"E-{kind}"]
         at += length
     assert spans(iob2) == spans(bioes) == expected
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("O PER-B PER-I", ("PER-B", "PER-I")),
+        ("O B_PER I_PER B-ORG", ("B_PER", "I_PER")),
+        ("O b-per i-per", ("b-per", "i-per")),
+        ("O PER.B PER.M PER.E", ("PER.B", "PER.M", "PER.E")),
+        ("O vitamin-B vitamin-E", ()),
+        ("O B-vitamin-B I-vitamin-B B-vitamin-I", ()),
+        ("O B I S-PER PER", ()),
+    ],
+)
+def test_tags_that_are_written_otherwise_are_known(tags: str, expected: tuple[str, ...]) -> None:
+    assert misread(tags.split()) == expected
 
 
 def test_types_are_those_of_the_tags() -> None:
