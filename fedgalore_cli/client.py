@@ -92,10 +92,12 @@ def _trust() -> ssl.SSLContext | bool:
         fail(f"FEDGALORE_CA: {path} is no PEM file of a CA ({error}); name the certificate of the CA")
 
 
-def _is_being_made(answer: httpx.Response) -> bool:
-    """Whether the same request will find what it asks for."""
-    is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
-    return is_problem and answer.json()["code"] == "being_made"
+def _being_made(answer: httpx.Response) -> str | None:
+    """In words, what is being made that the same request finds later; None where it is something else."""
+    if not answer.headers.get("content-type", "").startswith("application/problem+json"):
+        return None
+    problem = answer.json()
+    return str(problem["detail"]) if problem["code"] == "being_made" else None
 
 
 class Coordinator:
@@ -146,7 +148,7 @@ class Coordinator:
         """The chunks of the answer's body, which the coordinator may have to make first; errors end the command."""
         import httpx
 
-        patience = httpx.Timeout(TIMEOUT_S, read=STREAM_S)
+        patience, said = httpx.Timeout(TIMEOUT_S, read=STREAM_S), False
         try:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(self._translated())
@@ -155,8 +157,11 @@ class Coordinator:
                     if answer.is_success:
                         break
                     answer.read()
-                    if not _is_being_made(answer):
+                    if (words := _being_made(answer)) is None:
                         self._check(answer)
+                    if not said:
+                        typer.echo(f"waiting: {words}", err=True)
+                    said = True
                     time.sleep(float(answer.headers.get("retry-after", AGAIN_S)))
                 yield answer.iter_bytes()
         except (Unreachable, RequestRefused) as error:

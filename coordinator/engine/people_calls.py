@@ -138,7 +138,7 @@ class PeopleCalls:
                 raise BlobLost(problem)
             if (left := end - loop.time()) <= 0:
                 raise BeingMade(
-                    f"version: the aggregator is making the whole weights of version {model.version} of job {job.id}; "
+                    f"the aggregator has yet to make the whole weights of version {model.version} of job {job.id}; "
                     "ask again in a few seconds"
                 )
             await self.reader.wait_for_change(left, mark)

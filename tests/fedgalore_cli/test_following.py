@@ -84,7 +84,9 @@ def test_a_download_asks_again_while_its_weights_are_being_made(
     script.plays(being_made, being_made, lost)
     result = jobs(script, "download", "--to", str(tmp_path / "model"))
     assert (result.exit_code, len(script.answers)) == (1, 1)
-    assert "blob 12 is damaged; restore it [blob_lost]" in result.stderr
+    waiting, lost_words = result.stderr.splitlines()
+    assert waiting == "waiting: the aggregator is making them; ask again"  # once
+    assert lost_words == "error: blob 12 is damaged; restore it [blob_lost]"
 
 
 @pytest.mark.parametrize("command", ["wait", "watch"])

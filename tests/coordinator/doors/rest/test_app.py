@@ -375,7 +375,7 @@ async def test_a_version_without_whole_weights_is_made_whole_for_its_download(
     path = f"{JOBS}/{job.id}/model"
     monkeypatch.setattr(people_calls, "WAIT_S", 0.05)
     early = await stack.http.get(path)
-    assert "making the whole weights of version 1" in is_problem(early, 503, "being_made")["detail"]
+    assert "yet to make the whole weights of version 1" in is_problem(early, 503, "being_made")["detail"]
     assert early.headers["retry-after"] == "1"
     assert (await stack.engine.reader.job(job.id)).wanted == {1}
     monkeypatch.undo()
