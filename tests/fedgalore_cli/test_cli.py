@@ -194,7 +194,7 @@ def test_a_mended_copy_starts_from_a_version_of_the_old_job(
     assert_error_line(fedgalore("jobs", "clone", old, "--from-base", "--version", "1"), "leave one of the two out")
     refused = fedgalore("jobs", "clone", old, "--version", "7")
     assert refused.exit_code == 1
-    assert "model.source: version: 7 does not exist yet" in refused.stderr.splitlines()[-1]
+    assert f"model.source: version: 7 of job {old} does not exist yet" in refused.stderr.splitlines()[-1]
     refused = fedgalore("jobs", "clone", old, "--set", "rounds.count=many")
     assert "rounds.count: " in refused.stderr.splitlines()[-1]
 

@@ -450,7 +450,7 @@ async def test_rest_refuses_a_rank_that_is_none_and_a_version_that_is_not_held(
         refusal = is_problem(await stack.http.get(path, params={"rank": rank}), 422, "invalid_request")
         assert [row["field"] for row in refusal["errors"]] == ["rank"]
     refusal = is_problem(await stack.http.get(path, params={"version": 5}), 404, "version_not_found")
-    assert "5 does not exist yet" in refusal["detail"]
+    assert f"version: 5 of job {job.id} does not exist yet" in refusal["detail"]
     is_problem(await stack.http.get(f"{JOBS}/nowhere/adapter"), 404, "job_not_found")
     assert "rank16" in (await stack.http.get(path)).headers["content-disposition"]
     document = (await stack.http.get("/openapi.json")).json()
