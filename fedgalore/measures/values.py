@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 Counts = Mapping[str, Sequence[float] | Array]
 
 _REACH = 64.0  # log-odds; whatever is beyond lies in the last bin
+_CROWDED = 0.5  # share of pairs of scores that lie in one bin, at most
 CONFUSION = "confusion_matrix"
 
 
@@ -220,22 +221,27 @@ def aurocs(sums: Array) -> list[float | None]:
     """By class, the chance that one of its examples scores above another example; equal bins count half.
 
     None for a class that no example or every example belongs to. Two scores that share a bin count as equal: it is off
-    by at most half of the share of such pairs.
+    by at most half of the share of such pairs. None where this is more than `_CROWDED`.
     """
     values: list[float | None] = []
     for others, own in sums.reshape(-1, 2, BINS):
         pairs = others.sum() * own.sum()
         below = np.cumsum(others) - others / 2
-        values.append(float(own @ below / pairs) if pairs > 0 else None)
+        tells = pairs > 0 and own @ others <= _CROWDED * pairs
+        values.append(float(own @ below / pairs) if tells else None)
     return values
 
 
 def auroc(sums: Array) -> float:
-    """The plain mean over the classes that have a value, each against the rest."""
-    values = [value for value in aurocs(sums) if value is not None]
+    """The plain mean over the classes, each against the rest, that some examples belong to and others do not."""
+    held = sums.reshape(-1, 2, BINS).sum(2)
+    values = [value for value, both in zip(aurocs(sums), held.min(1) > 0, strict=True) if both]
     if not values:
         raise Undefined("all examples are of one class")
-    return sum(values) / len(values)
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        raise Undefined("most scores of a class are equal, or nearer to each other than the histogram's bins can tell")
+    return sum(known) / len(known)
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------

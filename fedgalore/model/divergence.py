@@ -48,8 +48,8 @@ def words_of_evaluation(task: TaskModel, batch: Sequence[Example], loss: float) 
     row = (bad or batch)[0].get("row", "?")
     if bad and len(bad) < len(batch):
         return (
-            f"row {row}: the model's loss on it is {loss}; look at the row, and at what model.source makes of it "
-            f"in {task.spec.model.dtype} (model.dtype)"
+            f"row {row}: the model's loss on it is {loss}; look at the row, at what model.source makes of it, and at "
+            f"model.dtype ({task.spec.model.dtype})"
         )
     return (
         f"row {row} and those beside it: the model's loss on them is {loss}; look at model.source, at model.dtype "

@@ -38,6 +38,7 @@ def test_a_class_that_is_never_predicted_has_no_precision_and_one_without_exampl
         ("mcc", [0, 0, 2, 0, 1, 1], "of one class"),
         ("f1", [0, 0, 0, 0, 0, 0], "no class is predicted or true"),
         ("auroc", [1.0, *[0.0] * 4095], "of one class"),
+        ("auroc", [1.0, *[0.0] * 1023, 1.0, *[0.0] * 3071], "nearer to each other"),
         ("r2", [1, 3, 5, 0], "all targets are equal"),
         ("pearson", [1, 2, 3, 0, 0, 0], "all targets are"),
         ("spearman", [0, 0, 1, 2, 5], "equal or nearer"),
