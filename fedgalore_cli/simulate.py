@@ -176,6 +176,8 @@ def _run(
     records.begin(spec, sites, tests)
     try:
         result = run(spec, Path(spec.model.source).expanduser(), sites, device, tell, tests, held_out_places=places)
+        for sentence in without_value(result.rounds[-1]):
+            out.print(sentence, markup=False)
         out.print(result.task.plan.census.summary())
         if words := result.no_best or describe(result.best, {}, spec):
             out.print(words)
@@ -208,6 +210,12 @@ def line(record: RoundRecord) -> str:
         losses = [metrics["train_loss"] for metrics in record.training.values()]
         cells.append(f"train loss {sum(losses) / len(losses):.3f}")
     return "  ".join(cells)
+
+
+def without_value(record: RoundRecord) -> list[str]:
+    """Why metrics of a round's model have no value, a sentence for each."""
+    told = {**{f" of {name}": each for name, each in record.held_out.items()}, "": record.pooled}
+    return [f"no {name}{of}: {why}" for of, each in told.items() for name, why in each.undefined.items()]
 
 
 def _in_short(metrics: Mapping[str, float]) -> str:

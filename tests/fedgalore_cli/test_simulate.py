@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from fedgalore.measures.values import Measured
 from fedgalore.simulation import RoundRecord
 from fedgalore_cli.main import app
-from fedgalore_cli.simulate import line
+from fedgalore_cli.simulate import line, without_value
 from fedgalore_cli.simulate_records import Records
 from tests.builders import job_document
 from tests.fedgalore.conftest import CLASSES, sentences, tiny_bert  # noqa: F401  # a fixture
@@ -198,9 +198,16 @@ def test_exact_matches_are_shown_where_they_are_measured() -> None:
     evaluation = {"north": {"loss": 0.2, "accuracy": 0.5}}
     training = {"north": {"train_loss": 1.0}, "south": {"train_loss": 0.5}}
     pooled = Measured({"loss": 0.25, "accuracy": 0.5})
+    assert without_value(RoundRecord(3, 2, pooled=pooled)) == []
     assert line(RoundRecord(3, 2, evaluation, training, held_out, pooled=pooled)) == (
         "version   2  test 83.1 % exact match 40.0 %  all 50.0 %  north 50.0 %  train loss 0.750"
     )
+
+
+def test_a_metric_without_a_value_says_why() -> None:
+    held_out = {"test": Measured({"loss": 0.3}, undefined={"mcc": "all are of one class"})}
+    record = RoundRecord(3, 2, held_out=held_out, pooled=Measured(undefined={"auroc": "nothing was counted"}))
+    assert without_value(record) == ["no mcc of test: all are of one class", "no auroc: nothing was counted"]
 
 
 @pytest.mark.parametrize(
