@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import Any
 
+from fedgalore.model.inputs import TaskError
 from fedgalore.model.tokens import embedding_rows
 
 # What `generate` ignores without sampling, without beams, without a cache.
@@ -22,7 +23,11 @@ def agree_on_tokens(model: Any, tokenizer: Any, *, writes: bool) -> tuple[int, .
 
     Args:
         writes: the job trains the model to write texts.
+
+    Raises:
+        TaskError: the model numbers its positions by another padding token than the tokenizer's.
     """
+    _check_positions(model, tokenizer)
     ends = _ends(model, tokenizer) if writes else ()
     one = tokenizer.eos_token_id
     for config in _configs(model):
@@ -69,6 +74,20 @@ def _ends(model: Any, tokenizer: Any) -> tuple[int, ...]:
         ids += of_base if isinstance(of_base, list | tuple) else [of_base]
     rows = embedding_rows(model) or inf
     return tuple(dict.fromkeys(token for token in ids if token is not None and 0 <= token < rows))
+
+
+def _check_positions(model: Any, tokenizer: Any) -> None:
+    """RoBERTa and its kin count positions from their padding token on: told of another, all texts move.
+
+    Their layers were made with the configuration's.
+    """
+    for module in model.modules():
+        counts = hasattr(module, "create_position_ids_from_input_ids")
+        if counts and module.padding_idx != tokenizer.pad_token_id:
+            raise TaskError(
+                f"model.source: pad_token_id is {module.padding_idx} in config.json and {tokenizer.pad_token_id} in "
+                f"the tokenizer, and {type(model).__name__} counts positions from it; correct the one that is wrong"
+            )
 
 
 def _configs(model: Any) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fedgalore.methods.halves import ClientHalf, LocalTraining
 from fedgalore.methods.lora.adapters import Adapter, exchanged, start_adapter
 from fedgalore.methods.lora.layout import lora_spec
+from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import LocalRound
 from fedgalore.spec.plan import Target
@@ -104,7 +105,11 @@ def lora_training(
 
 
 def _inject(task: TaskModel, ranks: Mapping[str, int], scale: float) -> dict[str, nn.Module]:
-    """PEFT's layers by target name; the dense weights go on being trained."""
+    """PEFT's layers by target name; the dense weights go on being trained.
+
+    Raises:
+        TaskError: PEFT refuses the targets, or leaves one without an adapter.
+    """
     import peft  # seconds, and only jobs with adapters need it
 
     modules = {_module_name(name): rank for name, rank in ranks.items()}
@@ -122,11 +127,22 @@ def _inject(task: TaskModel, ranks: Mapping[str, int], scale: float) -> dict[str
     state = torch.get_rng_state()  # what PEFT draws is overwritten, and dropout must not depend on it
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
-        peft.inject_adapter_in_model(config, task.model, ADAPTER)
+        warnings.simplefilter("ignore", RuntimeWarning)  # of what has no adapter, which is refused below
+        try:
+            peft.inject_adapter_in_model(config, task.model, ADAPTER)
+        except ValueError as error:
+            raise TaskError(f"method.target_modules: PEFT puts no adapters there ({error}); name others") from error
     torch.set_rng_state(state)
     for parameter in task.dense().values():
         parameter.requires_grad_(True)
-    return {name: task.model.get_submodule(_module_name(name)) for name in ranks}
+    layers = {name: task.model.get_submodule(_module_name(name)) for name in ranks}
+    if bare := [name for name, layer in layers.items() if not isinstance(layer, peft.tuners.lora.LoraLayer)]:
+        # Of some models with experts, PEFT takes layers of these names for parts of the experts.
+        raise TaskError(
+            f"method.target_modules: PEFT puts no adapter around {_module_name(bare[0])} of this model; name modules "
+            "without it, or take method.kind: fedgalore"
+        )
+    return layers
 
 
 def _module_name(weight: str) -> str:

@@ -623,3 +623,33 @@ def test_a_client_gets_the_servers_bits_from_the_aggregate_file(kind, model, ser
     simulated = simulate(spec, folders[spec.model.task], sites).weights
     assert simulated.keys() == held.keys()
     assert all(torch.equal(held[name], tensor) for name, tensor in simulated.items())
+
+
+def test_layers_that_peft_takes_for_experts_are_named(tiny_gpt2, tmp_path):
+    config = transformers.DeepseekV3Config(
+        vocab_size=99,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        first_k_dense_replace=1,
+        n_routed_experts=2,
+        num_experts_per_tok=1,
+        n_group=1,
+        topk_group=1,
+        moe_intermediate_size=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        q_lora_rank=4,
+        kv_lora_rank=4,
+        qk_rope_head_dim=4,
+        qk_nope_head_dim=4,
+        v_head_dim=4,
+    )
+    transformers.DeepseekV3ForCausalLM(config).save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(tiny_gpt2).save_pretrained(tmp_path)
+    named = (["gate_proj", "up_proj"], r"no adapter around model.layers.0.mlp.\w+ of this")
+    for modules, words in (named, (["gate_proj"], r"method.target_modules: PEFT .* without also targeting up_proj")):
+        spec = spec_of("fedit", "gpt2", rank=2, target_modules=modules)
+        task, weights = version_0(spec, tmp_path)
+        with pytest.raises(TaskError, match=words):
+            an_update(task, spec, questions(4, 0), "a", 1, Start(weights))

@@ -116,3 +116,15 @@ def test_a_model_that_looks_for_one_end_token_in_the_text_is_told_the_tokenizer_
     config, _ = saved(TaskModel.load(classifier(), folder), tmp_path / "out")
     assert config["eos_token_id"] == 3
     assert (config["decoder_start_token_id"], config["bos_token_id"]) == (2, 1)
+
+
+def test_a_model_that_counts_positions_from_another_padding_token_is_refused(tiny_bert, tmp_path):
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "roberta"))
+    sizes = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 8}
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)
+    config = transformers.RobertaConfig(vocab_size=len(tokens), pad_token_id=tokens.pad_token_id, **sizes)
+    transformers.RobertaModel(config).save_pretrained(folder)
+    TaskModel.load(classifier(), folder)
+    configure(folder, pad_token_id=-1)
+    with pytest.raises(TaskError, match=r"pad_token_id is -1 in config.json and 0 in the tokenizer, and RobertaFor"):
+        TaskModel.load(classifier(), folder)

@@ -297,6 +297,12 @@ def test_a_language_model_s_head_is_never_drawn_anew(tiny_gpt2, tmp_path):
     )
 
 
+def test_layers_that_would_be_left_out_are_refused(bert_copy):
+    configure(bert_copy, num_hidden_layers=1)
+    message = refused(classifier(), bert_copy)
+    assert "more layers than its config.json says: 16 tensors such as encoder.layer.1.attention" in message
+
+
 def test_a_folder_without_tokenizer_is_refused(bert_copy):
     for path in bert_copy.glob("token*"):
         path.unlink()

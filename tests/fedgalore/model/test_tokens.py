@@ -142,7 +142,7 @@ def test_batches_answers_and_generation_hold_no_special_token_of_a_user(tiny_gpt
 
 
 def roberta(folder: Path, tokenizer: Path, **changes: Any) -> Path:
-    """34 positions, of which the first two are those of padding."""
+    """33 positions, of which the first is that of padding."""
     of_bert = transformers.AutoTokenizer.from_pretrained(tokenizer)
     config = transformers.RobertaConfig(
         vocab_size=len(of_bert),
@@ -150,8 +150,8 @@ def roberta(folder: Path, tokenizer: Path, **changes: Any) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=16,
-        max_position_embeddings=34,
-        pad_token_id=1,
+        max_position_embeddings=33,
+        pad_token_id=of_bert.pad_token_id,
         type_vocab_size=1,
     )
     torch.manual_seed(0)
