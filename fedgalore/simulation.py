@@ -109,7 +109,7 @@ def simulate(
         on_round: called with each round's record when it is over.
         secret: hexadecimal, of the noise of a job with privacy; drawn by default.
         held_out: examples by name that no client holds; the model is evaluated on them as often as on the sites' own.
-            Where no site has any to evaluate, they tell which version is the best.
+            They tell which version is the best where the job says so, or where no site has any to evaluate.
         held_out_places: what messages about a row call a held-out set; by default its name.
 
     Raises:
@@ -124,6 +124,8 @@ def simulate(
             "evaluation.keep: no client has test examples, so no version would be the best; add some, "
             "or take evaluation.split: train"
         )
+    if spec.evaluation.keep is not None and spec.evaluation.keep.by == "central" and not held_out:
+        raise ValueError("evaluation.keep.by: central goes by held-out examples, and there are none; leave by out")
     _check(spec, sites)
     task = TaskModel.load(spec, folder, device)
     probe(task)
@@ -229,17 +231,18 @@ class _Federation:
                 updates[name] = self._train(site, number)
                 record.training[name] = updates[name].metrics
         pooled = _pooled(evaluations)
-        self._judge(model_version, pooled if evaluations else _pooled(held_out))
+        self._judge(model_version, pooled, _pooled(held_out))
         record.evaluation.update({name: result.metrics for name, result in evaluations.items()})
         record.held_out.update({name: measured(result.counts) for name, result in held_out.items()})
         if not final:
             self._aggregate(updates, record)
         return replace(record, pooled=pooled)
 
-    def _judge(self, version: int, told: Measured) -> None:
-        """Compares the version that the round has evaluated to the best: by the sites, or else by what they lack."""
-        self.best = best_of(self.best, version, told.metrics, self.task.spec)
-        self.no_best = no_best(self.best, told.undefined, self.task.spec)
+    def _judge(self, version: int, sites: Measured, central: Measured) -> None:
+        """Compares the version that the round has evaluated to the best."""
+        spec = self.task.spec
+        self.best = best_of(self.best, version, {"sites": sites.metrics, "central": central.metrics}, spec)
+        self.no_best = no_best(self.best, {"sites": sites.undefined, "central": central.undefined}, spec)
         if self.best is not None and self.best.version == version:
             self.best_weights = self.weights
 

@@ -5,7 +5,7 @@
 | `job` | the first: `version` of this software, `job` with all defaults, examples of `sites` and `held_out` |
 | `round` | every field of a `fedgalore.simulation.RoundRecord` |
 | `result` | the last: `model_version`, `evaluation`, `pooled` and `held_out` of the final model |
-|          | `best` (`evaluation.keep`): its version and value, or in `no_best` why there is none |
+|          | `best` (`evaluation.keep`): its version and value, and by whom, or in `no_best` why there is none |
 |          | the `folder` that holds the `folder_version` |
 | `error` | the last, in place of `result`, by `fedgalore_cli.errors`: `problem`, which stands on stderr too |
 
@@ -52,7 +52,8 @@ class Records:
         }
         final["pooled"] = asdict(final["pooled"])
         final["held_out"] = {name: asdict(each) for name, each in final["held_out"].items()}
-        best = {"model_version": result.best.version, "value": result.best.value} if result.best else None
+        found = result.best
+        best = {"model_version": found.version, "value": found.value, "by": found.by} if found else None
         where = {"folder": str(folder), "folder_version": folder_version} if folder else {"folder": None}
         self._print("result", {**final, "best": best, "no_best": result.no_best, **where})
 

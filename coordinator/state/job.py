@@ -35,12 +35,12 @@ from coordinator.state.job_state import (
     WeightsMade,
     WeightsWanted,
 )
-from coordinator.state.pooled import check_counts, pooled
+from coordinator.state.pooled import check_counts, of_held_out, pooled
 from coordinator.state.rollback import rolled_back
 from coordinator.state.round_settling import explain as explain_round
 from coordinator.state.round_state import Abandon, Effect, Evaluated, ModelVersion, Phase, Round, Tick
 from coordinator.state.sites import misfits, too_few_fit, unasked, without_chat_template
-from fedgalore.best import best_of, describe, is_worn_out
+from fedgalore.best import Told, best_of, describe, is_worn_out
 from fedgalore.chain import Cut, Earlier
 from fedgalore.process.transitions import Transition, to
 from fedgalore.spec.job import JobSpec
@@ -254,13 +254,14 @@ def _loaded_back(job: Job, event: LoadedBack, now: float) -> _Outcome:
 
 def _after_round(job: Job, closed: Round, now: float) -> Job:
     """What the end of its round makes of a job."""
-    if closed.phase is Phase.COMMITTED:
-        job = _judged(job, closed)
+    job = _judged(job, closed)
     if closed.kind == "evaluate":
         parts = (
             f"version {closed.model_version} is final",
             closed.reason,
-            describe(job.best, pooled(closed).undefined, job.parsed),
+            describe(
+                job.best, {"sites": pooled(closed).undefined, "central": of_held_out(job.model).undefined}, job.parsed
+            ),
         )
         return replace(job, closing="; ".join(filter(None, parts)))
     job = replace(job, setbacks=setbacks.after_round(job.setbacks, closed, now))
@@ -278,8 +279,14 @@ def _after_abandonment(job: Job, closed: Round, now: float) -> Job:
 
 
 def _judged(job: Job, closed: Round) -> Job:
-    """The job with the version that its round has evaluated compared to the best; `job.model` still is that version."""
-    best = best_of(job.best, closed.model_version, pooled(closed).metrics, job.parsed)
+    """The job with the version that its round has evaluated compared to the best; `job.model` still is that version.
+
+    A round that is abandoned is held again, but for the evaluation of the last version: what is held out has told then.
+    """
+    over = closed.phase is Phase.COMMITTED
+    central = of_held_out(job.model).metrics if closed.evaluate and (over or closed.kind == "evaluate") else {}
+    told: Told[float] = {"sites": pooled(closed).metrics if over else {}, "central": central}
+    best = best_of(job.best, closed.model_version, told, job.parsed)
     is_new = best is not None and (job.best is None or best.version != job.best.version)
     return replace(job, best=best, best_model=job.model if is_new else job.best_model)
 

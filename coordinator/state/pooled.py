@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from coordinator.state.errors import InvalidUpdate
-from coordinator.state.round_state import EvaluationResult, Round
+from coordinator.state.round_state import EvaluationResult, ModelVersion, Round
 from fedgalore.measures import values
 from fedgalore.measures.values import Measured
 from fedgalore.spec.job import JobSpec
@@ -15,6 +15,11 @@ from fedgalore.spec.metrics import counts_fit
 def pooled(round: Round) -> Measured:
     """How the version does that the round started from; nothing where nobody evaluated it."""
     return pool(results(round))
+
+
+def of_held_out(version: ModelVersion | None) -> Measured:
+    """How a version does on the job's held-out set; nothing where it was not evaluated on that."""
+    return pool({"held out": version.held_out}) if version and version.held_out else Measured()
 
 
 def results(round: Round) -> dict[str, EvaluationResult]:

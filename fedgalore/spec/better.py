@@ -31,7 +31,8 @@ def check_keep(spec: JobSpec) -> None:
     """Looks at whether `evaluation.keep` can tell which version is the best.
 
     Raises:
-        ValueError: its metric is not one number that the job measures, or its mode would keep the worst version.
+        ValueError: its metric is not one number that the job measures, its mode would keep the worst version, or it
+            goes by a held-out set that the job does not name.
     """
     keep, known = spec.evaluation.keep, better(spec)
     if keep is None:
@@ -42,6 +43,10 @@ def check_keep(spec: JobSpec) -> None:
         raise ValueError(
             f"evaluation.keep.mode: {keep.mode} would keep the worst {keep.metric}; "
             f"take {known[keep.metric]}, or leave mode out"
+        )
+    if keep.by == "central" and spec.evaluation.central is None:
+        raise ValueError(
+            "evaluation.keep.by: central goes by the set that evaluation.central names; name one, or leave by out"
         )
     if spec.evaluation.every == 0:
         raise ValueError("evaluation.keep: with every: 0 there are no versions to compare; set every to 1 or more")

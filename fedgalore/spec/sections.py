@@ -164,7 +164,12 @@ class KeepSpec(Strict):
     """What makes a version of the model the best, and when the job ends because none becomes better."""
 
     metric: Text = Field(
-        description="The measure of a version, over all evaluated examples of its clients, such as loss or accuracy"
+        description="The measure of a version, over all examples that it was evaluated on, such as loss or accuracy"
+    )
+    by: Literal["sites", "central"] | None = Field(
+        default=None,
+        description="Whose evaluations tell: the clients', or the coordinator's on evaluation.central; null: the "
+        "clients', or the coordinator's where no client had measured when a version was first evaluated",
     )
     mode: Literal["max", "min"] | None = Field(
         default=None,

@@ -140,7 +140,8 @@ def test_what_the_coordinator_holds_out_is_measured_as_the_simulation_does(runni
     running.federation.stop_coordinator()
     held_out = {"later": {"file": str(file), "text": "text", "label": "label"}}
     running.federation.start_coordinator(FEDGALORE_HELD_OUT=json.dumps(held_out))
-    sections = {"rounds": {"count": 2}, "evaluation": {"central": "later", "metrics": ["f1", "mcc"]}}
+    keep = {"metric": "f1", "by": "central"}
+    sections = {"rounds": {"count": 2}, "evaluation": {"central": "later", "metrics": ["f1", "mcc"], "keep": keep}}
     unknown = running.ask("POST", "jobs", json=running.document(evaluation={"central": "sooner"}))
     assert unknown.status_code == 422
     assert "'sooner' (it holds out later)" in unknown.text
@@ -148,7 +149,16 @@ def test_what_the_coordinator_holds_out_is_measured_as_the_simulation_does(runni
     job = running.wait(job_id, ended)
     assert job["status"] == "COMPLETED", job["reason"]
     rounds = running.get(f"jobs/{job_id}/rounds")["rounds"]
-    records = running.simulated({"later": rows}, **sections).rounds
+    simulated = running.simulated({"later": rows}, **sections)
+    records, best = simulated.rounds, simulated.best
+    assert best is not None
+    assert job["best"] == {
+        "model_version": best.version,
+        "metric": "f1",
+        "value": best.value,
+        "by": "central",
+        "since": 0,
+    }
     assert [entry["held_out"]["metrics"] for entry in rounds] == [
         record.held_out["later"].metrics for record in records
     ]

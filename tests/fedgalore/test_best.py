@@ -15,17 +15,21 @@ def keeping(metric: str = "accuracy", **more: float) -> JobSpec:
     return a_spec(evaluation={"keep": {"metric": metric, **more}})
 
 
+def by_central() -> JobSpec:
+    return a_spec(evaluation={"central": "topics", "keep": {"metric": "accuracy", "by": "central"}})
+
+
 def after(values: list[float], spec: JobSpec) -> Best | None:
     assert spec.evaluation.keep is not None
     best = None
     for version, value in enumerate(values):
-        best = best_of(best, version, {spec.evaluation.keep.metric: value}, spec)
+        best = best_of(best, version, {"sites": {spec.evaluation.keep.metric: value}}, spec)
     return best
 
 
 def test_a_job_that_keeps_none_has_none() -> None:
     spec = a_spec()
-    assert best_of(None, 0, {"loss": 1.0}, spec) is None
+    assert best_of(None, 0, {"sites": {"loss": 1.0}}, spec) is None
     assert not is_worn_out(None, spec)
     assert describe(None, {}, spec) == ""
     assert no_best(None, {}, spec) is None
@@ -35,8 +39,14 @@ def test_why_no_version_is_the_best_is_said() -> None:
     nobody, none = "no client has measured accuracy", "accuracy has no value (one class alone)"
     for undefined, why in (({}, nobody), ({"accuracy": "one class alone"}, none), ({"f1": "x"}, nobody)):
         words = f"{why}, so no version is the best (evaluation.keep)"
-        assert describe(None, undefined, keeping()) == no_best(None, undefined, keeping()) == words
-    assert no_best(Best(1, 0.7, 0.7), {"accuracy": "x"}, keeping()) is None
+        assert (
+            describe(None, {"sites": undefined}, keeping()) == no_best(None, {"sites": undefined}, keeping()) == words
+        )
+    assert no_best(Best(1, 0.7, 0.7), {"sites": {"accuracy": "x"}}, keeping()) is None
+    assert no_best(None, {"central": {"accuracy": "one class"}}, keeping()).startswith(
+        "accuracy has no value (one class)"
+    )
+    assert no_best(None, {}, by_central()).startswith("accuracy has not been measured on evaluation.central, so no")
 
 
 def test_of_equal_values_the_earlier_version_stays() -> None:
@@ -46,16 +56,36 @@ def test_of_equal_values_the_earlier_version_stays() -> None:
 
 def test_a_version_without_the_metric_changes_nothing() -> None:
     best = Best(1, 0.7, 0.7, since=2)
-    assert best_of(best, 4, {"loss": 0.1}, keeping()) is best
+    assert best_of(best, 4, {"sites": {"loss": 0.1}}, keeping()) is best
     assert best_of(None, 4, {}, keeping()) is None
+
+
+def test_the_held_out_set_decides_where_the_job_says_so() -> None:
+    best = None
+    for version, sites, central in ((0, 0.5, 0.9), (1, 0.8, 0.6)):
+        told = {"sites": {"accuracy": sites}, "central": {"accuracy": central}}
+        best = best_of(best, version, told, by_central())
+    assert best == Best(0, 0.9, 0.9, since=1, by="central")
+    assert best_of(best, 2, {"sites": {"accuracy": 1.0}}, by_central()) is best
+    assert describe(best, {}, by_central()) == "version 0 is the best: accuracy 0.9 on the held-out set"
+
+
+def test_who_measured_first_goes_on_to_decide() -> None:
+    spec, both = keeping(), {"sites": {"accuracy": 0.5}, "central": {"accuracy": 0.9}}
+    by_sites = best_of(None, 0, both, spec)
+    assert by_sites == Best(0, 0.5, 0.5)
+    assert best_of(by_sites, 1, {"central": {"accuracy": 0.9}}, spec) is by_sites
+    held_out = best_of(None, 0, {"sites": {}, "central": {"accuracy": 0.4}}, spec)
+    assert held_out == Best(0, 0.4, 0.4, by="central")
+    assert best_of(held_out, 1, both, spec) == Best(1, 0.9, 0.9, by="central")
 
 
 def test_small_steps_count_as_an_improvement_once_they_sum_up_to_min_delta() -> None:
     spec = keeping(patience=3, min_delta=0.1)
     best = after([0.5, 0.54, 0.58], spec)
     assert best == Best(2, 0.58, 0.5, since=2)  # the best for download, and yet no improvement for patience
-    assert best_of(best, 3, {"accuracy": 0.62}, spec) == Best(3, 0.62, 0.62, since=0)
-    worn = best_of(best, 3, {"accuracy": 0.6}, spec)
+    assert best_of(best, 3, {"sites": {"accuracy": 0.62}}, spec) == Best(3, 0.62, 0.62, since=0)
+    worn = best_of(best, 3, {"sites": {"accuracy": 0.6}}, spec)
     assert is_worn_out(worn, spec)
     assert not is_worn_out(worn, keeping())  # without patience a job goes on to its end
     assert describe(worn, {}, spec) == (
@@ -95,6 +125,7 @@ def test_the_best_is_the_first_of_the_extreme_values(values: list[float], metric
         ({"keep": {"metric": "loss", "mode": "max"}}, "max would keep the worst loss; take min, or leave mode out"),
         ({"keep": {"metric": "accuracy", "mode": "min"}}, "take max, or leave mode out"),
         ({"every": 0, "keep": {"metric": "loss"}}, "set every to 1 or more"),
+        ({"keep": {"metric": "loss", "by": "central"}}, "central goes by the set that evaluation.central names; name"),
         ({"keep": {"metric": "loss", "min_delta": 0.1}}, "set patience, or leave min_delta out"),
     ],
 )

@@ -178,13 +178,21 @@ def test_models_are_evaluated_when_the_job_says_so(tiny_bert):
 @pytest.mark.slow
 def test_what_unequal_sites_measure_is_of_one_test_set(tiny_bert):
     names = ["f1", "mcc", "auroc", "confusion_matrix"]
-    spec = classifier(rounds={"count": 1}, evaluation={"metrics": names, "batch_size": 7})
+    evaluation = {"central": "whole", "keep": {"metric": "f1", "by": "central"}}
+    spec = classifier(rounds={"count": 1}, evaluation={"metrics": names, "batch_size": 7, **evaluation})
     tests = {"north": sentences(31, 70, ("weather",)), "south": sentences(12, 71), "west": sentences(1, 72)}
     sites = [Site(site.name, site.train, tests[site.name]) for site in three_sites()]
     whole = [example for test in tests.values() for example in test]
     result = simulate(spec, tiny_bert, sites, held_out={"whole": whole})
     last = result.rounds[-1]
     assert last.pooled.metrics == pytest.approx(last.held_out["whole"].metrics, rel=1e-6)
+    assert result.best is not None
+    assert (result.best.by, result.best.value) == (
+        "central",
+        max(record.held_out["whole"].metrics["f1"] for record in result.rounds),
+    )
+    with pytest.raises(ValueError, match="central goes by held-out examples, and there are none"):
+        simulate(spec, tiny_bert, sites)
     with torch.no_grad():
         outputs = [result.task.outputs(result.task.collate([example])).logits for example in whole]
     guesses = torch.cat(outputs).argmax(1).tolist()

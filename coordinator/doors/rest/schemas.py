@@ -54,11 +54,12 @@ class ModelEvaluation(PooledEvaluation):
 
 
 class BestVersion(BaseModel):
-    """The best of the versions that clients have evaluated, by the job's `evaluation.keep`."""
+    """The best of the versions that were evaluated, by the job's `evaluation.keep`."""
 
     model_version: int
     metric: str
     value: float
+    by: Literal["sites", "central"] = Field(description="Who measured it: clients, or the coordinator")
     since: int = Field(description="Evaluations since the last improvement; at evaluation.keep.patience the job ends")
 
 

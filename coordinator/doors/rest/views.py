@@ -26,7 +26,7 @@ from coordinator.doors.rest.schemas import (
     TaskView,
 )
 from coordinator.state.job_state import Job, Preparing, Ready
-from coordinator.state.pooled import by_version, pool, results
+from coordinator.state.pooled import by_version, of_held_out, pool, results
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import EvaluationResult, ModelVersion, Participant, Round
 from coordinator.state.sites import SiteCheck
@@ -65,7 +65,7 @@ def job_view(
         held_out=held_out(job.parsed, job.model),
         held_out_failure=job.model.held_out_failure if job.model else None,
         best=_best(job),
-        no_best=no_best(job.best, told.undefined, job.parsed) if told else None,
+        no_best=_no_best(job, told),
         sites={client: _site(check) for client, check in sorted(job.sites.items())},
         trains=CensusView(**job.prepared.plan["census"]) if job.prepared else None,
         notes=list(job.prepared.notes) if job.prepared else [],
@@ -94,11 +94,18 @@ def _site(check: SiteCheck) -> SiteView:
     )
 
 
+def _no_best(job: Job, told: ModelEvaluation | None) -> str | None:
+    central = of_held_out(job.model).undefined
+    if told is None and (job.model is None or job.model.held_out is None):
+        return None
+    return no_best(job.best, {"sites": told.undefined if told else {}, "central": central}, job.parsed)
+
+
 def _best(job: Job) -> BestVersion | None:
     keep, best = job.parsed.evaluation.keep, job.best
     if keep is None or best is None:
         return None
-    return BestVersion(model_version=best.version, metric=keep.metric, value=best.value, since=best.since)
+    return BestVersion(model_version=best.version, metric=keep.metric, value=best.value, by=best.by, since=best.since)
 
 
 def dense_bytes(job: Job) -> int:

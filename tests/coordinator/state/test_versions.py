@@ -88,6 +88,28 @@ def test_what_an_abandoned_round_measured_does_not_count() -> None:
     assert job.best == Best(0, 0.5, 0.5)
 
 
+def test_what_is_held_out_decides_where_no_client_measures() -> None:
+    """Also of the last version, whose evaluation by the clients is abandoned then."""
+    job = running(rounds={"count": 1}, evaluation={"central": "topics", **KEEP})
+    job = replace(job, model=replace(a_version(0), held_out=a_result(0, 10, accuracy=0.7)))
+    job = in_round(
+        jobs.advance(job, Tick(), 0.0).job, Candidates(PAIR), *(Reported(name, a_receipt(name)) for name in PAIR)
+    )
+    last = replace(a_version(1), held_out=a_result(1, 10, accuracy=0.9))
+    job = in_round(job, Aggregated(last, {}, {}))
+    assert job.best == Best(0, 0.7, 0.7, by="central")
+    job = in_round(jobs.advance(job, Tick(), 0.0).job, Candidates(PAIR), Abandon("nobody has test examples"))
+    assert (job.best, job.best_model) == (Best(1, 0.9, 0.9, by="central"), last)
+    assert ended(job).reason.endswith("version 1 is the best: accuracy 0.9 on the held-out set")
+
+
+def test_a_round_that_is_held_again_is_judged_by_what_is_held_out_once() -> None:
+    job = running(evaluation={"central": "topics", "keep": {"metric": "accuracy", "by": "central", "patience": 9}})
+    job = replace(job, model=replace(a_version(0), held_out=a_result(0, 10, accuracy=0.7)))
+    assert in_round(evaluating(job, 0.9), Abandon("broke")).best is None
+    assert trained(job, 0.9).best == Best(0, 0.7, 0.7, by="central")
+
+
 def test_patience_ends_a_job_with_the_evaluation_of_its_last_version() -> None:
     job = running(rounds={"count": 50}, evaluation={"keep": {"metric": "accuracy", "patience": 2}})
     for accuracy in (0.5, 0.8, 0.7, 0.7):

@@ -435,7 +435,7 @@ async def test_the_best_version_is_served_beside_the_last(stack: Stack, tmp_path
     for version in (1, 2):  # of equal values the first stays the best
         await stack.trained(job, tmp_path, version)
     view = (await stack.http.get(f"{JOBS}/{job.id}")).json()
-    assert view["best"] == {"model_version": 0, "metric": "accuracy", "value": 0.8, "since": 1}
+    assert view["best"] == {"model_version": 0, "metric": "accuracy", "value": 0.8, "by": "sites", "since": 1}
     for version, number in (("best", 0), ("last", 2), ("2", 2)):
         answer = await stack.http.get(path, params={"version": version})
         assert f'filename="tiny-v{number}.tar"' in answer.headers["content-disposition"]
