@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from fedgalore.data.examples import Example
+from fedgalore.deltas import decoded
+from fedgalore.maths.compression import rounded
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import LocalRound
 from fedgalore.simulation import Site
+from fedgalore.spec.layout import update_tensors
 from fedgalore.training import Update, local_update
 
 SCALE = 100.0
@@ -57,17 +60,19 @@ def _noise(round: LocalRound, examples: Sequence[Example]) -> Update:
     """An update of Gaussian noise. Each tensor keeps its norm, and second moments stay positive."""
     update = local_update(round, examples)
     generator = torch.Generator().manual_seed(derive_seed(round.spec.seed, "noise", round.client, round.number))
-    tensors = {}
-    for name, tensor in update.tensors.items():
+    listed = update_tensors(round.spec, round.task.plan, round.client, round.number)
+    read, tensors = decoded(update.tensors.__getitem__, listed), {}
+    for name in update.tensors:
+        tensor = read(name)
         drawn = torch.randn(tensor.shape, generator=generator)
-        kind, norm = name.rsplit("/", 1)[1], tensor.float().norm()
+        kind, norm = name.rsplit("/", 1)[1], tensor.norm()
         if kind == "left" or kind.startswith("basis"):
             drawn = torch.linalg.qr(drawn)[0].contiguous()
         elif kind in ("rms", "residual"):
             drawn = drawn.abs() * (norm / drawn.norm())
         else:
             drawn = drawn * (norm / drawn.norm())
-        tensors[name] = drawn.to(tensor.dtype)
+        tensors[name] = rounded(drawn, listed[name].quantization).wire
     return replace(update, tensors=tensors)
 
 

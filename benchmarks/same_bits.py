@@ -71,11 +71,11 @@ JOBS: dict[str, dict[str, Any]] = {
         "rounds": {"count": 3},
     },
     "fedgalore, own states, exact way down, clipped": {
-        "method": {"kind": "fedgalore", "rank": 4, "state_sync": "local", "downlink_rank": 0, "uplink_rank": 6},
+        "method": {"kind": "fedgalore", "rank": 4, "state_sync": "local"},
         "server": {"clip_norm": 0.9, "max_examples": 30},
     },
     "fedgalore, narrow way down, median": {
-        "method": {"kind": "fedgalore", "rank": 3, "downlink_rank": 5, "rank_pattern": {"query": 2}},
+        "method": {"kind": "fedgalore", "rank": 3, "rank_pattern": {"query": 2}},
         "server": {"aggregation": "median", "learning_rate": 0.8},
     },
     "fedgalore, privacy": {

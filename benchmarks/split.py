@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.profiler import profile
 
 from fedgalore.maths.factors import Cut, split
-from fedgalore.maths.mean import Factors, mean_of_factors, squared_norm_of_product, truncate
+from fedgalore.maths.mean import Factors, mean_of_factors, squared_norm_of_product
 
 SHAPES = ((384, 1536, 4), (1024, 4096, 4), (1024, 4096, 16), (4096, 11008, 16))
 LAST_DIGITS = -1.5  # log10 of the last singular value that a client sends; the first is 1
@@ -63,6 +63,14 @@ def densely(changes: Changes, rank: int) -> Factors:
     whole = mean.left.double() @ mean.right.double() + (kept_left @ kept_right).double()
     sent, _ = truncate(whole, rank)
     return sent
+
+
+def truncate(change: torch.Tensor, rank: int) -> tuple[Factors, torch.Tensor]:
+    """The best rank-`rank` part of `change (B, d, k)` in float16, by its Gram matrix, and what it leaves out."""
+    vectors = torch.linalg.eigh(change @ change.mT).eigenvectors
+    left = vectors.flip(-1)[..., :rank].half()
+    right = (left.to(change.dtype).mT @ change).half()
+    return Factors(left, right), (change - left.to(change.dtype) @ right.to(change.dtype)).float()
 
 
 def left_out(changes: Changes, sent: Factors) -> float:

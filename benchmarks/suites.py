@@ -16,7 +16,7 @@ Run = dict[str, Any]  # all that determines a result: model, data, attack, job
 Result = dict[str, Any]
 
 # Raised when a change of the code changes what jobs of these kinds compute; results of other revisions no longer count.
-REVISIONS = {"fedgalore": 4, "fedavg": 1}
+REVISIONS = {"fedgalore": 5, "fedavg": 1}
 REVISIONS |= dict.fromkeys(("fedit", "ffa_lora", "flora", "fedex_lora", "frlora", "fedsvd"), 1)
 # Fields that came later, with the value at which everything is as it was before them.
 NEUTRAL: dict[str, Any] = {
@@ -34,7 +34,10 @@ NEUTRAL: dict[str, Any] = {
     "model.dtype": "base",
     "model.problem": None,
     "local.class_weights": None,
+    "wire": {"bits": None, "up_rank": None, "down_rank": None},
 }
+# Fedgalore's revision 4 sent its factors in float16, of these ranks; its results stay, and are not run any more.
+OLD_RANKS = ("uplink_rank", "downlink_rank")
 # The linear layers of the models here. fedavg is measured on what the other methods train, not on all that it can.
 LINEAR = (
     *("query.weight", "key.weight", "value.weight", "dense.weight"),
@@ -73,6 +76,9 @@ class Entry:
 
 def job_of(run: Run, folder: str = "model", num_labels: int | None = 2) -> JobSpec:
     """The run's job; a language model has no labels."""
+    if is_old(run):
+        method = {name: value for name, value in run["job"]["method"].items() if name not in OLD_RANKS}
+        run = run | {"job": run["job"] | {"method": method}}
     task = run["job"].get("model", {}).get("task", "sequence-classification")
     model = {"source": folder, "num_labels": None if task == "causal-lm" else num_labels}
     return parse(merged(run["job"], {"name": "benchmark", "data": {"name": run["data"]["name"]}, "model": model}))
@@ -97,9 +103,16 @@ def key_of(run: Run) -> str:
         _drop(job, ["method", "state_scale"])
     if sync == "reset":  # nothing is carried either, so the default does not matter
         job["method"]["prior_steps"] = 10.0
+    if is_old(run):
+        job["method"] |= {name: run["job"]["method"].get(name) for name in OLD_RANKS}
     identity = {name: run[name] for name in ("model", "data", "attack")}
-    identity |= {"job": job, "revision": REVISIONS[job["method"]["kind"]]}
+    identity |= {"job": job, "revision": 4 if is_old(run) else REVISIONS[job["method"]["kind"]]}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_old(run: Run) -> bool:
+    """Whether it is of fedgalore's revision 4: every committed run that names no later one."""
+    return run["job"].get("method", {}).get("kind", "fedgalore") == "fedgalore" and run.get("revision", 4) == 4
 
 
 _ANY = object()
@@ -145,6 +158,7 @@ def entries_of(document: Mapping[str, Any]) -> Iterator[Entry]:
                     "model": whole["model"],
                     "data": whole["data"],
                     "attack": whole.get("attack"),
+                    "revision": whole.get("revision", REVISIONS["fedgalore"]),
                     "job": merged({"local": {}}, whole["job"]),
                 },
                 grid=grid,
@@ -216,6 +230,8 @@ _NOTHING: Result = {"test": None}
 
 def wanted(entry: Entry, results: Mapping[str, Result]) -> list[Run]:
     """The runs that can be done now: rates first, then the other seeds."""
+    if is_old(entry.base):
+        return []
     rates, best = walk(entry, results)
     if rates:
         return [entry.run(rate, entry.seeds[0]) for rate in rates]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from fedgalore.deltas import decoded
 from fedgalore.maths.projector import orient
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import LocalRound, Start
@@ -51,10 +52,11 @@ def main() -> None:
                 writer.write(name, tensor.numpy())
         sent = path.stat().st_size
         read = open_update(path)
+        told = decoded(lambda name: torch.from_numpy(read.tensor(name)), tensors)
         decay = float(read.metadata["decay"])
         worst = changed = whole = left_out = 0.0
         for target in task.plan.targets:
-            left, right = (torch.from_numpy(read.tensor(f"{target.name}/{part}")).float() for part in ("left", "right"))
+            left, right = (told(f"{target.name}/{part}") for part in ("left", "right"))
             residue = update.kept[f"{target.name}/residue"]
             rebuilt = decay * orient(before[target.name]) + left @ right + residue
             local = orient(after[target.name])

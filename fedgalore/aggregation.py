@@ -211,10 +211,8 @@ def aggregate_group(
 
 def _aggregate_dense(item: Dense, round: ServerRound, shelf: Shelf, result: GroupResult) -> None:
     """The mean change of a weight that is sent whole."""
-    name = f"{item.name}/delta"
-    changes = [client.read(name).to(round.device) for client in round.clients]
-    change = (round.spec.server.learning_rate * round.change(item.name, changes)).cpu()
-    result.aggregate[name] = change
+    changes = [client.read(f"{item.name}/delta").to(round.device) for client in round.clients]
+    downlink.send_delta(item, round.change(item.name, changes), round, shelf, result)
 
 
 def _aggregate_buffer(item: Buffer, round: ServerRound, result: GroupResult) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
 from fedgalore.maths.mean import apply_dense, apply_factors
@@ -38,21 +37,19 @@ def apply_change(target: Target, old: Tensor, aggregate: Mapping[str, Tensor], d
     """`decay W + change`, with the change as factors, as a matrix, or absent."""
     if f"{target.name}/left" in aggregate:
         left, right = aggregate[f"{target.name}/left"], aggregate[f"{target.name}/right"]
-        return orient_back(apply_factors(orient(old), decay, left.float(), right.float()), target)
+        return orient_back(apply_factors(orient(old), decay, left, right), target)
     if f"{target.name}/dense" in aggregate:
         return apply_dense(old, decay, aggregate[f"{target.name}/dense"])
     return old.clone()
 
 
-def change_of(item: Target | Dense, aggregate: Mapping[str, Tensor]) -> Tensor:
-    """What an aggregate says that the clients changed an item by together, in the weight's own shape."""
+def change_of(item: Target | Dense, aggregate: Mapping[str, Tensor]) -> Tensor | None:
+    """What the clients changed an item by together, in the weight's own shape; None where they left it alone."""
     if isinstance(item, Dense):
         return aggregate[f"{item.name}/delta"]
-    left, right = aggregate.get(f"{item.name}/left"), aggregate.get(f"{item.name}/right")
-    if left is not None and right is not None:
-        return orient_back(left.float() @ right.float(), item)
-    dense = aggregate.get(f"{item.name}/dense")
-    return torch.zeros(item.shape) if dense is None else dense
+    if f"{item.name}/left" in aggregate:
+        return orient_back(aggregate[f"{item.name}/left"] @ aggregate[f"{item.name}/right"], item)
+    return aggregate.get(f"{item.name}/dense")
 
 
 def orient_back(matrix: Tensor, target: Target) -> Tensor:

@@ -1,8 +1,8 @@
-"""A group's mean change on its way down: the server's rate, momentum, and the cut with error feedback.
+"""A group's mean change on its way down: the server's rate, the cut with error feedback, and the code.
 
 Exact, a change goes down as factors where these are smaller than the matrix. Cut, its leading part goes down in
-float16, and what that leaves out, rounding included, is the residue that the next round adds (ALGORITHM, "Server, one
-round").
+`wire.bits`, and what that leaves out, rounding included, is the residue that the next round adds (ALGORITHM, "The
+wire"). A mean stays in factors all the way.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from fedgalore.deltas import Lookup, orient_back
-from fedgalore.maths.mean import Factors, truncate
+from fedgalore.maths.compression import Sent, rounded
+from fedgalore.maths.factors import Cut, split
+from fedgalore.maths.mean import Factors, stacked
+from fedgalore.maths.seeding import derive_seed
 from fedgalore.rounds import GroupResult, ServerRound, Shelf
-from fedgalore.spec.layout import cut_rank
-from fedgalore.spec.plan import Target, factors_are_smaller
+from fedgalore.spec.layout import cut, cut_rank, delta
+from fedgalore.spec.plan import Dense, Target, factors_are_smaller
 
 
 def send_matrices(
@@ -35,10 +39,21 @@ def send_factors(
     if rank is None:
         put_factors(targets, change, rate, result)
         return
-    whole = rate * (change.left.double() @ change.right.double())
-    if (residue := _residue(targets, shelf.residue)) is not None:
-        whole += residue.to(whole.device)
-    _put_cut(targets, whole, rank, result)
+    parts = [(change.left, rate * change.right), *_left_out(targets, shelf.residue, round.device)]
+    lefts, rights = zip(*parts, strict=True)
+    _put_cut(targets, stacked(lefts, rights, [1.0] * len(parts)), rank, round, result)
+
+
+def send_delta(item: Dense, change: Tensor, round: ServerRound, shelf: Shelf, result: GroupResult) -> None:
+    """The mean change of a weight that is sent whole, float32, times the server's rate."""
+    change = (round.spec.server.learning_rate * change).cpu()
+    code = delta(round.spec, item).quantization
+    if code is not None and (left_out := shelf.residue(item.name)) is not None:
+        change += left_out
+    sent = rounded(change, code)
+    result.aggregate[f"{item.name}/delta"] = sent.wire
+    if code is not None:
+        result.residue[item.name] = change - sent.tensor
 
 
 def put_factors(targets: Sequence[Target], change: Factors, rate: float, result: GroupResult) -> None:
@@ -52,15 +67,32 @@ def put_factors(targets: Sequence[Target], change: Factors, rate: float, result:
             result.aggregate[f"{target.name}/dense"] = orient_back(left @ right, target)
 
 
-def _put_cut(targets: Sequence[Target], whole: Tensor, rank: int, result: GroupResult) -> None:
-    cut, residue = truncate(whole, rank)
-    for index, target in enumerate(targets):
-        result.aggregate[f"{target.name}/left"] = cut.left[index].cpu().contiguous()
-        result.aggregate[f"{target.name}/right"] = cut.right[index].cpu().contiguous()
-        result.residue[target.name] = residue[index].cpu().contiguous()
+def _put_cut(targets: Sequence[Target], whole: Factors, rank: int, round: ServerRound, result: GroupResult) -> None:
+    """The leading part of `whole` into the aggregate, and the leading part of what that leaves out into the residue."""
+    codes = cut(round.spec, targets[0])
+    found = split(whole.left, whole.right, rank, seed=derive_seed(round.spec.seed, "downlink", round.number))
+    lefts = [rounded(left, codes["left"].quantization) for left in _columns(found.left, rank)]
+    leading = Cut.of(_read(lefts, whole), found.span, whole.left, whole.right)
+    rights = [rounded(right, codes["right"].quantization) for right in leading.right.cpu().contiguous()]
+    residue = leading.residue(_read(rights, whole), rank)
+    kept = zip(_columns(residue.left, rank), _columns(residue.right.mT, rank), strict=True)
+    for target, left, right, (rest_left, rest_right) in zip(targets, lefts, rights, kept, strict=True):
+        result.aggregate |= {f"{target.name}/left": left.wire, f"{target.name}/right": right.wire}
+        result.residue |= {f"{target.name}/left": rest_left, f"{target.name}/right": rest_right.mT.contiguous()}
 
 
-def _residue(targets: Sequence[Target], residue: Lookup) -> Tensor | None:
-    """What earlier rounds left out, `(B, d, k)`; None in the first round."""
-    kept = [tensor for target in targets if (tensor := residue(target.name)) is not None]
-    return torch.stack(kept) if kept else None
+def _columns(batch: Tensor, count: int) -> list[Tensor]:
+    """Each of `(B, d, q)` on the CPU, with columns of zeros up to `count`, so that low ranks fill their places too."""
+    return list(pad(batch, (0, count - batch.shape[-1])).cpu().contiguous())
+
+
+def _read(factors: Sequence[Sent], whole: Factors) -> Tensor:
+    """What the receivers read, as a batch."""
+    return torch.stack([factor.tensor for factor in factors]).to(whole.left.device)
+
+
+def _left_out(targets: Sequence[Target], residue: Lookup, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """What earlier rounds left out, as factors `(B, d, c)` and `(B, c, k)`; none in the first round."""
+    lefts, rights = ([residue(f"{target.name}/{side}") for target in targets] for side in ("left", "right"))
+    left, right = ([tensor for tensor in side if tensor is not None] for side in (lefts, rights))
+    return [(torch.stack(left).to(device), torch.stack(right).to(device))] if left else []

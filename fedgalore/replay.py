@@ -5,16 +5,19 @@ Server, clients and simulation come to a version by this code alone, so that all
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
+import torch
 from torch import Tensor
 
-from fedgalore.deltas import change_of
+from fedgalore.deltas import change_of, decoded
 from fedgalore.maths.mean import apply_dense
 from fedgalore.methods.halves import server_half
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.layout import STEP, carried
+from fedgalore.spec.layout import STEP, carried, quantized_in_aggregate
 from fedgalore.spec.plan import Buffer, Dense, Target, TrainingPlan
 
 
@@ -85,7 +88,11 @@ def _next(
     item: Target | Dense | Buffer, old: Mapping[str, Tensor], aggregate: Aggregate, spec: JobSpec
 ) -> dict[str, Tensor]:
     """An item's tensors in the next version."""
-    name, share, tensors = item.name, spec.method.momentum, aggregate.tensors
+    name, share = item.name, spec.method.momentum
+    coded = {f"{name}/{suffix}": tensor for suffix, tensor in quantized_in_aggregate(spec, item).items()}
+    read = decoded(aggregate.tensors.__getitem__, coded)
+    as_sent = cast("MutableMapping[str, Tensor]", aggregate.tensors)  # which nobody changes
+    tensors = ChainMap({tensor: read(tensor) for tensor in coded}, as_sent)
     if isinstance(item, Buffer):
         value = apply_dense(old[name], 1.0, tensors[f"{name}/delta"])
         return {name: value.clamp_min(0) if item.not_negative else value}
@@ -93,6 +100,8 @@ def _next(
         return server_half(spec).apply(item, spec, old.__getitem__, tensors, aggregate.decay)
     last, decay = old.get(f"{name}/{STEP}"), aggregate.decay if isinstance(item, Target) else 1.0
     change = change_of(item, tensors)
+    if change is None:
+        return {name: old[name], f"{name}/{STEP}": torch.zeros(item.shape) if last is None else last}
     step = change if last is None else apply_dense(last, share, change)
     moved = {name: apply_dense(old[name], decay, step)}
     return moved | {f"{name}/{STEP}": step} if share else moved

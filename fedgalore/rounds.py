@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from fedgalore.deltas import Lookup, Reader, nothing
-from fedgalore.maths.mean import Factors, in_blocks, mean_of_factors, of_matrix
+from fedgalore.maths.mean import Factors, as_factors, in_blocks, mean_of_factors, of_matrix, stacked
 from fedgalore.maths.privacy import noise
 from fedgalore.maths.robust import combine, combine_numbers
 from fedgalore.model.task import TaskModel
 from fedgalore.momentum import Rates, rates_of
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.layout import STEP
+from fedgalore.spec.layout import STEP, cut_rank
 from fedgalore.spec.plan import Target
 
 
@@ -188,16 +188,22 @@ class ServerRound:
     def change_of_factors(
         self, targets: Sequence[Target], factors: Sequence[Sequence[tuple[Tensor, Tensor]]]
     ) -> Factors:
-        """The same of changes in factors, `(B, d, r)` and `(B, r, k)`, one pair or more of every client."""
+        """The same of changes in factors, `(B, d, r)` and `(B, r, k)`, one pair or more of every client.
+
+        Sorted as `mean_of_factors` does where the change goes down exactly; where it is cut, as the clients sent it, so
+        that no matrix is formed.
+        """
+        is_cut = cut_rank(self.spec, targets[0]) is not None
+        of_mean, of_whole = (stacked, as_factors) if is_cut else (mean_of_factors, of_matrix)
         if self.spec.server.is_robust:
-            return of_matrix(self.robust([_product(pairs) for pairs in factors]))
+            return of_whole(self.robust([_product(pairs) for pairs in factors]))
         shares = [share for share, pairs in zip(self.clipped_shares.tolist(), factors, strict=True) for _ in pairs]
         lefts, rights = zip(*(pair for pairs in factors for pair in pairs), strict=True)
-        mean = mean_of_factors(lefts, rights, shares)
+        mean = of_mean(lefts, rights, shares)
         if self.spec.privacy is None:
             return mean
         exact = mean.left.double() @ mean.right.double()
-        return of_matrix(exact + torch.stack([self.noise(target.name, exact.shape[1:]) for target in targets]))
+        return of_whole(exact + torch.stack([self.noise(target.name, exact.shape[1:]) for target in targets]))
 
     def robust(self, changes: Sequence[Tensor]) -> Tensor:
         """Their trimmed mean or median, clipped; float64."""

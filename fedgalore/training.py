@@ -15,6 +15,8 @@ from torch import Tensor
 from fedgalore.data.batches import batches, by_length
 from fedgalore.data.examples import Example
 from fedgalore.data.sample import evaluated
+from fedgalore.maths.compression import rounded
+from fedgalore.maths.quantization import NotQuantizable
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.measures.counting import as_sent, count, entities
 from fedgalore.measures.custom import ALLOWED
@@ -29,7 +31,9 @@ from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
 from fedgalore.momentum import MomentumSteps
 from fedgalore.rounds import ClientTensors, LocalRound
+from fedgalore.spec.layout import delta
 from fedgalore.spec.metrics import ROUGE, is_custom, kind_of
+from fedgalore.spec.plan import Dense
 from fedgalore.spec.sections import EvaluationSpec
 
 
@@ -104,8 +108,10 @@ def local_update(
         momentum.take_back()
         with _diverged(f"a weight became infinite or NaN in round {number}", step):
             tensors, kept, decay = training.tensors(), training.kept(), training.decay
-    for name, parameter in task.dense().items():
-        tensors[f"{name}/delta"] = parameter.detach().cpu() - round.start.weights[name]
+            for item in task.plan.dense:
+                sent, left_out = _dense_change(round, item)
+                tensors[f"{item.name}/delta"] = sent
+                kept |= left_out
     for name, buffer in task.buffers().items():
         tensors[f"{name}/delta"] = buffer - round.start.weights[name]
     tensors, kept = _settled(tensors), _settled(kept)
@@ -127,7 +133,7 @@ def _diverged(what: str, step: int) -> Iterator[None]:
     """What is not finite has no singular vectors. At the first step no rate has made it so."""
     try:
         yield
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+    except (torch.linalg.LinAlgError, NotQuantizable) as error:  # type: ignore[attr-defined]
         first = "look at this site's examples, at model.source and at local.precision"
         raise TrainingError(f"{what}; {'lower local.learning_rate' if step > 1 else first}") from error
 
@@ -146,6 +152,17 @@ def _plain_optimizer(round: LocalRound) -> torch.optim.AdamW | None:
         eps=local.eps,
         weight_decay=local.weight_decay,
     )
+
+
+def _dense_change(round: LocalRound, item: Dense) -> tuple[Tensor, dict[str, Tensor]]:
+    """The change of a weight that is sent whole, as it travels, and what rounding leaves for the next update."""
+    name, residue = item.name, f"{item.name}/residue"
+    change = round.task.dense()[name].detach().cpu() - round.start.weights[name]
+    if residue in round.start.kept:
+        change += round.start.kept[residue]
+    code = delta(round.spec, item).quantization
+    sent = rounded(change, code)
+    return sent.wire, {residue: change - sent.tensor} if code is not None else {}
 
 
 def _settled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

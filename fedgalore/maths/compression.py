@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from fedgalore.maths.projector import project, project_back, range_basis
-from fedgalore.maths.quantization import dequantize, quantize
+from fedgalore.maths.quantization import Code, dequantize, quantize
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A factor on the wire, float16 or quantized, and the float32 `matrix` that its receiver reads."""
+    """A tensor on the wire, float32 or quantized, and the float32 `tensor` that its receiver reads."""
 
     wire: Tensor
-    matrix: Tensor
+    tensor: Tensor
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,13 @@ class Compressed:
     residue: Tensor
 
 
-def compress(change: Tensor, rank: int, generator: torch.Generator, bits: int | None = None) -> Compressed:
+def compress(
+    change: Tensor,
+    rank: int,
+    generator: torch.Generator,
+    left: Code | None = None,
+    right: Code | None = None,
+) -> Compressed:
     """The leading part of `change (d, k)`; rounding is part of what the residue holds.
 
     With `X` the change, `U` its leading left directions and `C` the rounding to the wire, along `d` and along `k`:
@@ -43,15 +49,15 @@ def compress(change: Tensor, rank: int, generator: torch.Generator, bits: int | 
     Args:
         change: oriented, float32.
         rank: `q`, at most `d`.
-        bits: of an entry on the wire, as `quantize` takes them; None: plain float16.
+        left, right: how the factors travel; None: exactly.
 
     Raises:
-        NotQuantizable: with `bits`, where the change holds NaN or infinite values.
+        NotQuantizable: with a quantization, where the change holds NaN or infinite values.
         torch.linalg.LinAlgError: such a change has no singular vectors.
     """
-    left = _sent(range_basis(change, rank, generator), bits, axis=-2)
-    right = _sent(least_squares(left.matrix, project(left.matrix, change)), bits, axis=-1)
-    return Compressed(left, right, change - project_back(left.matrix, right.matrix))
+    basis = rounded(range_basis(change, rank, generator), left)
+    factor = rounded(least_squares(basis.tensor, project(basis.tensor, change)), right)
+    return Compressed(basis, factor, change - project_back(basis.tensor, factor.tensor))
 
 
 def least_squares(left: Tensor, projected: Tensor) -> Tensor:
@@ -65,9 +71,13 @@ def least_squares(left: Tensor, projected: Tensor) -> Tensor:
     return solved.to(projected.dtype)
 
 
-def _sent(matrix: Tensor, bits: int | None, axis: int) -> Sent:
-    if bits is None:
-        halves = matrix.half()
-        return Sent(halves, halves.float())
-    data = quantize(matrix, bits, axis)
-    return Sent(data, dequantize(data, matrix.shape, bits, axis))
+def rounded(tensor: Tensor, code: Code | None) -> Sent:
+    """A float32 tensor as it travels; None: exactly.
+
+    Raises:
+        NotQuantizable: with a quantization, where the tensor holds NaN, infinities or what the code has no sign for.
+    """
+    if code is None:
+        return Sent(tensor, tensor)
+    data = quantize(tensor, code.bits, code.axis, code.signed)
+    return Sent(data, dequantize(data, code.shape, code.bits, code.axis, code.signed))

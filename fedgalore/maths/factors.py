@@ -75,6 +75,17 @@ def split(left: Tensor, right: Tensor, rank: int, spare: int | None = None, seed
     return Split(span[..., :rank], span)
 
 
+def leading_basis(change: Factors, rank: int, seed: int = 0) -> Tensor:
+    """The leading `rank` left singular vectors of a change, `(B, d, rank)`, with any others where it has fewer."""
+    basis = split(change.left, change.right, rank, spare=0, seed=seed).left
+    basis = torch.nn.functional.pad(basis, (0, rank - basis.shape[-1]))
+    missing = ~basis.any(-2)
+    if not bool(missing.any()):
+        return basis
+    whole, _ = torch.linalg.qr(basis, mode="complete")  # its first columns span the first of the basis, up to sign
+    return torch.where(missing[..., None, :], whole[..., :rank], basis)
+
+
 @dataclass(frozen=True)
 class Cut:
     """`A B` in a basis `Q (B, d, w)` of what is sent and what comes after it, where both ends of a cut are small.

@@ -1,6 +1,6 @@
 """The mean of the clients' updates in the full space, held as factors. ALGORITHM, "Server, one round", points 1 and 2.
 
-Shapes: `B` matrices of equal shape `(d, k)`, oriented; `left (B, d, q)` orthonormal, `right (B, q, k)`.
+Shapes: `B` matrices of equal shape `(d, k)`, oriented; `left (B, d, q)`, `right (B, q, k)`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,13 @@ BLOCK = 2**15  # elements of each client and thread that are combined at a time
 
 @dataclass(frozen=True)
 class Factors:
-    """`dW = left @ right`, its left factor's columns sorted by how much of `dW` they carry."""
+    """`dW = left @ right`."""
 
     left: Tensor
     right: Tensor
 
-    def reference_basis(self, rank: int) -> Tensor:
-        """Top left singular vectors of `dW`, `(B, d, rank)`, with any others where it has fewer."""
-        if self.left.shape[-1] >= rank:
-            return self.left[..., :rank]
-        whole, _ = torch.linalg.qr(self.left, mode="complete")
-        return torch.cat([self.left, whole[..., self.left.shape[-1] : rank]], dim=-1)
-
     def leading(self, rank: int) -> Factors:
-        """Only the columns that carry most."""
+        """The first columns and rows alone."""
         return Factors(self.left[..., :rank], self.right[..., :rank, :])
 
 
@@ -52,8 +45,22 @@ def in_blocks(tensors: Sequence[Tensor], combine: Callable[[list[Tensor]], Tenso
     return result
 
 
+def stacked(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Factors:
+    """`sum_i w_i left_i right_i`, the factors side by side; arguments as of `mean_of_factors`."""
+    tall = [weight * right for right, weight in zip(rights, weights, strict=True)]
+    return Factors(torch.cat(list(lefts), dim=-1), torch.cat(tall, dim=-2))
+
+
+def as_factors(change: Tensor) -> Factors:
+    """A matrix `(B, d, k)` float64 as the product of the identity and itself, float32."""
+    batch, d, _ = change.shape
+    return Factors(torch.eye(d, device=change.device).expand(batch, d, d), change.float())
+
+
 def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Factors:
-    """`sum_i w_i left_i right_i` exactly, by a thin QR of the stacked left factors and an SVD of the small core.
+    """`sum_i w_i left_i right_i` exactly, the columns of its left factor orthonormal and sorted by what they carry.
+
+    By a thin QR of the stacked left factors and an eigendecomposition of the small core, in float64.
 
     Args:
         lefts: bases `P_ij` or any left factors, each `(B, d, r_i)`; the ranks may differ.
@@ -67,7 +74,7 @@ def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: 
 
 
 def of_matrix(change: Tensor) -> Factors:
-    """A change of full rank, `(B, d, k)` float64."""
+    """A change of full rank, `(B, d, k)` float64, sorted as `mean_of_factors` does."""
     batch, d, _ = change.shape
     return _sorted(torch.eye(d, dtype=change.dtype, device=change.device).expand(batch, d, d), change)
 
@@ -83,17 +90,6 @@ def _sorted(span: Tensor, core: Tensor) -> Factors:
     _, vectors = torch.linalg.eigh(core @ core.mT)
     vectors = vectors.flip(-1)
     return Factors((span @ vectors).float(), (vectors.mT @ core).float())
-
-
-def truncate(change: Tensor, rank: int) -> tuple[Factors, Tensor]:
-    """The best rank-`rank` part of `change (B, d, k)` in float16, and the residue in float32.
-
-    Rounding to float16 is part of the residue: error feedback, nothing is lost.
-    """
-    _, vectors = torch.linalg.eigh(change @ change.mT)
-    left = vectors.flip(-1)[..., :rank].half()
-    right = (left.to(change.dtype).mT @ change).half()
-    return Factors(left, right), (change - left.to(change.dtype) @ right.to(change.dtype)).float()
 
 
 def apply_factors(weight: Tensor, decay: float, left: Tensor, right: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import gcd, prod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -46,6 +46,22 @@ _CACHE_LINE = 16  # float32 entries
 _ELEVEN_BITS = -(2**13)  # mask of a float32: of its fraction, what float16 has
 _LEAST_STEP = 2**23  # the bits of 2^-126, the smallest float32 with a whole fraction
 _LARGEST_HALF = torch.finfo(torch.float16).max
+
+
+class Code(Protocol):
+    """How a tensor is quantized: the arguments of `dequantize`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def bits(self) -> int: ...
+
+    @property
+    def axis(self) -> int: ...
+
+    @property
+    def signed(self) -> bool: ...
 
 
 class NotQuantizable(ValueError):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedgalore.maths.quantization import dequantize, quantize
 from fedgalore.maths.robust import median
 
 FLOOR = 0.1
@@ -64,23 +63,6 @@ def moved_to(basis: Tensor, sketch: SecondMomentSketch) -> SecondMomentSketch:
         return SecondMomentSketch(basis, second, torch.zeros_like(sketch.residual))
     outside = (sketch.energy - second.sum(-2, keepdim=True)).clamp_min(0) / (d - basis.shape[-1])
     return SecondMomentSketch(basis, second, outside)
-
-
-def quantize_second_moment(second_moment: Tensor, bits: int) -> Tensor:
-    """The bytes of `sqrt V (r, k)` without a sign, whose steps are as even as Adam's are; see `quantize`.
-
-    A direction whose root is less than a thirtieth of the largest in its block of 64 columns may be read as 0 at 4
-    bits: where it starts an optimizer, the first gradient has to hold it up.
-
-    Raises:
-        NotQuantizable: `V` holds NaN, infinite or negative values.
-    """
-    return quantize(second_moment.sqrt(), bits, signed=False)
-
-
-def dequantize_second_moment(data: Tensor, shape: Sequence[int], bits: int) -> Tensor:
-    """`V (r, k)` of these bytes, float32 and never negative."""
-    return dequantize(data, shape, bits, signed=False).square()
 
 
 def of_equal_size(sketches: Sequence[SecondMomentSketch]) -> list[SecondMomentSketch]:

@@ -24,6 +24,7 @@ from fedgalore.spec.sections import DataSpec, EvaluationSpec, LocalSpec, RoundsS
 from fedgalore.spec.server import PrivacySpec, ServerSpec
 from fedgalore.spec.strict import Identifier, Strict
 from fedgalore.spec.takes import either
+from fedgalore.spec.wire import Bits, WireSpec
 
 DEFAULT_KIND = "fedgalore"
 METHOD_KIND = "method_kind"  # pydantic's type of a finding: `explain` has its words
@@ -66,6 +67,7 @@ class JobSpec(Strict):
         default=RoundsSpec(), description="How many rounds, with how many clients, and how long a round waits"
     )
     local: LocalSpec = Field(default=LocalSpec(), description="How a client trains in one round")
+    wire: WireSpec = Field(default=WireSpec(), description="How changes travel between clients and coordinator")
     server: ServerSpec = Field(
         default=ServerSpec(), description="How the coordinator combines updates and bounds what one client can do"
     )
@@ -87,6 +89,21 @@ class JobSpec(Strict):
     def _method_can_do_it(self) -> JobSpec:
         self.method.check_job(self)
         return self
+
+    @model_validator(mode="after")
+    def _only_changes_of_full_rank_are_cut(self) -> JobSpec:
+        wire = self.wire
+        if self.method.cuts or (wire.bits in (None, 32) and wire.up_rank is None and not wire.down_rank):
+            return self
+        raise ValueError(
+            f"wire: changes of this method ({self.method.kind}) travel exactly, as factors or whole; leave wire out, "
+            "or take method.kind: fedgalore with a complement"
+        )
+
+    @property
+    def bits(self) -> Bits:
+        """`wire.bits` with its default."""
+        return self.wire.bits or (4 if self.method.cuts else 32)
 
     @model_validator(mode="after")
     def _changes_can_be_looked_at(self) -> JobSpec:

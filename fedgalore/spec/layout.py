@@ -7,10 +7,11 @@ stands in its own layout (`fedgalore.methods.<kind>.layout`); these are the same
 |---|---|---|
 | `b/delta` | as `b` | the change of what is sent whole: a head trained by plain AdamW, a running mean |
 | `W/left`, `W/right` or `W/dense` | `(d, q)`, `(q, k)` or as `W` | aggregate: the change, factors where smaller |
-| `W` | `(d, k)` | residue: what a cut aggregate left out, oriented |
+| `W/left`, `W/right`; `b` | `(d, c)`, `(c, k)`; as `b` | residue: what a cut or rounded aggregate left out |
+| `W/step` | as `W` | weights, with momentum: the federation's last step |
 
-Tensors are float32; factors of an aggregate that is cut on its way down are float16. A tensor that a layout asks for in
-fewer bits is one vector of bytes (`fedgalore.spec.quantization`). Larger items come first in a file, so that all lie
+Tensors are float32. Where `wire.bits` asks for fewer bits, a tensor is one vector of bytes
+(`fedgalore.spec.quantization`); moving buffers stay float32. Larger items come first in a file, so that all lie
 aligned. `round_number` counts committed rounds from 1: it is the old `model_version` + 1, so an abandoned round leaves
 no trace.
 """
@@ -20,9 +21,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.method import MethodLayout, Tensors, float16, float32
+from fedgalore.spec.method import MethodLayout, Tensors, factors_in_bits, float32, quantized
 from fedgalore.spec.plan import DTYPE_BYTES, Buffer, Dense, Target, TensorSpec, TrainingPlan, factors_are_smaller
 from fedgalore.spec.registry import methods
+from fedgalore.spec.wire import directions
 
 UPDATE_FORMAT = "fedgalore.update.v1"
 AGGREGATE_FORMAT = "fedgalore.aggregate.v1"
@@ -64,7 +66,7 @@ def carried(spec: JobSpec, item: Target | Dense | Buffer) -> Tensors:
 def update_tensors(spec: JobSpec, plan: TrainingPlan, client: str, round_number: int) -> dict[str, TensorSpec]:
     """Exactly the tensors that a valid update of this client holds in this round."""
     layout = layout_of(spec)
-    return _file(plan, lambda target: layout.update(target, client, round_number), _whole(plan))
+    return _file(plan, lambda target: layout.update(target, client, round_number), _whole(spec, plan))
 
 
 def aggregate_tensors(
@@ -76,7 +78,7 @@ def aggregate_tensors(
     def down(target: Target) -> Tensors:
         return layout.adapters(target) | _change(spec, target, layout.change_rank(target, clients, round_number))
 
-    return _file(plan, down, _whole(plan))
+    return _file(plan, down, _whole(spec, plan))
 
 
 def state_tensors(spec: JobSpec, plan: TrainingPlan, round_number: int) -> dict[str, TensorSpec]:
@@ -86,14 +88,44 @@ def state_tensors(spec: JobSpec, plan: TrainingPlan, round_number: int) -> dict[
 
 
 def residue_tensors(spec: JobSpec, plan: TrainingPlan) -> dict[str, TensorSpec]:
-    """What the server keeps of a cut aggregate for the next round, oriented; none when nothing is cut."""
-    cut = (target for target in plan.targets if cut_rank(spec, target) is not None)
-    return {target.name: TensorSpec("F32", (target.d, target.k)) for target in cut}
+    """What the server keeps of an aggregate for the next round: what cuts and rounding left out.
+
+    Of a target's residue the leading directions, as many as go down.
+    """
+    left_out: dict[str, TensorSpec] = {}
+    for target in plan.targets:
+        if (rank := cut_rank(spec, target)) is not None:
+            kept = float32(left=(target.d, rank), right=(rank, target.k))
+            left_out |= {f"{target.name}/{suffix}": tensor for suffix, tensor in kept.items()}
+    whole = (item for item in plan.dense if delta(spec, item).quantization is not None)
+    return left_out | {item.name: TensorSpec("F32", tuple(item.shape)) for item in whole}
 
 
 def cut_rank(spec: JobSpec, target: Target) -> int | None:
     """The rank that a target's change is cut to on its way down; None: it goes down exactly."""
-    return layout_of(spec).downlink_rank(target)
+    wire, d, k = spec.wire, target.d, target.k
+    if not spec.method.cuts or wire.down_rank == 0:
+        return None
+    rank = min(d, wire.down_rank or directions(target.rank))
+    return rank if rank * (d + k) * spec.bits < 32 * d * k else None
+
+
+def cut(spec: JobSpec, target: Target) -> Tensors:
+    """A target's change on its way down where it is cut; no tensors where it goes down exactly."""
+    rank = cut_rank(spec, target)
+    return {} if rank is None else factors_in_bits(target, rank, spec.bits)
+
+
+def quantized_in_aggregate(spec: JobSpec, item: Target | Dense | Buffer) -> Tensors:
+    """An item's tensors of an aggregate that are quantized, whoever took part."""
+    tensors = cut(spec, item) if isinstance(item, Target) else {"delta": delta(spec, item)}
+    return {suffix: tensor for suffix, tensor in tensors.items() if tensor.quantization is not None}
+
+
+def delta(spec: JobSpec, item: Dense | Buffer) -> TensorSpec:
+    """The change of what is sent whole, on its way up and down. Moving buffers are measurements, and stay exact."""
+    bits = spec.bits if isinstance(item, Dense) else 32
+    return quantized(bits, delta=tuple(item.shape))["delta"]
 
 
 def size_bytes(tensors: Mapping[str, TensorSpec]) -> int:
@@ -105,16 +137,16 @@ def _change(spec: JobSpec, target: Target, rank: int | None) -> Tensors:
     """A change of at most this rank on its way down: cut; or exact, as factors where those are smaller."""
     if rank is None:
         return {}
-    if (q := cut_rank(spec, target)) is not None:
-        return float16(left=(target.d, q), right=(q, target.k))
+    if leading := cut(spec, target):
+        return leading
     q = target.d if spec.has_full_rank else min(target.d, rank)
     if factors_are_smaller(target.d, target.k, q):
         return float32(left=(target.d, q), right=(q, target.k))
     return float32(dense=target.shape)
 
 
-def _whole(plan: TrainingPlan) -> dict[str, TensorSpec]:
-    return {f"{item.name}/delta": TensorSpec("F32", tuple(item.shape)) for item in plan.whole}
+def _whole(spec: JobSpec, plan: TrainingPlan) -> dict[str, TensorSpec]:
+    return {f"{item.name}/delta": delta(spec, item) for item in plan.whole}
 
 
 def _file(

@@ -66,6 +66,11 @@ class MethodSpec(Strict):
         return 0.0
 
     @property
+    def cuts(self) -> bool:
+        """Whether a client's change has full rank, so that only its leading part travels: `JobSpec.wire`."""
+        return False
+
+    @property
     def starts_anew(self) -> bool:
         """Whether a round after the first may start without the state that the rounds before it left."""
         return True
@@ -126,9 +131,6 @@ class MethodLayout(Protocol):
     def change_rank(self, target: Target, clients: Sequence[str], round_number: int) -> int | None:
         """The greatest rank of the change that the clients' updates come to; None: they come to no change."""
 
-    def downlink_rank(self, target: Target) -> int | None:
-        """The rank that the change is cut to on its way down, in float16; None: it goes down exactly."""
-
     def adapters(self, target: Target) -> Tensors:
         """What goes down beside the change."""
 
@@ -146,9 +148,6 @@ class PlainLayout:
         return {}
 
     def change_rank(self, target: Target, clients: Sequence[str], round_number: int) -> int | None:
-        return None
-
-    def downlink_rank(self, target: Target) -> int | None:
         return None
 
     def adapters(self, target: Target) -> Tensors:
@@ -195,6 +194,22 @@ def float16(**shapes: tuple[int, ...]) -> Tensors:
 
 
 def quantized(bits: int, axis: int = -1, signed: bool = True, **shapes: tuple[int, ...]) -> Tensors:
-    """Tensors of these shapes in 4, 8 or 16 bits an entry, by suffix; the arguments are those of `Quantization`."""
-    codes = {suffix: Quantization(shape, bits, axis, signed) for suffix, shape in shapes.items()}
-    return {suffix: TensorSpec("U8", (code.size_bytes,), code) for suffix, code in codes.items()}
+    """Tensors of these shapes in 4, 8 or 16 bits an entry, by suffix; float32 at 32 bits, or where that is smaller.
+
+    Args:
+        axis, signed: as in `Quantization`.
+    """
+    return {suffix: _in_bits(shape, bits, axis, signed) for suffix, shape in shapes.items()}
+
+
+def _in_bits(shape: tuple[int, ...], bits: int, axis: int, signed: bool) -> TensorSpec:
+    exact = TensorSpec("F32", shape)
+    if bits == 32:
+        return exact
+    code = Quantization(shape, bits, axis, signed)
+    return TensorSpec("U8", (code.size_bytes,), code) if code.size_bytes < exact.size_bytes else exact
+
+
+def factors_in_bits(target: Target, rank: int, bits: int) -> Tensors:
+    """The leading part of a target's change: `left (d, rank)`, its blocks along `d`, and `right (rank, k)`."""
+    return quantized(bits, axis=-2, left=(target.d, rank)) | quantized(bits, right=(rank, target.k))

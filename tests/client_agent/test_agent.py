@@ -134,7 +134,7 @@ async def training(coordinator: Coordinator, job_id: str, client: str = "a") -> 
 @pytest.mark.parametrize("momentum", [0, 0.6])
 async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coordinator, tiny_model, tmp_path):
     config = configure(tmp_path, coordinator.address)
-    method = {"rank": 2, "uplink_rank": 2, "global_momentum": momentum, "state_sync": "ajive"}
+    method = {"rank": 2, "global_momentum": momentum, "state_sync": "ajive"}
     async with aggregating(coordinator), serving(config):
         job_id = await post(coordinator, tiny_model, method=method)
         job = await until(coordinator, job_id, final)
@@ -177,7 +177,7 @@ async def test_after_50_steps_that_round_otherwise_a_checkpoint_sets_it_right(
 ):
     monkeypatch.setattr(trainer, "Trainer", OtherProcessor)
     monkeypatch.setattr(chain, "MOST_CUTS", 1)  # each version is a checkpoint
-    method = {"rank": 2, "uplink_rank": 2, "global_momentum": 0, "state_sync": "ajive"}
+    method = {"rank": 2, "global_momentum": 0, "state_sync": "ajive"}
     async with aggregating(coordinator), serving(configure(tmp_path, coordinator.address)):
         job_id = await post(coordinator, tiny_model, method=method)
         assert (await until(coordinator, job_id, final)).status is Status.COMPLETED

@@ -11,6 +11,7 @@ from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
 from client_agent.trainer import Trainer
 from fedgalore.data.examples import SplitFile, read_examples
+from fedgalore.maths.compression import rounded
 from fedgalore.model.task import TaskModel
 from fedgalore.process.content_folder import hash_file
 from fedgalore.replay import apply_aggregate
@@ -82,12 +83,13 @@ def test_an_update_holds_what_the_plan_asks_for_and_comes_out_the_same_twice(tra
 
 def test_cuts_give_the_servers_bits_which_a_checkpoint_proves(trainer, task, tmp_path):
     specs = aggregate_tensors(a_spec(), task.plan, ["a"], 1)
-    dtypes = {"F32": torch.float32, "F16": torch.float16}
     weights, cuts = task.weights(), []
     for number in (1, 2):
         generator = torch.Generator().manual_seed(number)
-        drawn = {name: torch.randn(spec.shape, generator=generator) / 100 for name, spec in specs.items()}
-        change = {name: drawn[name].to(dtypes[spec.dtype]) for name, spec in specs.items()}
+        codes = {name: spec.quantization for name, spec in specs.items()}
+        shapes = {name: code.shape if code else specs[name].shape for name, code in codes.items()}
+        drawn = {name: torch.randn(shape, generator=generator) / 100 for name, shape in shapes.items()}
+        change = {name: rounded(tensor, codes[name]).wire for name, tensor in drawn.items()}
         weights = apply_aggregate(weights, change, 0.99, task.plan, a_spec())
         metadata = {"format": AGGREGATE_FORMAT, "version": str(number), "decay": "0.99"}
         cuts.append(write(tmp_path / f"cut {number}", specs, change, **metadata))
@@ -207,7 +209,7 @@ def test_what_a_client_keeps_is_what_its_next_round_starts_from(task, tiny_model
         f"{target.name}/{part}"
         for target in task.plan.targets
         for part in ("reference", "second_moment", "residual", "residue")
-    }
+    } | {"classifier.weight/residue"}
     once, kept_once = update(kept, "once")
     twice, kept_twice = update(kept, "twice")
     assert once == twice != forgetful  # a round that is trained twice starts from the same

@@ -41,6 +41,7 @@ from tests.looking import round_of
 
 MB = 2**20
 PLAN = TrainingPlan((), (Dense("head.weight", (MB,)),))  # an update of 4 MiB
+IN_FULL = {"bits": 32}
 
 
 @asynccontextmanager
@@ -131,7 +132,7 @@ async def running_job(coordinator, plan: TrainingPlan = PLAN, **rounds) -> tuple
     """A job that needs one client, with 5 MiB of random weights."""
     content = os.urandom(5 * MB)
     weights = coordinator.blobs.put_bytes(content)
-    spec = a_spec(rounds={"count": 1, "min_clients": 1, "selection_wait_s": 0, **rounds})
+    spec = a_spec(wire=IN_FULL, rounds={"count": 1, "min_clients": 1, "selection_wait_s": 0, **rounds})
     job, _ = await coordinator.engine.people.create(spec)
     files = (("config.json", BlobRef(weights.sha256, weights.size_bytes)),)
     await coordinator.engine.aggregator.prepared(
@@ -171,7 +172,9 @@ def write_update(folder: Path, task: pb.Task, client: str = "a", **metadata: str
         "metrics": '{"train_loss": 0.5}',
     }
     path = folder / "update.safetensors"
-    with SafetensorsWriter(path, update_tensors(a_spec(), PLAN, "site-a", 1), {**fields, **metadata}) as writer:
+    with SafetensorsWriter(
+        path, update_tensors(a_spec(wire=IN_FULL), PLAN, "site-a", 1), {**fields, **metadata}
+    ) as writer:
         writer.write("head.weight/delta", np.full(MB, 0.25, dtype=np.float32))
     return path, ref_of_file(path)
 

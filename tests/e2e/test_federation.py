@@ -107,7 +107,7 @@ def test_a_truncated_downlink_and_partial_participation_have_the_same_bits_too(
     running: Running, tmp_path: Path
 ) -> None:
     sections = {
-        "method": {"downlink_rank": 5},
+        "wire": {"down_rank": 5},
         "rounds": {"count": 3, "min_clients": 2},
         "server": {"clip_norm": 0.9},
     }
@@ -157,7 +157,7 @@ def test_what_the_coordinator_holds_out_is_measured_as_the_simulation_does(runni
         "metric": "f1",
         "value": best.value,
         "by": "central",
-        "since": 0,
+        "since": best.since,
     }
     assert [entry["held_out"]["metrics"] for entry in rounds] == [
         record.held_out["later"].metrics for record in records

@@ -22,7 +22,7 @@ from tests.fedgalore.conftest import questions, sentences
 
 COUNTS = {"a": 6, "b": 18}  # examples by client
 CPU = torch.device("cpu")
-DTYPES = {torch.float32: "F32", torch.float16: "F16"}
+DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.uint8: "U8"}
 
 
 def examples_of(spec: JobSpec, client: str) -> list[Example]:

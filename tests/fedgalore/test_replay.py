@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fedgalore.maths.compression import rounded
 from fedgalore.replay import Aggregate, Replayed, apply_aggregate
 from fedgalore.spec.layout import aggregate_tensors, weights_tensors
 from fedgalore.spec.plan import Buffer, Dense, Target, TrainingPlan
@@ -18,8 +19,9 @@ KINDS = ["fedgalore", "fedavg", "fedit", "ffa_lora", "flora", "fedex_lora", "frl
 
 def drawn(specs, seed):
     generator = torch.Generator().manual_seed(seed)
-    dtypes = {"F32": torch.float32, "F16": torch.float16}
-    return {n: torch.randn(s.shape, generator=generator).to(dtypes[s.dtype]) for n, s in specs.items()}
+    shapes = {n: s.quantization.shape if s.quantization else s.shape for n, s in specs.items()}
+    values = {n: torch.randn(shape, generator=generator) for n, shape in shapes.items()}
+    return {n: rounded(value, specs[n].quantization).wire for n, value in values.items()}
 
 
 @pytest.fixture(params=KINDS)

@@ -8,13 +8,14 @@ from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
 from fedgalore.data.batches import batches
 from fedgalore.data.sample import evaluated
+from fedgalore.deltas import decoded
 from fedgalore.maths.projector import orient
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import Start
-from fedgalore.spec.layout import state_tensors
+from fedgalore.spec.layout import state_tensors, update_tensors
 from fedgalore.training import TrainingError, TrainingStopped, evaluate
 from tests.builders import a_spec
 from tests.fedgalore.conftest import questions, sentences
@@ -76,21 +77,28 @@ def test_an_update_gives_back_the_weights_that_the_client_ended_with(tiny_bert, 
         torch.testing.assert_close(after[item.name], before[item.name] + update.tensors[f"{item.name}/delta"])
 
 
-@pytest.mark.parametrize("task", [classifier, language_model])
-def test_what_an_update_leaves_out_is_kept_and_goes_with_the_next_update(tiny_bert, tiny_gpt2, task):
+@pytest.mark.parametrize(("task", "bits"), [(classifier, 32), (classifier, 4), (language_model, 8)])
+def test_what_an_update_leaves_out_is_kept_and_goes_with_the_next_update(tiny_bert, tiny_gpt2, task, bits):
     """Weights after = decay x (weights before - what was kept before) + what was sent + what is kept."""
-    spec = task(method={"rank": 2, "uplink_rank": 3}, local={"steps": 5, "weight_decay": 0.5})
+    spec = task(method={"rank": 2}, wire={"up_rank": 3, "bits": bits}, local={"steps": 5, "weight_decay": 0.5})
     folder = tiny_bert if task is classifier else tiny_gpt2
     data = sentences(12, 1) if task is classifier else questions(12, 1)
     trained = TaskModel.load(spec, folder)
     residues = {target.name: torch.zeros(target.d, target.k) for target in trained.plan.targets}
+    heads = {item.name: torch.zeros(item.shape) for item in trained.plan.dense}
     kept = {}
     for number in (1, 2, 3):
         before = trained.weights()
         update = an_update(trained, spec, data, "a", number, Start(before, {}, kept))
         after, kept = trained.weights(), update.kept
+        read = decoded(update.tensors.__getitem__, update_tensors(spec, trained.plan, "a", number))
+        for name, old in heads.items():
+            heads[name] = kept.get(f"{name}/residue", old)
+            whole = before[name] - old + read(f"{name}/delta") + heads[name]
+            torch.testing.assert_close(after[name], whole, rtol=1e-5, atol=1e-6)
+            assert heads[name].any() == (bits != 32 and heads[name].numel() > 32)
         for name, old in residues.items():
-            sent = update.tensors[f"{name}/left"].double() @ update.tensors[f"{name}/right"].double()
+            sent = read(f"{name}/left").double() @ read(f"{name}/right").double()
             residues[name] = kept[f"{name}/residue"]
             whole = update.decay * (orient(before[name]).double() - old.double()) + sent + residues[name].double()
             torch.testing.assert_close(orient(after[name]).double(), whole, rtol=1e-5, atol=1e-6)

@@ -8,30 +8,32 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from fedgalore.deltas import decoded
 from fedgalore.maths.client_optim import ClientGaLoreAdamW, SharedBasis
 from fedgalore.maths.second_moment import SecondMomentSketch
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.maths.subspace_config import SubspaceConfig
 from fedgalore.methods.fedgalore.layout import method_of, sketch_width
-from fedgalore.methods.fedgalore.travel import PACKING
+from fedgalore.methods.fedgalore.travel import PACKING, basis_in, told
 from fedgalore.methods.halves import ClientHalf, LocalTraining
 from fedgalore.rounds import LocalRound
-from fedgalore.spec.plan import TrainingPlan
+from fedgalore.spec.layout import state_tensors
 
-STATE_PARTS = ("reference", "second_moment", "residual")
+KEPT_PARTS = ("reference", "second_moment", "residual")
+ROOTS = ("rms", "residual")  # of a state that travels
 
 
 class FedGaLoreClient(ClientHalf):
     @contextmanager
     def train(self, round: LocalRound) -> Iterator[LocalTraining]:
         task, method = round.task, method_of(round.spec)
-        state = {name: tensor.to(task.device) for name, tensor in round.start.state.items()}
-        carried = round.start.kept if method.state_sync == "local" else state
+        state = received_state(round)
+        carried = kept_state(round) if method.state_sync == "local" else aligned_state(round, state)
         weights, ranks = task.targets(), {t.name: method.rank_at(t, round.client) for t in task.plan.targets}
         optimizer = ClientGaLoreAdamW(
             {name: (weights[name][0], rank) for name, rank in ranks.items()},
             subspace_config(round),
-            carried_state(task.plan, carried, task.device),
+            carried,
             derive_seed(round.spec.seed, "subspaces", round.client, round.number),
             shared_bases(round, state) if method.basis == "shared" else None,
         )
@@ -43,7 +45,7 @@ class SubspaceTraining:
     """What the optimizer did in a round, and how it is sent."""
 
     def __init__(self, round: LocalRound, optimizer: ClientGaLoreAdamW) -> None:
-        self._method = method_of(round.spec)
+        self._spec, self._method = round.spec, method_of(round.spec)
         self._targets = round.task.plan.targets
         self._optimizer = optimizer
         self._packing = PACKING[self._method.form](round, optimizer)
@@ -62,8 +64,7 @@ class SubspaceTraining:
             sent = self._packing.change(target)
             state = self._packing.state(target) if self._method.sends_state else None
             if state is not None:
-                # float16 holds the root down to gradients of 6e-8, near Adam's own eps; V it could not
-                sent |= {"rms": state.second_moment.sqrt().half(), "residual": state.residual}
+                sent |= told(self._spec, target, state.second_moment, state.residual)
             tensors |= {f"{target.name}/{suffix}": tensor for suffix, tensor in sent.items()}
         return tensors
 
@@ -73,7 +74,7 @@ class SubspaceTraining:
             parts = self._packing.kept(target)
             if self._method.state_sync == "local":
                 sketch = self._optimizer.sketch(target.name)
-                parts |= dict(zip(STATE_PARTS, (sketch.basis, sketch.second_moment, sketch.residual), strict=True))
+                parts |= dict(zip(KEPT_PARTS, (sketch.basis, sketch.second_moment, sketch.residual), strict=True))
             kept |= {f"{target.name}/{suffix}": tensor for suffix, tensor in parts.items()}
         return kept
 
@@ -95,14 +96,32 @@ def subspace_config(round: LocalRound) -> SubspaceConfig:
     )
 
 
-def carried_state(
-    plan: TrainingPlan, state: Mapping[str, Tensor], device: torch.device
-) -> dict[str, SecondMomentSketch]:
-    """The second moments to start from, by target name; those of a state file or those a client kept itself."""
+def received_state(round: LocalRound) -> dict[str, Tensor]:
+    """What all clients start from beside the weights, as numbers on the task's device."""
+    tensors = state_tensors(round.spec, round.task.plan, round.number - 1)
+    read = decoded(round.start.state.__getitem__, tensors)
+    return {name: read(name).to(round.task.device) for name in round.start.state}
+
+
+def aligned_state(round: LocalRound, state: Mapping[str, Tensor]) -> dict[str, SecondMomentSketch]:
+    """The second moments that the clients share, by target name."""
+    sketches = {}
+    for name in (target.name for target in round.task.plan.targets):
+        if f"{name}/rms" in state:
+            basis = state[f"{name}/reference"]
+            if method_of(round.spec).basis == "local":
+                basis = basis_in(basis)
+            sketches[name] = SecondMomentSketch(basis, *(state[f"{name}/{part}"].square() for part in ROOTS))
+    return sketches
+
+
+def kept_state(round: LocalRound) -> dict[str, SecondMomentSketch]:
+    """The second moments that this client kept itself, by target name."""
+    kept, device = round.start.kept, round.task.device
     return {
-        target.name: SecondMomentSketch(*(state[f"{target.name}/{part}"].to(device) for part in STATE_PARTS))
-        for target in plan.targets
-        if f"{target.name}/second_moment" in state
+        name: SecondMomentSketch(*(kept[f"{name}/{part}"].to(device) for part in KEPT_PARTS))
+        for name in (target.name for target in round.task.plan.targets)
+        if f"{name}/second_moment" in kept
     }
 
 

@@ -2,13 +2,13 @@
 
 | name | shape | what |
 |---|---|---|
-| `W/left`, `W/right` | `(d, q)`, `(q, k)` | leading part of the change, float16; `left` orthonormal |
+| `W/left`, `W/right` | `(d, q)`, `(q, k)` | leading part of the change; `left` orthonormal but for rounding |
 | `W/basis.j` | `(d, r)` | exact factors: j-th basis of the round, orthonormal columns |
 | `W/factor.j` | `(r, k)` | exact factors: `S_j` of `W_K = decay W_t + sum_j P_j S_j` |
 | `W/sketch` | `(d, r + 4)` | shared basis: `Y = G Omega` of the round's mean gradient |
-| `W/rms` | `(r, k)` | `sqrt V`, float16, in the first `r` columns of `left` or in the last basis |
-| `W/residual` | `(1, k)` | `rho` |
-| `W/reference` | `(d, r)` | state: basis of `W/second_moment (r, k)`; with a shared basis the next one to train in |
+| `W/rms` | `(r, k)` | `sqrt V`, in the span of the first `r` columns of `left` or in the last basis |
+| `W/residual` | `(1, k)` | `sqrt rho` |
+| `W/reference` | `(d, r)` | state: its span is the basis of `W/rms`; with a shared basis the next one to train in |
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 from fedgalore.methods.fedgalore.spec import FedGaLoreSpec
-from fedgalore.spec.method import PlainLayout, Tensors, float16, float32
+from fedgalore.spec.method import PlainLayout, Tensors, factors_in_bits, float32, quantized
 from fedgalore.spec.plan import Target
+from fedgalore.spec.wire import directions
 
 if TYPE_CHECKING:
     from fedgalore.spec.job import JobSpec
@@ -29,35 +30,26 @@ SKETCH_OVERSAMPLING = 4  # columns of a range sketch beyond the rank
 
 class FedGaLoreLayout(PlainLayout):
     def __init__(self, spec: JobSpec) -> None:
-        self.method = method_of(spec)
+        self.spec, self.method = spec, method_of(spec)
         self.form = FORMS[self.method.form](spec)
 
     def update(self, target: Target, client: str, round_number: int) -> Tensors:
         tensors = self.form.change(target, client, round_number)
         rank = self.form.state_rank(target, client, round_number)
         if self.method.sends_state and rank:
-            tensors |= float16(rms=(rank, target.k)) | float32(residual=(1, target.k))
+            tensors |= second_moment(self.spec, target, rank)
         return tensors
 
     def change_rank(self, target: Target, clients: Sequence[str], round_number: int) -> int | None:
         return self.form.change_rank(target, clients, round_number)
 
-    def downlink_rank(self, target: Target) -> int | None:
-        method, has_full_rank = self.method, self.method.compresses
-        if method.basis == "shared" or method.downlink_rank == 0:
-            return None
-        if method.downlink_rank is None and not has_full_rank:
-            return None
-        rank = min(target.d, method.downlink_rank or 12 * target.rank)
-        return rank if rank * (target.d + target.k) < 2 * target.d * target.k else None
-
     def state(self, target: Target, round_number: int) -> Tensors:
         shared = self.method.basis == "shared"
         tensors: Tensors = {}
         if self.method.sends_state or shared:
-            tensors |= float32(reference=(target.d, target.rank))
+            tensors |= reference(self.spec, target)
         if self.method.sends_state and not (shared and round_number == 1):
-            tensors |= float32(second_moment=(target.rank, target.k), residual=(1, target.k))
+            tensors |= second_moment(self.spec, target, target.rank)
         return tensors
 
 
@@ -80,17 +72,16 @@ class LeadingPartForm:
     """The change has full rank: its leading part goes up, the client keeps the rest."""
 
     def __init__(self, spec: JobSpec) -> None:
-        self._method = method_of(spec)
+        self._spec = spec
 
     def change(self, target: Target, client: str, round_number: int) -> Tensors:
-        q = uplink_rank(self._method, target, client)
-        return float16(left=(target.d, q), right=(q, target.k))
+        return factors_in_bits(target, up_rank(self._spec, target, client), self._spec.bits)
 
     def state_rank(self, target: Target, client: str, round_number: int) -> int:
-        return min(self._method.rank_at(target, client), uplink_rank(self._method, target, client))
+        return min(method_of(self._spec).rank_at(target, client), up_rank(self._spec, target, client))
 
     def change_rank(self, target: Target, clients: Sequence[str], round_number: int) -> int | None:
-        return sum(uplink_rank(self._method, target, client) for client in clients)
+        return sum(up_rank(self._spec, target, client) for client in clients)
 
 
 class ExactFactorsForm:
@@ -154,9 +145,18 @@ def bases_per_round(spec: JobSpec) -> int:
     return ceil(spec.local.steps / method_of(spec).update_proj_gap)
 
 
-def uplink_rank(method: FedGaLoreSpec, target: Target, client: str) -> int:
+def up_rank(spec: JobSpec, target: Target, client: str) -> int:
     """Rank `q` of what a client sends of a target's change."""
-    return min(target.d, method.uplink_rank or 3 * method.rank_at(target, client))
+    return min(target.d, spec.wire.up_rank or directions(method_of(spec).rank_at(target, client)))
+
+
+def second_moment(spec: JobSpec, target: Target, rank: int) -> Tensors:
+    """Square roots of a second moment: their even steps are as even as Adam's. Gradients set no root below 0."""
+    return quantized(spec.bits, signed=False, rms=(rank, target.k), residual=(1, target.k))
+
+
+def reference(spec: JobSpec, target: Target) -> Tensors:
+    return quantized(spec.bits, axis=-2, reference=(target.d, target.rank))
 
 
 def sketch_width(target: Target) -> int:

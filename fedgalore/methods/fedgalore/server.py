@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fedgalore.maths.compression import rounded
+from fedgalore.maths.factors import leading_basis
 from fedgalore.maths.mean import squared_norm_of_product
 from fedgalore.maths.second_moment import SecondMomentSketch, carry, floored, of_equal_size
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.maths.shared_signal import extract
-from fedgalore.methods.fedgalore.layout import method_of
-from fedgalore.methods.fedgalore.travel import UNPACKING, Unpacking
+from fedgalore.methods.fedgalore.layout import method_of, reference
+from fedgalore.methods.fedgalore.travel import UNPACKING, Unpacking, basis_in, told
 from fedgalore.methods.halves import MeanChange, ServerHalf
 from fedgalore.rounds import ClientTensors, GroupResult, ServerRound
 from fedgalore.spec.plan import Target
@@ -25,13 +27,13 @@ class FedGaLoreServer(ServerHalf):
         pairs = [form.pairs(client) for client in round.clients]
         trained = any(pairs)  # not in the round that only sketches
         change = form.settled(round.change_of_factors(targets, pairs)) if trained else None
-        reference = form.next_basis()
-        if reference is not None:
-            _put(targets, result, reference=reference.cpu())
-        elif change is not None:
-            reference = change.reference_basis(targets[0].rank)
-        if method.sends_state and trained and reference is not None:
-            _align(form, [of_client[-1][0] for of_client in pairs], reference, result)
+        basis = form.next_basis()
+        if basis is None and change is not None and method.sends_state:
+            basis = leading_basis(change, targets[0].rank, derive_seed(round.spec.seed, "reference", round.number))
+        if basis is not None:
+            basis = _put_reference(form, basis, result)
+            if method.sends_state and trained:
+                _align(form, [of_client[-1][0] for of_client in pairs], basis, result)
         return change
 
     def squared_norm(self, target: Target, round: ServerRound, client: ClientTensors) -> float:
@@ -42,29 +44,39 @@ class FedGaLoreServer(ServerHalf):
         return float(squared_norm_of_product(left, right))
 
 
-def _align(form: Unpacking, bases: Sequence[Tensor], reference: Tensor, result: GroupResult) -> None:
+def _put_reference(form: Unpacking, basis: Tensor, result: GroupResult) -> Tensor:
+    """Writes the basis `(B, d, r)` of the next state; returns it as the clients read it."""
+    read = []
+    for target, matrix in zip(form.targets, basis.cpu(), strict=True):
+        sent = rounded(matrix.contiguous(), reference(form.round.spec, target)["reference"].quantization)
+        result.state[f"{target.name}/reference"] = sent.wire
+        read.append(basis_in(sent.tensor) if method_of(form.round.spec).basis == "local" else sent.tensor)
+    return torch.stack(read).to(basis.device)
+
+
+def _align(form: Unpacking, lefts: Sequence[Tensor], basis: Tensor, result: GroupResult) -> None:
     """Points 3 to 5 of the server's round: states into the reference basis, AJIVE, aligned state with its floor.
 
-    `bases`: each client's last one, `(B, d, r_i)` or wider; `reference (B, d, r)`.
+    `lefts`: each client's last left factor, `(B, d, r_i)` or wider; `basis (B, d, r)`: the reference.
     """
     method = method_of(form.round.spec)
     sketches = []
-    for client, basis in zip(form.round.clients, bases, strict=True):
+    for client, left in zip(form.round.clients, lefts, strict=True):
         second = form.gather(client, "rms").square()
-        sketches.append(SecondMomentSketch(basis[..., : second.shape[-2]], second, form.gather(client, "residual")))
+        own = left[..., : second.shape[-2]]
+        if method.form == "leading part":
+            own = basis_in(own)
+        sketches.append(SecondMomentSketch(own, second, form.gather(client, "residual").square()))
     if method.state_scale == "median":
         sketches = of_equal_size(sketches)
-    blocks = torch.stack([carry(sketch, reference) for sketch in sketches]).double()  # (M, B, r, k)
+    blocks = torch.stack([carry(sketch, basis) for sketch in sketches]).double()  # (M, B, r, k)
     mean = form.round.state_of(blocks)
     aligned = _joint(blocks, form.round, result) if method.state_sync == "ajive" else mean
     residual = form.round.state_of(torch.stack([sketch.residual for sketch in sketches]).double())
-    _put(
-        form.targets,
-        result,
-        reference=reference.cpu(),
-        second_moment=floored(aligned, mean).float().cpu(),
-        residual=residual.float().cpu(),
-    )
+    moments = zip(floored(aligned, mean).float().cpu(), residual.float().cpu(), strict=True)
+    for target, (moment, outside) in zip(form.targets, moments, strict=True):
+        sent = told(form.round.spec, target, moment, outside)
+        result.state |= {f"{target.name}/{suffix}": tensor for suffix, tensor in sent.items()}
 
 
 def _joint(blocks: Tensor, round: ServerRound, result: GroupResult) -> Tensor:
@@ -76,10 +88,3 @@ def _joint(blocks: Tensor, round: ServerRound, result: GroupResult) -> Tensor:
     result.statistics["joint_rank"] = signal.joint_rank.tolist()
     result.statistics["explained_share"] = explained.tolist()
     return round.state_of(joint.transpose(0, 1))
-
-
-def _put(targets: Sequence[Target], result: GroupResult, **parts: Tensor) -> None:
-    """Writes tensors of the next state, a batch `(B, ...)` each, under their targets' names."""
-    for index, target in enumerate(targets):
-        for part, tensor in parts.items():
-            result.state[f"{target.name}/{part}"] = tensor[index].contiguous()

@@ -31,7 +31,7 @@ class FedGaLoreSpec(RankedSpec):
         default="reset",
         description="Second moments of AdamW that a round starts from. reset: none. ajive: what all clients "
         "share. average: their mean. local: what the client kept. ajive and average make updates a "
-        "quarter larger",
+        "tenth larger",
     )
     state_scale: Literal["median", "own"] = Field(
         default="median",
@@ -50,11 +50,6 @@ class FedGaLoreSpec(RankedSpec):
         le=100,
         description="How strongly the gradient outside the basis moves the weights too. 0: not at all, and "
         "changes are sent exactly; null: 1, or 0 with basis: shared",
-    )
-    uplink_rank: Rank | None = Field(
-        default=None,
-        description="Directions of a client's change that go up, in float16. The rest stays at the client and "
-        "goes with its next update. null: 3 x rank",
     )
     basis_pool: int = Field(
         default=6,
@@ -80,27 +75,14 @@ class FedGaLoreSpec(RankedSpec):
     global_momentum: float | None = Field(
         default=None, ge=0, lt=1, description=f"{MOMENTUM}. null: 0.6, or 0 with basis: shared"
     )
-    downlink_rank: int | None = Field(
-        default=None,
-        ge=0,
-        le=4096,
-        description="Directions of the combined change that go down, in float16. The rest stays at the "
-        "coordinator and goes with a later round. 0: exactly; null: 12 x rank where that is smaller",
-    )
 
     @model_validator(mode="after")
     def _choices_fit(self) -> FedGaLoreSpec:
         self.check_ranks()
         if self.basis == "shared" and self.client_ranks:
             raise ValueError("client_ranks needs basis: local; with basis: shared all clients train in one basis")
-        if self.basis == "shared" and self.downlink_rank:
-            raise ValueError("downlink_rank: the aggregate of a shared basis has rank `rank` already; leave it out")
         if self.basis == "shared" and self.complement:
             raise ValueError("complement needs basis: local; with basis: shared all clients train in one basis only")
-        if self.uplink_rank is not None and not self.compresses:
-            raise ValueError(
-                "uplink_rank: without complement a change has rank `rank` and is sent exactly; leave it out"
-            )
         return self
 
     @property
@@ -137,8 +119,7 @@ class FedGaLoreSpec(RankedSpec):
         return 0.6 if self.basis == "local" else 0.0
 
     @property
-    def compresses(self) -> bool:
-        """Whether a client's change has full rank, so that only its leading part is sent."""
+    def cuts(self) -> bool:
         return self.outside > 0
 
     @property
@@ -149,6 +130,6 @@ class FedGaLoreSpec(RankedSpec):
     @property
     def form(self) -> Literal["leading part", "exact factors", "shared basis"]:
         """How a client's change travels: the case split of this method, which its layout and both halves look up."""
-        if self.compresses:
+        if self.cuts:
             return "leading part"
         return "exact factors" if self.basis == "local" else "shared basis"

@@ -15,18 +15,34 @@ import torch
 from torch import Tensor
 
 from fedgalore.maths.client_optim import ClientGaLoreAdamW, Factor
-from fedgalore.maths.compression import Compressed, compress
+from fedgalore.maths.compression import Compressed, compress, rounded
 from fedgalore.maths.projector import leading_left_vectors, orient
 from fedgalore.maths.second_moment import SecondMomentSketch, moved_to
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.methods.fedgalore.layout import bases_per_round, method_of, uplink_rank
+from fedgalore.methods.fedgalore.layout import bases_per_round, second_moment, up_rank
 from fedgalore.rounds import ClientTensors, LocalRound, ServerRound, weighed
+from fedgalore.spec.method import factors_in_bits
 from fedgalore.spec.plan import Target
 
 if TYPE_CHECKING:
     from fedgalore.maths.mean import Factors
+    from fedgalore.spec.job import JobSpec
 
 Pair = tuple[Tensor, Tensor]  # of factors, `(B, d, r)` and `(B, r, k)`
+
+
+def basis_in(columns: Tensor) -> Tensor:
+    """The orthonormal basis `(..., d, r)` of columns as their receiver reads them: rounding left them askew."""
+    basis: Tensor
+    basis, _ = torch.linalg.qr(columns.double())
+    return basis.float()
+
+
+def told(spec: JobSpec, target: Target, moment: Tensor, residual: Tensor) -> dict[str, Tensor]:
+    """A second moment `V (r, k)` and its `rho (1, k)` as they travel, by suffix."""
+    roots = {"rms": moment.sqrt(), "residual": residual.sqrt()}
+    codes = second_moment(spec, target, moment.shape[-2])
+    return {suffix: rounded(root, codes[suffix].quantization).wire for suffix, root in roots.items()}
 
 
 class Packing(ABC):
@@ -56,7 +72,7 @@ class PackedLeadingPart(Packing):
 
     def state(self, target: Target) -> SecondMomentSketch | None:
         sketch = self.optimizer.sketch(target.name)
-        return moved_to(self._compressed[target.name].left.matrix[:, : sketch.basis.shape[1]], sketch)
+        return moved_to(basis_in(self._compressed[target.name].left.tensor[:, : sketch.basis.shape[1]]), sketch)
 
     def kept(self, target: Target) -> dict[str, Tensor]:
         return {"residue": self._compressed[target.name].residue}
@@ -74,8 +90,10 @@ class PackedLeadingPart(Packing):
         if left_out is not None:
             change = change + decay * left_out.to(weight.device)
         seed = derive_seed(self.round.spec.seed, "uplink", self.round.client, self.round.number, name)
-        rank = uplink_rank(method_of(self.round.spec), target, self.round.client)
-        packed = compress(change, rank, torch.Generator().manual_seed(seed))
+        rank = up_rank(self.round.spec, target, self.round.client)
+        sent = factors_in_bits(target, rank, self.round.spec.bits)
+        codes = {side: tensor.quantization for side, tensor in sent.items()}
+        packed = compress(change, rank, torch.Generator().manual_seed(seed), **codes)
         return replace(packed, residue=packed.residue.cpu())  # full-size: not all at once on a GPU
 
 

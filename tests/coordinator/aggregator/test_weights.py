@@ -15,6 +15,7 @@ from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.chain import Cut
+from fedgalore.maths.compression import rounded
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.replay import apply_aggregate
 from fedgalore.spec.layout import AGGREGATE_FORMAT, WEIGHTS_FORMAT, aggregate_tensors, weights_tensors
@@ -22,7 +23,6 @@ from fedgalore.spec.plan import TensorSpec
 from protos.codec import SafetensorsWriter
 from tests.builders import a_job, a_plan, a_prepared, blob_path
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16}
 SPEC, PLAN = a_job().parsed, a_plan()
 
 
@@ -44,7 +44,9 @@ class House:
 
     def drawn(self, specs: dict[str, TensorSpec], seed: int) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(seed)
-        return {n: torch.randn(s.shape, generator=generator).to(DTYPES[s.dtype]) for n, s in specs.items()}
+        shapes = {n: s.quantization.shape if s.quantization else s.shape for n, s in specs.items()}
+        values = {n: torch.randn(shape, generator=generator) for n, shape in shapes.items()}
+        return {n: rounded(value, specs[n].quantization).wire for n, value in values.items()}
 
     def put(self, specs: dict[str, TensorSpec], tensors: dict[str, torch.Tensor], format: str, version: int) -> BlobRef:
         path, metadata = self.folder / "file", {"format": format, "version": str(version), "decay": "0.9"}

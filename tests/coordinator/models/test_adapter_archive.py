@@ -219,9 +219,8 @@ def test_any_method_s_result_becomes_an_adapter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     method: dict[str, Any] = {"kind": kind} if kind == "fedavg" else {"kind": kind, "rank": 2}
-    if kind == "fedgalore":
-        method["uplink_rank"] = 2
-    house = House(tmp_path, tiny_bert, method=method, local={"steps": 3, "learning_rate": 0.02})
+    wire = {"bits": 32, "up_rank": 2} if kind == "fedgalore" else {}
+    house = House(tmp_path, tiny_bert, method=method, wire=wire, local={"steps": 3, "learning_rate": 0.02})
     sites = [Site(name, sentences(24, seed), sentences(6, seed + 9)) for seed, name in enumerate("ab")]
     result = simulate(house.job.parsed, tiny_bert, sites)
     assert result.weights.keys() == layout.weights_tensors(house.job.parsed, house.plan, 1).keys()

@@ -1,4 +1,4 @@
-"""The mean in factors, its cut, its way into the weights: against whole matrices."""
+"""The mean in factors, its way into the weights: against whole matrices."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from fedgalore.maths import mean
 from fedgalore.maths.mean import (
     apply_dense,
     apply_factors,
+    as_factors,
     in_blocks,
     mean_of_factors,
     of_matrix,
     squared_norm_of_product,
-    truncate,
+    stacked,
 )
 
 D, K, BATCH = 6, 9, 2
@@ -67,16 +68,6 @@ def test_a_whole_matrix_is_sorted_by_what_its_columns_carry() -> None:
     assert torch.equal(head.right, factors.right[:, :2])
 
 
-@pytest.mark.parametrize("rank", [2, 3, 5])
-def test_a_reference_basis_begins_with_the_leading_directions_and_goes_on_orthonormal(rank: int) -> None:
-    factors = of_matrix(drawn(BATCH, D, K, dtype=torch.float64)).leading(3)
-    basis = factors.reference_basis(rank)
-    assert basis.shape == (BATCH, D, rank)
-    assert_orthonormal(basis)
-    common = min(rank, 3)
-    assert torch.equal(basis[..., :common], factors.left[..., :common])
-
-
 def test_the_norm_of_a_product_needs_no_product() -> None:
     left, right = drawn(BATCH, D, 3), drawn(BATCH, 3, K, seed=1)
     squared = squared_norm_of_product(left, right)
@@ -86,16 +77,12 @@ def test_the_norm_of_a_product_needs_no_product() -> None:
     assert squared_norm_of_product(opposite, torch.ones(2, 1)) >= 0
 
 
-@pytest.mark.parametrize("rank", [1, 3, D])
-def test_a_cut_is_the_best_of_its_rank_and_leaves_nothing_out_but_the_residue(rank: int) -> None:
-    change = drawn(BATCH, D, K, dtype=torch.float64)
-    kept, residue = truncate(change, rank)
-    assert (kept.left.dtype, kept.right.dtype, residue.dtype) == (torch.float16, torch.float16, torch.float32)
-    assert (kept.left.shape, kept.right.shape) == ((BATCH, D, rank), (BATCH, rank, K))
-    product = kept.left.double() @ kept.right.double()
-    torch.testing.assert_close(product + residue.double(), change, atol=1e-6, rtol=0)
-    tail = torch.linalg.svdvals(change)[:, rank:].square().sum(-1).sqrt()
-    torch.testing.assert_close(torch.linalg.matrix_norm(residue).double(), tail, atol=1e-2, rtol=1e-3)
+def test_factors_side_by_side_have_the_weighed_sum_as_their_product() -> None:
+    lefts, rights = [drawn(BATCH, D, 2), drawn(BATCH, D, 1, seed=1)], [drawn(BATCH, 2, K), drawn(BATCH, 1, K, seed=1)]
+    sum_of = stacked(lefts, rights, [0.25, 2.0])
+    torch.testing.assert_close(sum_of.left @ sum_of.right, 0.25 * lefts[0] @ rights[0] + 2 * lefts[1] @ rights[1])
+    whole = drawn(BATCH, D, K, dtype=torch.float64)
+    torch.testing.assert_close(as_factors(whole).left @ as_factors(whole).right, whole.float())
 
 
 def test_a_step_is_the_decayed_weight_plus_the_change() -> None:

@@ -13,7 +13,7 @@ from fedgalore.rounds import Start
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import SpecError
 from tests.fedgalore.conftest import classifier, sentences
-from tests.fedgalore.maths.test_robust import METHODS, change_of
+from tests.fedgalore.maths.test_robust import EXACTLY, METHODS, change_of
 from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of, version_0
 
 SECRET = "5e" * 32
@@ -37,6 +37,7 @@ def test_each_change_is_cut_and_all_weigh_alike_and_noise_is_added(method, tiny_
     spec = classifier(
         method=METHODS[method],
         privacy={"clip_norm": 0.01, "noise_multiplier": 2.0},
+        wire=EXACTLY,
         local={"steps": 3, "weight_decay": 0.1, "learning_rate": 1e-2},
     )
     task, weights = version_0(spec, tiny_bert)

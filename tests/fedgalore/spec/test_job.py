@@ -30,7 +30,8 @@ def test_the_smallest_document_gets_the_documented_defaults():
     assert (spec.method.kind, spec.method.rank, spec.method.basis) == ("fedgalore", 8, "local")
     assert (spec.method.state_sync, spec.method.prior_steps, spec.method.update_clip) == ("reset", 2.0, 1.0)
     assert (spec.rounds.goal, spec.rounds.cohort_size, spec.local.head_learning_rate) == (2, 2, None)
-    assert spec.method.target_modules is spec.method.downlink_rank is None
+    assert spec.method.target_modules is spec.wire.up_rank is spec.wire.down_rank is None
+    assert spec.bits == 4
     assert (spec.evaluation.exact_match, spec.evaluation.max_new_tokens) == (None, 64)
 
 
@@ -47,7 +48,8 @@ def test_exact_match_needs_room_beside_the_prompt_only_when_it_is_asked_for():
 def test_a_spec_survives_json_and_yaml():
     spec = a_spec(
         model={"source": "m", "num_labels": None, "label_names": ["no", "yes"]},
-        method={"prior_steps": None, "update_clip": None, "target_modules": ["query"], "downlink_rank": 4},
+        method={"prior_steps": None, "update_clip": None, "target_modules": ["query"]},
+        wire={"bits": 8, "down_rank": 4},
     )
     assert parse(json.loads(spec.model_dump_json())) == spec
     assert parse(yaml.safe_load(yaml.safe_dump(spec.model_dump(mode="json")))) == spec
@@ -81,10 +83,11 @@ def test_a_spec_survives_json_and_yaml():
         ({"method": {"basis": "global"}}, ["method.basis", "local or shared"]),
         ({"method": {"basis": "shared", "update_proj_gap": 1}}, ["update_proj_gap (1)", "needs method.basis: local"]),
         ({"method": {"basis": "shared", "client_ranks": {"a": 2}}}, ["method", "client_ranks needs basis: local"]),
-        ({"method": {"basis": "shared", "downlink_rank": 2}}, ["method", "downlink_rank", "leave it out"]),
+        ({"method": {"basis": "shared"}, "wire": {"down_rank": 2}}, ["wire: changes of this method", "leave wire out"]),
         ({"method": {"basis": "shared", "complement": 1}}, ["method", "complement needs basis: local"]),
-        ({"method": {"basis": "shared", "uplink_rank": 4}}, ["method", "uplink_rank", "leave it out"]),
-        ({"method": {"complement": 0, "uplink_rank": 4}}, ["method", "uplink_rank", "leave it out"]),
+        ({"method": {"complement": 0}, "wire": {"up_rank": 4}}, ["wire: changes of this method", "leave wire out"]),
+        ({"method": {"kind": "fedit"}, "wire": {"bits": 4}}, ["wire: changes of this method (fedit)"]),
+        ({"wire": {"bits": 5}}, ["wire.bits: 5 does", "4, 8, 16 or 32"]),
         ({"method": {"complement": -1}}, ["method.complement: -1 does", "from 0 to 100, or null"]),
         (
             {"method": {"kind": "fedit"}, "server": {"clip_norm": 2}},
@@ -99,7 +102,7 @@ def test_a_spec_survives_json_and_yaml():
         ({"method": {"update_clip": 0}}, ["method.update_clip: 0 does", "above 0"]),
         ({"method": {"prior_steps": -1}}, ["method.prior_steps: -1 does", "of at least 0"]),
         ({"method": {"prior_steps": float("inf")}}, ["method.prior_steps: inf does", "a number of at least 0"]),
-        ({"method": {"downlink_rank": -1}}, ["method.downlink_rank: -1 does", "from 0 to 4096"]),
+        ({"wire": {"down_rank": -1}}, ["wire.down_rank: -1 does", "from 0 to 4096"]),
         ({"rounds": {"min_clients": 3, "goal_clients": 2}}, ["rounds", "goal_clients (2) is below min_clients (3)"]),
         ({"rounds": {"min_clients": 0}}, ["rounds.min_clients"]),
         ({"rounds": {"over_selection": 0.5}}, ["rounds.over_selection"]),

@@ -32,12 +32,12 @@ CASES = {
     "basis changes inside a round": {"update_proj_gap": 2},
     "basis changes inside a round, exact": {"update_proj_gap": 2, "complement": 0},
     "a basis for every step, exact": {"update_proj_gap": 1, "complement": 0},
-    "uplink cut": {"uplink_rank": 2},
-    "uplink cut above the smaller side": {"uplink_rank": 64},
-    "downlink cut": {"downlink_rank": 2},
-    "downlink cut above the smaller side": {"downlink_rank": 64},
-    "downlink exact": {"downlink_rank": 0},
-    "downlink cut by default": {"rank": 1, "uplink_rank": 2},
+    "cut up and down": {"wire": {"up_rank": 2, "down_rank": 3}},
+    "cuts above the smaller side": {"wire": {"up_rank": 64, "down_rank": 64}},
+    "down exactly": {"wire": {"down_rank": 0}},
+    "8 bits": {"wire": {"bits": 8}},
+    "16 bits, aligned": {"state_sync": "ajive", "wire": {"bits": 16}},
+    "exact numbers": {"wire": {"bits": 32}},
     "no states": {"state_sync": "reset"},
     "full rank": {"rank": 32},
     "states of each client's own": {"state_sync": "local"},
@@ -47,7 +47,7 @@ CASES = {
     "ranks by module": {"rank_pattern": {"0.attention.output.dense": 2, "query": 7}},
     "ranks by client": {"client_ranks": {"b": 7}},
     "ranks by client, exact": {"client_ranks": {"b": 7}, "complement": 0},
-    "ranks below the reference's": {"rank": 6, "uplink_rank": 2},
+    "ranks below the reference's": {"rank": 6, "state_sync": "average", "wire": {"up_rank": 2}},
     "no momentum": {"global_momentum": 0},
     "no momentum, exact": {"global_momentum": 0, "complement": 0},
     "one basis for all, momentum": {"basis": "shared", "global_momentum": 0.5},
@@ -74,7 +74,8 @@ def test_lists_are_what_rounds_of_a_real_model_produce(case, kind, tiny_bert, ti
     if kind == "gpt2" and "rank_pattern" in method:
         method["rank_pattern"] = {"c_attn": 7, "1.mlp.c_proj": 2}
     model = {"task": "causal-lm", "num_labels": None} if kind == "gpt2" else {"num_labels": 3}
-    spec = a_spec(model=model, method=method, local={"steps": 3, "batch_size": 4, "weight_decay": 0.1})
+    wire = method.pop("wire", {})
+    spec = a_spec(model=model, method=method, wire=wire, local={"steps": 3, "batch_size": 4, "weight_decay": 0.1})
     task = TaskModel.load(spec, tiny_bert if kind == "bert" else tiny_gpt2)
     plan, weights = task.plan, first_version(task)
     assert {t.tall for t in plan.targets} == {True, False}
@@ -124,26 +125,28 @@ def test_bases_of_a_round(steps, gap, bases):
 def test_an_aggregate_goes_down_dense_from_the_rank_where_factors_are_no_smaller():
     assert factors_are_smaller(10, 10, 4)
     assert not factors_are_smaller(10, 10, 5)
-    spec, plan = a_spec(method={"uplink_rank": 2, "global_momentum": 0}), TrainingPlan((Target("w", (10, 10), 2),), ())
+    exactly = {"bits": 32, "up_rank": 2, "down_rank": 0}
+    spec, plan = a_spec(wire=exactly), TrainingPlan((Target("w", (10, 10), 2),), ())
     assert set(aggregate_tensors(spec, plan, ["a", "b"], 1)) == {"w/left", "w/right"}
     assert set(aggregate_tensors(spec, plan, ["a", "b", "c"], 1)) == {"w/dense"}
     many = [str(i) for i in range(9)]
-    assert set(aggregate_tensors(a_spec(method={"downlink_rank": 1}), plan, many, 1)) == {"w/left", "w/right"}
+    assert set(aggregate_tensors(a_spec(wire={"down_rank": 1}), plan, many, 1)) == {"w/left", "w/right"}
 
 
 @pytest.mark.parametrize(
-    ("method", "rank"),
+    ("method", "wire", "rank"),
     [
-        ({"rank": 8}, 96),
-        ({"rank": 16}, 192),
-        ({"rank": 32}, None),  # 384: no smaller in float16 than the whole matrix in float32
-        ({"rank": 8, "downlink_rank": 0}, None),
-        ({"rank": 32, "downlink_rank": 40}, 40),
-        ({"rank": 8, "complement": 0}, None),
-        ({"rank": 8, "complement": 0, "downlink_rank": 40}, 40),
-        ({"rank": 8, "basis": "shared"}, None),
+        ({"rank": 8}, {}, 60),
+        ({"rank": 3}, {}, 23),
+        ({"rank": 64}, {}, 384),
+        ({"rank": 64}, {"bits": 32}, None),  # as factors no smaller than the matrix
+        ({"rank": 64}, {"bits": 16}, None),
+        ({"rank": 8}, {"down_rank": 0}, None),
+        ({"rank": 32}, {"down_rank": 40}, 40),
+        ({"rank": 8, "complement": 0}, {}, None),
+        ({"rank": 8, "basis": "shared"}, {}, None),
     ],
     ids=str,
 )
-def test_the_rank_that_an_aggregate_is_cut_to(method, rank):
-    assert cut_rank(a_spec(method=method), Target("w", (384, 384), method["rank"])) == rank
+def test_the_rank_that_an_aggregate_is_cut_to(method, wire, rank):
+    assert cut_rank(a_spec(method=method, wire=wire), Target("w", (384, 384), method["rank"])) == rank

@@ -16,6 +16,7 @@ from tests.builders import a_spec
 
 PLAN = TrainingPlan((Target("tall", (40, 30), 2), Target("wide", (30, 50), 3)), (Dense("head", (4, 30)),))
 HEAD = {"head/delta": "F32 4 30"}
+CODED_HEAD = {"head/delta": "Q4 4 30"}
 WEIGHTS = {"tall": "F32 40 30", "wide": "F32 30 50", "head": "F32 4 30"}
 LORA = {
     "tall/lora_A": "F32 2 30",
@@ -25,20 +26,27 @@ LORA = {
 }
 STATE = {
     "tall/reference": "F32 30 2",
-    "tall/second_moment": "F32 2 40",
+    "tall/rms": "F32 2 40",
     "tall/residual": "F32 1 40",
     "wide/reference": "F32 30 3",
-    "wide/second_moment": "F32 3 50",
+    "wide/rms": "F32 3 50",
     "wide/residual": "F32 1 50",
 }
 
 
-def job(kind: str = "fedgalore", steps: int = 4, **method: Any) -> JobSpec:
-    return a_spec(method={"kind": kind, "rank": 3, **method}, local={"steps": steps, "batch_size": 2})
+def job(kind: str = "fedgalore", steps: int = 4, wire: dict[str, Any] | None = None, **method: Any) -> JobSpec:
+    local = {"steps": steps, "batch_size": 2}
+    return a_spec(method={"kind": kind, "rank": 3, **method}, wire=wire or {}, local=local)
 
 
 def shown(tensors: dict[str, TensorSpec]) -> dict[str, str]:
-    return {name: " ".join([spec.dtype, *map(str, spec.shape)]) for name, spec in tensors.items()}
+    """`Q4`: quantized to 4 bits; `+`: without a sign."""
+    words = {}
+    for name, spec in tensors.items():
+        code = spec.quantization
+        dtype = f"Q{code.bits}{'' if code.signed else '+'}" if code else spec.dtype
+        words[name] = " ".join([dtype, *map(str, code.shape if code else spec.shape)])
+    return words
 
 
 def factors(dtype: str, tall: int, wide: int) -> dict[str, str]:
@@ -57,14 +65,18 @@ SHARED = job(state_sync="ajive", basis="shared", global_momentum=0)
 
 
 def test_a_client_sends_the_leading_part_of_its_change_and_its_state() -> None:
-    rms = {"tall/rms": "F16 2 40", "wide/rms": "F16 3 50"}
-    residual = {"tall/residual": "F32 1 40", "wide/residual": "F32 1 50"}
-    assert shown(update_tensors(COMPRESSED, PLAN, "a", 1)) == residual | HEAD | factors("F16", 6, 9) | rms
-    assert shown(update_tensors(job(state_sync="reset"), PLAN, "a", 1)) == HEAD | factors("F16", 6, 9)
-    cut = job(state_sync="ajive", uplink_rank=2)
-    assert shown(update_tensors(cut, PLAN, "a", 1))["wide/rms"] == "F16 2 50"
-    assert shown(update_tensors(cut, PLAN, "a", 1)).items() >= factors("F16", 2, 2).items()
-    assert shown(update_tensors(job(uplink_rank=64), PLAN, "a", 1)).items() >= factors("F16", 30, 30).items()
+    rms = {"tall/rms": "Q4+ 2 40", "wide/rms": "Q4+ 3 50"}
+    residual = {"tall/residual": "Q4+ 1 40", "wide/residual": "Q4+ 1 50"}
+    assert shown(update_tensors(COMPRESSED, PLAN, "a", 1)) == residual | CODED_HEAD | factors("Q4", 15, 23) | rms
+    assert shown(update_tensors(job(state_sync="reset"), PLAN, "a", 1)) == CODED_HEAD | factors("Q4", 15, 23)
+    cut = job(state_sync="ajive", wire={"up_rank": 2, "bits": 8})
+    assert shown(update_tensors(cut, PLAN, "a", 1))["wide/rms"] == "Q8+ 2 50"
+    assert shown(update_tensors(cut, PLAN, "a", 1)).items() >= factors("Q8", 2, 2).items()
+    wide = job(wire={"up_rank": 64, "bits": 16})
+    assert shown(update_tensors(wide, PLAN, "a", 1)).items() >= factors("Q16", 30, 30).items()
+    exact = job(state_sync="ajive", wire={"bits": 32})
+    floats = {"tall/rms": "F32 2 40", "wide/rms": "F32 3 50", "tall/residual": "F32 1 40", "wide/residual": "F32 1 50"}
+    assert shown(update_tensors(exact, PLAN, "a", 1)) == HEAD | factors("F32", 15, 23) | floats
 
 
 def test_tensors_of_float16_come_last_so_that_all_lie_aligned() -> None:
@@ -77,8 +89,8 @@ def test_without_complement_a_client_sends_the_bases_that_it_trained_in() -> Non
     expected = {
         "tall/residual": "F32 1 40",
         "wide/residual": "F32 1 50",
-        "tall/rms": "F16 2 40",
-        "wide/rms": "F16 3 50",
+        "tall/rms": "F32 2 40",
+        "wide/rms": "F32 3 50",
     }
     for j in (0, 1):
         expected |= {f"tall/basis.{j}": "F32 30 2", f"tall/factor.{j}": "F32 2 40"}
@@ -104,8 +116,8 @@ def test_with_a_shared_basis_the_first_round_only_sketches() -> None:
         "wide/factor.0": "F32 3 50",
         "tall/residual": "F32 1 40",
         "wide/residual": "F32 1 50",
-        "tall/rms": "F16 2 40",
-        "wide/rms": "F16 3 50",
+        "tall/rms": "F32 2 40",
+        "wide/rms": "F32 3 50",
     }
     assert shown(update_tensors(SHARED, PLAN, "a", 2)) == later | HEAD
     assert shown(aggregate_tensors(SHARED, PLAN, ["a", "b"], 1)) == HEAD
@@ -116,14 +128,14 @@ def test_with_a_shared_basis_the_first_round_only_sketches() -> None:
 
 
 def test_an_aggregate_is_cut_on_its_way_down_and_the_rest_stays_on_the_server() -> None:
-    cut = job(downlink_rank=4)
-    assert shown(aggregate_tensors(cut, PLAN, ["a", "b"], 1)) == HEAD | factors("F16", 4, 4)
-    assert shown(residue_tensors(cut, PLAN)) == {"tall": "F32 30 40", "wide": "F32 30 50"}
-    by_default = job()  # twelve times the rank, where that is smaller than the matrix
-    assert shown(aggregate_tensors(by_default, PLAN, ["a", "b"], 1)) == HEAD | factors("F16", 24, 30)
-    exact = job(downlink_rank=0)
-    assert shown(aggregate_tensors(exact, PLAN, ["a", "b"], 1)) == factors("F32", 12, 18) | HEAD
-    assert shown(aggregate_tensors(exact, PLAN, ["a", "b", "c"], 1)) == DENSE | HEAD  # factors would be no smaller
+    cut = job(wire={"down_rank": 4})
+    assert shown(aggregate_tensors(cut, PLAN, ["a", "b"], 1)) == CODED_HEAD | factors("Q4", 4, 4)
+    assert shown(residue_tensors(cut, PLAN)) == factors("F32", 4, 4) | {"head": "F32 4 30"}
+    by_default = job()  # seven and a half times the rank, as up
+    assert shown(aggregate_tensors(by_default, PLAN, ["a", "b"], 1)) == CODED_HEAD | factors("Q4", 15, 23)
+    exact = job(wire={"up_rank": 4, "down_rank": 0, "bits": 32})
+    assert shown(aggregate_tensors(exact, PLAN, ["a", "b"], 1)) == factors("F32", 8, 8) | HEAD
+    assert shown(aggregate_tensors(exact, PLAN, list("abcdef"), 1)) == DENSE | HEAD  # factors would be no smaller
     shared = job(basis="shared", global_momentum=0.5)
     assert shown(aggregate_tensors(shared, PLAN, ["a", "b"], 2)) == factors("F32", 2, 3) | HEAD  # the change alone
     assert (
@@ -136,7 +148,10 @@ def test_an_aggregate_is_cut_on_its_way_down_and_the_rest_stays_on_the_server() 
 
 
 def test_clients_start_from_what_the_method_carries() -> None:
-    assert shown(state_tensors(COMPRESSED, PLAN, 1)) == shown(state_tensors(EXACT, PLAN, 2)) == STATE
+    assert shown(state_tensors(EXACT, PLAN, 2)) == STATE
+    assert shown(state_tensors(COMPRESSED, PLAN, 1)) == {
+        name: text.replace("F32", "Q4" if name.endswith("reference") else "Q4+") for name, text in STATE.items()
+    }
     assert state_tensors(job(state_sync="reset"), PLAN, 2) == state_tensors(job(state_sync="local"), PLAN, 2) == {}
     for kind in ("fedavg", "fedit", "flora"):
         assert state_tensors(a_spec(method={"kind": kind}), PLAN, 2) == {}
@@ -179,20 +194,21 @@ def test_a_client_of_another_rank_sends_and_adds_that_rank() -> None:
     exact = job(complement=0, global_momentum=0, update_proj_gap=4, **ranks)
     assert shown(update_tensors(exact, PLAN, "b", 1))["wide/factor.0"] == "F32 5 50"
     assert shown(aggregate_tensors(exact, PLAN, ["a", "b"], 1)) == factors("F32", 7, 8) | HEAD
-    compressed = job(downlink_rank=0, global_momentum=0, client_ranks={"b": 1})
-    assert shown(aggregate_tensors(compressed, PLAN, ["a", "b"], 1)) == factors("F32", 9, 12) | HEAD
+    cut = job(wire={"down_rank": 0}, client_ranks={"b": 1})
+    assert shown(update_tensors(cut, PLAN, "b", 1))["wide/left"] == "Q4 30 8"
+    assert shown(aggregate_tensors(cut, PLAN, ["b"], 1)) == factors("F32", 8, 8) | CODED_HEAD
 
 
 def test_a_state_has_the_rank_of_its_client() -> None:
     ranks = {"client_ranks": {"b": 5}}
     compressed = shown(update_tensors(job(state_sync="ajive", **ranks), PLAN, "b", 1))
-    assert (compressed["wide/left"], compressed["wide/rms"]) == ("F16 30 15", "F16 5 50")
+    assert (compressed["wide/left"], compressed["wide/rms"]) == ("Q4 30 30", "Q4+ 5 50")
     large = shown(update_tensors(job(state_sync="ajive", client_ranks={"b": 10}), PLAN, "b", 1))
-    assert (large["wide/left"], large["wide/rms"]) == ("F16 30 30", "F16 10 50")
-    cut = shown(update_tensors(job(state_sync="ajive", uplink_rank=4, **ranks), PLAN, "b", 1))
-    assert (cut["wide/left"], cut["wide/rms"]) == ("F16 30 4", "F16 4 50")
+    assert (large["wide/left"], large["wide/rms"]) == ("Q4 30 30", "Q4+ 10 50")
+    cut = shown(update_tensors(job(state_sync="ajive", wire={"up_rank": 4}, **ranks), PLAN, "b", 1))
+    assert (cut["wide/left"], cut["wide/rms"]) == ("Q4 30 4", "Q4+ 4 50")
     exact = job(state_sync="average", complement=0, global_momentum=0, **ranks)
-    assert shown(update_tensors(exact, PLAN, "b", 1))["wide/rms"] == "F16 5 50"
+    assert shown(update_tensors(exact, PLAN, "b", 1))["wide/rms"] == "F32 5 50"
 
 
 @pytest.mark.parametrize(("q", "smaller"), [(1, True), (11, True), (12, False), (13, False)])

@@ -25,7 +25,7 @@ from fedgalore.process.blob_ref import BlobRef
 from protos import CHUNK_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 from tests.builders import a_plan, a_spec, whole_version
-from tests.coordinator.doors.grpc.updates import Sample, ref
+from tests.coordinator.doors.grpc.updates import EXACTLY, Sample, ref
 from tests.sites import all_fit
 
 Code = grpc.StatusCode
@@ -58,7 +58,7 @@ class House:
 
     async def job(self, **sections: Any) -> Job:
         """A running job whose blobs are in the store."""
-        job, _ = await self.engine.people.create(a_spec(**sections))
+        job, _ = await self.engine.people.create(a_spec(wire=EXACTLY, **sections))
         await all_fit(self.engine)
         weights, base = self.blobs.put_bytes(BIG), self.blobs.put_bytes(b"config")
         prepared = Prepared(a_plan().to_dict(), (("config.json", base),), (), whole_version(0, weights))

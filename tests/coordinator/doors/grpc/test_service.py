@@ -127,7 +127,7 @@ async def test_a_task_holds_all_that_its_client_needs(house: House) -> None:
     await house.engine.driver.tick(job.id)
     task = (await house.poll("site-a")).task
     assert (task.job_id, task.round, task.kind, task.evaluate) == (job.id, 1, pb.Task.KIND_TRAIN, True)
-    assert JobSpec.model_validate(json.loads(task.spec_json)) == a_spec()
+    assert JobSpec.model_validate(json.loads(task.spec_json)) == a_spec(wire={"bits": 32})
     assert TrainingPlan.from_dict(json.loads(task.plan_json)) == a_plan()
     assert [(file.name, file.blob.size_bytes) for file in task.base_model] == [("config.json", 6)]
     assert (task.model_version, task.chain.checkpoint) == (0, pb_ref(ref(BIG)))

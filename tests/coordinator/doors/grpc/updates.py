@@ -16,7 +16,8 @@ from protos.codec import SafetensorsWriter
 from tests.builders import a_plan, a_spec
 
 DTYPES = {"F32": np.float32, "F16": np.float16, "U8": np.uint8}
-TENSORS = update_tensors(a_spec(), a_plan(), "site-a", 3)
+EXACTLY = {"bits": 32}  # numbers that a test can spoil; codes: test_value_check.py
+TENSORS = update_tensors(a_spec(wire=EXACTLY), a_plan(), "site-a", 3)
 
 
 def full(tensor: TensorSpec, value: float) -> np.ndarray:
