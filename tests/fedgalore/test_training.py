@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 from fedgalore.data.batches import batches
 from fedgalore.data.sample import evaluated
 from fedgalore.deltas import decoded
+from fedgalore.maths.compression import rounded
 from fedgalore.maths.projector import orient
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.model.inputs import TaskError
@@ -51,8 +52,10 @@ def update_from(folder, spec, client="a", number=1, state=None, **options):
 
 def a_state(spec, plan, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    drawn = {name: torch.rand(t.shape, generator=generator) for name, t in state_tensors(spec, plan, 1).items()}
-    return {n: torch.linalg.qr(t)[0] if n.endswith("/reference") else 1e-4 * t for n, t in drawn.items()}
+    codes = {name: tensor.quantization for name, tensor in state_tensors(spec, plan, 1).items()}
+    drawn = {name: torch.rand(code.shape, generator=generator) for name, code in codes.items() if code is not None}
+    values = {n: torch.linalg.qr(t)[0] if n.endswith("/reference") else 1e-2 * t.sqrt() for n, t in drawn.items()}
+    return {name: rounded(value, codes[name]).wire for name, value in values.items()}
 
 
 @pytest.mark.slow
@@ -166,7 +169,8 @@ def test_prior_steps_of_none_and_zero_differ_in_what_the_state_counts_for(tiny_b
     ignored = update_from(tiny_bert, classifier(method={"prior_steps": 0}), state=state)[2].tensors
     assert all(torch.equal(reset[n], ignored[n]) for n in reset)
     trusted = update_from(tiny_bert, classifier(method={"prior_steps": None}), state=state)[2].tensors
-    assert trusted[name].float().square().mean() > 3 * reset[name].float().square().mean()
+    told = [decoded(sent.__getitem__, update_tensors(classifier(), plan, "a", 1))(name) for sent in (trusted, reset)]
+    assert told[0].square().mean() > 3 * told[1].square().mean()
 
 
 def test_metrics_tell_of_the_steps_taken(bert):

@@ -245,7 +245,7 @@ def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, 
     files = (("config.json", blobs.put_bytes(b'{"a": 1}')), ("model.safetensors", weights))
     prepared = Prepared(a_plan().to_dict(), files, files, whole_version(0, weights), notes=("texts are cut",))
     moved(redis_url, lambda engine: engine.aggregator.prepared(job, prepared))
-    assert "texts are cut" in fedgalore("jobs", "show", job).stdout.splitlines()
+    assert "texts are cut" in fedgalore("jobs", "get", job).stdout.splitlines()
     done = fedgalore("jobs", "download", job, "--to", tmp_path / "model")
     assert done.exit_code == 0, done.stderr
     assert (tmp_path / "model" / "config.json").read_text() == '{"a": 1}'

@@ -70,7 +70,7 @@ async def test_a_job_starts_from_a_version_that_is_held(stack: Stack, tmp_path: 
     assert (posted.status_code, posted.json()["warnings"]) == (201, [])
     assert posted.json()["spec"]["model"]["source"] == f"job:{old.id}@1"
     for source, problem in (
-        (f"job:{old.id}@7", "version: 7 does not exist yet"),
+        (f"job:{old.id}@7", f"version: 7 of job {old.id} does not exist yet"),
         ("job:job-0@1", "job 'job-0' does not exist"),
         (f"job:{posted.json()['id']}@0", "has no model yet"),
         (f"job:{old.id}", "write job:JOB@VERSION"),
