@@ -199,7 +199,7 @@ def aggregate_group(
         if isinstance(change, Factors):
             downlink.send_factors(targets, change, round, shelf, result)
         elif change is not None:
-            downlink.send_matrices(targets, change, round, shelf, result)
+            downlink.send_matrices(targets, change, round, result)
     for item in group:
         match item:
             case Dense():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedgalore.maths.mean import apply_dense, apply_factors
 from fedgalore.maths.projector import orient
-from fedgalore.maths.quantization import dequantize
+from fedgalore.maths.quantization import told_by
 from fedgalore.spec.plan import Dense, Target, TensorSpec
 
 Reader = Callable[[str], Tensor]
@@ -24,7 +24,7 @@ def decoded(read: Reader, tensors: Mapping[str, TensorSpec]) -> Reader:
 
     def matrix(name: str) -> Tensor:
         code, data = tensors[name].quantization, read(name)
-        return dequantize(data, code.shape, code.bits, code.axis, code.signed) if code else data
+        return told_by(data, code) if code else data
 
     return matrix
 

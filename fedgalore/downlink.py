@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fedgalore.deltas import Lookup, orient_back
-from fedgalore.maths.compression import Sent, rounded
+from fedgalore.maths.compression import Sent, rounded, with_feedback
 from fedgalore.maths.factors import Cut, split
 from fedgalore.maths.mean import Factors, stacked
 from fedgalore.maths.seeding import derive_seed
@@ -24,7 +24,7 @@ from fedgalore.spec.plan import Dense, Target, factors_are_smaller
 
 
 def send_matrices(
-    targets: Sequence[Target], changes: Sequence[Tensor], round: ServerRound, shelf: Shelf, result: GroupResult
+    targets: Sequence[Target], changes: Sequence[Tensor], round: ServerRound, result: GroupResult
 ) -> None:
     """Each target's mean change, float32 in the weight's own shape, times the server's rate."""
     for target, change in zip(targets, changes, strict=True):
@@ -47,13 +47,10 @@ def send_factors(
 def send_delta(item: Dense, change: Tensor, round: ServerRound, shelf: Shelf, result: GroupResult) -> None:
     """The mean change of a weight that is sent whole, float32, times the server's rate."""
     change = (round.spec.server.learning_rate * change).cpu()
-    code = delta(round.spec, item).quantization
-    if code is not None and (left_out := shelf.residue(item.name)) is not None:
-        change += left_out
-    sent = rounded(change, code)
-    result.aggregate[f"{item.name}/delta"] = sent.wire
-    if code is not None:
-        result.residue[item.name] = change - sent.tensor
+    sent, left_out = with_feedback(change, shelf.residue(item.name), delta(round.spec, item).quantization)
+    result.aggregate[f"{item.name}/delta"] = sent
+    if left_out is not None:
+        result.residue[item.name] = left_out
 
 
 def put_factors(targets: Sequence[Target], change: Factors, rate: float, result: GroupResult) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from fedgalore.data.batches import batches, by_length
 from fedgalore.data.examples import Example
 from fedgalore.data.sample import evaluated
-from fedgalore.maths.compression import rounded
+from fedgalore.maths.compression import with_feedback
 from fedgalore.maths.quantization import NotQuantizable
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.measures.counting import as_sent, count, entities
@@ -158,11 +158,8 @@ def _dense_change(round: LocalRound, item: Dense) -> tuple[Tensor, dict[str, Ten
     """The change of a weight that is sent whole, as it travels, and what rounding leaves for the next update."""
     name, residue = item.name, f"{item.name}/residue"
     change = round.task.dense()[name].detach().cpu() - round.start.weights[name]
-    if residue in round.start.kept:
-        change += round.start.kept[residue]
-    code = delta(round.spec, item).quantization
-    sent = rounded(change, code)
-    return sent.wire, {residue: change - sent.tensor} if code is not None else {}
+    sent, left_out = with_feedback(change, round.start.kept.get(residue), delta(round.spec, item).quantization)
+    return sent, {residue: left_out} if left_out is not None else {}
 
 
 def _settled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedgalore.maths.projector import project, project_back, range_basis
-from fedgalore.maths.quantization import Code, dequantize, quantize
+from fedgalore.maths.quantization import Code, quantize, told_by
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,23 @@ def least_squares(left: Tensor, projected: Tensor) -> Tensor:
     return solved.to(projected.dtype)
 
 
+def with_feedback(change: Tensor, left_out: Tensor | None, code: Code | None) -> tuple[Tensor, Tensor | None]:
+    """A change that is sent whole, as it travels with what rounding left out before; and what it leaves out now.
+
+    Args:
+        change: float32.
+        left_out: by the changes before; None: nothing.
+        code: None: exactly, so that nothing is left out.
+
+    Raises:
+        NotQuantizable: as `rounded`.
+    """
+    if left_out is not None:
+        change = change + left_out
+    sent = rounded(change, code)
+    return sent.wire, change - sent.tensor if code is not None else None
+
+
 def rounded(tensor: Tensor, code: Code | None) -> Sent:
     """A float32 tensor as it travels; None: exactly.
 
@@ -80,4 +97,4 @@ def rounded(tensor: Tensor, code: Code | None) -> Sent:
     if code is None:
         return Sent(tensor, tensor)
     data = quantize(tensor, code.bits, code.axis, code.signed)
-    return Sent(data, dequantize(data, code.shape, code.bits, code.axis, code.signed))
+    return Sent(data, told_by(data, code))

@@ -146,6 +146,11 @@ def dequantize(data: Tensor, shape: Sequence[int], bits: int, axis: int = -1, si
     return flat.view(shape[1], shape[0]).mT if axis == -2 else flat.view(tuple(shape))
 
 
+def told_by(data: Tensor, code: Code) -> Tensor:
+    """`dequantize`, by a code."""
+    return dequantize(data, code.shape, code.bits, code.axis, code.signed)
+
+
 class _Parts(NamedTuple):
     """Views into the bytes of a matrix: `factor (1,)`, `scales (blocks,)`, `codes (blocks, bytes)` or the values."""
 

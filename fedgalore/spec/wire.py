@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from fedgalore.spec.method import Rank
 from fedgalore.spec.strict import Strict
 
 DIRECTIONS = 7.5  # of a rank-r method: at 4 bits they take the bytes of a LoRA adapter of rank r in float32
@@ -21,10 +22,8 @@ class WireSpec(Strict):
         description="Bits of a number on its way, beside the scales of blocks: 4, 8, 16, or 32 for exact numbers. What "
         "rounding takes is sent later. null: 4 where a method cuts its changes, else 32",
     )
-    up_rank: int | None = Field(
+    up_rank: Rank | None = Field(
         default=None,
-        ge=1,
-        le=4096,
         description="Directions of a client's change that go up. The rest stays at the client and goes with its next "
         "update. null: 7.5 x rank",
     )
