@@ -17,10 +17,13 @@ from fedgalore.deltas import Lookup, orient_back
 from fedgalore.maths.compression import Sent, rounded, with_feedback
 from fedgalore.maths.factors import Cut, split
 from fedgalore.maths.mean import Factors, stacked
+from fedgalore.maths.quantization import told_by
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.rounds import GroupResult, ServerRound, Shelf
-from fedgalore.spec.layout import cut, cut_rank, delta
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.layout import cut, cut_rank, delta, residue, residue_of
 from fedgalore.spec.plan import Dense, Target, factors_are_smaller
+from fedgalore.spec.quantization import Quantization
 
 
 def send_matrices(
@@ -39,7 +42,7 @@ def send_factors(
     if rank is None:
         put_factors(targets, change, rate, result)
         return
-    parts = [(change.left, rate * change.right), *_left_out(targets, shelf.residue, round.device)]
+    parts = [(change.left, rate * change.right), *_left_out(targets, round.spec, shelf.residue, round.device)]
     lefts, rights = zip(*parts, strict=True)
     _put_cut(targets, stacked(lefts, rights, [1.0] * len(parts)), rank, round, result)
 
@@ -47,10 +50,11 @@ def send_factors(
 def send_delta(item: Dense, change: Tensor, round: ServerRound, shelf: Shelf, result: GroupResult) -> None:
     """The mean change of a weight that is sent whole, float32, times the server's rate."""
     change = (round.spec.server.learning_rate * change).cpu()
-    sent, left_out = with_feedback(change, shelf.residue(item.name), delta(round.spec, item).quantization)
+    code = residue_of(round.spec, item).quantization
+    sent, left_out = with_feedback(change, _held(shelf.residue, item.name, code), delta(round.spec, item).quantization)
     result.aggregate[f"{item.name}/delta"] = sent
     if left_out is not None:
-        result.residue[item.name] = left_out
+        result.residue[item.name] = rounded(left_out, code).wire
 
 
 def put_factors(targets: Sequence[Target], change: Factors, rate: float, result: GroupResult) -> None:
@@ -71,11 +75,15 @@ def _put_cut(targets: Sequence[Target], whole: Factors, rank: int, round: Server
     lefts = [rounded(left, codes["left"].quantization) for left in _columns(found.left, rank)]
     leading = Cut.of(_read(lefts, whole), found.span, whole.left, whole.right)
     rights = [rounded(right, codes["right"].quantization) for right in leading.right.cpu().contiguous()]
-    residue = leading.residue(_read(rights, whole), rank)
-    kept = zip(_columns(residue.left, rank), _columns(residue.right.mT, rank), strict=True)
+    rest = leading.residue(_read(rights, whole), rank)
+    kept = zip(_columns(rest.left, rank), _columns(rest.right.mT, rank), strict=True)
+    codes = residue(round.spec, targets[0])
     for target, left, right, (rest_left, rest_right) in zip(targets, lefts, rights, kept, strict=True):
         result.aggregate |= {f"{target.name}/left": left.wire, f"{target.name}/right": right.wire}
-        result.residue |= {f"{target.name}/left": rest_left, f"{target.name}/right": rest_right.mT.contiguous()}
+        result.residue |= {
+            f"{target.name}/left": rounded(rest_left, codes["left"].quantization).wire,
+            f"{target.name}/right": rounded(rest_right.mT.contiguous(), codes["right"].quantization).wire,
+        }
 
 
 def _columns(batch: Tensor, count: int) -> list[Tensor]:
@@ -88,8 +96,20 @@ def _read(factors: Sequence[Sent], whole: Factors) -> Tensor:
     return torch.stack([factor.tensor for factor in factors]).to(whole.left.device)
 
 
-def _left_out(targets: Sequence[Target], residue: Lookup, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+def _left_out(
+    targets: Sequence[Target], spec: JobSpec, kept: Lookup, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
     """What earlier rounds left out, as factors `(B, d, c)` and `(B, c, k)`; none in the first round."""
-    lefts, rights = ([residue(f"{target.name}/{side}") for target in targets] for side in ("left", "right"))
+    codes = residue(spec, targets[0])
+    lefts, rights = (
+        [_held(kept, f"{target.name}/{side}", codes[side].quantization) for target in targets]
+        for side in ("left", "right")
+    )
     left, right = ([tensor for tensor in side if tensor is not None] for side in (lefts, rights))
     return [(torch.stack(left).to(device), torch.stack(right).to(device))] if left else []
+
+
+def _held(kept: Lookup, name: str, code: Quantization | None) -> Tensor | None:
+    """A tensor of the residue as float32; None in the first round."""
+    data = kept(name)
+    return told_by(data, code) if data is not None and code is not None else data

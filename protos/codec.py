@@ -9,7 +9,8 @@ its items' size, so that arrays are aligned in a memory map.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, NoReturn
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from fedgalore.process.ranges import FileRanges, RangeReader
+from fedgalore.process.ranges import FileRanges, RangeReader, read_all
 from fedgalore.spec.plan import DTYPE_BYTES, TensorSpec
 
 LENGTH_BYTES = 8  # of the field in front of the header
@@ -233,13 +234,12 @@ class SafetensorsWriter:
 
 
 class TensorFile:
-    """A file's tensors as views into a memory map. A page is read when a value in it is."""
+    """A file's tensors, each read when it is asked for."""
 
-    def __init__(self, path: Path) -> None:
-        with FileRanges(path) as file:
-            self.header = read_header(file)
-        # Copy-on-write: torch.from_numpy accepts such an array without a warning, and the file never changes.
-        self._map = np.memmap(path, dtype=np.uint8, mode="c")
+    def __init__(self, header: Header, data: Callable[[int, int], npt.NDArray[np.uint8]]) -> None:
+        """`data`: bytes of the file from a first to before a last one."""
+        self.header = header
+        self._data = data
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -250,7 +250,7 @@ class TensorFile:
         return tuple(self.header.tensors)
 
     def tensor(self, name: str) -> Numbers:
-        """The tensor as a view into the map, which keeps the map alive.
+        """The tensor: a view into the file's memory map, which keeps the map alive, or read from a file without one.
 
         Raises:
             CodecError: the file has no such tensor.
@@ -259,15 +259,34 @@ class TensorFile:
         if entry is None:
             raise CodecError(f"the file has no tensor {name!r}")
         first = self.header.data_start
-        view: Numbers = self._map[first + entry.start : first + entry.stop].view(_NUMPY[entry.spec.dtype])
+        view: Numbers = self._data(first + entry.start, first + entry.stop).view(_NUMPY[entry.spec.dtype])
         return view.reshape(entry.spec.shape)
 
 
 def open_update(path: Path) -> TensorFile:
-    """Opens an update, or any other file of this codec: weights, aggregate, state.
+    """Maps an update, or any other file of this codec: weights, aggregate, state.
 
     Raises:
         CodecError: not a file that this codec reads.
         OSError: the path cannot be read.
     """
-    return TensorFile(path)
+    with FileRanges(path) as file:
+        header = read_header(file)
+    # Copy-on-write: torch.from_numpy accepts such an array without a warning, and the file never changes.
+    data = np.memmap(path, dtype=np.uint8, mode="c")
+    return TensorFile(header, lambda start, stop: data[start:stop])
+
+
+def open_ranges(file: RangeReader) -> TensorFile:
+    """As `open_update`, of a file that cannot be mapped. It is closed when the result is collected.
+
+    Raises:
+        CodecError, OSError: as `open_update`.
+    """
+
+    def data(start: int, stop: int) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(bytearray(read_all(file, start, stop - start)), np.uint8)
+
+    opened = TensorFile(read_header(file), data)
+    weakref.finalize(opened, file.close)
+    return opened

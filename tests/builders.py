@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from coordinator.state.round_state import EvaluationResult, ModelVersion, Policy
 from coordinator.store.blob_store import BlobStore
 from fedgalore.chain import Chain, Checkpoint, Cut
 from fedgalore.process.blob_ref import BlobRef
+from fedgalore.process.ranges import read_all
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from protos import federation_pb2 as pb
@@ -46,6 +48,12 @@ def blob_path(blobs: BlobStore, sha256: str) -> Path:
     """Where a blob of a store in a directory lies: to read, damage or delete it."""
     with blobs.on_disk(sha256) as path:
         return path
+
+
+def content_of(blobs: BlobStore, sha256: str) -> bytes:
+    """A blob's bytes, wherever they lie."""
+    with closing(blobs.open(sha256)) as blob:
+        return read_all(blob, 0, blob.size_bytes)
 
 
 def a_version(version: int = 0) -> ModelVersion:

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from client_agent.cache import Cache
+from coordinator.store.composed import Copy
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.process import durable
 from fedgalore.process.blob_ref import BlobRef
@@ -27,7 +28,7 @@ from fedgalore.process.content_folder import ContentFolder
 CONTENT = bytes(range(256)) * 100
 BLOB = BlobRef(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
 KEY = "update+job-1+3+site-a+00"
-WATCHED = ("durable.py", "content_folder.py", "directory_blob_store.py", "partial_file.py", "cache.py")
+WATCHED = ("durable.py", "content_folder.py", "directory_blob_store.py", "composed.py", "partial_file.py", "cache.py")
 
 
 class Case(NamedTuple):
@@ -65,6 +66,19 @@ def check_blobs(root: Path, *, expected: bool = True) -> None:
     assert partial or folder.holds(BLOB) or not expected
 
 
+def compose(root: Path) -> None:
+    """A blob that is a part of `CONTENT`, and a byte."""
+    blobs, file = DirectoryBlobStore(root), root / "file"
+    file.write_bytes(CONTENT[:5000] + b"!")
+    assert blobs.is_sound(blobs.put_file(file, copies=[Copy(0, 5000, BLOB, 0, "U8", "U8")]).sha256)
+
+
+def check_composed(root: Path) -> None:
+    check_blobs(root, expected=False)
+    blobs = DirectoryBlobStore(root)
+    assert all(blobs.is_sound(path.name) for path in (root / "composed").glob("??/*"))
+
+
 def write_secret(root: Path) -> None:
     with durable.survives_power_cut(root / "key", durable.SECRET) as draft:
         draft.write_text("new")
@@ -81,6 +95,7 @@ CASES = {
         lambda root: DirectoryBlobStore(root).put_bytes(CONTENT),
         lambda root: check_blobs(root, expected=False),
     ),
+    "store composes": Case(lambda root: DirectoryBlobStore(root).put_bytes(CONTENT), compose, check_composed),
     "cache adopts": Case(fetch, adopt_by_agent, lambda root: check_blobs(root / "blobs")),
     "secret": Case(lambda root: (root / "key").write_text("old"), write_secret, check_secret),
 }

@@ -18,6 +18,7 @@ import structlog
 import torch
 from safetensors import safe_open
 
+from coordinator.aggregator.base_copies import BaseModel
 from coordinator.aggregator.load_back import of_download
 from coordinator.aggregator.weights import (
     FileTensors,
@@ -127,12 +128,16 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
         first = ((name, carried[name] if name in carried else task.weight(name)) for name in names)
         write_weights(weights, first, 0, task.plan, spec)
         reach(Fault.MODEL_EXPORTED)
+        # No site is sent a pickle: the model as it was read takes its place.
+        base_model = _store_folder(source if model_folder.has_safetensors(source) else export, blobs)
+        base = BaseModel(base_model, blobs)
         prepared = Prepared(
             plan=task.plan.to_dict(),
-            # No site is sent a pickle: the model as it was read takes its place.
-            base_model=_store_folder(source if model_folder.has_safetensors(source) else export, blobs),
-            export=_store_folder(export, blobs),
-            model=ModelVersion.first(blobs.put_file(weights, move=True)),
+            base_model=base_model,
+            export=_store_folder(export, blobs, base),
+            model=ModelVersion.first(
+                blobs.put_file(weights, move=True, copies=base.copies_in_weights(weights, task.plan))
+            ),
             chat_template=has_template(task.inputs),
             notes=remarks(task),
         )
@@ -145,8 +150,13 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
     return prepared
 
 
-def _store_folder(folder: Path, blobs: BlobStore) -> tuple[tuple[str, BlobRef], ...]:
-    return tuple((path.name, blobs.put_file(path)) for path in model_folder.files(folder))
+def _store_folder(folder: Path, blobs: BlobStore, base: BaseModel | None = None) -> tuple[tuple[str, BlobRef], ...]:
+    """A model's files; of those that hold tensors, what the base model lacks."""
+
+    def put(path: Path) -> BlobRef:
+        return blobs.put_file(path, copies=base.copies_in_file(path) if base and path.suffix == ".safetensors" else ())
+
+    return tuple((path.name, put(path)) for path in model_folder.files(folder))
 
 
 def _check_export(export: Path, plan: TrainingPlan) -> None:

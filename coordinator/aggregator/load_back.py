@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from coordinator.aggregator.stored_model import base_model, load_version
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.archive import CARD
-from coordinator.models.checkpoint import map_checkpoint
+from coordinator.models.checkpoint import read_places
 from coordinator.models.model_archive import ModelArchive
 from coordinator.state.errors import NoAdapter
 from coordinator.state.job_state import Job
@@ -22,6 +22,7 @@ from coordinator.store.blob_store import BlobStore
 from fedgalore.methods.lora.spec import LoRASpec
 from fedgalore.model.culprits import short
 from fedgalore.model.load_back import COARSE, TOLERANCE, Answers, answers, difference, far, logits_of
+from fedgalore.process.ranges import FileRanges
 
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 WHOLE = 0.9999  # share of the change's energy from which on an adapter answers as the model does
@@ -72,7 +73,8 @@ def _of_adapter(job: Job, model: ModelVersion, base: Path, blobs: BlobStore, exp
             raise
         except Exception as error:  # whatever its user would come upon
             return f"PEFT does not load it ({short(error)})"
-        stored = {tensor.dtype for tensor in map_checkpoint(folder / "adapter_model.safetensors").values()}
+        with FileRanges(folder / "adapter_model.safetensors") as file:
+            stored = {place.dtype for place in read_places(file).values()}
         tolerance = TOLERANCE if stored == {"F32"} else COARSE
         share = json.loads((folder / CARD).read_text(encoding="utf-8"))["energy_kept"]
         return far(logits, expected.logits, tolerance) if share >= WHOLE else None

@@ -164,12 +164,12 @@ class PeopleCalls:
         """
         return await self._send(job_id, Cancel())
 
-    async def delete(self, job_id: str, *, cancel: bool, holds: Callable[[BlobRef], bool]) -> int:
+    async def delete(self, job_id: str, *, cancel: bool, stored_bytes: Callable[[BlobRef], int | None]) -> int:
         """Takes a job that has ended out of the state, with all that is kept for it.
 
         Args:
             cancel: a job that has not ended is cancelled first; one whose document cannot be read is deleted, too.
-            holds: whether the blob store has a blob; blocks.
+            stored_bytes: as the blob store's; blocks.
 
         Returns:
             Bytes of the blobs that only this job named, which the collector deletes soon; 0 where nobody knows.
@@ -179,14 +179,14 @@ class PeopleCalls:
             IllegalTransition: the job has not ended.
         """
         try:
-            return await self._deleted(job_id, cancel, holds)
+            return await self._deleted(job_id, cancel, stored_bytes)
         except JobUnreadable as error:
             if not cancel:
                 raise JobUnreadable(f"{error}; or delete it with cancel=true (`jobs delete --cancel`)") from error
         await self._removal.remove(job_id, None, None, (), {})
         return 0
 
-    async def _deleted(self, job_id: str, cancel: bool, holds: Callable[[BlobRef], bool]) -> int:
+    async def _deleted(self, job_id: str, cancel: bool, stored_bytes: Callable[[BlobRef], int | None]) -> int:
         while True:
             stored = await self._stepper.load(job_id)
             job = stored.job
@@ -200,12 +200,13 @@ class PeopleCalls:
                     await self.cancel(job_id)
                 continue
             rounds, traffic = await self.reader.rounds(job), await self.reader.traffic(job_id)
-            held = await asyncio.to_thread(lambda blobs: set(filter(holds, blobs)), named_by(job, rounds))
+            sizes = await asyncio.to_thread(lambda blobs: {b: stored_bytes(b) for b in blobs}, named_by(job, rounds))
+            held = {blob: size for blob, size in sizes.items() if size is not None}
             hashes, key = {blob.sha256 for blob in held}, job.idempotency_key or ""
             outcome = await self._removal.remove(job_id, stored.version, key, hashes, counted(rounds, traffic))
             if outcome != "stale":
                 reach(Fault.JOB_REMOVED)
-                return sum(blob.size_bytes for blob in held - await self._named_by_others())
+                return sum(held[blob] for blob in held.keys() - await self._named_by_others())
 
     async def _named_by_others(self) -> set[BlobRef]:
         jobs = await self._store.load_many(await self._store.job_ids(None, ALL_JOBS))

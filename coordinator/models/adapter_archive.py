@@ -1,7 +1,7 @@
 """The change that a job trained, as a PEFT LoRA adapter in a tar: a folder for `peft.PeftModel.from_pretrained`.
 
 The adapter holds, of every trained matrix, the best approximation of the requested rank of its change since version 0.
-It is computed matrix by matrix from memory maps, while the tar is sent. Ranks and shapes are known before, and so is
+It is computed matrix by matrix, while the tar is sent. Ranks and shapes are known before, and so is
 the tar's size. `coordinator.models.peft_adapter` says which modules are sent whole, and writes PEFT's configuration.
 """
 
@@ -10,26 +10,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from coordinator.models.archive import (
     CARD,
-    CHUNK_BYTES,
     Archive,
     ArchiveError,
     ByteSource,
+    Converted,
     Held,
     Joined,
     Piece,
     card,
     whole_weights,
 )
-from coordinator.models.checkpoint import StoredAs, StoredTensor, header_of, map_model, map_tensors
-from coordinator.models.numbers import WIDTHS, Converted, as_stored
+from coordinator.models.checkpoint import StoredAs, StoredTensor, header_of, model_tensors
 from coordinator.models.peft_adapter import (
     adapter_config,
     is_below,
@@ -43,10 +42,10 @@ from coordinator.state.errors import NoAdapter, NotReady
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
+from coordinator.store.numbers import WIDTHS, as_stored
 from fedgalore.maths.low_rank import low_rank
 from fedgalore.spec.dtypes import Dtype, exported
 from fedgalore.spec.plan import Target, TrainingPlan, adapter_shapes
-from protos.codec import Float32
 
 DEFAULT_RANK = 16
 
@@ -72,7 +71,7 @@ class _Adapter:
     target: Target
     rank: int
     before: StoredTensor
-    after: Float32
+    after: StoredTensor
     dtype: str  # safetensors' name of the factors' format
     shares: _Shares
 
@@ -90,27 +89,12 @@ class _Adapter:
         return sum(tensor.size_bytes for tensor in self.tensors.values())
 
     def read(self) -> Iterator[bytes]:
-        change = self.after - self.before.floats().reshape(self.target.shape)
+        change = (self.after.floats() - self.before.floats()).reshape(self.target.shape)
         lora_b, lora_a, kept = low_rank(change.T if self.target.fan_in_fan_out else change, self.rank)
         self.shares.total[self.target.name] = float(np.einsum("ij,ij->", change, change, dtype=np.float64))
         self.shares.kept[self.target.name] = kept
         yield as_stored(lora_a, self.dtype)
         yield as_stored(lora_b, self.dtype)
-
-
-@dataclass(frozen=True)
-class _Mapped:
-    """The bytes of a tensor in a memory map."""
-
-    data: npt.NDArray[np.uint8]
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.data)
-
-    def read(self) -> Iterator[bytes]:
-        for start in range(0, len(self.data), CHUNK_BYTES):
-            yield self.data[start : start + CHUNK_BYTES].tobytes()
 
 
 @dataclass(frozen=True)
@@ -168,14 +152,15 @@ class AdapterArchive(Archive):
             raise NotReady(f"job {job.id} is {job.status}: its model is not prepared yet; ask again once it runs")
         super().__init__(job, f"{job.parsed.name}-v{version.version}-rank{rank}.tar")
         plan = TrainingPlan.from_dict(job.prepared.plan)
-        first = map_model(blobs, job.prepared.export)
-        base = map_model(blobs, job.prepared.base_model)
-        trained = map_tensors(blobs, whole_weights(version).sha256)
+        open_blob = partial(self._open, blobs)
+        first = model_tensors(open_blob, job.prepared.export)
+        base = model_tensors(open_blob, job.prepared.base_model)
+        trained = model_tensors(open_blob, [("weights.safetensors", whole_weights(version))])
         weights, parts = plan.weights(), plan.parts()
         for name, place in plan.places().items():
-            if place.parameter not in first or name not in trained.header.tensors:
+            if place.parameter not in first or name not in trained:
                 raise ArchiveError(f"{name} is not in the model's files, or not in the version's weights")
-            if first[place.parameter].shape != place.shape or trained.header.tensors[name].spec != weights[name]:
+            if first[place.parameter].shape != place.shape or trained[name].spec != weights[name]:
                 raise ArchiveError(f"{name} is not of shape {weights[name].shape} in the stored files")
 
         named = modules_to_save(plan, first, base)
@@ -187,7 +172,7 @@ class AdapterArchive(Archive):
                 target,
                 min(rank, target.d),
                 first[target.name],
-                trained.tensor(target.name).astype(np.float32, copy=False),
+                trained[target.name],
                 exported(first[target.name].dtype, choice),
                 shares,
             )
@@ -207,7 +192,7 @@ class AdapterArchive(Archive):
         bodies: list[ByteSource] = []
         for key, name in saved.items():
             tensor = first[name]
-            body = _body([trained.tensor(part) for part in parts.get(name, ())], tensor, choice)
+            body = _body([trained[part] for part in parts.get(name, ())], tensor, choice)
             tensors[key] = StoredAs(exported(tensor.dtype, choice), tensor.shape, body.size_bytes)
             bodies.append(body)
 
@@ -223,11 +208,10 @@ class AdapterArchive(Archive):
         self._add(CARD, _Card(facts, adapters, shares))  # last, because the shares are measured by then
 
 
-def _body(trained: Sequence[npt.NDArray[Any]], first: StoredTensor, choice: Dtype) -> ByteSource:
+def _body(trained: Sequence[StoredTensor], first: StoredTensor, choice: Dtype) -> ByteSource:
     """A tensor that is saved whole, as its parts were trained, or else as it was in the first version."""
     stored, wanted = "F32" if trained else first.dtype, exported(first.dtype, choice)
-    parts = tuple(_Mapped(part.reshape(-1).view(np.uint8)) for part in trained)
-    body = Joined(parts) if parts else _Mapped(first.data)
+    body = Joined(tuple(Piece(part.file, part.start, part.size_bytes) for part in trained or (first,)))
     return body if stored == wanted else Converted(body, stored, wanted)
 
 

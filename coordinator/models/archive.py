@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+import numpy as np
+
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
+from coordinator.store.numbers import WIDTHS, as_float32, as_stored
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.ranges import RangeReader
 
@@ -83,6 +86,27 @@ class Joined:
     def read(self) -> Iterator[bytes]:
         for part in self.parts:
             yield from part.read()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The numbers of another source in another format, a chunk at a time."""
+
+    source: ByteSource
+    stored: str  # format of the source
+    wanted: str
+
+    @property
+    def size_bytes(self) -> int:
+        return self.source.size_bytes // WIDTHS[self.stored] * WIDTHS[self.wanted]
+
+    def read(self) -> Iterator[bytes]:
+        width, rest = WIDTHS[self.stored], b""
+        for chunk in self.source.read():
+            data = rest + chunk
+            whole = len(data) - len(data) % width
+            rest = data[whole:]
+            yield as_stored(as_float32(np.frombuffer(data[:whole], np.uint8), self.stored), self.wanted)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Blobs that hold tensors: read by their headers, or mapped into memory.
+"""Blobs that hold tensors: read by their headers, or mapped into memory where they lie on this machine.
 
 There are two kinds. Files that agents and the aggregator write follow `protos.codec`, which is strict. A model's files
 are safetensors of any dtypes, as transformers reads and writes them. They are trusted, because the aggregator wrote
@@ -8,19 +8,19 @@ them, or transformers loaded them there.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from coordinator.models.numbers import FLOATS, WIDTHS, as_float32
 from coordinator.store.blob_store import BlobStore
+from coordinator.store.numbers import FLOATS, WIDTHS, as_float32
 from fedgalore.process.blob_ref import BlobRef
-from fedgalore.process.ranges import FileRanges, RangeReader
-from protos.codec import LENGTH_BYTES, Float32, TensorFile, open_update
+from fedgalore.process.ranges import RangeReader, read_all
+from fedgalore.spec.plan import TensorSpec
+from protos.codec import LENGTH_BYTES, Float32, TensorFile, open_ranges, open_update
 
 
 class TensorPlace(NamedTuple):
@@ -42,11 +42,21 @@ class StoredAs(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a model's file: `data` are its bytes in the memory map."""
+    """A tensor of a model's file, which is open: bytes `start` to `stop` of it."""
 
     dtype: str  # safetensors' name
     shape: tuple[int, ...]
-    data: npt.NDArray[np.uint8]
+    file: RangeReader
+    start: int
+    stop: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def spec(self) -> TensorSpec:
+        return TensorSpec(self.dtype, self.shape)
 
     @property
     def is_float(self) -> bool:
@@ -57,11 +67,14 @@ class StoredTensor:
 
         Raises:
             ValueError: it holds no floating point numbers.
+            OSError: the file cannot be read.
         """
         if not self.is_float:
             raise ValueError(f"a tensor of dtype {self.dtype} has no floating point numbers")
         width = WIDTHS[self.dtype]
-        return as_float32(self.data[start * width : None if stop is None else stop * width], self.dtype)
+        last = self.size_bytes if stop is None else min(stop * width, self.size_bytes)
+        data = read_all(self.file, self.start + start * width, last - start * width)
+        return as_float32(np.frombuffer(data, np.uint8), self.dtype)
 
 
 def read_places(file: RangeReader) -> dict[str, TensorPlace]:
@@ -92,22 +105,13 @@ def header_of(tensors: Mapping[str, StoredAs]) -> bytes:
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
-def map_checkpoint(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of a model's file by name, in a memory map.
+def model_tensors(
+    open_blob: Callable[[str], RangeReader], files: Iterable[tuple[str, BlobRef]]
+) -> dict[str, StoredTensor]:
+    """The tensors of a model by name. They may lie in several of the model's files.
 
-    Raises:
-        OSError: the file cannot be read.
-    """
-    data = np.memmap(path, dtype=np.uint8, mode="r")
-    with FileRanges(path) as file:
-        places = read_places(file)
-    return {
-        name: StoredTensor(place.dtype, place.shape, data[place.start : place.stop]) for name, place in places.items()
-    }
-
-
-def map_model(blobs: BlobStore, files: Iterable[tuple[str, BlobRef]]) -> dict[str, StoredTensor]:
-    """The tensors of a model by name, in memory maps. They may lie in several of the model's files.
+    Args:
+        open_blob: opens a blob, for as long as the tensors are read.
 
     Raises:
         BlobNotFound: the store lacks a file of the model.
@@ -116,18 +120,22 @@ def map_model(blobs: BlobStore, files: Iterable[tuple[str, BlobRef]]) -> dict[st
     tensors: dict[str, StoredTensor] = {}
     for name, blob in files:
         if name.endswith(".safetensors"):
-            with blobs.on_disk(blob.sha256) as path:
-                tensors |= map_checkpoint(path)
+            file = open_blob(blob.sha256)
+            for tensor, place in read_places(file).items():
+                tensors[tensor] = StoredTensor(place.dtype, place.shape, file, place.start, place.stop)
     return tensors
 
 
 def map_tensors(blobs: BlobStore, sha256: str) -> TensorFile:
-    """A file of `protos.codec` in a memory map, which stays readable when the blob is swept.
+    """A file of `protos.codec`, which stays readable when the blob is swept.
 
     Raises:
         BlobNotFound: the store lacks the blob.
         CodecError: the blob is not a file that the codec reads.
         OSError: the blob cannot be read.
     """
-    with blobs.on_disk(sha256) as path:
-        return open_update(path)
+    file = blobs.open(sha256)
+    if file.path is None:
+        return open_ranges(file)
+    with closing(file):
+        return open_update(file.path)

@@ -10,13 +10,24 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from coordinator.models.archive import CARD, Archive, ArchiveError, ByteSource, Held, Joined, Piece, card, whole_weights
+from coordinator.models.archive import (
+    CARD,
+    Archive,
+    ArchiveError,
+    ByteSource,
+    Converted,
+    Held,
+    Joined,
+    Piece,
+    card,
+    whole_weights,
+)
 from coordinator.models.checkpoint import StoredAs, TensorPlace, header_of, read_places
-from coordinator.models.numbers import WIDTHS, Converted
 from coordinator.state.errors import NotReady
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
+from coordinator.store.numbers import WIDTHS
 from fedgalore.process.ranges import RangeReader
 from fedgalore.spec.dtypes import Dtype, exported
 from fedgalore.spec.plan import TrainingPlan

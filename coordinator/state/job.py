@@ -244,12 +244,15 @@ def _in_round(job: Job, event: InRound, now: float) -> _Outcome:
 
 
 def _loaded_back(job: Job, event: LoadedBack, now: float) -> _Outcome:
-    """The end of a job. A model that differs can be downloaded all the same."""
+    """The end of a job. A model that differs can be downloaded all the same.
+
+    Whole weights were made to be looked at: who asks for some later waits for them, and the disk holds the chain alone.
+    """
     if job.closing is None:
         raise IllegalTransition(f"job {job.id} has rounds to come: its model is loaded back behind the last one")
     status = Status.COMPLETED if event.difference is None else Status.FAILED
     reason = "; ".join(filter(None, (event.difference, job.closing, event.unchecked)))
-    return _Outcome(replace(job, status=status, reason=reason, closing=None))
+    return _Outcome(replace(job, status=status, reason=reason, closing=None, whole={}))
 
 
 def _after_round(job: Job, closed: Round, now: float) -> Job:

@@ -9,11 +9,12 @@ All calls block. Asyncio code runs them in threads.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from coordinator.store.composed import Copy
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.ranges import RangeReader
 
@@ -70,13 +71,16 @@ class PartialFile(Protocol):
 class BlobStore(Protocol):
     """A blob is complete and never changes; several processes may share a store."""
 
-    def put_file(self, path: Path, *, move: bool = False) -> BlobRef:
+    def put_file(self, path: Path, *, move: bool = False, copies: Sequence[Copy] = ()) -> BlobRef:
         """Stores a file's content. When the call returns, the blob is safe from a power cut, be it new or not.
 
         Args:
             move: the file itself becomes the blob and is gone from `path`; otherwise it is copied and left alone.
+            copies: what of the file other blobs of this store may hold. Those that do are not stored again, and a sweep
+                leaves them as long as this blob.
 
         Raises:
+            BlobNotFound: one of these blobs was deleted meanwhile.
             OSError: the file cannot be read, or the store cannot be written.
         """
 
@@ -112,6 +116,9 @@ class BlobStore(Protocol):
 
     def holds(self, blob: BlobRef) -> bool:
         """Whether the blob is in this store at its size. Its content is not read."""
+
+    def stored_bytes(self, blob: BlobRef) -> int | None:
+        """What the blob takes by itself where it is in this store at its size; None where it is not."""
 
     def is_sound(self, sha256: str) -> bool:
         """Reads a blob through. Whether it is in this store and its content has the hash that names it.

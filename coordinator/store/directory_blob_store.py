@@ -1,6 +1,7 @@
 """The blob store in a directory, which several processes may share.
 
 root/sha256/ab/abcdef...   blobs                } see `fedgalore.process.content_folder`
+root/composed/ab/abc...    blobs that are parts of others, see `coordinator.store.composed`
 root/partial/<key>         files being received }
 root/scratch/              files that are to become blobs, on the same disk, see `coordinator.store.scratch`
 root/lock                  a lock: shared by calls that put a blob, exclusive to a call that sweeps or binds
@@ -11,13 +12,15 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 from coordinator.state.errors import BlobNotFound
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, PartialFile
+from coordinator.store.composed import ComposedFolder, Copy
 from coordinator.store.partial_file import BLOCK_BYTES, DirectoryPartialFile
 from coordinator.store.scratch import Scratch
 from fedgalore.process import durable
@@ -36,11 +39,16 @@ class DirectoryBlobStore:
             OSError: a folder cannot be created.
         """
         self._content = ContentFolder(root)
+        self._composed = ComposedFolder(root / "composed", self._content)
         self._scratch = Scratch(root / "scratch")
         self._lock = root / "lock"
         self._store_id = root / "store-id"
 
-    def put_file(self, path: Path, *, move: bool = False) -> BlobRef:
+    def put_file(self, path: Path, *, move: bool = False, copies: Sequence[Copy] = ()) -> BlobRef:
+        if copies:
+            with self.scratch_folder() as folder:
+                if self._composed.write(folder / "parts", path, copies):
+                    return self._put_composed(folder / "parts", path, move)
         if move:
             blob = ref_of_file(path)
             with self.scratch_folder() as folder:
@@ -57,6 +65,17 @@ class DirectoryBlobStore:
             self._adopt(folder / "blob", blob)
         return blob
 
+    def _put_composed(self, parts: Path, path: Path, move: bool) -> BlobRef:
+        blob = ref_of_file(path)
+        with self._locked(fcntl.LOCK_SH):
+            if self._content.holds(blob):
+                os.utime(self._content.path(blob.sha256))
+            else:
+                self._composed.adopt(parts, blob.sha256)
+        if move:
+            path.unlink()
+        return blob
+
     def put_bytes(self, data: bytes) -> BlobRef:
         blob = BlobRef(hashlib.sha256(data).hexdigest(), len(data))
         with self.scratch_folder() as folder:
@@ -66,7 +85,8 @@ class DirectoryBlobStore:
 
     def open(self, sha256: str) -> RangeReader:
         try:
-            return FileRanges(self._content.path(sha256))
+            path = self._content.path(sha256)
+            return FileRanges(path) if path.is_file() else self._composed.open(sha256)
         except (FileNotFoundError, NotADirectoryError, ValueError) as error:
             raise _not_found(sha256) from error
 
@@ -76,21 +96,33 @@ class DirectoryBlobStore:
 
     @contextmanager
     def on_disk(self, sha256: str) -> Iterator[Path]:
-        if not self.exists(sha256):
-            raise _not_found(sha256)
-        yield self._content.path(sha256)
+        with closing(self.open(sha256)) as blob:
+            if blob.path is not None:
+                yield blob.path
+                return
+            with self.scratch_folder() as folder:
+                with (folder / "blob").open("wb") as copy:
+                    for offset in range(0, blob.size_bytes, BLOCK_BYTES):
+                        copy.write(blob.read(offset, BLOCK_BYTES))
+                yield folder / "blob"
 
     def exists(self, sha256: str) -> bool:
         try:
-            return self._content.path(sha256).is_file()
+            return self._content.path(sha256).is_file() or self._composed.size_bytes(sha256) is not None
         except ValueError:
             return False
 
     def holds(self, blob: BlobRef) -> bool:
-        return self._content.holds(blob)
+        return self._content.holds(blob) or self._composed.size_bytes(blob.sha256) == blob.size_bytes
+
+    def stored_bytes(self, blob: BlobRef) -> int | None:
+        if self._content.holds(blob):
+            return blob.size_bytes
+        return self._composed.path(blob.sha256).stat().st_size if self.holds(blob) else None
 
     def is_sound(self, sha256: str) -> bool:
-        return self._content.is_sound(sha256)
+        is_whole = self._content.path(sha256).is_file()
+        return self._content.is_sound(sha256) if is_whole else self._composed.is_sound(sha256)
 
     def discard_damaged(self, sha256: str) -> bool:
         if self.is_sound(sha256):
@@ -98,7 +130,8 @@ class DirectoryBlobStore:
         with self._locked(fcntl.LOCK_EX):  # no sound blob may take its place between the look and the deletion
             if self.is_sound(sha256):
                 return False
-            self._content.path(sha256).unlink(missing_ok=True)
+            for folder in (self._content, self._composed):
+                folder.path(sha256).unlink(missing_ok=True)
         return True
 
     def open_partial(self, key: str, blob: BlobRef) -> PartialFile:
@@ -126,9 +159,16 @@ class DirectoryBlobStore:
         return self._scratch.folder()
 
     def sweep(self, keep: Container[str], spent: Container[str], now: float) -> int:
+        freed = self._sweep(self._composed.blobs, keep.__contains__, spent, now)
+        sources = set[str]().union(*map(self._composed.sources, self._composed.blobs.glob("??/*")))
+        freed += self._sweep(self._content.blobs, lambda name: name in keep or name in sources, spent, now)
+        self._scratch.sweep(now - GRACE_S)
+        return freed
+
+    def _sweep(self, folder: Path, keep: Callable[[str], bool], spent: Container[str], now: float) -> int:
         freed = 0
-        for blob in self._content.blobs.glob("??/*"):
-            if blob.name in keep:
+        for blob in folder.glob("??/*"):
+            if keep(blob.name):
                 continue
             grace_s = SPENT_GRACE_S if blob.name in spent else GRACE_S
             with suppress(FileNotFoundError), self._locked(fcntl.LOCK_EX):  # another coordinator may sweep, too
@@ -136,7 +176,6 @@ class DirectoryBlobStore:
                 if now - status.st_mtime > grace_s:
                     blob.unlink()
                     freed += status.st_size
-        self._scratch.sweep(now - GRACE_S)
         return freed
 
     def store_id(self) -> str | None:
@@ -161,7 +200,11 @@ class DirectoryBlobStore:
 
     def _adopt(self, file: Path, blob: BlobRef) -> None:
         with self._locked(fcntl.LOCK_SH):
-            self._content.adopt(file, blob)
+            if self._content.holds(blob) or self._composed.size_bytes(blob.sha256) != blob.size_bytes:
+                self._content.adopt(file, blob)
+            else:
+                self._composed.touch(blob.sha256)
+                file.unlink()
 
     @contextmanager
     def _locked(self, mode: int) -> Iterator[None]:

@@ -2,7 +2,8 @@
 
 Every job needs its base model, the template of its downloads (which is its version 0, too), and what the model versions
 that it keeps (`coordinator.state.versions`) are made of: whole weights, or a checkpoint and the cuts since. A job that
-can be rolled back to one of them needs the states beside these weights. A job that goes on also needs the other blobs
+can be rolled back to one of them needs its chain and its state also where its weights are whole: clients come to it by
+the chain. A job that goes on also needs the other blobs
 of its newest version, the chain by which its clients come to that version, and the updates of its round in flight. A
 job that waits for its preparation needs the version of another job that it starts from.
 
@@ -179,7 +180,7 @@ def _updates(round: Round) -> Iterator[BlobRef]:
 
 def _to_go_on_from(model: ModelVersion) -> Iterator[BlobRef]:
     """What a version needs to be made current again."""
-    yield from (part for part in (*model.made_of, model.state) if part is not None)
+    yield from (part for part in (*model.made_of, *model.chain.blobs, model.state) if part is not None)
 
 
 def _of_its_round(model: ModelVersion) -> Iterator[BlobRef]:

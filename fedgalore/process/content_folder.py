@@ -72,14 +72,9 @@ class ContentFolder:
         if self.holds(blob):
             os.utime(path)
             file.unlink()
+            durable.sync(path.parent)  # the process that put it may have died before
         else:
-            durable.sync(file)
-            durable.make_folder(path.parent)
-            reach(Fault.BLOB_SYNCED)
-            file.replace(path)
-            os.utime(path)
-            reach(Fault.BLOB_NAMED)
-        durable.sync(path.parent)  # of an old blob, too: the process that put it may have died before
+            place(file, path)
         return path
 
     def partial_path(self, key: str) -> Path:
@@ -95,6 +90,22 @@ class ContentFolder:
     def partial_keys(self) -> list[str]:
         """Keys of all partial files, sorted."""
         return sorted(entry.name for entry in self.partial.iterdir())
+
+
+def place(file: Path, path: Path) -> None:
+    """Gives a complete file its name, at which it survives a power cut and counts as used now.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        OSError: the disk refuses.
+    """
+    durable.sync(file)
+    durable.make_folder(path.parent)
+    reach(Fault.BLOB_SYNCED)
+    file.replace(path)
+    os.utime(path)
+    reach(Fault.BLOB_NAMED)
+    durable.sync(path.parent)
 
 
 def hash_file(path: Path) -> str:

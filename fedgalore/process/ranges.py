@@ -14,6 +14,10 @@ class RangeReader(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
+    @property
+    def path(self) -> Path | None:
+        """Where the file lies on this machine, to be mapped; None where it can only be read."""
+
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset` on; no bytes at the end of the file.
 
@@ -35,6 +39,7 @@ class FileRanges:
         Raises:
             OSError: the file does not exist, or cannot be read.
         """
+        self.path: Path | None = path
         self._file = path.open("rb", buffering=0)
         self.size_bytes = os.fstat(self._file.fileno()).st_size
 
@@ -51,3 +56,19 @@ class FileRanges:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def read_all(file: RangeReader, offset: int, length: int) -> bytes:
+    """These bytes of a file, however many a single read may give.
+
+    Raises:
+        OSError: the file ends before, or cannot be read.
+    """
+    pieces = []
+    while length:
+        piece = file.read(offset, length)
+        if not piece:
+            raise OSError(f"a file ended {length} bytes early")
+        pieces.append(piece)
+        offset, length = offset + len(piece), length - len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

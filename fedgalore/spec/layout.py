@@ -92,13 +92,24 @@ def residue_tensors(spec: JobSpec, plan: TrainingPlan) -> dict[str, TensorSpec]:
 
     Of a target's residue the leading directions, as many as go down.
     """
-    left_out: dict[str, TensorSpec] = {}
-    for target in plan.targets:
-        if (rank := cut_rank(spec, target)) is not None:
-            kept = float32(left=(target.d, rank), right=(rank, target.k))
-            left_out |= {f"{target.name}/{suffix}": tensor for suffix, tensor in kept.items()}
     whole = (item for item in plan.dense if delta(spec, item).quantization is not None)
-    return left_out | {item.name: TensorSpec("F32", tuple(item.shape)) for item in whole}
+    return _file(plan, lambda target: residue(spec, target), {item.name: residue_of(spec, item) for item in whole})
+
+
+def residue(spec: JobSpec, target: Target) -> Tensors:
+    """A target's residue at the server; no tensors where its change goes down exactly."""
+    rank = cut_rank(spec, target)
+    return {} if rank is None else factors_in_bits(target, rank, _residue_bits(spec))
+
+
+def residue_of(spec: JobSpec, item: Dense) -> TensorSpec:
+    """The residue at the server of what is sent whole."""
+    return quantized(_residue_bits(spec), delta=tuple(item.shape))["delta"]
+
+
+def _residue_bits(spec: JobSpec) -> int:
+    """Half of float32's: what that rounds off is a thousandth of what 4 bits leave out, and disks hold it."""
+    return 32 if spec.bits == 32 else 16
 
 
 def cut_rank(spec: JobSpec, target: Target) -> int | None:

@@ -19,7 +19,13 @@ from fedgalore.maths.shared_signal import extract
 from fedgalore.methods.fedgalore import server as method
 from fedgalore.methods.fedgalore.layout import bases_per_round
 from fedgalore.rounds import ClientTensors
-from fedgalore.spec.layout import aggregate_tensors, state_tensors, update_tensors, weights_tensors
+from fedgalore.spec.layout import (
+    aggregate_tensors,
+    residue_tensors,
+    state_tensors,
+    update_tensors,
+    weights_tensors,
+)
 from fedgalore.spec.plan import Buffer, Dense, Target, TrainingPlan
 from protos.codec import SafetensorsWriter, open_update
 from tests.builders import a_spec
@@ -274,7 +280,7 @@ def test_what_a_down_rank_leaves_out_is_sent_later(bits, rate):
         exact = aggregate(clients, exact_spec, exact, None, number + 1).weights
     for target in PLAN.targets:
         moved = float((weights[target.name] - start[target.name]).norm())
-        kept_back = kept_back_of(result, target)
+        kept_back = kept_back_of(result, target, spec)
         assert kept_back.norm() > 1e-3 * moved
         lost = (weights[target.name] + kept_back - exact[target.name]).norm()
         assert lost < (1e-5 if bits == 32 else 0.2) * moved, target.name  # rounding at 4 bits fills more directions
@@ -288,13 +294,14 @@ def test_of_what_is_left_out_the_leading_directions_are_kept():
     result, exact = aggregate(clients, spec), aggregate(clients, exact_spec)
     for target in PLAN.targets:
         change = exact.weights[target.name] - global_weights()[target.name]
-        lost = (result.weights[target.name] + kept_back_of(result, target) - exact.weights[target.name]).norm()
+        lost = (result.weights[target.name] + kept_back_of(result, target, spec) - exact.weights[target.name]).norm()
         torch.testing.assert_close(lost, torch.linalg.svdvals(change)[4:].norm(), rtol=1e-3, atol=1e-5)
 
 
-def kept_back_of(result, target: Target) -> torch.Tensor:
+def kept_back_of(result, target: Target, spec) -> torch.Tensor:
     """What the server kept of a target's change, in the weight's own shape."""
-    return orient_back(result.residue[f"{target.name}/left"] @ result.residue[f"{target.name}/right"], target)
+    read = decoded(result.residue.__getitem__, residue_tensors(spec, PLAN))
+    return orient_back(read(f"{target.name}/left") @ read(f"{target.name}/right"), target)
 
 
 def test_small_groups_give_what_large_ones_give(monkeypatch):

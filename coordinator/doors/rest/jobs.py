@@ -172,7 +172,7 @@ def router(door: Jobs) -> APIRouter:
 
         Blobs that other jobs name stay. A second call answers 404.
         """
-        freed = await people.delete(job_id, cancel=cancel, holds=door.blobs.holds)
+        freed = await people.delete(job_id, cancel=cancel, stored_bytes=door.blobs.stored_bytes)
         freed += await asyncio.to_thread(discard_partials, door.blobs, job_id)
         log.info("job_deleted", job=job_id, freed_bytes=freed)
         return schemas.DeletedJob(id=job_id, freed_bytes=freed)

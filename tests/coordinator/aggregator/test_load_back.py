@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from coordinator.aggregator.compute import PreparationError, prepare
 from coordinator.aggregator.load_back import differences
 from coordinator.state.job_state import Job, Status
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.spec.plan import TrainingPlan
-from tests.builders import a_job, blob_path, whole_version
+from tests.builders import a_job, content_of, whole_version
 from tests.fedgalore.conftest import tiny_bert, tiny_gpt2  # noqa: F401  # fixtures
 
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ def trained(blobs: DirectoryBlobStore, folder: Path, source: Path, **sections: A
     model = {"source": str(source), "num_labels": 3} | sections.pop("model", {})
     job = a_job(model=model, **sections)
     prepared = prepare(job.parsed, blobs)
-    weights = load_file(blob_path(blobs, prepared.model.weights.sha256))
+    weights = load(content_of(blobs, prepared.model.weights.sha256))
     torch.manual_seed(0)
     for target in TrainingPlan.from_dict(prepared.plan).targets:
         rows, columns = target.shape
@@ -74,7 +74,7 @@ def test_a_template_that_changed_is_another_model(
     job = trained(blobs, tmp_path, tiny_bert)
     assert job.prepared is not None
     file = dict(job.prepared.export)["model.safetensors"]
-    weights = load_file(blob_path(blobs, file.sha256))
+    weights = load(content_of(blobs, file.sha256))
     weights["bert.embeddings.LayerNorm.weight"] *= 2
     save_file(weights, tmp_path / "other", {"format": "pt"})
     files = tuple(

@@ -18,7 +18,7 @@ from coordinator.state.round_state import ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
-from tests.builders import a_receipt, a_spec, blob_path, whole_version
+from tests.builders import a_receipt, a_spec, blob_path, content_of, whole_version
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # a fixture
 from tests.sites import all_fit
 
@@ -49,7 +49,7 @@ class House:
         return job
 
     def weights(self, version: ModelVersion) -> dict[str, Any]:
-        return load(blob_path(self.blobs, version.weights.sha256).read_bytes())
+        return load(content_of(self.blobs, version.weights.sha256))
 
     async def trained(self) -> tuple[Job, dict[str, Any]]:
         """A job whose first round has moved all its weights by a quarter, and the weights of version 1."""
@@ -88,7 +88,7 @@ async def test_a_job_starts_from_the_version_that_it_names(house: House) -> None
     for name, values in moved.items():
         assert_array_equal(start[name], values, err_msg=name)
     # It holds copies of its own: the old job can go, and the copy can be copied.
-    await house.engine.people.delete(old.id, cancel=False, holds=house.blobs.holds)
+    await house.engine.people.delete(old.id, cancel=False, stored_bytes=house.blobs.stored_bytes)
     for _, blob in (*clone.ready().prepared.base_model, *clone.ready().prepared.export):
         assert house.blobs.holds(blob)
     another = await house.prepared(await house.posted(f"job:{clone_id}@0", num_labels=3))
@@ -103,7 +103,7 @@ async def test_a_start_that_is_gone_is_refused_in_words(house: House, gone: str)
     old, _ = await house.trained()
     clone_id = await house.posted(f"job:{old.id}@1")
     if gone == "job":
-        await house.engine.people.delete(old.id, cancel=True, holds=house.blobs.holds)
+        await house.engine.people.delete(old.id, cancel=True, stored_bytes=house.blobs.stored_bytes)
     else:
         blob_path(house.blobs, old.ready().model.weights.sha256).unlink()
     failed = await house.prepared(clone_id)

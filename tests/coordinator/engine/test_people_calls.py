@@ -85,7 +85,9 @@ async def test_no_more_jobs_and_clients_than_the_limits(redis_url: str) -> None:
 
 
 async def deleted(engine: Engine, job_id: str, *, cancel: bool = False, held: bool = False) -> int:
-    return await engine.people.delete(job_id, cancel=cancel, holds=lambda blob: held)
+    return await engine.people.delete(
+        job_id, cancel=cancel, stored_bytes=lambda blob: blob.size_bytes if held else None
+    )
 
 
 async def test_a_deleted_job_leaves_nothing_but_totals_and_the_names_of_its_blobs(

@@ -228,11 +228,19 @@ async def test_what_versions_are_made_of_stays_while_one_of_them_is_kept(house: 
     await house.engine.agents.evaluated(job, 7, "north", a_result(6))
     final = house.put("weights 6")
     await house.engine.aggregator.weights_made(job, 6, final)
+    await house.collector.collect(at(GRACE_S))
+    assert all(house.held(final))
     await house.engine.aggregator.loaded_back(job, LoadedBack())
     await house.collector.collect(at(GRACE_S))
-    assert all(house.held(final, checkpoint))  # the latter for version 5
-    assert held(3, 4, 5, 6) == [False, True, True, False]
-    assert house.held(house.first.weights) == [False]
+    assert all(house.held(checkpoint))
+    assert held(3, 4, 5, 6) == [False, True, True, True]
+    assert not any(house.held(house.first.weights, final))
+
+    again = house.put("weights 6")  # for a download; clients of a version that goes on from it come by its chain
+    await house.engine.aggregator.weights_made(job, 6, again)
+    await house.collector.collect(at(GRACE_S))
+    assert all(house.held(again, checkpoint))
+    assert held(4, 5, 6) == [True, True, True]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -322,15 +330,15 @@ async def test_what_only_a_deleted_job_named_goes_soon(house: House) -> None:
     other = await house.start(1)  # of the same base model
     newest = house.versions[-1]
     await house.collector.collect(time.time())
-    await house.engine.people.delete(job, cancel=False, holds=house.blobs.holds)
+    await house.engine.people.delete(job, cancel=False, stored_bytes=house.blobs.stored_bytes)
     await house.collector.collect(at(SPENT_GRACE_S))
     assert house.held(newest.weights, house.updates[0]) == [False, False]
     assert house.held(house.base, house.export, house.first.weights) == [True, True, True]
-    await house.engine.people.delete(other, cancel=True, holds=house.blobs.holds)
+    await house.engine.people.delete(other, cancel=True, stored_bytes=house.blobs.stored_bytes)
     waiting, _ = await house.engine.people.create(a_spec())  # its base model may be the same, nobody knows yet
     await house.another_collector().collect(at(SPENT_GRACE_S))
     assert house.held(house.base, house.export) == [True, True]
-    await house.engine.people.delete(waiting.id, cancel=True, holds=house.blobs.holds)
+    await house.engine.people.delete(waiting.id, cancel=True, stored_bytes=house.blobs.stored_bytes)
     await house.another_collector().collect(at(SPENT_GRACE_S))
     assert house.held(house.base, house.export, house.first.weights) == [False, False, False]
     with redis.Redis.from_url(house.url) as client:
@@ -345,7 +353,7 @@ async def test_a_job_that_is_deleted_during_a_collection_is_no_obstacle(
 
     async def too_late(job_ids: list[str]) -> list[Job]:
         monkeypatch.setattr(house.store, "load_many", load_many)
-        await house.engine.people.delete(job, cancel=True, holds=house.blobs.holds)
+        await house.engine.people.delete(job, cancel=True, stored_bytes=house.blobs.stored_bytes)
         return await load_many(job_ids)
 
     monkeypatch.setattr(house.store, "load_many", too_late)

@@ -130,7 +130,8 @@ def test_with_a_shared_basis_the_first_round_only_sketches() -> None:
 def test_an_aggregate_is_cut_on_its_way_down_and_the_rest_stays_on_the_server() -> None:
     cut = job(wire={"down_rank": 4})
     assert shown(aggregate_tensors(cut, PLAN, ["a", "b"], 1)) == CODED_HEAD | factors("Q4", 4, 4)
-    assert shown(residue_tensors(cut, PLAN)) == factors("F32", 4, 4) | {"head": "F32 4 30"}
+    assert shown(residue_tensors(cut, PLAN)) == factors("Q16", 4, 4) | {"head": "Q16 4 30"}
+    assert shown(residue_tensors(job(wire={"down_rank": 4, "bits": 32}), PLAN)) == factors("F32", 4, 4)
     by_default = job()  # seven and a half times the rank, as up
     assert shown(aggregate_tensors(by_default, PLAN, ["a", "b"], 1)) == CODED_HEAD | factors("Q4", 15, 23)
     exact = job(wire={"up_rank": 4, "down_rank": 0, "bits": 32})

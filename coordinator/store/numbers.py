@@ -1,17 +1,13 @@
-"""Numbers of a model's file from one format into another, in numpy: the doors do without torch.
+"""Numbers of a file from one format into another, in numpy: the doors do without torch.
 
 Rounds to nearest, ties to even, as torch does, so that both give the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.models.archive import ByteSource
 from protos.codec import Float32
 
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}  # bytes of a number
@@ -41,24 +37,3 @@ def as_stored(values: Float32, stored: str) -> bytes:
         return np.rint(values).astype(_NUMPY[stored]).tobytes()
     with np.errstate(over="ignore"):
         return values.astype(_NUMPY[stored]).tobytes()
-
-
-@dataclass(frozen=True)
-class Converted:
-    """The numbers of another source in another format, a chunk at a time."""
-
-    source: ByteSource
-    stored: str  # format of the source
-    wanted: str
-
-    @property
-    def size_bytes(self) -> int:
-        return self.source.size_bytes // WIDTHS[self.stored] * WIDTHS[self.wanted]
-
-    def read(self) -> Iterator[bytes]:
-        width, rest = WIDTHS[self.stored], b""
-        for chunk in self.source.read():
-            data = rest + chunk
-            whole = len(data) - len(data) % width
-            rest = data[whole:]
-            yield as_stored(as_float32(np.frombuffer(data[:whole], np.uint8), self.stored), self.wanted)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from coordinator.models.archive import Held
-from coordinator.models.numbers import Converted, as_float32, as_stored
+from coordinator.models.archive import Converted, Held
+from coordinator.store.numbers import as_float32, as_stored
 
 TORCH = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "I64": torch.int64}
 
