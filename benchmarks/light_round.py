@@ -82,7 +82,7 @@ async def calls_alone(address: str, count: int) -> float:
     started = time.perf_counter()
     await asyncio.gather(*(client(stub) for stub in stubs))
     took = time.perf_counter() - started
-    await asyncio.gather(*(channel.close() for channel in channels))
+    await asyncio.gather(*(channel.close(None) for channel in channels))
     return took
 
 

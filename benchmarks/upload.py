@@ -1,0 +1,154 @@
+"""Bytes a second of an upload beside a bare gRPC stream: `python -m benchmarks.upload [--clients 1 8]`.
+
+Ours: the agents' own transport sends a round's updates to a coordinator in a process of its own, which checks header
+and values, hashes each chunk, writes it and syncs the file to disk before it answers. The updates of several clients
+come at once. Bare: as many streams of the same messages to a server in a process of its own, which drops them. Both
+sides of both are Python's gRPC, and every stream comes from one client process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from benchmarks.light_clients import LightClient, coordinator, make_model, post, registered
+from fedgalore_cli.local import LocalFederation
+from protos import CHUNK_BYTES, MAX_REQUEST_BYTES
+from protos import federation_pb2 as pb
+
+BAR = 0.6
+ROUNDS = 3
+METHOD = {"kind": "fedavg"}
+WIRE = {"bits": 32}
+PATH = "/bare/Stream"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--hidden", type=int, default=768)
+    parser.add_argument("--layers", type=int, default=2)
+    options = parser.parse_args()
+    print("clients   bytes each       ours   bare gRPC   ratio   bar")
+    with tempfile.TemporaryDirectory() as name, coordinator(Path(name) / "federation") as (federation, address):
+        model = make_model(Path(name) / "model", options.hidden, options.layers)
+        for count in options.clients:
+            size, ours, bare = asyncio.run(measured(federation, address, model, count, Path(name) / str(count)))
+            ratio = bare / ours
+            print(
+                f"{count:7} {size:12,} {rate(count * size, ours)} {rate(count * size, bare)} {ratio:7.2f}"
+                f"   {BAR}: {'met' if ratio >= BAR else 'missed'}",
+                flush=True,
+            )
+
+
+def rate(size: int, took_s: float) -> str:
+    return f"{size / took_s / 1e6:6.0f} MB/s"
+
+
+async def measured(
+    federation: LocalFederation, address: str, model: Path, count: int, folder: Path
+) -> tuple[int, float, float]:
+    """Bytes of an update; seconds of all clients' updates, the median of the rounds, ours and bare."""
+    job = post(federation, model, count, ROUNDS, METHOD, wire=WIRE)
+    clients = await registered(count, address, folder)
+    ours, bare = [], []
+    with bare_server() as port:
+        for _ in range(ROUNDS):
+            tasks = await asyncio.gather(*(client.next_task() for client in clients))
+            updates = [client.write(task) for client, task in zip(clients, tasks, strict=True)]
+            bare.append(await bare_uploads(port, [path for path, _ in updates]))
+            started = time.perf_counter()
+            turns = zip(clients, tasks, updates, strict=True)
+            await asyncio.gather(*(client.submit(task, update) for client, task, update in turns))
+            ours.append(time.perf_counter() - started)
+    await end(federation, job, clients)
+    return updates[0][1].size_bytes, statistics.median(ours), statistics.median(bare)
+
+
+async def end(federation: LocalFederation, job: str, clients: list[LightClient]) -> None:
+    with federation.http() as http:
+        http.post(f"{job}/cancel").raise_for_status()
+    await asyncio.gather(*(client.close() for client in clients))
+
+
+async def bare_uploads(port: int, files: list[Path]) -> float:
+    """Seconds until a server that does nothing has taken all of these files, each over a connection of its own."""
+    channels = [
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)]) for _ in files
+    ]
+    await asyncio.gather(*(channel.channel_ready() for channel in channels))
+    started = time.perf_counter()
+    await asyncio.gather(*(_send(channel, path) for channel, path in zip(channels, files, strict=True)))
+    took = time.perf_counter() - started
+    await asyncio.gather(*(channel.close(None) for channel in channels))
+    return took
+
+
+async def _send(channel: grpc.aio.Channel, path: Path) -> None:
+    stream = channel.stream_unary(
+        PATH,
+        request_serializer=pb.SubmitUpdateRequest.SerializeToString,
+        response_deserializer=pb.SubmitUpdateResponse.FromString,
+    )
+
+    async def messages() -> AsyncIterator[pb.SubmitUpdateRequest]:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield pb.SubmitUpdateRequest(chunk=chunk)
+
+    answer = await stream(messages())
+    assert answer.received_bytes == path.stat().st_size
+
+
+@contextmanager
+def bare_server() -> Iterator[int]:
+    """The port of a server process that counts the bytes of streams."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there,), daemon=True)
+    process.start()
+    try:
+        yield here.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(pipe: Connection) -> None:
+    asyncio.run(_serving(pipe))
+
+
+async def _serving(pipe: Connection) -> None:
+    async def stream(requests: AsyncIterator[Any], context: Any) -> pb.SubmitUpdateResponse:
+        received = 0
+        async for message in requests:
+            received += len(message.chunk)
+        return pb.SubmitUpdateResponse(received_bytes=received)
+
+    handler = grpc.stream_unary_rpc_method_handler(
+        stream,
+        request_deserializer=pb.SubmitUpdateRequest.FromString,
+        response_serializer=pb.SubmitUpdateResponse.SerializeToString,
+    )
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES)])
+    _, service, method = PATH.split("/")
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    pipe.send(server.add_insecure_port("127.0.0.1:0"))
+    await server.start()
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    main()
