@@ -45,7 +45,7 @@ JOBS = "/api/v1/jobs"
 
 def job_path(job_id: str) -> str:
     """Path of a job, whatever the id holds. What cannot stand in a path ends the command."""
-    if not job_id.strip("."):
+    if not job_id.strip(".") or "/" in job_id:
         fail(f"JOB: {job_id!r} is no id of a job; `fedgalore jobs list` shows them")
     return f"{JOBS}/{quote(job_id, safe='')}"
 

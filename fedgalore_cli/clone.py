@@ -75,5 +75,5 @@ def _started(old: dict[str, Any], version: str) -> dict[str, Any]:
     elif version.isdecimal():
         number = int(version)
     else:
-        fail(f"--version: {version} is no version; say last, best, or a version's number")
+        fail(f"--version: {version!r} is no version; say last, best, or a version's number")
     return {**old["spec"]["model"], "source": f"job:{old['id']}@{number}"}

@@ -126,7 +126,7 @@ def rollback(
     A running job goes on at once. A paused or completed job is PAUSED until it is resumed.
     """
     if version != "best" and not version.isdecimal():
-        fail(f"--version: {version} is no version; say best, or a version's number")
+        fail(f"--version: {version!r} is no version; say best, or a version's number")
     wanted = version if version == "best" else int(version)
     with Coordinator(url) as coordinator:
         answer = coordinator.ask("POST", f"{job_path(job)}/rollback", json={"version": wanted})
@@ -194,7 +194,7 @@ def _fetch(path: str, url: str, to: Path, version: str, **query: int | str) -> N
     from fedgalore_cli.download import UnsafeArchive, unpack
 
     if version not in ("last", "best") and not version.isdecimal():
-        fail(f"--version: {version} is no version; say last, best, or a version's number")
+        fail(f"--version: {version!r} is no version; say last, best, or a version's number")
     query["version"] = version
     try:
         with Coordinator(url) as coordinator, coordinator.stream(path, params=query) as chunks:

@@ -162,8 +162,8 @@ def headline(record: Mapping[str, Any]) -> str:
     lines += _sites(record["sites"])
     if record["best"]:
         best = record["best"]
-        where = " on what the coordinator holds out" if best["by"] == "central" else ""
-        lines.append(f"best is version {best['model_version']}: {best['metric']} {best['value']:.4f}{where}")
+        where = "on what the coordinator holds out" if best["by"] == "central" else "on the sites' examples"
+        lines.append(f"best is version {best['model_version']}: {best['metric']} {best['value']:.4f} {where}")
     lines.append(f"received {size(record['up_bytes'])}, sent {size(record['down_bytes'])}")
     return "\n".join(lines)
 

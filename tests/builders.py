@@ -44,6 +44,13 @@ def a_blob(text: str = "blob") -> BlobRef:
     return BlobRef(hashlib.sha256(text.encode()).hexdigest(), len(text))
 
 
+def put_bytes(blobs: BlobStore, data: bytes) -> BlobRef:
+    """Stores a blob of these bytes."""
+    with blobs.scratch_folder() as folder:
+        (folder / "blob").write_bytes(data)
+        return blobs.put_file(folder / "blob", move=True)
+
+
 def blob_path(blobs: BlobStore, sha256: str) -> Path:
     """Where a blob of a store in a directory lies: to read, damage or delete it."""
     with blobs.on_disk(sha256) as path:
@@ -86,8 +93,8 @@ def a_prepared() -> Prepared:
     return Prepared(a_plan().to_dict(), files, files, a_version(0))
 
 
-def a_receipt(text: str = "update", examples: int = 10, at: float = 0.0) -> UpdateReceipt:
-    return UpdateReceipt(a_blob(text), examples, {"train_loss": 0.5}, at)
+def a_receipt(text: str = "update", examples: int = 10) -> UpdateReceipt:
+    return UpdateReceipt(a_blob(text), examples, {"train_loss": 0.5})
 
 
 def a_result(model_version: int = 0, examples: int = 20, loss: float = 0.7, accuracy: float = 0.5) -> EvaluationResult:

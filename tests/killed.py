@@ -24,6 +24,7 @@ from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.process import durable
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import ContentFolder
+from tests.builders import put_bytes
 
 CONTENT = bytes(range(256)) * 100
 BLOB = BlobRef(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
@@ -92,10 +93,10 @@ CASES = {
     "store adopts": Case(receive, adopt, check_blobs),
     "store puts": Case(
         DirectoryBlobStore,
-        lambda root: DirectoryBlobStore(root).put_bytes(CONTENT),
+        lambda root: put_bytes(DirectoryBlobStore(root), CONTENT),
         lambda root: check_blobs(root, expected=False),
     ),
-    "store composes": Case(lambda root: DirectoryBlobStore(root).put_bytes(CONTENT), compose, check_composed),
+    "store composes": Case(lambda root: put_bytes(DirectoryBlobStore(root), CONTENT), compose, check_composed),
     "cache adopts": Case(fetch, adopt_by_agent, lambda root: check_blobs(root / "blobs")),
     "secret": Case(lambda root: (root / "key").write_text("old"), write_secret, check_secret),
 }

@@ -71,25 +71,38 @@ class Aggregator:
         self._in_hand: Work | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop` is set; then it ends the piece in hand first."""
+        """Works until `stop` is set; then it ends the piece in hand first.
+
+        Raises:
+            ExceptionGroup: the lease is no longer renewed.
+        """
         self._stop = stop
-        beside = [asyncio.create_task(self._forgive()), asyncio.create_task(self._calls.keep_lease())]
-        try:
-            while not self._stop.is_set():
-                await self._either(self._calls.leading())
-                if self._stop.is_set():
-                    break
-                mark, worked = self._calls.reader.mark(Effect.WAKE_AGGREGATOR), False
-                try:
-                    worked = await self._work()
-                except (StateUnavailable, LeaseLost) as error:
-                    log.warning("work_put_off", reason=str(error))
-                if not worked:
-                    await self._calls.reader.wait_for_change(IDLE_S, mark, Effect.WAKE_AGGREGATOR)
-        finally:
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(self._forgive()), group.create_task(self._keep_lease())]
+            await self._until_stopped()
             for task in beside:
                 task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _until_stopped(self) -> None:
+        while not self._stop.is_set():
+            await self._either(self._calls.leading())
+            if self._stop.is_set():
+                break
+            mark, worked = self._calls.reader.mark(Effect.WAKE_AGGREGATOR), False
+            try:
+                worked = await self._work()
+            except (StateUnavailable, LeaseLost) as error:
+                log.warning("work_put_off", reason=str(error))
+            if not worked:
+                await self._calls.reader.wait_for_change(IDLE_S, mark, Effect.WAKE_AGGREGATOR)
+
+    async def _keep_lease(self) -> None:
+        """Whoever does not renew its lease looks alive and does nothing: the process ends, and is started again."""
+        try:
+            await self._calls.keep_lease()
+        except Exception as error:
+            log.critical("background_task_ended", task="lease", exc_info=error)
+            raise
 
     async def _either(self, until: Coroutine[Any, Any, None]) -> None:
         """Waits for this, or for the wish to stop."""

@@ -52,10 +52,6 @@ class AgentCalls:
         self._registry = registry
         self._stepper = stepper
 
-    def now(self) -> float:
-        """Seconds since the epoch, by the clock that deadlines go by."""
-        return self._clock()
-
     async def register(
         self,
         client: str,

@@ -26,16 +26,11 @@ class DriverCalls:
         """Returns when the lease is held; at once where there is none."""
         await self._lease.held()
 
-    async def tick(self, job_id: str) -> None:
-        """Does what time asks for: opens a round, chooses its cohort, ends what is overdue. No harm in repeating it.
-
-        Raises:
-            JobNotFound: there is no such job.
-        """
-        await self._stepper.tick(job_id)
-
     async def tick_all(self) -> None:
-        """Ticks every active job; a job that breaks must not stop the others' clock."""
+        """Does what time asks for in every active job: opens a round, chooses its cohort, ends what is overdue.
+
+        No harm in repeating it. A job that breaks must not stop the others' clock.
+        """
         for job_id in await self._store.active_ids():
             try:
                 await self._stepper.tick(job_id)

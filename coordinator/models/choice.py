@@ -40,8 +40,8 @@ def chosen(job: Job, results: Iterable[ModelVersion | None], wanted: str) -> Mod
 def _best(job: Job) -> ModelVersion:
     if job.parsed.evaluation.keep is None:
         raise VersionNotFound(
-            f"version: job {job.id} keeps no best version; take last or a number, or post a job with evaluation.keep"
+            f"version: job {job.id} keeps no best version; name another, or post a job with evaluation.keep"
         )
     if job.best_model is None:
-        raise NotReady(f"version: no version of job {job.id} has been evaluated yet, so none is the best; take last")
+        raise NotReady(f"version: no version of job {job.id} has been evaluated yet, so none is the best; name another")
     return job.best_model

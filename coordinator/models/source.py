@@ -74,7 +74,7 @@ def is_cached(source: str) -> bool:
         return isinstance(try_to_load_from_cache(source, "config.json"), str)
     except HFValidationError:
         raise SourceError(
-            f"{source[:100]} is neither a folder here nor a name that a model on the hub can have; correct the path"
+            f"{source[:100]!r} is neither a folder here nor a name that a model on the hub can have; correct the path"
         ) from None
 
 

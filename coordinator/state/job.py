@@ -322,13 +322,18 @@ def _refusal(job: Job, event: JobEvent) -> str:
     match event:
         case Pause() if job.status is Status.PENDING:
             return f"{standing}: it can be paused once it runs; wait for its preparation, or cancel it"
-        case Resume() if not job.status.is_final:
+        case Pause() | Cancel() if job.status.is_final:
+            return f"{standing}: it has ended, and there is nothing to {'pause' if event == Pause() else 'cancel'}"
+        case Resume() | RollBack() if job.status.is_final:
+            copy = f"fedgalore jobs clone {job.id}{'' if job.model else ' --from-base'}"
+            what = "resumed" if event == Resume() else "rolled back"
+            return f"{standing} and cannot be {what}; post a copy that goes on from it (`{copy}`)"
+        case Resume():
             return f"{standing}: only a paused job can be resumed"
         case RollBack() if job.status is Status.PENDING:
             return f"{standing}: it has no version yet; wait for its preparation"
         case _:
-            remedy = "; post a new job to go on" if job.status.is_final else ""
-            return f"{standing}: {type(event).__name__} has no place there{remedy}"
+            return f"{standing}: {type(event).__name__} has no place there"
 
 
 _Row = Transition[Callable[[Job, Any, float], _Outcome], Status]

@@ -100,6 +100,7 @@ class Job:
     best: Best | None = None  # of the versions evaluated so far, by evaluation.keep
     best_model: ModelVersion | None = None  # that version
     rollbacks: tuple[Rollback, ...] = ()  # oldest first
+    was_completed: bool = False  # before it was rolled back
     sites: dict[str, SiteCheck] = field(default_factory=dict)  # by client: whether its data fit the job
     missing: str = ""  # why no present agent could be asked, in words
     idempotency_key: str | None = None
@@ -122,7 +123,10 @@ class Job:
             case Ready() as ready:
                 return ready
             case Preparing():
-                raise NotReady(f"job {self.id} is {self.status}: it has no model yet; ask again once it runs")
+                yet, way_on = " yet", "ask again once it runs"
+                if self.status.is_final:
+                    yet, way_on = "", f"post a mended copy (`fedgalore jobs clone {self.id} --from-base`)"
+                raise NotReady(f"job {self.id} is {self.status}: it has no model{yet}; {way_on}")
 
     @property
     def trail(self) -> Trail:

@@ -13,6 +13,7 @@ from coordinator.state.errors import IllegalTransition, VersionNotFound
 from coordinator.state.job_state import Job, Rollback, Status
 from coordinator.state.round_state import ModelVersion
 from coordinator.state.versions import is_kept
+from fedgalore.chain import Earlier
 
 
 def rolled_back(job: Job, target: ModelVersion) -> Job:
@@ -32,10 +33,11 @@ def rolled_back(job: Job, target: ModelVersion) -> Job:
     back = replace(
         job,
         model=model,
-        earlier=job.earlier if target.chain.checkpoint == current.chain.checkpoint else None,
+        earlier=_still_there(job, target),
         rollbacks=(*job.rollbacks, Rollback(model, target.version)),
         best=replace(job.best, since=0) if job.best else None,
         closing=None,
+        was_completed=job.was_completed or job.status is Status.COMPLETED,
         contributions={},
         abandoned_in_a_row=0,
         next_try_at=0.0,
@@ -46,6 +48,12 @@ def rolled_back(job: Job, target: ModelVersion) -> Job:
     left = max(0, job.parsed.rounds.count - back.rounds_behind(model.version))
     what = f"train on ({left} of {job.parsed.rounds.count} rounds are left)" if left else "evaluate it once more"
     return replace(back, status=Status.PAUSED, reason=f"{back.reason}; resume the job to {what}")
+
+
+def _still_there(job: Job, target: ModelVersion) -> Earlier | None:
+    """The cuts that led to the target's checkpoint; none of them is kept once a job has ended."""
+    same = target.chain.checkpoint == job.ready().model.chain.checkpoint
+    return job.earlier if same and not job.status.is_final else None
 
 
 def _check(job: Job, current: ModelVersion, target: ModelVersion) -> None:

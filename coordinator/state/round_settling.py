@@ -32,13 +32,15 @@ def _count(round: Round, now: float, policy: Policy, full: bool) -> Round:
         if round.kind == "train":
             return move(round, Phase.AGGREGATION, now)
         return move(round, Phase.COMMITTED, now, f"version {round.model_version} evaluated by {reports} clients")
+    trains, nobody = round.kind == "train", f"nobody has evaluated version {round.model_version}"
     if full and size - failures < policy.min_clients:
-        wanting = f"so rounds.min_clients ({policy.min_clients}) cannot be reached"
-        reason = f"{failures} of {size} clients failed, and no other is idle, {wanting}: {_causes(round)}"
+        wanting = f"rounds.min_clients ({policy.min_clients}) cannot be reached" if trains else nobody
+        reason = f"{failures} of {size} clients failed, and no other is idle, so {wanting}: {_causes(round)}"
         return move(round, Phase.ABANDONED, now, reason)
     if overdue:
-        reason = f"the deadline passed with {reports} of at least {policy.min_clients} reports (rounds.min_clients)"
-        return move(round, Phase.ABANDONED, now, f"{reason}: {_causes(round, 'no report')}")
+        wanting = f"with {reports} of at least {policy.min_clients} reports (rounds.min_clients)"
+        reason = f"the deadline passed {wanting if trains else f'and {nobody}'}: {_causes(round, 'no report')}"
+        return move(round, Phase.ABANDONED, now, reason)
     return round
 
 

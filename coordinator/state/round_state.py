@@ -77,7 +77,6 @@ class UpdateReceipt:
     blob: BlobRef
     num_examples: int
     metrics: dict[str, float]
-    received_at: float
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ def with_weights(job: Job, model: ModelVersion) -> ModelVersion:
 def is_kept(job: Job, version: int) -> bool:
     """Whether the weights of this version stay: of the newest, the best, and what `rounds.keep_versions` says.
 
-    Those of version 0 stay until the job ends, because agents start from it. A version that is not kept never is again.
+    Those of version 0 stay until the job ends for the first time, because agents start from it. A version that is not
+    kept never is again.
     """
     if job.model is None:
         return False
@@ -37,4 +38,5 @@ def is_kept(job: Job, version: int) -> bool:
     best = job.best_model is not None and job.best_model.version == version
     periodic = policy.every is not None and version % policy.every == 0
     newest = job.model.version - policy.last < version
-    return best or periodic or newest or (version == 0 and not job.status.is_final)
+    first = version == 0 and not (job.status.is_final or job.was_completed)
+    return best or periodic or newest or first

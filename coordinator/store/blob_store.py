@@ -84,9 +84,6 @@ class BlobStore(Protocol):
             OSError: the file cannot be read, or the store cannot be written.
         """
 
-    def put_bytes(self, data: bytes) -> BlobRef:
-        """Stores bytes, as `put_file`."""
-
     def open(self, sha256: str) -> RangeReader:
         """The blob, to be read in ranges until it is closed, also after a sweep has deleted it.
 

@@ -76,13 +76,6 @@ class DirectoryBlobStore:
             path.unlink()
         return blob
 
-    def put_bytes(self, data: bytes) -> BlobRef:
-        blob = BlobRef(hashlib.sha256(data).hexdigest(), len(data))
-        with self.scratch_folder() as folder:
-            (folder / "blob").write_bytes(data)
-            self._adopt(folder / "blob", blob)
-        return blob
-
     def open(self, sha256: str) -> RangeReader:
         try:
             path = self._content.path(sha256)

@@ -1,8 +1,8 @@
 """Text that a person or a stranger wrote, as plain values: YAML or JSON, with nothing in it that could be meant twice.
 
 YAML here has no aliases: a few lines of them can stand for more than any memory holds. Its truth values are `true` and
-`false`, as in YAML 1.2: `no`, `on` and `2024-01-31` are texts. So are `1:30` and `010`, which YAML 1.1 takes for 90 and
-8; `1e-3` is a number. Neither language may give a key twice, of which parsers keep the last in silence.
+`false`, as in YAML 1.2: `no`, `on`, `=`, `<<` and `2024-01-31` are texts. So are `1:30` and `010`, which YAML 1.1 takes
+for 90 and 8; `1e-3` is a number. Neither language may give a key twice, of which parsers keep the last in silence.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def read_json(text: str | bytes) -> Any:
         DocumentError: it is not JSON, or has a key twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_once, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise DocumentError(f"not valid JSON: {_reason(error)}") from None
 
@@ -74,7 +74,11 @@ class _Loader(yaml.SafeLoader):
         if problem:
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise ComposerError(None, None, problem, event.start_mark)
-        return super().compose_node(parent, index)
+        node: Any = super().compose_node(parent, index)
+        if node.tag not in _TAGS:
+            named = f"the tag {printable(node.tag, 60)} is of no plain value; write the value out"
+            raise ComposerError(None, None, named, node.start_mark)
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
@@ -102,7 +106,8 @@ _PLAIN = {
         "-+0123456789.",
     ),
 }
-_OTHERWISE = {f"tag:yaml.org,2002:{kind}" for kind in (*_PLAIN, "timestamp")}
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in (*_PLAIN, "null", "str", "seq", "map")}
+_OTHERWISE = {f"tag:yaml.org,2002:{kind}" for kind in (*_PLAIN, "timestamp", "merge", "value")}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, words) for tag, words in resolvers if tag not in _OTHERWISE]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -116,6 +121,13 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_PLAIN["float"][0]), list(_PLAIN["float"][1]))
+
+
+def _whole(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:  # Python reads no number of thousands of digits
+        raise ValueError(f"a number of {len(digits)} digits; shorten it") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ and what the field takes by its JSON schema. So every finding has a sentence, wh
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -24,6 +25,7 @@ MOST_ROWS = 50  # of what is wrong with one document
 MOST_SHOWN = 60  # characters of a value or a key
 KEY = "[key]"  # what pydantic puts behind a key that is not one
 OWN = ("value_error", "assertion_error")  # sentences of this project's own validators
+_NAMED = re.compile(r"(?P<field>(?P<first>\w+)[\w.]*): (?P<problem>.*)", re.DOTALL)  # a sentence of a validator
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = MOST_SHOWN
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxtuple = 2, 3, 3, 3
@@ -52,10 +54,13 @@ def rows(
     problems: dict[str, str] = {}
     for finding in findings:
         path, part = _found(finding["loc"], schema, root or schema)
-        field = ".".join(printable(str(step), MOST_SHOWN) for step in path if step != KEY) or whole
-        if field not in problems:
-            told = len(problems) < MOST_ROWS  # the others are counted: a stranger may have sent very many
-            problems[field] = _problem(finding, path, part, root or schema) if told else ""
+        field = ".".join(printable(str(step), MOST_SHOWN) for step in path if step != KEY)
+        problem = ""
+        if len(problems) < MOST_ROWS:  # the others are counted: a stranger may have sent very many
+            problem = _problem(finding, path, part, root or schema)
+        if not field and (named := _NAMED.match(problem)) and named["first"] in schema.get("properties", {}):
+            field, problem = named["field"], named["problem"]
+        problems.setdefault(field or whole, problem)
     left = len(problems) - MOST_ROWS
     more = [{"field": whole, "problem": f"{left} more; correct these first"}] if left > 0 else []
     return [{"field": field, "problem": problem} for field, problem in problems.items() if problem] + more

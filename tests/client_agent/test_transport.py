@@ -36,7 +36,7 @@ from protos import CHUNK_BYTES
 from protos import federation_pb2 as pb
 from protos.codec import SafetensorsWriter
 from protos.federation_pb2_grpc import FederationStub
-from tests.builders import a_spec, blob_path, whole_version
+from tests.builders import a_spec, blob_path, put_bytes, whole_version
 from tests.looking import round_of
 
 MB = 2**20
@@ -131,7 +131,7 @@ async def slow(port: int, bytes_per_s: float) -> AsyncIterator[str]:
 async def running_job(coordinator, plan: TrainingPlan = PLAN, **rounds) -> tuple[str, JobSpec, bytes]:
     """A job that needs one client, with 5 MiB of random weights."""
     content = os.urandom(5 * MB)
-    weights = coordinator.blobs.put_bytes(content)
+    weights = put_bytes(coordinator.blobs, content)
     spec = a_spec(wire=IN_FULL, rounds={"count": 1, "min_clients": 1, "selection_wait_s": 0, **rounds})
     job, _ = await coordinator.engine.people.create(spec)
     files = (("config.json", BlobRef(weights.sha256, weights.size_bytes)),)

@@ -30,7 +30,7 @@ from fedgalore.process.redis_server import RedisServer, free_port
 from fedgalore_cli.download import UnsafeArchive, unpack
 from fedgalore_cli.main import app
 from protos.codec import SafetensorsWriter
-from tests.builders import a_plan, a_prepared, job_document, whole_version
+from tests.builders import a_plan, a_prepared, job_document, put_bytes, whole_version
 from tests.sites import all_fit
 
 
@@ -242,7 +242,7 @@ def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, 
         for name, spec in specs.items():
             writer.write(name, np.ones(spec.shape, np.float32))
     weights = blobs.put_file(tmp_path / "w")
-    files = (("config.json", blobs.put_bytes(b'{"a": 1}')), ("model.safetensors", weights))
+    files = (("config.json", put_bytes(blobs, b'{"a": 1}')), ("model.safetensors", weights))
     prepared = Prepared(a_plan().to_dict(), files, files, whole_version(0, weights), notes=("texts are cut",))
     moved(redis_url, lambda engine: engine.aggregator.prepared(job, prepared))
     assert "texts are cut" in fedgalore("jobs", "get", job).stdout.splitlines()
@@ -335,7 +335,7 @@ def test_an_address_that_is_none_is_refused_with_the_right_form(url: str, monkey
         assert_error_line(refused, f"--url (FEDGALORE_URL): '{url}'", "write it such as http://")
 
 
-@pytest.mark.parametrize("job", ["", ".", ".."])
+@pytest.mark.parametrize("job", ["", ".", "..", "a/b"])
 def test_what_is_no_id_is_not_asked_for(job: str) -> None:
     for command in ("get", "rounds", "pause", "wait", "delete", "clone"):
         assert_error_line(fedgalore("jobs", command, job), "JOB: ", "`fedgalore jobs list` shows them")

@@ -180,7 +180,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
                 arrived += len(message.chunk)
                 await in_thread(upload.write, message.chunk)
                 await context.write(pb.SubmitUpdateResponse(received_bytes=upload.received))
-            receipt = await in_thread(upload.finish, self._agents.now())
+            receipt = await in_thread(upload.finish)
         finally:
             try:
                 await in_thread(upload.close)

@@ -92,7 +92,7 @@ class Upload:
         partial.append(chunk)
         reach(Fault.CHUNK_WRITTEN)
 
-    def finish(self, now: float) -> UpdateReceipt:
+    def finish(self) -> UpdateReceipt:
         """Checks hash and values, and turns the partial file into a blob.
 
         Raises:
@@ -127,7 +127,7 @@ class Upload:
         except FileNotFoundError as error:
             raise RoundClosed("the round closed while its update was on its way; ask for the next task") from error
         reach(Fault.UPLOAD_STORED)
-        return UpdateReceipt(self._blob, self._contents.num_examples, self._contents.metrics, now)
+        return UpdateReceipt(self._blob, self._contents.num_examples, self._contents.metrics)
 
     def close(self) -> None:
         """Lets go of the partial file, if it is open."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,7 +19,7 @@ from coordinator.state.errors import DomainError, NotAllowed, NotAuthenticated, 
 from coordinator.state.limits import MAX_TOKEN_VALID_S
 from coordinator.store.credentials import ApiKey, JoinToken, Role, bearer
 from fedgalore.process.tls import is_loopback
-from fedgalore.spec.strict import Identifier
+from fedgalore.spec.strict import Identifier, Strict
 
 API = "/api/"
 _GUARDED = (API, "/metrics")
@@ -102,9 +102,7 @@ class KeyGuard:
             )
 
 
-class NewKey(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewKey(Strict):
     name: Identifier = Field(description="Whose key it is; shown in the list")
     role: Role
 
@@ -124,9 +122,7 @@ class MadeKey(KeyView):
     key: str = Field(description="The key itself: shown this once")
 
 
-class NewJoinToken(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewJoinToken(Strict):
     client: Identifier
     valid_s: Annotated[float, Field(ge=1, le=MAX_TOKEN_VALID_S)] = Field(
         default=7 * 86400, description="Seconds it is good"

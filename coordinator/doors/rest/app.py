@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from starlette.responses import HTMLResponse
 
 from coordinator.doors.doorkeeper import Doorkeeper
@@ -27,7 +27,7 @@ from coordinator.doors.rest.readiness import Probe, Readiness
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.state.errors import AgentNotFound
 from coordinator.store.blob_store import BlobStore
-from fedgalore.spec.strict import Identifier
+from fedgalore.spec.strict import Identifier, Strict
 from fedgalore.version import PROTOCOL_VERSION, __version__
 
 
@@ -35,9 +35,7 @@ class Live(BaseModel):
     live: bool
 
 
-class NewAgent(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class NewAgent(Strict):
     name: Identifier
 
 
@@ -67,7 +65,7 @@ def create_app(
         title="FedGaLore coordinator",
         version=__version__,
         summary="Federated fine-tuning of transformers along low-rank gradient subspaces",
-        description="A query parameter that a route does not list is refused.",
+        description="A parameter or a field that a route does not list, or that is given twice, is refused.",
         dependencies=[Depends(refuse_unknown)],
         separate_input_output_schemas=False,  # a job is posted with defaults left out and shown with them: one schema
     )

@@ -1,4 +1,4 @@
-"""Query parameters that a route does not know are refused: a misspelt one must not pass for one that was left out."""
+"""What a route does not know is refused: a misspelt parameter must not pass for one that was left out."""
 
 from __future__ import annotations
 
@@ -8,25 +8,33 @@ from collections.abc import Iterator
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 
+from coordinator.doors.rest.problems import is_json
+from fedgalore.spec.documents import DocumentError, read_json
 from fedgalore.spec.findings import OWN
 
+NO_BODY = (b"", b"{}")  # the latter is what some clients send with every POST
 
-def refuse_unknown(request: Request) -> None:
-    """A dependency of every route: its query may hold the parameters of the route, each once.
+
+async def refuse_unknown(request: Request) -> None:
+    """A dependency of every route: its query may hold the parameters of the route, its body a document, each key once.
 
     Raises:
-        RequestValidationError: with a row for each parameter that is unknown, or is given twice.
+        RequestValidationError: with a row for each parameter that is unknown or is given twice, and one for a body.
     """
-    known = sorted(_names(request.scope["route"].dependant))
+    route: APIRoute = request.scope["route"]
+    known = sorted(_names(route.dependant))
     taken = f"takes {', '.join(known)}" if known else "takes no parameters"
     rows = []
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
-            problem = f"unknown parameter; {request.method} {request.scope['route'].path} {taken}"
+            problem = f"unknown parameter; {request.method} {route.path} {taken}"
             rows.append({"type": OWN[0], "loc": ("query", name or "query"), "msg": problem})
         elif times > 1:
             rows.append({"type": OWN[0], "loc": ("query", name), "msg": f"is given {times} times; give it once"})
+    if request.method != "GET" and (problem := _odd_body(route, request, await request.body())):
+        rows.append({"type": OWN[0], "loc": ("body",), "msg": problem})
     if rows:
         raise RequestValidationError(rows)
 
@@ -36,3 +44,15 @@ def _names(dependant: Dependant) -> Iterator[str]:
     yield from (parameter.alias for parameter in dependant.query_params)
     for each in dependant.dependencies:
         yield from _names(each)
+
+
+def _odd_body(route: APIRoute, request: Request, body: bytes) -> str:
+    """What is wrong with a body beyond the fields that it lacks or should not have; empty where nothing is."""
+    if route.body_field is not None:
+        try:
+            read_json(body if is_json(request) else b"null")
+        except DocumentError as error:
+            return str(error)
+    elif route.openapi_extra is None and body.strip() not in NO_BODY:
+        return f"{request.method} {route.path} takes none; leave it out"
+    return ""

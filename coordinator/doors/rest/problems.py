@@ -103,10 +103,10 @@ def _rows(request: Request, place: str, found: Sequence[dict[str, Any]]) -> list
         return []
     document = request.app.openapi()
     operation = document["paths"][request.scope["route"].path][request.method.lower()]
-    if place == "body":
-        schema, is_json = operation["requestBody"]["content"]["application/json"]["schema"], _is_json(request)
+    if place == "body" and "requestBody" in operation:
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
         found = [each | {"loc": each["loc"][: 1 if each["type"] == "json_invalid" else None]} for each in found]
-        remedy = "" if is_json else "; send it with Content-Type: application/json"
+        remedy = "" if is_json(request) else "; send it with Content-Type: application/json"
     else:
         parameters = [each for each in operation.get("parameters", []) if each["in"] == place]
         schema, remedy = {"properties": {each["name"]: _without_null(each["schema"]) for each in parameters}}, ""
@@ -121,7 +121,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return schema | {"anyOf": [each for each in schema["anyOf"] if each.get("type") != "null"]}
 
 
-def _is_json(request: Request) -> bool:
+def is_json(request: Request) -> bool:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from coordinator.doors.rest.problems import FieldProblem
 from coordinator.state.job_state import Status
 from coordinator.state.round_state import Phase
 from fedgalore.spec.job import JobSpec
+from fedgalore.spec.strict import Strict
 
 
-class RollbackRequest(BaseModel):
+class RollbackRequest(Strict):
     """Which version of a job's model becomes current again."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    version: Annotated[int, Field(ge=0, lt=2**31)] | Literal["best"] = Field(
+    version: Annotated[int, Field(strict=True, ge=0, lt=2**31)] | Literal["best"] = Field(
         description="Its number, or `best` by the job's evaluation.keep"
     )
 

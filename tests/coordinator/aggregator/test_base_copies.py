@@ -15,7 +15,7 @@ from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.layout import weights_tensors
 from fedgalore.spec.plan import Buffer, Dense, Target, TrainingPlan
-from tests.builders import a_spec, content_of
+from tests.builders import a_spec, content_of, put_bytes
 
 SPEC = a_spec(method={"kind": "fedavg"})
 PLAN = TrainingPlan(
@@ -50,7 +50,7 @@ def test_what_the_base_holds_is_not_stored_again(tmp_path: Path, dtype: torch.dt
         save_file({f"model.{name}": tensors[name] for name in names}, tmp_path / "shard")
         base.append((f"{number}.safetensors", blobs.put_file(tmp_path / "shard", move=True)))
     held = on_disk(tmp_path)
-    model = BaseModel((("config.json", blobs.put_bytes(b"{}")), *base), blobs)
+    model = BaseModel((("config.json", put_bytes(blobs, b"{}")), *base), blobs)
 
     export = {name: tensor.float() if dtype is torch.float64 else tensor for name, tensor in tensors.items()}
     head = torch.randn(2, 64)

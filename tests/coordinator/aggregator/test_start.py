@@ -18,7 +18,7 @@ from coordinator.state.round_state import ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
-from tests.builders import a_receipt, a_spec, blob_path, content_of, whole_version
+from tests.builders import a_receipt, a_spec, blob_path, content_of, put_bytes, whole_version
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # a fixture
 from tests.sites import all_fit
 
@@ -60,7 +60,7 @@ class House:
         job = await self.prepared(job_id)
         assert job.model is not None
         moved = {name: values + 0.25 for name, values in self.weights(job.model).items()}
-        blob = self.blobs.put_bytes(save(moved))
+        blob = put_bytes(self.blobs, save(moved))
         for client in "ab":
             await self.engine.agents.report(job.id, 1, client, a_receipt(client))
         job = await self.engine.aggregator.aggregated(job.id, 1, whole_version(1, blob), {}, {})

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from coordinator.aggregator import compute as aggregation
 from coordinator.aggregator import load_back
@@ -313,7 +314,7 @@ async def test_it_wakes_only_for_its_kind_of_work(engine: Engine, work: Work, tm
     job_id = await posted(engine)
     await all_fit(engine)
     await until(engine, job_id, Status.RUNNING)
-    await engine.driver.tick(job_id)  # it may have run before both sites had answered
+    await engine.driver.tick_all()  # it may have run before both sites had answered
     await asyncio.sleep(0.1)
     before = len(looks)
     assert await engine.agents.next_task("a") is not None
@@ -415,3 +416,17 @@ async def test_a_job_cancelled_while_its_model_is_loaded_back_stays_cancelled(
     work.go.set()
     await process.end()
     assert (await engine.reader.job(job_id)).status is Status.CANCELLED
+
+
+async def test_an_aggregator_whose_lease_is_no_longer_renewed_ends(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken() -> None:
+        raise RuntimeError("no socket left")
+
+    monkeypatch.setattr(engine.aggregator, "keep_lease", broken)
+    process = Process(engine, tmp_path)
+    with pytest.raises(ExceptionGroup) as ended, capture_logs() as logged:
+        await asyncio.wait_for(process.running, LONG_S)
+    assert ended.group_contains(RuntimeError, match="no socket left")
+    assert [(row["event"], row["task"]) for row in logged] == [("background_task_ended", "lease")]

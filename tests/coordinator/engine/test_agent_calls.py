@@ -85,7 +85,7 @@ async def test_what_clients_say_is_kept_short(federation: Federation, engine: En
         ({"m" * 201: 0.0}, "metrics.m+: the name has 201 characters"),
     ):
         with pytest.raises(InvalidUpdate, match=words):
-            await engine.agents.report(job_id, 1, "a", UpdateReceipt(a_blob(), 1, metrics, 0.0))
+            await engine.agents.report(job_id, 1, "a", UpdateReceipt(a_blob(), 1, metrics))
         with pytest.raises(InvalidUpdate, match=f"evaluation.{words}"):
             await engine.agents.evaluated(job_id, 1, "a", EvaluationResult(0, 1, metrics))
     await engine.agents.client_failed(job_id, 1, "a", "no " * 100_000)
@@ -124,7 +124,7 @@ async def test_reporting_twice_is_a_duplicate_also_after_the_round(federation: F
 async def test_late_reports_hear_why(federation: Federation, engine: Engine) -> None:
     job_id = await federation.running(rounds={"goal_clients": 2, "over_selection": 1.5})
     await federation.enrol("c")
-    await engine.driver.tick(job_id)
+    await engine.driver.tick_all()
     for client in ("a", "b"):
         await engine.agents.report(job_id, 1, client, a_receipt(client))
     with pytest.raises(RoundClosed, match="round 1 is closed"):
@@ -153,7 +153,7 @@ async def test_numbers_that_are_none_are_refused_and_change_nothing(federation: 
     before = await engine.reader.job(job_id)
     nan = float("nan")
     for call in (
-        engine.agents.report(job_id, 1, "a", UpdateReceipt(a_blob(), 1, {"train_loss": nan}, 0.0)),
+        engine.agents.report(job_id, 1, "a", UpdateReceipt(a_blob(), 1, {"train_loss": nan})),
         engine.agents.evaluated(job_id, 1, "a", EvaluationResult(0, 1, {"loss": float("inf")})),
         engine.agents.evaluated(job_id, 1, "a", EvaluationResult(0, 1, {"loss": 1.0}, {"loss": (1.0, nan)})),
         engine.aggregator.aggregated(job_id, 1, a_version(1), {}, {"joint_rank": nan}),

@@ -35,10 +35,10 @@ from tests.looking import events_of, round_of, rounds_of
 from tests.sites import FACTS, all_fit
 
 MAY = {
-    AgentCalls: "admit check_free check_instance check_open client_failed count_traffic evaluated next_task now "
+    AgentCalls: "admit check_free check_instance check_open client_failed count_traffic evaluated next_task "
     "progress register report site_checked withdraw",
     PeopleCalls: "cancel create delete expect forget_agent pause resume roll_back with_whole_weights would_create",
-    DriverCalls: "leading tick tick_all",
+    DriverCalls: "leading tick_all",
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
     "loaded_back preparation_failed prepared update_lost weights_lost weights_made",
     StateReader: "active_jobs agents events job jobs live_progress mark presence round rounds "
@@ -102,9 +102,9 @@ async def test_many_writers_lose_nothing(federation: Federation, engine: Engine)
     engines = [engine, federation.another(), federation.another()]
     await all_fit(engine)
     await asyncio.gather(
-        engine.aggregator.prepared(job.id, a_prepared()), *(each.driver.tick(job.id) for each in engines)
+        engine.aggregator.prepared(job.id, a_prepared()), *(each.driver.tick_all() for each in engines)
     )
-    await engine.driver.tick(job.id)
+    await engine.driver.tick_all()
 
     async def take_part(client: str, door: Engine) -> None:
         assert await door.agents.next_task(client) is not None
@@ -130,7 +130,6 @@ async def test_unknown_things_are_named(federation: Federation, engine: Engine) 
     with pytest.raises(JobNotFound, match=r"job 'job-x' does not exist; .* \(GET /api/v1/jobs\) shows"):
         await engine.reader.job("job-x")
     calls = [
-        engine.driver.tick("job-x"),
         engine.people.pause("job-x"),
         rounds_of(engine, "job-x"),
         events_of(engine, "job-x"),

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from coordinator.engine.assembly import Engine, assemble
+from coordinator.engine.clock import steady_clock
 from coordinator.state.job_state import LoadedBack, Status
 from coordinator.state.round_state import Phase
 from coordinator.state.setbacks import LONGEST_WAIT_S, TRIES_UNTIL_PAUSE
@@ -94,7 +95,7 @@ async def test_the_last_evaluation_asks_everybody_with_the_data(federation: Fede
     for client in "abc":
         await engine.agents.evaluated(job_id, 2, client, a_result(1))
     federation.clock.now += 61
-    await engine.driver.tick(job_id)
+    await engine.driver.tick_all()
     assert (await engine.aggregator.loaded_back(job_id, LoadedBack())).status is Status.COMPLETED
 
 
@@ -102,20 +103,20 @@ async def test_the_last_evaluation_asks_everybody_with_the_data(federation: Fede
 async def test_a_clock_that_is_set_ends_no_round_and_holds_none_up(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, jump_s: float
 ) -> None:
-    engine = assemble(RedisStateStore(redis_url))
+    engine, clock = assemble(RedisStateStore(redis_url)), steady_clock()
     try:
         for client in "ab":
             await engine.agents.register(client, PROTOCOL_VERSION, "0.1", {"reviews": 20})
         job = (await engine.people.create(a_spec()))[0]
         await all_fit(engine)
         await engine.aggregator.prepared(job.id, a_prepared())
-        before = (await round_of(engine, job.id, 1)).remaining_s(engine.agents.now())
+        before = (await round_of(engine, job.id, 1)).remaining_s(clock())
         true_time = time.time
         monkeypatch.setattr(time, "time", lambda: true_time() + jump_s)
         await engine.driver.tick_all()
         flying = await round_of(engine, job.id, 1)
         assert flying.phase is Phase.CONFIGURATION
-        assert before - 30 < flying.remaining_s(engine.agents.now()) <= before
+        assert before - 30 < flying.remaining_s(clock()) <= before
         assert all(agent.present for agent in await engine.reader.agents())
     finally:
         await engine.close()

@@ -87,7 +87,7 @@ async def running(engine: Engine) -> str:
     job_id = (await engine.people.create(a_spec()))[0].id
     await all_fit(engine)
     await engine.aggregator.prepared(job_id, a_prepared())
-    await engine.driver.tick(job_id)
+    await engine.driver.tick_all()
     return job_id
 
 
@@ -130,7 +130,7 @@ async def test_clients_and_people_are_heard_by_every_replica(store: RedisStateSt
         assert (await other.people.pause(job_id)).status is Status.PAUSED
         assert (await other.people.resume(job_id)).status is Status.RUNNING
         with pytest.raises(LeaseLost):
-            await other.driver.tick(job_id)
+            await other.driver.tick_all()
 
 
 async def test_the_driver_waits_for_the_lease(store: RedisStateStore) -> None:

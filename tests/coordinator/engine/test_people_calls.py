@@ -39,7 +39,7 @@ async def test_pause_resume_cancel(federation: Federation, engine: Engine) -> No
     job_id = await federation.running()
     assert (await engine.people.pause(job_id)).status is Status.PAUSED
     await federation.committed(job_id)
-    await engine.driver.tick(job_id)
+    await engine.driver.tick_all()
     assert (await engine.reader.job(job_id)).round is None
     await engine.people.resume(job_id)
     assert (await engine.reader.job(job_id)).round is not None

@@ -45,7 +45,7 @@ async def test_a_job_that_nobody_fits_pauses_before_it_is_prepared(federation: F
     job, _ = await engine.people.create(a_spec())
     for client in "ab":
         await engine.agents.site_checked(job.id, client, "there is no column 'label'", None)
-    await engine.driver.tick(job.id)
+    await engine.driver.tick_all()
     paused = await engine.reader.job(job.id)
     assert paused.status is Status.PAUSED
     assert "a: there is no column 'label'; b: there is no column 'label'" in paused.reason
@@ -54,7 +54,7 @@ async def test_a_job_that_nobody_fits_pauses_before_it_is_prepared(federation: F
     assert (await engine.reader.job(job.id)).unanswered == {"a"}
     await engine.agents.site_checked(job.id, "a", None, FACTS)
     assert (await engine.people.resume(job.id)).status is Status.PENDING
-    await engine.driver.tick(job.id)
+    await engine.driver.tick_all()
     assert (await engine.reader.job(job.id)).unanswered == {"b"}
     await engine.agents.site_checked(job.id, "b", None, FACTS)
     await engine.aggregator.prepared(job.id, a_prepared())

@@ -37,7 +37,7 @@ from fedgalore.simulation import Site, simulate
 from fedgalore.spec import layout
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from fedgalore_cli.download import unpack
-from tests.builders import a_job, a_receipt, a_spec, whole_version
+from tests.builders import a_job, a_receipt, a_spec, put_bytes, whole_version
 from tests.coordinator.doors.rest.conftest import stack  # noqa: F401  # a fixture
 from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem
 from tests.fedgalore.conftest import (  # noqa: F401  # fixtures
@@ -373,7 +373,7 @@ def test_weights_of_another_model_are_refused(tiny_bert: Path, tmp_path: Path) -
 def test_a_pending_job_has_no_adapter(tmp_path: Path) -> None:
     blobs = DirectoryBlobStore(tmp_path)
     with pytest.raises(NotReady, match="not prepared yet"):
-        AdapterArchive(a_job(), whole_version(0, blobs.put_bytes(b"")), 4, None, blobs)
+        AdapterArchive(a_job(), whole_version(0, put_bytes(blobs, b"")), 4, None, blobs)
 
 
 def test_what_is_collected_meanwhile_is_sent_to_the_end(tiny_bert: Path, tmp_path: Path) -> None:  # noqa: F811

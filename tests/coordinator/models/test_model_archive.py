@@ -23,7 +23,7 @@ from coordinator.store.blob_store import GRACE_S
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.spec.census import Census
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
-from tests.builders import a_job, whole_version
+from tests.builders import a_job, put_bytes, whole_version
 
 TRAINED = ("bert.encoder.layer.0.attention.self.query.weight", "classifier.weight", "classifier.bias")
 PLAN = TrainingPlan(
@@ -179,4 +179,4 @@ def test_weights_that_do_not_fit_the_model_are_refused(tmp_path: Path, blobs: Di
 def test_a_pending_job_has_no_model(blobs: DirectoryBlobStore) -> None:
     job = a_job()
     with pytest.raises(NotReady, match="not prepared yet"):
-        ModelArchive(job, whole_version(0, blobs.put_bytes(b"")), None, blobs)
+        ModelArchive(job, whole_version(0, put_bytes(blobs, b"")), None, blobs)

@@ -238,7 +238,7 @@ def test_asking_twice_is_asking_once(event: JobEvent, status: Status) -> None:
 def test_pausing_what_does_not_run_yet_names_the_remedy() -> None:
     with pytest.raises(IllegalTransition, match="PENDING: it can be paused once it runs"):
         play(a_job(), Pause())
-    with pytest.raises(IllegalTransition, match="post a new job"):
+    with pytest.raises(IllegalTransition, match="FAILED: it has ended, and there is nothing to pause$"):
         play(IN[Status.FAILED], Pause())
 
 
@@ -446,7 +446,17 @@ def test_a_jobs_document_keeps_its_shape() -> None:
         *("id", "spec", "status", "reason", "created_at", "updated_at", "prepared", "model", "round"),
         *("earlier", "whole", "wishes"),
         *("rounds_opened", "abandoned_in_a_row", "next_try_at", "setbacks", "contributions"),
-        *("closing", "best", "best_model", "rollbacks", "sites", "missing", "idempotency_key", "secret"),
+        *(
+            "closing",
+            "best",
+            "best_model",
+            "rollbacks",
+            "was_completed",
+            "sites",
+            "missing",
+            "idempotency_key",
+            "secret",
+        ),
     }
     assert set(document["prepared"]) == {"plan", "base_model", "export", "model", "chat_template", "notes"}
     parts = {"chain", "weights", "aggregate", "state", "residue"}
@@ -460,6 +470,8 @@ def test_a_jobs_document_keeps_its_shape() -> None:
 def test_a_job_is_ready_once_it_has_a_model() -> None:
     pending = a_job()
     assert pending.stage == Preparing()
+    with pytest.raises(NotReady, match="FAILED: it has no model; post a mended copy .*clone job-1 --from-base"):
+        IN[Status.FAILED].ready()
     with pytest.raises(NotReady, match="job job-1 is PENDING: it has no model yet; ask again once it runs"):
         pending.ready()
     job = committed(running())

@@ -378,6 +378,18 @@ def test_an_evaluation_round_takes_everybody_and_needs_no_aggregation() -> None:
         play(in_phase(Phase.REPORTING, "evaluate"), Reported("a", a_receipt()))
 
 
+def test_an_evaluation_that_nobody_can_do_says_that_it_was_not_done() -> None:
+    policy, state = a_policy(min_clients=1), in_phase(Phase.REPORTING, "evaluate")
+    for name in NAMES[:3]:
+        state = rounds.advance(state, ClientFailed(name, "no test split"), 1.0, policy).round
+    late = rounds.advance(state, Tick(), 60.0, policy).round
+    assert late.reason.startswith("the deadline passed and nobody has evaluated version 0: a: no test split; ")
+    state = rounds.advance(state, ClientFailed("d", "no test split"), 1.0, policy).round
+    assert rounds.advance(state, Candidates(NAMES), 2.0, policy).round.reason.startswith(
+        "4 of 4 clients failed, and no other is idle, so nobody has evaluated version 0: a: no test split; "
+    )
+
+
 def test_an_evaluation_that_nobody_comes_to_is_given_up() -> None:
     assert rounds.advance(opened("evaluate"), Candidates(()), 59.0, POLICY).round.phase is Phase.SELECTION
     assert rounds.advance(opened("evaluate"), Candidates(()), 60.0, POLICY).round.phase is Phase.ABANDONED

@@ -143,6 +143,7 @@ def test_the_newest_the_best_and_those_of_the_policy_are_kept(policy: dict[str, 
     assert {version for version in range(25) if is_kept(job, version)} == {*kept, 21, 22, 23, 24}
     over = replace(job, status=Status.COMPLETED)
     assert is_kept(over, 0) == ("every" in policy)
+    assert is_kept(replace(over, status=Status.RUNNING, was_completed=True), 0) == ("every" in policy)
     assert not is_kept(a_job(), 0)
 
 
@@ -182,7 +183,7 @@ def test_as_many_rounds_follow_as_the_job_has_beyond_the_version() -> None:
     for _ in range(3):
         job = trained(job, 0.5)
     back = rolled_back(ended(evaluating(job, 0.5)), 1)
-    assert back.status is Status.PAUSED
+    assert (back.status, back.was_completed) == (Status.PAUSED, True)
     assert back.reason.endswith("; resume the job to train on (2 of 3 rounds are left)")
     job = jobs.advance(back, Resume(), 8.0).job
     for _ in range(2):
@@ -255,5 +256,5 @@ def test_jobs_without_a_version_and_jobs_that_were_ended_have_no_way_back() -> N
     with pytest.raises(IllegalTransition, match="PENDING: it has no version yet; wait for its preparation"):
         rolled_back(a_job(), 0)
     cancelled = jobs.advance(trained(running(), 0.5), Cancel(), 1.0).job
-    with pytest.raises(IllegalTransition, match="CANCELLED: RollBack has no place there; post a new job"):
+    with pytest.raises(IllegalTransition, match="CANCELLED and cannot be rolled back; .*`fedgalore jobs clone job-1`"):
         rolled_back(cancelled, 0)

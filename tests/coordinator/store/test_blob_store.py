@@ -16,6 +16,7 @@ from coordinator.state.errors import BlobNotFound
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, BlobStore, PartialInUse
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.process.blob_ref import BlobRef
+from tests.builders import put_bytes
 
 KEY = "update+job-1+3+site-a+00"
 
@@ -66,7 +67,7 @@ def long_after() -> float:
 
 
 def test_a_blob_is_named_by_its_content(blobs: BlobStore) -> None:
-    blob = blobs.put_bytes(b"weights")
+    blob = put_bytes(blobs, b"weights")
     assert blob == ref(b"weights")
     assert content_of(blobs, blob) == b"weights"
 
@@ -86,20 +87,20 @@ def test_a_file_is_copied_or_moved_in_and_twice_is_once(blobs: BlobStore, tmp_pa
 
 
 def test_an_empty_file_is_a_blob(blobs: BlobStore) -> None:
-    blob = blobs.put_bytes(b"")
+    blob = put_bytes(blobs, b"")
     assert blobs.read(blob.sha256, 0, 10) == b""
     assert blobs.holds(blob)
 
 
 def test_reading_goes_from_an_offset_to_the_end(blobs: BlobStore) -> None:
-    blob = blobs.put_bytes(b"0123456789")
+    blob = put_bytes(blobs, b"0123456789")
     assert blobs.read(blob.sha256, 4, 3) == b"456"
     assert blobs.read(blob.sha256, 8, 3) == b"89"
     assert blobs.read(blob.sha256, 10, 3) == b""
 
 
 def test_an_open_blob_is_read_in_ranges_in_any_order(blobs: BlobStore) -> None:
-    with closing(blobs.open(blobs.put_bytes(b"0123456789").sha256)) as file:
+    with closing(blobs.open(put_bytes(blobs, b"0123456789").sha256)) as file:
         assert file.size_bytes == 10
         assert [file.read(offset, 3) for offset in (8, 0, 10, 4)] == [b"89", b"012", b"", b"456"]
         with ThreadPoolExecutor(8) as pool:
@@ -110,7 +111,7 @@ def test_an_open_blob_is_read_in_ranges_in_any_order(blobs: BlobStore) -> None:
 
 
 def test_an_open_blob_is_read_to_its_end_when_it_is_swept(blobs: BlobStore) -> None:
-    blob = blobs.put_bytes(b"0123456789")
+    blob = put_bytes(blobs, b"0123456789")
     with closing(blobs.open(blob.sha256)) as file:
         assert blobs.sweep((), (), long_after()) == 10
         assert not blobs.exists(blob.sha256)
@@ -118,7 +119,7 @@ def test_an_open_blob_is_read_to_its_end_when_it_is_swept(blobs: BlobStore) -> N
 
 
 def test_a_blob_can_be_had_as_a_file_on_this_machine(blobs: BlobStore) -> None:
-    blob = blobs.put_bytes(b"0123456789")
+    blob = put_bytes(blobs, b"0123456789")
     with blobs.on_disk(blob.sha256) as path:
         assert path.read_bytes() == b"0123456789"
 
@@ -136,7 +137,7 @@ def test_a_missing_blob_and_an_invalid_hash_are_refused(blobs: BlobStore, tmp_pa
 
 
 def test_a_blob_is_held_at_its_size_only(blobs: BlobStore) -> None:
-    blob = blobs.put_bytes(b"0123456789")
+    blob = put_bytes(blobs, b"0123456789")
     assert blobs.holds(blob)
     assert not blobs.holds(BlobRef(blob.sha256, 9))
     assert not blobs.holds(ref(b"another"))
@@ -145,7 +146,7 @@ def test_a_blob_is_held_at_its_size_only(blobs: BlobStore) -> None:
 def test_a_damaged_blob_is_noticed_and_gives_way_to_a_sound_copy(
     blobs: BlobStore, implementation: Implementation
 ) -> None:
-    blob = blobs.put_bytes(b"0123456789")
+    blob = put_bytes(blobs, b"0123456789")
     assert not blobs.discard_damaged(blob.sha256)
     assert blobs.is_sound(blob.sha256)
     implementation.damage(blob.sha256, b"0123456788")
@@ -153,23 +154,23 @@ def test_a_damaged_blob_is_noticed_and_gives_way_to_a_sound_copy(
     assert blobs.discard_damaged(blob.sha256)
     assert not blobs.exists(blob.sha256)
     assert blobs.discard_damaged(blob.sha256)  # a missing blob counts as damaged
-    assert blobs.put_bytes(b"0123456789") == blob
+    assert put_bytes(blobs, b"0123456789") == blob
     assert not blobs.discard_damaged(blob.sha256)
 
 
 def test_a_blob_that_was_cut_short_is_replaced_when_it_is_put_again(
     blobs: BlobStore, implementation: Implementation
 ) -> None:
-    blob = blobs.put_bytes(b"0123456789")
+    blob = put_bytes(blobs, b"0123456789")
     implementation.damage(blob.sha256, b"0123")
     assert not blobs.holds(blob)
-    blobs.put_bytes(b"0123456789")
+    put_bytes(blobs, b"0123456789")
     assert blobs.is_sound(blob.sha256)
 
 
 def test_many_at_once_put_the_same_blob(blobs: BlobStore) -> None:
     with ThreadPoolExecutor(8) as pool:
-        refs = set(pool.map(lambda _: blobs.put_bytes(b"same" * 50_000), range(32)))
+        refs = set(pool.map(lambda _: put_bytes(blobs, b"same" * 50_000), range(32)))
     assert len(refs) == 1
     assert blobs.sweep((), (), long_after()) == 200_000
 
@@ -189,18 +190,18 @@ def test_scratch_files_become_blobs_or_go(blobs: BlobStore) -> None:
 
 
 def test_a_swept_blob_is_gone_and_can_come_back(blobs: BlobStore) -> None:
-    blob = blobs.put_bytes(b"x")
+    blob = put_bytes(blobs, b"x")
     old = long_after()
     assert blobs.sweep({blob.sha256}, {blob.sha256}, old) == 0
     assert blobs.sweep((), (), old - GRACE_S) == 0
     assert blobs.sweep((), (), old) == 1
     assert not blobs.exists(blob.sha256)
-    assert blobs.put_bytes(b"x") == blob
+    assert put_bytes(blobs, b"x") == blob
     assert blobs.exists(blob.sha256)
 
 
 def test_what_is_known_to_be_over_goes_sooner(blobs: BlobStore) -> None:
-    spent, unknown = blobs.put_bytes(b"spent"), blobs.put_bytes(b"unknown")
+    spent, unknown = put_bytes(blobs, b"spent"), put_bytes(blobs, b"unknown")
     assert blobs.sweep((), {spent.sha256}, time.time()) == 0
     assert blobs.sweep((), {spent.sha256}, time.time() + SPENT_GRACE_S + 1) == len(b"spent")
     assert blobs.exists(unknown.sha256)
@@ -209,7 +210,7 @@ def test_what_is_known_to_be_over_goes_sooner(blobs: BlobStore) -> None:
 def test_two_that_sweep_at_once_do_not_stumble(implementation: Implementation) -> None:
     blobs = [implementation.opened() for _ in range(4)]
     for number in range(200):
-        blobs[0].put_bytes(bytes([number]))
+        put_bytes(blobs[0], bytes([number]))
     with ThreadPoolExecutor(4) as pool:
         freed = pool.map(lambda store: store.sweep((), (), long_after()), blobs)
     assert sum(freed) == 200
@@ -251,7 +252,7 @@ def test_two_do_not_receive_the_same_file_at_once(implementation: Implementation
 
 
 def test_a_blob_that_is_held_was_received_already_and_never_changes(blobs: BlobStore) -> None:
-    blob = blobs.put_bytes(b"0123")
+    blob = put_bytes(blobs, b"0123")
     with closing(blobs.open_partial(KEY, blob)) as partial:
         assert list(partial.received()) == [b"0123"]
         with pytest.raises(ValueError, match="more than the 4 bytes"):

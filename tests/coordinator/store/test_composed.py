@@ -16,7 +16,7 @@ from coordinator.store.composed import Copy
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.numbers import as_float32, as_stored
 from fedgalore.process.blob_ref import BlobRef
-from tests.builders import content_of
+from tests.builders import content_of, put_bytes
 
 NUMBERS = np.random.default_rng(0).standard_normal(400_000).astype(np.float32)  # more than a block
 OWN = b"a head of its own"
@@ -28,7 +28,7 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.root, self.blobs = folder / "store", DirectoryBlobStore(folder / "store")
         narrow = as_stored(NUMBERS, "BF16")
-        self.source = self.blobs.put_bytes(b"header" + narrow)
+        self.source = put_bytes(self.blobs, b"header" + narrow)
         wide = as_float32(np.frombuffer(narrow, np.uint8), "BF16").tobytes()
         self.content = narrow[-6:] + OWN + wide + b"end"
         self.copies = (
@@ -101,7 +101,7 @@ def test_a_file_without_a_true_copy_is_a_blob_as_others(house: House) -> None:
 
 def test_it_is_put_again_whole_or_in_parts(house: House) -> None:
     blob = house.put()
-    assert house.put() == house.blobs.put_bytes(house.content) == house.blobs.put_file(house.file, move=True) == blob
+    assert house.put() == put_bytes(house.blobs, house.content) == house.blobs.put_file(house.file, move=True) == blob
     assert not house.file.exists()
     assert sorted(path.name for path in (house.root / "sha256").glob("??/*")) == [house.source.sha256]
     house.file.write_bytes(house.content)

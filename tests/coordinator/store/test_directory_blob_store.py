@@ -11,6 +11,7 @@ import pytest
 
 from coordinator.store.blob_store import GRACE_S
 from coordinator.store.directory_blob_store import DirectoryBlobStore
+from tests.builders import put_bytes
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def files(root: Path) -> list[str]:
 
 
 def test_a_blob_lies_under_its_hash_and_nothing_else_is_left(blobs: DirectoryBlobStore, root: Path) -> None:
-    blob = blobs.put_bytes(b"weights")
-    blobs.put_bytes(b"weights")
+    blob = put_bytes(blobs, b"weights")
+    put_bytes(blobs, b"weights")
     assert files(root) == [f"sha256/{blob.sha256[:2]}/{blob.sha256}"]
     assert (root / files(root)[0]).read_bytes() == b"weights"
 

@@ -14,6 +14,7 @@ import redis
 from coordinator.engine.assembly import assemble
 from coordinator.state.job_state import Job, LoadedBack, Prepared, Status
 from coordinator.state.round_state import ModelVersion, Round, UpdateReceipt
+from coordinator.state.versions import is_kept
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S
 from coordinator.store.directory_blob_store import DirectoryBlobStore
@@ -22,7 +23,7 @@ from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.chain import Cut
 from fedgalore.process.blob_ref import BlobRef
-from tests.builders import a_plan, a_result, a_spec, blob_path, whole_version
+from tests.builders import a_plan, a_result, a_spec, blob_path, put_bytes, whole_version
 from tests.sites import all_fit
 
 KEEP_VERSIONS = a_spec().rounds.keep_versions.last
@@ -73,7 +74,7 @@ class House:
         return Collector(self.store, self.blobs, Binding(self.store, self.blobs))
 
     def put(self, text: str) -> BlobRef:
-        return self.blobs.put_bytes(text.encode())
+        return put_bytes(self.blobs, text.encode())
 
     async def start(self, rounds: int, evaluation: dict[str, Any] | None = None, **policy: int) -> str:
         section = {"count": rounds, "min_clients": 1, "keep_versions": policy}
@@ -85,13 +86,13 @@ class House:
         return job.id
 
     async def report(self, job_id: str, number: int) -> None:
-        await self.engine.driver.tick(job_id)
+        await self.engine.driver.tick_all()
         self.updates.append(self.put(f"update {number}"))
-        await self.engine.agents.report(job_id, number, "north", UpdateReceipt(self.updates[-1], 10, {}, 0.0))
+        await self.engine.agents.report(job_id, number, "north", UpdateReceipt(self.updates[-1], 10, {}))
 
     async def train(self, job_id: str, number: int, loss: float | None = None) -> None:
         """A round that starts from a version of this loss, if it is measured."""
-        await self.engine.driver.tick(job_id)
+        await self.engine.driver.tick_all()
         if loss is not None:
             result = a_result(number - 1, 10, loss=loss)
             await self.engine.agents.evaluated(job_id, number, "north", result)
@@ -112,7 +113,7 @@ class House:
 
     async def finish(self, job_id: str, number: int) -> None:
         """Evaluates the last version, which completes the job."""
-        await self.engine.driver.tick(job_id)
+        await self.engine.driver.tick_all()
         await self.engine.agents.evaluated(job_id, number, "north", a_result(number - 1))
         assert (await self.engine.aggregator.loaded_back(job_id, LoadedBack())).status is Status.COMPLETED
 
@@ -195,9 +196,9 @@ async def test_a_completed_job_that_is_rolled_back_is_looked_at_again(house: Hou
     await house.engine.people.roll_back(job, to)
     await house.engine.people.resume(job)
     for number in (KEEP_VERSIONS + 2, KEEP_VERSIONS + 3):
-        await house.engine.driver.tick(job)
+        await house.engine.driver.tick_all()
         update = house.put(f"update {number}")
-        await house.engine.agents.report(job, number, "north", UpdateReceipt(update, 10, {}, 0.0))
+        await house.engine.agents.report(job, number, "north", UpdateReceipt(update, 10, {}))
         parts = [house.put(f"{part} {number}") for part in ("weights", "aggregate", "state")]
         house.versions.append(whole_version(number, *parts))
         await house.engine.aggregator.aggregated(job, number, house.versions[-1], {}, {})
@@ -205,6 +206,17 @@ async def test_a_completed_job_that_is_rolled_back_is_looked_at_again(house: Hou
     # versions 4 to 6 are kept, of which 4 has what was version 1's
     assert all(house.held(to.weights, to.state, *(version.weights for version in house.versions[-2:])))
     assert not any(house.held(*(version.weights for version in house.versions[2:4])))
+
+
+async def test_all_that_a_rolled_back_job_names_is_there(house: House) -> None:
+    job = await house.start(4, last=2)
+    for number in range(1, 5):
+        await house.train_by_a_cut(job, number, checkpoint=number == 2)
+    await house.finish(job, 5)
+    await house.collector.collect(at(GRACE_S))
+    back = await house.engine.people.roll_back(job, house.versions[3])  # of the same checkpoint as version 4
+    assert all(house.held(*back.trail.blobs))
+    assert [version for version in range(6) if is_kept(back, version)] == [4, 5]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -224,7 +236,7 @@ async def test_what_versions_are_made_of_stays_while_one_of_them_is_kept(house: 
     assert all(house.held(house.first.weights, checkpoint, house.versions[5].state, house.versions[6].state))
     assert house.held(house.versions[4].state) == [False]
 
-    await house.engine.driver.tick(job)
+    await house.engine.driver.tick_all()
     await house.engine.agents.evaluated(job, 7, "north", a_result(6))
     final = house.put("weights 6")
     await house.engine.aggregator.weights_made(job, 6, final)

@@ -24,7 +24,7 @@ from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.blob_ref import BlobRef
 from protos import CHUNK_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
-from tests.builders import a_plan, a_spec, whole_version
+from tests.builders import a_plan, a_spec, put_bytes, whole_version
 from tests.coordinator.doors.grpc.updates import EXACTLY, Sample, ref
 from tests.sites import all_fit
 
@@ -60,7 +60,7 @@ class House:
         """A running job whose blobs are in the store."""
         job, _ = await self.engine.people.create(a_spec(wire=EXACTLY, **sections))
         await all_fit(self.engine)
-        weights, base = self.blobs.put_bytes(BIG), self.blobs.put_bytes(b"config")
+        weights, base = put_bytes(self.blobs, BIG), put_bytes(self.blobs, b"config")
         prepared = Prepared(a_plan().to_dict(), (("config.json", base),), (), whole_version(0, weights))
         return await self.engine.aggregator.prepared(job.id, prepared)
 
@@ -68,7 +68,7 @@ class House:
         """A job with a round open to site-a and site-b; site-c is a bystander."""
         await self.register("site-a", "site-b")
         job = await self.job(**sections)
-        await self.engine.driver.tick(job.id)
+        await self.engine.driver.tick_all()
         await self.register("site-c")
         for client in ("site-a", "site-b"):
             assert (await self.poll(client)).HasField("task")

@@ -117,7 +117,7 @@ async def test_an_update_of_a_client_that_is_revoked_while_it_sends_does_not_cou
 ) -> None:
     await both_registered(house)
     job = await house.job()
-    await house.engine.driver.tick(job.id)
+    await house.engine.driver.tick_all()
     await house.stub.NextTask(pb.NextTaskRequest(client="site-a"), metadata=as_agent())
     job = await house.engine.reader.job(job.id)
     sample = house.sample(job)
@@ -181,8 +181,8 @@ async def test_a_poll_that_waits_with_an_old_key_gets_no_work(house: House) -> N
     await both_registered(house)
     waiting = house.stub.NextTask(pb.NextTaskRequest(client="site-a", wait_s=30), metadata=as_agent())
     await enrol(house, key=new)
-    job = await house.job()
-    await house.engine.driver.tick(job.id)
+    await house.job()
+    await house.engine.driver.tick_all()
     async with failing(Code.UNAUTHENTICATED):
         await waiting
     assert (await house.stub.NextTask(pb.NextTaskRequest(client="site-a"), metadata=as_agent(new))).HasField("task")
@@ -192,7 +192,7 @@ async def test_a_download_ends_when_its_client_is_revoked(house: House, monkeypa
     monkeypatch.setattr(grpc_server, "RECHECK_S", 0)
     await both_registered(house)
     job = await house.job()
-    await house.engine.driver.tick(job.id)
+    await house.engine.driver.tick_all()
     await house.stub.NextTask(pb.NextTaskRequest(client="site-a"), metadata=as_agent())
     assert job.model
     wanted = pb.DownloadBlobRequest(client="site-a", sha256=job.model.weights.sha256, job_id=job.id, round=1)

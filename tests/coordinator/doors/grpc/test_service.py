@@ -124,7 +124,7 @@ async def test_an_unregistered_client_is_asked_to_register(house: House) -> None
 async def test_a_task_holds_all_that_its_client_needs(house: House) -> None:
     await house.register("site-a", "site-b")
     job = await house.job()
-    await house.engine.driver.tick(job.id)
+    await house.engine.driver.tick_all()
     task = (await house.poll("site-a")).task
     assert (task.job_id, task.round, task.kind, task.evaluate) == (job.id, 1, pb.Task.KIND_TRAIN, True)
     assert JobSpec.model_validate(json.loads(task.spec_json)) == a_spec(wire={"bits": 32})
@@ -152,7 +152,7 @@ async def test_long_polls_end_with_work_and_keep_nobody_waiting(house: House) ->
     await house.register("site-b")  # other calls need not wait
     assert time.perf_counter() - started < 1
     job = await house.job(rounds={"min_clients": 22, "goal_clients": 22})
-    await house.engine.driver.tick(job.id)
+    await house.engine.driver.tick_all()
     assert (await asyncio.wait_for(poll, 10)).task.job_id == job.id
     for other in waiting:
         assert (await asyncio.wait_for(other, 10)).HasField("task")
@@ -176,7 +176,7 @@ async def test_a_cancelled_long_poll_takes_no_task(house: House) -> None:
     call.cancel()
     await asyncio.sleep(0.2)
     job = await house.job()
-    await house.engine.driver.tick(job.id)
+    await house.engine.driver.tick_all()
     flying = (await house.engine.reader.job(job.id)).round
     assert flying is not None
     assert flying.participants["site-a"].taken_at is None

@@ -19,7 +19,7 @@ from fedgalore.spec.layout import update_tensors
 from fedgalore.spec.registry import methods
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES, PIECE_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
-from tests.builders import a_plan, blob_path
+from tests.builders import a_plan, blob_path, put_bytes
 from tests.coordinator.doors.grpc.door import BIG, Code, House, failing, header, open_house, outcome_of
 from tests.coordinator.doors.grpc.updates import Sample, full, ref
 from tests.looking import receipt_of
@@ -63,7 +63,7 @@ async def test_a_missing_or_truncated_blob_is_reported_as_lost(house: House) -> 
 
 async def test_a_client_gets_only_blobs_that_its_tasks_name(house: House) -> None:
     job = await house.round()
-    secret = house.blobs.put_bytes(b"another client's update").sha256
+    secret = put_bytes(house.blobs, b"another client's update").sha256
     async with failing(Code.NOT_FOUND, f"no task of site-a in job {job.id} names blob"):
         await house.download("site-a", secret, job_id=job.id, round=1)
     async with failing(Code.PERMISSION_DENIED, "site-c"):
@@ -226,7 +226,7 @@ async def test_what_arrived_for_an_abandoned_round_counts_in_the_next(
         await house.submit(house.sample(job), content[:600], blob=ref(content))
     await house.engine.agents.client_failed(job.id, 1, "site-b", "a power cut")
     assert await clean_partials(house.blobs, house.engine.reader.versions_to_come) == 0
-    await house.engine.driver.tick(job.id)
+    await house.engine.driver.tick_all()
     again = house.sample(job, number=2)
     assert (await house.query(again, ref(content))).received_bytes == 600
     answer = await house.submit(again, content, offset=600)
@@ -314,7 +314,7 @@ async def test_the_round_after_an_abandoned_first_round_is_still_the_first_of_a_
     job = await house.round(method=METHODS["shared basis"])
     await house.engine.people.forget_agent("site-c")  # it would step in
     await house.engine.agents.client_failed(job.id, 1, "site-a", "a power cut")  # both clients are needed
-    await house.engine.driver.tick(job.id)
+    await house.engine.driver.tick_all()
     job = await house.engine.reader.job(job.id)
     assert job.round is not None
     client = next(iter(job.round.participants))

@@ -24,7 +24,6 @@ from protos.codec import open_update, parse_header
 from tests.builders import blob_path
 from tests.coordinator.doors.grpc.updates import Sample, ref
 
-NOW = 1234.5
 SAMPLE = Sample()
 
 
@@ -46,7 +45,7 @@ def send(
     with opened(blobs, sample, blob or ref(content)) as upload:
         for start in range(0, len(content), step):
             upload.write(content[start : start + step])
-        return upload.finish(NOW)
+        return upload.finish()
 
 
 def held(blobs: DirectoryBlobStore, sample: Sample, blob: BlobRef) -> int:
@@ -56,7 +55,7 @@ def held(blobs: DirectoryBlobStore, sample: Sample, blob: BlobRef) -> int:
 def test_a_valid_update_becomes_a_blob_and_a_receipt(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
     content = SAMPLE.bytes_in(tmp_path)
     receipt = send(blobs, SAMPLE, content)
-    assert receipt == UpdateReceipt(ref(content), 1200, {"loss": 0.5, "steps": 10.0}, NOW)
+    assert receipt == UpdateReceipt(ref(content), 1200, {"loss": 0.5, "steps": 10.0})
     assert blob_path(blobs, receipt.blob.sha256).read_bytes() == content
     assert blobs.partial_keys() == []
 
@@ -77,7 +76,7 @@ def test_any_cuts_and_any_chunks_give_the_same_blob(tmp_path: Path, cuts: list[t
                 connection.close()
                 assert held(blobs, SAMPLE, blob) == upload.received
                 upload = connection.enter_context(opened(blobs, SAMPLE, blob, upload.received))
-        assert upload.finish(NOW).blob == blob
+        assert upload.finish().blob == blob
     assert blob_path(blobs, blob.sha256).read_bytes() == content
 
 
@@ -95,7 +94,7 @@ def test_an_upload_goes_on_only_where_it_stopped(blobs: DirectoryBlobStore, tmp_
         assert caught.value.expected == 500
     with opened(blobs, SAMPLE, blob, 500) as upload:
         upload.write(content[500:])
-        upload.finish(NOW)
+        upload.finish()
 
 
 def test_a_stream_that_ends_early_keeps_what_came(blobs: DirectoryBlobStore, tmp_path: Path) -> None:
@@ -105,7 +104,7 @@ def test_a_stream_that_ends_early_keeps_what_came(blobs: DirectoryBlobStore, tmp
         with opened(blobs, SAMPLE, blob, held(blobs, SAMPLE, blob)) as upload:
             upload.write(content[upload.received : size])
             with pytest.raises(WrongOffset, match=f"after {size} of {len(content)} bytes"):
-                upload.finish(NOW)
+                upload.finish()
         assert held(blobs, SAMPLE, blob) == size
 
 
@@ -135,7 +134,7 @@ def test_two_connections_do_not_send_the_same_update_at_once(blobs: DirectoryBlo
         other_content = other.bytes_in(tmp_path)
         send(blobs, other, other_content)  # another client's upload is not blocked
         first.write(content[300:])
-        first.finish(NOW)
+        first.finish()
     assert blobs.exists(blob.sha256)
 
 
@@ -151,7 +150,7 @@ def test_what_became_a_blob_without_a_report_is_taken_up_at_its_end(blobs: Direc
             upload.write(b"x")
         assert stored.read_bytes() == content
     with opened(blobs, SAMPLE, blob, len(content)) as upload:
-        assert upload.finish(NOW) == receipt
+        assert upload.finish() == receipt
     assert stored.read_bytes() == content
     assert blobs.partial_keys() == []
 
@@ -169,7 +168,7 @@ def test_what_became_a_blob_without_a_report_outlives_a_sweep_while_it_is_taken_
     blob = send(blobs, SAMPLE, content).blob
     with opened(blobs, SAMPLE, blob, len(content)) as upload:
         blob_path(blobs, blob.sha256).unlink()
-        upload.finish(NOW)
+        upload.finish()
     assert blob_path(blobs, blob.sha256).read_bytes() == content
 
 
@@ -196,7 +195,7 @@ def test_a_flipped_bit_on_the_servers_disk_is_noticed_when_the_upload_resumes(
     with opened(blobs, SAMPLE, blob, len(content) - 4) as upload:
         upload.write(content[-4:])
         with pytest.raises(WrongOffset, match="another hash; send the update from the start") as caught:
-            upload.finish(NOW)
+            upload.finish()
     assert (caught.value.expected, blobs.partial_keys()) == (0, [])
     assert send(blobs, SAMPLE, content).blob == blob
 
@@ -362,7 +361,7 @@ def test_an_upload_whose_partial_file_was_deleted_is_refused(blobs: DirectoryBlo
         upload.write(content)
         blobs.discard_partial(blobs.partial_keys()[0])
         with pytest.raises(RoundClosed):
-            upload.finish(NOW)
+            upload.finish()
     with pytest.raises(BlobNotFound):
         blob_path(blobs, ref(content).sha256)
 

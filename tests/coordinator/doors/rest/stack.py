@@ -16,7 +16,7 @@ from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter
-from tests.builders import a_plan, a_receipt, a_result, a_spec, whole_version
+from tests.builders import a_plan, a_receipt, a_result, a_spec, put_bytes, whole_version
 from tests.sites import all_fit
 
 JOBS = "/api/v1/jobs"
@@ -38,7 +38,7 @@ class Stack:
         job, _ = await self.engine.people.create(a_spec(**sections), None)
         await all_fit(self.engine)
         model = self.version(folder, 0)
-        export = (("config.json", self.blobs.put_bytes(b"{}")), ("model.safetensors", model.weights))
+        export = (("config.json", put_bytes(self.blobs, b"{}")), ("model.safetensors", model.weights))
         return await self.engine.aggregator.prepared(job.id, Prepared(a_plan().to_dict(), export, export, model))
 
     def version(self, folder: Path, number: int) -> ModelVersion:

@@ -27,7 +27,7 @@ from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import free_port
 from fedgalore.spec.plan import TrainingPlan
 from fedgalore_cli.show import headline
-from tests.builders import a_plan, a_receipt, a_result, a_spec, a_step_on, blob_path, job_document
+from tests.builders import a_plan, a_receipt, a_result, a_spec, a_step_on, blob_path, job_document, put_bytes
 from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem
 from tests.looking import events_of
 
@@ -78,6 +78,7 @@ async def test_an_idempotency_key_creates_a_single_job(stack: Stack) -> None:
         ({"data": {"name": "a/b"}}, "data.name", "'a/b' does not fit; give a name"),
         ({"\x1b": 1}, r"\x1b", "unknown key"),
         ({"\ud800": 1}, "document", "Unicode"),
+        ({"evaluation": {"metrics": ["rouge"]}}, "evaluation.metrics", "'rouge' does not fit sequence-classification"),
     ],
 )
 async def test_a_bad_job_names_its_fields_and_changes_nothing(
@@ -146,6 +147,18 @@ async def test_what_a_request_says_wrong_is_told_in_words_of_this_door(stack: St
             back,
             {"json": {"version": "v"}},
             "version: 'v' does not fit; give a whole number from 0 to 2147483647 or best",
+        ),
+        (
+            "POST",
+            back,
+            {"content": '{"version": 1, "version": 0}', "headers": json_},
+            "body: not valid JSON: the key 'version' is given twice",
+        ),
+        (
+            "POST",
+            "/api/v1/join-tokens",
+            {"json": {"client": "a", "valid_s": True}},
+            "valid_s: true is a truth value; write a number in digits",
         ),
         ("POST", back, {"json": [1]}, "body: [1] does not fit; give a mapping with the key version"),
         (
@@ -436,6 +449,7 @@ async def test_the_best_version_is_served_beside_the_last(stack: Stack, tmp_path
         await stack.trained(job, tmp_path, version)
     view = (await stack.http.get(f"{JOBS}/{job.id}")).json()
     assert view["best"] == {"model_version": 0, "metric": "accuracy", "value": 0.8, "by": "sites", "since": 1}
+    assert "best is version 0: accuracy 0.8000 on the sites' examples" in headline(view)
     for version, number in (("best", 0), ("last", 2), ("2", 2)):
         answer = await stack.http.get(path, params={"version": version})
         assert f'filename="tiny-v{number}.tar"' in answer.headers["content-disposition"]
@@ -454,7 +468,7 @@ def weights_in(model: bytes) -> bytes:
 async def test_a_version_is_made_current_again(stack: Stack, tmp_path: Path) -> None:
     job = await stack.completed(tmp_path)
     path = f"{JOBS}/{job.id}/rollback"
-    for body in ({"version": -1}, {"version": "last"}, {}, {"version": 0, "force": True}):
+    for body in ({"version": -1}, {"version": "last"}, {}, {"version": 0, "force": True}, {"version": True}):
         is_problem(await stack.http.post(path, json=body), 422, "invalid_request")
     is_problem(await stack.http.post(path, json={"version": 7}), 404, "version_not_found")
     current = is_problem(await stack.http.post(path, json={"version": 1}), 409, "illegal_transition")
@@ -546,7 +560,7 @@ async def test_the_page_of_the_api_is_served_from_here(stack: Stack) -> None:
 
 async def test_an_unexpected_error_has_an_id_and_no_traceback(stack: Stack, tmp_path: Path) -> None:
     job, _ = await stack.engine.people.create(a_spec(), None)
-    template = (("config.json", stack.blobs.put_bytes(b"{}")),)  # has no place for the weights
+    template = (("config.json", put_bytes(stack.blobs, b"{}")),)  # has no place for the weights
     await stack.engine.aggregator.prepared(
         job.id, Prepared(a_plan().to_dict(), template, template, stack.version(tmp_path, 0))
     )

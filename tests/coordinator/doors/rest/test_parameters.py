@@ -1,4 +1,4 @@
-"""Query parameters of every route: those that it does not know are refused."""
+"""Parameters and bodies of every route: what it does not know is refused."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ async def test_every_route_refuses_what_it_does_not_know_and_names_what_it_takes
         url = re.sub(r"\{\w+\}", "1", path)
         for method, operation in operations.items():
             known = sorted(each["name"] for each in operation.get("parameters", []) if each["in"] == "query")
-            answer = await stack.http.request(method.upper(), url, params={"dry_rnu": "true"})
-            shown = is_problem(answer, 422, "invalid_request")
-            assert [row["field"] for row in shown["errors"]] == ["dry_rnu"]
-            assert shown["detail"].endswith(f"takes {', '.join(known)}" if known else "takes no parameters")
+            answer = await stack.http.request(method.upper(), url, params={"dry_rnu": "true"}, json={"force": 1})
+            rows = {row["field"]: row["problem"] for row in is_problem(answer, 422, "invalid_request")["errors"]}
+            takes_none = method != "get" and "requestBody" not in operation
+            assert list(rows) == (["dry_rnu", "body"] if takes_none else ["dry_rnu"])
+            assert rows["dry_rnu"].endswith(f"takes {', '.join(known)}" if known else "takes no parameters")
+            assert rows.get("body", "").endswith("takes none; leave it out" if takes_none else "")
             asked += 1
     assert asked > 20
     assert (await stack.http.get(JOBS)).json()["jobs"] == []
