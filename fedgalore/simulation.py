@@ -19,6 +19,8 @@ from fedgalore.best import Best, best_of, is_worn_out, no_best
 from fedgalore.chain import Chain, Cut, Earlier, Trail, total_bytes
 from fedgalore.data.examples import Example
 from fedgalore.measures.values import Measured, measured, pool
+from fedgalore.methods.halves import client_half
+from fedgalore.model.chat import NO_TEMPLATE, has_template
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.probe import probe
@@ -126,8 +128,11 @@ def simulate(
         )
     if spec.evaluation.keep is not None and spec.evaluation.keep.by == "central" and not held_out:
         raise ValueError("evaluation.keep.by: central goes by held-out examples, and there are none; leave by out")
-    _check(spec, sites)
+    talking = _check(spec, sites)
     task = TaskModel.load(spec, folder, device)
+    if talking and not has_template(task.inputs):
+        raise TaskError(f"{', '.join(talking)}: {NO_TEMPLATE}")
+    client_half(spec).check(task)
     probe(task)
     federation = _Federation(task, sites, held_out or {}, secret, held_out_places or {})
     records: list[RoundRecord] = []
@@ -144,21 +149,23 @@ def simulate(
     return SimulationResult(task, weights, records, federation.best, federation.no_best, federation.best_weights)
 
 
-def _check(spec: JobSpec, sites: Sequence[Site]) -> None:
-    """Looks at every site's data before the model is loaded, as agents do.
+def _check(spec: JobSpec, sites: Sequence[Site]) -> list[str]:
+    """Looks at every site's data before the model is loaded, as agents do; returns who holds conversations.
 
     Raises:
         TaskError: some do not fit; each of them is named with its first problem.
     """
-    problems = []
+    problems, talking = [], []
     for site in sites:
         test = Split(site.test_place, site.test) if site.test else None
-        if (problem := preflight(spec, Split(site.train_place, site.train), test).problem) is not None:
-            problems.append(f"{site.name}: {problem}")
+        found = preflight(spec, Split(site.train_place, site.train), test)
+        problems += [f"{site.name}: {found.problem}"] * (found.problem is not None)
+        talking += [site.name] * found.conversations
     if problems:
         raise TaskError(
             f"the data of {len(problems)} of {len(sites)} clients do not fit the job: {'; '.join(problems)}"
         )
+    return talking
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from coordinator.store.blob_store import BlobStore
 from fedgalore.aggregation import Part, next_version
 from fedgalore.chain import Cut
 from fedgalore.deltas import Lookup, nothing
-from fedgalore.methods.halves import server_half
+from fedgalore.methods.halves import client_half, server_half
 from fedgalore.model import folder as model_folder
 from fedgalore.model.chat import has_template
 from fedgalore.model.inputs import TaskError
@@ -111,6 +111,7 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
     try:
         source = known or fetched_folder(spec.model.source)
         task = TaskModel.load(spec, source, allow_pickle=allow_pickle)
+        client_half(spec).check(task)
         probe(task)
         if (words := task.inputs.shortening(spec.data.max_length)) is not None:
             log.warning("texts_cut", reason=words)

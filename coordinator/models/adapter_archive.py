@@ -152,6 +152,11 @@ class AdapterArchive(Archive):
             raise NotReady(f"job {job.id} is {job.status}: its model is not prepared yet; ask again once it runs")
         super().__init__(job, f"{job.parsed.name}-v{version.version}-rank{rank}.tar")
         plan = TrainingPlan.from_dict(job.prepared.plan)
+        if plan.shared:
+            raise NoAdapter(
+                f"{plan.shared[0]} is one weight of several layers of this model, of which PEFT changes one; "
+                "download the whole model"
+            )
         open_blob = partial(self._open, blobs)
         first = model_tensors(open_blob, job.prepared.export)
         base = model_tensors(open_blob, job.prepared.base_model)

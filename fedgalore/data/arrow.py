@@ -68,13 +68,12 @@ def files_of_dataset(folder: Path) -> list[Path] | None:
     Raises:
         DataError: it holds splits in sub-folders, or its files are not to be read as they are.
     """
-    splits = folder / "dataset_dict.json"
-    if splits.is_file():
-        names = _json(splits).get("splits", [])
+    if (folder / "dataset_dict.json").is_file():
+        splits = sorted(state.parent.name for state in folder.glob("*/state.json"))
         raise DataError(
-            f"holds the splits {', '.join(map(str, names))} in sub-folders",
+            f"holds splits in sub-folders: {', '.join(splits) or 'none'}",
             path=folder,
-            remedy=f"name one of them, such as {folder / str(names[0] if names else 'train')}",
+            remedy=f"name one of them, such as {folder / splits[0]}" if splits else "save the data set again",
         )
     state = folder / "state.json"
     if not state.is_file():
@@ -154,7 +153,8 @@ def _names(features: Any, columns: Sequence[str]) -> Names:
         feature = features.get(column) if isinstance(features, dict) else None
         while isinstance(feature, dict | list) and feature:  # a list is described by its items, in one way or another
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
-                found[column] = tuple(map(str, feature.get("names") or ()))
+                names = feature.get("names")
+                found[column] = tuple(map(str, names)) if isinstance(names, list) else ()
                 break
             feature = feature[0] if isinstance(feature, list) else feature.get("feature")
     return {column: names for column, names in found.items() if names}

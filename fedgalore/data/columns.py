@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from fedgalore.data import images
 from fedgalore.data.errors import DataError, shown
-from fedgalore.data.messages import Message, MessageError, messages_of
+from fedgalore.data.messages import FORM, Message, MessageError, messages_of
 from fedgalore.data.values import as_list, as_number, is_readable
 from fedgalore.spec.names import plain
 from fedgalore.spec.strict import MANY
@@ -100,7 +100,7 @@ def tags(cell: Cell, names: Sequence[str] = ()) -> list[Label]:
 def messages(cell: Cell) -> list[Message]:
     """Who says what, in its order; what else a message has is left out."""
     try:
-        return messages_of(_items(cell))
+        return messages_of(_items(cell, f"[{FORM}]"))
     except MessageError as error:
         cell.refuse(str(error))
 
@@ -142,12 +142,12 @@ def _plain(value: Any) -> Label | None:
     return value if isinstance(value, bool | int) else None
 
 
-def _items(cell: Cell) -> list[Any]:
-    """A list that is not empty; in CSV and TSV files the JSON text of one."""
+def _items(cell: Cell, form: str = '["a", "b"]') -> list[Any]:
+    """A list that is not empty, such as `form`; in CSV and TSV files the JSON text of one."""
     values = as_list(cell.value)
     if not values:
         found = "an empty one" if values == [] else cell.shown
-        cell.refuse(f"expected a list, found {found}", 'write it as JSON has it, such as ["a", "b"]')
+        cell.refuse(f"expected a list, found {found}", f"write it as JSON has it, such as {form}")
     return values
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,15 +32,18 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 DECODER = json.JSONDecoder(object_pairs_hook=_once)
 
 
-def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def records(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The records of a file with their places in it, from 1.
+
+    Args:
+        columns: that a record has. They tell whether a list under `data` holds the records or is a value of one.
 
     Raises:
         DataError: it is no JSON of such a shape, no UTF-8, or damaged.
         OSError: it cannot be read.
     """
     text = _Text(path)
-    found = text.list_of_values() if text.next_is("[") else _objects(text)
+    found = text.list_of_values() if text.next_is("[") else _objects(text, set(columns))
     for row, record in enumerate(found, start=1):
         if not isinstance(record, dict):
             raise DataError("not a JSON object", path=path, row=row, remedy=_SHAPE)
@@ -48,7 +52,7 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         text.fail("more text after the end")
 
 
-def _objects(text: _Text) -> Iterator[Any]:
+def _objects(text: _Text, columns: set[str]) -> Iterator[Any]:
     """The list under `data` of the first object; or this object, and those after it."""
     first: dict[str, Any] = {}
     found = False
@@ -59,8 +63,14 @@ def _objects(text: _Text) -> Iterator[Any]:
             text.fail(f"the key {shown(key)} stands twice in an object")
         text.take(":")
         if key == "data" and text.next_is("["):
-            found = True
-            yield from text.list_of_values()
+            values = text.list_of_values()
+            head = list(islice(values, 1))
+            found = _are_records(head, columns, first)
+            if found:
+                yield from chain(head, values)
+            else:
+                first[key] = [*head, *text.bounded(values)]
+                text.row = 1
         else:
             first[key] = text.value()
         if not text.next_is("}"):
@@ -72,12 +82,20 @@ def _objects(text: _Text) -> Iterator[Any]:
             yield text.value()
 
 
+def _are_records(head: Sequence[Any], columns: set[str], before: Collection[str]) -> bool:
+    """Whether a list under `data` holds the records: by the first in it, and by the keys before it in the object."""
+    if "data" in columns or columns <= set(before):
+        return bool(head) and "data" in columns and isinstance(head[0], dict) and columns <= head[0].keys()
+    return all(isinstance(value, dict) for value in head)
+
+
 class _Text:
     """The part of a file's text that is at hand."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._pieces = path, pieces(path)
         self._text, self._at = "", 0
+        self._fetched = 0  # characters
         self.row = 1
 
     def next_is(self, character: str) -> bool:
@@ -116,6 +134,15 @@ class _Text:
                 self.take(",")
         self.take("]")
 
+    def bounded(self, values: Iterator[Any]) -> Iterator[Any]:
+        """Values of one record, as long as they fit beside a model."""
+        row, start = self.row, self._fetched
+        for value in values:
+            self.row = row
+            if self._fetched - start > LONGEST:
+                self._refuse_long()
+            yield value
+
     def fail(self, problem: str) -> NoReturn:
         raise DataError(f"not JSON ({problem})", path=self._path, row=self.row, remedy=_SHAPE)
 
@@ -124,9 +151,13 @@ class _Text:
         rest = [self._text[self._at :]]
         held, wanted = len(rest[0]), max(1, 2 * len(rest[0]))
         if held > LONGEST:
-            self.fail(f"a value of more than {LONGEST >> 20} MiB")
+            self._refuse_long()
         while held < wanted and (piece := next(self._pieces, None)) is not None:
             rest.append(piece)
             held += len(piece)
+            self._fetched += len(piece)
         self._text, self._at = "".join(rest), 0
         return len(rest) > 1
+
+    def _refuse_long(self) -> NoReturn:
+        self.fail(f"a value of more than {LONGEST >> 20} MiB")

@@ -59,8 +59,7 @@ class Lines:
         except UnicodeDecodeError as error:
             problem = f"not UTF-8 (byte 0x{line[error.start]:02x} at place {error.start + 1} of the line)"
             raise DataError(problem, path=self.path, row=self.number, remedy=_UTF8) from error
-        if "\0" in text:
-            raise DataError("holds a NUL byte, as UTF-16 does", path=self.path, row=self.number, remedy=_UTF8)
+        _refuse_nul(self.path, text, self.number)
         parts = _AFTER_RETURN.split(text) if "\r" in text else [text]
         for count, part in enumerate(parts):
             self.number += count > 0
@@ -81,11 +80,13 @@ def pieces(path: Path) -> Iterator[str]:
             if place == 0:
                 _refuse_marks(path, piece)
             try:
-                yield decoder.decode(piece)
+                text = decoder.decode(piece)
             except UnicodeDecodeError as error:
                 where = place + error.start - (len(error.object) - len(piece)) + 1  # what was left over comes first
                 problem = f"not UTF-8 (byte 0x{error.object[error.start]:02x} at place {where} of the file)"
                 raise DataError(problem, path=path, remedy=_UTF8) from error
+            _refuse_nul(path, text)
+            yield text
             place += len(piece)
         if decoder.getstate()[0]:
             raise DataError("not UTF-8 (its last letter is cut)", path=path, remedy="copy the file again")
@@ -110,6 +111,11 @@ def _reader(path: Path, file: BinaryIO, read: Callable[[], bytes]) -> Iterator[b
             yield found
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"no gzip file, or damaged ({error})", path=path, remedy="pack or copy it again") from error
+
+
+def _refuse_nul(path: Path, text: str, row: int | None = None) -> None:
+    if "\0" in text:
+        raise DataError("holds a NUL byte, as UTF-16 does", path=path, row=row, remedy=_UTF8)
 
 
 def _refuse_marks(path: Path, beginning: bytes) -> None:

@@ -7,6 +7,8 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from errno import ENOENT
+from os import strerror
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -55,6 +57,8 @@ def open_table(path: Path, columns: Sequence[str], quoting: bool = True) -> Tabl
     """
     if path.is_dir():
         return _folder(path, columns, quoting)
+    if not path.exists():
+        raise FileNotFoundError(ENOENT, strerror(ENOENT))
     packed = path.suffix.lower() == ".gz"
     suffix = Path(path.stem if packed else path.name).suffix.lower()
     if suffix in (".parquet", ".arrow") and not packed:
@@ -62,7 +66,7 @@ def open_table(path: Path, columns: Sequence[str], quoting: bool = True) -> Tabl
         records, names = read(path, columns)
         return Table(path, (Record(row, values) for row, values in enumerate(records, start=1)), names)
     if suffix == ".json":
-        return Table(path, (Record(*found) for found in _with_columns(path, columns, json_records.records(path))))
+        return Table(path, _json(path, columns))
     if suffix in (".jsonl", ".ndjson"):
         return Table(path, _jsonl(path, columns), parse=None if packed else _of_line)
     if suffix in (".csv", ".tsv"):
@@ -74,12 +78,10 @@ def open_table(path: Path, columns: Sequence[str], quoting: bool = True) -> Tabl
     )
 
 
-def _with_columns(
-    path: Path, columns: Sequence[str], records: Iterator[tuple[int, dict[str, Any]]]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    for row, values in records:
+def _json(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    for row, values in json_records.records(path, columns):
         require_columns(path, columns, list(values), row)
-        yield row, values
+        yield Record(row, values)
 
 
 def _of_line(line: bytes) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedgalore.deltas import Reader, apply_change
 from fedgalore.maths.mean import Factors
+from fedgalore.model.task import TaskModel
 from fedgalore.rounds import ClientTensors, GroupResult, LocalRound, ServerRound
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Target, TrainingPlan
@@ -43,6 +44,13 @@ class LocalTraining(Protocol):
 
 class ClientHalf(ABC):
     """How a client trains the targets."""
+
+    def check(self, task: TaskModel) -> None:  # noqa: B027  # most methods train whatever a plan names
+        """Looks at whether the model can be made ready to train, before any client is asked; leaves it as it is.
+
+        Raises:
+            TaskError: it cannot; says which part of it, and what to do.
+        """
 
     @abstractmethod
     def train(self, round: LocalRound) -> AbstractContextManager[LocalTraining]:

@@ -11,6 +11,10 @@ from typing import Any
 from fedgalore.data.messages import Message, is_learned
 from fedgalore.model.texts import TextInputs
 
+NO_TEMPLATE = (
+    "the model has no chat template, so that messages have no form; take a model whose folder has a "
+    "chat_template.jinja, or give prompt and completion"
+)
 MARK = "\ue000{}\ue001"  # of characters that no alphabet has
 
 
@@ -70,10 +74,7 @@ class _Shown:
     def of(cls, inputs: TextInputs, messages: Sequence[Message]) -> _Shown:
         tokenizer = inputs.tokenizer
         if not has_template(inputs):
-            raise ChatError(
-                "the model has no chat template, so that messages have no form; take a model whose folder has a "
-                "chat_template.jinja, or give prompt and completion"
-            )
+            raise ChatError(NO_TEMPLATE)
         shown, hidden = [], {}
         for number, message in enumerate(messages):
             role, content = message["role"], message["content"]

@@ -13,6 +13,12 @@ from fedgalore.model.tokens import embedding_rows
 SAMPLING = ("do_sample", "temperature", "top_p", "min_p", "top_h", "typical_p", "top_k", "epsilon_cutoff", "eta_cutoff")
 _BEAMS = ("early_stopping", "length_penalty")
 _CACHE = ("cache_implementation", "cache_config")
+_OUTPUTS = {
+    "return_dict": True,
+    "output_router_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+}
 
 
 def agree_on_tokens(model: Any, tokenizer: Any, *, writes: bool) -> tuple[int, ...]:
@@ -55,14 +61,16 @@ def mend_generation(model: Any) -> None:
         setattr(config, name, None)
 
 
-def leave_out_routers(model: Any) -> None:
-    """Lets a mixture keep its routers' logits to itself: no job's loss takes them, and `generate` fails on them.
+def leave_out_outputs(model: Any) -> None:
+    """Lets a model answer by its logits, in transformers' outputs, and keep to itself what no job's loss takes.
 
-    For a loss of their own, transformers wants a mask of the tokens of one pass, and there is none behind a cache.
+    `generate` fails on the logits of routers: for a loss of their own, transformers wants a mask of the tokens of one
+    pass, and there is none behind a cache. With attentions, a configuration cannot be saved.
     """
     for config in _configs(model):
-        if getattr(config, "output_router_logits", False):
-            config.output_router_logits = False
+        for name, plain in _OUTPUTS.items():
+            if getattr(config, name, plain) != plain:
+                setattr(config, name, plain)
 
 
 def _ends(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -59,12 +59,13 @@ def formats_of(model: nn.Module, folder: Path, new: Collection[str], choice: Dty
         new: names of the tensors that the folder lacks.
 
     Raises:
-        TaskError: the folder holds a format that nobody can train.
+        TaskError: the folder holds a format that nobody can train, or whole numbers in the place of a weight.
     """
     stored = dict(_stored(folder))
     counts: Counter[torch.dtype] = Counter()
-    for dtype, numbers in stored.values():
-        counts[dtype] += numbers
+    for held, numbers in stored.values():
+        if (dtype := _trained_as(held)) is not None:
+            counts[dtype] += numbers
     by_base = counts.most_common(1)[0][0] if counts else _said(folder)
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     base = {}
@@ -73,7 +74,13 @@ def formats_of(model: nn.Module, folder: Path, new: Collection[str], choice: Dty
             continue
         # Names differ by the prefix of the backbone; other names are those of another version of transformers.
         places = (name, f"{prefix}{name}", name.removeprefix(prefix))
-        known = next((stored[place][0] for place in places if place in stored), None)
+        place = next((place for place in places if place in stored), None)
+        known = _trained_as(stored[place][0]) if place else None
+        if place and known is None:
+            raise TaskError(
+                f"model.source: the folder has {place} in {stored[place][0]}, whole numbers in the place of a weight, "
+                "as quantized models have them; load the model where it came from, dequantize it, and save it anew"
+            )
         base[name] = by_base if name in new else known or _narrowest(tensor, by_base)
     return Formats(choice, base, by_base if choice == "base" else _TORCH[STORED_AS[choice]])
 
@@ -115,8 +122,8 @@ def _left_out(config: Any, folder: Path) -> dict[str, Any]:
     return json.loads(json.dumps(missed, default=str))
 
 
-def _stored(folder: Path) -> Iterator[tuple[str, tuple[torch.dtype, int]]]:
-    """Name, format and count of the numbers of each floating point tensor in the folder's safetensors."""
+def _stored(folder: Path) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Name, format and count of the numbers of each tensor in the folder's safetensors."""
     for path in _weight_files(folder):
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118, no mapping
@@ -127,9 +134,12 @@ def _stored(folder: Path) -> Iterator[tuple[str, tuple[torch.dtype, int]]]:
                         f"model.source: {name} is in {stored}, which cannot be trained; "
                         "load the model where it came from, dequantize it, and save it as bfloat16 or float32"
                     )
-                dtype = _TORCH.get(stored, _NARROWED.get(stored))
-                if dtype is not None:
-                    yield name, (dtype, prod(piece.get_shape()))
+                yield name, (stored, prod(piece.get_shape()))
+
+
+def _trained_as(stored: str) -> torch.dtype | None:
+    """The format of safetensors as torch's; None for whole numbers."""
+    return _TORCH.get(stored, _NARROWED.get(stored))
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -20,7 +20,9 @@ from fedgalore.model.tasks.writing import Question, WritingTask
 from fedgalore.model.texts import TextInputs
 
 _NO_SETTINGS = ("transformers_version", "_from_model_config")
-_REPLACED = (*SAMPLING, "max_length", "max_new_tokens")
+_ASKED = ("do_sample", "max_new_tokens")  # of `arguments`: what a user gives to see an evaluation's answers
+_UNLESS_SAID = ("max_time", "num_return_sequences")  # and what besides, where the folder says otherwise
+_REPLACED = (*SAMPLING, *_UNLESS_SAID, "max_length", "max_new_tokens")
 _UNSAID = re.compile("token_id$|cache|^output_|^return_")  # of settings: what changes no word, or is agreed on
 
 
@@ -57,8 +59,7 @@ def written(task: TaskModel, batch: Batch, max_new_tokens: int) -> Tensor:
 def arguments(max_new_tokens: int) -> dict[str, Any]:
     """Of `generate`: what takes the place of a folder's settings, so that the same question has the same answer.
 
-    The first two are what a user gives to see an evaluation's answers. The others change no word: one answer in plain
-    tensors, by a cache that is not compiled, however long it takes.
+    One answer in plain tensors, by a cache that is not compiled, however long it takes.
     """
     return {
         "do_sample": False,
@@ -78,12 +79,29 @@ def settings_of(model: Any) -> dict[str, Any]:
     return {name: value for name, value in said.items() if name not in _NO_SETTINGS and value is not None}
 
 
+def setting_at_fault(task: TaskModel, batch: Batch, max_new_tokens: int) -> str | None:
+    """The setting of a model that cannot write with it, and can without; None where it is no matter of one setting."""
+    config: Any = task.model.generation_config
+    for name in sorted(settings_of(task.model), key=lambda name: name == "num_beams"):  # others hang on it
+        value = getattr(config, name, None)
+        setattr(config, name, None)
+        try:
+            written(task, batch, max_new_tokens)
+        except Exception:  # of whatever kind, as the first one was
+            continue
+        else:
+            return f"{name}: {value!r}"
+        finally:
+            setattr(config, name, value)
+    return None
+
+
 def way_of_writing(task: TaskModel) -> str | None:
     """In words: how to get the answers that evaluations of the job judge; None where none are written."""
     if not task.spec.evaluation.generates:
         return None
-    new_tokens, said = task.spec.evaluation.max_new_tokens, settings_of(task.model)
-    replaced = {"do_sample": False, "max_new_tokens": new_tokens}
+    said, given = settings_of(task.model), arguments(task.spec.evaluation.max_new_tokens)
+    replaced = {name: given[name] for name in (*_ASKED, *(name for name in _UNLESS_SAID if name in said))}
     others = {name: value for name, value in said.items() if not (name in _REPLACED or _UNSAID.search(name))}
     taken = {name: said[name] for name in _REPLACED if name in said and said[name] != replaced.get(name)}
     call = f"generate({_listed(replaced)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,14 +20,15 @@ _TABLE = re.compile(r"embed|position|pos_|table|token")
 class Weight:
     """A parameter, its kind of `census.KINDS`, and whether PEFT can wrap the layer that multiplies by it.
 
-    `layer` is what a job calls it: the parameter's name without `.weight`. `module` is that of the layer.
+    `layer` is what a job calls it: the parameter's name without `.weight`. `is_shared`: several layers hold it, as they
+    do a tied weight, or its layer stands in several places.
     """
 
     name: str
-    module: str
     kind: str
     parameter: nn.Parameter
     is_wrappable: bool
+    is_shared: bool
 
     @property
     def layer(self) -> str:
@@ -39,6 +41,7 @@ def weights_of(model: nn.Module) -> Iterator[Weight]:
     inside = {id(parameter) for name, parameter in everything if in_backbone(model, name)}
     # Attention of torch multiplies by this layer's weight and never calls the layer.
     uncalled = {id(module.out_proj) for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
+    holders = _holders(model)
     seen: set[int] = set()
     for path, module in model.named_modules():
         for local, parameter in module.named_parameters(recurse=False):
@@ -47,7 +50,19 @@ def weights_of(model: nn.Module) -> Iterator[Weight]:
             seen.add(id(parameter))
             name = f"{path}.{local}" if path else local
             kind = kind_of(name, module, parameter) if id(parameter) in inside else "head"
-            yield Weight(name, path, kind, parameter, kind in ("linear", "conv1d") and id(module) not in uncalled)
+            is_shared = holders[id(parameter)] > 1  # and PEFT would wrap one of its layers
+            is_wrappable = kind in ("linear", "conv1d") and id(module) not in uncalled and not is_shared
+            yield Weight(name, kind, parameter, is_wrappable, is_shared)
+
+
+def _holders(model: nn.Module) -> Counter[int]:
+    """In how many places of the model the layers of each parameter stand, by the parameter's id."""
+    places = Counter(id(child) for module in model.modules() for child in module._modules.values())
+    holders: Counter[int] = Counter()
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            holders[id(parameter)] += max(1, places[id(module)])
+    return holders
 
 
 def in_backbone(model: nn.Module, name: str) -> bool:

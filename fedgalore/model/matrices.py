@@ -1,4 +1,4 @@
-"""The target matrices of a model as parameters of their own, where they are parts of larger ones."""
+"""Parameters that are steps of their own: of what others share memory with, and of the parts of larger ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,27 @@ from functools import partial
 from torch import Tensor, nn
 
 from fedgalore.spec.plan import Target, TrainingPlan
+
+
+def part_memory(model: nn.Module) -> None:
+    """Gives each parameter memory of its own; a parameter with several names stays one.
+
+    transformers cuts weights that lie packed in a folder into views of one tensor, and autograd takes a step of one of
+    those for a step of all.
+    """
+    held: defaultdict[int, list[nn.Parameter]] = defaultdict(list)
+    for parameter in model.parameters():
+        held[parameter.untyped_storage().data_ptr()].append(parameter)
+    own = {
+        parameter: nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+        for sharing in held.values()
+        for parameter in sharing
+        if len(sharing) > 1 and parameter.numel()
+    }
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            if parameter in own:
+                module.register_parameter(name, own[parameter])
 
 
 def matrices_of(plan: TrainingPlan, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:

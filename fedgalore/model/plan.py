@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ from fedgalore.spec.job import JobSpec
 from fedgalore.spec.method import MethodSpec
 from fedgalore.spec.plan import Buffer, Dense, Target, TrainingPlan, ends_in
 from fedgalore.spec.registry import methods
+
+_ONE_OF_MANY = re.compile(r"\[\d+\]$|(^|\.)\d+(\.|$)")  # as whoever means one expert writes it
 
 
 def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
@@ -37,7 +40,7 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
     targets: list[Target] = []
     dense: list[Dense] = []
     for weight in weights:
-        chosen = method.target_modules is None or _is_named(weight, method.target_modules)
+        chosen = method.target_modules is None or _is_named(weight.name, method.target_modules)
         if weight.kind == "head":
             if task_of(spec).has_head or (trains == "everything" and chosen):
                 dense.append(Dense(weight.name, tuple(weight.parameter.shape)))
@@ -45,9 +48,12 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
             targets += _targets_of(weight, method)
         elif chosen and trains == "everything":
             dense.append(Dense(weight.name, tuple(weight.parameter.shape), head=False))
+    census = _census(weights, targets, dense, method)
     if not targets and all(item.head for item in dense):
-        raise TaskError(_nothing_to_train(spec, trains))
-    plan = TrainingPlan(tuple(targets), tuple(dense), _buffers(model, spec), _census(weights, targets, dense, method))
+        raise TaskError(_nothing_to_train(spec, trains, census))
+    names = _parameters(targets, dense)
+    shared = tuple(weight.name for weight in weights if weight.is_shared and weight.name in names)
+    plan = TrainingPlan(tuple(targets), tuple(dense), _buffers(model, spec), census, shared)
     try:
         method.check_patterns(sorted({_layer(target) for target in targets}))
     except ValueError as error:
@@ -57,9 +63,32 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
     return plan
 
 
-def _is_named(weight: Weight, ends: Sequence[str]) -> bool:
+def idle_names(plan: TrainingPlan, spec: JobSpec) -> str | None:
+    """In words, which of `target_modules` name nothing that is trained; None where all do."""
+    trained = _parameters(plan.targets, plan.dense)
+    idle = [end for end in spec.method.target_modules or () if not any(_is_named(name, [end]) for name in trained)]
+    if not idle:
+        return None
+    return f"method.target_modules: nothing that is trained ends in {', '.join(idle)}{_of_experts(idle, plan.census)}"
+
+
+def _parameters(targets: Sequence[Target], dense: Sequence[Dense]) -> set[str]:
+    return {target.parameter for target in targets} | {item.name for item in dense}
+
+
+def _is_named(parameter: str, ends: Sequence[str]) -> bool:
     """Whether a job names it: the parameter, its layer, or the module that holds it."""
-    return any(ends_in(name, end) for name in (weight.name, weight.layer, weight.module) for end in ends)
+    names = (parameter, parameter.removesuffix(".weight"), parameter.rpartition(".")[0])
+    return any(ends_in(name, end) for name in names for end in ends)
+
+
+def _of_experts(names: Sequence[str], census: Census) -> str:
+    """What whoever names one expert has to know."""
+    if "experts" not in census.parameters or not any(map(_ONE_OF_MANY.search, names)):
+        return ""
+    return (
+        "; the experts of a layer are one parameter of this model and are trained together, so name it without a number"
+    )
 
 
 def _is_target(weight: Weight, trains: str) -> bool:
@@ -91,7 +120,7 @@ def _layer(target: Target) -> str:
 
 
 def _census(weights: Sequence[Weight], targets: Sequence[Target], dense: Sequence[Dense], method: MethodSpec) -> Census:
-    names = {target.parameter for target in targets} | {item.name for item in dense}
+    names = _parameters(targets, dense)
     trained: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for weight in weights:
@@ -101,10 +130,11 @@ def _census(weights: Sequence[Weight], targets: Sequence[Target], dense: Sequenc
     return Census({kind: count for kind, count in trained.items() if count}, dict(total), lowered)
 
 
-def _nothing_to_train(spec: JobSpec, trains: str) -> str:
+def _nothing_to_train(spec: JobSpec, trains: str, census: Census) -> str:
     wanted, what = spec.method.target_modules, "linear layer" if trains == "linear" else "matrix"
     if wanted is not None:
-        return f"method.target_modules: no {what} of this model's backbone ends in {', '.join(wanted)}"
+        more = _of_experts(wanted, census) if trains != "linear" else ""
+        return f"method.target_modules: no {what} of this model's backbone ends in {', '.join(wanted)}{more}"
     ways = "fedavg, or fedgalore, which trains all matrices" if trains == "linear" else "fedavg"
     return f"model.source: {spec.method.kind} finds no {what} in this model; take method.kind: {ways}"
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from fedgalore.data.examples import Example
 from fedgalore.model.buffers import undone
 from fedgalore.model.culprits import short
-from fedgalore.model.generation import check_room, written
+from fedgalore.model.generation import check_room, setting_at_fault, written
 from fedgalore.model.inputs import Batch, TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.writing import WritingTask
@@ -169,8 +169,17 @@ def _write(task: TaskModel, asks: WritingTask) -> None:
     if task.spec.evaluation.generates:
         check_room(task, task.spec.evaluation.max_new_tokens)
     task.model.eval()
+    questions = plain_questions(task, asks)
     with torch.no_grad(), _in_words("writing answers to prompts of unequal lengths"):
-        written(task, plain_questions(task, asks), NEW_TOKENS)
+        try:
+            written(task, questions, NEW_TOKENS)
+        except Exception as error:  # some ways of writing need what an evaluation does not give, or are wrong
+            if (setting := setting_at_fault(task, questions, NEW_TOKENS)) is None:
+                raise
+            raise TaskError(
+                f"model.source: generation_config.json says {setting}, with which no answers can be written here "
+                f"({short(error)}); take the key out of it, or correct its value"
+            ) from error
 
 
 def _backward(task: TaskModel, examples: Sequence[Example]) -> None:

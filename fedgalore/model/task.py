@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.model.configuration import leave_out_routers, mend_generation
+from fedgalore.model.configuration import leave_out_outputs, mend_generation
 from fedgalore.model.export import AS_LOADED, Formats, formats_of, save_model
 from fedgalore.model.folder import ModelFolderError, check, has_safetensors
 from fedgalore.model.inputs import Batch, TaskError
-from fedgalore.model.matrices import matrices_of
+from fedgalore.model.matrices import matrices_of, part_memory
 from fedgalore.model.missing import new_tensors
 from fedgalore.model.plan import training_plan
 from fedgalore.model.precision import passes_in
@@ -109,9 +109,10 @@ class TaskModel:
         if task.has_head:
             model.config.problem_type = task.problem_type
         formats = formats_of(model, folder, new, spec.model.dtype)
+        part_memory(model)
+        leave_out_outputs(model)
         inputs = task.load_inputs(folder, model)
         mend_generation(model)
-        leave_out_routers(model)
         return cls(spec, model, inputs, device, formats)
 
     def under(self, spec: JobSpec) -> TaskModel:

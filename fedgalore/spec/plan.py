@@ -97,12 +97,16 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The part of one model that training changes, in the order of its parameters and buffers."""
+    """The part of one model that training changes, in the order of its parameters and buffers.
+
+    `shared`: the trained parameters that several layers of the model hold, such as tied weights.
+    """
 
     targets: tuple[Target, ...]
     dense: tuple[Dense, ...]
     buffers: tuple[Buffer, ...] = ()
     census: Census = field(default_factory=Census)
+    shared: tuple[str, ...] = ()
 
     @property
     def trained(self) -> tuple[Target | Dense, ...]:
@@ -150,6 +154,7 @@ class TrainingPlan:
             dense=tuple(Dense(**_tuples(b)) for b in data["dense"]),
             buffers=tuple(Buffer(**_tuples(b)) for b in data["buffers"]),
             census=Census(**data["census"]),
+            shared=tuple(data["shared"]),
         )
 
 

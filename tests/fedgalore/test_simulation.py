@@ -3,6 +3,7 @@
 import pytest
 import safetensors.torch
 import torch
+import transformers
 from sklearn import metrics as judge
 
 from fedgalore.model.inputs import TaskError
@@ -12,7 +13,7 @@ from fedgalore.selection import choose_cohort
 from fedgalore.simulation import Site, simulate
 from fedgalore.training import evaluate
 from tests.builders import a_spec
-from tests.fedgalore.conftest import configure, image_classifier, questions, sentences, squares
+from tests.fedgalore.conftest import configure, image_classifier, language_model, questions, sentences, squares
 from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of
 
 MODEL = {"source": "m", "num_labels": 3}
@@ -246,6 +247,22 @@ def test_jobs_that_cannot_run_are_refused(tiny_bert):
     sites[1] = Site("south", [{"row": 8, "text": "rain", "text_pair": None, "label": 5}])
     with pytest.raises(TaskError, match="row 8: label 5 is outside the range"):
         simulate(classifier(evaluation={"every": 0}), tiny_bert, sites)
+
+
+def test_a_model_that_cannot_be_trained_as_the_job_says_is_refused_before_any_round(tiny_gpt2, tmp_path):
+    spec = language_model(rounds={"count": 1, "min_clients": 2})
+    talk = [{"row": 1, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
+    with pytest.raises(TaskError, match=r"^south: the model has no chat template, so that messages have no form; take"):
+        simulate(spec, tiny_gpt2, [Site("north", questions(4, 0)), Site("south", talk)])
+    tokens = transformers.AutoTokenizer.from_pretrained(tiny_gpt2)
+    config = transformers.MambaConfig(vocab_size=len(tokens), hidden_size=8, state_size=4, num_hidden_layers=1)
+    transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
+    tokens.save_pretrained(tmp_path)
+    spec = language_model(
+        rounds={"count": 1, "min_clients": 1}, method={"kind": "fedit", "target_modules": ["out_proj"]}
+    )
+    with pytest.raises(TaskError, match=r"^method\.target_modules: PEFT puts no adapters there \(.*out_proj"):
+        simulate(spec, tmp_path, [Site("north", questions(4, 0))])
 
 
 def test_a_model_that_is_not_finite_is_refused_before_any_round(bert_copy):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.methods.halves import ClientHalf, LocalTraining
+from fedgalore.methods.halves import LocalTraining
 from fedgalore.methods.lora.adapters import Adapter, new_adapter
-from fedgalore.methods.lora.client import lora_training
+from fedgalore.methods.lora.client import AdaptersClient, lora_training
 from fedgalore.rounds import LocalRound
 from fedgalore.spec.plan import Target
 
 
-class FLoRAClient(ClientHalf):
+class FLoRAClient(AdaptersClient):
     def train(self, round: LocalRound) -> AbstractContextManager[LocalTraining]:
         def adapter(target: Target) -> Adapter:
             seed = derive_seed(round.spec.seed, "lora", round.client, round.number, target.name)

@@ -26,6 +26,10 @@ class AdaptersClient(ClientHalf):
 
     parts: Sequence[str] = ("lora_A", "lora_B")  # that move
 
+    def check(self, task: TaskModel) -> None:
+        with _wrapped(task, {target.name: target.rank for target in task.plan.targets}):
+            pass
+
     def train(self, round: LocalRound) -> AbstractContextManager[LocalTraining]:
         return lora_training(round, self.parts, lambda target: start_adapter(target, round.start))
 
@@ -83,25 +87,40 @@ def lora_training(
     weights = {name: parameter for name, (parameter, _) in task.targets().items()}
     adapters = {name: adapter_of(target) for name, target in targets.items()}  # while the model is still whole
     ranks = {name: method.rank_at(target, round.client) for name, target in targets.items()}
-    layers = _inject(task, ranks, method.scale)
-    for name, target in targets.items():
-        adapter = adapters[name]
-        with torch.no_grad():
-            for part, tensor in zip(("lora_A", "lora_B"), adapter, strict=True):
-                _part(layers[name], part).copy_(tensor)
-            start = weights[name].detach().cpu()
-            weights[name].copy_(exchanged(target, start, method.scale, None, adapter))
-    try:
-        yield LoRATraining(layers, round, trained)
-    finally:
+    with _wrapped(task, ranks) as layers:
         for name, target in targets.items():
-            layer = layers[name]
-            task.model.set_submodule(_module_name(name), layer.get_submodule("base_layer"))
+            adapter = adapters[name]
             with torch.no_grad():
-                adapter = (_part(layer, "lora_A").detach(), _part(layer, "lora_B").detach())
-                weights[name].copy_(exchanged(target, weights[name].detach(), method.scale, adapter, None))
-            weights[name].requires_grad_(True)
-        del task.model.peft_config
+                for part, tensor in zip(("lora_A", "lora_B"), adapter, strict=True):
+                    _part(layers[name], part).copy_(tensor)
+                start = weights[name].detach().cpu()
+                weights[name].copy_(exchanged(target, start, method.scale, None, adapter))
+        try:
+            yield LoRATraining(layers, round, trained)
+        finally:
+            for name, target in targets.items():
+                with torch.no_grad():
+                    adapter = (_part(layers[name], "lora_A").detach(), _part(layers[name], "lora_B").detach())
+                    weights[name].copy_(exchanged(target, weights[name].detach(), method.scale, adapter, None))
+
+
+@contextmanager
+def _wrapped(task: TaskModel, ranks: Mapping[str, int]) -> Iterator[dict[str, nn.Module]]:
+    """PEFT's layers around targets, by target name; at the exit they are gone, however many there were.
+
+    Raises:
+        TaskError: as `_inject`.
+    """
+    from peft.tuners.lora import LoraLayer  # seconds, and only jobs with adapters need it
+
+    try:
+        yield _inject(task, ranks, lora_spec(task.spec).scale)
+    finally:
+        for name in [name for name, layer in task.model.named_modules() if isinstance(layer, LoraLayer)]:
+            task.model.set_submodule(name, task.model.get_submodule(f"{name}.base_layer"))
+        for parameter in task.trained().values():
+            parameter.requires_grad_(True)
+        vars(task.model).pop("peft_config", None)
 
 
 def _inject(task: TaskModel, ranks: Mapping[str, int], scale: float) -> dict[str, nn.Module]:
@@ -110,7 +129,7 @@ def _inject(task: TaskModel, ranks: Mapping[str, int], scale: float) -> dict[str
     Raises:
         TaskError: PEFT refuses the targets, or leaves one without an adapter.
     """
-    import peft  # seconds, and only jobs with adapters need it
+    import peft
 
     modules = {_module_name(name): rank for name, rank in ranks.items()}
     patterns = {  # one a rank: PEFT tries each on each module

@@ -358,6 +358,9 @@ def test_a_weight_outside_of_all_modules_is_refused(tmp_path: Path) -> None:
     prepared = Prepared(plan.to_dict(), files, files, whole_version(0, files[0][1]))
     with pytest.raises(NoAdapter, match="scale belongs to no module"):
         AdapterArchive(replace(a_job(), prepared=prepared), prepared.model, 2, None, blobs)
+    tied = replace(prepared, plan=replace(plan, shared=("layer.weight",)).to_dict())
+    with pytest.raises(NoAdapter, match=r"layer\.weight is one weight of several layers of this model, of which PEFT"):
+        AdapterArchive(replace(a_job(), prepared=tied), prepared.model, 2, None, blobs)
 
 
 def test_weights_of_another_model_are_refused(tiny_bert: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -68,7 +68,9 @@ def test_examples_are_the_same_whether_they_are_held_or_not(
 
 
 def test_names_of_classes_are_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metadata = {"huggingface": json.dumps({"info": {"features": {"label": {"names": "abc", "_type": "ClassLabel"}}}})}
+    metadata = {
+        "huggingface": json.dumps({"info": {"features": {"label": {"names": ["a", "b", "c"], "_type": "ClassLabel"}}}})
+    }
     pq.write_table(pa.Table.from_pylist(ROWS).replace_schema_metadata(metadata), tmp_path / "a.parquet")
     monkeypatch.setattr("fedgalore.data.examples.MOST_HELD", 100)
     examples = read_examples(SplitFile(tmp_path / "a.parquet", **TEXT))

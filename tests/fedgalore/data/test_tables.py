@@ -135,7 +135,9 @@ def test_a_saved_data_set_s_names_say_what_its_numbers_mean(tmp_path: Path, wher
 def test_numbers_without_names_are_numbers(tmp_path: Path) -> None:
     examples = read_examples(SplitFile(saved(tmp_path / "train", [2, 0, 1], None), **TEXT))
     assert [label_index(example, classes_of(classifier())) for example in examples] == [2, 0, 1]
-    assert "label_names" not in examples[0]
+    no_names: Any = "pos neg"
+    again = read_examples(SplitFile(saved(tmp_path / "again", [2, 0, 1], no_names), **TEXT))
+    assert "label_names" not in examples[0] and "label_names" not in again[0]
 
 
 def test_rows_without_a_class_are_refused(tmp_path: Path) -> None:
@@ -167,8 +169,9 @@ def test_names_of_tags_and_in_parquet(tmp_path: Path) -> None:
 def test_folders_that_are_no_single_split_are_refused(tmp_path: Path) -> None:
     saved(tmp_path / "train", [0], None)
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    words = f"holds the splits train, test in sub-folders; name one of them, such as {tmp_path / 'train'}"
+    words = f"holds splits in sub-folders: train; name one of them, such as {tmp_path / 'train'}"
     assert words in refused(tmp_path)
+    assert "test: cannot be read (No such file or directory)" in refused(tmp_path / "test")
     state = tmp_path / "train" / "state.json"
     for document, problem in (
         ({"_data_files": [{"filename": "../a.arrow"}]}, "names no files of the folder"),
@@ -209,6 +212,8 @@ def test_other_encodings_are_named(tmp_path: Path, name: str, encoding: str, wor
 def test_utf_16_without_a_mark_is_known_by_its_zeros(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("text,label\na,0\n".encode("utf-16-le"))
     assert "row 1: holds a NUL byte, as UTF-16 does; save the file as UTF-8" in refused(tmp_path / "a.csv")
+    (tmp_path / "a.json").write_bytes('[{"text": "a", "label": 0}]'.encode("utf-16-le"))
+    assert "a.json: holds a NUL byte, as UTF-16 does; save the file as UTF-8" in refused(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -290,6 +295,39 @@ def test_what_unpacks_without_end_or_is_one_endless_line_is_refused(
     assert "row 2: a line of more than 0 MiB; shorten it" in refused(tmp_path / "long.jsonl")
     (tmp_path / "long.csv").write_text('text,label\n"' + "a\n" * 2**16)
     assert "row 2: damaged (field larger than field limit" in refused(tmp_path / "long.csv")
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [{"data": ["x"], "text": "a", "label": 0}, {"data": [], "text": "b", "label": 1}],
+        [{"text": "a", "label": 0, "data": [{"x": 1}]}, {"text": "b", "label": 1, "data": [[]]}],
+        [{"text": "a", "label": 0, "data": {"text": "c"}}, {"text": "b", "label": 1}],
+    ],
+)
+def test_a_column_may_be_called_data(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    for document in (lines(records), json.dumps(records), json.dumps({"data": records})):
+        (tmp_path / "a.json").write_text(document)
+        examples = read_examples(SplitFile(tmp_path / "a.json", **TEXT))
+        assert [(e["row"], e["text"], e["label"]) for e in examples] == [(1, "a", 0), (2, "b", 1)]
+
+
+def test_a_column_of_lists_may_be_called_data(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    for records, columns in (
+        ([{"data": ["x", "y"], "ner": [0, 1]}, {"data": ["z"], "ner": [0]}], {"tokens": "data", "tags": "ner"}),
+        ([{"data": talk}, {"data": talk}], {"messages": "data"}),
+    ):
+        for document in (lines(records), json.dumps(records), json.dumps({"data": records})):
+            (tmp_path / "a.json").write_text(document)
+            assert len(read_examples(SplitFile(tmp_path / "a.json", **columns))) == 2
+
+
+def test_a_list_that_is_one_value_is_not_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedgalore.data.lines._PIECE", 2**8)
+    monkeypatch.setattr("fedgalore.data.json_records.LONGEST", 2**10)
+    (tmp_path / "a.json").write_text('{"columns": ["text"], "data": [' + '["a"], ' * 2**10 + "[]]}")
+    assert "row 1: not JSON (a value of more than 0 MiB)" in refused(tmp_path / "a.json")
 
 
 # --- shapes of columns ---------------------------------------------------------------------------------------

@@ -650,6 +650,8 @@ def test_layers_that_peft_takes_for_experts_are_named(tiny_gpt2, tmp_path):
     named = (["gate_proj", "up_proj"], r"no adapter around model.layers.0.mlp.\w+ of this")
     for modules, words in (named, (["gate_proj"], r"method.target_modules: PEFT .* without also targeting up_proj")):
         spec = spec_of("fedit", "gpt2", rank=2, target_modules=modules)
-        task, weights = version_0(spec, tmp_path)
+        task = TaskModel.load(spec, tmp_path)
+        before = [(name, parameter.requires_grad) for name, parameter in task.model.named_parameters()]
         with pytest.raises(TaskError, match=words):
-            an_update(task, spec, questions(4, 0), "a", 1, Start(weights))
+            client_half(spec).check(task)
+        assert [(name, parameter.requires_grad) for name, parameter in task.model.named_parameters()] == before

@@ -128,3 +128,13 @@ def test_a_model_that_counts_positions_from_another_padding_token_is_refused(tin
     configure(folder, pad_token_id=-1)
     with pytest.raises(TaskError, match=r"pad_token_id is -1 in config.json and 0 in the tokenizer, and RobertaFor"):
         TaskModel.load(classifier(), folder)
+
+
+def test_a_model_answers_by_its_logits_whatever_else_it_was_told_to_put_out(gpt2_copy, tmp_path):
+    told = {"return_dict": False, "output_attentions": True, "output_hidden_states": True}
+    configure(gpt2_copy, **told)
+    task = TaskModel.load(language_model(), gpt2_copy)
+    outputs = task.outputs(task.collate([{"row": 1, "prompt": "rain", "completion": "sun"}]))
+    assert outputs.logits.ndim == 3 and outputs.attentions is outputs.hidden_states is None
+    config, _ = saved(task, tmp_path / "out")
+    assert not told.items() & config.items()

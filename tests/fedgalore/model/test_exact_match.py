@@ -300,6 +300,10 @@ def test_how_to_get_the_judged_answers_is_said(tiny_gpt2, tmp_path):
         f"{call}, with num_beams=4, repetition_penalty=1.5 of its generation_config.json; "
         "generate() alone goes by do_sample=True, max_length=3, temperature=5.0 and writes others"
     )
+    (tmp_path / "generation_config.json").write_text('{"max_time": 1.5}')
+    assert remarks(TaskModel.load(spec, tmp_path))[-1] == (
+        f"{call.replace('8)', '8, max_time=None)')}; generate() alone goes by max_time=1.5 and writes others"
+    )
 
 
 def test_generation_follows_the_jobs_precision(loaded):

@@ -63,6 +63,15 @@ def test_files_beside_the_model_do_not_count(bert_copy, tmp_path):
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
 
 
+def test_whole_numbers_in_the_place_of_a_weight_are_refused(bert_copy):
+    path = bert_copy / "model.safetensors"
+    weights = load_file(path)
+    name = "encoder.layer.1.output.dense.weight"
+    save_file(weights | {name: (100 * weights[name]).to(torch.int8), "counts": torch.ones(2).int()}, path)
+    with pytest.raises(TaskError, match=rf"model\.source: the folder has {name} in I8, whole numbers in the"):
+        TaskModel.load(classifier(), bert_copy)
+
+
 def test_the_configuration_says_what_the_weights_are_whatever_it_said(bert_copy, tmp_path):
     configure(bert_copy, dtype="float16")  # but its weights are float32
     saved(TaskModel.load(classifier(), bert_copy), tmp_path / "out")

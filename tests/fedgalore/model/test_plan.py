@@ -10,6 +10,7 @@ from torch import nn
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.layers import weights_of
 from fedgalore.model.probe import probe
+from fedgalore.model.remarks import remarks
 from fedgalore.model.task import TaskModel
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
@@ -253,6 +254,7 @@ def test_a_tied_weight_is_trained_once_at_the_backbone_s_rate(tiny_gpt2):
     plan = TaskModel.load(language_model(method={"kind": "fedavg"}), tiny_gpt2).plan
     tied = [item for item in plan.dense if item.name in ("transformer.wte.weight", "lm_head.weight")]
     assert tied == [Dense("transformer.wte.weight", tied[0].shape, head=False)]
+    assert plan.shared == ("transformer.wte.weight",) == TrainingPlan.from_dict(plan.to_dict()).shared
 
 
 def test_target_modules_restrict_fedavg_to_modules_or_to_parameters(tiny_bert):
@@ -263,6 +265,35 @@ def test_target_modules_restrict_fedavg_to_modules_or_to_parameters(tiny_bert):
     layers = [f"bert.encoder.layer.{i}.attention.self.query" for i in (0, 1)]
     assert backbone(["query"]) == {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
     assert backbone(["query.weight"]) == {f"{layer}.weight" for layer in layers}
+
+
+def test_one_expert_of_a_stack_cannot_be_named_and_a_name_of_nothing_is_said(tmp_path, tiny_gpt2):
+    folder = mixture(tmp_path, tiny_gpt2, "mixtral")
+    together = "; the experts of a layer are one parameter of this model and are trained together, so name it without"
+    one = {"kind": "fedgalore", "rank": 4, "target_modules": ["experts.1.down_proj"]}
+    assert refused(language_model(method=one), folder).endswith(f"ends in experts.1.down_proj{together} a number")
+    several = one | {"target_modules": ["down_proj", "down_proj[1]", "q"]}
+    task = TaskModel.load(language_model(method=several, data={"name": "d", "max_length": 8}), folder)
+    assert {target.parameter.rpartition(".")[2] for target in task.plan.targets} == {"down_proj"}
+    assert remarks(task) == (
+        f"method.target_modules: nothing that is trained ends in down_proj[1], q{together} a number",
+    )
+
+
+def test_a_layer_that_stands_in_several_places_and_a_tied_weight_are_shared_and_wrapped_by_no_adapter():
+    class Holder(nn.Module):
+        base_model_prefix = ""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.plain = (nn.ModuleDict({"up": nn.Linear(4, 4)}) for _ in range(3))
+            self.second.up.weight = self.first.up.weight
+            self.other = nn.ModuleDict({"down": self.plain.up})
+            self.again = self.block = nn.ModuleDict({"inner": nn.Linear(4, 4)})
+
+    weights = {weight.name: (weight.is_shared, weight.is_wrappable) for weight in weights_of(Holder())}
+    shared = {"first.up.weight": (True, False), "plain.up.weight": (True, False), "again.inner.weight": (False, True)}
+    assert weights.items() >= shared.items()
 
 
 def test_less_than_half_of_a_backbone_is_refused_unless_the_job_names_it(tmp_path, tiny_gpt2):

@@ -11,9 +11,11 @@ import pytest
 import torch
 import transformers
 
+from fedgalore.model.generation import setting_at_fault, written
 from fedgalore.model.inputs import TaskError
-from fedgalore.model.probe import probe
+from fedgalore.model.probe import plain_questions, probe
 from fedgalore.model.task import TaskModel
+from fedgalore.model.tasks.writing import WritingTask
 from tests.fedgalore.conftest import classifier, image_classifier, language_model
 
 
@@ -118,3 +120,22 @@ def test_a_model_that_is_to_write_is_let_write(tiny_gpt2: Path) -> None:
     whole = language_model(evaluation={"exact_match": "text", "max_new_tokens": 32})
     with pytest.raises(TaskError, match=r"evaluation\.max_new_tokens: 32 leaves no room"):
         probe(task.under(whole))
+
+
+def test_a_setting_that_no_answers_can_be_written_with_is_named(tiny_gpt2: Path) -> None:
+    task = TaskModel.load(language_model(), tiny_gpt2)
+    assert isinstance(task.task, WritingTask)
+    questions, config = plain_questions(task, task.task), task.model.generation_config
+    wrong = {"stop_strings": ["rain"], "repetition_penalty": -1.0, "prompt_lookup_num_tokens": 3}
+    for name, value in wrong.items():
+        setattr(config, name, value)
+        assert setting_at_fault(task, questions, 2) == f"{name}: {value!r}"
+        assert getattr(config, name) == value
+        setattr(config, name, None)
+    config.prompt_lookup_num_tokens = 3
+    with pytest.raises(
+        TaskError, match=r"generation_config\.json says prompt_lookup_num_tokens: 3, with which no answers"
+    ):
+        probe(task)
+    with pytest.raises(ValueError, match=r"batch_size = 1"):
+        written(task, questions, 2)
