@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -151,7 +151,7 @@ class Job:
     @cached_property
     def parsed(self) -> JobSpec:
         """The spec, validated."""
-        return JobSpec.model_validate(self.spec)
+        return _parsed(json.dumps(self.spec))
 
     def policy(self, kind: Literal["train", "evaluate"]) -> Policy:
         """How the job's rounds of this kind wait and choose. Evaluations take whom they can get."""
@@ -211,6 +211,12 @@ class Job:
         job = _JOB.validate_json(text)
         _ = job.parsed  # whoever has a job can rely on its spec
         return job
+
+
+@lru_cache(maxsize=64)
+def _parsed(spec: str) -> JobSpec:
+    """Every step of a job makes a new object with the same spec."""
+    return JobSpec.model_validate(json.loads(spec))
 
 
 _JOB = TypeAdapter(Job)

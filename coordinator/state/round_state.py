@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal
 
 from coordinator.state.packed import Packed
@@ -149,7 +150,7 @@ class Round:
         """The accepted updates by client, in the order of their names."""
         return {client: each.receipt for client, each in sorted(self.participants.items()) if each.receipt is not None}
 
-    @property
+    @cached_property
     def open_clients(self) -> frozenset[str]:
         """Participants with a task still to do."""
         if not self.phase.takes_reports:

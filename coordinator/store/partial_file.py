@@ -15,6 +15,7 @@ from coordinator.store.blob_store import PartialInUse
 from fedgalore.process.blob_ref import BlobRef
 
 BLOCK_BYTES = 2**20  # read at once
+EARLY_BYTES = 2**23  # written before the disk is told
 
 
 class DirectoryPartialFile:
@@ -42,7 +43,7 @@ class DirectoryPartialFile:
         if not is_ours:
             self._file.close()
             raise PartialInUse(path.name)
-        self._size_bytes = os.fstat(self._file.fileno()).st_size
+        self._size_bytes = self._on_its_way = os.fstat(self._file.fileno()).st_size
 
     def received(self) -> Iterator[bytes]:
         self._file.seek(0)
@@ -55,6 +56,10 @@ class DirectoryPartialFile:
         self._file.write(data)
         self._file.flush()
         self._size_bytes += len(data)
+        if self._size_bytes - self._on_its_way >= EARLY_BYTES:
+            # begins to write to the disk what is new, so that little is left to wait for at the end
+            os.posix_fadvise(self._file.fileno(), self._on_its_way, 0, os.POSIX_FADV_DONTNEED)
+            self._on_its_way = self._size_bytes
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.commands.core import AsyncScript
@@ -16,14 +16,17 @@ from redis.exceptions import RedisError
 from coordinator.state.errors import StateUnavailable
 
 TIMEOUT_S = 5.0
+MOST_CONNECTIONS = 32  # of a process
 
 
 class RedisConnection:
     """Belongs to one event loop; any number of processes may share the prefix."""
 
     def __init__(self, url: str, prefix: str = "fedgalore") -> None:
-        self.redis = Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             url,
+            max_connections=MOST_CONNECTIONS,  # who finds none free waits: hundreds of agents may call at once
+            timeout=TIMEOUT_S,
             decode_responses=True,
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,
@@ -32,6 +35,7 @@ class RedisConnection:
             # itself stale and its event meets what it has done already; a counter may count once too often.
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries=3),
         )
+        self.redis = Redis.from_pool(pool)
         self._prefix = prefix
 
     def key(self, name: str) -> str:

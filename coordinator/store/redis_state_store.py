@@ -54,6 +54,7 @@ from coordinator.store.watcher import Watcher
 from coordinator.store.writes import Change, Fence, VersionedJob
 
 _ROUND = TypeAdapter(Round)
+MOST_KNOWN = 64  # jobs
 log = structlog.get_logger(__name__)
 
 
@@ -68,6 +69,7 @@ class RedisStateStore:
         self.connection = RedisConnection(url, prefix)
         self._redis, self._key, self._ask = self.connection.redis, self.connection.key, self.connection.ask
         self._unreadable: set[str] = set()
+        self._known: dict[str, tuple[str, Job]] = {}  # documents as last seen: most are read again unchanged
         self._create = self.connection.script("create")
         self._save = self.connection.script("save")
         self._register = self.connection.script("register")
@@ -126,11 +128,14 @@ class RedisStateStore:
             "gained": len(gained),
         }
         if change.closed:
-            document = _ROUND.dump_json(change.closed).decode()
-            rest["closed"] = {"number": str(change.closed.number), "document": document}
-        args = [str(change.before.version), job.to_json(), job.id, self._key("wake"), " ".join(change.effects)]
+            closed = _ROUND.dump_json(change.closed).decode()
+            rest["closed"] = {"number": str(change.closed.number), "document": closed}
+        document = job.to_json()
+        args = [str(change.before.version), document, job.id, self._key("wake"), " ".join(change.effects)]
         args += [json.dumps(rest), str(change.fence.token) if change.fence else ""]
         outcome: Literal["saved", "stale", "fenced"] = await self._ask(self._save(keys=keys, args=args))
+        if outcome == "saved":
+            self._know(document, job)
         return outcome
 
     async def take_lease(self, name: str, holder: str, lease_s: float) -> int | None:
@@ -331,6 +336,8 @@ class RedisStateStore:
 
     def _read(self, job_id: str, document: str) -> Job:
         """The job in a document. Raises `JobUnreadable`, and logs each such job once."""
+        if job_id in self._known and self._known[job_id][0] == document:
+            return self._known[job_id][1]
         try:
             job = Job.from_json(document)
         except ValueError as error:
@@ -342,4 +349,11 @@ class RedisStateStore:
                 "restore it from a backup of Redis"
             ) from error
         self._unreadable.discard(job_id)
+        self._know(document, job)
         return job
+
+    def _know(self, document: str, job: Job) -> None:
+        self._known.pop(job.id, None)
+        self._known[job.id] = document, job
+        if len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]

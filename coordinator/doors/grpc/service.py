@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from coordinator.doors.doorkeeper import RECHECK_S
 from coordinator.doors.grpc import messages
+from coordinator.doors.grpc.ahead import batches
 from coordinator.doors.grpc.guard import (
     answers,
     check_certificate,
@@ -170,16 +171,15 @@ class Federation(federation_pb2_grpc.FederationServicer):
         arrived, asked = 0, time.monotonic()
         try:
             await in_thread(upload.open, announced.offset)
-            async for message in requests:
-                if time.monotonic() - asked > RECHECK_S:  # also a sign of life, where no other call comes through
-                    await self._caller(announced, context)
-                    await self._agents.check_open(job_id, number, client)
-                    asked = time.monotonic()
-                if message.WhichOneof("part") != "chunk":
-                    raise InvalidRequest("chunk: missing; after the header, every message holds a chunk")
-                arrived += len(message.chunk)
-                await in_thread(upload.write, message.chunk)
-                await context.write(pb.SubmitUpdateResponse(received_bytes=upload.received))
+            async with aclosing(batches(_chunks(requests))) as arriving:
+                async for batch in arriving:
+                    if time.monotonic() - asked > RECHECK_S:  # also a sign of life, where no other call comes through
+                        await self._caller(announced, context)
+                        await self._agents.check_open(job_id, number, client)
+                        asked = time.monotonic()
+                    arrived += sum(map(len, batch))
+                    await in_thread(upload.write, *batch)
+                    await context.write(pb.SubmitUpdateResponse(received_bytes=upload.received))
             receipt = await in_thread(upload.finish)
         finally:
             try:
@@ -267,3 +267,15 @@ class Federation(federation_pb2_grpc.FederationServicer):
         except asyncio.CancelledError:
             await asyncio.wait([counting])
             raise
+
+
+async def _chunks(requests: AsyncIterator[pb.SubmitUpdateRequest]) -> AsyncIterator[bytes]:
+    """What follows an update's header.
+
+    Raises:
+        InvalidRequest: a message without a chunk.
+    """
+    async for message in requests:
+        if message.WhichOneof("part") != "chunk":
+            raise InvalidRequest("chunk: missing; after the header, every message holds a chunk")
+        yield message.chunk

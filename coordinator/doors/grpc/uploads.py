@@ -81,16 +81,17 @@ class Upload:
             )
         reach(Fault.UPLOAD_OPENED)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, *chunks: bytes) -> None:
         """Checks, hashes and writes the next bytes. They outlive this process when the call returns.
 
         Raises:
             InvalidUpdate: the header is refused, or more bytes than announced have come; the partial file is deleted.
         """
         partial = self._opened()
-        self._look_at(chunk, partial)
-        partial.append(chunk)
-        reach(Fault.CHUNK_WRITTEN)
+        for chunk in chunks:
+            self._look_at(chunk, partial)
+            partial.append(chunk)
+            reach(Fault.CHUNK_WRITTEN)
 
     def finish(self) -> UpdateReceipt:
         """Checks hash and values, and turns the partial file into a blob.

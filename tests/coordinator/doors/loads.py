@@ -1,4 +1,4 @@
-"""Counts how often a call reads and validates a job."""
+"""Counts how often a call reads a job."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import contextmanager
 import pytest
 
 from coordinator.state.job_state import Job
+from coordinator.store.redis_state_store import RedisStateStore
 
 
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The ids of the jobs that this process reads from Redis inside the block, an id for each read."""
     ids: list[str] = []
-    read = Job.from_json
+    read = RedisStateStore._read
 
-    def from_json(text: str) -> Job:
-        job = read(text)
-        ids.append(job.id)
-        return job
+    def counting(store: RedisStateStore, job_id: str, document: str) -> Job:
+        ids.append(job_id)
+        return read(store, job_id, document)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Job, "from_json", from_json)
+        patched.setattr(RedisStateStore, "_read", counting)
         yield ids

@@ -1,0 +1,64 @@
+"""Reading ahead: nothing is lost or held without bound, and errors come behind the chunks before them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from coordinator.doors.grpc.ahead import MOST_AHEAD, batches
+
+CHUNKS = [bytes([number]) for number in range(20)]
+
+
+class Stream:
+    """Chunks, and how many were taken from it; it waits before some of them, and may break behind the last."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.taken = error, 0
+        self.closed = False
+
+    async def __call__(self) -> AsyncIterator[bytes]:
+        try:
+            for chunk in CHUNKS:
+                if self.taken % 7 == 0:
+                    await asyncio.sleep(0)
+                self.taken += 1
+                yield chunk
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.closed = True
+
+
+async def test_all_chunks_come_in_order_and_few_lie_ahead() -> None:
+    stream, seen = Stream(), list[bytes]()
+    async for batch in batches(stream()):
+        assert 1 <= len(batch) <= MOST_AHEAD
+        seen += batch
+        for _ in range(10):
+            await asyncio.sleep(0)  # the stream goes on meanwhile
+        assert stream.taken <= len(seen) + MOST_AHEAD + 1
+    assert seen == CHUNKS
+
+
+async def test_an_error_of_the_stream_comes_behind_what_arrived_before() -> None:
+    seen = list[bytes]()
+
+    async def read() -> None:
+        async for batch in batches(Stream(ValueError("broken line"))()):
+            seen.extend(batch)
+
+    with pytest.raises(ValueError, match="broken line"):
+        await read()
+    assert seen == CHUNKS
+
+
+async def test_who_stops_reading_lets_go_of_the_stream() -> None:
+    for error in (None, ValueError("nobody hears of it")):
+        stream = Stream(error)
+        async with aclosing(batches(stream())) as arriving:
+            await anext(arriving)
+        assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
