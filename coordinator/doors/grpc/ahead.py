@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
-MOST_AHEAD = 4  # chunks; as many more may be in hand
+MOST_AHEAD = 2  # chunks; as many more may be in hand
 
 
-async def batches(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+async def batches(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
     """What has arrived since the batch before, one chunk at least. To be closed where it is not read to its end.
 
     Raises:
