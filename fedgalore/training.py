@@ -20,8 +20,9 @@ from fedgalore.maths.quantization import NotQuantizable
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.measures.counting import as_sent, count, entities
 from fedgalore.measures.custom import ALLOWED
+from fedgalore.measures.formulas import Array
 from fedgalore.measures.rouge import rouge
-from fedgalore.measures.values import Array, Counts, measured, pool
+from fedgalore.measures.values import Counts, measured, pool
 from fedgalore.methods.halves import client_half
 from fedgalore.model.culprits import naming_rows
 from fedgalore.model.divergence import words_of_evaluation, words_of_loss

@@ -13,7 +13,8 @@ from torchmetrics.functional.classification import (
     multilabel_stat_scores,
 )
 
-from fedgalore.measures.values import Array, Counts, bins_of, pooled_cells
+from fedgalore.measures.formulas import Array, bins_of, pooled_cells
+from fedgalore.measures.values import Counts
 from fedgalore.spec.metrics import BINS, MOST_CELLS
 from fedgalore.spec.tags import entity_types, spans
 

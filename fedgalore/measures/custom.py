@@ -15,7 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from fedgalore.measures.values import MEASURES, Array, Measure
+from fedgalore.measures.formulas import Array
+from fedgalore.measures.values import MEASURES, Measure
 from fedgalore.spec.metrics import is_custom
 from fedgalore.spec.registry import resolve
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
 
-from fedgalore.measures.values import Array
+from fedgalore.measures.formulas import Array
 
 # Han and kana are written without spaces: each sign is a word.
 _SIGNS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_sum
 
 from fedgalore.measures.custom import CustomMetricError
-from fedgalore.measures.values import Array
+from fedgalore.measures.formulas import Array
 
 
 class Summed:

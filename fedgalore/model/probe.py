@@ -29,6 +29,7 @@ SHORT = "a word"
 UNEQUAL = ("a", "some more words, and then a few others")
 NEW_TOKENS = 4  # that a model writes: the first after a prompt, the others after tokens of its own
 DRAWS = 16  # of a step of training whose loss depends on nothing that is trained, as where all layers are dropped
+LEAK = 1e-4  # of the largest logit: how far a later word may move it; sums may be taken in another order
 LONGEST = 2048  # tokens that are tried; longer texts take minutes on a CPU
 PLAIN = ((64, 48), (48, 64))
 SHAPES = {"a landscape": (64, 48), "a portrait": (48, 64), "a tiny image": (3, 2), "a large image": (900, 700)}
@@ -48,6 +49,7 @@ def probe(task: TaskModel) -> None:
             _forward(task, what, examples)
         _check_still(task, before)
         if isinstance(task.task, WritingTask):
+            _check_order(task, task.task)
             _write(task, task.task)
         _backward(task, plain_examples(task, Path(folder)))
 
@@ -163,6 +165,26 @@ def _check_still(task: TaskModel, before: Mapping[str, Tensor]) -> None:
                 f"model.source: an evaluation changes {name} of {type(task.model).__name__}, so that its answers hang "
                 "on those before; take another model"
             )
+
+
+def _check_order(task: TaskModel, asks: WritingTask) -> None:
+    """Refuses a model in one piece whose tokens hang on those behind them: it would learn to copy what it predicts."""
+    if asks.is_encoder_decoder:
+        return
+    assert isinstance(task.inputs, TextInputs)
+    batch = {name: tensor[-1:] for name, tensor in plain_questions(task, asks).items()}  # the longest, not filled up
+    ids = batch["input_ids"]
+    others = (task.inputs.tokenizer.eos_token_id, int(ids[0, 0]))
+    other = ids.clone()
+    other[0, -1] = next((token for token in others if token != ids[0, -1]), ids[0, -1])
+    task.model.eval()
+    with torch.no_grad(), _in_words("a text with another last word"):
+        logits, changed = (task.model(**batch | {"input_ids": tokens}).logits[:, :-1] for tokens in (ids, other))
+    if float((logits - changed).abs().max()) > LEAK * float(logits.abs().max()):
+        raise TaskError(
+            f"model.source: {type(task.model).__name__} sees the words behind those that it is to predict, so that it "
+            "would learn to copy them; take a decoder, or set is_decoder: true in config.json where it can be one"
+        )
 
 
 def _write(task: TaskModel, asks: WritingTask) -> None:

@@ -16,7 +16,8 @@ from scipy import stats
 from sklearn import metrics as judge
 
 from fedgalore.measures.counting import COUNTERS, count
-from fedgalore.measures.values import Measured, bins_of, measured, pool
+from fedgalore.measures.formulas import bins_of
+from fedgalore.measures.values import Measured, measured, pool
 from fedgalore.spec.metrics import BINS, METRICS
 
 Sets = list[tuple[NDArray[np.float64], NDArray[np.int64]]]

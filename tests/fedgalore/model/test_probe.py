@@ -16,7 +16,7 @@ from fedgalore.model.inputs import TaskError
 from fedgalore.model.probe import plain_questions, probe
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.writing import WritingTask
-from tests.fedgalore.conftest import classifier, image_classifier, language_model
+from tests.fedgalore.conftest import classifier, configure, image_classifier, language_model
 
 
 @pytest.mark.parametrize("source", ["tiny_bert", "tiny_gpt2", "tiny_vit", "tiny_dinov2"])
@@ -139,3 +139,22 @@ def test_a_setting_that_no_answers_can_be_written_with_is_named(tiny_gpt2: Path)
         probe(task)
     with pytest.raises(ValueError, match=r"batch_size = 1"):
         written(task, questions, 2)
+
+
+def test_a_model_that_sees_what_it_is_to_predict_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "bert"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = tokenizer.sep_token
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.BertConfig(vocab_size=len(tokenizer), is_decoder=True, **sizes)
+        transformers.BertLMHeadModel(config).save_pretrained(folder)
+    spec = language_model(data={"name": "d", "max_length": 16})
+    probe(TaskModel.load(spec, folder))
+    configure(folder, is_decoder=False)
+    with pytest.raises(
+        TaskError, match=r"model\.source: BertLMHeadModel sees the words behind those that it is to pred"
+    ):
+        probe(TaskModel.load(spec, folder))
