@@ -48,13 +48,14 @@ SIDE = 64  # pixels of an image
 # By task: an architecture is in one of them, though many could be in several.
 ARCHITECTURES: dict[str, str] = {
     "sequence-classification": "albert bart bert big_bird biogpt canine convbert ctrl deberta-v2 distilbert ernie esm "
-    "flaubert fnet funnel gpt-sw3 gpt_neo gptj ibert longformer luke mbart modernbert mpnet mpt mra mvp nystromformer "
+    "flaubert fnet funnel gpt-sw3 gpt_neo gptj gte ibert jina_embeddings_v3 longformer luke mbart "
+    "modernbert mpnet mpt mra mvp nomic_bert nystromformer "
     "openai-gpt opt plbart rembert roberta roberta-prelayernorm roc_bert squeezebert t5 umt5 xlm xlm-roberta-xl "
     "xlnet yoso",
     "token-classification": "bros camembert data2vec-text deberta electra gpt_bigcode layoutlm markuplm megatron-bert "
     "mobilebert roformer xlm-roberta xmod",
     "causal-lm": "arcee bloom codegen cohere exaone4 falcon falcon_mamba gemma gemma2 gemma3_text glm glm4 gpt2 "
-    "gpt_neox granite granitemoe helium jetmoe llama mamba mamba2 mistral mixtral olmo olmo2 olmoe "
+    "gpt_neox granite granitemoe helium hrm_text jetmoe llama mamba mamba2 mistral mixtral olmo olmo2 olmoe "
     "persimmon phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe recurrent_gemma smollm3 stablelm starcoder2",
     "seq2seq-lm": "bigbird_pegasus blenderbot blenderbot-small led m2m_100 marian mt5 nllb-moe pegasus pegasus_x "
     "prophetnet switch_transformers",
