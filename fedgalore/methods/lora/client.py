@@ -116,7 +116,8 @@ def _wrapped(task: TaskModel, ranks: Mapping[str, int]) -> Iterator[dict[str, nn
     try:
         yield _inject(task, ranks, lora_spec(task.spec).scale)
     finally:
-        for name in [name for name, layer in task.model.named_modules() if isinstance(layer, LoraLayer)]:
+        wrapped = [name for name, layer in task.model.named_modules() if isinstance(layer, LoraLayer)]
+        for name in reversed(wrapped):  # the innermost first: parts of experts lie in one another
             task.model.set_submodule(name, task.model.get_submodule(f"{name}.base_layer"))
         for parameter in task.trained().values():
             parameter.requires_grad_(True)

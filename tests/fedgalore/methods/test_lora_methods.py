@@ -647,7 +647,7 @@ def test_layers_that_peft_takes_for_experts_are_named(tiny_gpt2, tmp_path):
     )
     transformers.DeepseekV3ForCausalLM(config).save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(tiny_gpt2).save_pretrained(tmp_path)
-    named = (["gate_proj", "up_proj"], r"no adapter around model.layers.0.mlp.\w+ of this")
+    named = (["gate_proj", "up_proj", "down_proj"], r"no adapter around model.layers.0.mlp.\w+ of this")
     for modules, words in (named, (["gate_proj"], r"method.target_modules: PEFT .* without also targeting up_proj")):
         spec = spec_of("fedit", "gpt2", rank=2, target_modules=modules)
         task = TaskModel.load(spec, tmp_path)
@@ -655,3 +655,4 @@ def test_layers_that_peft_takes_for_experts_are_named(tiny_gpt2, tmp_path):
         with pytest.raises(TaskError, match=words):
             client_half(spec).check(task)
         assert [(name, parameter.requires_grad) for name, parameter in task.model.named_parameters()] == before
+        assert not any("lora" in type(module).__module__ for module in task.model.modules())
