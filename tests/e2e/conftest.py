@@ -8,6 +8,7 @@ import signal
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tests.fedgalore.conftest import COLOURS, questions, sentences, squares, tin
 
 NAMES = ("north", "south", "west")
 WAIT_S = 240.0  # for something that hangs; a machine may be busy
+TOP_TWO = "tests.fedgalore.measures.custom_metrics:TopTwo"  # a metric of another package, as each site allows it
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,18 @@ class Running:
         (model,) = folder.iterdir()
         return dict(auto.from_pretrained(model).state_dict())
 
+    @contextmanager
+    def held_by(self, name: str, job_id: str) -> Iterator[None]:
+        """A block in which a round of the job waits for this agent, whose process stands still."""
+        process = self.federation.agents[name].popen
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        try:
+            self.wait(job_id, lambda job: job["round"] and _waits_for(name, job["round"]))
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+
     def restart_agent(self, name: str) -> None:
         """Kills the agent's process and starts another one."""
         self.federation.agents[name].stop(signal.SIGKILL)
@@ -114,6 +128,10 @@ def different(weights: Mapping[str, torch.Tensor], simulated: SimulationResult) 
     return [name for name in trained if not torch.equal(weights[name], held[name])]
 
 
+def _waits_for(name: str, current: Any) -> bool:
+    return current["phase"] == "REPORTING" and not current["participants"][name]["reported"]
+
+
 def ended(job: Any) -> bool:
     return job["status"] in ("COMPLETED", "FAILED", "CANCELLED", "PAUSED")
 
@@ -126,7 +144,8 @@ def _written(path: Path, rows: list[dict[str, Any]]) -> str:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Running]:  # noqa: F811
     folder = tmp_path_factory.mktemp("federation")
-    with LocalFederation(folder / "run", agents_of(folder)) as federation:
+    agents = [agent | {"metrics": [TOP_TWO]} for agent in agents_of(folder)]
+    with LocalFederation(folder / "run", agents) as federation:
         yield Running(federation, tiny_bert)
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from transformers import (
     pipeline,
 )
 
+from fedgalore.measures import custom
+from fedgalore.measures.values import MEASURES
 from fedgalore.simulation import SimulationResult
 from fedgalore.spec.registry import methods
-from tests.e2e.conftest import NAMES, Running, different, ended
+from tests.e2e.conftest import NAMES, TOP_TWO, Running, different, ended
 from tests.fedgalore.conftest import COLOURS, sentences
 from tests.fedgalore.model.test_plan import mixture
 
@@ -133,15 +136,29 @@ def test_a_language_model_is_trained_the_same_way(running: Running, tiny_gpt2: P
     assert job["evaluation"]["metrics"]["exact_match"] > 0.5
 
 
+@pytest.fixture
+def _allowed() -> Iterator[None]:
+    """This process allows a metric of another package, as the agents do."""
+    custom.allow([TOP_TWO])
+    yield
+    del custom.ALLOWED[TOP_TWO], MEASURES[TOP_TWO]
+
+
+@pytest.mark.usefixtures("_allowed")
 def test_what_the_coordinator_holds_out_is_measured_as_the_simulation_does(running: Running, tmp_path: Path) -> None:
     rows = sentences(30, 99)
     file = tmp_path / "held-out.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     running.federation.stop_coordinator()
     held_out = {"later": {"file": str(file), "text": "text", "label": "label"}}
-    running.federation.start_coordinator(FEDGALORE_HELD_OUT=json.dumps(held_out))
+    running.federation.start_coordinator(
+        FEDGALORE_HELD_OUT=json.dumps(held_out), FEDGALORE_METRICS=json.dumps([TOP_TWO])
+    )
     keep = {"metric": "f1", "by": "central"}
-    sections = {"rounds": {"count": 2}, "evaluation": {"central": "later", "metrics": ["f1", "mcc"], "keep": keep}}
+    sections = {
+        "rounds": {"count": 2},
+        "evaluation": {"central": "later", "metrics": ["f1", "mcc", TOP_TWO], "keep": keep},
+    }
     unknown = running.ask("POST", "jobs", json=running.document(evaluation={"central": "sooner"}))
     assert unknown.status_code == 422
     assert "'sooner' (it holds out later)" in unknown.text
@@ -159,9 +176,10 @@ def test_what_the_coordinator_holds_out_is_measured_as_the_simulation_does(runni
         "by": "central",
         "since": best.since,
     }
-    assert [entry["held_out"]["metrics"] for entry in rounds] == [
-        record.held_out["later"].metrics for record in records
-    ]
+    for entry, record in zip(rounds, records, strict=True):
+        assert entry["held_out"]["metrics"] == record.held_out["later"].metrics
+        assert entry["evaluation"]["metrics"] == record.pooled.metrics
+        assert record.pooled.metrics.keys() == entry["held_out"]["metrics"].keys() >= {TOP_TWO, "mcc"}
     assert job["held_out"] == rounds[-1]["held_out"]
     assert (job["held_out"]["model_version"], job["held_out"]["examples"]) == (2, 30)
 
@@ -282,9 +300,7 @@ def test_a_killed_agent_goes_on_from_what_it_kept(running: Running, tmp_path: Pa
     assert_same_bits(running, job_id, tmp_path, **sections)
 
 
-@pytest.mark.parametrize(
-    "method", [{"kind": "fedgalore", "rank": 4}, METHODS["a shared basis"], METHODS["fedit"]], ids=str
-)
+@pytest.mark.parametrize("method", [METHODS["a shared basis"], METHODS["fedit"]], ids=str)
 def test_training_goes_on_from_a_version_that_was_made_current_again(
     running: Running, tmp_path: Path, method: dict[str, Any]
 ) -> None:
@@ -293,18 +309,42 @@ def test_training_goes_on_from_a_version_that_was_made_current_again(
     assert running.wait(job_id, ended)["status"] == "COMPLETED"
     back = running.ask("POST", f"jobs/{job_id}/rollback", json={"version": 1}).json()
     assert (back["status"], back["model_version"], back["rounds_done"]) == ("PAUSED", 4, 1), back
-    weights = running.downloaded(job_id, tmp_path / "fourth", AutoModelForSequenceClassification)
     first = running.simulated(method=method, seed=seed, rounds={"count": 1})
-    assert different(weights, first) == []
+    assert_has_the_bits_of(running, job_id, tmp_path / "fourth", first)
     assert running.ask("POST", f"jobs/{job_id}/resume").status_code == 200
-    job = running.wait(job_id, ended)
-    assert (job["status"], job["model_version"], job["rounds_done"]) == ("COMPLETED", 6, 3), job["reason"]
-    rounds = running.get(f"jobs/{job_id}/rounds")["rounds"]
-    assert [entry["model_version"] for entry in rounds] == [0, 1, 2, 3, 4, 5, 6]
-    assert all(entry["phase"] == "COMMITTED" for entry in rounds)
-    down = {name: part["down_bytes"] for name, part in rounds[4]["participants"].items()}
-    assert min(down.values()) > rounds[4]["dense_bytes"]  # the checkpoint: nobody goes on from version 3 to 4
+    assert_goes_on_from(running, job_id, 4)
     assert different(running.downloaded(job_id, tmp_path / "sixth", AutoModelForSequenceClassification), first) != []
+
+
+def test_a_running_job_abandons_its_round_and_goes_on_from_an_earlier_version(running: Running, tmp_path: Path) -> None:
+    sections = {"method": {"kind": "fedgalore", "rank": 4}, "seed": 13}
+    job_id = running.post(**sections)
+    running.wait(job_id, lambda job: (job["model_version"] or 0) >= 2)
+    with running.held_by("west", job_id):
+        back = running.ask("POST", f"jobs/{job_id}/rollback", json={"version": 1}).json()
+        assert (back["status"], back["rounds_done"]) == ("RUNNING", 1), back
+        first = running.simulated(**sections, rounds={"count": 1})
+        assert_has_the_bits_of(running, job_id, tmp_path, first)
+    rounds = assert_goes_on_from(running, job_id, back["model_version"])
+    abandoned = [entry["reason"] for entry in rounds if entry["phase"] == "ABANDONED"]
+    assert abandoned == ["the job was rolled back to version 1"]
+
+
+def assert_has_the_bits_of(running: Running, job_id: str, folder: Path, simulated: SimulationResult) -> None:
+    weights = running.downloaded(job_id, folder, AutoModelForSequenceClassification)
+    assert different(weights, simulated) == []
+
+
+def assert_goes_on_from(running: Running, job_id: str, version: int) -> list[Any]:
+    """Two rounds are trained from this version, which has the weights of version 1. Returns all rounds."""
+    job = running.wait(job_id, ended)
+    assert (job["status"], job["model_version"], job["rounds_done"]) == ("COMPLETED", version + 2, 3), job["reason"]
+    rounds: list[Any] = running.get(f"jobs/{job_id}/rounds")["rounds"]
+    committed = [entry for entry in rounds if entry["phase"] == "COMMITTED"]
+    assert [entry["model_version"] for entry in committed[-3:]] == [version, version + 1, version + 2]
+    down = {name: part["down_bytes"] for name, part in committed[-3]["participants"].items()}
+    assert min(down.values()) > committed[-3]["dense_bytes"]  # the checkpoint: nobody goes on from a later version
+    return rounds
 
 
 def test_a_job_by_the_command_line(running: Running, tmp_path: Path) -> None:
