@@ -151,11 +151,11 @@ def delete(
 
     Download what you want to keep first: there is no way back.
     """
-    from fedgalore_cli import show
+    from fedgalore_cli.words import size
 
     with Coordinator(url) as coordinator:
         answer = coordinator.ask("DELETE", job_path(job), params={"cancel": cancel})
-    typer.echo(f"{answer['id']} is deleted; within minutes that frees {show.size(answer['freed_bytes'])}")
+    typer.echo(f"{answer['id']} is deleted; within minutes that frees {size(answer['freed_bytes'])}")
 
 
 @app.command()

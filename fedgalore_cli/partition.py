@@ -15,7 +15,8 @@ from fedgalore.process.address import check_target
 from fedgalore_cli.errors import fail
 from fedgalore_cli.partition_files import write_client
 from fedgalore_cli.partition_split import DEFAULT_ALPHA, Kind, Splitting, columns_of, has_class, key_of
-from fedgalore_cli.show import console, percent
+from fedgalore_cli.show import console
+from fedgalore_cli.words import percent
 
 if TYPE_CHECKING:
     from fedgalore.simulation import Site

@@ -13,8 +13,9 @@ from fedgalore.spec.start import PREFIX
 from fedgalore_cli import partition as parts
 from fedgalore_cli.errors import fail
 from fedgalore_cli.partition_split import Splitting, columns_of
-from fedgalore_cli.show import console, heading, listed, value
+from fedgalore_cli.show import console
 from fedgalore_cli.simulate_records import Records
+from fedgalore_cli.words import heading, listed, value
 
 if TYPE_CHECKING:
     from fedgalore.data.examples import Example

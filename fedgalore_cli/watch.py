@@ -11,6 +11,7 @@ from rich.live import Live
 from fedgalore_cli import show
 from fedgalore_cli.client import Coordinator
 from fedgalore_cli.following import Follower, end, has_ended, interruptible
+from fedgalore_cli.words import in_words, pooled, size
 
 LEAST_ROUNDS = 3
 FRAME_LINES = 12  # of the screen around clients and rounds: headings, reasons
@@ -75,14 +76,14 @@ def _status_line(job: dict[str, Any], before: str) -> str:
 
 def _line(round: dict[str, Any]) -> str:
     words = [f"round {round['number']} ({round['kind']}) {round['phase']}"]
-    if metrics := show.pooled(round):
-        words.append(f"version {round['model_version']}: {show.in_words(metrics)}")
+    if metrics := pooled(round):
+        words.append(f"version {round['model_version']}: {in_words(metrics)}")
     if round["held_out"]:
-        words.append(f"held out: {show.in_words(round['held_out']['metrics'])}")
+        words.append(f"held out: {in_words(round['held_out']['metrics'])}")
     if round["held_out_failure"]:
         words.append(f"not evaluated on what the coordinator holds out: {round['held_out_failure']}")
     if round["up_bytes"] or round["down_bytes"]:
-        words.append(f"up {show.size(round['up_bytes'])}, down {show.size(round['down_bytes'])}")
+        words.append(f"up {size(round['up_bytes'])}, down {size(round['down_bytes'])}")
     if round["reason"]:
         words.append(round["reason"])
     return " · ".join(words)

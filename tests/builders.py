@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.state import job as jobs
-from coordinator.state.job_state import InRound, Job, Prepared
+from coordinator.state.job_events import InRound
+from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import EvaluationResult, ModelVersion, Policy, RoundEvent, UpdateReceipt
 from coordinator.store.blob_store import BlobStore
 from fedgalore.chain import Chain, Checkpoint, Cut

@@ -21,7 +21,7 @@ from coordinator.aggregator.pieces import Aggregation, Completion, Preparation, 
 from coordinator.models.choice import chosen
 from coordinator.state import whole
 from coordinator.state.errors import DomainError, LeaseLost, StateUnavailable
-from coordinator.state.job_state import LoadedBack
+from coordinator.state.job_events import LoadedBack
 from coordinator.state.round_state import Effect
 from coordinator.state.versions import versions
 from fedgalore.process.disk import is_full

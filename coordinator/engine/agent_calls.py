@@ -19,7 +19,8 @@ from coordinator.state.errors import (
     RoundClosed,
     RoundNotFound,
 )
-from coordinator.state.job_state import Job, SiteChecked
+from coordinator.state.job_events import SiteChecked
+from coordinator.state.job_state import Job
 from coordinator.state.limits import check_counts, check_metrics, shortened
 from coordinator.state.records import NOBODY, CheckTask, Instance, RoundTask
 from coordinator.state.round_state import (

@@ -8,17 +8,16 @@ from coordinator.engine.lease import Lease, NoLease
 from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Decide, Stepper
 from coordinator.state.errors import LeaseLost, RoundNotInFlight
-from coordinator.state.job_state import (
+from coordinator.state.job_events import (
     AggregationFailed,
     InRound,
-    Job,
     LoadedBack,
     PreparationFailed,
-    Prepared,
     PreparedModel,
     WeightsLost,
     WeightsMade,
 )
+from coordinator.state.job_state import Job, Prepared
 from coordinator.state.limits import check_finite
 from coordinator.state.round_state import Aggregated, ModelVersion, UpdateLost
 from coordinator.store.redis_state_store import RedisStateStore

@@ -20,8 +20,10 @@ from coordinator.state.errors import (
     JobUnreadable,
     TooMany,
 )
+from coordinator.state.job_events import Cancel, JobEvent, Pause, Resume, RollBack, WeightsWanted
 from coordinator.state.job_id import new_id
-from coordinator.state.job_state import Cancel, Job, JobEvent, Pause, Resume, RollBack, WeightsWanted
+from coordinator.state.job_state import Job
+from coordinator.state.job_words import explain
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import ModelVersion
 from coordinator.state.stream_events import changes
@@ -76,7 +78,7 @@ class PeopleCalls:
         if outcome == "full":
             raise _too_many(job_id)
         if outcome == "created":
-            return jobs.explain(await self._stepper.ask_sites(job_id), now), True
+            return explain(await self._stepper.ask_sites(job_id), now), True
         return await self._posted_before(job_id, spec, idempotency_key), False
 
     async def would_create(self, spec: JobSpec, idempotency_key: str | None = None) -> Job | None:

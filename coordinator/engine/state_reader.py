@@ -9,9 +9,9 @@ from typing import Any
 
 from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.stepper import Stepper
-from coordinator.state.job import explain
 from coordinator.state.job_id import posted_before
 from coordinator.state.job_state import Job, Status
+from coordinator.state.job_words import explain
 from coordinator.state.limits import MAX_EVENTS_READ
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import Round

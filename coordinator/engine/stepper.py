@@ -22,7 +22,9 @@ from coordinator.state.errors import (
     RoundNotInFlight,
     StateUnavailable,
 )
-from coordinator.state.job_state import InRound, Job, JobEvent, SitesSeen, Status
+from coordinator.state.job_events import InRound, JobEvent, SitesSeen
+from coordinator.state.job_state import Job, Status
+from coordinator.state.job_words import explain
 from coordinator.state.outlook import nobody
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import ClientFailed, Evaluated, Phase, Reported, Round, TaskTaken, Tick
@@ -96,7 +98,7 @@ class Stepper:
 
     def explained(self, applied: Applied) -> Job:
         """The job after a step, its reasons as of now."""
-        return jobs.explain(applied.stored.job, self._clock())
+        return explain(applied.stored.job, self._clock())
 
     async def give_up_tasks(self, client: str, reason: str) -> None:
         """Ends the client's part in every round in flight."""

@@ -14,13 +14,13 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from coordinator.state import round as rounds
-from coordinator.state import setbacks, whole
+from coordinator.state import whole
+from coordinator.state.after_round import after_round
 from coordinator.state.errors import IllegalTransition, RoundNotInFlight
-from coordinator.state.job_state import (
+from coordinator.state.job_events import (
     AggregationFailed,
     Cancel,
     InRound,
-    Job,
     JobEvent,
     LoadedBack,
     Pause,
@@ -30,18 +30,17 @@ from coordinator.state.job_state import (
     RollBack,
     SiteChecked,
     SitesSeen,
-    Status,
     WeightsLost,
     WeightsMade,
     WeightsWanted,
 )
-from coordinator.state.pooled import check_counts, of_held_out, pooled
+from coordinator.state.job_state import Job, Status
+from coordinator.state.job_words import explain, refusal
+from coordinator.state.pooled import check_counts
 from coordinator.state.rollback import rolled_back
-from coordinator.state.round_settling import explain as explain_round
-from coordinator.state.round_state import Abandon, Effect, Evaluated, ModelVersion, Phase, Round, Tick
-from coordinator.state.sites import misfits, too_few_fit, unasked, without_chat_template
-from fedgalore.best import Told, best_of, describe, is_worn_out
-from fedgalore.chain import Cut, Earlier
+from coordinator.state.round_state import Abandon, Effect, Evaluated, Round, Tick
+from coordinator.state.sites import too_few_fit, unasked, without_chat_template
+from fedgalore.best import is_worn_out
 from fedgalore.process.transitions import Transition, to
 from fedgalore.spec.job import JobSpec
 
@@ -83,36 +82,12 @@ def advance(job: Job, event: JobEvent, now: float) -> JobStep:
     """
     row = TRANSITIONS.get((job.status, type(event)))
     if row is None:
-        raise IllegalTransition(_refusal(job, event))
+        raise IllegalTransition(refusal(job, event))
     after, effects, closed = row.handler(job, event, now)
     row.check(job.status, event, after.status)
     if after is not job:
         after = replace(after, updated_at=now)
     return JobStep(after, effects, explain(after, now).reason, closed)
-
-
-def explain(job: Job, now: float) -> Job:
-    """The job with its reason and its round's as they stand at `now`, for people."""
-    if job.closing is not None and not job.status.is_final:
-        goes_on = "its download is being loaded back, to see that it is the same model"
-        return replace(job, reason=f"{job.closing}; {whole.stuck(job) or goes_on}")
-    if job.round is None:
-        wait_s = job.next_try_at - now
-        again = f"; the next try is in {wait_s:.0f} s" if job.status is Status.RUNNING and wait_s > 0 else ""
-        return replace(job, reason=(job.reason or "the next round is about to open") + again + _site_words(job))
-    round_reason = explain_round(job.round, now, job.policy(job.round.kind)) + _site_words(job)
-    reason = f"round {job.round.number}: {round_reason}"
-    if job.reason:
-        reason = f"{reason} ({job.reason})" if job.status is Status.RUNNING else f"{job.reason}; {reason}"
-    return replace(job, reason=reason, round=replace(job.round, reason=round_reason))
-
-
-def _site_words(job: Job) -> str:
-    """Why fewer sites than wished for may be drawn, while that matters."""
-    if not job.looks_for_sites:
-        return ""
-    others = f"data do not fit at {', '.join(misfits(job.sites))}" if misfits(job.sites) else ""
-    return "".join(f"; {words}" for words in (others, job.missing) if words)
 
 
 class _Outcome(NamedTuple):
@@ -135,7 +110,7 @@ def _preparation_failed(job: Job, event: PreparationFailed, now: float) -> _Outc
 def _check_unprepared(job: Job, event: PreparedModel | PreparationFailed) -> None:
     """A paused job may have a model, or none yet."""
     if job.model is not None:
-        raise IllegalTransition(_refusal(job, event))
+        raise IllegalTransition(refusal(job, event))
 
 
 def _sites_seen(job: Job, event: SitesSeen, now: float) -> _Outcome:
@@ -238,7 +213,7 @@ def _in_round(job: Job, event: InRound, now: float) -> _Outcome:
         check_counts(job.parsed, event.event.result)
     if not step.round.phase.is_final:
         return _Outcome(replace(job, round=step.round), step.effects)
-    after = _after_round(replace(job, round=None), step.round, now)
+    after = after_round(replace(job, round=None), step.round, now)
     effects = step.effects if after.closing is None else (*step.effects, Effect.WAKE_AGGREGATOR)
     return _Outcome(after, effects, step.round)
 
@@ -253,87 +228,6 @@ def _loaded_back(job: Job, event: LoadedBack, now: float) -> _Outcome:
     status = Status.COMPLETED if event.difference is None else Status.FAILED
     reason = "; ".join(filter(None, (event.difference, job.closing, event.unchecked)))
     return _Outcome(replace(job, status=status, reason=reason, closing=None, whole={}))
-
-
-def _after_round(job: Job, closed: Round, now: float) -> Job:
-    """What the end of its round makes of a job."""
-    job = _judged(job, closed)
-    if closed.kind == "evaluate":
-        parts = (
-            f"version {closed.model_version} is final",
-            closed.reason,
-            describe(
-                job.best, {"sites": pooled(closed).undefined, "central": of_held_out(job.model).undefined}, job.parsed
-            ),
-        )
-        return replace(job, closing="; ".join(filter(None, parts)))
-    job = replace(job, setbacks=setbacks.after_round(job.setbacks, closed, now))
-    return _after_commit(job, closed) if closed.phase is Phase.COMMITTED else _after_abandonment(job, closed, now)
-
-
-def _after_abandonment(job: Job, closed: Round, now: float) -> Job:
-    in_a_row = job.abandoned_in_a_row + 1
-    record = f"round {closed.number} abandoned: {closed.reason}"
-    reason = f"{job.reason}; {record}" if job.status is Status.PAUSED else record
-    job = replace(job, abandoned_in_a_row=in_a_row, reason=reason, next_try_at=now + setbacks.wait_s(in_a_row))
-    if job.status is Status.RUNNING and in_a_row >= setbacks.TRIES_UNTIL_PAUSE:
-        return replace(job, status=Status.PAUSED, reason=setbacks.pause_reason(in_a_row, closed, job.setbacks))
-    return job
-
-
-def _judged(job: Job, closed: Round) -> Job:
-    """The job with the version that its round has evaluated compared to the best; `job.model` still is that version.
-
-    A round that is abandoned is held again, but for the evaluation of the last version: what is held out has told then.
-    """
-    over = closed.phase is Phase.COMMITTED
-    central = of_held_out(job.model).metrics if closed.evaluate and (over or closed.kind == "evaluate") else {}
-    told: Told[float] = {"sites": pooled(closed).metrics if over else {}, "central": central}
-    best = best_of(job.best, closed.model_version, told, job.parsed)
-    is_new = best is not None and (job.best is None or best.version != job.best.version)
-    return replace(job, best=best, best_model=job.model if is_new else job.best_model)
-
-
-def _after_commit(job: Job, closed: Round) -> Job:
-    # A pause keeps its reason; the record of abandoned rounds ends here.
-    reason = job.reason if job.status is Status.PAUSED else ""
-    summed = [client for client in closed.receipts if closed.participants[client].dropped is None]
-    contributions = {**job.contributions, **dict.fromkeys(summed, closed.model_version + 1)}
-    after = replace(job, model=closed.result, earlier=_earlier(job, closed.result))
-    return replace(
-        after,
-        whole=whole.kept(after),
-        abandoned_in_a_row=0,
-        next_try_at=0.0,
-        reason=reason,
-        contributions=contributions,
-    )
-
-
-def _earlier(job: Job, made: ModelVersion | None) -> Earlier | None:
-    """What leads to the checkpoint of the version that a round made."""
-    if made is None or made.aggregate is None:
-        return None
-    return job.trail.then(Cut(made.version, made.aggregate), made.chain).earlier
-
-
-def _refusal(job: Job, event: JobEvent) -> str:
-    standing = f"job {job.id} is {job.status}"
-    match event:
-        case Pause() if job.status is Status.PENDING:
-            return f"{standing}: it can be paused once it runs; wait for its preparation, or cancel it"
-        case Pause() | Cancel() if job.status.is_final:
-            return f"{standing}: it has ended, and there is nothing to {'pause' if event == Pause() else 'cancel'}"
-        case Resume() | RollBack() if job.status.is_final:
-            copy = f"fedgalore jobs clone {job.id}{'' if job.model else ' --from-base'}"
-            what = "resumed" if event == Resume() else "rolled back"
-            return f"{standing} and cannot be {what}; post a copy that goes on from it (`{copy}`)"
-        case Resume():
-            return f"{standing}: only a paused job can be resumed"
-        case RollBack() if job.status is Status.PENDING:
-            return f"{standing}: it has no version yet; wait for its preparation"
-        case _:
-            return f"{standing}: {type(event).__name__} has no place there"
 
 
 _Row = Transition[Callable[[Job, Any, float], _Outcome], Status]

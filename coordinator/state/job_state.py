@@ -1,4 +1,4 @@
-"""What is known of a job, and what can happen to it: plain values. How it changes: `coordinator.state.job`."""
+"""What is known of a job: plain values. What can happen to it: `coordinator.state.job_events`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from coordinator.state.errors import NotReady
-from coordinator.state.round_state import ModelVersion, Phase, Policy, Round, RoundEvent, Tick
+from coordinator.state.round_state import ModelVersion, Phase, Policy, Round
 from coordinator.state.setbacks import Setback
-from coordinator.state.sites import SiteCheck, SiteFacts
+from coordinator.state.sites import SiteCheck
 from fedgalore.best import Best
 from fedgalore.chain import Earlier, Trail
 from fedgalore.process.blob_ref import BlobRef
@@ -220,122 +220,3 @@ def _parsed(spec: str) -> JobSpec:
 
 
 _JOB = TypeAdapter(Job)
-
-
-@dataclass(frozen=True)
-class PreparedModel:
-    prepared: Prepared
-
-
-@dataclass(frozen=True)
-class PreparationFailed:
-    reason: str
-
-
-@dataclass(frozen=True)
-class SitesSeen:
-    """The agents that are present and offer the data, with the times of their registration; `missing`: why none is."""
-
-    present: dict[str, float]
-    missing: str = ""
-
-
-@dataclass(frozen=True)
-class SiteChecked:
-    """A site's answer: whether its data fit the job, and if not, why."""
-
-    client: str
-    problem: str | None
-    facts: SiteFacts | None
-
-
-@dataclass(frozen=True)
-class Pause:
-    pass
-
-
-@dataclass(frozen=True)
-class Resume:
-    pass
-
-
-@dataclass(frozen=True)
-class Cancel:
-    pass
-
-
-@dataclass(frozen=True)
-class RollBack:
-    """An operator wants training to go on from this version, which there was before."""
-
-    model: ModelVersion
-
-
-@dataclass(frozen=True)
-class InRound:
-    """Something that happened to round `number`."""
-
-    number: int
-    event: RoundEvent
-
-
-@dataclass(frozen=True)
-class LoadedBack:
-    """The final model was loaded as a user would load it.
-
-    `difference`: what tells it from the trained one; `unchecked`: why nobody knows.
-    """
-
-    difference: str | None = None
-    unchecked: str | None = None
-
-
-@dataclass(frozen=True)
-class AggregationFailed:
-    """`lost`: by what the coordinator itself has lost, so that another try would be in vain."""
-
-    number: int
-    reason: str
-    lost: bool = False
-
-
-@dataclass(frozen=True)
-class WeightsWanted:
-    """Somebody asks for the whole weights of a version that has none."""
-
-    version: int
-
-
-@dataclass(frozen=True)
-class WeightsMade:
-    """The whole weights of a version that had none."""
-
-    version: int
-    weights: BlobRef
-
-
-@dataclass(frozen=True)
-class WeightsLost:
-    """The whole weights of a version cannot be made."""
-
-    version: int
-    reason: str
-
-
-JobEvent = (
-    PreparedModel
-    | PreparationFailed
-    | SitesSeen
-    | SiteChecked
-    | Pause
-    | Resume
-    | Cancel
-    | RollBack
-    | InRound
-    | AggregationFailed
-    | LoadedBack
-    | WeightsWanted
-    | WeightsMade
-    | WeightsLost
-    | Tick
-)

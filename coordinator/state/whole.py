@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coordinator.state.job_state import Job, Status, WeightsLost, WeightsMade, WeightsWanted
+from coordinator.state.job_events import WeightsLost, WeightsMade, WeightsWanted
+from coordinator.state.job_state import Job, Status
 from coordinator.state.versions import is_kept, with_weights
 from fedgalore.process.blob_ref import BlobRef
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.state.job_state import Pause, Status
+from coordinator.state.job_events import Pause
+from coordinator.state.job_state import Status
 from fedgalore.process.transitions import to
 from tools import state_diagrams
 

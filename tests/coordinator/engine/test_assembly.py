@@ -24,7 +24,8 @@ from coordinator.state.errors import (
     StateUnavailable,
     UnknownClient,
 )
-from coordinator.state.job_state import LoadedBack, Status
+from coordinator.state.job_events import LoadedBack
+from coordinator.state.job_state import Status
 from coordinator.state.records import CheckTask, OpenTask, RoundTask
 from coordinator.state.round_state import Phase
 from coordinator.store.redis_state_store import RedisStateStore

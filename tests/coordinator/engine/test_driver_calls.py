@@ -8,7 +8,8 @@ import pytest
 
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.engine.clock import steady_clock
-from coordinator.state.job_state import LoadedBack, Status
+from coordinator.state.job_events import LoadedBack
+from coordinator.state.job_state import Status
 from coordinator.state.round_state import Phase
 from coordinator.state.setbacks import LONGEST_WAIT_S, TRIES_UNTIL_PAUSE
 from coordinator.store.redis_state_store import RedisStateStore

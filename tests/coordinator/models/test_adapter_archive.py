@@ -25,7 +25,8 @@ from coordinator.models.archive import ArchiveError
 from coordinator.models.model_archive import ModelArchive
 from coordinator.models.peft_adapter import AUTO_CLASSES
 from coordinator.state.errors import NoAdapter, NotReady
-from coordinator.state.job_state import Job, LoadedBack, Prepared, Status
+from coordinator.state.job_events import LoadedBack
+from coordinator.state.job_state import Job, Prepared, Status
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import GRACE_S

@@ -16,27 +16,25 @@ from hypothesis import strategies as st
 from coordinator.doors.grpc import messages
 from coordinator.state import job as jobs
 from coordinator.state.errors import DomainError, IllegalTransition, NotReady, RoundClosed
-from coordinator.state.job_state import (
+from coordinator.state.job_events import (
     AggregationFailed,
     Cancel,
     InRound,
-    Job,
     JobEvent,
     LoadedBack,
     Pause,
     PreparationFailed,
     PreparedModel,
-    Preparing,
-    Ready,
     Resume,
     RollBack,
     SiteChecked,
     SitesSeen,
-    Status,
     WeightsLost,
     WeightsMade,
     WeightsWanted,
 )
+from coordinator.state.job_state import Job, Preparing, Ready, Status
+from coordinator.state.job_words import explain
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import (
     Abandon,
@@ -266,7 +264,7 @@ def test_a_job_from_post_to_end() -> None:
 @pytest.mark.parametrize("pauses", [[], [Pause()]], ids=["running", "paused"])
 def test_a_model_that_is_another_when_it_is_loaded_back_fails_the_job(pauses: list[JobEvent]) -> None:
     job = play(abandoned(committed(running(rounds={"count": 1}))), *pauses)
-    assert "its download is being loaded back" in jobs.explain(job, 0.0).reason
+    assert "its download is being loaded back" in explain(job, 0.0).reason
     unchecked = play(job, LoadedBack(unchecked="nobody has looked at it"))
     assert unchecked.status is Status.COMPLETED
     assert unchecked.reason.endswith("; nobody has looked at it")
@@ -350,7 +348,7 @@ def test_tries_are_spaced_in_time_and_the_reason_says_when_the_next_is() -> None
         assert play(job, Tick(), now=job.next_try_at).round is not None
     assert waits == [5, 10, 20, 40]
     assert Job.from_json(job.to_json()) == job  # a restart waits on
-    assert jobs.explain(job, 50.0).reason == "round 4 abandoned: broke; the next try is in 25 s"
+    assert explain(job, 50.0).reason == "round 4 abandoned: broke; the next try is in 25 s"
 
 
 def test_a_client_that_failed_is_drawn_last_until_it_reports() -> None:
@@ -426,11 +424,11 @@ def test_an_event_for_another_round_is_late() -> None:
 
 def test_reasons_are_given_for_the_current_time() -> None:
     job = in_round(play(running(), Tick()), Candidates(PAIR), TaskTaken("a"), Reported("b", a_receipt()))
-    shown = jobs.explain(job, 19.0)
+    shown = explain(job, 19.0)
     assert shown.reason == "round 1: waiting: 1 of 2 reports, 41 s left"
     assert shown.round is not None
     assert shown.round.reason == "waiting: 1 of 2 reports, 41 s left"
-    assert jobs.explain(play(job, Pause()), 20.0).reason.startswith("paused by the operator")
+    assert explain(play(job, Pause()), 20.0).reason.startswith("paused by the operator")
 
 
 def test_a_job_survives_json() -> None:

@@ -9,17 +9,9 @@ import pytest
 
 from coordinator.state import job as jobs
 from coordinator.state.errors import IllegalTransition
-from coordinator.state.job_state import (
-    Cancel,
-    InRound,
-    Job,
-    LoadedBack,
-    Pause,
-    PreparationFailed,
-    PreparedModel,
-    Resume,
-    Status,
-)
+from coordinator.state.job_events import Cancel, InRound, LoadedBack, Pause, PreparationFailed, PreparedModel, Resume
+from coordinator.state.job_state import Job, Status
+from coordinator.state.job_words import explain
 from coordinator.state.round_state import Abandon, Aggregated, Candidates, Effect, Evaluated, Phase, Reported, Tick
 from coordinator.state.setbacks import TRIES_UNTIL_PAUSE
 from tests.builders import a_job, a_prepared, a_receipt, a_result, a_spec, a_version
@@ -64,7 +56,7 @@ def test_only_a_job_with_privacy_keeps_a_secret() -> None:
 def test_between_rounds_a_job_says_that_the_next_round_opens() -> None:
     job = running()
     assert job.reason == ""
-    assert "next round" in jobs.explain(job, 1.0).reason
+    assert "next round" in explain(job, 1.0).reason
 
 
 def test_a_training_round_waits_for_the_minimum_of_its_job() -> None:
@@ -85,10 +77,10 @@ def test_a_training_round_below_the_minimum_is_abandoned_at_its_deadline() -> No
 def test_what_went_wrong_before_stays_beside_what_goes_on() -> None:
     job = after(after(started(), *in_round(1, Abandon("broke"))), Tick(), now=5.0)
     assert job.round is not None
-    reason = jobs.explain(job, 1.0).reason
+    reason = explain(job, 1.0).reason
     assert reason.startswith("round 2: waiting")
     assert reason.endswith("(round 1 abandoned: broke)")
-    paused = jobs.explain(after(job, Pause()), 1.0).reason
+    paused = explain(after(job, Pause()), 1.0).reason
     assert paused.startswith("paused by the operator")
     assert "; round 2: waiting" in paused
 

@@ -9,17 +9,17 @@ import pytest
 
 from coordinator.state import job as jobs
 from coordinator.state.errors import IllegalTransition
-from coordinator.state.job_state import (
+from coordinator.state.job_events import (
     InRound,
-    Job,
     JobEvent,
     PreparationFailed,
     PreparedModel,
     Resume,
     SiteChecked,
     SitesSeen,
-    Status,
 )
+from coordinator.state.job_state import Job, Status
+from coordinator.state.job_words import explain
 from coordinator.state.round_state import Candidates, Effect, Phase, Tick
 from coordinator.state.sites import MOST_NAMED, SiteCheck, SiteFacts, too_few_fit
 from coordinator.state.stream_events import changes
@@ -77,7 +77,7 @@ def test_a_job_that_too_few_sites_fit_pauses_when_all_that_are_present_have_answ
 def test_enough_sites_that_fit_carry_the_job_without_the_others() -> None:
     job = play(a_job(), SitesSeen(PRESENT), *fits("a", "b"), *wrong("c"), SitesSeen(PRESENT))
     assert job.status is Status.PENDING
-    assert jobs.explain(job, 0.0).reason.endswith("; data do not fit at c")
+    assert explain(job, 0.0).reason.endswith("; data do not fit at c")
 
 
 def test_where_nobody_has_said_no_a_job_waits_for_more_agents() -> None:
@@ -129,12 +129,12 @@ def test_a_round_in_flight_is_not_ended_by_a_site_that_comes_back_with_other_dat
 def test_a_data_set_that_nobody_offers_is_said_while_that_matters() -> None:
     nobody = "nobody offers 'reviews'; offered are notes (2 agents); correct the name"
     job = play(a_job(), SitesSeen({}, nobody))
-    assert jobs.explain(job, 0.0).reason.endswith(f"; {nobody}")
-    waiting = jobs.explain(play(job, PreparedModel(a_prepared()), Tick()), 0.0)
+    assert explain(job, 0.0).reason.endswith(f"; {nobody}")
+    waiting = explain(play(job, PreparedModel(a_prepared()), Tick()), 0.0)
     assert waiting.round is not None
     assert waiting.round.reason.endswith(f"; {nobody}")
     there = play(job, SitesSeen(PRESENT))
-    assert "nobody" not in jobs.explain(there, 0.0).reason
+    assert "nobody" not in explain(there, 0.0).reason
 
 
 def test_a_reason_names_the_first_sites_and_counts_the_others() -> None:

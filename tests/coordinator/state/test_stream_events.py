@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from coordinator.state import job as jobs
-from coordinator.state.job_state import InRound, Job, LoadedBack, Pause, PreparedModel
+from coordinator.state.job_events import InRound, LoadedBack, Pause, PreparedModel
+from coordinator.state.job_state import Job
 from coordinator.state.round_state import (
     Abandon,
     Aggregated,

@@ -9,17 +9,8 @@ import pytest
 
 from coordinator.state import job as jobs
 from coordinator.state.errors import IllegalTransition, VersionNotFound
-from coordinator.state.job_state import (
-    Cancel,
-    InRound,
-    Job,
-    LoadedBack,
-    PreparedModel,
-    Resume,
-    RollBack,
-    Rollback,
-    Status,
-)
+from coordinator.state.job_events import Cancel, InRound, LoadedBack, PreparedModel, Resume, RollBack
+from coordinator.state.job_state import Job, Rollback, Status
 from coordinator.state.round_state import (
     Abandon,
     Aggregated,

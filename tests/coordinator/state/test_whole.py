@@ -8,20 +8,19 @@ import pytest
 
 from coordinator.state import job as jobs
 from coordinator.state import whole
-from coordinator.state.job_state import (
+from coordinator.state.job_events import (
     AggregationFailed,
-    Job,
     JobEvent,
     PreparedModel,
     Resume,
     RollBack,
-    Status,
-    Tick,
     WeightsLost,
     WeightsMade,
     WeightsWanted,
 )
-from coordinator.state.round_state import Aggregated, Candidates, ModelVersion, Reported
+from coordinator.state.job_state import Job, Status
+from coordinator.state.job_words import explain
+from coordinator.state.round_state import Aggregated, Candidates, ModelVersion, Reported, Tick
 from coordinator.state.versions import versions, with_weights
 from fedgalore.chain import Earlier
 from tests.builders import a_blob, a_job, a_prepared, a_receipt, a_step_on, a_version, in_flight
@@ -101,7 +100,7 @@ def test_a_job_ends_with_whole_weights_of_its_final_and_its_best_version() -> No
 def test_a_job_that_cannot_end_pauses_says_why_and_tries_again_when_it_is_resumed() -> None:
     job = play(closing(trained(3)), WeightsMade(2, WEIGHTS), WeightsLost(3, "blob 12 is damaged; restore it"))
     assert (job.status, whole.next_wanted(job)) == (Status.PAUSED, None)
-    assert jobs.explain(job, 0.0).reason == "version 3 is final; blob 12 is damaged; restore it"
+    assert explain(job, 0.0).reason == "version 3 is final; blob 12 is damaged; restore it"
     again = play(job, Resume())
     assert (again.status, whole.next_wanted(again)) == (Status.RUNNING, 3)
 

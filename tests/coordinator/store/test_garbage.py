@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from coordinator.engine.assembly import assemble
-from coordinator.state.job_state import Job, LoadedBack, Prepared, Status
+from coordinator.state.job_events import LoadedBack
+from coordinator.state.job_state import Job, Prepared, Status
 from coordinator.state.round_state import ModelVersion, Round, UpdateReceipt
 from coordinator.state.versions import is_kept
 from coordinator.store.binding import Binding, NotBound

@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 
 from coordinator.state import job as jobs
 from coordinator.state.errors import JobUnreadable, StateUnavailable
-from coordinator.state.job_state import AggregationFailed, Cancel, InRound, Job, JobEvent, PreparedModel, Resume, Status
+from coordinator.state.job_events import AggregationFailed, Cancel, InRound, JobEvent, PreparedModel, Resume
+from coordinator.state.job_state import Job, Status
 from coordinator.state.records import AgentRecord, Waiting
 from coordinator.state.round_state import Candidates, Effect, Phase, Reported, Tick
 from coordinator.state.setbacks import TRIES_UNTIL_PAUSE

@@ -9,7 +9,8 @@ import httpx
 import numpy as np
 
 from coordinator.engine.assembly import Engine
-from coordinator.state.job_state import Job, LoadedBack, Prepared
+from coordinator.state.job_events import LoadedBack
+from coordinator.state.job_state import Job, Prepared
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore

@@ -21,7 +21,8 @@ from coordinator.engine import people_calls
 from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.state.errors import UnknownClient
-from coordinator.state.job_state import LoadedBack, Prepared, Status
+from coordinator.state.job_events import LoadedBack
+from coordinator.state.job_state import Prepared, Status
 from coordinator.state.round_state import EvaluationResult
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import free_port
