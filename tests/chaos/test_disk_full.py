@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ import pytest
 
 from fedgalore.process.faults import Fault
 from fedgalore_cli.local import LocalFederation
-from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, Chaos, pid_of
+from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, VICTIM, Chaos, pid_of
 from tests.e2e.conftest import agents_of
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # fixture
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 DISK = "16m"
-FULL_S = 8.0
 MOUNT = 'mkdir -p "$0" && mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"'
 
 
@@ -66,14 +65,17 @@ def test_a_full_disk_costs_nothing_but_time(small: Chaos, tmp_path: Path, during
         small.federation.stop_coordinator()
         small.federation.start_coordinator(FEDGALORE_FAULT=f"{Fault.ATTEMPT_COUNTED}:2:{fired}")
     job_id = small.post_in_spite_of_death(key="full-disk", **sections)
-    if during == "a commit":
-        small.wait(job_id, lambda job: fired.exists())
-    else:
-        small.wait(job_id, lambda job: job["round"] is not None and job["round"]["phase"] == "REPORTING")
-    with full(small):
-        time.sleep(FULL_S)
-        held = small.get(f"jobs/{job_id}")
-        ready = httpx.get(f"{small.federation.rest_url}/readyz")
+    with ExitStack() as standing_still:
+        if during == "a commit":
+            small.wait(job_id, lambda job: fired.exists())
+        else:
+            small.wait(job_id, lambda job: job["sites"].get(VICTIM, {}).get("fits"))
+            standing_still.enter_context(small.held_by(VICTIM, job_id))
+        with full(small):
+            standing_still.close()
+            small.wait(job_id, lambda job: "disk_full" in small.federation.coordinator.log.read_text())
+            held = small.get(f"jobs/{job_id}")
+            ready = httpx.get(f"{small.federation.rest_url}/readyz")
     freed = time.monotonic()
     job, _ = small.finish(job_id)
     took_s = time.monotonic() - freed

@@ -26,7 +26,7 @@ from tests.fedgalore.conftest import COLOURS, questions, sentences, squares, tin
 
 NAMES = ("north", "south", "west")
 WAIT_S = 240.0  # for something that hangs; a machine may be busy
-TOP_TWO = "tests.fedgalore.measures.custom_metrics:TopTwo"  # a metric of another package, as each site allows it
+TOP_TWO = "tests.fedgalore.measures.top_two:TopTwo"  # a metric of another package, as each site allows it
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Running:
             "model": {"source": str(self.model), "num_labels": 3},
             "data": {"name": "topics", "max_length": 16},
             "method": {"rank": 4, "update_proj_gap": 3, "state_sync": "ajive"},
-            "rounds": {"count": 3, "min_clients": 3, "deadline_s": 60},
+            "rounds": {"count": 3, "min_clients": 3, "deadline_s": WAIT_S},
             "local": {"steps": 4, "batch_size": 8, "learning_rate": 0.01, "weight_decay": 0.1},
             "evaluation": {"split": "test"},
             "seed": 7,

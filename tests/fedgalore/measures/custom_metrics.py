@@ -8,20 +8,9 @@ from torch import Tensor
 from torchmetrics import SpearmanCorrCoef
 from torchmetrics.classification import MulticlassFBetaScore
 
+from tests.fedgalore.measures.top_two import TopTwo
+
 F_BETA = MulticlassFBetaScore(num_classes=3, beta=2.0, average="macro")
-
-
-class TopTwo:
-    """Whether the right class is among the two most likely."""
-
-    counts = ("right", "all")
-
-    def count(self, scores: Tensor, targets: Tensor) -> Mapping[str, float]:
-        hits = (scores.topk(2, 1).indices == targets[:, None]).any(1)
-        return {"all": float(len(targets)), "right": float(hits.sum())}
-
-    def value(self, sums: Mapping[str, float]) -> float:
-        return sums["right"] / sums["all"]
 
 
 class Moody(TopTwo):
