@@ -317,7 +317,7 @@ def test_errors_are_a_single_line_with_a_remedy(coordinator: Coordinator, tmp_pa
     assert_error_line(fedgalore("jobs", "submit", bad), "method.rank", "extra: unknown key", "[invalid_job]")
     assert_error_line(fedgalore("jobs", "submit", tmp_path / "nowhere.yaml"), "cannot be read")
     assert_error_line(fedgalore("jobs", "get", "nope"), "[job_not_found]")
-    assert_error_line(fedgalore("jobs", "get", "../agents"), "[not_found]")
+    assert_error_line(fedgalore("jobs", "get", "../agents"), "../agents' is no id of a job")
     assert_error_line(fedgalore("jobs", "list", "--status", "done"), "status", "[invalid_request]")
     away = f"http://127.0.0.1:{free_port()}"
     assert_error_line(fedgalore("jobs", "list", "--url", away), away, "fedgalore coordinator")
