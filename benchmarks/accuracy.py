@@ -31,7 +31,7 @@ import yaml
 
 from benchmarks import datasets, models, report
 from benchmarks.perform import perform
-from benchmarks.suites import Entry, Result, entries_of, key_of, walk, wanted
+from benchmarks.suites import Entry, Result, entries_of, in_words, key_of, walk, wanted
 from fedgalore.process import durable
 from fedgalore.spec.job import SpecError
 
@@ -96,12 +96,12 @@ def available(entries: list[Entry], data_folder: Path, cache: Path) -> list[Entr
 @dataclass(frozen=True)
 class _Begun:
     entry: Entry
-    rate: float
+    rate: float | None
     seed: int
     key: str
 
     def __str__(self) -> str:
-        return f"{self.entry.suite} / {self.entry.name}: rate {self.rate:g}, seed {self.seed}"
+        return f"{self.entry.suite} / {self.entry.name}: rate {in_words(self.rate)}, seed {self.seed}"
 
 
 def run_all(entries: list[Entry], store: Store, data_folder: Path, cache: Path, jobs: int, most_s: float) -> int:
@@ -151,7 +151,7 @@ def _listing(entry: Entry, store: Store) -> str:
         if result["run"]["data"]["name"] == entry.base["data"]["name"]
     ]
     minutes = f", about {len(left) * mean(seen) / 60:.0f} CPU minutes" if left and seen else ""
-    chosen = "not chosen yet" if rates else f"{best:g}"
+    chosen = "not chosen yet" if rates else in_words(best)
     return f"{entry.suite} / {entry.name}: rate {chosen}; next: {len(left)} runs{minutes}"
 
 

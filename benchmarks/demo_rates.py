@@ -15,7 +15,7 @@ from fedgalore.data.examples import Example
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import parse
 from fedgalore.spec.registry import methods
-from fedgalore_cli.demo.job import job_document
+from fedgalore_cli.demo.job import HEAD_RATE, job_document
 from fedgalore_cli.demo.sites import DemoSite, validation_sites
 
 GRID = (3e-4, 6e-4, 1.2e-3, 2.4e-3, 4.8e-3, 9.6e-3)
@@ -29,7 +29,7 @@ def examples(rows: list[dict[str, str]]) -> list[Example]:
 def validated(sites: list[DemoSite], kind: str, rate: float, rounds: int, seed: int) -> tuple[float, float]:
     """Mean accuracy in the second half of the rounds, and of the last model."""
     document = job_document(len(sites), rounds, 8, seed, kind)
-    document["local"]["learning_rate"] = rate
+    document["local"] |= {"learning_rate": rate, "head_learning_rate": HEAD_RATE}
     document["evaluation"] = {"every": EVALUATED_EVERY}
     spec = parse(document)
     held = [Site(site.name, examples(site.train), examples(site.test)) for site in sites]

@@ -9,7 +9,7 @@ from math import inf, isfinite
 from pathlib import Path
 from statistics import mean, stdev
 
-from benchmarks.suites import Entry, Result, chosen_runs, key_of
+from benchmarks.suites import Entry, Result, chosen_runs, in_words, key_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "RESULTS.md"
 BEGIN, END = "<!-- generated: {} -->", "<!-- end: {} -->"
@@ -138,7 +138,7 @@ def _table(entries: Sequence[Entry], results: Results) -> str:
         share = f"{100 * first['up_bytes'] / dense:.1f} %" if dense else ""
         traffic = [f"{first['up_bytes'] / 1e6:.0f}", share, f"{first['down_bytes'] / 1e6:.0f}"]
         rank = str(first["statistics"].get("joint_rank", ""))
-        rate = f"{first['run']['job']['local']['learning_rate']:g}"
+        rate = in_words(first["run"]["job"]["local"]["learning_rate"])
         rows.append([name, rate, *shown, *traffic, rank, f"{mean(run['cpu_s'] for run in group) / 60:.1f}"])
     return _rows(head, rows)
 
@@ -152,7 +152,7 @@ def _decade(entries: Sequence[Entry], results: Results) -> str:
     if not done:
         return ""
     target = _target(done)
-    head = ["states", *(f"{rate:g}" for rate in grid), "best", "worst", "mean"]
+    head = ["states", *map(in_words, grid), "best", "worst", "mean"]
     head += ["at the chosen rate, all seeds", "against reset", f"rounds to {100 * target:.0f} %"]
     rows = []
     for name, at_rates in cells.items():
@@ -167,7 +167,7 @@ def _decade(entries: Sequence[Entry], results: Results) -> str:
     return _rows(head, rows)
 
 
-def _at(entry: Entry, rate: float, results: Results) -> Result | None:
+def _at(entry: Entry, rate: float | None, results: Results) -> Result | None:
     return results.get(key_of(entry.run(rate, entry.seeds[0])))
 
 

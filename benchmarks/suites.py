@@ -62,12 +62,12 @@ class Entry:
     suite: str
     name: str
     base: Run  # without learning rate and seed
-    grid: tuple[float, ...]
+    grid: tuple[float | None, ...]  # None: the job names no rate
     seeds: tuple[int, ...]
     every_rate: bool
-    start: float
+    start: float | None
 
-    def run(self, rate: float, seed: int) -> Run:
+    def run(self, rate: float | None, seed: int) -> Run:
         run = copy.deepcopy(self.base)
         run["job"]["local"]["learning_rate"] = rate
         run["job"]["seed"] = run["data"]["seed"] = seed
@@ -147,10 +147,12 @@ def entries_of(document: Mapping[str, Any]) -> Iterator[Entry]:
             entries = {name: known[name] for name in entries}
         for name, more in entries.items():
             whole = merged(common, more or {})
-            grid = tuple(float(rate) for rate in whole["grid"])
-            start = float(whole.get("start", grid[len(grid) // 2]))
+            grid = tuple(_rate(given) for given in whole["grid"])
+            start = _rate(whole.get("start", grid[len(grid) // 2]))
             if start not in grid:
-                raise ValueError(f"suites.{suite}, {name}: start {start:g} is not in the grid; take a rate of the grid")
+                raise ValueError(
+                    f"suites.{suite}, {name}: start {in_words(start)} is not in the grid; take a rate of the grid"
+                )
             yield Entry(
                 suite=suite,
                 name=name,
@@ -166,6 +168,15 @@ def entries_of(document: Mapping[str, Any]) -> Iterator[Entry]:
                 every_rate=bool(whole.get("every_rate", False)),
                 start=start,
             )
+
+
+def _rate(given: Any) -> float | None:
+    return None if given is None else float(given)
+
+
+def in_words(rate: float | None) -> str:
+    """A learning rate for people."""
+    return "none named" if rate is None else f"{rate:g}"
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +207,7 @@ def score(result: Result) -> float:
     return mean(-point["loss"] if language else point["accuracy"] for point in last)
 
 
-def walk(entry: Entry, results: Mapping[str, Result]) -> tuple[list[float], float]:
+def walk(entry: Entry, results: Mapping[str, Result]) -> tuple[list[float | None], float | None]:
     """The rates that the rule still has to try, and the best rate so far.
 
     The first seed goes from `start` towards the better neighbour until both neighbours are worse, or tries all rates.

@@ -85,7 +85,7 @@ class Assignment:
             split = held_out  # for the lambda, which would not know that it is there
             await site.thread.run(lambda trainer: trainer.check(split))
         await self._bring_weights()
-        await site.thread.run(lambda trainer: trainer.reset(task.model_version))
+        await site.thread.run(lambda trainer: trainer.reset(task.model_version, task.rounds_behind))
         reach(Fault.WEIGHTS_HELD)
         if self._trains and task.HasField("state"):
             self._state = await self._download(_blob(task.state))

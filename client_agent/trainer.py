@@ -54,6 +54,7 @@ class Trainer:
         self.job_id: str | None = None
         self.held: str | None = None  # id of the version whose global weights these are; None before the first
         self.version = 0  # its number
+        self._behind = 0  # rounds of training that they come from
         self.unproven_steps = 0  # since the weights were last known to be the server's, bit for bit
 
     def open(self, job_id: str, spec: JobSpec, plan: TrainingPlan, folder: Path) -> None:
@@ -67,6 +68,7 @@ class Trainer:
                 "the model built here trains other weights than the coordinator's plan says; "
                 "install the coordinator's versions of fedgalore and transformers"
             )
+        task.plan = plan  # its numbers are the coordinator's, whatever this processor makes of them
         self._task, self.job_id = task, job_id
 
     def begin(self, id: str) -> bool:
@@ -103,11 +105,16 @@ class Trainer:
         self.unproven_steps = 0 if equal else self.unproven_steps
         return equal
 
-    def reset(self, version: int) -> None:
-        """Puts the global weights, as version `version`, into the model, whatever training made of it."""
+    def reset(self, version: int, behind: int | None = None) -> None:
+        """Puts the global weights, as version `version`, into the model, whatever training made of it.
+
+        Args:
+            behind: rounds of training that they come from; None: as many as the version's number says.
+        """
         with _in_words():
             self._open_task().load_weights(self._weights)
         self.version = version
+        self._behind = version if behind is None else behind
 
     def check(self, split: LocalSplit) -> None:
         """Refuses a split that the job cannot evaluate exact match on, before any training."""
@@ -149,7 +156,7 @@ class Trainer:
         task, version = self._open_task(), self._makes()
         with _in_words(split):
             start = Start(self._weights, _tensors(open_update(state)) if state else {}, _kept(kept))
-            update = local_update(LocalRound(task, client, version, start), split.examples, on_step)
+            update = local_update(LocalRound(task, client, version, start, self._behind), split.examples, on_step)
         with _in_words():
             if update.kept:  # before the update, so that a delivered one never lacks it
                 shapes = {name: TensorSpec("F32", tuple(tensor.shape)) for name, tensor in update.kept.items()}

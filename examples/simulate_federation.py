@@ -84,7 +84,7 @@ with tempfile.TemporaryDirectory() as scratch:
             "data": {"name": "topics", "max_length": 16},
             "method": {"kind": "fedgalore", "rank": 4},
             "rounds": {"count": 6, "min_clients": 5},
-            "local": {"steps": 10, "batch_size": 16, "learning_rate": 4e-3},
+            "local": {"steps": 10, "batch_size": 16},
         }
     )
     result = simulate(job, folder / "model", sites, on_round=show, held_out={"test": test})

@@ -10,30 +10,12 @@ weights, as `W/step`. Methods know nothing of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fedgalore.model.task import TaskModel
-from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import STEP
-
-
-@dataclass(frozen=True)
-class Rates:
-    """The learning rates that hold in one round: of the backbone, and of the head."""
-
-    targets: float
-    head: float
-
-
-def rates_of(spec: JobSpec, has_last_step: bool) -> Rates:
-    """What is left of the job's rates beside the share of the last step; all of them where there is no last step."""
-    share = 1 - spec.method.momentum if spec.method.momentum and has_last_step else 1.0
-    local = spec.local
-    targets = share * local.learning_rate
-    return Rates(targets, share * local.head_learning_rate if local.head_learning_rate is not None else targets)
 
 
 class MomentumSteps:

@@ -13,10 +13,10 @@ from fedgalore.maths.mean import Factors, as_factors, in_blocks, mean_of_factors
 from fedgalore.maths.privacy import noise
 from fedgalore.maths.robust import combine, combine_numbers
 from fedgalore.model.task import TaskModel
-from fedgalore.momentum import Rates, rates_of
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import STEP, cut_rank
 from fedgalore.spec.plan import Target
+from fedgalore.spec.rates import Rates, rates_of
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ class LocalRound:
     """One client's part in one round of the job that `task` is built for.
 
     `number` counts committed rounds from 1: the `model_version` that the round starts from, and 1. An abandoned round
-    leaves no trace.
+    leaves no trace. `behind`: the rounds that the start's weights come from; fewer than `number` counts where an older
+    version was made current again. None: as many.
     """
 
     task: TaskModel
     client: str
     number: int
     start: Start
+    behind: int | None = None
 
     @property
     def spec(self) -> JobSpec:
@@ -55,7 +57,8 @@ class LocalRound:
         """The learning rates that hold in this round."""
         plan, version = self.task.plan, self.start.weights
         has_step = any(f"{item.name}/{STEP}" in version for item in plan.trained)
-        return rates_of(self.spec, has_step)
+        behind = self.number - 1 if self.behind is None else self.behind
+        return rates_of(self.spec, plan, behind, has_step)
 
 
 @dataclass(frozen=True)

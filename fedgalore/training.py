@@ -35,6 +35,7 @@ from fedgalore.rounds import ClientTensors, LocalRound
 from fedgalore.spec.layout import delta
 from fedgalore.spec.metrics import ROUGE, is_custom, kind_of
 from fedgalore.spec.plan import Dense
+from fedgalore.spec.rates import remedy
 from fedgalore.spec.sections import EvaluationSpec
 
 
@@ -95,7 +96,7 @@ def local_update(
                 received = round.start.weights
                 raise TrainingError(words_of_loss(task, received, chosen, class_weights, loss.item(), step, number))
             if loss.requires_grad:  # or all layers were dropped in this pass: there is nothing to step along
-                with _diverged(f"a gradient became infinite or NaN at step {step} of round {number}", step):
+                with _diverged(task, f"a gradient became infinite or NaN at step {step} of round {number}", step):
                     loss.backward()
                 training.step()
                 if plain is not None:
@@ -107,7 +108,7 @@ def local_update(
             if on_step is not None and not on_step(step, losses[-1]):
                 raise TrainingStopped
         momentum.take_back()
-        with _diverged(f"a weight became infinite or NaN in round {number}", step):
+        with _diverged(task, f"a weight became infinite or NaN in round {number}", step):
             tensors, kept, decay = training.tensors(), training.kept(), training.decay
             for item in task.plan.dense:
                 sent, left_out = _dense_change(round, item)
@@ -118,7 +119,7 @@ def local_update(
     tensors, kept = _settled(tensors), _settled(kept)
     for name, tensor in (tensors | kept).items():
         if not bool(torch.isfinite(tensor).all()):
-            raise TrainingError(f"{name} became infinite or NaN in round {number}; lower local.learning_rate")
+            raise TrainingError(f"{name} became infinite or NaN in round {number}; {remedy(spec, task.plan)}")
     metrics = {
         "train_loss": sum(losses) / len(losses),
         "last_loss": losses[-1],
@@ -130,13 +131,13 @@ def local_update(
 
 
 @contextmanager
-def _diverged(what: str, step: int) -> Iterator[None]:
+def _diverged(task: TaskModel, what: str, step: int) -> Iterator[None]:
     """What is not finite has no singular vectors. At the first step no rate has made it so."""
     try:
         yield
     except (torch.linalg.LinAlgError, NotQuantizable) as error:  # type: ignore[attr-defined]
         first = "look at this site's examples, at model.source and at local.precision"
-        raise TrainingError(f"{what}; {'lower local.learning_rate' if step > 1 else first}") from error
+        raise TrainingError(f"{what}; {remedy(task.spec, task.plan) if step > 1 else first}") from error
 
 
 def _plain_optimizer(round: LocalRound) -> torch.optim.AdamW | None:

@@ -103,7 +103,7 @@ class Cut(_message.Message):
     def __init__(self, version: _Optional[int] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("job_id", "round", "kind", "evaluate", "spec_json", "plan_json", "base_model", "model_version", "chain", "state", "remaining_s", "last_contribution")
+    __slots__ = ("job_id", "round", "kind", "evaluate", "spec_json", "plan_json", "base_model", "model_version", "chain", "state", "remaining_s", "last_contribution", "rounds_behind")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Task.Kind]
@@ -126,6 +126,7 @@ class Task(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     REMAINING_S_FIELD_NUMBER: _ClassVar[int]
     LAST_CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_BEHIND_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     round: int
     kind: Task.Kind
@@ -138,7 +139,8 @@ class Task(_message.Message):
     state: BlobRef
     remaining_s: float
     last_contribution: int
-    def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., evaluate: bool = ..., spec_json: _Optional[str] = ..., plan_json: _Optional[str] = ..., base_model: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., model_version: _Optional[int] = ..., chain: _Optional[_Union[Chain, _Mapping]] = ..., state: _Optional[_Union[BlobRef, _Mapping]] = ..., remaining_s: _Optional[float] = ..., last_contribution: _Optional[int] = ...) -> None: ...
+    rounds_behind: int
+    def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., evaluate: bool = ..., spec_json: _Optional[str] = ..., plan_json: _Optional[str] = ..., base_model: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., model_version: _Optional[int] = ..., chain: _Optional[_Union[Chain, _Mapping]] = ..., state: _Optional[_Union[BlobRef, _Mapping]] = ..., remaining_s: _Optional[float] = ..., last_contribution: _Optional[int] = ..., rounds_behind: _Optional[int] = ...) -> None: ...
 
 class DownloadBlobRequest(_message.Message):
     __slots__ = ("client", "sha256", "offset", "job_id", "round")

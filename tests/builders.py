@@ -29,7 +29,7 @@ def job_document(**sections: Any) -> dict[str, Any]:
         "data": {"name": "reviews"},
         "method": {"kind": "fedgalore", "rank": 2, "state_sync": "ajive"},
         "rounds": {"count": 2, "min_clients": 2, "deadline_s": 60, "selection_wait_s": 5},
-        "local": {"steps": 2, "batch_size": 2},
+        "local": {"steps": 2, "batch_size": 2, "learning_rate": 1e-3},
     }
     for name, value in sections.items():
         merge = isinstance(value, dict) and isinstance(document.get(name), dict) and "kind" not in value

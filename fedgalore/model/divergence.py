@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedgalore.data.examples import Example
 from fedgalore.model.task import TaskModel
+from fedgalore.spec.rates import remedy
 
 
 def words_of_loss(
@@ -39,7 +40,7 @@ def words_of_loss(
             f"{what}, and the weights that the round started from give such a loss before any training; look at "
             f"model.source, at {precision}, and at this site's examples"
         )
-    return f"{what}; lower local.learning_rate, or look at this site's examples where no other site has it"
+    return f"{what}; {remedy(task.spec, task.plan)}, or look at this site's examples where no other site has it"
 
 
 def words_of_evaluation(task: TaskModel, batch: Sequence[Example], loss: float) -> str:
@@ -53,7 +54,7 @@ def words_of_evaluation(task: TaskModel, batch: Sequence[Example], loss: float) 
         )
     return (
         f"row {row} and those beside it: the model's loss on them is {loss}; look at model.source, at model.dtype "
-        f"({task.spec.model.dtype}), and, if it was finite in earlier rounds, lower local.learning_rate"
+        f"({task.spec.model.dtype}), and, if it was finite in earlier rounds, {remedy(task.spec, task.plan)}"
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from math import prod
+from math import inf, prod, sqrt
+from statistics import median
 
+import torch
 from torch import nn
 
 from fedgalore.model.buffers import UnsavedStateError, moving_buffers
@@ -23,13 +25,14 @@ from fedgalore.spec.registry import methods
 _ONE_OF_MANY = re.compile(r"\[\d+\]$|(^|\.)\d+(\.|$)")  # as whoever means one expert writes it
 
 
-def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
+def training_plan(model: nn.Module, spec: JobSpec, new: Collection[str] = ()) -> TrainingPlan:
     """Which weights a job trains.
 
     Targets: the matrices of the model's backbone that the job's method can train. Each expert of a stacked parameter is
     one, and so is a convolution's kernel, flattened. Dense: everything in the head of a classifier, the part of the
     model that the backbone does not hold; and whatever else a method that trains everything finds. Buffers: what
-    `moving_buffers` finds, whatever is trained. `method.target_modules` chooses among the backbone's.
+    `moving_buffers` finds, whatever is trained. `method.target_modules` chooses among the backbone's. `new` names the
+    tensors that were drawn anew.
 
     Raises:
         TaskError: `target_modules` or `rank_pattern` matches nothing, less than half of a backbone would be trained and
@@ -52,8 +55,16 @@ def training_plan(model: nn.Module, spec: JobSpec) -> TrainingPlan:
     if not targets and all(item.head for item in dense):
         raise TaskError(_nothing_to_train(spec, trains, census))
     names = _parameters(targets, dense)
-    shared = tuple(weight.name for weight in weights if weight.is_shared and weight.name in names)
-    plan = TrainingPlan(tuple(targets), tuple(dense), _buffers(model, spec), census, shared)
+    widths = [prod(item.shape[1:]) for item in dense if item.name in new and len(item.shape) > 1]
+    plan = TrainingPlan(
+        tuple(targets),
+        tuple(dense),
+        _buffers(model, spec),
+        census,
+        shared=tuple(weight.name for weight in weights if weight.is_shared and weight.name in names),
+        size=_size(weights, targets) if targets and spec.local.learning_rate is None else None,
+        new_head_width=max(widths, default=None),
+    )
     try:
         method.check_patterns(sorted({_layer(target) for target in targets}))
     except ValueError as error:
@@ -113,6 +124,19 @@ def _targets_of(weight: Weight, method: MethodSpec) -> list[Target]:
     rank = min(method.rank_of_module(weight.layer), rows, columns)
     target = Target(weight.name, (rows, columns), rank, weight.kind == "conv1d", is_wrappable=weight.is_wrappable)
     return [target if len(whole) == 2 else replace(target, whole=whole)]
+
+
+def _size(weights: Sequence[Weight], targets: Sequence[Target]) -> float:
+    """The root mean square of a target's entries, the median over the targets."""
+    names = {target.parameter for target in targets}
+    matrices = [weight.parameter.detach() for weight in weights if weight.name in names]
+    size = median(float(torch.linalg.vector_norm(matrix)) / sqrt(matrix.numel()) for matrix in matrices)
+    if not 0 < size < inf:
+        raise TaskError(
+            f"local.learning_rate: half of this model's matrices have the size {size:g}, which no rate can follow; "
+            "name one, such as 1.0e-3"
+        )
+    return size
 
 
 def _layer(target: Target) -> str:

@@ -6,7 +6,7 @@ Works with any Hugging Face model for one of the tasks of `fedgalore.model.tasks
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -44,15 +44,22 @@ class TaskModel:
     """
 
     def __init__(
-        self, spec: JobSpec, model: nn.Module, inputs: Inputs, device: torch.device, formats: Formats = AS_LOADED
+        self,
+        spec: JobSpec,
+        model: nn.Module,
+        inputs: Inputs,
+        device: torch.device,
+        formats: Formats = AS_LOADED,
+        new: Collection[str] = (),
     ) -> None:
+        """`new`: names of tensors that were drawn anew."""
         self.spec = spec
         self.task = task_of(spec)
         self.model = model.to(device)
         self._pretrained: Any = model
         self.inputs = inputs
         self.device = device
-        self.plan = training_plan(model, spec)
+        self.plan = training_plan(model, spec, new)
         self._parameters = dict(model.named_parameters())
         trained = {place.parameter for place in self.plan.places().values()}
         for name, parameter in self._parameters.items():
@@ -113,7 +120,7 @@ class TaskModel:
         leave_out_outputs(model)
         inputs = task.load_inputs(folder, model)
         mend_generation(model)
-        return cls(spec, model, inputs, device, formats)
+        return cls(spec, model, inputs, device, formats, new)
 
     def under(self, spec: JobSpec) -> TaskModel:
         """The same model and weights for a job that trains the same weights, and evaluates or trains them otherwise."""

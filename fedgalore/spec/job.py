@@ -135,6 +135,15 @@ class JobSpec(Strict):
         return self.server.is_robust or self.privacy is not None
 
     @model_validator(mode="after")
+    def _the_rate_is_known(self) -> JobSpec:
+        if self.local.learning_rate is None and not self.method.finds_rate:
+            raise ValueError(
+                f"local.learning_rate: {self.method.kind} has no rate of its own; name one, such as 1.0e-3, or take "
+                "method.kind: fedgalore"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _images_have_no_length(self) -> JobSpec:
         if self.model.task == "image-classification" and self.local.group_by_length:
             raise ValueError("local.group_by_length: images have no length; leave it out")

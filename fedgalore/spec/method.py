@@ -66,6 +66,11 @@ class MethodSpec(Strict):
         return 0.0
 
     @property
+    def finds_rate(self) -> bool:
+        """Whether a job may leave `local.learning_rate` out: the rates of `fedgalore.spec.rates` are this method's."""
+        return False
+
+    @property
     def cuts(self) -> bool:
         """Whether a client's change has full rank, so that only its leading part travels: `JobSpec.wire`."""
         return False

@@ -100,6 +100,11 @@ class TrainingPlan:
     """The part of one model that training changes, in the order of its parameters and buffers.
 
     `shared`: the trained parameters that several layers of the model hold, such as tied weights.
+
+    Two numbers that learning rates follow are no part of what makes two plans equal: processors round differently, and
+    an agent's folder may hold what the coordinator has drawn. `size`: root mean square of a target's entries before
+    training, the median over targets; None where the job names its rate. `new_head_width`: inputs of the widest matrix
+    of a head that the base model lacks; None where it has its head.
     """
 
     targets: tuple[Target, ...]
@@ -107,6 +112,8 @@ class TrainingPlan:
     buffers: tuple[Buffer, ...] = ()
     census: Census = field(default_factory=Census)
     shared: tuple[str, ...] = ()
+    size: float | None = field(default=None, compare=False)
+    new_head_width: int | None = field(default=None, compare=False)
 
     @property
     def trained(self) -> tuple[Target | Dense, ...]:
@@ -155,6 +162,8 @@ class TrainingPlan:
             buffers=tuple(Buffer(**_tuples(b)) for b in data["buffers"]),
             census=Census(**data["census"]),
             shared=tuple(data["shared"]),
+            size=data["size"],
+            new_head_width=data["new_head_width"],
         )
 
 

@@ -108,17 +108,19 @@ class LocalSpec(Strict):
     group_by_length: bool = Field(
         default=False, description="Puts texts of similar length into one batch, so that less padding is computed"
     )
-    learning_rate: float = Field(
-        default=1e-3,
+    learning_rate: float | None = Field(
+        default=None,
         gt=0,
         le=10,
-        description="Step size of the trained matrices. Too high a rate makes the loss infinite, and the client fails",
+        description="Step size of the trained matrices. Too high a rate makes the loss infinite, and the client fails. "
+        "null: fedgalore takes one that follows the model's matrices and falls over the rounds; other methods need one",
     )
     head_learning_rate: float | None = Field(
         default=None,
         gt=0,
         le=10,
-        description="Step size of weights that are sent whole, such as a new head; null: learning_rate",
+        description="Step size of a classifier's head; null: learning_rate, or where that is null as well, one that "
+        "follows the head's width and falls over the rounds",
     )
     weight_decay: float = Field(
         default=0.0,
@@ -155,7 +157,7 @@ class LocalSpec(Strict):
 
     @model_validator(mode="after")
     def _decay_leaves_weights(self) -> LocalSpec:
-        if self.learning_rate * self.weight_decay >= 1:
+        if self.learning_rate is not None and self.learning_rate * self.weight_decay >= 1:
             raise ValueError("learning_rate x weight_decay must stay below 1")
         return self
 

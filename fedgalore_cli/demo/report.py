@@ -142,11 +142,17 @@ def _bytes_by_method(runs: Sequence[Run]) -> Table:
         up, down, whole = (
             mean_of({name: means[key] for name, means in clients.items()}) for key in ("up", "down", "whole")
         )
-        searched = "" if run.job["method"]["kind"] in SEARCHED_RATES else " (not searched)"
-        settings = (str(run.job["method"].get("rank", "-")), f"{run.job['local']['learning_rate']:g}{searched}")
+        settings = (str(run.job["method"].get("rank", "-")), _rate_of(run))
         table.add_row(run.name, megabytes(up), f"{up / whole:.1%}", megabytes(down), f"{down / whole:.1%}", *settings)
-    table.caption = "All else is equal. Learning rates: chosen by one rule on held-out training texts"
+    table.caption = "All else is equal. Learning rates: FedGaLore's follows the model, FedIT's was searched"
     return table
+
+
+def _rate_of(run: Run) -> str:
+    rate = run.job["local"].get("learning_rate")
+    if rate is None:
+        return "not named"
+    return f"{rate:g}" if run.job["method"]["kind"] in SEARCHED_RATES else f"{rate:g} (not searched)"
 
 
 def traffic(rounds: Sequence[RoundJson]) -> dict[str, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,22 @@ def test_what_a_client_keeps_is_what_its_next_round_starts_from(task, tiny_model
     twice, kept_twice = update(kept, "twice")
     assert once == twice != forgetful  # a round that is trained twice starts from the same
     assert hash_file(kept_once) == hash_file(kept_twice) != hash_file(kept)
+
+
+def test_a_round_after_a_rollback_learns_at_the_rate_of_the_rounds_behind_it(task, tiny_model, tmp_path):
+    spec = a_spec(local={"learning_rate": None}, rounds={"count": 4}, method={"state_sync": "reset"})
+    plan = TaskModel.load(spec, tiny_model).plan
+    trainer = Trainer("cpu", 1)
+    trainer.open("job", spec, replace(plan, size=7 * plan.size), tiny_model)
+    trainer.load(the_weights(task, tmp_path), "version 0")
+    assert trainer._open_task().plan.size == 7 * plan.size  # the coordinator's number, whatever this processor finds
+
+    def update(version: int, behind: int) -> str:
+        trainer.reset(version, behind)
+        trainer.train(reviews(tmp_path), "a", None, None, lambda *_: True, tmp_path / "update", tmp_path / "kept")
+        return hash_file(tmp_path / "update")
+
+    assert update(3, 1) == update(3, 1) != update(3, 3)
 
 
 def test_a_round_that_is_tried_again_gives_the_same_file(trainer, tmp_path):

@@ -290,7 +290,7 @@ def test_no_method_makes_a_difference_to_pause_restart_monitoring_and_download(
 def test_a_killed_agent_goes_on_from_what_it_kept(running: Running, tmp_path: Path) -> None:
     sections = {
         "method": {"kind": "fedgalore", "rank": 4, "state_sync": "local", "update_proj_gap": 20},
-        "local": {"steps": 30},
+        "local": {"steps": 30, "learning_rate": None},
     }
     job_id = running.post(**sections)
     running.wait(job_id, lambda job: (job["model_version"] or 0) >= 1)

@@ -46,7 +46,7 @@ def test_the_simulated_federation_learns_round_by_round(tmp_path):
     accuracy = [float(value) for value in re.findall(r"model version \d: accuracy ([\d.]+)", printed)]
     assert len(accuracy) == 7
     assert accuracy[0] < 0.6
-    assert accuracy[-1] > 0.9
+    assert accuracy[-1] > 0.85
     assert len(re.findall(r"^site-\d ", printed, re.MULTILINE)) == 5
     assert "BertForSequenceClassification with the classes weather, music, food" in printed
     assert not any(tmp_path.iterdir())

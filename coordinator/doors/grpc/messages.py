@@ -16,6 +16,7 @@ from coordinator.state.sites import SiteFacts
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.layout import update_tensors
 from fedgalore.spec.plan import TrainingPlan
+from fedgalore.spec.rates import first_rates
 from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def task(work: RoundTask | CheckTask, client: str) -> pb.Task:
         plan_json=json.dumps(ready.prepared.plan),
         base_model=[pb.ModelFile(name=file, blob=_ref(blob)) for file, blob in ready.prepared.base_model],
         model_version=work.round.model_version,
+        rounds_behind=job.rounds_behind(work.round.model_version),
         chain=_chain(job),
         state=_ref(model.state) if model.state else None,
         remaining_s=work.remaining_s,
@@ -90,7 +92,8 @@ def manifest(admitted: Admitted, client: str) -> Manifest:
     spec, plan = job.parsed, TrainingPlan.from_dict(job.ready().prepared.plan)
     version = flying.model_version + 1
     tensors = update_tensors(spec, plan, client, version)
-    least_decay = (1 - spec.local.learning_rate * spec.local.weight_decay) ** spec.local.steps * (1 - 1e-9)  # rounding
+    rate = first_rates(spec, plan).targets
+    least_decay = (1 - rate * spec.local.weight_decay) ** spec.local.steps * (1 - 1e-9)  # rounding
     return Manifest(job.id, version, client, tensors, least_decay)
 
 

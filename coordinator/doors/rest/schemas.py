@@ -135,7 +135,10 @@ class JobView(JobSummary):
         description="The sites that were asked whether their data fit; only those are drawn"
     )
     trains: CensusView | None = Field(description="null: the model is not prepared yet")
-    notes: list[str] = Field(description="Of its model: that texts are cut, or how to get the answers that are judged")
+    notes: list[str] = Field(
+        description="Of its model: its learning rates where the job names none, that texts are cut, or how to get the "
+        "answers that are judged"
+    )
     up_bytes: int = Field(description="Received from clients so far")
     down_bytes: int = Field(description="Sent to clients so far")
     warnings: list[FieldProblem] = Field(description="What keeps its rounds waiting as the agents stand now")

@@ -108,6 +108,10 @@ class FedGaLoreSpec(RankedSpec):
             raise ValueError("privacy: second moments have no noise; take method.state_sync: reset or local")
 
     @property
+    def finds_rate(self) -> bool:
+        return True
+
+    @property
     def starts_anew(self) -> bool:
         return self.basis == "local"
 

@@ -68,6 +68,34 @@ def refused(spec, folder: Path) -> str:
     return str(caught.value)
 
 
+# --- what learning rates follow ----------------------------------------------------------------------------
+
+
+def test_a_plan_tells_the_matrices_median_size_and_the_width_of_a_new_head(tmp_path, tiny_bert):
+    def plan_of(folder, rate=None):
+        return TaskModel.load(classifier(local={"learning_rate": rate}), folder).plan
+
+    task = TaskModel.load(classifier(local={"learning_rate": None}), tiny_bert)
+    sizes = sorted(float(weight.detach().square().mean().sqrt()) for weight, _ in task.targets().values())
+    middle = len(sizes) // 2
+    assert sizes[middle - 1] * 0.999 <= task.plan.size <= sizes[middle] * 1.001
+    assert task.plan.new_head_width == 32
+    task.model.save_pretrained(tmp_path / "again")
+    task.inputs.save(tmp_path / "again")
+    assert plan_of(tmp_path / "again").new_head_width is None
+    assert plan_of(tiny_bert, 1e-3).size is None
+    assert plan_of(tiny_bert, 1e-3) == task.plan  # numbers that processors round are no difference
+
+
+def test_a_model_of_zeros_needs_a_rate(tmp_path, tiny_bert):
+    task = TaskModel.load(classifier(), tiny_bert)
+    for weight, _ in task.targets().values():
+        torch.nn.init.zeros_(weight)
+    task.model.save_pretrained(tmp_path)
+    task.inputs.save(tmp_path)
+    assert refused(classifier(local={"learning_rate": None}), tmp_path).startswith("local.learning_rate: half of this")
+
+
 # --- ranks -------------------------------------------------------------------------------------------------
 
 

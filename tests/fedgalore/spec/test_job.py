@@ -79,6 +79,10 @@ def test_a_spec_survives_json_and_yaml():
         ),
         ({"method": {"kind": "fedavg", "rank": 4}}, ["method.rank", "unknown key"]),
         ({"method": {"kind": "fedit", "rank": 0}}, ["method.rank: 0 does not fit", "a whole number from 1 to 4096"]),
+        (
+            {"method": {"kind": "fedit"}, "local": {"learning_rate": None}},
+            ["local.learning_rate: fedit has no rate of its own", "name one, such as 1.0e-3", "fedgalore"],
+        ),
         ({"method": {"kind": "flora", "basis": "local"}}, ["method.basis", "unknown key"]),
         ({"method": {"basis": "global"}}, ["method.basis", "local or shared"]),
         ({"method": {"basis": "shared", "update_proj_gap": 1}}, ["update_proj_gap (1)", "needs method.basis: local"]),
@@ -303,7 +307,7 @@ def test_jobs_are_read_from_yaml_and_json(tmp_path, name):
 def test_numbers_in_yaml_may_be_written_with_an_exponent_alone(tmp_path):
     """YAML 1.1 reads `1e-3` as text."""
     path = tmp_path / "job.yaml"
-    path.write_text(yaml.safe_dump(job_document()).replace("steps: 2", "steps: 2\n  learning_rate: 1e-3"))
+    path.write_text(yaml.safe_dump(job_document()).replace("learning_rate: 0.001", "learning_rate: 1e-3"))
     assert load(path).local.learning_rate == 0.001
 
 

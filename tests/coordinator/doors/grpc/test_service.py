@@ -130,7 +130,7 @@ async def test_a_task_holds_all_that_its_client_needs(house: House) -> None:
     assert JobSpec.model_validate(json.loads(task.spec_json)) == a_spec(wire={"bits": 32})
     assert TrainingPlan.from_dict(json.loads(task.plan_json)) == a_plan()
     assert [(file.name, file.blob.size_bytes) for file in task.base_model] == [("config.json", 6)]
-    assert (task.model_version, task.chain.checkpoint) == (0, pb_ref(ref(BIG)))
+    assert (task.model_version, task.rounds_behind, task.chain.checkpoint) == (0, 0, pb_ref(ref(BIG)))
     assert not task.HasField("state")
     assert 50 < task.remaining_s <= 60
     assert (await house.poll("site-a")).task.round == 1  # asked again, it gets the same task
