@@ -9,7 +9,7 @@ from fedgalore.spec.rates import rates_of
 
 
 def remarks(task: TaskModel) -> tuple[str, ...]:
-    """The rates of a job that names none, that texts are cut, that a name names nothing, and how answers are written."""
+    """The rates of a job that names none, that texts are cut, that a name names nothing, how answers are written."""
     said = (
         _rates(task),
         task.inputs.shortening(task.spec.data.max_length),
