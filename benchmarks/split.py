@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.profiler import profile
 
-from fedgalore.maths.factors import Cut, split
-from fedgalore.maths.mean import Factors, mean_of_factors, squared_norm_of_product
+from fedgalore.maths.factors import best_right, remainder, split
+from fedgalore.maths.mean import Factors, as_terms, mean_of_factors, squared_norm_of_product
 
 SHAPES = ((384, 1536, 4), (1024, 4096, 4), (1024, 4096, 16), (4096, 11008, 16))
 LAST_DIGITS = -1.5  # log10 of the last singular value that a client sends; the first is 1
@@ -47,12 +47,10 @@ def drawn(d: int, k: int, clients: int, rank: int) -> Changes:
 
 def in_factors(changes: Changes, rank: int) -> Factors:
     """What goes down."""
-    left, right = torch.cat(changes.lefts, dim=-1), torch.cat(changes.rights, dim=-2)
-    found = split(left, right, rank)
-    sent_left = found.left.half()
-    cut = Cut.of(sent_left, found.span, left, right)
-    sent_right = cut.right.half()
-    cut.residue(sent_right, rank)
+    whole = as_terms(changes.lefts, changes.rights, [1.0] * len(changes.lefts))
+    sent_left = split(whole, rank).left.half()
+    sent_right = best_right(sent_left.float(), whole).half()
+    remainder(whole, sent_left.float(), sent_right.float(), rank)
     return Factors(sent_left, sent_right)
 
 

@@ -2,7 +2,8 @@
 
 `next_version` is the only place where a round's updates become a version: the aggregator calls it on files, the
 simulation on dictionaries. It goes group by group of equal tensors, so its memory is a group's, not the model's. It
-makes no weights: `fedgalore.replay` does, from the aggregates, for server and clients alike.
+makes no weights: `fedgalore.replay` does, from the aggregates, for server and clients alike. Groups are computed side
+by side, each on one thread, so that the number of threads changes no bit.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from fedgalore import downlink
 from fedgalore.deltas import decoded
-from fedgalore.maths.mean import Factors
+from fedgalore.maths.mean import Factors, Terms, squared_norm
+from fedgalore.maths.parallel import in_order, one_thread
 from fedgalore.maths.privacy import epsilon
 from fedgalore.methods.halves import server_half
 from fedgalore.model.task import TaskModel
@@ -29,6 +31,7 @@ from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Buffer, Dense, Target, TensorSpec, TrainingPlan
 
 GROUP_BYTES = 64 * 2**20  # of the clients' tensors that are combined at once
+BYTES_AT_ONCE = 8 * GROUP_BYTES  # of the groups that are combined side by side, where a matrix allows it
 
 
 class Part(NamedTuple):
@@ -84,7 +87,13 @@ class NextVersion:
 
 def first_version(task: TaskModel) -> dict[str, Tensor]:
     """The tensors of version 0, as `layout.weights_tensors` lists them; float32 on the CPU."""
-    return task.weights() | server_half(task.spec).carried(task.spec, task.plan, task.weight)
+    return task.weights() | first_carried(task)
+
+
+def first_carried(task: TaskModel) -> dict[str, Tensor]:
+    """What version 0 holds beside the model's own weights."""
+    with one_thread():
+        return server_half(task.spec).carried(task.spec, task.plan, task.weight)
 
 
 def next_version(
@@ -107,18 +116,24 @@ def next_version(
         secret: hexadecimal, of the noise of a job with privacy.
     """
     sent = [layout.update_tensors(spec, plan, update.client, version) for update in updates]
-    updates = [replace(update, read=decoded(update.read, file)) for update, file in zip(updates, sent, strict=True)]
+    updates = [_decoded(update, file) for update, file in zip(updates, sent, strict=True)]
     screened_round, dropped = screened(server_round(spec, version, shelf, updates, device, secret), plan)
     clients = [client.client for client in screened_round.clients]
     sink.open(parts_of(spec, plan, clients, version, screened_round.decay))
     statistics = privacy_spent(spec, version)
-    for group in groups(plan, clients, spec):
-        result = aggregate_group(group, screened_round, shelf)
+    at_once = most_at_once(plan, clients, spec) if device.type == "cpu" else 1
+    cut_up = groups(plan, clients, spec)
+    for result in in_order(lambda group: aggregate_group(group, screened_round, shelf), cut_up, at_once):
         sink.put(result)
         for key, values in result.statistics.items():
             statistics.setdefault(key, []).extend(values)
     means = {key: sum(values) / len(values) for key, values in statistics.items()}
     return NextVersion(version, screened_round.decay, dropped, means)
+
+
+def _decoded(update: ClientTensors, tensors: Mapping[str, TensorSpec]) -> ClientTensors:
+    view = update.view and decoded(update.view, tensors)
+    return replace(update, read=decoded(update.read, tensors), view=view)
 
 
 def server_round(
@@ -146,17 +161,33 @@ def parts_of(spec: JobSpec, plan: TrainingPlan, clients: Sequence[str], version:
 
 
 def groups(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> Iterator[list[Target] | list[Dense | Buffer]]:
-    """The plan cut into batches of equal shape, each within `GROUP_BYTES` of client tensors if a matrix allows it."""
+    """The plan cut into batches of equal shape, each within `GROUP_BYTES` of client tensors if a matrix allows it.
+
+    They hang on the job and its clients alone: a matrix in another batch may round otherwise.
+    """
     by_shape = sorted(plan.targets, key=lambda t: (t.d, t.k, t.rank, t.name))
-    for (d, k, _), same in groupby(by_shape, key=lambda t: (t.d, t.k, t.rank)):
+    for _, same in groupby(by_shape, key=lambda t: (t.d, t.k, t.rank)):
         alike = list(same)
-        first = TrainingPlan((alike[0],), ())
-        files = [layout.update_tensors(spec, first, client, 2) for client in clients]
-        sent = sum(tensor.entries for tensors in files for tensor in tensors.values())
-        whole = d * k * (len(clients) if spec.server.is_robust else 1)  # every client's change in the full space
-        size = max(1, GROUP_BYTES // (8 * (sent + whole)))  # float64 inside
+        size = max(1, GROUP_BYTES // _matrix_bytes(alike[0], clients, spec))
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
     yield from ([item] for item in plan.whole)
+
+
+def most_at_once(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> int:
+    """How many groups are combined side by side at most, so that they stay within `BYTES_AT_ONCE`."""
+    shapes = {(target.d, target.k, target.rank): target for target in plan.targets}
+    largest = max((_matrix_bytes(target, clients, spec) for target in shapes.values()), default=0)
+    return max(1, BYTES_AT_ONCE // max(GROUP_BYTES, largest))
+
+
+def _matrix_bytes(target: Target, clients: Sequence[str], spec: JobSpec) -> int:
+    """What combining one target takes: float64 inside."""
+    alone = TrainingPlan((target,), ())
+    files = [layout.update_tensors(spec, alone, client, 2) for client in clients]
+    sent = sum(tensor.entries for tensors in files for tensor in tensors.values())
+    # every client's change in the full space
+    whole = target.d * target.k * (len(clients) if spec.server.is_robust else 1)
+    return 8 * (sent + whole)
 
 
 def screened(round: ServerRound, plan: TrainingPlan) -> tuple[ServerRound, dict[str, str]]:
@@ -168,7 +199,7 @@ def screened(round: ServerRound, plan: TrainingPlan) -> tuple[ServerRound, dict[
     drop, clip, privacy = round.spec.server.drop_norm, round.spec.server.clip_norm, round.spec.privacy
     if drop is None and clip is None and privacy is None:
         return round, {}
-    norms = [_norm(round, client, plan) for client in round.clients]
+    norms = list(in_order(lambda client: _norm(round, client, plan), round.clients))
     if privacy is not None:
         clips = tuple(min(1.0, privacy.clip_norm / norm) if norm else 1.0 for norm in norms)
         return replace(round, clips=clips), {}
@@ -196,7 +227,7 @@ def aggregate_group(
     if targets:
         half = server_half(round.spec)
         change = half.aggregate(targets, round, result)
-        if isinstance(change, Factors):
+        if isinstance(change, Factors | Terms):
             downlink.send_factors(targets, change, round, shelf, result)
         elif change is not None:
             downlink.send_matrices(targets, change, round, result)
@@ -211,22 +242,21 @@ def aggregate_group(
 
 def _aggregate_dense(item: Dense, round: ServerRound, shelf: Shelf, result: GroupResult) -> None:
     """The mean change of a weight that is sent whole."""
-    changes = [client.read(f"{item.name}/delta").to(round.device) for client in round.clients]
+    changes = round.whole(f"{item.name}/delta")
     downlink.send_delta(item, round.change(item.name, changes), round, shelf, result)
 
 
 def _aggregate_buffer(item: Buffer, round: ServerRound, result: GroupResult) -> None:
     """The clients' mean buffer, or its robust kin: a measurement, which no rate, momentum or clip changes."""
     name = f"{item.name}/delta"
-    changes = [client.read(name).to(round.device) for client in round.clients]
-    result.aggregate[name] = round.combined(changes).cpu()
+    result.aggregate[name] = round.combined(round.whole(name)).cpu()
 
 
 def _norm(round: ServerRound, client: ClientTensors, plan: TrainingPlan) -> float:
     """Of a client's whole change."""
     half = server_half(round.spec)
     squared = sum(half.squared_norm(target, round, client) for target in plan.targets)
-    squared += sum(float(client.read(f"{item.name}/delta").double().square().sum()) for item in plan.dense)
+    squared += sum(squared_norm(client.whole(f"{item.name}/delta")) for item in plan.dense)
     return sqrt(squared)
 
 

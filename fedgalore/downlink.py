@@ -15,8 +15,8 @@ from torch.nn.functional import pad
 
 from fedgalore.deltas import Lookup, orient_back
 from fedgalore.maths.compression import Sent, rounded, with_feedback
-from fedgalore.maths.factors import Cut, split
-from fedgalore.maths.mean import Factors, stacked
+from fedgalore.maths.factors import best_right, remainder, split
+from fedgalore.maths.mean import Factors, Term, Terms
 from fedgalore.maths.quantization import told_by
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.rounds import GroupResult, ServerRound, Shelf
@@ -31,25 +31,24 @@ def send_matrices(
 ) -> None:
     """Each target's mean change, float32 in the weight's own shape, times the server's rate."""
     for target, change in zip(targets, changes, strict=True):
-        result.aggregate[f"{target.name}/dense"] = (round.spec.server.learning_rate * change).cpu()
+        result.aggregate[f"{target.name}/dense"] = _times(round.spec.server.learning_rate, change).cpu()
 
 
 def send_factors(
-    targets: Sequence[Target], change: Factors, round: ServerRound, shelf: Shelf, result: GroupResult
+    targets: Sequence[Target], change: Factors | Terms, round: ServerRound, shelf: Shelf, result: GroupResult
 ) -> None:
-    """The mean change of targets of equal shape, held as factors: exact, or cut where the job's layout says so."""
+    """The mean change of targets of equal shape, in factors: exact, or cut where it comes as terms."""
     rank, rate = cut_rank(round.spec, targets[0]), round.spec.server.learning_rate
-    if rank is None:
+    if isinstance(change, Factors):
         put_factors(targets, change, rate, result)
-        return
-    parts = [(change.left, rate * change.right), *_left_out(targets, round.spec, shelf.residue, round.device)]
-    lefts, rights = zip(*parts, strict=True)
-    _put_cut(targets, stacked(lefts, rights, [1.0] * len(parts)), rank, round, result)
+    elif rank is not None:
+        left_out = _left_out(targets, round.spec, shelf.residue, round.device)
+        _put_cut(targets, Terms([*change.times(rate).terms, *left_out]), rank, round, result)
 
 
 def send_delta(item: Dense, change: Tensor, round: ServerRound, shelf: Shelf, result: GroupResult) -> None:
     """The mean change of a weight that is sent whole, float32, times the server's rate."""
-    change = (round.spec.server.learning_rate * change).cpu()
+    change = _times(round.spec.server.learning_rate, change).cpu()
     code = residue_of(round.spec, item).quantization
     sent, left_out = with_feedback(change, _held(shelf.residue, item.name, code), delta(round.spec, item).quantization)
     result.aggregate[f"{item.name}/delta"] = sent
@@ -68,14 +67,15 @@ def put_factors(targets: Sequence[Target], change: Factors, rate: float, result:
             result.aggregate[f"{target.name}/dense"] = orient_back(left @ right, target)
 
 
-def _put_cut(targets: Sequence[Target], whole: Factors, rank: int, round: ServerRound, result: GroupResult) -> None:
+def _put_cut(targets: Sequence[Target], whole: Terms, rank: int, round: ServerRound, result: GroupResult) -> None:
     """The leading part of `whole` into the aggregate, and the leading part of what that leaves out into the residue."""
     codes = cut(round.spec, targets[0])
-    found = split(whole.left, whole.right, rank, seed=derive_seed(round.spec.seed, "downlink", round.number))
-    lefts = [rounded(left, codes["left"].quantization) for left in _columns(found.left, rank)]
-    leading = Cut.of(_read(lefts, whole), found.span, whole.left, whole.right)
-    rights = [rounded(right, codes["right"].quantization) for right in leading.right.cpu().contiguous()]
-    rest = leading.residue(_read(rights, whole), rank)
+    seed = derive_seed(round.spec.seed, "downlink", round.number)
+    leading = split(whole, rank, seed).left
+    lefts = [rounded(left, codes["left"].quantization) for left in _columns(leading, rank)]
+    left = _read(lefts, round.device)
+    rights = [rounded(right, codes["right"].quantization) for right in best_right(left, whole).cpu().contiguous()]
+    rest = remainder(whole, left, _read(rights, round.device), rank, seed)
     kept = zip(_columns(rest.left, rank), _columns(rest.right.mT, rank), strict=True)
     codes = residue(round.spec, targets[0])
     for target, left, right, (rest_left, rest_right) in zip(targets, lefts, rights, kept, strict=True):
@@ -86,19 +86,21 @@ def _put_cut(targets: Sequence[Target], whole: Factors, rank: int, round: Server
         }
 
 
+def _times(rate: float, change: Tensor) -> Tensor:
+    return change if rate == 1 else rate * change
+
+
 def _columns(batch: Tensor, count: int) -> list[Tensor]:
     """Each of `(B, d, q)` on the CPU, with columns of zeros up to `count`, so that low ranks fill their places too."""
     return list(pad(batch, (0, count - batch.shape[-1])).cpu().contiguous())
 
 
-def _read(factors: Sequence[Sent], whole: Factors) -> Tensor:
+def _read(factors: Sequence[Sent], device: torch.device) -> Tensor:
     """What the receivers read, as a batch."""
-    return torch.stack([factor.tensor for factor in factors]).to(whole.left.device)
+    return torch.stack([factor.tensor for factor in factors]).to(device)
 
 
-def _left_out(
-    targets: Sequence[Target], spec: JobSpec, kept: Lookup, device: torch.device
-) -> list[tuple[Tensor, Tensor]]:
+def _left_out(targets: Sequence[Target], spec: JobSpec, kept: Lookup, device: torch.device) -> list[Term]:
     """What earlier rounds left out, as factors `(B, d, c)` and `(B, c, k)`; none in the first round."""
     codes = residue(spec, targets[0])
     lefts, rights = (
@@ -106,7 +108,7 @@ def _left_out(
         for side in ("left", "right")
     )
     left, right = ([tensor for tensor in side if tensor is not None] for side in (lefts, rights))
-    return [(torch.stack(left).to(device), torch.stack(right).to(device))] if left else []
+    return [Term(torch.stack(left).to(device), torch.stack(right).to(device))] if left else []
 
 
 def _held(kept: Lookup, name: str, code: Quantization | None) -> Tensor | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedgalore.deltas import Lookup, Reader, nothing
-from fedgalore.maths.mean import Factors, as_factors, in_blocks, mean_of_factors, of_matrix, stacked
+from fedgalore.maths.mean import Factors, Terms, as_term, as_terms, in_blocks, mean_of_factors, of_matrix
 from fedgalore.maths.privacy import noise
 from fedgalore.maths.robust import combine, combine_numbers
 from fedgalore.model.task import TaskModel
@@ -63,12 +63,21 @@ class LocalRound:
 
 @dataclass(frozen=True)
 class ClientTensors:
-    """One client's update as the server sees it. Lists of these are sorted by client name before anything is summed."""
+    """One client's update as the server sees it. Lists of these are sorted by client name before anything is summed.
+
+    `view`: reads a tensor where it lies in a mapped file, so that it takes no memory: for what goes element by element,
+    as products round by where their factors lie. None: `read` does.
+    """
 
     client: str
     num_examples: int
     decay: float
     read: Reader
+    view: Reader | None = None
+
+    def whole(self, name: str) -> Tensor:
+        """What it sent whole, to be read element by element."""
+        return (self.view or self.read)(name)
 
 
 @dataclass
@@ -152,6 +161,10 @@ class ServerRound:
         """One tensor of every client, on the device."""
         return [client.read(f"{target.name}/{suffix}").to(self.device) for client in self.clients]
 
+    def whole(self, name: str) -> list[Tensor]:
+        """What every client sent whole, on the device; to be read element by element."""
+        return [client.whole(name).to(self.device) for client in self.clients]
+
     def mean(self, tensors: Sequence[Tensor]) -> Tensor:
         """`sum_i p_i tensor_i` in float64 and the clients' order; float32."""
         shares = self.shares
@@ -190,23 +203,24 @@ class ServerRound:
 
     def change_of_factors(
         self, targets: Sequence[Target], factors: Sequence[Sequence[tuple[Tensor, Tensor]]]
-    ) -> Factors:
+    ) -> Factors | Terms:
         """The same of changes in factors, `(B, d, r)` and `(B, r, k)`, one pair or more of every client.
 
         Sorted as `mean_of_factors` does where the change goes down exactly; where it is cut, as the clients sent it, so
         that no matrix is formed.
         """
         is_cut = cut_rank(self.spec, targets[0]) is not None
-        of_mean, of_whole = (stacked, as_factors) if is_cut else (mean_of_factors, of_matrix)
         if self.spec.server.is_robust:
-            return of_whole(self.robust([_product(pairs) for pairs in factors]))
+            whole = self.robust([_product(pairs) for pairs in factors])
+            return as_term(whole) if is_cut else of_matrix(whole)
         shares = [share for share, pairs in zip(self.clipped_shares.tolist(), factors, strict=True) for _ in pairs]
         lefts, rights = zip(*(pair for pairs in factors for pair in pairs), strict=True)
-        mean = of_mean(lefts, rights, shares)
         if self.spec.privacy is None:
-            return mean
+            return as_terms(lefts, rights, shares) if is_cut else mean_of_factors(lefts, rights, shares)
+        mean = mean_of_factors(lefts, rights, shares)
         exact = mean.left.double() @ mean.right.double()
-        return of_whole(exact + torch.stack([self.noise(target.name, exact.shape[1:]) for target in targets]))
+        noisy = exact + torch.stack([self.noise(target.name, exact.shape[1:]) for target in targets])
+        return as_term(noisy) if is_cut else of_matrix(noisy)
 
     def robust(self, changes: Sequence[Tensor]) -> Tensor:
         """Their trimmed mean or median, clipped; float64."""
@@ -217,9 +231,11 @@ class ServerRound:
 
 def weighed(tensors: Sequence[Tensor], shares: Tensor) -> Tensor:
     """`sum_i share_i tensor_i` in the order given; float64."""
-    total = torch.zeros_like(tensors[0], dtype=torch.float64)
-    for tensor, share in zip(tensors, shares.tolist(), strict=True):
-        total += share * tensor.double()
+    first, *others = zip(tensors, shares.tolist(), strict=True)
+    total = first[0].to(torch.float64, copy=True).mul_(first[1])
+    scratch = torch.empty_like(total)  # one for all: memory that is asked for anew is cleared anew
+    for tensor, share in others:
+        total.add_(scratch.copy_(tensor).mul_(share))
     return total
 
 

@@ -36,10 +36,11 @@ from coordinator.state import job as jobs
 from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.store.blob_store import BlobStore
-from fedgalore.aggregation import Part, next_version
+from fedgalore.aggregation import Part, first_carried, next_version
 from fedgalore.chain import Cut
 from fedgalore.deltas import Lookup, nothing
-from fedgalore.methods.halves import client_half, server_half
+from fedgalore.maths.parallel import in_order
+from fedgalore.methods.halves import client_half
 from fedgalore.model import folder as model_folder
 from fedgalore.model.chat import has_template
 from fedgalore.model.inputs import TaskError
@@ -125,7 +126,7 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
         _check_export(export, task.plan)
         weights = folder / "weights.safetensors"
         names = layout.weights_tensors(spec, task.plan, 0)
-        carried = server_half(spec).carried(spec, task.plan, task.weight)
+        carried = first_carried(task)
         first = ((name, carried[name] if name in carried else task.weight(name)) for name in names)
         write_weights(weights, first, 0, task.plan, spec)
         reach(Fault.MODEL_EXPORTED)
@@ -239,14 +240,14 @@ def _updates(round: Round, blobs: BlobStore) -> list[ClientTensors]:
     """
     receipts = {name: part.receipt for name, part in sorted(round.participants.items()) if part.receipt is not None}
     # Whole, before any of it is used: damage in the middle of a file of numbers gives other numbers.
-    if damaged := [name for name, receipt in receipts.items() if blobs.discard_damaged(receipt.blob.sha256)]:
+    gone = in_order(blobs.discard_damaged, [receipt.blob.sha256 for receipt in receipts.values()])
+    if damaged := [name for name, is_gone in zip(receipts, gone, strict=True) if is_gone]:
         raise UpdatesDamaged(damaged)
     updates = []
     for name, receipt in receipts.items():
         file = map_tensors(blobs, receipt.blob.sha256)
-        updates.append(
-            ClientTensors(name, receipt.num_examples, float(file.metadata["decay"]), FileTensors(file).__getitem__)
-        )
+        tensors, decay = FileTensors(file), float(file.metadata["decay"])
+        updates.append(ClientTensors(name, receipt.num_examples, decay, tensors.__getitem__, tensors.view))
     return updates
 
 

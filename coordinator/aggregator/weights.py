@@ -36,10 +36,14 @@ class FileTensors(Mapping[str, Tensor]):
         self._file = file
 
     def __getitem__(self, name: str) -> Tensor:
+        # a copy: products of differently aligned memory may round differently, and a map is aligned to 8 bytes only
+        return self.view(name).clone()
+
+    def view(self, name: str) -> Tensor:
+        """The tensor where it lies in the mapped file; not to be changed."""
         if name not in self:
             raise KeyError(name)
-        # a copy: products of differently aligned memory may round differently, and a map is aligned to 8 bytes only
-        return torch.from_numpy(self._file.tensor(name)).clone()
+        return torch.from_numpy(self._file.tensor(name))
 
     def __contains__(self, name: object) -> bool:
         return name in self._file.header.tensors

@@ -1,35 +1,29 @@
-"""The leading part of a product of thin factors, and what that leaves out, without forming the product.
+"""The leading part of a sum of products of thin factors, and what that leaves out, without forming the sum.
 
-A mean of low-rank changes is `A B`: in `A (B, d, n)` the clients' left factors stand side by side, in `B (B, n, k)`
-their weighed right factors one below the other, and what earlier rounds left out is one more pair. The leading `B` is a
-batch of matrices of equal shape, `n` is small against `d` and `k`, and no tensor here is as large as the `(d, k)`
-product. ALGORITHM, "The leading part of a mean in factors".
+A mean of low-rank changes is `X = sum_i w_i A_i B_i`, with `A_i (B, d, q_i)` and `B_i (B, q_i, k)` of each client, and
+what earlier rounds left out is one more term. The leading `B` is a batch of matrices of equal shape, the `q_i` are
+small against `d` and `k`, and no tensor here is as large as `X`. ALGORITHM, "The leading part of a mean in factors".
 
-    found = split(left, right, rank)                # its leading directions go down, rounded to l
-    cut = Cut.of(l, found.span, left, right)        # cut.right goes with them, rounded to r
-    rest = cut.residue(r, cap)                      # what the next round adds
+    found = split(terms, rank)                  # its leading directions go down, rounded to l
+    best = best_right(l, terms)                 # goes with them, rounded to r
+    rest = remainder(terms, l, r, cap)          # what the next round adds
 
-Up to `GRAM_COLUMNS` columns go by `n x n` Gram matrices in float64, whose cost grows with `n^2`; more of them by a
-seeded range finder in float32 (Halko, Martinsson, Tropp 2011, algorithms 4.4 and 5.1), linear in `n`. One code serves
-every device. The bits hang on the order of the columns, so callers stack clients in the order of their names; and, as
-of every matrix product, on the processor and the number of threads.
+By a seeded range finder in float32 (Halko, Martinsson, Tropp 2011, algorithms 4.4 and 5.1): linear in the terms, and
+all that is large is products of matrices. One code serves every device. The bits hang on the order of the terms, so
+callers take clients in the order of their names; and, as of every matrix product, on the processor and the number of
+threads.
 
-Columns may differ in scale by all that float32 can hold: each is weighed by what it adds to the product, and the scale
-of that is taken out before anything is squared.
+Columns may differ in scale by all that float32 can hold: the scale of what each adds to the sum is taken out before
+anything is squared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from fedgalore.maths.mean import Factors
+from fedgalore.maths.mean import Factors, Term, Terms
 
-GRAM_COLUMNS = 384  # more columns go to the range finder
 OVERSAMPLING = 8
 POWER_ITERATIONS = 2
 DEPENDENT = 1e-14  # eigenvalues of a Gram matrix below this share of the largest are rounding
@@ -37,178 +31,152 @@ LEVEL = 1e-12  # likewise, of columns in float32
 BLOCK = 1024  # columns that are float64 at a time
 
 
-class Split(NamedTuple):
-    """The leading left directions of `A B`.
-
-    `left (B, d, q)` float32: orthonormal columns, those that carry most first; columns of zeros where the factors span
-    fewer directions. `span (B, d, w)` float32: these and those that carry most after them, for `Cut`.
-    """
-
-    left: Tensor
-    span: Tensor
-
-
-def split(left: Tensor, right: Tensor, rank: int, spare: int | None = None, seed: int = 0) -> Split:
-    """The leading `rank` left directions of `left @ right`; all of them where there are fewer.
+def split(whole: Terms, rank: int, seed: int = 0) -> Factors:
+    """The leading `rank` directions of a sum; all of them where there are fewer.
 
     Args:
-        left: `(B, d, n)`, any floating type, taken as float32.
-        right: `(B, n, k)`, likewise, on the same device.
-        rank: at least 1; cut to the least of `d`, `n` and `k`.
-        spare: how many directions after those `span` holds at least; default: as many again.
+        whole: at least one term, of any floating type, taken as float32, on one device.
+        rank: at least 1; cut to the least of `d`, `k` and the terms' columns together.
         seed: of the range finder's test matrix, which is drawn on the CPU.
+
+    Returns:
+        `left (B, d, q)`: orthonormal columns, those that carry most first; columns of zeros where the terms span fewer
+        directions. `right (B, q, k)`: what they carry. Both float32.
 
     Raises:
         ValueError: the shapes do not fit, the rank is below 1, or a factor is not finite.
+        OverflowError: what they carry exceeds the range of float32.
     """
-    if left.dim() != 3 or right.dim() != 3 or left.shape[0] != right.shape[0] or left.shape[2] != right.shape[1]:
-        shapes = f"{tuple(left.shape)} and {tuple(right.shape)}"
-        raise ValueError(f"left, right: expected shapes (B, d, n) and (B, n, k), got {shapes}")
     if rank < 1:
         raise ValueError(f"rank: {rank} is below 1; keep one direction at least")
-    left, right = left.float(), right.float()
-    width = min(rank + (rank if spare is None else spare) + OVERSAMPLING, *left.shape[1:], right.shape[2])
-    if left.shape[2] <= GRAM_COLUMNS:
-        span = _span_by_gram_matrices(left, right, width)
-    else:
-        span = _span_by_range_finder(left, right, width, seed)
-    return Split(span[..., :rank], span)
+    scaled = _Scaled(whole)
+    most = min(scaled.d, scaled.k, sum(term.left.shape[-1] for term in whole.terms))
+    span = _span(scaled, min(rank + OVERSAMPLING, most), seed)
+    core = scaled.seen_from(span)
+    order = _leading(_gram(core), span.square().sum(-2) > 0.5, min(rank, most))
+    return Factors(_mixed(span, order), scaled.at_its_size(order.mT.float() @ core))
 
 
-def leading_basis(change: Factors, rank: int, seed: int = 0) -> Tensor:
+def leading_basis(change: Factors | Terms, rank: int, seed: int = 0) -> Tensor:
     """The leading `rank` left singular vectors of a change, `(B, d, rank)`, with any others where it has fewer."""
-    basis = split(change.left, change.right, rank, spare=0, seed=seed).left
+    whole = change if isinstance(change, Terms) else Terms([Term(change.left, change.right)])
+    basis = split(whole, 2 * rank, seed).left[..., :rank]  # the first are found best
     basis = torch.nn.functional.pad(basis, (0, rank - basis.shape[-1]))
     missing = ~basis.any(-2)
     if not bool(missing.any()):
         return basis
-    whole, _ = torch.linalg.qr(basis, mode="complete")  # its first columns span the first of the basis, up to sign
-    return torch.where(missing[..., None, :], whole[..., :rank], basis)
+    complete, _ = torch.linalg.qr(basis, mode="complete")  # its first columns span the first of the basis, up to sign
+    return torch.where(missing[..., None, :], complete[..., :rank], basis)
 
 
-@dataclass(frozen=True)
-class Cut:
-    """`A B` in a basis `Q (B, d, w)` of what is sent and what comes after it, where both ends of a cut are small.
+def best_right(sent_left: Tensor, whole: Terms) -> Tensor:
+    """`(l^T l)^+ l^T X (B, q, k)` float32: what goes best with `l (B, d, q)`, which rounding left not orthonormal.
 
-    `core (B, w, k)` float64 is `Q^T A B`; `sent (B, w, q)` float64 is `Q^T l` of the left factor `l` that is sent.
+    A column of zeros gets a row of zeros.
+
+    Raises:
+        OverflowError: it exceeds the range of float32.
     """
-
-    basis: Tensor
-    core: Tensor
-    sent: Tensor
-
-    @classmethod
-    def of(cls, sent_left: Tensor, span: Tensor, left: Tensor, right: Tensor) -> Cut:
-        """The cut of `left @ right` at `sent_left (B, d, q)`, which is a rounded part of `span`: of `split`."""
-        basis = torch.cat([span, _beside(span, sent_left)], dim=-1)
-        return cls(basis, _product(_mix(basis, left), right), _mix(basis, sent_left))
-
-    @property
-    def right(self) -> Tensor:
-        """`(l^T l)^+ l^T A B (B, q, k)` float32: what goes best with `l`, which rounding left not orthonormal.
-
-        A column of zeros gets a row of zeros.
-
-        Raises:
-            OverflowError: it exceeds the range of float32.
-        """
-        root, _ = _whitening(self.sent.mT @ self.sent)
-        return _narrow(root @ (root.mT @ (self.sent.mT @ self.core)))
-
-    def residue(self, sent_right: Tensor, cap: int) -> Factors:
-        """The leading `cap` directions of `A B - l r` for `r (B, q, k)`, as the receivers decode it.
-
-        Raises:
-            OverflowError: it exceeds the range of float32.
-        """
-        rest = self.core - self.sent @ sent_right.double()
-        order = _leading(_gram(rest), _are_directions(self.basis), min(cap, *rest.shape[1:]))
-        return Factors((self.basis.double() @ order).float(), _narrow(order.mT @ rest))
+    root = _whitening(_gram(sent_left.mT))
+    scaled = _Scaled(whole)
+    return scaled.at_its_size(scaled.seen_from(_mixed(sent_left, root @ root.mT)))
 
 
-def _span_by_gram_matrices(left: Tensor, right: Tensor, width: int) -> Tensor:
-    """`A^T A = F L F^T`, `T = L^(1/2) F^T`, `V` the eigenvectors of `T B B^T T^T`: `A F L^(-1/2) V`.
+def remainder(whole: Terms, sent_left: Tensor, sent_right: Tensor, cap: int, seed: int = 0) -> Factors:
+    """The leading `cap` directions of `X - l r` for `l (B, d, q)` and `r (B, q, k)`, as the receivers decode them.
 
-    `A` has columns of norm 1 here, and `B` what they had, so that a small column with a large row is not dropped.
+    Raises:
+        OverflowError: it exceeds the range of float32.
     """
-    gram, other = _gram(left.mT), _gram(right)
-    columns, rows = _diagonal(gram).sqrt(), _diagonal(other).sqrt()
-    _check_finite(columns, rows)
-    columns = _not_0(columns)
-    weights = columns / _not_0((columns * rows).amax(-1, keepdim=True))
-    gram = gram / (columns[..., :, None] * columns[..., None, :])
-    other = other * (weights[..., :, None] * weights[..., None, :])
-    whitening, keeps = _whitening(gram)
-    spread = gram @ whitening  # T^T
-    order = _leading(spread.mT @ other @ spread, keeps, width)
-    return _product((whitening @ order / columns[..., None]).mT, left.mT).mT.float()
+    return split(Terms([*whole.terms, Term(sent_left, sent_right, -1.0)]), cap, seed)
 
 
-def _span_by_range_finder(left: Tensor, right: Tensor, width: int, seed: int) -> Tensor:
-    columns, rows = _largest(left, -2), _largest(right, -1)
-    _check_finite(columns, rows)
-    size = _not_0((columns * rows).amax(-1))[..., None, None]
+class _Scaled:
+    """A sum divided by the size of the largest that it adds up, so that float32 holds what is made of it."""
 
-    def scaled(thin: Tensor) -> Tensor:  # float32 may not hold the size
-        return (thin.double() / size).float()
+    def __init__(self, whole: Terms) -> None:
+        shapes = [(tuple(term.left.shape), tuple(term.right.shape)) for term in whole.terms]
+        fits = all(len(left) == len(right) == 3 and left[::2] == (right[0], right[1]) for left, right in shapes)
+        ends = {(left[0], left[1], right[-1]) for left, right in shapes if left and right}
+        if not fits or len(ends) != 1:
+            raise ValueError(f"terms: expected shapes (B, d, q) and (B, q, k) with one B, d and k, got {shapes}")
+        _, self.d, self.k = next(iter(ends))
+        self.terms = [Term(term.left.float(), term.right.float(), term.weight) for term in whole.terms]
+        sizes = torch.stack([_size(term) for term in self.terms]).amax(0)
+        if not bool(torch.isfinite(sizes).all()):
+            raise ValueError("terms: a factor holds values that are not finite")
+        exponent = torch.frexp(torch.where(sizes > 0, sizes, 1.0)).exponent[:, None, None]  # of two: rounds nothing
+        # in two steps, as float32 may not hold the size
+        self._steps = [torch.exp2(half.double()).float() for half in (exponent // 2, exponent - exponent // 2)]
 
-    def forth(rows: Tensor) -> Tensor:
-        return left @ scaled(right @ rows)
+    def forth(self, rows: Tensor) -> Tensor:
+        """`X Y^T (B, d, w)` of `Y (B, w, k)`."""
+        return _sum([(term.left, self._thin(term.right @ rows.mT, term.weight)) for term in self.terms])
 
-    def back(columns: Tensor) -> Tensor:
-        return right.mT @ scaled(left.mT @ columns)
+    def seen_from(self, columns: Tensor) -> Tensor:
+        """`Y^T X (B, w, k)` of `Y (B, d, w)`."""
+        return _sum([(self._thin(columns.mT @ term.left, term.weight), term.right) for term in self.terms])
 
+    def at_its_size(self, part: Tensor) -> Tensor:
+        """A part of the sum, no longer divided."""
+        for step in self._steps:
+            part = part * step
+        if not bool(torch.isfinite(part).all()):
+            raise OverflowError("the product of the factors exceeds the range of float32")
+        return part
+
+    def _thin(self, product: Tensor, weight: float) -> Tensor:
+        for step in self._steps:
+            product /= step
+        return product.mul_(weight) if weight != 1 else product
+
+
+def _sum(products: list[tuple[Tensor, Tensor]]) -> Tensor:
+    (first, second), *others = products
+    total = first @ second
+    for left, right in others:
+        total.baddbmm_(left, right)
+    return total
+
+
+def _size(term: Term) -> Tensor:
+    """The largest that a column adds `(B,)`, float64; not finite where a factor is not."""
+    columns, rows = (
+        torch.maximum(matrix.amax(dim), -matrix.amin(dim)).double()
+        for matrix, dim in ((term.left, -2), (term.right, -1))
+    )
+    odd = ~torch.isfinite(columns + rows).all(-1)
+    return torch.where(odd, torch.nan, abs(term.weight) * (columns * rows).amax(-1))
+
+
+def _span(whole: _Scaled, width: int, seed: int) -> Tensor:
+    """An orthonormal basis `(B, d, width)` of what is loudest in a sum; columns of zeros where it has less."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    test_matrix = torch.randn(right.shape[-1], width, generator=generator, dtype=torch.float32, device="cpu")
-    columns = forth(test_matrix.to(right.device))
+    device = whole.terms[0].right.device
+    test_matrix = torch.randn(width, whole.k, generator=generator, dtype=torch.float32, device="cpu").to(device)
+    columns = whole.forth(test_matrix.expand(len(whole.terms[0].right), -1, -1))
     for _ in range(POWER_ITERATIONS):
-        columns = forth(_levelled(back(_levelled(columns))))
-    span = _orthonormal(_orthonormal(columns))  # once leaves what is weak not quite orthogonal
-    return (span.double() @ _leading(_gram(back(span).mT), _are_directions(span), width)).float()
-
-
-def _beside(span: Tensor, more: Tensor) -> Tensor:
-    """An orthonormal basis of what the columns `more` have outside of an orthonormal `span`; zeros for rounding."""
-    for _ in range(2):  # twice is enough
-        outside = (more.double() - span.double() @ _mix(span, more)).float()
-        more = _orthonormal(outside, like=more)
-    return more
-
-
-def _orthonormal(columns: Tensor, like: Tensor | None = None) -> Tensor:
-    """An orthonormal basis of the columns' span in their type, with zeros where they depend on each other.
-
-    What is rounding beside the columns `like` counts for nothing, either.
-    """
-    least = LEVEL * like.double().square().sum(-2).amax(-1)[..., None] if like is not None else None
-    whitening, _ = _whitening(_gram(columns.mT), least)
-    return (columns.double() @ whitening).to(columns.dtype)
+        columns = whole.forth(whole.seen_from(_levelled(columns)))
+    once = _mixed(columns, _whitening(_gram(columns.mT)))
+    gram = _gram(once.mT)  # what is weak is not quite orthogonal yet
+    return _mixed(once, 1.5 * torch.eye(width, dtype=gram.dtype, device=device) - 0.5 * gram)
 
 
 def _levelled(columns: Tensor) -> Tensor:
     """The same span by columns of like size, by a shifted Cholesky factor: what a power iteration needs, and cheap."""
     gram = _gram(columns.mT)
-    shift = LEVEL * _not_0(_diagonal(gram).amax(-1, keepdim=True))
-    factor = torch.linalg.cholesky(gram + torch.diag_embed(shift.expand(gram.shape[:-1])))
-    return torch.linalg.solve_triangular(factor.mT, columns.double(), upper=True, left=False).to(columns.dtype)
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    sizes = diagonal.amax(-1, keepdim=True)
+    shift = LEVEL * torch.where(sizes > 0, sizes, 1.0)
+    factor = torch.linalg.cholesky(gram + torch.diag_embed(shift.expand(diagonal.shape)))
+    return torch.linalg.solve_triangular(factor.mT, columns.double(), upper=True, left=False).float()
 
 
-def _are_directions(basis: Tensor) -> Tensor:
-    """Which columns `(B, w)` are not zeros."""
-    return basis.square().sum(-2) > 0.5
-
-
-def _whitening(gram: Tensor, least: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """`F L^(-1/2)` of `X^T X = F L F^T`: `X` times it is orthonormal.
-
-    Columns of zeros stand where `L` is at most `least (B, 1)`, which is rounding when not given.
-
-    Returns:
-        The matrix `(B, n, n)`, and which of its columns are not zeros `(B, n)`.
-    """
+def _whitening(gram: Tensor) -> Tensor:
+    """`F L^(-1/2)` of `X^T X = F L F^T`: `X` times it is orthonormal, with columns of zeros where `L` is rounding."""
     values, vectors = torch.linalg.eigh(gram)
-    keeps = values > (DEPENDENT * values[..., -1:] if least is None else least)
-    return vectors / torch.where(keeps, values, torch.inf).sqrt()[..., None, :], keeps
+    keeps = values > DEPENDENT * values[..., -1:]
+    return vectors / torch.where(keeps, values, torch.inf).sqrt()[..., None, :]
 
 
 def _leading(gram: Tensor, keeps: Tensor, count: int) -> Tensor:
@@ -217,53 +185,20 @@ def _leading(gram: Tensor, keeps: Tensor, count: int) -> Tensor:
     Those outside come last, as zeros: below all others, whose eigenvalues are at least 0, they mix with none of them.
     """
     dropped = torch.diag_embed((~keeps).to(gram.dtype))
-    values, vectors = torch.linalg.eigh(gram / _not_0(_diagonal(gram).amax(-1))[..., None, None] - dropped)
+    sizes = gram.diagonal(dim1=-2, dim2=-1).amax(-1)
+    values, vectors = torch.linalg.eigh(gram / torch.where(sizes > 0, sizes, 1.0)[..., None, None] - dropped)
     return (vectors * (values > -0.5)[..., None, :]).flip(-1)[..., :count]
 
 
-def _mix(basis: Tensor, left: Tensor) -> Tensor:
-    """`basis^T left` in float64."""
-    return _product(left.mT, basis).mT
-
-
 def _gram(rows: Tensor) -> Tensor:
-    """`X X^T` in float64, for `X (B, n, k)`."""
-    return sum((block @ block.mT for block in _blocks(rows)), start=rows.new_zeros((), dtype=torch.float64))
+    """`X X^T` in float64, for `X (B, w, n)`; some columns at a time, so that what is float64 stays small."""
+    gram = rows.new_zeros(*rows.shape[:-1], rows.shape[-2], dtype=torch.float64)
+    for part in rows.split(BLOCK, dim=-1):
+        wide = part.double()
+        gram += wide @ wide.mT
+    return gram
 
 
-def _product(mix: Tensor, right: Tensor) -> Tensor:
-    """`mix @ right` in float64, for `mix (B, q, n)` and a wide `right (B, n, k)`."""
-    mix = mix.double()
-    product = mix.new_empty(*mix.shape[:-1], right.shape[-1])
-    for block, into in zip(_blocks(right), product.split(BLOCK, dim=-1), strict=True):
-        torch.matmul(mix, block, out=into)
-    return product
-
-
-def _blocks(wide: Tensor) -> Iterator[Tensor]:
-    """A wide matrix `(B, n, k)` in float64, some columns at a time: all of it would take twice its memory."""
-    return (block.double() for block in wide.split(BLOCK, dim=-1))
-
-
-def _narrow(product: Tensor) -> Tensor:
-    if bool(product.abs().amax() > torch.finfo(torch.float32).max):
-        raise OverflowError("the product of the factors exceeds the range of float32")
-    return product.float()
-
-
-def _check_finite(columns: Tensor, rows: Tensor) -> None:
-    if not bool(torch.isfinite(columns + rows).all()):
-        raise ValueError("left, right: a factor holds values that are not finite")
-
-
-def _largest(matrix: Tensor, dim: int) -> Tensor:
-    """The largest magnitude along a dimension, float64."""
-    return torch.maximum(matrix.amax(dim), -matrix.amin(dim)).double()
-
-
-def _diagonal(gram: Tensor) -> Tensor:
-    return gram.diagonal(dim1=-2, dim2=-1)
-
-
-def _not_0(sizes: Tensor) -> Tensor:
-    return torch.where(sizes > 0, sizes, 1.0)
+def _mixed(columns: Tensor, mix: Tensor) -> Tensor:
+    """`X M` in float64, as float32."""
+    return (columns.double() @ mix).float()

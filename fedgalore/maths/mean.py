@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,16 +46,33 @@ def in_blocks(tensors: Sequence[Tensor], combine: Callable[[list[Tensor]], Tenso
     return result
 
 
-def stacked(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Factors:
-    """`sum_i w_i left_i right_i`, the factors side by side; arguments as of `mean_of_factors`."""
-    tall = [weight * right for right, weight in zip(rights, weights, strict=True)]
-    return Factors(torch.cat(list(lefts), dim=-1), torch.cat(tall, dim=-2))
+class Term(NamedTuple):
+    """`weight left right`, for `left (B, d, q)` and `right (B, q, k)`."""
+
+    left: Tensor
+    right: Tensor
+    weight: float = 1.0
 
 
-def as_factors(change: Tensor) -> Factors:
+@dataclass(frozen=True)
+class Terms:
+    """`dW` as a sum of terms, in their order, that nobody has added up."""
+
+    terms: Sequence[Term]
+
+    def times(self, weight: float) -> Terms:
+        return Terms([term._replace(weight=weight * term.weight) for term in self.terms])
+
+
+def as_terms(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Terms:
+    """`sum_i w_i left_i right_i`; arguments as of `mean_of_factors`."""
+    return Terms([Term(*term) for term in zip(lefts, rights, weights, strict=True)])
+
+
+def as_term(change: Tensor) -> Terms:
     """A matrix `(B, d, k)` float64 as the product of the identity and itself, float32."""
     batch, d, _ = change.shape
-    return Factors(torch.eye(d, device=change.device).expand(batch, d, d), change.float())
+    return Terms([Term(torch.eye(d, device=change.device).expand(batch, d, d), change.float())])
 
 
 def mean_of_factors(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Factors:
@@ -85,6 +103,11 @@ def squared_norm_of_product(left: Tensor, right: Tensor) -> Tensor:
     return ((left.mT @ left) * (right @ right.mT)).sum((-2, -1)).clamp_min(0)
 
 
+def squared_norm(tensor: Tensor) -> float:
+    """`|tensor|^2` in float64, some entries at a time: all of it would take twice its memory."""
+    return sum(float(part.double().square().sum()) for part in tensor.reshape(-1).split(BLOCK))
+
+
 def _sorted(span: Tensor, core: Tensor) -> Factors:
     """`span @ core` with the span rotated so that its columns carry less and less."""
     _, vectors = torch.linalg.eigh(core @ core.mT)
@@ -99,4 +122,4 @@ def apply_factors(weight: Tensor, decay: float, left: Tensor, right: Tensor) -> 
 
 def apply_dense(weight: Tensor, decay: float, change: Tensor) -> Tensor:
     """`decay W + change`, element by element."""
-    return weight * decay + change
+    return (weight * decay).add_(change)

@@ -15,15 +15,16 @@ from typing import Protocol
 from torch import Tensor
 
 from fedgalore.deltas import Reader, apply_change
-from fedgalore.maths.mean import Factors
+from fedgalore.maths.mean import Factors, Terms
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import ClientTensors, GroupResult, LocalRound, ServerRound
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Target, TrainingPlan
 from fedgalore.spec.registry import methods, resolve
 
-# The mean change of a group: factors of all its targets, or a matrix a target, as the weight itself, float32.
-MeanChange = Factors | list[Tensor]
+# The mean change of a group: factors of all its targets, added up or not, or a matrix a target, as the weight itself,
+# float32.
+MeanChange = Factors | Terms | list[Tensor]
 
 
 class LocalTraining(Protocol):

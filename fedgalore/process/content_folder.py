@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from pathlib import Path
 
 from fedgalore.process import durable
 from fedgalore.process.blob_ref import BlobRef, checked_sha256
 from fedgalore.process.faults import Fault, reach
 
+TRUSTED_S = 600.0  # for so long a blob that this process has hashed counts as read through; disks do decay
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,254}")
 
 
@@ -34,6 +36,7 @@ class ContentFolder:
         self.partial = root / "partial"
         for folder in (self.blobs, self.partial):
             folder.mkdir(parents=True, exist_ok=True)
+        self._adopted: dict[str, tuple[int, float]] = {}  # by hash: the time that was put on the file, and when
 
     def path(self, sha256: str) -> Path:
         """The path of the blob, be it in the folder or not. A blob's file is read only.
@@ -50,11 +53,16 @@ class ContentFolder:
     def is_sound(self, sha256: str) -> bool:
         """Reads a blob through. Whether it is in the folder and its content has the hash that names it.
 
+        A blob that this object has lately adopted is not read if nobody has written to it since.
+
         Raises:
             OSError: the blob is there and cannot be read.
         """
+        path, (stamp, at) = self.path(sha256), self._adopted.get(sha256, (0, 0.0))
         try:
-            return hash_file(self.path(sha256)) == sha256
+            if time.monotonic() - at < TRUSTED_S and path.stat().st_mtime_ns == stamp:
+                return True
+            return hash_file(path) == sha256
         except FileNotFoundError:
             return False
 
@@ -70,12 +78,20 @@ class ContentFolder:
         """
         path = self.path(blob.sha256)
         if self.holds(blob):
-            os.utime(path)
+            os.utime(path)  # its content may be another by now: it has to be read
             file.unlink()
             durable.sync(path.parent)  # the process that put it may have died before
         else:
             place(file, path)
+            self._put_time_on(path)
         return path
+
+    def _put_time_on(self, path: Path) -> None:
+        """Marks a new blob as used now, by a time that no write can give it again: the kernel's are coarser."""
+        now, since = time.time_ns(), time.monotonic()
+        os.utime(path, ns=(now, now))
+        lately = {name: entry for name, entry in self._adopted.items() if since - entry[1] < TRUSTED_S}
+        self._adopted = lately | {path.name: (path.stat().st_mtime_ns, since)}
 
     def partial_path(self, key: str) -> Path:
         """The path at which the file of this key is received.

@@ -71,7 +71,7 @@ def choose(setting: int | Literal["auto"], root: Path = ROOT) -> Threads:
 
 
 def announced(setting: int | Literal["auto"]) -> int:
-    """What `choose` says, told to the log. Torch is to hear it once a process: another number may round otherwise."""
+    """What `choose` says, told to the log. Torch hears it once a process: training may round otherwise by another."""
     chosen = choose(setting)
     log.info("threads_chosen", threads=chosen.count, reason=chosen.reason)
     return chosen.count

@@ -47,20 +47,23 @@ def weights_tensors(spec: JobSpec, plan: TrainingPlan, version: int) -> dict[str
     Version 0 carries no step: there was none.
     """
     beside = {
-        f"{item.name}/{suffix}": tensor
-        for item in (*plan.targets, *plan.whole)
-        for suffix, tensor in carried(spec, item).items()
+        f"{name}/{suffix}": tensor
+        for name, tensors in carried(spec, plan).items()
+        for suffix, tensor in tensors.items()
         if version or suffix != STEP
     }
     return plan.weights() | beside
 
 
-def carried(spec: JobSpec, item: Target | Dense | Buffer) -> Tensors:
-    """What a version holds beside an item's weights: adapters; and the federation's last step, with momentum."""
-    tensors = layout_of(spec).carried(item) if isinstance(item, Target) else {}
-    if spec.method.momentum and not isinstance(item, Buffer):
-        tensors |= float32(**{STEP: tuple(item.shape)})
-    return tensors
+def carried(spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensors]:
+    """What a version holds beside an item's weights, by item: adapters; the federation's last step, with momentum."""
+    layout = layout_of(spec)
+    beside: dict[str, Tensors] = {target.name: layout.carried(target) for target in plan.targets}
+    beside |= {item.name: {} for item in plan.whole}
+    if spec.method.momentum:
+        for item in plan.trained:
+            beside[item.name] = beside[item.name] | float32(**{STEP: tuple(item.shape)})
+    return beside
 
 
 def update_tensors(spec: JobSpec, plan: TrainingPlan, client: str, round_number: int) -> dict[str, TensorSpec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -64,8 +65,9 @@ def demo(
     root = to / "federation"
     console.print(f"[bold]FedGaLore demo[/]: {clients} sites, {rounds} rounds, rank {rank}; logs under {root / 'logs'}")
     other_s: dict[str, float] = {}
+    cores = len(os.sched_getaffinity(0))  # the sites wait while the aggregator works, and its bits hang on no number
     try:
-        with LocalFederation(root, agent_documents(sites, root / "data")) as federation:
+        with LocalFederation(root, agent_documents(sites, root / "data"), threads=cores) as federation:
             other_s["starting the processes"] = time.monotonic() - started
             console.print(f"dashboard and API while it runs: {federation.rest_url}/  {federation.rest_url}/docs")
             with Coordinator(federation.rest_url) as coordinator:

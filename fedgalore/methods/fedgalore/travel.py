@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedgalore.maths.client_optim import ClientGaLoreAdamW, Factor
 from fedgalore.maths.compression import Compressed, compress, rounded
+from fedgalore.maths.mean import Factors, Terms
 from fedgalore.maths.projector import leading_left_vectors, orient
 from fedgalore.maths.second_moment import SecondMomentSketch, moved_to
 from fedgalore.maths.seeding import derive_seed
@@ -25,7 +26,6 @@ from fedgalore.spec.method import factors_in_bits
 from fedgalore.spec.plan import Target
 
 if TYPE_CHECKING:
-    from fedgalore.maths.mean import Factors
     from fedgalore.spec.job import JobSpec
 
 Pair = tuple[Tensor, Tensor]  # of factors, `(B, d, r)` and `(B, r, k)`
@@ -133,7 +133,7 @@ class Unpacking(ABC):
     def pairs(self, client: ClientTensors) -> list[Pair]:
         """A client's change, that of the last basis last; none in a round that only sketches."""
 
-    def settled(self, change: Factors) -> Factors:
+    def settled(self, change: Factors | Terms) -> Factors | Terms:
         """The mean change without what is rounding alone."""
         return change
 
@@ -143,8 +143,10 @@ class Unpacking(ABC):
 
     def gather(self, client: ClientTensors, suffix: str) -> Tensor:
         """A client's tensors of the group as a batch `(B, ...)`, float32."""
-        batch = torch.stack([client.read(f"{target.name}/{suffix}") for target in self.targets])
-        return batch.to(self.round.device).float()
+        tensors = [client.read(f"{target.name}/{suffix}") for target in self.targets]
+        if not tensors[0].is_contiguous():  # quantized along its columns
+            return torch.stack([tensor.mT for tensor in tensors]).to(self.round.device).float().mT
+        return torch.stack(tensors).to(self.round.device).float()
 
 
 class UnpackedLeadingPart(Unpacking):
@@ -162,7 +164,8 @@ class UnpackedSharedBasis(Unpacking):
     def pairs(self, client: ClientTensors) -> list[Pair]:
         return [(self._shared, self.gather(client, "factor.0"))] if self.round.number > 1 else []
 
-    def settled(self, change: Factors) -> Factors:
+    def settled(self, change: Factors | Terms) -> Factors | Terms:
+        assert isinstance(change, Factors)  # what this form sends is never cut
         return change.leading(self.targets[0].rank)  # equal bases: what lies beyond the rank is rounding
 
     def next_basis(self) -> Tensor | None:

@@ -10,12 +10,12 @@ from fedgalore.maths import mean
 from fedgalore.maths.mean import (
     apply_dense,
     apply_factors,
-    as_factors,
+    as_term,
+    as_terms,
     in_blocks,
     mean_of_factors,
     of_matrix,
     squared_norm_of_product,
-    stacked,
 )
 
 D, K, BATCH = 6, 9, 2
@@ -77,12 +77,16 @@ def test_the_norm_of_a_product_needs_no_product() -> None:
     assert squared_norm_of_product(opposite, torch.ones(2, 1)) >= 0
 
 
-def test_factors_side_by_side_have_the_weighed_sum_as_their_product() -> None:
+def test_terms_keep_their_order_and_a_weight_each() -> None:
     lefts, rights = [drawn(BATCH, D, 2), drawn(BATCH, D, 1, seed=1)], [drawn(BATCH, 2, K), drawn(BATCH, 1, K, seed=1)]
-    sum_of = stacked(lefts, rights, [0.25, 2.0])
-    torch.testing.assert_close(sum_of.left @ sum_of.right, 0.25 * lefts[0] @ rights[0] + 2 * lefts[1] @ rights[1])
+    terms = as_terms(lefts, rights, [0.25, 2.0]).times(2).terms
+    assert [(term.left, term.right, term.weight) for term in terms] == [
+        (lefts[0], rights[0], 0.5),
+        (lefts[1], rights[1], 4.0),
+    ]
     whole = drawn(BATCH, D, K, dtype=torch.float64)
-    torch.testing.assert_close(as_factors(whole).left @ as_factors(whole).right, whole.float())
+    (term,) = as_term(whole).terms
+    torch.testing.assert_close(term.left @ term.right, whole.float())
 
 
 def test_a_step_is_the_decayed_weight_plus_the_change() -> None:

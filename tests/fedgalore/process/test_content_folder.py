@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fedgalore.process import content_folder
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import ContentFolder, has_content, hash_file, ref_of_file
 from fedgalore.process.ranges import FileRanges
@@ -94,3 +95,24 @@ def test_a_file_is_read_in_ranges_after_it_was_deleted(tmp_path: Path) -> None:
         assert [file.read(offset, 4) for offset in (8, 0, 10)] == [b"89", b"0123", b""]
     with pytest.raises(ValueError, match="closed"):
         file.read(0, 1)
+
+
+def test_a_blob_that_was_adopted_is_not_read_again_unless_somebody_wrote_to_it(
+    folder: ContentFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    hashed = content_folder.hash_file
+    monkeypatch.setattr(content_folder, "hash_file", lambda path: read.append(path) or hashed(path))
+    path = folder.adopt(received(folder), BLOB)
+    assert folder.is_sound(BLOB.sha256)
+    assert not read
+    path.write_bytes(b"wEights")  # at once, and of the same size
+    assert not folder.is_sound(BLOB.sha256)
+    path.write_bytes(b"weights")
+    assert ContentFolder(folder.blobs.parent).is_sound(BLOB.sha256)  # another process knows nothing of it
+    assert read == [path, path]
+    assert folder.adopt(received(folder), BLOB) == path  # what is there may be damaged
+    assert folder.is_sound(BLOB.sha256)
+    assert len(read) == 3
+    path.unlink()
+    assert not folder.is_sound(BLOB.sha256)
