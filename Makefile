@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test sweep chaos fuzz mutation check hooks bench-accuracy lock clean
+.PHONY: help demo quick test sweep chaos fuzz mutation check hooks bench-accuracy bench-gpu lock clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -84,6 +84,9 @@ hooks: $(READY) ## formatting, lint, stubs and layers at each commit of this che
 bench-accuracy: $(READY) ## methods x data sets x seeds, resumable; hours (BENCH_ARGS="--suite banking77-iid --minutes 60")
 	$(BIN)/python -m benchmarks.accuracy $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.accuracy --report $(BENCH_ARGS)
+
+bench-gpu: $(READY) ## the server's maths on a GPU, at 8B sizes; says so where there is none (BENCH_ARGS=--dry)
+	$(BIN)/python -m benchmarks.gpu $(BENCH_ARGS)
 
 lock: ## pins anew everything that pyproject.toml asks for
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder" build' EXIT; \

@@ -30,8 +30,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -118,7 +119,7 @@ class House:
         residue = layout.residue_tensors(self.spec, self.plan)
         self.residue = self._put(self.blobs, residue, layout.RESIDUE_FORMAT, 99) if residue else None
         receipts = {
-            name: Participant(receipt=UpdateReceipt(blob, 10 + 3 * number, {}, 0.0))
+            name: Participant(receipt=UpdateReceipt(blob, 10 + 3 * number, {}))
             for number, (name, blob) in enumerate(zip(names, self.updates, strict=True))
         }
         prepared = Prepared(self.plan.to_dict(), (), (), ModelVersion.first(self._weights()))
@@ -177,14 +178,14 @@ class House:
         files = [map_tensors(self.blobs, blob.sha256) for blob in self.updates]
         if not self.spec.method.cuts:
             with (self.folder / "plain").open("wb") as file:
-                return _timed(
-                    lambda: [file.write(sum(self._read(files, t, "delta")).numpy()) for t in self.plan.targets]
-                )
+                return sum(_timed(partial(self._added, files, target, file)) for target in self.plan.targets)
         times = Counter((target.d, target.k) for target in self.plan.targets)
         first = {(target.d, target.k): target for target in reversed(self.plan.targets)}
-        return sum(
-            times[shape] * _timed(lambda t=target: self._decomposed(files, t)) for shape, target in first.items()
-        )
+        return sum(times[shape] * _timed(partial(self._decomposed, files, target)) for shape, target in first.items())
+
+    def _added(self, files: list[Any], target: Target, file: BinaryIO) -> None:
+        first, *others = self._read(files, target, "delta")
+        file.write(sum(others, start=first).numpy().tobytes())
 
     def _read(self, files: list[Any], target: Target, suffix: str) -> list[Tensor]:
         name = f"{target.name}/{suffix}"
@@ -194,7 +195,8 @@ class House:
 
     def _decomposed(self, files: list[Any], target: Target) -> Tensor:
         lefts, rights = self._read(files, target, "left"), self._read(files, target, "right")
-        mean = sum(left.double() @ right.double() for left, right in zip(lefts, rights, strict=True)) / len(files)
+        first, *others = (left.double() @ right.double() for left, right in zip(lefts, rights, strict=True))
+        mean = sum(others, start=first) / len(files)
         return torch.linalg.eigh(mean @ mean.mT).eigenvectors[:, -60:].mT @ mean
 
 
@@ -238,7 +240,8 @@ def anonymous_bytes() -> float:
 def line_of(house: House, plain: bool, threads: int) -> str:
     torch.set_num_threads(threads)
     os.sync()  # what the kernel has to write of the drawn files is none of the round's time
-    before, most = anonymous_bytes(), []
+    before = anonymous_bytes()
+    most: list[float] = []
     with watched(most):
         wall, processor = time.perf_counter(), time.process_time()
         house.aggregated()

@@ -73,9 +73,9 @@ def _put_cut(targets: Sequence[Target], whole: Terms, rank: int, round: ServerRo
     seed = derive_seed(round.spec.seed, "downlink", round.number)
     leading = split(whole, rank, seed).left
     lefts = [rounded(left, codes["left"].quantization) for left in _columns(leading, rank)]
-    left = _read(lefts, round.device)
-    rights = [rounded(right, codes["right"].quantization) for right in best_right(left, whole).cpu().contiguous()]
-    rest = remainder(whole, left, _read(rights, round.device), rank, seed)
+    read = _read(lefts, round.device)
+    rights = [rounded(right, codes["right"].quantization) for right in best_right(read, whole).cpu().contiguous()]
+    rest = remainder(whole, read, _read(rights, round.device), rank, seed)
     kept = zip(_columns(rest.left, rank), _columns(rest.right.mT, rank), strict=True)
     codes = residue(round.spec, targets[0])
     for target, left, right, (rest_left, rest_right) in zip(targets, lefts, rights, kept, strict=True):

@@ -16,9 +16,11 @@ from fedgalore.chain import Chain
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.replay import Aggregate, Replayed
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.layout import WEIGHTS_FORMAT, weights_tensors
+from fedgalore.spec.layout import STEP, WEIGHTS_FORMAT, weights_tensors
 from fedgalore.spec.plan import TrainingPlan
 from protos.codec import SafetensorsWriter, TensorFile
+
+ADDED = ("/dense", "/delta", f"/{STEP}")  # ends of names
 
 
 class ChainBroken(BlobLost):
@@ -30,17 +32,21 @@ class ChainBroken(BlobLost):
 
 
 class FileTensors(Mapping[str, Tensor]):
-    """The tensors of a file, each read when it is asked for."""
+    """The tensors of a file, each read when it is asked for; not to be changed.
+
+    What is a factor of a product is copied: products of differently aligned memory may round differently, and a map is
+    aligned to 8 bytes only. What is added element by element is read where it lies.
+    """
 
     def __init__(self, file: TensorFile) -> None:
         self._file = file
 
     def __getitem__(self, name: str) -> Tensor:
-        # a copy: products of differently aligned memory may round differently, and a map is aligned to 8 bytes only
-        return self.view(name).clone()
+        tensor = self.view(name)
+        return tensor if name.endswith(ADDED) else tensor.clone()
 
     def view(self, name: str) -> Tensor:
-        """The tensor where it lies in the mapped file; not to be changed."""
+        """The tensor where it lies in the mapped file."""
         if name not in self:
             raise KeyError(name)
         return torch.from_numpy(self._file.tensor(name))
