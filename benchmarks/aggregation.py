@@ -249,6 +249,7 @@ def line_of(house: House, plain: bool, threads: int) -> str:
     floor, line = house.floor_s(), f"{house.case.name:<28} {wall:>7.2f} {processor:>7.2f}"
     line += f" {most[0] / MB:>8.0f} {(most[0] - before) / MB:>8.0f} {floor:>8.2f}"
     if plain:
+        torch.set_num_threads(1)  # more of them wait for each other on a busy machine
         other = house.plain_s()
         line += f" {other:>8.2f} {processor / other:>8.3f}"
     return line
