@@ -198,7 +198,8 @@ def main() -> None:
             options.cache.mkdir(parents=True, exist_ok=True)
             here = available(entries, options.data, options.cache)
             failed = run_all(here, store, options.data, options.cache, options.jobs, 60 * options.minutes)
-        sys.exit(f"{failed} runs failed" if failed else 0)
+        if failed:
+            sys.exit(f"{failed} runs failed")
 
 
 if __name__ == "__main__":

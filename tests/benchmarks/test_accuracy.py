@@ -1,7 +1,6 @@
 """The benchmark's rule for learning rates, its resumption and its report, with real but tiny runs."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -258,7 +257,7 @@ def test_answers_are_generated_for_test_examples_only(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_real_suite_runs_resumes_and_reports(tmp_path):
+def test_a_real_suite_runs_resumes_and_reports(tmp_path, monkeypatch, capsys):
     document = {
         "suites": {
             "tiny": {
@@ -289,13 +288,14 @@ def test_a_real_suite_runs_resumes_and_reports(tmp_path):
     }
     config = tmp_path / "suites.yaml"
     config.write_text(yaml.safe_dump(document))
-    script = [sys.executable, "-m", "benchmarks.accuracy", "--config", str(config), "--jobs", "1"]
+    script = ["accuracy", "--config", str(config), "--jobs", "1"]
     script += ["--results", str(tmp_path / "results"), "--cache", str(tmp_path / "cache"), "--data", str(tmp_path)]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
     def output_of(*words: str) -> str:
-        done = subprocess.run([*script, *words], capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        monkeypatch.setattr(sys, "argv", [*script, *words])
+        accuracy.main()
+        return capsys.readouterr().out
 
     first = output_of()
     assert first.count("seed 0: test") == 2

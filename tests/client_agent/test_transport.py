@@ -369,7 +369,7 @@ async def test_an_upload_waits_until_the_connection_before_lets_go(coordinator, 
 
 @pytest.mark.slow
 async def test_a_task_may_be_larger_than_grpcs_default_limit(coordinator):
-    plan = TrainingPlan((), tuple(Dense(f"{'layer.' * 30}{i}.weight", (1,)) for i in range(20_000)))
+    plan = TrainingPlan((), tuple(Dense(f"{'layer.' * 1000}{i}.weight", (1,)) for i in range(700)))
     await running_job(coordinator, plan)
     async with connected(coordinator.address) as transport:
         task = await take_task(transport)

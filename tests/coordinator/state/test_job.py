@@ -193,7 +193,7 @@ def test_every_status_that_a_row_names_is_reached() -> None:
     over = replace(running(), model=a_step_on(a_version(0)), closing="version 1 is final")  # its weights are to be made
     starts = [a_job(), unfit, committed(running(rounds={"count": 1})), replace(failing, next_try_at=0.0), over]
     draw, reached = Random(0), set()
-    for start in starts * 300:
+    for start in starts * 100:
         job, now = start, 0.0
         for _ in range(20):
             now += draw.choice([0, 0, 0, 5, 100])
