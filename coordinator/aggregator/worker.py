@@ -293,10 +293,11 @@ class Aggregator:
     async def _load_back(self, piece: Verification, attempt: int) -> list[Post]:
         """Loads the final model as a user would; how the job ends, nothing when it is to be tried again."""
         end = partial(self._calls.loaded_back, piece.job.id)
+        looked_at = partial(LoadedBack, piece.job.ready().model.version)
         if attempt > ATTEMPTS:
             reason = f"the aggregator ended {ATTEMPTS} times while it loaded the model back: too little memory?"
             log.error("model_unchecked", reason=reason)
-            return [partial(end, LoadedBack(unchecked=f"nobody has looked at its download, because {reason}"))]
+            return [partial(end, looked_at(unchecked=f"nobody has looked at its download, because {reason}"))]
 
         from coordinator.aggregator import compute as aggregation
         from coordinator.aggregator import load_back
@@ -312,12 +313,12 @@ class Aggregator:
                 return []
             reason = f"its download cannot be looked at ({type(error).__name__}: {error})"
             small = isinstance(error, load_back.OUT_OF_MEMORY)
-            return [partial(end, LoadedBack(unchecked=reason) if small else LoadedBack(difference=reason))]
+            return [partial(end, looked_at(unchecked=reason) if small else looked_at(difference=reason))]
         if found is None:
             log.info("model_loaded_back")
         else:
             log.error("model_differs", reason=found)
-        return [partial(end, LoadedBack(difference=found))]
+        return [partial(end, looked_at(difference=found))]
 
     async def _measured(self, job: Job, prepared: Prepared, model: ModelVersion) -> ModelVersion:
         """The version with its evaluation on the job's held-out set, where the job wants one.

@@ -94,7 +94,7 @@ class AggregatorCalls:
 
         Raises:
             JobNotFound
-            IllegalTransition: it has ended already.
+            IllegalTransition: it has ended already, or was rolled back to another version.
         """
         return await self._drive(job_id, lambda job: event)
 

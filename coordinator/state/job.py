@@ -225,6 +225,11 @@ def _loaded_back(job: Job, event: LoadedBack, now: float) -> _Outcome:
     """
     if job.closing is None:
         raise IllegalTransition(f"job {job.id} has rounds to come: its model is loaded back behind the last one")
+    current = job.ready().model.version
+    if event.version != current:  # it was rolled back meanwhile
+        raise IllegalTransition(
+            f"version {event.version} was loaded back, but job {job.id} ends with version {current}"
+        )
     status = Status.COMPLETED if event.difference is None else Status.FAILED
     reason = "; ".join(filter(None, (event.difference, job.closing, event.unchecked)))
     return _Outcome(replace(job, status=status, reason=reason, closing=None, whole={}))

@@ -69,11 +69,12 @@ class InRound:
 
 @dataclass(frozen=True)
 class LoadedBack:
-    """The final model was loaded as a user would load it.
+    """Version `version`, the final one, was loaded as a user would load it.
 
     `difference`: what tells it from the trained one; `unchecked`: why nobody knows.
     """
 
+    version: int
     difference: str | None = None
     unchecked: str | None = None
 

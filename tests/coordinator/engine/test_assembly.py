@@ -80,7 +80,7 @@ async def test_a_federation_from_post_to_completed(federation: Federation, engin
         assert (task.round.kind, task.round.model_version) == ("evaluate", 2)
         assert (await engine.agents.evaluated(job.id, 3, client, a_result(2))).outcome == "accepted"
     assert "is being loaded back" in (await engine.reader.job(job.id)).reason
-    job = await engine.aggregator.loaded_back(job.id, LoadedBack())
+    job = await engine.aggregator.loaded_back(job.id, LoadedBack(2))
     assert (job.status, job.model, job.round) == (Status.COMPLETED, a_version(2), None)
     rounds = await rounds_of(engine, job.id)
     assert [(each.number, each.kind, each.phase) for each in rounds] == [

@@ -97,7 +97,7 @@ async def test_the_last_evaluation_asks_everybody_with_the_data(federation: Fede
         await engine.agents.evaluated(job_id, 2, client, a_result(1))
     federation.clock.now += 61
     await engine.driver.tick_all()
-    assert (await engine.aggregator.loaded_back(job_id, LoadedBack())).status is Status.COMPLETED
+    assert (await engine.aggregator.loaded_back(job_id, LoadedBack(1))).status is Status.COMPLETED
 
 
 @pytest.mark.parametrize("jump_s", [86_400.0, -86_400.0])

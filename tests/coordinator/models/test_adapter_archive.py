@@ -423,7 +423,7 @@ async def test_rest_serves_what_peft_loads_also_when_the_job_is_over_and_swept(
     assert int(during.headers["content-length"]) == len(during.content)
     assert 'filename="tiny-v2-rank3.tar"' in during.headers["content-disposition"]
     await stack.evaluated(job, await stack.next_tasks("evaluate"), newest)
-    assert (await stack.engine.aggregator.loaded_back(job.id, LoadedBack())).status is Status.COMPLETED
+    assert (await stack.engine.aggregator.loaded_back(job.id, LoadedBack(newest))).status is Status.COMPLETED
 
     store = RedisStateStore(redis_url)
     try:

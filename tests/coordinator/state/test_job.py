@@ -104,7 +104,7 @@ EVENTS: dict[str, JobEvent] = {
     "RollBack": RollBack(a_version(0)),
     "InRound": InRound(1, Tick()),
     "AggregationFailed": AggregationFailed(1, "cut short"),
-    "LoadedBack": LoadedBack(),
+    "LoadedBack": LoadedBack(1),
     "WeightsWanted": WeightsWanted(0),
     "WeightsMade": WeightsMade(0, a_blob("whole")),
     "WeightsLost": WeightsLost(0, "blob 12 is damaged"),
@@ -220,7 +220,7 @@ def any_of(draw: Random, number: int, version: int) -> JobEvent:
     events += [draw.choice([WeightsWanted(version), made, lost])]
     events += [RollBack(a_version(draw.choice([0, max(0, version - 1), version])))]
     events += [PreparedModel(a_prepared()), Tick(), Tick(), AggregationFailed(number, "cut short"), Pause(), Resume()]
-    events += [LoadedBack(), LoadedBack("another model")]
+    events += [LoadedBack(version), LoadedBack(version, "another model")]
     return draw.choice(events) if draw.random() < 0.98 else draw.choice([Cancel(), PreparationFailed("no such folder")])
 
 
@@ -257,7 +257,9 @@ def test_a_job_from_post_to_end() -> None:
     assert step.closed.phase is Phase.COMMITTED
     assert (step.job.status, Effect.WAKE_AGGREGATOR in step.effects) == (Status.RUNNING, True)
     assert play(step.job, Tick()) is step.job  # no other round, while its model is loaded back
-    job = play(step.job, LoadedBack())
+    with pytest.raises(IllegalTransition, match="version 1 was loaded back, but job job-1 ends with version 2"):
+        play(step.job, LoadedBack(1))
+    job = play(step.job, LoadedBack(2))
     assert (job.status, job.model) == (Status.COMPLETED, a_version(2))
 
 
@@ -265,10 +267,10 @@ def test_a_job_from_post_to_end() -> None:
 def test_a_model_that_is_another_when_it_is_loaded_back_fails_the_job(pauses: list[JobEvent]) -> None:
     job = play(abandoned(committed(running(rounds={"count": 1}))), *pauses)
     assert "its download is being loaded back" in explain(job, 0.0).reason
-    unchecked = play(job, LoadedBack(unchecked="nobody has looked at it"))
+    unchecked = play(job, LoadedBack(1, unchecked="nobody has looked at it"))
     assert unchecked.status is Status.COMPLETED
     assert unchecked.reason.endswith("; nobody has looked at it")
-    job = play(job, LoadedBack("version 1 is downloaded, and its logits differ by up to 3"))
+    job = play(job, LoadedBack(1, "version 1 is downloaded, and its logits differ by up to 3"))
     assert (job.status, job.model, job.closing) == (Status.FAILED, a_version(1), None)
     assert job.reason.startswith("version 1 is downloaded, and its logits differ by up to 3; version 1 is final; ")
 
@@ -297,7 +299,7 @@ def test_contributions_tell_the_last_version_that_a_clients_update_is_in() -> No
 
 
 def test_a_missed_evaluation_does_not_spoil_the_model() -> None:
-    job = play(abandoned(committed(running(rounds={"count": 1}))), LoadedBack())
+    job = play(abandoned(committed(running(rounds={"count": 1}))), LoadedBack(1))
     assert (job.status, job.model) == (Status.COMPLETED, a_version(1))
 
 

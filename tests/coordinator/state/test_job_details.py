@@ -120,7 +120,7 @@ def test_a_completed_job_names_its_last_version_and_how_it_was_evaluated() -> No
         result = Aggregated(a_version(number), {}, {})
         job = after(job, Tick(), *in_round(number, Candidates(PAIR), *reports, result))
     job = after(job, Tick(), *in_round(3, Candidates(PAIR)), now=10.0)
-    job = after(job, *in_round(3, *(Evaluated(name, a_result(2)) for name in PAIR)), LoadedBack())
+    job = after(job, *in_round(3, *(Evaluated(name, a_result(2)) for name in PAIR)), LoadedBack(2))
     assert job.status is Status.COMPLETED
     assert job.reason == "version 2 is final; version 2 evaluated by 2 clients"
 

@@ -137,7 +137,7 @@ def test_an_evaluation_round_commits_the_version_that_it_evaluated() -> None:
     passed, committed = rows[2][1], rows[3][1]
     assert passed == {"round": 2, "kind": "evaluate", "phase": "REPORTING", "at": 21.0}
     assert committed["model_version"] == 1
-    job, rows = step(job, LoadedBack(), 22.0)
+    job, rows = step(job, LoadedBack(1), 22.0)
     assert rows == [("job.status", {"status": "COMPLETED", "reason": job.reason})]
 
 

@@ -52,7 +52,7 @@ def evaluating(job: Job, accuracy: float) -> Job:
 
 def ended(job: Job) -> Job:
     """The job, its final model loaded back."""
-    return jobs.advance(job, LoadedBack(), 0.0).job
+    return jobs.advance(job, LoadedBack(job.ready().model.version), 0.0).job
 
 
 def trained(job: Job, accuracy: float) -> Job:
@@ -204,7 +204,7 @@ def test_a_model_that_is_loaded_back_gives_way_to_a_rollback() -> None:
     back = rolled_back(job, 0)
     assert (back.status, back.closing) == (Status.RUNNING, None)
     with pytest.raises(IllegalTransition, match="rounds to come"):
-        jobs.advance(back, LoadedBack(), 1.0)
+        jobs.advance(back, LoadedBack(back.ready().model.version), 1.0)
 
 
 def test_asking_for_a_rollback_twice_is_asking_once() -> None:

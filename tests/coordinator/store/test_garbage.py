@@ -116,7 +116,7 @@ class House:
         """Evaluates the last version, which completes the job."""
         await self.engine.driver.tick_all()
         await self.engine.agents.evaluated(job_id, number, "north", a_result(number - 1))
-        assert (await self.engine.aggregator.loaded_back(job_id, LoadedBack())).status is Status.COMPLETED
+        assert (await self.engine.aggregator.loaded_back(job_id, LoadedBack(number - 1))).status is Status.COMPLETED
 
     def held(self, *blobs: BlobRef | None) -> list[bool]:
         return [blob is not None and self.blobs.exists(blob.sha256) for blob in blobs]
@@ -243,7 +243,7 @@ async def test_what_versions_are_made_of_stays_while_one_of_them_is_kept(house: 
     await house.engine.aggregator.weights_made(job, 6, final)
     await house.collector.collect(at(GRACE_S))
     assert all(house.held(final))
-    await house.engine.aggregator.loaded_back(job, LoadedBack())
+    await house.engine.aggregator.loaded_back(job, LoadedBack(6))
     await house.collector.collect(at(GRACE_S))
     assert all(house.held(checkpoint))
     assert held(3, 4, 5, 6) == [False, True, True, True]

@@ -81,7 +81,7 @@ class Stack:
         job = await self.running(folder, rounds={"count": 1})
         await self.trained(job, folder, 1)
         await self.evaluated(job, await self.next_tasks("evaluate"), 1)
-        return await self.engine.aggregator.loaded_back(job.id, LoadedBack())
+        return await self.engine.aggregator.loaded_back(job.id, LoadedBack(1))
 
 
 def is_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -288,7 +288,7 @@ async def test_events_run_until_the_job_is_final_and_can_be_taken_up(stack: Stac
     listening = asyncio.create_task(streamed(stack.http, job.id))
     await stack.trained(job, tmp_path, 1)
     await stack.evaluated(job, await stack.next_tasks("evaluate"), 1)
-    await stack.engine.aggregator.loaded_back(job.id, LoadedBack())
+    await stack.engine.aggregator.loaded_back(job.id, LoadedBack(1))
     rows = await listening
     assert rows[0]["event"] == "job.status"
     assert rows[-1]["event"] == "end"
@@ -484,7 +484,7 @@ async def test_a_version_is_made_current_again(stack: Stack, tmp_path: Path) -> 
     assert (await stack.http.post(f"{JOBS}/{job.id}/resume")).status_code == 200
     await stack.trained(job, tmp_path, 3)
     await stack.evaluated(job, await stack.next_tasks("evaluate"), 3)
-    assert (await stack.engine.aggregator.loaded_back(job.id, LoadedBack())).status is Status.COMPLETED
+    assert (await stack.engine.aggregator.loaded_back(job.id, LoadedBack(3))).status is Status.COMPLETED
 
 
 async def test_a_job_that_keeps_no_best_version_says_how_to(stack: Stack, tmp_path: Path) -> None:
