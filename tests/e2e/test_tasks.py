@@ -19,6 +19,8 @@ from tests.fedgalore.tasks import CASES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # on a busy machine every process needs its time
 
+# Each has its head from one of the others and its data from another one; they are trained in tests/fedgalore.
+PAIRS = ("numbers of a text", "classes of an image", "a number of an image", "answers in a conversation")
 KEYS = ("text", "image", "label", "tokens", "tags", "prompt", "completion", "messages")
 
 
@@ -59,7 +61,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterat
         {
             "name": site,
             "threads": 1,
-            "data": {named(case): data_of(case, site, seed, folder) for case in CASES},
+            "data": {named(case): data_of(case, site, seed, folder) for case in CASES if case not in PAIRS},
         }
         for seed, site in enumerate(NAMES)
     ]
@@ -67,7 +69,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterat
         yield Running(federation, tiny_bert)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name not in PAIRS])
 def test_a_task_is_learned_with_the_bits_of_the_simulation(
     name: str, running: Running, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -80,9 +82,9 @@ def test_a_task_is_learned_with_the_bits_of_the_simulation(
         "evaluation": {"every": 0},
     }
     job_id = running.post(**sections)
+    simulated = running.simulated(**sections)  # while the federation works
     job = running.wait(job_id, ended)
     assert job["status"] == "COMPLETED", job["reason"]
-    simulated = running.simulated(**sections)
     weights = running.downloaded(job_id, tmp_path, TASKS[simulated.task.spec.model.task].auto_model)
     assert different(weights, simulated) == []
     measured = simulated.rounds[-1].evaluation

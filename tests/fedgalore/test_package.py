@@ -70,8 +70,8 @@ MYPY = """
 [mypy]
 strict = true
 untyped_calls_exclude = torch
-[mypy-transformers.*]
-# half a minute of reading
+[mypy-transformers.*,torch.*]
+# a minute of reading
 follow_imports = skip
 """
 
