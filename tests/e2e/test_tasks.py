@@ -19,7 +19,7 @@ from tests.fedgalore.tasks import CASES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # on a busy machine every process needs its time
 
-# Each has its head from one of the others and its data from another one; they are trained in tests/fedgalore.
+# Each shares its head with one of the others and its data with another; tests/fedgalore/model/tasks has them too.
 PAIRS = ("numbers of a text", "classes of an image", "a number of an image", "answers in a conversation")
 KEYS = ("text", "image", "label", "tokens", "tags", "prompt", "completion", "messages")
 
