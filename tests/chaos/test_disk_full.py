@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from client_agent.window import FIRST_BYTES
 from fedgalore.process.faults import Fault
 from fedgalore_cli.local import LocalFederation
 from tests.chaos.conftest import ROUNDS, ROW, SCHEDULE, VICTIM, Chaos, pid_of
@@ -89,4 +90,4 @@ def test_a_full_disk_costs_nothing_but_time(small: Chaos, tmp_path: Path, during
     assert (job["status"], job["model_version"]) == ("COMPLETED", ROUNDS), job["reason"]
     assert [entry["phase"] for entry in rounds] == ["COMMITTED"] * (ROUNDS + 1)  # no round was abandoned
     assert same
-    assert again == 0
+    assert again <= FIRST_BYTES  # what had arrived at the full disk, of the window that a new connection begins with
