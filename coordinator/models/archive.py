@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-import numpy as np
-
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
-from coordinator.store.numbers import WIDTHS, as_float32, as_stored
+from coordinator.store.numbers import WIDTHS, in_format
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.ranges import RangeReader
 
@@ -106,7 +104,7 @@ class Converted:
             data = rest + chunk
             whole = len(data) - len(data) % width
             rest = data[whole:]
-            yield as_stored(as_float32(np.frombuffer(data[:whole], np.uint8), self.stored), self.wanted)
+            yield in_format(data[:whole], self.stored, self.wanted)
 
 
 @dataclass(frozen=True)

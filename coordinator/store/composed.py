@@ -20,10 +20,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from coordinator.state.errors import BlobNotFound
-from coordinator.store.numbers import WIDTHS, as_float32, as_stored
+from coordinator.store.numbers import WIDTHS, in_format
 from fedgalore.process.blob_ref import BlobRef, checked_sha256
 from fedgalore.process.content_folder import ContentFolder, place
 from fedgalore.process.ranges import FileRanges, RangeReader, read_all
@@ -114,7 +112,7 @@ class Composed:
         width, wide = WIDTHS[part.stored], WIDTHS[part.wanted]
         number, last = first // wide, -(-(first + count) // wide)  # whole numbers around the bytes
         data = read_all(self._files[part.file], start + number * width, (last - number) * width)
-        told = as_stored(as_float32(np.frombuffer(data, np.uint8), part.stored), part.wanted)
+        told = in_format(data, part.stored, part.wanted)
         return told[first - number * wide :][:count]
 
 
@@ -237,7 +235,7 @@ def _is_true(copy: Copy, file: RangeReader, source: RangeReader) -> bool:
         count = min(BLOCK_BYTES, copy.size_bytes - start)
         data = read_all(source, copy.offset + start // wide * width, count // wide * width)
         if copy.stored != copy.wanted:
-            data = as_stored(as_float32(np.frombuffer(data, np.uint8), copy.stored), copy.wanted)
+            data = in_format(data, copy.stored, copy.wanted)
         if data != read_all(file, copy.start + start, count):
             return False
     return True

@@ -37,3 +37,8 @@ def as_stored(values: Float32, stored: str) -> bytes:
         return np.rint(values).astype(_NUMPY[stored]).tobytes()
     with np.errstate(over="ignore"):
         return values.astype(_NUMPY[stored]).tobytes()
+
+
+def in_format(data: bytes, stored: str, wanted: str) -> bytes:
+    """The numbers in these bytes, of a format of `FLOATS`, as the bytes of another one, of `WIDTHS`."""
+    return as_stored(as_float32(np.frombuffer(data, np.uint8), stored), wanted)
