@@ -76,7 +76,7 @@ class Case:
                 "data": {"name": "drawn"},
                 "method": self.method,
                 "rounds": {"count": 3, "min_clients": 1},
-                "local": {"steps": 10, "batch_size": 2},
+                "local": {"steps": 10, "batch_size": 2, "learning_rate": 1e-3},
             }
         )
 

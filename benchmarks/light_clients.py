@@ -159,19 +159,22 @@ def coordinator(folder: Path) -> Iterator[tuple[LocalFederation, str]]:
         yield federation, f"127.0.0.1:{ports['grpc']}"
 
 
-def post(
-    federation: LocalFederation, model: Path, clients: int, rounds: int, method: dict[str, Any], **more: Any
-) -> str:
-    """A job that waits for all of the clients in every round; its path at the REST door."""
-    job = {
+def document(model: Path, clients: int, rounds: int, method: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A job that waits for all of the clients in every round."""
+    return {
         "name": "light",
         "model": {"source": str(model), "num_labels": 2},
         "data": {"name": DATASET, "max_length": 16},
         "method": method,
         "rounds": {"count": rounds, "min_clients": clients, "selection_wait_s": 60, "deadline_s": 3600},
+        "local": {"learning_rate": 1e-3},
         "evaluation": {"every": 0},
         **more,
     }
+
+
+def post(federation: LocalFederation, job: dict[str, Any]) -> str:
+    """The posted job's path at the REST door."""
     with federation.http() as http:
         answer: httpx.Response = http.post("/api/v1/jobs", json=job)
         if answer.is_error:

@@ -20,7 +20,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from benchmarks.light_clients import coordinator, make_model, post, registered, rounds_of, wait_for_version
+from benchmarks.light_clients import coordinator, document, make_model, post, registered, rounds_of, wait_for_version
 from fedgalore_cli.local import LocalFederation
 
 CALLS = 4  # of a client in a round: its task, the cut, how much of the update is here, the update
@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, coordinator(Path(name) / "federation") as (federation, address):
         model = make_model(Path(name) / "model", 8, 1)
         for count in options.clients:
-            job = post(federation, model, count, options.rounds, METHOD)
+            job = post(federation, document(model, count, options.rounds, METHOD))
             took, size = asyncio.run(play(federation, address, job, count, options.rounds, Path(name) / str(count)))
             floor = asyncio.run(calls_alone(address, count))
             middle, bar = statistics.median(took), BARS.get(count)

@@ -24,13 +24,15 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.kills.flower import CONFIG, python_of, version_of
-from benchmarks.light_clients import LightClient, coordinator, make_model, post, rounds_of, wait_for_version
+from benchmarks.light_clients import LightClient, coordinator, document, make_model, post, rounds_of, wait_for_version
 from fedgalore.process.redis_server import free_port
 from fedgalore_cli.local import LocalFederation, Process
 
 APP = Path(__file__).parent / "peer_app"
 BARS = {2: 0.33, 4: 0.25}  # of Flower's time
 ARRAYS = 16
+METHOD = {"kind": "fedavg"}
+WIRE = {"bits": 32}
 
 
 def main() -> None:
@@ -60,7 +62,7 @@ def main() -> None:
 def our_rounds(folder: Path, model: Path, count: int, rounds: int) -> tuple[int, list[float]]:
     """An update's bytes, and seconds from commit to commit."""
     with coordinator(folder / "federation") as (federation, address):
-        job = post(federation, model, count, rounds, {"kind": "fedavg"}, wire={"bits": 32})
+        job = post(federation, document(model, count, rounds, METHOD, wire=WIRE))
         context = multiprocessing.get_context("spawn")
         clients = [
             context.Process(target=_client, args=(f"c{number}", address, folder / f"c{number}", rounds), daemon=True)

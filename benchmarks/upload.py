@@ -21,7 +21,7 @@ from typing import Any
 
 import grpc
 
-from benchmarks.light_clients import LightClient, coordinator, make_model, post, registered
+from benchmarks.light_clients import LightClient, coordinator, document, make_model, post, registered
 from fedgalore_cli.local import LocalFederation
 from protos import CHUNK_BYTES, MAX_REQUEST_BYTES
 from protos import federation_pb2 as pb
@@ -60,7 +60,7 @@ async def measured(
     federation: LocalFederation, address: str, model: Path, count: int, folder: Path
 ) -> tuple[int, float, float]:
     """Bytes of an update; seconds of all clients' updates in the quickest round, ours and bare."""
-    job = post(federation, model, count, ROUNDS, METHOD, wire=WIRE)
+    job = post(federation, document(model, count, ROUNDS, METHOD, wire=WIRE))
     clients = await registered(count, address, folder)
     ours, bare = [], []
     with bare_server() as port:
