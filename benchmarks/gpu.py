@@ -21,8 +21,8 @@ from functools import partial
 import torch
 
 from benchmarks.ajive import second_moments
-from fedgalore.maths.factors import OVERSAMPLING, POWER_ITERATIONS, best_right, remainder, split
-from fedgalore.maths.mean import Terms, as_terms
+from fedgalore.maths.factors import OVERSAMPLING, POWER_ITERATIONS, ThinSum, best_right, remainder, split
+from fedgalore.maths.mean import as_terms
 from fedgalore.maths.shared_signal import extract
 
 SHAPES = ((4096, 4096), (1024, 4096), (4096, 14336))
@@ -47,26 +47,26 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return min(times[1:])
 
 
-def changes(d: int, k: int, device: torch.device) -> Terms:
+def changes(d: int, k: int, device: torch.device) -> ThinSum:
     """Of all clients, and what earlier rounds left out."""
     generator = torch.Generator().manual_seed(0)
     sizes = torch.logspace(0, -1.5, SENT)[:, None] / k**0.5
     lefts = [torch.randn(1, d, SENT, generator=generator) / d**0.5 for _ in range(CLIENTS + 1)]
     rights = [sizes * torch.randn(1, SENT, k, generator=generator) for _ in lefts]
     lefts, rights = ([factor.to(device) for factor in factors] for factors in (lefts, rights))
-    return as_terms(lefts, rights, [1 / CLIENTS] * len(lefts))
+    return ThinSum(as_terms(lefts, rights, [1 / CLIENTS] * len(lefts)))
 
 
-def cut(terms: Terms) -> None:
-    left = split(terms, SENT).left
-    right = best_right(left, terms)
-    remainder(terms, left, right, SENT)
+def cut(whole: ThinSum) -> None:
+    left = split(whole, SENT).left
+    right = best_right(left, whole)
+    remainder(whole, left, right, SENT)
 
 
 def work_of_cut(d: int, k: int) -> tuple[float, float]:
     """Floating point operations of the products through the factors, and the bytes that these read."""
     columns, width = SENT * (CLIENTS + 1), SENT + OVERSAMPLING
-    passes = 2 + 2 * POWER_ITERATIONS  # of a range finder, of which there are two
+    passes = 2.5 + 2 * POWER_ITERATIONS  # of a range finder, of which there are two
     operations = passes * width * (columns + columns + SENT) + SENT * columns
     return 2.0 * (d + k) * operations, 4.0 * (d + k) * (passes * (2 * columns + SENT) + columns)
 

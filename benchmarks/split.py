@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.profiler import profile
 
-from fedgalore.maths.factors import best_right, remainder, split
+from fedgalore.maths.factors import ThinSum, best_right, remainder, split
 from fedgalore.maths.mean import Factors, as_terms, mean_of_factors, squared_norm_of_product
 
 SHAPES = ((384, 1536, 4), (1024, 4096, 4), (1024, 4096, 16), (4096, 11008, 16))
@@ -47,7 +47,7 @@ def drawn(d: int, k: int, clients: int, rank: int) -> Changes:
 
 def in_factors(changes: Changes, rank: int) -> Factors:
     """What goes down."""
-    whole = as_terms(changes.lefts, changes.rights, [1.0] * len(changes.lefts))
+    whole = ThinSum(as_terms(changes.lefts, changes.rights, [1.0] * len(changes.lefts)))
     sent_left = split(whole, rank).left.half()
     sent_right = best_right(sent_left.float(), whole).half()
     remainder(whole, sent_left.float(), sent_right.float(), rank)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fedgalore import downlink
-from fedgalore.deltas import decoded
+from fedgalore.deltas import decoded, decoded_together
 from fedgalore.maths.mean import Factors, Terms, squared_norm
 from fedgalore.maths.parallel import in_order, one_thread
 from fedgalore.maths.privacy import epsilon
@@ -30,7 +30,7 @@ from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Buffer, Dense, Target, TensorSpec, TrainingPlan
 
-GROUP_BYTES = 64 * 2**20  # of the clients' tensors that are combined at once
+GROUP_BYTES = 24 * 2**20  # of the clients' tensors that are combined at once
 BYTES_AT_ONCE = 8 * GROUP_BYTES  # of the groups that are combined side by side, where a matrix allows it
 
 
@@ -133,7 +133,8 @@ def next_version(
 
 def _decoded(update: ClientTensors, tensors: Mapping[str, TensorSpec]) -> ClientTensors:
     view = update.view and decoded(update.view, tensors)
-    return replace(update, read=decoded(update.read, tensors), view=view)
+    batch = decoded_together(update.view or update.read, tensors)
+    return replace(update, read=decoded(update.read, tensors), view=view, batch=batch)
 
 
 def server_round(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from fedgalore.maths.mean import apply_dense, apply_factors
@@ -27,6 +28,16 @@ def decoded(read: Reader, tensors: Mapping[str, TensorSpec]) -> Reader:
         return told_by(data, code) if code else data
 
     return matrix
+
+
+def decoded_together(read: Reader, tensors: Mapping[str, TensorSpec]) -> Callable[[Sequence[str]], Tensor]:
+    """As `decoded`, for tensors of one kind: a batch `(B, ...)`, whose bytes are read before any is decoded."""
+
+    def batch(names: Sequence[str]) -> Tensor:
+        code, data = tensors[names[0]].quantization, torch.stack([read(name) for name in names])
+        return told_by(data, code) if code else data
+
+    return batch
 
 
 def nothing(name: str) -> None:

@@ -15,14 +15,14 @@ from torch.nn.functional import pad
 
 from fedgalore.deltas import Lookup, orient_back
 from fedgalore.maths.compression import Sent, rounded, with_feedback
-from fedgalore.maths.factors import best_right, remainder, split
+from fedgalore.maths.factors import ThinSum, best_right, remainder, split
 from fedgalore.maths.mean import Factors, Term, Terms
 from fedgalore.maths.quantization import told_by
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.rounds import GroupResult, ServerRound, Shelf
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import cut, cut_rank, delta, residue, residue_of
-from fedgalore.spec.plan import Dense, Target, factors_are_smaller
+from fedgalore.spec.plan import Dense, Target, TensorSpec, factors_are_smaller
 from fedgalore.spec.quantization import Quantization
 
 
@@ -43,7 +43,7 @@ def send_factors(
         put_factors(targets, change, rate, result)
     elif rank is not None:
         left_out = _left_out(targets, round.spec, shelf.residue, round.device)
-        _put_cut(targets, Terms([*change.times(rate).terms, *left_out]), rank, round, result)
+        _put_cut(targets, ThinSum(Terms([*change.times(rate).terms, *left_out])), rank, round, result)
 
 
 def send_delta(item: Dense, change: Tensor, round: ServerRound, shelf: Shelf, result: GroupResult) -> None:
@@ -67,7 +67,7 @@ def put_factors(targets: Sequence[Target], change: Factors, rate: float, result:
             result.aggregate[f"{target.name}/dense"] = orient_back(left @ right, target)
 
 
-def _put_cut(targets: Sequence[Target], whole: Terms, rank: int, round: ServerRound, result: GroupResult) -> None:
+def _put_cut(targets: Sequence[Target], whole: ThinSum, rank: int, round: ServerRound, result: GroupResult) -> None:
     """The leading part of `whole` into the aggregate, and the leading part of what that leaves out into the residue."""
     codes = cut(round.spec, targets[0])
     seed = derive_seed(round.spec.seed, "downlink", round.number)
@@ -103,12 +103,19 @@ def _read(factors: Sequence[Sent], device: torch.device) -> Tensor:
 def _left_out(targets: Sequence[Target], spec: JobSpec, kept: Lookup, device: torch.device) -> list[Term]:
     """What earlier rounds left out, as factors `(B, d, c)` and `(B, c, k)`; none in the first round."""
     codes = residue(spec, targets[0])
-    lefts, rights = (
-        [_held(kept, f"{target.name}/{side}", codes[side].quantization) for target in targets]
+    left, right = (
+        [data for target in targets if (data := kept(f"{target.name}/{side}")) is not None]
         for side in ("left", "right")
     )
-    left, right = ([tensor for tensor in side if tensor is not None] for side in (lefts, rights))
-    return [Term(torch.stack(left).to(device), torch.stack(right).to(device))] if left else []
+    if not left:
+        return []
+    return [Term(_together(left, codes["left"], device), _together(right, codes["right"], device))]
+
+
+def _together(held: list[Tensor], file: TensorSpec, device: torch.device) -> Tensor:
+    """A batch of the residue's tensors, float32."""
+    data = torch.stack(held).to(device)
+    return told_by(data, file.quantization) if file.quantization else data
 
 
 def _held(kept: Lookup, name: str, code: Quantization | None) -> Tensor | None:

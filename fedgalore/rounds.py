@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -66,7 +66,7 @@ class ClientTensors:
     """One client's update as the server sees it. Lists of these are sorted by client name before anything is summed.
 
     `view`: reads a tensor where it lies in a mapped file, so that it takes no memory: for what goes element by element,
-    as products round by where their factors lie. None: `read` does.
+    as products round by where their factors lie. None: `read` does. `batch`: reads tensors of one kind as `(B, ...)`.
     """
 
     client: str
@@ -74,6 +74,11 @@ class ClientTensors:
     decay: float
     read: Reader
     view: Reader | None = None
+    batch: Callable[[Sequence[str]], Tensor] | None = None
+
+    def together(self, names: Sequence[str]) -> Tensor:
+        """Tensors of one kind as a batch `(B, ...)`."""
+        return self.batch(names) if self.batch else torch.stack([self.read(name) for name in names])
 
     def whole(self, name: str) -> Tensor:
         """What it sent whole, to be read element by element."""

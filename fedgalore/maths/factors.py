@@ -4,9 +4,10 @@ A mean of low-rank changes is `X = sum_i w_i A_i B_i`, with `A_i (B, d, q_i)` an
 what earlier rounds left out is one more term. The leading `B` is a batch of matrices of equal shape, the `q_i` are
 small against `d` and `k`, and no tensor here is as large as `X`. ALGORITHM, "The leading part of a mean in factors".
 
-    found = split(terms, rank)                  # its leading directions go down, rounded to l
-    best = best_right(l, terms)                 # goes with them, rounded to r
-    rest = remainder(terms, l, r, cap)          # what the next round adds
+    whole = ThinSum(terms)
+    found = split(whole, rank)                  # its leading directions go down, rounded to l
+    best = best_right(l, whole)                 # goes with them, rounded to r
+    rest = remainder(whole, l, r, cap)          # what the next round adds
 
 By a seeded range finder in float32 (Halko, Martinsson, Tropp 2011, algorithms 4.4 and 5.1): linear in the terms, and
 all that is large is products of matrices. One code serves every device. The bits hang on the order of the terms, so
@@ -19,23 +20,25 @@ anything is squared.
 
 from __future__ import annotations
 
+import copy
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from fedgalore.maths.mean import Factors, Term, Terms
 
-OVERSAMPLING = 8
-POWER_ITERATIONS = 2
+OVERSAMPLING = 16
+POWER_ITERATIONS = 1  # beside the start, which is as good as one
 DEPENDENT = 1e-14  # eigenvalues of a Gram matrix below this share of the largest are rounding
 LEVEL = 1e-12  # likewise, of columns in float32
 BLOCK = 1024  # columns that are float64 at a time
 
 
-def split(whole: Terms, rank: int, seed: int = 0) -> Factors:
+def split(whole: ThinSum, rank: int, seed: int = 0) -> Factors:
     """The leading `rank` directions of a sum; all of them where there are fewer.
 
     Args:
-        whole: at least one term, of any floating type, taken as float32, on one device.
         rank: at least 1; cut to the least of `d`, `k` and the terms' columns together.
         seed: of the range finder's test matrix, which is drawn on the CPU.
 
@@ -44,23 +47,22 @@ def split(whole: Terms, rank: int, seed: int = 0) -> Factors:
         directions. `right (B, q, k)`: what they carry. Both float32.
 
     Raises:
-        ValueError: the shapes do not fit, the rank is below 1, or a factor is not finite.
+        ValueError: the rank is below 1.
         OverflowError: what they carry exceeds the range of float32.
     """
     if rank < 1:
         raise ValueError(f"rank: {rank} is below 1; keep one direction at least")
-    scaled = _Scaled(whole)
-    most = min(scaled.d, scaled.k, sum(term.left.shape[-1] for term in whole.terms))
-    span = _span(scaled, min(rank + OVERSAMPLING, most), seed)
-    core = scaled.seen_from(span)
+    most = min(whole.d, whole.k, whole.columns())
+    span = _span(whole, min(rank + OVERSAMPLING, most), seed)
+    core = whole.seen_from(span)
     order = _leading(_gram(core), span.square().sum(-2) > 0.5, min(rank, most))
-    return Factors(_mixed(span, order), scaled.at_its_size(order.mT.float() @ core))
+    return Factors(_mixed(span, order), whole.at_its_size(order.mT.float() @ core))
 
 
 def leading_basis(change: Factors | Terms, rank: int, seed: int = 0) -> Tensor:
     """The leading `rank` left singular vectors of a change, `(B, d, rank)`, with any others where it has fewer."""
     whole = change if isinstance(change, Terms) else Terms([Term(change.left, change.right)])
-    basis = split(whole, 2 * rank, seed).left[..., :rank]  # the first are found best
+    basis = split(ThinSum(whole), 2 * rank, seed).left[..., :rank]  # the first are found best
     basis = torch.nn.functional.pad(basis, (0, rank - basis.shape[-1]))
     missing = ~basis.any(-2)
     if not bool(missing.any()):
@@ -69,7 +71,7 @@ def leading_basis(change: Factors | Terms, rank: int, seed: int = 0) -> Tensor:
     return torch.where(missing[..., None, :], complete[..., :rank], basis)
 
 
-def best_right(sent_left: Tensor, whole: Terms) -> Tensor:
+def best_right(sent_left: Tensor, whole: ThinSum) -> Tensor:
     """`(l^T l)^+ l^T X (B, q, k)` float32: what goes best with `l (B, d, q)`, which rounding left not orthonormal.
 
     A column of zeros gets a row of zeros.
@@ -78,21 +80,29 @@ def best_right(sent_left: Tensor, whole: Terms) -> Tensor:
         OverflowError: it exceeds the range of float32.
     """
     root = _whitening(_gram(sent_left.mT))
-    scaled = _Scaled(whole)
-    return scaled.at_its_size(scaled.seen_from(_mixed(sent_left, root @ root.mT)))
+    return whole.at_its_size(whole.seen_from(_mixed(sent_left, root @ root.mT)))
 
 
-def remainder(whole: Terms, sent_left: Tensor, sent_right: Tensor, cap: int, seed: int = 0) -> Factors:
+def remainder(whole: ThinSum, sent_left: Tensor, sent_right: Tensor, cap: int, seed: int = 0) -> Factors:
     """The leading `cap` directions of `X - l r` for `l (B, d, q)` and `r (B, q, k)`, as the receivers decode them.
 
     Raises:
         OverflowError: it exceeds the range of float32.
     """
-    return split(Terms([*whole.terms, Term(sent_left, sent_right, -1.0)]), cap, seed)
+    return split(whole.without(sent_left, sent_right), cap, seed)
 
 
-class _Scaled:
-    """A sum divided by the size of the largest that it adds up, so that float32 holds what is made of it."""
+class ThinSum:
+    """A sum of terms that stand side by side: `X = L diag(w) R`, for `L (B, d, q)` and `R (B, q, k)` float32.
+
+    Inside, it is divided by the size of the largest that it adds up, so that float32 holds what is made of it.
+
+    Args:
+        whole: at least one term, of any floating type, on one device.
+
+    Raises:
+        ValueError: the terms' shapes do not fit, or a factor is not finite.
+    """
 
     def __init__(self, whole: Terms) -> None:
         shapes = [(tuple(term.left.shape), tuple(term.right.shape)) for term in whole.terms]
@@ -101,34 +111,100 @@ class _Scaled:
         if not fits or len(ends) != 1:
             raise ValueError(f"terms: expected shapes (B, d, q) and (B, q, k) with one B, d and k, got {shapes}")
         _, self.d, self.k = next(iter(ends))
-        self.terms = [Term(term.left.float(), term.right.float(), term.weight) for term in whole.terms]
-        sizes = torch.stack([_size(term) for term in self.terms]).amax(0)
-        if not bool(torch.isfinite(sizes).all()):
+        left = _together([term.left.mT for term in whole.terms]).mT
+        right = _together([term.right for term in whole.terms])
+        counts = torch.tensor([term.left.shape[-1] for term in whole.terms])
+        weights = torch.tensor([term.weight for term in whole.terms], dtype=torch.float64).repeat_interleave(counts)
+        self._blocks = [_Block.of(left, right, weights.to(left.device))]
+        loudest = self._blocks[0].sizes.amax(-1)
+        if not bool(torch.isfinite(loudest).all()):
             raise ValueError("terms: a factor holds values that are not finite")
-        exponent = torch.frexp(torch.where(sizes > 0, sizes, 1.0)).exponent[:, None, None]  # of two: rounds nothing
-        # in two steps, as float32 may not hold the size
-        self._steps = [torch.exp2(half.double()).float() for half in (exponent // 2, exponent - exponent // 2)]
+        self._exponent = torch.frexp(torch.where(loudest > 0, loudest, 1.0)).exponent[:, None, None]
+
+    def without(self, left: Tensor, right: Tensor) -> ThinSum:
+        """`X - left right`, which copies nothing."""
+        less = copy.copy(self)
+        less._blocks = [*self._blocks, _Block.of(left.float(), right.float(), left.new_tensor([-1.0]).double())]
+        return less
+
+    def columns(self) -> int:
+        """Of all terms together."""
+        return sum(block.left.shape[-1] for block in self._blocks)
+
+    def seen_at_random(self, width: int, seed: int) -> Tensor:
+        """`X Y^T (B, d, width)` of rows `Y` drawn from those that the terms add, each by what its column weighs.
+
+        Where the columns of `L` are orthogonal it is `X X^T` of a random matrix, so as good as a power iteration.
+        """
+        device = self._blocks[0].left.device
+        rows = []
+        generator = torch.Generator("cpu").manual_seed(seed)
+        for block in self._blocks:
+            mix = torch.randn(width, block.left.shape[-1], generator=generator, device="cpu").to(device)
+            weighed = (block.peaks * torch.exp2(-self._exponent[..., 0].double())).float()
+            rows.append((mix * weighed[..., None, :], block.right))
+        return self.forth(_sum(rows))
 
     def forth(self, rows: Tensor) -> Tensor:
         """`X Y^T (B, d, w)` of `Y (B, w, k)`."""
-        return _sum([(term.left, self._thin(term.right @ rows.mT, term.weight)) for term in self.terms])
+        return _sum([(block.left, self._thin(block.right @ rows.mT, block.weights[:, None])) for block in self._blocks])
 
     def seen_from(self, columns: Tensor) -> Tensor:
         """`Y^T X (B, w, k)` of `Y (B, d, w)`."""
-        return _sum([(self._thin(columns.mT @ term.left, term.weight), term.right) for term in self.terms])
+        return _sum([(self._thin(columns.mT @ block.left, block.weights), block.right) for block in self._blocks])
 
     def at_its_size(self, part: Tensor) -> Tensor:
-        """A part of the sum, no longer divided."""
+        """A part of the sum, no longer divided.
+
+        Raises:
+            OverflowError: it exceeds the range of float32.
+        """
         for step in self._steps:
-            part = part * step
-        if not bool(torch.isfinite(part).all()):
+            part = part * torch.exp2(step)
+        if not bool(torch.isfinite(_largest(part.flatten(), 0))):
             raise OverflowError("the product of the factors exceeds the range of float32")
         return part
 
-    def _thin(self, product: Tensor, weight: float) -> Tensor:
-        for step in self._steps:
-            product /= step
-        return product.mul_(weight) if weight != 1 else product
+    def _thin(self, product: Tensor, weights: Tensor) -> Tensor:
+        first, second = self._steps
+        return product.mul_(torch.exp2(-first) * weights).mul_(torch.exp2(-second))
+
+    @property
+    def _steps(self) -> tuple[Tensor, Tensor]:
+        """Exponents of two, which round nothing; two of them, as float32 may not hold the size."""
+        half = self._exponent // 2
+        return half.float(), (self._exponent - half).float()
+
+
+class _Block(NamedTuple):
+    """Terms side by side, `L diag(w) R`, with `weights (q,)` float32.
+
+    `peaks (B, q)`: the largest entries of the columns of `L diag(w)`; `sizes (B, q)`: the largest that each adds, not
+    finite where a factor is not; both float64.
+    """
+
+    left: Tensor
+    right: Tensor
+    weights: Tensor
+    peaks: Tensor
+    sizes: Tensor
+
+    @classmethod
+    def of(cls, left: Tensor, right: Tensor, weights: Tensor) -> _Block:
+        columns, rows = (_largest(each, dim).double() for each, dim in ((left, -2), (right, -1)))
+        peaks = columns * weights.abs()
+        return cls(left, right, weights.float(), peaks, torch.where(columns.isfinite(), peaks * rows, torch.nan))
+
+
+def _together(rows: list[Tensor]) -> Tensor:
+    """Batches of rows, `(B, q_i, n)`, under each other; float32."""
+    first, *others = rows
+    return torch.cat([each.float() for each in rows], dim=-2) if others else first.float()
+
+
+def _largest(tensor: Tensor, dim: int) -> Tensor:
+    """In absolute value; NaN where there is one."""
+    return torch.maximum(tensor.amax(dim), -tensor.amin(dim))
 
 
 def _sum(products: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -139,27 +215,14 @@ def _sum(products: list[tuple[Tensor, Tensor]]) -> Tensor:
     return total
 
 
-def _size(term: Term) -> Tensor:
-    """The largest that a column adds `(B,)`, float64; not finite where a factor is not."""
-    columns, rows = (
-        torch.maximum(matrix.amax(dim), -matrix.amin(dim)).double()
-        for matrix, dim in ((term.left, -2), (term.right, -1))
-    )
-    odd = ~torch.isfinite(columns + rows).all(-1)
-    return torch.where(odd, torch.nan, abs(term.weight) * (columns * rows).amax(-1))
-
-
-def _span(whole: _Scaled, width: int, seed: int) -> Tensor:
+def _span(whole: ThinSum, width: int, seed: int) -> Tensor:
     """An orthonormal basis `(B, d, width)` of what is loudest in a sum; columns of zeros where it has less."""
-    generator = torch.Generator("cpu").manual_seed(seed)
-    device = whole.terms[0].right.device
-    test_matrix = torch.randn(width, whole.k, generator=generator, dtype=torch.float32, device="cpu").to(device)
-    columns = whole.forth(test_matrix.expand(len(whole.terms[0].right), -1, -1))
+    columns = whole.seen_at_random(width, seed)
     for _ in range(POWER_ITERATIONS):
         columns = whole.forth(whole.seen_from(_levelled(columns)))
     once = _mixed(columns, _whitening(_gram(columns.mT)))
     gram = _gram(once.mT)  # what is weak is not quite orthogonal yet
-    return _mixed(once, 1.5 * torch.eye(width, dtype=gram.dtype, device=device) - 0.5 * gram)
+    return _mixed(once, 1.5 * torch.eye(width, dtype=gram.dtype, device=gram.device) - 0.5 * gram)
 
 
 def _levelled(columns: Tensor) -> Tensor:

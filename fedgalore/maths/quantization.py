@@ -28,7 +28,7 @@ bits the values follow the factor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import gcd, prod
 from typing import NamedTuple, Protocol
 
@@ -124,26 +124,30 @@ def dequantize(data: Tensor, shape: Sequence[int], bits: int, axis: int = -1, si
     """The matrix of these bytes, exactly, float32; with axis -2 it lies in memory column after column.
 
     Args:
-        data: `(quantized_bytes(shape, bits),)` uint8.
+        data: `(..., quantized_bytes(shape, bits))` uint8; leading dimensions come back: `(..., *shape)`.
 
     Raises:
         ValueError: `data` is not that long, or there are no such bits or no such axis.
     """
     _check_axis(shape, axis)
-    if data.shape != (size := quantized_bytes(shape, bits),):
+    if data.shape[-1] != (size := quantized_bytes(shape, bits)):
         raise ValueError(f"{tuple(shape)} at {bits} bits takes {size} bytes; these are {tuple(data.shape)}")
-    parts = _parts(data.clone() if data.storage_offset() % FACTOR_BYTES else data, shape, bits, signed)
+    parts = _parts(data.reshape(-1, size), shape, bits, signed, _copied)
     if bits == 16:
         flat = parts.codes.float().mul_(parts.factor)
     else:
         steps = (parts.scales.float() * parts.factor).unsqueeze(-1)
-        flat = torch.empty(len(steps), BLOCK, dtype=torch.float32, device=data.device)
-        size = _chunk(data) // BLOCK
-        for block, codes, step in zip(*(tensor.split(size) for tensor in (flat, parts.codes, steps)), strict=True):
-            _read_codes(block, codes, bits, signed)
-            block.mul_(step)
-    flat = flat.view(-1)[: prod(shape)]
-    return flat.view(shape[1], shape[0]).mT if axis == -2 else flat.view(tuple(shape))
+        flat = torch.empty(*steps.shape[:2], BLOCK, dtype=torch.float32, device=data.device)
+        blocks = max(1, _chunk(data) // BLOCK)
+        matrices = max(1, blocks // max(1, steps.shape[1]))
+        for of_some in zip(*(tensor.split(matrices) for tensor in (flat, parts.codes, steps)), strict=True):
+            for numbers, codes, step in zip(*(tensor.split(blocks, 1) for tensor in of_some), strict=True):
+                _read_codes(numbers, codes, bits, signed)
+                numbers.mul_(step)
+        flat = flat.flatten(1)[:, : prod(shape)]
+    if axis == -2:
+        return flat.reshape(*data.shape[:-1], shape[1], shape[0]).mT
+    return flat.reshape(*data.shape[:-1], *shape)
 
 
 def told_by(data: Tensor, code: Code) -> Tensor:
@@ -152,21 +156,34 @@ def told_by(data: Tensor, code: Code) -> Tensor:
 
 
 class _Parts(NamedTuple):
-    """Views into the bytes of a matrix: `factor (1,)`, `scales (blocks,)`, `codes (blocks, bytes)` or the values."""
+    """Of the bytes of matrices: `factor (..., 1)`, `scales (..., blocks)`, `codes (..., blocks, bytes)` or values."""
 
     factor: Tensor
     scales: Tensor
     codes: Tensor
 
 
-def _parts(data: Tensor, shape: Sequence[int], bits: int, signed: bool) -> _Parts:
-    blocks = 0 if bits == 16 else _blocks(shape)
-    factor, scales, codes = data.tensor_split([FACTOR_BYTES, FACTOR_BYTES + SCALE_BYTES * blocks])
+def _parts(
+    data: Tensor,
+    shape: Sequence[int],
+    bits: int,
+    signed: bool,
+    numbers: Callable[[Tensor, torch.dtype], Tensor] = Tensor.view,
+) -> _Parts:
+    """Views into the bytes; `numbers` makes those of the factors, scales and values."""
+    sizes = (FACTOR_BYTES, 0 if bits == 16 else SCALE_BYTES * _blocks(shape))
+    factor, scales, codes = data.split([*sizes, data.shape[-1] - sum(sizes)], dim=-1)
     if bits == 16:
-        codes = codes.view(torch.float16)
+        codes = numbers(codes, torch.float16)
     else:
-        codes = codes.view(torch.int8 if signed else torch.uint8).view(blocks, BLOCK * bits // 8)
-    return _Parts(factor.view(torch.float32), scales.view(torch.float16), codes)
+        codes = codes.view(torch.int8 if signed else torch.uint8).unflatten(-1, (_blocks(shape), BLOCK * bits // 8))
+    return _Parts(numbers(factor, torch.float32), numbers(scales, torch.float16), codes)
+
+
+def _copied(part: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bytes `(N, n)` of a file, which lie anywhere, as numbers."""
+    flat = part.clone(memory_format=torch.contiguous_format).view(-1).view(dtype)
+    return flat.view(len(part), part.shape[1] // dtype.itemsize)
 
 
 def _check_axis(shape: Sequence[int], axis: int) -> None:
@@ -216,11 +233,11 @@ def _steps_and_codes(blocks: Tensor, bits: int, signed: bool) -> tuple[Tensor, T
 
 
 def _read_codes(blocks: Tensor, codes: Tensor, bits: int, signed: bool) -> None:
-    """Writes `codes` as numbers into `blocks (n, 64)`."""
+    """Writes `codes` as numbers into `blocks (..., 64)`."""
     if bits == 4:
         high = (codes + 8 if signed else codes) >> 4
-        blocks[:, : BLOCK // 2] = codes - 16 * high
-        blocks[:, BLOCK // 2 :] = high
+        blocks[..., : BLOCK // 2] = codes - 16 * high
+        blocks[..., BLOCK // 2 :] = high
     else:
         blocks.copy_(codes)
 

@@ -143,10 +143,7 @@ class Unpacking(ABC):
 
     def gather(self, client: ClientTensors, suffix: str) -> Tensor:
         """A client's tensors of the group as a batch `(B, ...)`, float32."""
-        tensors = [client.read(f"{target.name}/{suffix}") for target in self.targets]
-        if not tensors[0].is_contiguous():  # quantized along its columns
-            return torch.stack([tensor.mT for tensor in tensors]).to(self.round.device).float().mT
-        return torch.stack(tensors).to(self.round.device).float()
+        return client.together([f"{target.name}/{suffix}" for target in self.targets]).to(self.round.device).float()
 
 
 class UnpackedLeadingPart(Unpacking):

@@ -167,6 +167,14 @@ def test_bytes_hang_neither_on_memory_nor_on_chunks(
     assert torch.equal(dequantize(moved, (50, 45), bits, axis, signed), decoded)
 
 
+@pytest.mark.parametrize(("bits", "axis", "signed"), WAYS)
+@pytest.mark.parametrize("shape", [(50, 45), (3, 0), (2, 64)])
+def test_a_batch_is_decoded_as_each_alone(bits: int, axis: int, signed: bool, shape: tuple[int, int]) -> None:
+    coded = [quantize(drawn(*shape, seed=seed).abs(), bits, axis, signed) for seed in range(3)]
+    decoded = dequantize(torch.stack(coded), shape, bits, axis, signed)
+    assert torch.equal(decoded, torch.stack([dequantize(data, shape, bits, axis, signed) for data in coded]))
+
+
 def test_every_number_of_threads_gives_the_same_bytes() -> None:
     matrix, threads = drawn(300, 700), torch.get_num_threads()
     try:
