@@ -64,6 +64,7 @@ def demo(
     _make_room(to)
     root = to / "federation"
     console.print(f"[bold]FedGaLore demo[/]: {clients} sites, {rounds} rounds, rank {rank}; logs under {root / 'logs'}")
+    console.print(f"FedGaLore: {report.states(documents[0])}")
     other_s: dict[str, float] = {}
     cores = len(os.sched_getaffinity(0))  # the sites wait while the aggregator works, and its bits hang on no number
     try:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.table import Table
 
+from fedgalore.methods.fedgalore.layout import method_of
+from fedgalore.spec.job import parse
 from fedgalore_cli.demo.job import SEARCHED_RATES
 from fedgalore_cli.demo.sites import DemoSite
 
@@ -25,6 +27,12 @@ NAMES = {
     "fedex_lora": "FedEx-LoRA",
     "frlora": "FRLoRA",
     "fedsvd": "FedSVD",
+}
+STATES = {
+    "reset": "each round begins without optimizer states",
+    "ajive": "each round begins with what the sites' optimizer states share, aligned by AJIVE",
+    "average": "each round begins with the mean of the sites' optimizer states",
+    "local": "each site keeps its own optimizer states",
 }
 COLOURS = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink")
 
@@ -63,6 +71,12 @@ def pooled_accuracy(rounds: Sequence[RoundJson]) -> dict[int, float]:
 
 def mean_of(row: Mapping[str, float]) -> float:
     return sum(row.values()) / len(row)
+
+
+def states(document: Mapping[str, Any]) -> str:
+    """What a round of the job begins with where AdamW's second moments are concerned."""
+    method = method_of(parse(document))
+    return f"{STATES[method.state_sync]} (method.state_sync: {method.state_sync})"
 
 
 def tables(runs: Sequence[Run], sites: Sequence[DemoSite], other_s: Mapping[str, float]) -> Group:

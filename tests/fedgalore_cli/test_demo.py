@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import transformers
@@ -15,11 +15,12 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from fedgalore.methods.fedgalore.spec import FedGaLoreSpec
 from fedgalore.spec.job import parse
 from fedgalore.spec.registry import methods
 from fedgalore_cli.demo.command import MARK, _make_room
 from fedgalore_cli.demo.job import LEARNING_RATES, job_document
-from fedgalore_cli.demo.report import NAMES, Run, accuracy_by_version, plot, tables
+from fedgalore_cli.demo.report import NAMES, STATES, Run, accuracy_by_version, plot, states, tables
 from fedgalore_cli.demo.sites import DemoSite, demo_sites, validation_sites
 from fedgalore_cli.main import app
 from tests.fedgalore.conftest import tiny_bert  # noqa: F401  # a fixture
@@ -96,6 +97,12 @@ def test_settings_are_chosen_by_training_texts_that_nobody_trains_on() -> None:
     for site, whole in zip(sites, real, strict=True):
         assert len(site.train) == pytest.approx(0.8 * len(whole.train), rel=0.1)
         assert site.majority == 0.5
+
+
+def test_the_demo_says_which_optimizer_states_it_runs_with() -> None:
+    document = job_document(2, 1, 8, 0)
+    assert "state_sync: reset" in states(document)
+    assert set(STATES) == set(get_args(FedGaLoreSpec.model_fields["state_sync"].annotation))
 
 
 def run_of(kind: str, means: list[float], up_mb: float) -> Run:
