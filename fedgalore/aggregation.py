@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fedgalore import downlink
+from fedgalore.alignment import Alignment, by_layer
 from fedgalore.deltas import decoded, decoded_together
 from fedgalore.maths.mean import Factors, Terms, squared_norm
 from fedgalore.maths.parallel import in_order, one_thread
@@ -76,13 +77,15 @@ class TensorSink:
 class NextVersion:
     """What is to be said of a version beside its tensors.
 
-    `dropped`: by client why its update is not in the version; `statistics`: means over the target matrices.
+    `dropped`: by client why its update is not in the version; `statistics`: means over the target matrices;
+    `alignment`: by layer, what the clients' states share.
     """
 
     version: int
     decay: float
     dropped: dict[str, str]
     statistics: dict[str, float]
+    alignment: dict[str, Alignment]
 
 
 def first_version(task: TaskModel) -> dict[str, Tensor]:
@@ -120,15 +123,16 @@ def next_version(
     screened_round, dropped = screened(server_round(spec, version, shelf, updates, device, secret), plan)
     clients = [client.client for client in screened_round.clients]
     sink.open(parts_of(spec, plan, clients, version, screened_round.decay))
-    statistics = privacy_spent(spec, version)
+    statistics, alignment = privacy_spent(spec, version), dict[str, Alignment]()
     at_once = most_at_once(plan, clients, spec) if device.type == "cpu" else 1
     cut_up = groups(plan, clients, spec)
     for result in in_order(lambda group: aggregate_group(group, screened_round, shelf), cut_up, at_once):
         sink.put(result)
         for key, values in result.statistics.items():
             statistics.setdefault(key, []).extend(values)
+        alignment |= result.alignment
     means = {key: sum(values) / len(values) for key, values in statistics.items()}
-    return NextVersion(version, screened_round.decay, dropped, means)
+    return NextVersion(version, screened_round.decay, dropped, means, by_layer(alignment))
 
 
 def _decoded(update: ClientTensors, tensors: Mapping[str, TensorSpec]) -> ClientTensors:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fedgalore.alignment import Alignment
 from fedgalore.deltas import Lookup, Reader, nothing
 from fedgalore.maths.mean import Factors, Terms, as_term, as_terms, in_blocks, mean_of_factors, of_matrix
 from fedgalore.maths.privacy import noise
@@ -87,12 +88,16 @@ class ClientTensors:
 
 @dataclass
 class GroupResult:
-    """What a group of tensors becomes, by tensor name: what goes down, next state, residue kept."""
+    """What a group of tensors becomes, by tensor name: what goes down, next state, residue kept.
+
+    `alignment`: by target, what the clients' states share.
+    """
 
     aggregate: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Tensor] = field(default_factory=dict)
     residue: dict[str, Tensor] = field(default_factory=dict)
     statistics: dict[str, list[float]] = field(default_factory=dict)
+    alignment: dict[str, Alignment] = field(default_factory=dict)
 
     def parts(self) -> list[tuple[str, dict[str, Tensor]]]:
         """The tensors by the part of a version that they belong to."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedgalore.aggregation import TensorSink, first_version, next_version
+from fedgalore.alignment import Alignment
 from fedgalore.best import Best, best_of, is_worn_out, no_best
 from fedgalore.chain import Chain, Cut, Earlier, Trail, total_bytes
 from fedgalore.data.examples import Example
@@ -63,8 +64,8 @@ class RoundRecord:
 
     By client: metrics of the model it started from (`evaluation`) and of `training`, and why its update was left out
     (`dropped`). `pooled`: that model on all clients' examples, as one test set. `held_out`: that model on each held-out
-    set, by name. `statistics` of states; `up_bytes`, `down_bytes` of all participants together, tensors only. The base
-    model's way down is not counted.
+    set, by name. `statistics` of states, and by layer their `alignment`; `up_bytes`, `down_bytes` of all participants
+    together, tensors only. The base model's way down is not counted.
     """
 
     number: int
@@ -74,6 +75,7 @@ class RoundRecord:
     held_out: dict[str, Measured] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     statistics: dict[str, float] = field(default_factory=dict)
+    alignment: dict[str, Alignment] = field(default_factory=dict)
     up_bytes: int = 0
     down_bytes: int = 0
     pooled: Measured = field(default_factory=Measured)
@@ -275,6 +277,7 @@ class _Federation:
         self.weights = apply_aggregate(self.weights, self._beside.aggregate, outcome.decay, task.plan, task.spec)
         record.dropped.update(outcome.dropped)
         record.statistics.update(outcome.statistics)
+        record.alignment.update(outcome.alignment)
         summed = updates.keys() - outcome.dropped.keys()
         self._kept.update({name: updates[name].kept for name in summed})
         tensors = layout.aggregate_tensors(task.spec, task.plan, sorted(summed), record.number)

@@ -125,6 +125,8 @@ def job(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         out.print("", by_class, sep="\n")
     if rows:
         out.print("", rounds(rows), sep="\n")
+    if found := alignment(rows):
+        out.print("", found, sep="\n")
 
 
 def headline(record: Mapping[str, Any]) -> str:
@@ -235,6 +237,27 @@ def rounds(rows: Sequence[Mapping[str, Any]]) -> Group:
 
     lost = [f"round {row['number']} was abandoned: {row['reason']}" for row in rows if row["phase"] == "ABANDONED"]
     return Group(_fitted(table, _columns(map(pooled, rows))), *(Text(line, style="red") for line in lost))
+
+
+def alignment(rows: Sequence[Mapping[str, Any]]) -> Table | None:
+    """What the clients' optimizer states share, by layer, of the last round that aligned them; None: none did."""
+    last = next((row for row in reversed(rows) if row["alignment"]), None)
+    if last is None:
+        return None
+    clients = sorted(next(iter(last["alignment"].values()))["explained"])
+
+    def table(shown: Sequence[str], gap: int) -> Table:
+        drawn = _table("layer", "joint rank", "shared", *shown, gap=gap)
+        drawn.title, drawn.title_justify = f"Optimizer states of round {last['number']}: what all clients share", "left"
+        for layer, found in last["alignment"].items():
+            shares = found["explained"]
+            mean = sum(shares.values()) / len(shares)
+            drawn.add_row(
+                layer, f"{found['joint_rank']:.1f}", percent(mean), *(percent(shares[name]) for name in shown)
+            )
+        return drawn
+
+    return _fitted(table, clients)
 
 
 def _round(row: Mapping[str, Any], shown: Sequence[str]) -> list[str]:

@@ -37,6 +37,7 @@ from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.store.blob_store import BlobStore
 from fedgalore.aggregation import Part, first_carried, next_version
+from fedgalore.alignment import Alignment
 from fedgalore.chain import Cut
 from fedgalore.deltas import Lookup, nothing
 from fedgalore.maths.parallel import in_order
@@ -73,12 +74,16 @@ class UpdatesDamaged(Exception):
 
 @dataclass(frozen=True)
 class StoredVersion:
-    """The version that a round makes. `timings` in seconds; `statistics` are means over the target matrices."""
+    """The version that a round makes.
+
+    `timings` in seconds; `statistics` are means over the target matrices; `alignment` by layer.
+    """
 
     model: ModelVersion
     timings: dict[str, float]
     statistics: dict[str, float]
     dropped: dict[str, str] = field(default_factory=dict)  # whose update is not in it, and why
+    alignment: dict[str, Alignment] = field(default_factory=dict)
 
 
 def best_device() -> torch.device:
@@ -229,7 +234,7 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion
         timings["checkpoint_s"] = time.perf_counter() - stored
     reach(Fault.VERSION_STORED)
     made = ModelVersion(version, chain, weights, refs["aggregate"], refs.get("state"), refs.get("residue"))
-    return StoredVersion(made, timings, result.statistics, result.dropped)
+    return StoredVersion(made, timings, result.statistics, result.dropped, result.alignment)
 
 
 def _updates(round: Round, blobs: BlobStore) -> list[ClientTensors]:

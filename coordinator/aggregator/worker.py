@@ -246,7 +246,7 @@ class Aggregator:
             return [partial(abandon, reason)]
         log.info("round_aggregated", version=done.model.version, **done.timings)
         model = await self._measured_or_not(piece, done.model)
-        result = (model, done.timings, done.statistics, done.dropped)
+        result = (model, done.timings, done.statistics, done.dropped, done.alignment)
         return [partial(self._calls.aggregated, piece.job.id, piece.round.number, *result)]
 
     async def _make_whole(self, piece: Completion, attempt: int) -> list[Post]:

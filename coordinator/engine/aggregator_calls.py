@@ -21,6 +21,7 @@ from coordinator.state.job_state import Job, Prepared
 from coordinator.state.limits import check_finite
 from coordinator.state.round_state import Aggregated, ModelVersion, UpdateLost
 from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore.alignment import Alignment
 from fedgalore.process.blob_ref import BlobRef
 
 
@@ -57,11 +58,13 @@ class AggregatorCalls:
         timings: Mapping[str, float],
         statistics: Mapping[str, float],
         dropped: Mapping[str, str] | None = None,
+        alignment: Mapping[str, Alignment] | None = None,
     ) -> Job:
         """Commits a round: an atomic write names the new model version. A second time changes nothing.
 
         Args:
             dropped: clients whose updates are not in it, with the reasons.
+            alignment: by layer, what the clients' optimizer states share.
 
         Raises:
             JobNotFound, IllegalTransition
@@ -70,7 +73,10 @@ class AggregatorCalls:
         """
         check_finite("timings", timings)
         check_finite("statistics", statistics)
-        event = InRound(number, Aggregated(model, dict(timings), dict(statistics), dict(dropped or {})))
+        for layer, found in (alignment or {}).items():
+            check_finite(f"alignment.{layer}", {"joint_rank": found.joint_rank, **found.explained})
+        measured = (dict(timings), dict(statistics), dict(dropped or {}), dict(alignment or {}))
+        event = InRound(number, Aggregated(model, *measured))
         try:
             return await self._drive(job_id, lambda job: event)
         except RoundNotInFlight:

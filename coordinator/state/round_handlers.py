@@ -133,6 +133,7 @@ def commit(round: Round, event: Aggregated, now: float, policy: Policy) -> Round
         result=event.result,
         timings=event.timings,
         statistics=event.statistics,
+        alignment=event.alignment,
         participants={**round.participants, **left_out},
     )
     without = f"; left out: {', '.join(sorted(left_out))}" if left_out else ""

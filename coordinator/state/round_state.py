@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from coordinator.state.packed import Packed
+from fedgalore.alignment import Alignment
 from fedgalore.chain import Chain
 from fedgalore.process.blob_ref import BlobRef
 
@@ -121,6 +122,7 @@ class Round:
     result: ModelVersion | None = None
     timings: dict[str, float] = field(default_factory=dict)
     statistics: dict[str, float] = field(default_factory=dict)
+    alignment: dict[str, Alignment] = field(default_factory=dict)  # by layer
 
     def has_reported(self, client: str) -> bool:
         """Whether the round holds from this participant what it was opened for."""
@@ -235,6 +237,7 @@ class Aggregated:
     timings: dict[str, float]
     statistics: dict[str, float]
     dropped: dict[str, str] = field(default_factory=dict)  # client -> why its update is not in the result
+    alignment: dict[str, Alignment] = field(default_factory=dict)  # by layer
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,18 @@ def test_a_rounds_numbers_are_whole_on_every_screen(screen: Console) -> None:
     assert ("mcc" in text) == (screen.width > 80), "metrics are left out where there is no room, and only there"
 
 
+@pytest.mark.parametrize("clients", [2, 12])
+def test_shared_states_are_shown_by_layer_and_by_as_many_clients_as_fit(screen: Console, clients: int) -> None:
+    explained = {f"hospital-{number}": number / 16 for number in range(clients)}
+    layers = {f"bert.encoder.layer.{layer}": {"joint_rank": 2.5, "explained": explained} for layer in (9, 10)}
+    before, now = {"number": 1, "alignment": {}}, {"number": 2, "alignment": layers}
+    text = drawn(screen, show.alignment([before, now, {"number": 3, "alignment": {}}]))
+    assert "round 2" in text and "…" not in text and " 2.5 " in text
+    assert max(map(len, text.splitlines())) <= screen.width
+    assert ("hospital-11" in text) == (clients == 12 and screen.width > 80)
+    assert show.alignment([before]) is None
+
+
 def a_record(classes: list[str]) -> dict[str, Any]:
     matrix = [[100 * i + j for j in range(len(classes))] for i in range(len(classes))]
     f1: dict[str, float | None] = dict.fromkeys(classes, 0.25) | {classes[0]: None}

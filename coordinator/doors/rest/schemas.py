@@ -179,6 +179,11 @@ class ParticipantView(BaseModel):
     down_bytes: int
 
 
+class AlignmentView(BaseModel):
+    joint_rank: float = Field(description="Directions that the second moments of all clients share")
+    explained: dict[str, float] = Field(description="By client, the share of its second moment in them, from 0 to 1")
+
+
 class RoundView(BaseModel):
     number: int
     kind: Literal["train", "evaluate"] = Field(description="`evaluate`: the last round, which only measures the model")
@@ -196,6 +201,9 @@ class RoundView(BaseModel):
     down_bytes: int
     dense_bytes: int = Field(description="What each client would have sent had it sent all trained weights whole")
     statistics: dict[str, float] = Field(description="Means over the trained matrices; the names depend on the method")
+    alignment: dict[str, AlignmentView] = Field(
+        description="By layer, what the clients' optimizer states share; means over its matrices. Of state_sync: ajive"
+    )
     timings: dict[str, float] = Field(description="Seconds that the aggregator took for each part of its work")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from coordinator.doors.rest.problems import FieldProblem
 from coordinator.doors.rest.schemas import (
     AgentView,
+    AlignmentView,
     BestVersion,
     CensusView,
     CurrentRound,
@@ -148,6 +149,7 @@ def round_view(
         down_bytes=sum(cell.get("down", 0) for cell in bytes_of.values()),
         dense_bytes=dense_bytes,
         statistics=dict(round.statistics),
+        alignment={layer: AlignmentView(**vars(found)) for layer, found in round.alignment.items()},
         timings=dict(round.timings),
     )
 

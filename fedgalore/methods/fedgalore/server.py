@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fedgalore.alignment import Alignment
 from fedgalore.maths.compression import rounded
 from fedgalore.maths.factors import leading_basis
 from fedgalore.maths.mean import squared_norm_of_product
@@ -71,7 +72,7 @@ def _align(form: Unpacking, lefts: Sequence[Tensor], basis: Tensor, result: Grou
         sketches = of_equal_size(sketches)
     blocks = torch.stack([carry(sketch, basis) for sketch in sketches]).double()  # (M, B, r, k)
     mean = form.round.state_of(blocks)
-    aligned = _joint(blocks, form.round, result) if method.state_sync == "ajive" else mean
+    aligned = _joint(blocks, form, result) if method.state_sync == "ajive" else mean
     residual = form.round.state_of(torch.stack([sketch.residual for sketch in sketches]).double())
     moments = zip(floored(aligned, mean).float().cpu(), residual.float().cpu(), strict=True)
     for target, (moment, outside) in zip(form.targets, moments, strict=True):
@@ -79,12 +80,15 @@ def _align(form: Unpacking, lefts: Sequence[Tensor], basis: Tensor, result: Grou
         result.state |= {f"{target.name}/{suffix}": tensor for suffix, tensor in sent.items()}
 
 
-def _joint(blocks: Tensor, round: ServerRound, result: GroupResult) -> Tensor:
+def _joint(blocks: Tensor, form: Unpacking, result: GroupResult) -> Tensor:
     """What the clients' second moments `(M, B, r, k)` share, combined: `(B, r, k)` float64."""
     families = blocks.transpose(0, 1)
-    signal = extract(families, derive_seed(round.spec.seed, "shared signal", round.number))
+    signal = extract(families, derive_seed(form.round.spec.seed, "shared signal", form.round.number))
     joint = signal.joint(families)
-    explained = joint.square().sum((1, 2, 3)) / families.square().sum((1, 2, 3)).clamp_min(1e-300)
+    shared, whole = joint.square().sum((2, 3)), families.square().sum((2, 3)).clamp_min(1e-300)
     result.statistics["joint_rank"] = signal.joint_rank.tolist()
-    result.statistics["explained_share"] = explained.tolist()
-    return round.state_of(joint.transpose(0, 1))
+    result.statistics["explained_share"] = (shared.sum(1) / whole.sum(1)).tolist()
+    names, shares = [client.client for client in form.round.clients], (shared / whole).tolist()
+    for target, rank, of_clients in zip(form.targets, signal.joint_rank.tolist(), shares, strict=True):
+        result.alignment[target.name] = Alignment(rank, dict(zip(names, of_clients, strict=True)))
+    return form.round.state_of(joint.transpose(0, 1))

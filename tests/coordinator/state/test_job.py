@@ -463,7 +463,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
     assert set(document["model"]) == {"version", "held_out", "held_out_failure"} | parts
     assert set(document["round"]) == {
         *("number", "kind", "model_version", "phase", "reason", "opened_at", "evaluate", "deadline_at", "phase_at"),
-        *("tries", "seats", "participants", "result", "timings", "statistics"),
+        *("tries", "seats", "participants", "result", "timings", "statistics", "alignment"),
     }
 
 

@@ -21,6 +21,7 @@ from coordinator.state.round_state import (
     Tick,
     UpdateLost,
 )
+from fedgalore.alignment import Alignment
 from tests.builders import a_policy, a_receipt, a_result, a_version
 
 NAMES = ("a", "b", "c", "d")
@@ -115,8 +116,10 @@ def test_a_failure_that_is_repeated_after_the_end_is_no_error() -> None:
 
 
 def test_a_commit_keeps_what_the_aggregation_measured() -> None:
-    done = after(aggregating(), (104.0, Aggregated(a_version(1), {"qr_s": 0.5}, {"joint_rank": 2.0})))
+    shared = {"layer.0": Alignment(2.0, {"a": 0.5, "b": 0.25})}
+    done = after(aggregating(), (104.0, Aggregated(a_version(1), {"qr_s": 0.5}, {"joint_rank": 2.0}, {}, shared)))
     assert (done.result, done.timings, done.statistics) == (a_version(1), {"qr_s": 0.5}, {"joint_rank": 2.0})
+    assert done.alignment == shared
 
 
 def test_a_commit_names_all_that_it_left_out() -> None:
