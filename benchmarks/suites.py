@@ -34,6 +34,8 @@ NEUTRAL: dict[str, Any] = {
     "model.dtype": "base",
     "model.problem": None,
     "local.class_weights": None,
+    "local.micro_batch_size": None,
+    "local.max_grad_norm": None,
     "wire": {"bits": None, "up_rank": None, "down_rank": None},
 }
 # Fedgalore's revision 4 sent its factors in float16, of these ranks; its results stay, and are not run any more.

@@ -15,6 +15,7 @@ from torch import Tensor
 from fedgalore.data.batches import batches, by_length
 from fedgalore.data.examples import Example
 from fedgalore.data.sample import evaluated
+from fedgalore.gradients import Gradients, LossNotFinite, NormNotFinite
 from fedgalore.maths.compression import with_feedback
 from fedgalore.maths.quantization import NotQuantizable
 from fedgalore.maths.seeding import derive_seed
@@ -84,27 +85,29 @@ def local_update(
     torch.manual_seed(derive_seed(spec.seed, "dropout", round.client, number))
     task.model.train()
     losses: list[float] = []
-    right = predictions = 0
-    class_weights = task.class_weights(examples)
+    right: int | None = None
+    predictions = 0
     momentum = MomentumSteps.of(task, round.start.weights)
     plain = _plain_optimizer(round)
-    with client_half(spec).train(round) as training:
+    with _forgetting_gradients(task), client_half(spec).train(round) as training:
+        gradients = Gradients(task, examples, training)
         for step, chosen in enumerate(batches(examples, spec, round.client, number), start=1):
-            with naming_rows(chosen, examples, lambda rows: task.loss(task.collate(rows), class_weights)):
-                loss, count, hits = task.loss(task.collate(chosen), class_weights)
-            if not math.isfinite(loss.item()):
-                received = round.start.weights
-                raise TrainingError(words_of_loss(task, received, chosen, class_weights, loss.item(), step, number))
-            if loss.requires_grad:  # or all layers were dropped in this pass: there is nothing to step along
-                with _diverged(task, f"a gradient became infinite or NaN at step {step} of round {number}", step):
-                    loss.backward()
-                training.step()
-                if plain is not None:
-                    plain.step()
-                    plain.zero_grad()
+            with _diverged(task, f"a gradient became infinite or NaN at step {step} of round {number}", step):
+                try:
+                    passed = gradients.of(chosen)
+                except LossNotFinite as error:
+                    received, weights = round.start.weights, gradients.class_weights
+                    words = words_of_loss(task, received, chosen, weights, error.loss, step, number)
+                    raise TrainingError(words) from None
+                if passed.learns:
+                    training.step()
+            if passed.learns and plain is not None:
+                plain.step()
+                plain.zero_grad()
             momentum.step()
-            losses.append(loss.item())
-            right, predictions = right + (hits or 0), predictions + count
+            losses.append(passed.loss)
+            right = None if passed.right is None else (right or 0) + passed.right
+            predictions += passed.predictions
             if on_step is not None and not on_step(step, losses[-1]):
                 raise TrainingStopped
         momentum.take_back()
@@ -125,7 +128,7 @@ def local_update(
         "last_loss": losses[-1],
         "steps": float(len(losses)),
     }
-    if hits is not None:
+    if right is not None:
         metrics["train_accuracy"] = right / max(predictions, 1)
     return Update(tensors, len(examples), decay, metrics, kept)
 
@@ -135,9 +138,18 @@ def _diverged(task: TaskModel, what: str, step: int) -> Iterator[None]:
     """What is not finite has no singular vectors. At the first step no rate has made it so."""
     try:
         yield
-    except (torch.linalg.LinAlgError, NotQuantizable) as error:  # type: ignore[attr-defined]
+    except (torch.linalg.LinAlgError, NotQuantizable, NormNotFinite) as error:  # type: ignore[attr-defined]
         first = "look at this site's examples, at model.source and at local.precision"
         raise TrainingError(f"{what}; {remedy(task.spec, task.plan) if step > 1 else first}") from error
+
+
+@contextmanager
+def _forgetting_gradients(task: TaskModel) -> Iterator[None]:
+    """A pass that fails leaves gradients behind, which the next round would add to its own."""
+    try:
+        yield
+    finally:
+        task.zero_grad()
 
 
 def _plain_optimizer(round: LocalRound) -> torch.optim.AdamW | None:

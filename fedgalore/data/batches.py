@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 
@@ -41,6 +42,13 @@ def _cut(order: list[int], examples: Sequence[Example], spec: JobSpec, generator
         batches = [window[first : first + size] for first in range(0, len(window), size)]
         cut += [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
     return cut
+
+
+def micro_batches(batch: Sequence[Example], size: int | None) -> list[Sequence[Example]]:
+    """A batch in as few parts of at most `size` examples as it takes, alike in number; None: in one."""
+    parts = 1 if size is None else -(-len(batch) // size)
+    cuts = [part * len(batch) // parts for part in range(parts + 1)]
+    return [batch[start:end] for start, end in pairwise(cuts)]
 
 
 def text_length(example: Example) -> int:

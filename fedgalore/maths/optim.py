@@ -144,8 +144,9 @@ class GaLoreAdamW(Optimizer):
     def step_in_backward(self) -> Iterator[None]:
         """Inside, each parameter moves as soon as `backward()` has completed its gradient, which is then freed.
 
-        The training loop stays as it is: `step()` moves what still has a gradient. Each `backward()` is a step, so
-        gradients cannot be accumulated, clipped over all parameters, or unscaled. Groups added inside move in `step()`.
+        The training loop stays as it is: `step()` moves what still has a gradient. Each `backward()` is a step: to
+        accumulate gradients, enter it for the last pass alone. They cannot be clipped over all parameters, or unscaled.
+        Groups added inside move in `step()`.
         """
         handles = [
             parameter.register_post_accumulate_grad_hook(partial(self._step_and_free, index))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Protocol
 
 from torch import Tensor
 
@@ -27,20 +26,33 @@ from fedgalore.spec.registry import methods, resolve
 MeanChange = Factors | Terms | list[Tensor]
 
 
-class LocalTraining(Protocol):
-    """The targets' part of one round on one client. Call `step()` after each `backward()`."""
+class LocalTraining(ABC):
+    """The targets' part of one round on one client.
+
+    A batch's gradients are summed over one backward pass or several; `last_pass()` may be around the last of them. Call
+    `step()` then.
+    """
 
     @property
+    @abstractmethod
     def decay(self) -> float:
         """What weight decay multiplied the targets by, where the update leaves it out."""
 
-    def step(self) -> None: ...
+    def last_pass(self) -> AbstractContextManager[None]:
+        """Around the backward pass that completes the gradients: a method may step along each there, and free it."""
+        return nullcontext()
 
+    @abstractmethod
+    def step(self) -> None:
+        """Moves what still has a gradient, and forgets all gradients."""
+
+    @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """The targets' tensors of the update."""
 
     def kept(self) -> dict[str, Tensor]:
         """What this client keeps for its next round."""
+        return {}
 
 
 class ClientHalf(ABC):

@@ -105,6 +105,13 @@ class LocalSpec(Strict):
         description="Training steps in a round. More of them save rounds and bytes, but let unlike clients drift apart",
     )
     batch_size: int = Field(default=16, ge=1, le=65_536, description="Examples in one step; more need more memory")
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_536,
+        description="Most examples in one pass: the gradient of a step is summed over as many passes as batch_size "
+        "takes, which needs less memory for activations, and a gradient for each trained weight; null: batch_size",
+    )
     group_by_length: bool = Field(
         default=False, description="Puts texts of similar length into one batch, so that less padding is computed"
     )
@@ -135,6 +142,13 @@ class LocalSpec(Strict):
     eps: float = Field(
         default=1e-8, gt=0, le=1, description="Smallest divisor in AdamW: keeps steps finite where gradients are near 0"
     )
+    max_grad_norm: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        description="Longest that the gradients of all trained weights together may be: longer ones are shortened to "
+        "this norm before the step. Takes memory for a gradient of each trained weight; null: as long as they are",
+    )
     class_weights: Literal["balanced"] | tuple[float, ...] | None = Field(
         default=None,
         max_length=100_000,
@@ -154,6 +168,15 @@ class LocalSpec(Strict):
         if value is None or value == "balanced" or (weights and all(0 < weight <= MOST_WEIGHT for weight in value)):
             return value
         raise ValueError(does_not_fit(value, f"balanced, or for each class a number above 0, at most {MOST_WEIGHT}"))
+
+    @model_validator(mode="after")
+    def _micro_batches_make_a_batch(self) -> LocalSpec:
+        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+            raise ValueError(
+                f"micro_batch_size ({self.micro_batch_size}) exceeds batch_size ({self.batch_size}), which it is a "
+                "part of; lower it, or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _decay_leaves_weights(self) -> LocalSpec:

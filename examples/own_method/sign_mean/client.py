@@ -18,7 +18,7 @@ class SignMeanClient(ClientHalf):
         yield SignTraining(round)
 
 
-class SignTraining:
+class SignTraining(LocalTraining):
     decay = 1.0  # of the weights before the change is added; 1: weight decay is part of the change
 
     def __init__(self, round: LocalRound) -> None:
@@ -36,6 +36,3 @@ class SignTraining:
             change = parameter.detach().cpu() - self._start[name]
             tensors |= {f"{name}/length": change.abs().mean().reshape(1, 1), f"{name}/signs": change.sign().half()}
         return tensors
-
-    def kept(self) -> dict[str, Tensor]:
-        return {}

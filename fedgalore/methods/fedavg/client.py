@@ -18,7 +18,7 @@ class FedAvgClient(ClientHalf):
         yield _FullTraining(round)
 
 
-class _FullTraining:
+class _FullTraining(LocalTraining):
     decay = 1.0
 
     def __init__(self, round: LocalRound) -> None:
@@ -42,6 +42,3 @@ class _FullTraining:
             f"{name}/delta": parameter.detach().cpu() - self._start.weights[name]
             for name, parameter in self._weights.items()
         }
-
-    def kept(self) -> dict[str, Tensor]:
-        return {}

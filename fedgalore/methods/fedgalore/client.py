@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
@@ -37,11 +37,10 @@ class FedGaLoreClient(ClientHalf):
             derive_seed(round.spec.seed, "subspaces", round.client, round.number),
             shared_bases(round, state) if method.basis == "shared" else None,
         )
-        with optimizer.step_in_backward():
-            yield SubspaceTraining(round, optimizer)
+        yield SubspaceTraining(round, optimizer)
 
 
-class SubspaceTraining:
+class SubspaceTraining(LocalTraining):
     """What the optimizer did in a round, and how it is sent."""
 
     def __init__(self, round: LocalRound, optimizer: ClientGaLoreAdamW) -> None:
@@ -54,8 +53,12 @@ class SubspaceTraining:
     def decay(self) -> float:
         return self._optimizer.decay
 
+    def last_pass(self) -> AbstractContextManager[None]:
+        return self._optimizer.step_in_backward()
+
     def step(self) -> None:
         self._optimizer.step()
+        self._optimizer.zero_grad()
 
     def tensors(self) -> dict[str, Tensor]:
         """What tells the change, and what the job wants to know of the optimizer's state."""

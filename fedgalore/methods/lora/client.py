@@ -34,7 +34,7 @@ class AdaptersClient(ClientHalf):
         return lora_training(round, self.parts, lambda target: start_adapter(target, round.start))
 
 
-class LoRATraining:
+class LoRATraining(LocalTraining):
     """AdamW on the adapters; `trained` names their parts that move: "lora_A", "lora_B"."""
 
     decay = 1.0  # weight decay is on the adapters
@@ -63,9 +63,6 @@ class LoRATraining:
             for name, layer in self._layers.items()
             for part in self._trained
         }
-
-    def kept(self) -> dict[str, Tensor]:
-        return {}
 
 
 def _part(layer: nn.Module, part: str) -> nn.Parameter:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedgalore.data.examples import Example
 from fedgalore.model.images import ImageInputs
 from fedgalore.model.inputs import IGNORED, Batch, TaskError
-from fedgalore.model.tasks.problems import problem_of
+from fedgalore.model.tasks.problems import problem_of, weight_of
 from fedgalore.model.texts import TextInputs
 from fedgalore.spec.job import JobSpec
 
@@ -108,6 +108,10 @@ class Task(ABC, Generic[AnyInputs]):
         """The mean loss of a batch, a scalar with its graph."""
 
     @abstractmethod
+    def divisor(self, batch: Batch, class_weights: Tensor | None = None) -> float:
+        """What the mean loss of a batch divides a sum by: the weight of all that it averages, above 0."""
+
+    @abstractmethod
     def predictions(self, outputs: Any, batch: Batch) -> Predictions:
         """What the outputs say of each example, or of each token that counts, on the CPU."""
 
@@ -135,6 +139,9 @@ class LabelTask(Task[AnyInputs]):
 
     def loss(self, outputs: Any, batch: Batch, class_weights: Tensor | None = None) -> Tensor:
         return self.problem.loss(outputs.logits.float(), batch["labels"], class_weights)
+
+    def divisor(self, batch: Batch, class_weights: Tensor | None = None) -> float:
+        return self.problem.divisor(batch["labels"], class_weights)
 
     def predictions(self, outputs: Any, batch: Batch) -> Predictions:
         scores, targets = outputs.logits.detach().float().cpu(), batch["labels"].cpu()
@@ -190,6 +197,10 @@ class TokenTask(Task[AnyInputs]):
     def loss(self, outputs: Any, batch: Batch, class_weights: Tensor | None = None) -> Tensor:
         logits, labels = self.kept(outputs, batch)
         return F.cross_entropy(logits.float(), labels, class_weights)
+
+    def divisor(self, batch: Batch, class_weights: Tensor | None = None) -> float:
+        labels = batch["labels"][:, self.predicted_from :]
+        return weight_of(labels[labels != IGNORED], class_weights)
 
     def predictions(self, outputs: Any, batch: Batch) -> Predictions:
         logits, labels = self.kept(outputs, batch)

@@ -49,6 +49,10 @@ class Problem(ABC):
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """The mean loss; `weights` `(C,)` of the classes."""
 
+    def divisor(self, targets: Tensor, weights: Tensor | None) -> float:
+        """What that mean divides by, in examples."""
+        return float(len(targets))
+
     @abstractmethod
     def right(self, logits: Tensor, targets: Tensor) -> int | None:
         """How many examples are right; None where labels are numbers."""
@@ -75,6 +79,9 @@ class SingleLabel(Problem):
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         return F.cross_entropy(logits, targets, weights)
+
+    def divisor(self, targets: Tensor, weights: Tensor | None) -> float:
+        return weight_of(targets, weights)
 
     def right(self, logits: Tensor, targets: Tensor) -> int:
         return int((logits.argmax(-1) == targets).sum())
@@ -148,6 +155,11 @@ def problem_of(spec: JobSpec) -> Problem:
     if problem == "multi_label":
         return MultiLabel(spec)
     return Regression(spec) if problem == "regression" else SingleLabel(spec)
+
+
+def weight_of(classes: Tensor, weights: Tensor | None) -> float:
+    """What torch's mean cross entropy over these classes `(N,)` divides by: their number, or the sum of `weights`."""
+    return float(len(classes)) if weights is None else float(weights.double()[classes].sum())
 
 
 def inverse_frequencies(classes: Tensor, count: int) -> Tensor:

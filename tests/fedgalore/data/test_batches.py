@@ -3,7 +3,9 @@
 from collections import Counter
 from itertools import chain
 
-from fedgalore.data.batches import batches
+import pytest
+
+from fedgalore.data.batches import batches, micro_batches
 from tests.fedgalore.conftest import classifier, sentences
 
 
@@ -60,3 +62,10 @@ def test_batches_larger_than_the_shard_take_several_passes():
         assert [len(batch) for batch in drawn] == [8, 8, 8]
         counts = [sum(e["row"] == row for batch in drawn for e in batch) for row in range(1, 6)]
         assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize(("size", "parts"), [(None, [7]), (7, [7]), (6, [3, 4]), (3, [2, 2, 3]), (1, [1] * 7)])
+def test_micro_batches_are_few_and_alike(size, parts):
+    cut = micro_batches(sentences(7, 0), size)
+    assert [len(part) for part in cut] == parts
+    assert list(chain(*cut)) == sentences(7, 0)

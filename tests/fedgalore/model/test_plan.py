@@ -214,7 +214,8 @@ def test_a_plan_with_experts_survives_json(tmp_path, tiny_gpt2):
 
 
 def test_kernels_are_trained_as_matrices(tiny_levit):
-    task = TaskModel.load(image_classifier(), tiny_levit)
+    task = TaskModel.load(image_classifier(local={"batch_size": 4, "micro_batch_size": 2}), tiny_levit)
+    assert "micro_batch_size: each pass changes levit." in remarks(task)[0]
     census = task.plan.census
     assert census.trained["convolution"] == census.parameters["convolution"] > 0
     target = next(target for target in task.plan.targets if target.whole is not None)

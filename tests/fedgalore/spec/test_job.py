@@ -138,6 +138,11 @@ def test_a_spec_survives_json_and_yaml():
             {"local": {"class_weights": "balance"}},
             ["local.class_weights: 'balance' does not fit; give balanced, or for each class a number"],
         ),
+        (
+            {"local": {"micro_batch_size": 4, "batch_size": 2}},
+            ["local: micro_batch_size (4) exceeds batch_size (2), which it is a part of; lower it, or leave it out"],
+        ),
+        ({"local": {"max_grad_norm": 0}}, ["local.max_grad_norm", "above 0"]),
         ({"local": {"class_weights": [1, 0]}}, ["local.class_weights: [1, ", "give balanced", "above 0"]),
         ({"local": {"class_weights": [1, float("nan")]}}, ["local.class_weights: [1, ", "give balanced", "above 0"]),
         ({"local": {"class_weights": [1, 2, 3]}}, ["local.class_weights: 3 weights for 2 classes", "one for each"]),
