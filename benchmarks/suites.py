@@ -36,6 +36,9 @@ NEUTRAL: dict[str, Any] = {
     "local.class_weights": None,
     "local.micro_batch_size": None,
     "local.max_grad_norm": None,
+    "local.schedule": None,
+    "local.warmup_rounds": 0,
+    "local.final_share": None,
     "wire": {"bits": None, "up_rank": None, "down_rank": None},
 }
 # Fedgalore's revision 4 sent its factors in float16, of these ranks; its results stay, and are not run any more.

@@ -127,6 +127,7 @@ def local_update(
         "train_loss": sum(losses) / len(losses),
         "last_loss": losses[-1],
         "steps": float(len(losses)),
+        "learning_rate": round.rates.targets,
     }
     if right is not None:
         metrics["train_accuracy"] = right / max(predictions, 1)

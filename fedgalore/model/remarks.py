@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 from fedgalore.model.generation import way_of_writing
 from fedgalore.model.plan import idle_names
 from fedgalore.model.task import TaskModel
@@ -9,7 +11,7 @@ from fedgalore.spec.rates import rates_of
 
 
 def remarks(task: TaskModel) -> tuple[str, ...]:
-    """What rates hold where the job names none, and what of its settings the model takes otherwise than they say."""
+    """What rates hold in which round, and what of its settings the model takes otherwise than they say."""
     said = (
         _rates(task),
         _micro_batches(task),
@@ -21,11 +23,16 @@ def remarks(task: TaskModel) -> tuple[str, ...]:
 
 
 def _rates(task: TaskModel) -> str | None:
-    if task.spec.local.learning_rate is not None:
+    """The rates of the first round, of the highest one and of the last, where a reader of the job cannot tell them."""
+    local, last = task.spec.local, task.spec.rounds.count - 1
+    is_named, warm = local.learning_rate is not None, local.warmup_rounds
+    if is_named and local.schedule in (None, "constant") and not warm:
         return None
-    first, last = (rates_of(task.spec, task.plan, behind, False) for behind in (0, task.spec.rounds.count - 1))
-    head = f", of the head {first.head:.2g} to {last.head:.2g}" if task.plan.dense else ""
-    return f"local.learning_rate is not named: it goes from {first.targets:.2g} to {last.targets:.2g}{head}"
+    told = (0, warm, last) if warm else (0, last)
+    rates = [rates_of(task.spec, task.plan, behind, has_last_step=behind > 0) for behind in told]
+    ways = [" to ".join(f"{rate:.2g}" for rate in part) for part in zip(*map(astuple, rates), strict=True)]
+    head = f", of the head {ways[1]}" if task.plan.dense else ""
+    return f"local.learning_rate {'changes' if is_named else 'is not named'}: it goes from {ways[0]}{head}"
 
 
 def _micro_batches(task: TaskModel) -> str | None:

@@ -144,6 +144,16 @@ class JobSpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _the_warm_up_ends(self) -> JobSpec:
+        warm, count = self.local.warmup_rounds, self.rounds.count
+        if warm >= count:
+            raise ValueError(
+                f"local.warmup_rounds ({warm}) leaves none of the {count} rounds (rounds.count) at the whole rate; "
+                "lower the one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _images_have_no_length(self) -> JobSpec:
         if self.model.task == "image-classification" and self.local.group_by_length:
             raise ValueError("local.group_by_length: images have no length; leave it out")

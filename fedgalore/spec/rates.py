@@ -8,16 +8,26 @@ input passes through on its way changes by the sum of that over all `n` trained 
 
 Relative steps as in Adafactor (arXiv 1804.04235); `size` is the median over the matrices, so that one that was made by
 hand or is zero decides nothing. A new head has no size of its own: at `1 / width`, where `width` counts its inputs, a
-step moves an output by about the mean size of an input, as in muP (arXiv 2203.03466). Both rates fall in a straight
-line towards half of themselves over the job's rounds, and leave the share of the last step free in the first round
-too, so that momentum warms them up: else the first round, in which a new head knows nothing, would count more than any
-other. A rate that a job names stays as it is.
+step moves an output by about the mean size of an input, as in muP (arXiv 2203.03466).
+
+`local.schedule` shapes both over the job's rounds, as the schedulers of transformers of these names do over steps. With
+`t` the rounds behind a version, `u` of warm-up, `T` in all, `f` the final share and `p = (t - u) / (T - u)`, it leaves
+
+    (t + 1) / (u + 1)                        while t < u, and then
+    1,                                       constant
+    1 - (1 - f) p,                           linear
+    f + (1 - f) (1 + cos(pi p)) / 2          cosine
+
+A rate that a job names stays as it is where no schedule is named. Others fall in a straight line towards half of
+themselves, and leave the share of the last step free in the first round too, so that momentum warms them up: else the
+first round, in which a new head knows nothing, would count more than any other.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import cos, pi
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,8 +47,8 @@ class Rates:
     head: float
 
 
-def first_rates(spec: JobSpec, plan: TrainingPlan) -> Rates:
-    """Those of the first round, which are the highest."""
+def highest_rates(spec: JobSpec, plan: TrainingPlan) -> Rates:
+    """Those that a schedule goes by: no round has higher ones."""
     local = spec.local
     if local.learning_rate is not None:
         head = local.learning_rate if local.head_learning_rate is None else local.head_learning_rate
@@ -55,19 +65,35 @@ def rates_of(spec: JobSpec, plan: TrainingPlan, behind: int, has_last_step: bool
 
     Without a last step all of a named rate is left: `fedgalore.momentum`.
     """
-    first, local, rest = first_rates(spec, plan), spec.local, 1 - spec.method.momentum
-    named = rest if has_last_step else 1.0
-    if local.learning_rate is not None:
-        return Rates(named * first.targets, named * first.head)
-    falling = rest * (1 - min(behind / spec.rounds.count, 1) / 2)
-    return Rates(falling * first.targets, (falling if local.head_learning_rate is None else named) * first.head)
+    highest, local, rest = highest_rates(spec, plan), spec.local, 1 - spec.method.momentum
+
+    def left(is_named: bool) -> float:
+        return (rest if has_last_step or not is_named else 1.0) * _share(spec, behind, is_named)
+
+    is_named = local.learning_rate is not None
+    head = left(is_named or local.head_learning_rate is not None)
+    return Rates(left(is_named) * highest.targets, head * highest.head)
+
+
+def _share(spec: JobSpec, behind: int, is_named: bool) -> float:
+    """What the schedule leaves of a rate in the round after `behind` others."""
+    local, warm = spec.local, spec.local.warmup_rounds
+    if behind < warm:
+        return (behind + 1) / (warm + 1)
+    done = min((behind - warm) / (spec.rounds.count - warm), 1)
+    schedule, final = local.schedule, local.final_share or 0.0
+    if schedule is None:
+        schedule, final = ("constant", 1.0) if is_named else ("linear", 0.5)
+    if schedule == "constant":
+        return 1.0
+    return 1 - (1 - final) * done if schedule == "linear" else final + (1 - final) * (1 + cos(pi * done)) / 2
 
 
 def remedy(spec: JobSpec, plan: TrainingPlan) -> str:
     """What to do where training diverges, in words."""
     if spec.local.learning_rate is not None:
         return "lower local.learning_rate"
-    return f"name a local.learning_rate below {first_rates(spec, plan).targets:.2g}, at which the job began"
+    return f"name a local.learning_rate below {highest_rates(spec, plan).targets:.2g}, the job's highest"
 
 
 def _passed(plan: TrainingPlan) -> int:

@@ -129,6 +129,23 @@ class LocalSpec(Strict):
         description="Step size of a classifier's head; null: learning_rate, or where that is null as well, one that "
         "follows the head's width and falls over the rounds",
     )
+    schedule: Literal["constant", "linear", "cosine"] | None = Field(
+        default=None,
+        description="How both rates go over the job's rounds behind warmup_rounds: as they are, or falling to "
+        "final_share. null: rates that the job names are constant, others fall in a straight line to half",
+    )
+    warmup_rounds: int = Field(
+        default=0,
+        ge=0,
+        le=MANY,
+        description="First rounds, in which both rates rise in equal steps: 3 begin at a quarter; 0: whole at once",
+    )
+    final_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of the rates that schedule: linear or cosine falls towards over the job's rounds; null: 0",
+    )
     weight_decay: float = Field(
         default=0.0,
         ge=0,
@@ -168,6 +185,12 @@ class LocalSpec(Strict):
         if value is None or value == "balanced" or (weights and all(0 < weight <= MOST_WEIGHT for weight in value)):
             return value
         raise ValueError(does_not_fit(value, f"balanced, or for each class a number above 0, at most {MOST_WEIGHT}"))
+
+    @model_validator(mode="after")
+    def _what_falls_has_an_end(self) -> LocalSpec:
+        if self.final_share is not None and self.schedule not in ("linear", "cosine"):
+            raise ValueError("final_share is what schedule: linear or cosine falls to; name one, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _micro_batches_make_a_batch(self) -> LocalSpec:

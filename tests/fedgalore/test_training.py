@@ -185,6 +185,10 @@ def test_metrics_tell_of_the_steps_taken(bert):
     assert update.metrics["train_loss"] == pytest.approx(sum(losses) / 4)
     assert update.metrics["last_loss"] == losses[-1]
     assert update.metrics["train_accuracy"] in [i / 16 for i in range(17)]
+    assert update.metrics["learning_rate"] == 1e-2
+    falling = classifier(local={"schedule": "linear", "steps": 1}, rounds={"count": 4})
+    update = an_update(bert, falling, sentences(4, 1), "a", 2, Start(bert.weights()))
+    assert update.metrics["learning_rate"] == 0.75e-2
 
 
 def test_training_stops_when_asked_to_and_can_start_again(tiny_bert, bert):

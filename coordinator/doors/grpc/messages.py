@@ -16,7 +16,7 @@ from coordinator.state.sites import SiteFacts
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.layout import update_tensors
 from fedgalore.spec.plan import TrainingPlan
-from fedgalore.spec.rates import first_rates
+from fedgalore.spec.rates import highest_rates
 from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def manifest(admitted: Admitted, client: str) -> Manifest:
     spec, plan = job.parsed, TrainingPlan.from_dict(job.ready().prepared.plan)
     version = flying.model_version + 1
     tensors = update_tensors(spec, plan, client, version)
-    rate = first_rates(spec, plan).targets
+    rate = highest_rates(spec, plan).targets
     least_decay = (1 - rate * spec.local.weight_decay) ** spec.local.steps * (1 - 1e-9)  # rounding
     return Manifest(job.id, version, client, tensors, least_decay)
 

@@ -80,6 +80,13 @@ def test_a_plan_tells_the_matrices_median_size_and_the_width_of_a_new_head(tmp_p
     middle = len(sizes) // 2
     assert sizes[middle - 1] * 0.999 <= task.plan.size <= sizes[middle] * 1.001
     assert task.plan.new_head_width == 32
+    assert remarks(task)[0].startswith("local.learning_rate is not named: it goes from ")
+    named = {"learning_rate": 1e-3, "head_learning_rate": 1e-2}
+    assert remarks(task.under(classifier(local=named | {"schedule": "constant"}))) == remarks(task)[1:]
+    cosine = classifier(local=named | {"schedule": "cosine", "warmup_rounds": 1}, rounds={"count": 3})
+    assert remarks(task.under(cosine))[0] == (
+        "local.learning_rate changes: it goes from 0.0005 to 0.0004 to 0.0002, of the head 0.005 to 0.004 to 0.002"
+    )
     task.model.save_pretrained(tmp_path / "again")
     task.inputs.save(tmp_path / "again")
     assert plan_of(tmp_path / "again").new_head_width is None

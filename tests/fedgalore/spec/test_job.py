@@ -142,6 +142,15 @@ def test_a_spec_survives_json_and_yaml():
             {"local": {"micro_batch_size": 4, "batch_size": 2}},
             ["local: micro_batch_size (4) exceeds batch_size (2), which it is a part of; lower it, or leave it out"],
         ),
+        (
+            {"local": {"final_share": 0.1}},
+            ["local: final_share is what schedule: linear or cosine falls to; name one, or leave it out"],
+        ),
+        (
+            {"rounds": {"count": 5}, "local": {"warmup_rounds": 5}},
+            ["local.warmup_rounds (5) leaves none of the 5 rounds (rounds.count) at the whole rate; lower the one"],
+        ),
+        ({"local": {"schedule": "polynomial"}}, ["local.schedule", "constant, linear or cosine, or null"]),
         ({"local": {"max_grad_norm": 0}}, ["local.max_grad_norm", "above 0"]),
         ({"local": {"class_weights": [1, 0]}}, ["local.class_weights: [1, ", "give balanced", "above 0"]),
         ({"local": {"class_weights": [1, float("nan")]}}, ["local.class_weights: [1, ", "give balanced", "above 0"]),

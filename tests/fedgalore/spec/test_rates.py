@@ -1,9 +1,11 @@
 """The learning rates of a round: those that a job names, and those that follow the model."""
 
 import pytest
+import torch
+from transformers import get_scheduler
 
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
-from fedgalore.spec.rates import first_rates, rates_of, remedy
+from fedgalore.spec.rates import highest_rates, rates_of, remedy
 from tests.builders import a_spec
 
 
@@ -59,10 +61,43 @@ def test_rates_that_a_job_names_stay_as_they_are(behind):
         spec = a_spec(method={"kind": "fedit"}, local={"learning_rate": 2e-3, "head_learning_rate": head})
         found = rates_of(spec, plan, behind, True)
         assert (found.targets, found.head) == (2e-3, wanted)
-        assert found == first_rates(spec, plan)
+        assert found == highest_rates(spec, plan)
+
+
+@pytest.mark.parametrize("local", [{}, {"learning_rate": 1e-3}, {"learning_rate": 1e-3, "head_learning_rate": 1e-2}])
+@pytest.mark.parametrize("warm", [0, 3])
+@pytest.mark.parametrize(
+    ("given", "scheduler"),
+    [
+        ({"schedule": "constant"}, "constant_with_warmup"),
+        ({"schedule": "linear"}, "linear"),
+        ({"schedule": "cosine"}, "cosine"),
+        ({"schedule": "cosine", "final_share": 0.1}, "cosine_with_min_lr"),
+    ],
+)
+def test_a_schedule_is_that_of_transformers_with_rounds_for_steps(given, scheduler, warm, local):
+    """But for the warm-up, in which a first round at a rate of 0 would be lost."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    kwargs = {"min_lr_rate": given["final_share"]} if "final_share" in given else {}
+    steps = get_scheduler(scheduler, optimizer, warm, 10, scheduler_specific_kwargs=kwargs)
+    plan = a_plan(width=16)
+    highest = rates(plan, warm, count=10, warmup_rounds=warm, **given, **local)
+    for behind in range(10):
+        share = steps.get_last_lr()[0] if behind >= warm else (behind + 1) / (warm + 1)
+        found = rates(plan, behind, count=10, warmup_rounds=warm, **given, **local)
+        assert found == pytest.approx([share * rate for rate in highest])
+        optimizer.step()
+        steps.step()
+
+
+def test_a_warm_up_rises_to_the_rate_and_the_schedule_begins_behind_it():
+    found = [rates(a_plan(), behind, count=6, learning_rate=1.0, warmup_rounds=1)[0] for behind in (0, 1, 5)]
+    assert found == [0.5, 1.0, 1.0]
+    found = [rates(a_plan(), behind, count=6, warmup_rounds=2)[0] / (0.06 / 24) for behind in (0, 1, 2, 4, 6)]
+    assert found == pytest.approx([1 / 3, 2 / 3, 1.0, 0.75, 0.5])
 
 
 def test_a_job_that_diverges_is_told_a_rate_that_it_does_not_name():
     assert remedy(a_spec(), a_plan()) == "lower local.learning_rate"
     words = remedy(a_spec(local={"learning_rate": None}), a_plan())
-    assert words == "name a local.learning_rate below 0.0025, at which the job began"
+    assert words == "name a local.learning_rate below 0.0025, the job's highest"
