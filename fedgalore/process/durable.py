@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 ANYBODY = 0o666  # less the process's umask
 SECRET = 0o600  # only the owner may read and write
+_on_disk: set[Path] = set()  # folders whose names this process has put on the disk
 
 
 @contextmanager
@@ -97,11 +98,20 @@ def folder_appears_whole(path: Path) -> Iterator[Path]:
 def make_folder(folder: Path) -> None:
     """Creates the folder unless it exists. It survives a power cut, also if another process has just created it.
 
+    For folders that nobody deletes: one that this process has put on the disk counts as there for good.
+
     Raises:
         OSError: the folder above it is missing, or the disk refuses.
     """
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if folder in _on_disk:
+            return
+        if not folder.is_dir():
+            raise
     sync(folder.parent)
+    _on_disk.add(folder)
 
 
 def sync(path: Path) -> None:

@@ -115,9 +115,13 @@ def test_a_folder_appears_with_all_of_its_files_or_not_at_all(tmp_path: Path) ->
 
 
 def test_a_folder_that_is_there_may_be_a_moment_old(tmp_path: Path, disk: list[tuple[str, int]]) -> None:
-    for _ in range(2):
-        durable.make_folder(tmp_path / "ab")
-    assert disk == [("sync", tmp_path.stat().st_ino)] * 2
+    (tmp_path / "ab").mkdir()  # by another process
+    for name in ("ab", "ab", "cd", "cd"):
+        durable.make_folder(tmp_path / name)
+    assert disk == [("sync", tmp_path.stat().st_ino)] * 2  # each once
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        durable.make_folder(tmp_path / "file")
 
 
 def test_what_is_not_there_cannot_be_synced(tmp_path: Path) -> None:
