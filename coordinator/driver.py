@@ -22,7 +22,7 @@ from coordinator.store.garbage import Collector
 from coordinator.store.partials import clean_partials
 
 TICK_S = 0.3
-LEAST_TICK_S = 0.02  # a burst of changes is worth a single look
+LEAST_TICK_S = 0.005  # a burst of changes is worth a single look
 CLEAN_S = 60.0
 LEAST_CLEAN_S = 1.0
 FIRST_DELAY_S = 0.5
@@ -34,11 +34,11 @@ log = structlog.get_logger(__name__)
 
 
 async def tick(calls: DriverCalls) -> None:
-    """Ticks every active job whenever something changed, and every `TICK_S` seconds for the sake of deadlines."""
+    """Ticks every active job whenever that may do something, and every `TICK_S` seconds for the sake of deadlines."""
     answering = True
     while True:
         await calls.leading()
-        mark = calls.reader.mark()
+        mark = calls.reader.mark(Effect.WAKE_DRIVER)
         try:
             await calls.tick_all()
             answering = True
@@ -51,7 +51,7 @@ async def tick(calls: DriverCalls) -> None:
         except Exception:  # a broken job must not stop the others' clock
             log.exception("tick_failed")
         await asyncio.sleep(LEAST_TICK_S)
-        await calls.reader.wait_for_change(TICK_S, mark)
+        await calls.reader.wait_for_change(TICK_S, mark, Effect.WAKE_DRIVER)
 
 
 async def clean(calls: DriverCalls, blobs: BlobStore, collector: Collector) -> None:

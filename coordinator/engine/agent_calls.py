@@ -8,7 +8,7 @@ from contextlib import suppress
 from math import isfinite
 from typing import Literal
 
-from coordinator.engine.registry import ClientRegistry
+from coordinator.engine.registry import ClientRegistry, known
 from coordinator.engine.stepper import Recorded, Stepper
 from coordinator.state.admission import Admitted, Duplicate, admit, check_open
 from coordinator.state.errors import (
@@ -37,7 +37,10 @@ from coordinator.store.redis_state_store import RedisStateStore
 
 
 class AgentCalls:
-    """What the agents' door calls. A client counts as present for `presence_s` after its last sign of life."""
+    """What the agents' door calls. A client counts as present for `presence_s` after its last sign of life.
+
+    `instance`: the agent that speaks for the client; None where that is not to be looked at.
+    """
 
     def __init__(
         self,
@@ -87,19 +90,22 @@ class AgentCalls:
         await self._registry.forget(client)
         await self._stepper.give_up_tasks(client, "removed by the operator")
 
-    async def next_task(self, client: str, wait_s: float = 0.0) -> RoundTask | CheckTask | None:
+    async def next_task(
+        self, client: str, wait_s: float = 0.0, instance: Instance | None = None
+    ) -> RoundTask | CheckTask | None:
         """Work for the client, waiting up to `wait_s` for some; the same task again until the client has reported.
 
         Checks go first: they take seconds, and other sites may wait for them.
 
         Raises:
             UnknownClient: it has to register first.
+            NameTaken: as `check_instance`.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_s
         while True:
             mark = self._store.mark(Effect.WAKE_AGENTS)
-            waiting = await self._registry.touch(client)
+            waiting = await self._registry.waiting(client, instance)
             for job_id in waiting.checks:
                 with suppress(JobUnreadable, JobNotFound):
                     if client in (job := (await self._stepper.load(job_id)).job).unanswered:
@@ -114,57 +120,81 @@ class AgentCalls:
             # A waiting client is present: it must look in often enough to stay so.
             await self._store.wait(min(left, self.presence_s / 3), mark, Effect.WAKE_AGENTS)
 
-    async def check_open(self, job_id: str, number: int, client: str) -> Job:
+    async def check_open(self, job_id: str, number: int, client: str, instance: Instance | None = None) -> Job:
         """The job, when its round `number` is in flight and takes something more of this client.
 
         Raises:
-            UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
+            NameTaken, UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
         """
-        await self._registry.touch(client)
-        job = (await self._stepper.load(job_id)).job
+        contact = await self._registry.touch(client, instance, job_id)
+        known(client, contact)
+        job = self._stepper.read(job_id, contact.stored)
         check_open(await self._stepper.round(job, number), client)
         return job
 
-    async def admit(self, job_id: str, number: int, client: str) -> Admitted | Duplicate:
+    async def admit(
+        self, job_id: str, number: int, client: str, instance: Instance | None = None
+    ) -> Admitted | Duplicate:
         """What becomes of an update of this client: ask before accepting bytes.
 
         Raises:
-            UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
+            NameTaken, UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
         """
-        job = (await self._stepper.load(job_id)).job
+        contact = await self._registry.touch(client, instance, job_id)
+        job = self._stepper.read(job_id, contact.stored)
         asked_for = await self._stepper.round(job, number)
-        if client not in asked_for.receipts:
-            await self._registry.touch(client)
+        if not asked_for.holds_update(client):
+            known(client, contact)
         return admit(job, asked_for, client)
 
-    async def report(self, job_id: str, number: int, client: str, receipt: UpdateReceipt) -> Recorded:
+    async def report(
+        self, job_id: str, number: int, client: str, receipt: UpdateReceipt, instance: Instance | None = None
+    ) -> Recorded:
         """Notes an update that is safe on disk. Another update, equal or not, is a duplicate: the first stands.
 
         Raises:
-            UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
+            NameTaken, UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
             InvalidUpdate: a metric is not finite, or there are too many.
         """
         check_metrics("metrics", receipt.metrics)
-        return await self._stepper.record(job_id, number, Reported(client, receipt))
+        return await self._record(job_id, number, Reported(client, receipt), instance)
 
-    async def evaluated(self, job_id: str, number: int, client: str, result: EvaluationResult) -> Recorded:
+    async def evaluated(
+        self, job_id: str, number: int, client: str, result: EvaluationResult, instance: Instance | None = None
+    ) -> Recorded:
         """Notes how the round's model does on a client's data; raises what `report` raises."""
         check_metrics("evaluation.metrics", result.metrics)
         check_counts("evaluation.counts", result.counts)
-        return await self._stepper.record(job_id, number, Evaluated(client, result))
+        return await self._record(job_id, number, Evaluated(client, result), instance)
 
-    async def client_failed(self, job_id: str, number: int, client: str, reason: str) -> Recorded:
+    async def client_failed(
+        self, job_id: str, number: int, client: str, reason: str, instance: Instance | None = None
+    ) -> Recorded:
         """Notes that a client cannot do its task; raises what `report` raises. A long reason loses its end."""
-        return await self._stepper.record(job_id, number, ClientFailed(client, shortened(reason)))
+        return await self._record(job_id, number, ClientFailed(client, shortened(reason)), instance)
 
-    async def site_checked(self, job_id: str, client: str, problem: str | None, facts: SiteFacts | None) -> None:
+    async def _record(
+        self, job_id: str, number: int, event: Reported | Evaluated | ClientFailed, instance: Instance | None
+    ) -> Recorded:
+        await self._registry.waiting(event.client, instance)
+        return await self._stepper.record(job_id, number, event)
+
+    async def site_checked(
+        self,
+        job_id: str,
+        client: str,
+        problem: str | None,
+        facts: SiteFacts | None,
+        instance: Instance | None = None,
+    ) -> None:
         """Notes whether a client's data fit a job. A second answer, or one to a job that has ended, changes nothing.
 
         Raises:
-            UnknownClient, JobNotFound
+            NameTaken, UnknownClient, JobNotFound
         """
-        await self._registry.touch(client)
-        if not (await self._stepper.load(job_id)).job.status.is_final:
+        contact = await self._registry.touch(client, instance, job_id)
+        known(client, contact)
+        if not self._stepper.read(job_id, contact.stored).status.is_final:
             answer = SiteChecked(client, shortened(problem) if problem is not None else None, facts)
             with suppress(IllegalTransition):  # it has ended meanwhile
                 await self._stepper.send(job_id, answer)
@@ -178,6 +208,7 @@ class AgentCalls:
         step: int,
         train_loss: float | None,
         seen: Round | None = None,
+        instance: Instance | None = None,
     ) -> tuple[bool, str]:
         """Notes what a client is doing; whether it should go on, and if not, why.
 
@@ -186,8 +217,9 @@ class AgentCalls:
 
         Raises:
             UnknownClient: it has to register first.
+            NameTaken: as `check_instance`.
         """
-        waited_for = job_id in (await self._registry.touch(client)).tasks
+        waited_for = job_id in (await self._registry.waiting(client, instance)).tasks
         try:
             if seen is not None:
                 check_open(seen, client)
@@ -199,11 +231,11 @@ class AgentCalls:
             return False, str(error)
         loss = train_loss if train_loss is not None and isfinite(train_loss) else None
         progress = {"round": number, "stage": stage, "step": step, "train_loss": loss, "at": self._clock()}
-        await self._store.set_progress(job_id, client, progress)
+        await self._store.beside.set_progress(job_id, client, progress)
         return True, ""
 
     async def count_traffic(
         self, job_id: str, number: int, client: str, direction: Literal["up", "down"], n_bytes: int
     ) -> None:
         """Adds to the bytes that went between the coordinator and a client on a round's account."""
-        await self._store.add_traffic(job_id, number, client, direction, n_bytes)
+        await self._store.beside.add_traffic(job_id, number, client, direction, n_bytes)

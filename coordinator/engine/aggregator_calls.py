@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from coordinator.engine.lease import Lease, NoLease
 from coordinator.engine.state_reader import StateReader
-from coordinator.engine.stepper import Decide, Stepper
+from coordinator.engine.stepper import Stepper
 from coordinator.state.errors import LeaseLost, RoundNotInFlight
 from coordinator.state.job_events import (
     AggregationFailed,
@@ -20,6 +20,7 @@ from coordinator.state.job_events import (
 from coordinator.state.job_state import Job, Prepared
 from coordinator.state.limits import check_finite
 from coordinator.state.round_state import Aggregated, ModelVersion, UpdateLost
+from coordinator.state.steps import Decide
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.alignment import Alignment
 from fedgalore.process.blob_ref import BlobRef
@@ -130,7 +131,7 @@ class AggregatorCalls:
         Returns:
             How often the piece was begun, this time included; 0 where it is no longer to be done.
         """
-        counted = await self._store.begin_attempt(job_id, piece, round, self._lease.fence)
+        counted = await self._store.beside.begin_attempt(job_id, piece, round, self._lease.fence)
         if counted == "fenced":
             self._lease.drop()
             raise LeaseLost(f"job {job_id}: another process has taken over; it begins {piece}")
@@ -138,7 +139,7 @@ class AggregatorCalls:
 
     async def forget_attempts(self, job_id: str, piece: str) -> None:
         """Counts anew: the piece is done, or was stopped by something else than what it does."""
-        await self._store.forget_attempts(job_id, piece)
+        await self._store.beside.forget_attempts(job_id, piece)
 
     async def _drive(self, job_id: str, decide: Decide) -> Job:
         return self._stepper.explained(await self._stepper.drive(job_id, decide))

@@ -11,6 +11,7 @@ from coordinator.state.job_state import Job
 from coordinator.state.limits import MAX_AGENTS, check_datasets, check_name
 from coordinator.state.records import NOBODY, AgentRecord, AgentStatus, Instance, OpenTask, Waiting
 from coordinator.state.round_state import Candidates
+from coordinator.store.redis_agent_store import Contact
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.version import PROTOCOL_VERSION
 
@@ -23,7 +24,7 @@ class ClientRegistry:
     def __init__(
         self, store: RedisStateStore, clock: Callable[[], float], presence_s: float, max_agents: int = MAX_AGENTS
     ) -> None:
-        self._store = store
+        self._store, self._agents = store, store.agents
         self._clock = clock
         self._presence_s = presence_s
         self._max_agents = max_agents
@@ -57,27 +58,32 @@ class ClientRegistry:
         await self._check_room(client)
         now = self._clock()
         record = AgentRecord(client, dict(datasets), software_version, now, protocol_version, *instance)
-        seen = await self._store.register(record, now, now - self._presence_s)
+        seen = await self._agents.register(record, now, now - self._presence_s)
         if seen is not None:
             raise self._taken(client, seen)
 
     async def check_free(self, client: str, instance: Instance) -> None:
         """Raises `NameTaken` where an agent of another folder speaks for the client, and is present."""
-        record = await self._store.agent(client)
+        record = await self._agents.record(client)
         if record is None or record.folder in ("", instance.folder):
             return
-        seen = (await self._store.last_seen([client]))[client]
+        seen = (await self._agents.last_seen([client]))[client]
         if seen >= self._clock() - self._presence_s:
             raise self._taken(client, seen)
 
     async def check_instance(self, client: str, instance: Instance) -> None:
         """Raises `NameTaken` where another process has registered as this client since this one did."""
-        record = await self._store.agent(client)
-        if record is not None and Instance(record.folder, record.process) not in (NOBODY, instance):
-            log.warning("name_taken", client=client)
+        record = await self._agents.record(client)
+        if record is not None:
+            self._check_instance(record, instance)
+
+    @staticmethod
+    def _check_instance(record: AgentRecord, instance: Instance) -> None:
+        if Instance(record.folder, record.process) not in (NOBODY, instance):
+            log.warning("name_taken", client=record.name)
             raise NameTaken(
-                f"client: another agent has registered as {client!r} after this one, and serves now; run one agent "
-                "under a name, and give the other a name and a work_dir of its own"
+                f"client: another agent has registered as {record.name!r} after this one, and serves now; run one "
+                "agent under a name, and give the other a name and a work_dir of its own"
             )
 
     def _taken(self, client: str, seen: float) -> NameTaken:
@@ -97,36 +103,47 @@ class ClientRegistry:
         """
         check_name("name", client)
         await self._check_room(client)
-        return await self._store.expect(AgentRecord(client, {}, "", self._clock()))
+        return await self._agents.expect(AgentRecord(client, {}, "", self._clock()))
 
     async def _check_room(self, client: str) -> None:
-        known = await self._store.clients()
-        if client not in known and len(known) >= self._max_agents:
+        is_known, count = await self._agents.enrolled(client)
+        if not is_known and count >= self._max_agents:
             raise TooMany(
-                f"client: {len(known)} are enrolled, and no more can be; remove one by DELETE /api/v1/agents/NAME, "
+                f"client: {count} are enrolled, and no more can be; remove one by DELETE /api/v1/agents/NAME, "
                 "or raise FEDGALORE_MAX_AGENTS"
             )
 
-    async def touch(self, client: str) -> Waiting:
+    async def touch(self, client: str, instance: Instance | None = None, job_id: str | None = None) -> Contact:
+        """Notes a sign of life; what waits for the client, and the job that it speaks of.
+
+        Args:
+            instance: the agent that speaks for the client, where that is to be looked at.
+
+        Raises:
+            NameTaken: as `check_instance`.
+        """
+        contact = await self._agents.touch(client, self._clock(), job_id)
+        if instance is not None and contact.record is not None:
+            self._check_instance(contact.record, instance)
+        return contact
+
+    async def waiting(self, client: str, instance: Instance | None = None) -> Waiting:
         """Notes a sign of life; the jobs that wait for the client.
 
         Raises:
-            UnknownClient: it has to register first, or again after an upgrade to another protocol version.
+            NameTaken, UnknownClient: as `touch` and `known`.
         """
-        waiting = await self._store.touch(client, self._clock(), PROTOCOL_VERSION)
-        if waiting is None:
-            raise UnknownClient(f"client {client!r} is not registered with this coordinator; register first")
-        return waiting
+        return known(client, await self.touch(client, instance))
 
     async def silent(self, clients: Collection[str]) -> frozenset[str]:
         """Those of the clients that have given no sign of life for `presence_s`."""
         oldest = self._clock() - self._presence_s
-        seen = await self._store.last_seen(sorted(clients))
+        seen = await self._agents.last_seen(sorted(clients))
         return frozenset(client for client, at in seen.items() if at < oldest)
 
     async def offering(self, dataset: str) -> dict[str, float]:
         """Present clients that offer this data set, with the times of their registration."""
-        seen_lately = await self._store.agents(seen_since=self._clock() - self._presence_s)
+        seen_lately = await self._agents.seen(self._clock() - self._presence_s)
         return {
             record.name: record.registered_at
             for record, _ in seen_lately
@@ -139,7 +156,7 @@ class ClientRegistry:
         fitting = [client for client, check in asked.items() if check.fits]
         checking = [client for client, check in asked.items() if check.answered_at is None]
         # A client that works for another job would let the round's deadline pass before it begins.
-        busy = await self._store.busy([*fitting, *checking])
+        busy = await self._agents.busy([*fitting, *checking], self._store.unreadable)
         idle = tuple(client for client in fitting if client not in busy)
         return Candidates(idle, len(fitting) - len(idle), len([client for client in checking if client not in busy]))
 
@@ -162,7 +179,7 @@ class ClientRegistry:
                 present=seen >= oldest,
                 task=tasks.get(record.name),
             )
-            for record, seen in await self._store.agents()
+            for record, seen in await self._agents.seen()
         ]
 
     async def forget(self, client: str) -> None:
@@ -171,5 +188,16 @@ class ClientRegistry:
         Raises:
             AgentNotFound: nobody of that name is enrolled.
         """
-        if not await self._store.forget(client):
+        if not await self._agents.forget(client):
             raise AgentNotFound(f"agent {client!r} is not registered; GET /api/v1/agents lists those that are")
+
+
+def known(client: str, contact: Contact) -> Waiting:
+    """The jobs that wait for a client.
+
+    Raises:
+        UnknownClient: it has to register first, or again after an upgrade to another protocol version.
+    """
+    if contact.waiting is None:
+        raise UnknownClient(f"client {client!r} is not registered with this coordinator; register first")
+    return contact.waiting

@@ -104,11 +104,11 @@ class StateReader:
 
     async def live_progress(self, job_id: str) -> dict[str, dict[str, Any]]:
         """By client: round, stage, step, train_loss (None unless finite) and at, of the round in flight."""
-        return await self._store.progress(job_id)
+        return await self._store.beside.progress(job_id)
 
     async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]:
         """Bytes by round, client and direction: `{3: {"a": {"up": 10, "down": 20}}}`."""
-        return await self._store.traffic(job_id)
+        return await self._store.beside.traffic(job_id)
 
     async def totals_of_deleted(self) -> dict[str, int]:
         """What jobs counted that were deleted: rounds `committed` and `abandoned`, bytes `up` and `down`."""

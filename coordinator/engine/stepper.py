@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 from coordinator.engine.lease import Lease, NoLease
 from coordinator.engine.registry import ClientRegistry
-from coordinator.state import job as jobs
 from coordinator.state.admission import check_late
 from coordinator.state.errors import (
     JobNotFound,
@@ -23,19 +23,19 @@ from coordinator.state.errors import (
     StateUnavailable,
 )
 from coordinator.state.job_events import InRound, JobEvent, SitesSeen
-from coordinator.state.job_state import Job, Status
+from coordinator.state.job_state import Job
 from coordinator.state.job_words import explain
 from coordinator.state.outlook import nobody
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import ClientFailed, Evaluated, Phase, Reported, Round, TaskTaken, Tick
 from coordinator.state.setbacks import resting
-from coordinator.state.stream_events import changes
+from coordinator.state.steps import Decide, Steps, take
+from coordinator.store.gathering import Gathering
 from coordinator.store.redis_state_store import RedisStateStore
-from coordinator.store.writes import Change, Fence, VersionedJob
+from coordinator.store.writes import Change, Fence, Stored, VersionedJob
 from fedgalore.process.faults import Fault, reach
 
 SAVE_ATTEMPTS = 200
-Decide = Callable[[Job], JobEvent | None]
 
 
 class Applied(NamedTuple):
@@ -65,10 +65,19 @@ class Stepper:
         self._lease = lease
         # Keeps the calls of this process from racing each other; other processes are met by compare-and-set.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._steps: WeakValueDictionary[str, Gathering[Decide, Applied | Exception]] = WeakValueDictionary()
+        self._looks: WeakValueDictionary[str, Gathering[None, Job]] = WeakValueDictionary()
 
     async def load(self, job_id: str) -> VersionedJob:
         """Raises `JobNotFound`."""
-        stored = await self._store.load(job_id)
+        return self._there(job_id, await self._store.load(job_id))
+
+    def read(self, job_id: str, stored: Stored) -> Job:
+        """A job as it was fetched a moment ago; raises `JobNotFound`."""
+        return self._there(job_id, self._store.read(job_id, stored)).job
+
+    @staticmethod
+    def _there(job_id: str, stored: VersionedJob | None) -> VersionedJob:
         if stored is None:
             raise JobNotFound(
                 f"job {job_id!r} does not exist; `fedgalore jobs list` (GET /api/v1/jobs) shows those that do"
@@ -94,7 +103,7 @@ class Stepper:
 
     async def send(self, job_id: str, event: JobEvent) -> Applied:
         """Advances a job by what a person wants or a client says."""
-        return await self._apply(job_id, lambda job: event)
+        return await self._together(job_id, lambda job: event)
 
     def explained(self, applied: Applied) -> Job:
         """The job after a step, its reasons as of now."""
@@ -113,7 +122,8 @@ class Stepper:
         Raises:
             LeaseLost: another process holds it.
         """
-        return await self._apply(job_id, decide, self._lease.fence, known)
+        (applied,) = await self._apply(job_id, [decide], self._lease.fence, known)
+        return _done(applied)
 
     async def tick(self, job_id: str, known: VersionedJob | None = None) -> VersionedJob:
         """Opens a round, asks sites, chooses a cohort or fills its free seats, ends what is overdue."""
@@ -145,9 +155,15 @@ class Stepper:
 
     async def ask_sites(self, job_id: str) -> Job:
         """Asks the agents that are present whether their data fit, with the lease or without: people wait for it."""
+        looks = self._looks.setdefault(job_id, Gathering(partial(self._ask_sites, job_id)))
+        return await looks(None)
+
+    async def _ask_sites(self, job_id: str, calls: list[None]) -> list[Job]:
+        """One look for all that register at once."""
         job = (await self.load(job_id)).job
         seen = await self._sites_seen(job, await self._registry.offering(job.parsed.data.name))
-        return (await self._apply(job_id, lambda job: None if job.status.is_final else seen)).stored.job
+        asked = await self._together(job_id, lambda job: None if job.status.is_final else seen)
+        return [asked.stored.job] * len(calls)
 
     async def ask_site(self, datasets: Collection[str]) -> None:
         """Asks an agent with these data sets, which has just registered, what every active job wants to know."""
@@ -162,9 +178,8 @@ class Stepper:
         """Notes what a client says of a round, which may have closed meanwhile.
 
         Raises:
-            UnknownClient, JobNotFound, RoundNotFound, RoundClosed, NotParticipant
+            JobNotFound, RoundNotFound, RoundClosed, NotParticipant
         """
-        await self._registry.touch(event.client)
         try:
             applied = await self.send(job_id, InRound(number, event))
         except RoundNotInFlight:
@@ -183,53 +198,72 @@ class Stepper:
                 return None
             return InRound(job.round.number, TaskTaken(client))
 
-        applied = await self._apply(job_id, if_open)
+        applied = await self._together(job_id, if_open)
         job = applied.stored.job
         if applied.closed is not None or job.round is None or client not in job.open_clients:
             return None
         remaining_s = job.round.remaining_s(self._clock())
         return RoundTask(job, job.round, remaining_s) if remaining_s else None
 
+    async def _together(self, job_id: str, decide: Decide) -> Applied:
+        """Advances a job; what many say of it at once is saved at once."""
+        steps = self._steps.setdefault(job_id, Gathering(partial(self._apply, job_id)))
+        return _done(await steps(decide))
+
     async def _apply(
-        self, job_id: str, decide: Decide, fence: Fence | None = None, known: VersionedJob | None = None
-    ) -> Applied:
-        """Advances a job by what `decide` makes of its fresh state.
+        self,
+        job_id: str,
+        decisions: Sequence[Decide],
+        fence: Fence | None = None,
+        known: VersionedJob | None = None,
+    ) -> list[Applied | Exception]:
+        """Advances a job by what each decision makes of its fresh state, one after the other; what each came to.
 
         Args:
             known: the job as it was a moment ago. It spares the first load: a save that comes of an older state is
                 refused, and the job is loaded then.
-
-        Raises:
-            LeaseLost: the fence's lease is over.
         """
-        async with self._locks.setdefault(job_id, asyncio.Lock()):
-            applied = await self._saved(job_id, decide, fence, known)
-        job = applied.stored.job
-        waits = job.round.free_seats() > 0 if job.round else job.status is Status.RUNNING
-        if applied.changed and waits and self._lease.drives:
-            # Spares the wait for the next tick, which would do the same.
-            with suppress(StateUnavailable, LeaseLost):
-                return applied._replace(stored=await self.tick(job_id, applied.stored))
-        return applied
+        outcomes: list[Applied | Exception] = []
+        while left := decisions[len(outcomes) :]:
+            try:
+                async with self._locks.setdefault(job_id, asyncio.Lock()):
+                    stored, steps = await self._saved(job_id, left, fence, known)
+                known = None
+                if steps.changed and stored.job.goes_on and self._lease.drives:
+                    # Spares the wait for the next tick, which would do the same.
+                    with suppress(StateUnavailable, LeaseLost):
+                        stored = await self.tick(job_id, stored)
+            except Exception as error:
+                return outcomes + [error] * len(left)
+            outcomes += [
+                each if isinstance(each, Exception) else Applied(stored, each, steps.closed) for each in steps.outcomes
+            ]
+        return outcomes
 
-    async def _saved(self, job_id: str, decide: Decide, fence: Fence | None, known: VersionedJob | None) -> Applied:
+    async def _saved(
+        self, job_id: str, decisions: Sequence[Decide], fence: Fence | None, known: VersionedJob | None
+    ) -> tuple[VersionedJob, Steps]:
         for attempt in range(SAVE_ATTEMPTS):
-            stored, now = known or await self.load(job_id), self._clock()
+            stored = known or await self.load(job_id)
             known = None
-            event = decide(stored.job)
-            if event is None:
-                return Applied(stored, False)
-            step = jobs.advance(stored.job, event, now)
-            if step.job is stored.job:
-                return Applied(stored, False)
-            events = changes(stored.job, step.job, step.closed, step.reason)
+            steps = take(stored.job, decisions, self._clock())
+            if not steps.changed:
+                return stored, steps
             reach(Fault.STEP_DECIDED)
-            outcome = await self._store.save(Change(stored, step.job, events, step.effects, step.closed, fence))
+            change = Change(stored, steps.job, steps.events, steps.effects, steps.closed, fence)
+            outcome = await self._store.save(change)
             if outcome == "fenced":
                 self._lease.drop()
                 raise LeaseLost(f"job {job_id}: another process has taken over; the step of this process is dropped")
             if outcome == "saved":
                 reach(Fault.STEP_SAVED)
-                return Applied(VersionedJob(step.job, stored.version + 1), True, step.closed)
+                return VersionedJob(steps.job, stored.version + 1), steps
             await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * (attempt + 1))))
         raise StateUnavailable(f"job {job_id} is written to by too many at once; try again")
+
+
+def _done(outcome: Applied | Exception) -> Applied:
+    """Raises what the step raised."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

@@ -198,6 +198,16 @@ class Job:
             return self.round.phase is Phase.SELECTION
         return self.status is Status.PENDING
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a tick may open a round or fill a free seat now."""
+        return self.round.free_seats() > 0 if self.round else self.status is Status.RUNNING
+
+    @property
+    def waits_for_reports(self) -> bool:
+        """Whether nothing but its clients and the deadline moves it."""
+        return self.round is not None and self.round.phase.takes_reports and not self.round.free_seats()
+
     def to_json(self) -> str:
         return _JOB.dump_json(self).decode()
 

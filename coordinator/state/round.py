@@ -84,9 +84,10 @@ def advance(round: Round, event: RoundEvent, now: float, policy: Policy) -> Roun
         full = isinstance(event, Candidates) and after is round
         after = settle(after, now, policy, full)
     row.check(round.phase, event, after.phase)
+    reason = explain(after, now, policy)
     if after is not round and not after.phase.is_final:
-        after = replace(after, reason=explain(after, now, policy))
-    return RoundStep(after, _effects(round, after), explain(after, now, policy))
+        after = replace(after, reason=reason)
+    return RoundStep(after, _effects(round, after), reason)
 
 
 def _effects(before: Round, after: Round) -> tuple[Effect, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from operator import attrgetter
 from typing import Literal
 
 from coordinator.state.packed import Packed
@@ -129,11 +130,12 @@ class Round:
         participant = self.participants[client]
         return (participant.receipt if self.kind == "train" else participant.evaluation) is not None
 
-    @property
+    @cached_property
     def reports(self) -> int:
-        return sum(self.has_reported(client) for client in self.participants)
+        held = attrgetter("receipt" if self.kind == "train" else "evaluation")
+        return len(self.participants) - list(map(held, self.participants.values())).count(None)
 
-    @property
+    @cached_property
     def failures(self) -> int:
         return sum(participant.failure is not None for participant in self.participants.values())
 
@@ -163,6 +165,10 @@ class Round:
             if participant.failure is None and not self.has_reported(client)
         )
 
+    def holds_update(self, client: str) -> bool:
+        """Whether an update of the client is in it, selected or not."""
+        return client in self.participants and self.participants[client].receipt is not None
+
     def remaining_s(self, now: float) -> float:
         """Seconds until the deadline; 0 when it has passed or has not been set."""
         return max(0.0, self.deadline_at - now) if self.deadline_at is not None else 0.0
@@ -176,6 +182,7 @@ class Effect(StrEnum):
 
     WAKE_AGENTS = "WAKE_AGENTS"
     WAKE_AGGREGATOR = "WAKE_AGGREGATOR"
+    WAKE_DRIVER = "WAKE_DRIVER"  # a tick may do something
     WAKE_COLLECTOR = "WAKE_COLLECTOR"  # a job was deleted
 
 

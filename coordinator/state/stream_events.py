@@ -51,11 +51,11 @@ def _checks(before: Job | None, after: Job) -> Iterator[StreamEvent]:
 
 
 def _clients(was: Round | None, now: Round) -> Iterator[StreamEvent]:
-    for client, after in sorted(now.participants.items()):
-        before = was.participants.get(client, Participant()) if was else Participant()
-        if after is not before:
-            head = {"round": now.number, "client": client}
-            yield from ((kind, {**head, **data}) for kind, data in _participant(before, after))
+    earlier = was.participants if was else {}
+    for client in sorted(client for client, each in now.participants.items() if earlier.get(client) is not each):
+        head = {"round": now.number, "client": client}
+        before, after = earlier.get(client, Participant()), now.participants[client]
+        yield from ((kind, {**head, **data}) for kind, data in _participant(before, after))
 
 
 def _participant(before: Participant, after: Participant) -> Iterator[StreamEvent]:

@@ -41,6 +41,10 @@ class RedisConnection:
     def key(self, name: str) -> str:
         return f"{self._prefix}:{name}"
 
+    def job(self, job_id: str, part: str = "") -> str:
+        """The key of a job, or of a part of it."""
+        return self.key(f"job:{job_id}:{part}" if part else f"job:{job_id}")
+
     def script(self, name: str) -> AsyncScript:
         """One of `coordinator/store/lua`."""
         text = files("coordinator.store").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")

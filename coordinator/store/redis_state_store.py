@@ -11,14 +11,8 @@ Layout, every key under `<prefix>:`
 |                      |        | `round`: number of the round in flight, or empty                                |
 | `job:<id>:rounds`    | hash   | number -> closed round as JSON                                                  |
 | `job:<id>:events`    | stream | `type`, `data` (JSON): `coordinator.state.stream_events`                        |
-| `job:<id>:progress`  | hash   | client -> what it last said, as JSON; gone when the round closes                |
-| `job:<id>:attempts`  | hash   | `prepare` or `round <number>` -> times that the aggregator began it; gone when  |
-|                      |        | it is done, or the round or the job closes                                      |
-| `job:<id>:traffic`   | hash   | `<round>/<client>/<up or down>` -> bytes                                        |
-| `agents`             | hash   | client -> what it registered, as JSON                                           |
-| `seen`               | zset   | client by its last sign of life                                                 |
-| `tasks:<client>`     | set    | ids of jobs whose round in flight waits for this client                         |
-| `checks:<client>`    | set    | ids of jobs that wait to hear whether this client's data fit                    |
+| `job:<id>:progress`  | hash   | with `job:<id>:attempts` and `job:<id>:traffic`: `redis_beside_store`           |
+| `agents`             | hash   | with `seen`, `tasks:<client>` and `checks:<client>`: `redis_agent_store`        |
 | `store`              | string | random id, the same as in the blob directory: `coordinator.store.binding`       |
 | `lease:<name>`       | hash   | `holder`, `token` of who drives, or aggregates; expires unless it is renewed    |
 | `tokens`             | string | the last fencing token; each holder of a lease has a higher token than before   |
@@ -27,7 +21,7 @@ Layout, every key under `<prefix>:`
 | `wake`               | pubsub | a message for each save: names of effects, parted by spaces; may be empty       |
 
 Writes to several keys are one Lua script each (`coordinator/store/lua`), with named outcomes. A job's document moves by
-compare-and-set on its version. Progress, attempts and traffic are written beside it, without, while there is a job.
+compare-and-set on its version.
 """
 
 from __future__ import annotations
@@ -35,7 +29,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -46,12 +39,14 @@ from coordinator.state.errors import JobUnreadable
 from coordinator.state.job_id import posted_before
 from coordinator.state.job_state import Job
 from coordinator.state.limits import MAX_JOBS
-from coordinator.state.records import AgentRecord, Waiting
 from coordinator.state.round_state import Round
 from coordinator.state.stream_events import StreamEvent, StreamRow
+from coordinator.store.gathering import Gathering
+from coordinator.store.redis_agent_store import RedisAgentStore
+from coordinator.store.redis_beside_store import RedisBesideStore
 from coordinator.store.redis_connection import RedisConnection
 from coordinator.store.watcher import Watcher
-from coordinator.store.writes import Change, Fence, VersionedJob
+from coordinator.store.writes import Change, Stored, VersionedJob
 
 _ROUND = TypeAdapter(Round)
 MOST_KNOWN = 64  # jobs
@@ -70,14 +65,13 @@ class RedisStateStore:
         self._redis, self._key, self._ask = self.connection.redis, self.connection.key, self.connection.ask
         self._unreadable: set[str] = set()
         self._known: dict[str, tuple[str, Job]] = {}  # documents as last seen: most are read again unchanged
+        self.agents = RedisAgentStore(self.connection)
+        self.beside = RedisBesideStore(self.connection)
         self._create = self.connection.script("create")
         self._save = self.connection.script("save")
-        self._register = self.connection.script("register")
-        self._attempt = self.connection.script("attempt")
-        self._touch = self.connection.script("touch")
         self._lease = self.connection.script("lease")
         self._release = self.connection.script("release")
-        self._beside = self.connection.script("beside")
+        self._documents: Gathering[str, Stored] = Gathering(self._fetched)
         self._watcher = Watcher(self._redis, self._key("wake"))
 
     async def store_id(self, proposed: str | None = None) -> str | None:
@@ -94,7 +88,7 @@ class RedisStateStore:
 
         "full", with their number: `max_active` jobs are active.
         """
-        keys = [self._key("idempotency"), self._job(job.id), self._job(job.id, "events")]
+        keys = [self._key("idempotency"), self.connection.job(job.id), self.connection.job(job.id, "events")]
         keys += [self._key("jobs"), self._key("active")]
         args = [job.idempotency_key or "", job.id, job.to_json(), repr(job.created_at)]
         args += [json.dumps([(kind, json.dumps(data)) for kind, data in events]), self._key("wake"), str(max_active)]
@@ -107,8 +101,12 @@ class RedisStateStore:
         return job_id
 
     async def load(self, job_id: str) -> VersionedJob | None:
-        document, version = await self._ask(self._redis.hmget(self._job(job_id), ["document", "version"]))
-        return VersionedJob(self._read(job_id, document), int(version)) if document else None
+        return self.read(job_id, await self._documents(job_id))
+
+    def read(self, job_id: str, stored: Stored) -> VersionedJob | None:
+        """A job as it was fetched a moment ago; None where there was none."""
+        document, version = stored
+        return VersionedJob(self._read(job_id, document), int(version)) if document and version else None
 
     async def save(self, change: Change) -> Literal["saved", "stale", "fenced"]:
         """Writes a step: the document, its events, the closed round, who has a task, and wakes whom it concerns.
@@ -117,8 +115,8 @@ class RedisStateStore:
         """
         job, before = change.after, change.before.job
         gained, lost = self._waiting_sets(job, before), self._waiting_sets(before, job)
-        keys = [self._job(job.id), *(self._job(job.id, part) for part in ("events", "rounds"))]
-        keys += [self._key("active"), *(self._job(job.id, part) for part in ("progress", "attempts"))]
+        keys = [self.connection.job(job.id), *(self.connection.job(job.id, part) for part in ("events", "rounds"))]
+        keys += [self._key("active"), *(self.connection.job(job.id, part) for part in ("progress", "attempts"))]
         keys.append(self._key(f"lease:{change.fence.lease if change.fence else ''}"))
         keys += [*gained, *lost]
         rest: dict[str, Any] = {
@@ -167,7 +165,7 @@ class RedisStateStore:
         """How often each job has been saved, its creation included; 0 where there is no such job."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
-                pipeline.hget(self._job(job_id), "version")
+                pipeline.hget(self.connection.job(job_id), "version")
             counts = await self._ask(pipeline.execute())
         return {job_id: int(count or 0) for job_id, count in zip(job_ids, counts, strict=True)}
 
@@ -175,7 +173,7 @@ class RedisStateStore:
         """Those that exist and can be read: a damaged document must not hide the others."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
-                pipeline.hget(self._job(job_id), "document")
+                pipeline.hget(self.connection.job(job_id), "document")
             documents = await self._ask(pipeline.execute())
         jobs = []
         for job_id, document in zip(job_ids, documents, strict=True):
@@ -186,123 +184,26 @@ class RedisStateStore:
 
     async def round_in_flight(self, job_id: str) -> int | None:
         """Its number, without reading the job."""
-        number = await self._ask(self._redis.hget(self._job(job_id), "round"))
+        number = await self._ask(self._redis.hget(self.connection.job(job_id), "round"))
         return int(number) if number else None
 
     async def closed_rounds(self, job_id: str) -> list[Round]:
-        documents = await self._ask(self._redis.hvals(self._job(job_id, "rounds")))
+        documents = await self._ask(self._redis.hvals(self.connection.job(job_id, "rounds")))
         return sorted(map(_ROUND.validate_json, documents), key=attrgetter("number"))
 
     async def closed_round(self, job_id: str, number: int) -> Round | None:
-        document = await self._ask(self._redis.hget(self._job(job_id, "rounds"), str(number)))
+        document = await self._ask(self._redis.hget(self.connection.job(job_id, "rounds"), str(number)))
         return _ROUND.validate_json(document) if document else None
 
     async def events(self, job_id: str, after: str, limit: int) -> list[StreamRow]:
         """Rows (id, type, data) after the id `after`, oldest first."""
-        rows = await self._ask(self._redis.xrange(self._job(job_id, "events"), f"({after}", "+", count=limit))
+        rows = await self._ask(self._redis.xrange(self.connection.job(job_id, "events"), f"({after}", "+", count=limit))
         return [(event_id, fields["type"], json.loads(fields["data"])) for event_id, fields in rows]
 
-    async def register(self, agent: AgentRecord, now: float, present_since: float = 0.0) -> float | None:
-        """Makes a client known, or known again; None when it is.
-
-        Otherwise an agent of another folder has its name, and has given a sign of life since `present_since`: its last.
-        """
-        keys = [self._key("seen"), self._key("agents")]
-        args = [agent.name, json.dumps(asdict(agent)), repr(now), repr(present_since)]
-        outcome, *seen = await self._ask(self._register(keys=keys, args=args))
-        return float(seen[0]) if outcome == "taken" else None
-
-    async def agent(self, client: str) -> AgentRecord | None:
-        document = await self._ask(self._redis.hget(self._key("agents"), client))
-        return AgentRecord(**json.loads(document)) if document else None
-
-    async def expect(self, agent: AgentRecord) -> bool:
-        """Enters a client that has not been seen yet; False, and nothing changed, when its name is entered already."""
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hsetnx(self._key("agents"), agent.name, json.dumps(asdict(agent)))
-            pipeline.zadd(self._key("seen"), {agent.name: 0}, nx=True)
-            return bool((await self._ask(pipeline.execute()))[0])
-
-    async def forget(self, client: str) -> bool:
-        """False when nobody of that name was registered."""
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.zrem(self._key("seen"), client)
-            pipeline.hdel(self._key("agents"), client)
-            return bool((await self._ask(pipeline.execute()))[1])
-
-    async def clients(self) -> set[str]:
-        """Names of all that are enrolled."""
-        return set(await self._ask(self._redis.hkeys(self._key("agents"))))
-
-    async def touch(self, client: str, now: float, protocol_version: int) -> Waiting | None:
-        """Notes a sign of life; the jobs that wait for the client.
-
-        None: the client is not registered, or was with another protocol version.
-        """
-        keys = [self._key("seen"), self._key("agents"), self._tasks(client), self._checks(client)]
-        outcome, *waiting = await self._ask(self._touch(keys=keys, args=[client, repr(now), protocol_version]))
-        return Waiting(*map(sorted, waiting)) if outcome == "known" else None
-
-    async def busy(self, clients: Sequence[str]) -> set[str]:
-        """The clients that a round in flight waits for. A job that cannot be read keeps nobody busy."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for client in clients:
-                pipeline.smembers(self._tasks(client))
-            tasks = await self._ask(pipeline.execute())
-        return {client for client, job_ids in zip(clients, tasks, strict=True) if set(job_ids) - self._unreadable}
-
-    async def agents(self, seen_since: float | None = None) -> list[tuple[AgentRecord, float]]:
-        """Registered clients, by name, with when they were last seen; only those seen since then."""
-        low = "-inf" if seen_since is None else repr(seen_since)
-        seen = await self._ask(self._redis.zrange(self._key("seen"), low, "+inf", byscore=True, withscores=True))
-        if not seen:
-            return []
-        times = {client: float(score) for client, score in seen}
-        documents = await self._ask(self._redis.hmget(self._key("agents"), sorted(times)))
-        records = [AgentRecord(**json.loads(document)) for document in documents if document]
-        return [(record, times[record.name]) for record in records]
-
-    async def last_seen(self, clients: Sequence[str]) -> dict[str, float]:
-        """When each client gave its last sign of life; 0 where it never did."""
-        if not clients:
-            return {}
-        times = await self._ask(self._redis.zmscore(self._key("seen"), list(clients)))
-        return {client: float(at or 0) for client, at in zip(clients, times, strict=True)}
-
-    async def set_progress(self, job_id: str, client: str, progress: dict[str, Any]) -> None:
-        await self._write_beside(job_id, "progress", "HSET", client, json.dumps(progress))
-
-    async def progress(self, job_id: str) -> dict[str, dict[str, Any]]:
-        documents = await self._ask(self._redis.hgetall(self._job(job_id, "progress")))
-        return {client: json.loads(document) for client, document in sorted(documents.items())}
-
-    async def begin_attempt(
-        self, job_id: str, piece: str, round: int | None = None, fence: Fence | None = None
-    ) -> int | Literal["fenced"]:
-        """Counts that the aggregator begins a piece of work; how often it has, this time included.
-
-        0, and nothing is counted: the job is final, or `round` is not in flight. "fenced": the lease is over.
-        """
-        keys = [self._job(job_id), self._job(job_id, "attempts"), self._key("active")]
-        keys.append(self._key(f"lease:{fence.lease if fence else ''}"))
-        args = [piece, job_id, "" if round is None else str(round), str(fence.token) if fence else ""]
-        counted: int | Literal["fenced"] = await self._ask(self._attempt(keys=keys, args=args))
-        return counted
-
-    async def forget_attempts(self, job_id: str, piece: str) -> None:
-        await self._ask(self._redis.hdel(self._job(job_id, "attempts"), piece))
-
-    async def add_traffic(self, job_id: str, round: int, client: str, direction: str, n_bytes: int) -> None:
-        await self._write_beside(job_id, "traffic", "HINCRBY", f"{round}/{client}/{direction}", n_bytes)
-
-    async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]:
-        """Bytes by round, client and direction ("up", "down")."""
-        table: dict[int, dict[str, dict[str, int]]] = {}
-        for field, n_bytes in (await self._ask(self._redis.hgetall(self._job(job_id, "traffic")))).items():
-            number, client, direction = field.split("/")
-            row = table.setdefault(int(number), {}).setdefault(client, {"up": 0, "down": 0})
-            row[direction] = int(n_bytes)
-        return table
+    @property
+    def unreadable(self) -> frozenset[str]:
+        """Ids of the jobs whose documents could not be read."""
+        return frozenset(self._unreadable)
 
     def mark(self, topic: str = "") -> int:
         return self._watcher.mark(topic)
@@ -315,24 +216,19 @@ class RedisStateStore:
         await self._watcher.close()
         await self.connection.close()
 
-    def _job(self, job_id: str, part: str = "") -> str:
-        return self._key(f"job:{job_id}:{part}" if part else f"job:{job_id}")
-
-    def _tasks(self, client: str) -> str:
-        return self._key(f"tasks:{client}")
-
-    async def _write_beside(self, job_id: str, part: str, command: str, field: str, value: str | int) -> int:
-        """The command's answer; 0, and nothing written, where there is no such job (any more)."""
-        keys = [self._job(job_id), self._job(job_id, part)]
-        return int(await self._ask(self._beside(keys=keys, args=[command, field, value])))
-
-    def _checks(self, client: str) -> str:
-        return self._key(f"checks:{client}")
+    async def _fetched(self, job_ids: list[str]) -> list[Stored]:
+        """Documents and versions; a job that many ask for is fetched once."""
+        wanted = list(dict.fromkeys(job_ids))
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in wanted:
+                pipeline.hmget(self.connection.job(job_id), ["document", "version"])
+            found = dict(zip(wanted, await self._ask(pipeline.execute()), strict=True))
+        return [found[job_id] for job_id in job_ids]
 
     def _waiting_sets(self, job: Job, other: Job) -> list[str]:
         """The sets of clients that have something to do in one state of a job and nothing in the other."""
         tasks, checks = job.open_clients - other.open_clients, job.unanswered - other.unanswered
-        return [*map(self._tasks, sorted(tasks)), *map(self._checks, sorted(checks))]
+        return [*map(self.agents.tasks, sorted(tasks)), *map(self.agents.checks, sorted(checks))]
 
     def _read(self, job_id: str, document: str) -> Job:
         """The job in a document. Raises `JobUnreadable`, and logs each such job once."""

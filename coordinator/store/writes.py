@@ -18,6 +18,10 @@ class Fence(NamedTuple):
     token: int
 
 
+Stored = tuple[str | None, str | None]  # a job's document and version as they lie in the store
+NOTHING: Stored = (None, None)
+
+
 class VersionedJob(NamedTuple):
     """A job and the version its next save has to name."""
 

@@ -83,12 +83,12 @@ class Federation(federation_pb2_grpc.FederationServicer):
 
     @answers
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
-        client = await self._caller(request, context, registers=True)
+        client = await self._caller(request, context)
         version = positive("protocol_version", request.protocol_version)
         software = text("software_version", request.software_version)
         await self._agents.register(client, version, software, dict(request.datasets), instance(context))
         try:
-            await self._caller(request, context)
+            await self._still_caller(request, context)
         except NotAuthenticated:  # revoked meanwhile, and nobody is to wait for it
             with suppress(AgentNotFound):
                 await self._agents.withdraw(client)
@@ -99,7 +99,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
     async def NextTask(self, request: pb.NextTaskRequest, context: Context) -> pb.NextTaskResponse:
         client = await self._caller(request, context)
         wait_s = min(max(finite("wait_s", request.wait_s), 0.0), LONGEST_POLL_S)
-        asked = asyncio.ensure_future(self._agents.next_task(client, wait_s))
+        asked = asyncio.ensure_future(self._agents.next_task(client, wait_s, instance(context)))
         stopping = asyncio.ensure_future(self.stopping.wait())
         try:
             await asyncio.wait([asked, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -117,7 +117,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         client = await self._caller(request, context)
         wanted = sha256("sha256", request.sha256)
         job_id, number = in_round(request)
-        job = await self._agents.check_open(job_id, number, client)
+        job = await self._agents.check_open(job_id, number, client, instance(context))
         size = messages.named_blobs(job).get(wanted)
         if size is None:
             raise BlobNotFound(f"no task of {client} in job {job_id} names blob {wanted}; fetch what your task names")
@@ -130,7 +130,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         try:
             while offset < size:
                 if time.monotonic() - asked > RECHECK_S:
-                    await self._caller(request, context)
+                    await self._still_caller(request, context)
                     asked = time.monotonic()
                 data = await in_thread(self._read, wanted, offset)
                 if not data:
@@ -164,7 +164,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         client = await self._caller(announced, context)
         job_id, number = in_round(announced)
         blob = messages.blob_of(announced)
-        admitted = await self._agents.admit(job_id, number, client)
+        admitted = await self._agents.admit(job_id, number, client, instance(context))
         if isinstance(admitted, Duplicate):
             return messages.duplicate(client, number)
         upload = Upload(self._blobs, messages.manifest(admitted, client), blob)
@@ -175,7 +175,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
                 async for batch in arriving:
                     if time.monotonic() - asked > RECHECK_S:  # also a sign of life, where no other call comes through
                         await self._caller(announced, context)
-                        await self._agents.check_open(job_id, number, client)
+                        await self._agents.check_open(job_id, number, client, instance(context))
                         asked = time.monotonic()
                     arrived += sum(map(len, batch))
                     await in_thread(upload.write, *batch)
@@ -187,7 +187,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
             finally:
                 await self._count(job_id, number, client, "up", arrived)
         await self._caller(announced, context)  # who was revoked while it sent is out
-        if (await self._agents.report(job_id, number, client, receipt)).outcome == "duplicate":
+        recorded = await self._agents.report(job_id, number, client, receipt, instance(context))
+        if recorded.outcome == "duplicate":
             return messages.duplicate(client, number)
         reason = f"the update of {client} is in round {number}; it has {blob.size_bytes} bytes"
         return pb.SubmitUpdateResponse(outcome=pb.SubmitUpdateResponse.OUTCOME_ACCEPTED, reason=reason)
@@ -197,7 +198,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         client = await self._caller(request, context)
         job_id, number = in_round(request)
         blob = messages.blob_of(request)
-        admitted = await self._agents.admit(job_id, number, client)
+        admitted = await self._agents.admit(job_id, number, client, instance(context))
         if isinstance(admitted, Duplicate):
             return pb.QueryUploadResponse(accepted=True, received_bytes=blob.size_bytes)
         key = PartialKey(job_id, admitted.round.model_version + 1, client, blob.sha256)
@@ -207,43 +208,45 @@ class Federation(federation_pb2_grpc.FederationServicer):
     async def ReportCheck(self, request: pb.ReportCheckRequest, context: Context) -> pb.ReportCheckResponse:
         client = await self._caller(request, context)
         problem = prose("problem", request.problem) if request.problem else None
-        job_id = text("job_id", request.job_id)
-        await self._agents.site_checked(job_id, client, problem, messages.site_facts(request))
+        job_id, agent = text("job_id", request.job_id), instance(context)
+        await self._agents.site_checked(job_id, client, problem, messages.site_facts(request), agent)
         return pb.ReportCheckResponse()
 
     @answers
     async def ReportProgress(self, request: pb.ReportProgressRequest, context: Context) -> pb.ReportProgressResponse:
         client = await self._caller(request, context)
-        job_id, number = in_round(request)
+        (job_id, number), agent = in_round(request), instance(context)
         try:
             if request.HasField("failure"):
-                await self._agents.client_failed(job_id, number, client, prose("failure", request.failure))
+                await self._agents.client_failed(job_id, number, client, prose("failure", request.failure), agent)
                 return pb.ReportProgressResponse(go_on=False, reason="the failure is noted; ask for the next task")
             seen = None
             if request.HasField("evaluation"):
                 result = messages.evaluation(request.evaluation)
-                seen = (await self._agents.evaluated(job_id, number, client, result)).round
+                seen = (await self._agents.evaluated(job_id, number, client, result, agent)).round
             stage = text("stage", request.stage)
             loss = request.train_loss if request.step else None  # before the first step there is none
-            go_on, reason = await self._agents.progress(job_id, number, client, stage, request.step, loss, seen)
+            at = (stage, request.step, loss)
+            go_on, reason = await self._agents.progress(job_id, number, client, *at, seen, agent)
         except _TASK_GONE as error:
             go_on, reason = False, str(error)
         return pb.ReportProgressResponse(go_on=go_on, reason=reason)
 
-    async def _caller(self, message: Any, context: Context, registers: bool = False) -> str:
+    async def _caller(self, message: Any, context: Context) -> str:
         """The client that a message speaks for, once the call has proved to come from it.
 
         Raises:
             InvalidRequest, InvalidAgent: no client is named, or no name.
             NotAuthenticated, NotAllowed: the call's key, or certificate, is not this client's.
-            NameTaken: another agent speaks for it by now; one that `registers` becomes the one that does.
         """
         client = name("client", message.client)
         check_certificate(context, client)
         await self._doorkeeper.check_agent(client, bearer(header(context, "authorization")))
-        if not registers:
-            await self._agents.check_instance(client, instance(context))
         return client
+
+    async def _still_caller(self, message: Any, context: Context) -> None:
+        """Raises what `_caller` does, and `NameTaken` where another agent speaks for the client by now."""
+        await self._agents.check_instance(await self._caller(message, context), instance(context))
 
     def _read(self, sha256: str, offset: int) -> bytes:
         """The next chunk of a blob; none where the file ends, or is missing."""

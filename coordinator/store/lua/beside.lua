@@ -1,8 +1,9 @@
--- Writes a field of what is kept beside a job's document. A job that was deleted meanwhile leaves nothing behind.
--- KEYS: job, hash
--- ARGV: HSET or HINCRBY, field, value or increment
--- Outcome: what the command answers | 0: there is no such job
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  return 0
+-- Writes fields of what is kept beside jobs' documents. A job that was deleted meanwhile leaves nothing behind.
+-- KEYS: for each field its job and its hash
+-- ARGV: for each field HSET or HINCRBY, the field, its value or increment
+for i = 1, #KEYS / 2 do
+  if redis.call('EXISTS', KEYS[2 * i - 1]) == 1 then
+    redis.call(ARGV[3 * i - 2], KEYS[2 * i], ARGV[3 * i - 1], ARGV[3 * i])
+  end
 end
-return redis.call(ARGV[1], KEYS[2], ARGV[2], ARGV[3])
+return 'written'

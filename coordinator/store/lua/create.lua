@@ -24,5 +24,5 @@ redis.call('SADD', KEYS[5], ARGV[2])
 for _, event in ipairs(cjson.decode(ARGV[5])) do
   redis.call('XADD', KEYS[3], '*', 'type', event[1], 'data', event[2])
 end
-redis.call('PUBLISH', ARGV[6], 'WAKE_AGGREGATOR')
+redis.call('PUBLISH', ARGV[6], 'WAKE_AGGREGATOR WAKE_DRIVER')
 return {'created', ARGV[2]}

@@ -29,7 +29,7 @@ class Federation:
         self.engine = self.another()
 
     def another(self) -> Engine:
-        store = RedisStateStore(self.url)
+        self.store = store = RedisStateStore(self.url)
         self.engines.append(assemble(store, self.clock, presence_s=30, token=lambda: f"{next(self.tokens):08x}"))
         return self.engines[-1]
 
@@ -45,6 +45,10 @@ class Federation:
         await all_fit(self.engine)
         await self.engine.aggregator.prepared(job.id, a_prepared())
         return job.id
+
+    async def saves(self, job_id: str) -> int:
+        """How often the job was saved."""
+        return (await self.store.saves([job_id]))[job_id]
 
     async def committed(self, job_id: str) -> None:
         """The round in flight is trained by all its clients and aggregated."""

@@ -47,7 +47,7 @@ async def test_who_registered_with_another_protocol_version_has_to_do_it_again(
     """This happens when the coordinator is upgraded while the agent runs on."""
     store = RedisStateStore(federation.url)
     old = AgentRecord("a", {"reviews": 20}, "0.0", federation.clock.now, PROTOCOL_VERSION - 1)
-    await store.register(old, federation.clock.now)
+    await store.agents.register(old, federation.clock.now)
     await store.close()
     with pytest.raises(UnknownClient, match="register first"):
         await engine.agents.next_task("a")
@@ -119,6 +119,33 @@ async def test_reporting_twice_is_a_duplicate_also_after_the_round(federation: F
     assert (await engine.agents.report(job_id, 1, "a", a_receipt("mine"))).outcome == "duplicate"
     assert await receipt_of(engine, job_id, 1, "a") == a_receipt("mine")
     assert await receipt_of(engine, job_id, 1, "stranger") is None
+
+
+async def test_reports_that_come_at_once_are_saved_together_and_each_is_answered(
+    federation: Federation, engine: Engine
+) -> None:
+    clients = [f"c{number:02}" for number in range(20)]
+    await federation.enrol(*clients)
+    job, _ = await engine.people.create(a_spec(rounds={"min_clients": 20}))
+    await all_fit(engine)
+    await engine.aggregator.prepared(job.id, a_prepared())
+    before = (await federation.saves(job.id), await engine.reader.events(await engine.reader.job(job.id)))
+    said = [*clients, "stranger", clients[0]]
+    await federation.enrol("stranger")
+    answers = await asyncio.gather(
+        *(engine.agents.report(job.id, 1, client, a_receipt(client)) for client in said), return_exceptions=True
+    )
+    assert [getattr(each, "outcome", type(each)) for each in answers] == ["accepted"] * 20 + [
+        NotParticipant,
+        "duplicate",
+    ]
+    after = await engine.reader.job(job.id)
+    assert after.round is not None
+    assert after.round.phase is Phase.AGGREGATION
+    assert set(after.round.receipts) == set(clients)
+    rows = (await engine.reader.events(after))[len(before[1]) :]
+    assert sorted(data["client"] for _, kind, data in rows if kind == "client.report") == clients
+    assert await federation.saves(job.id) - before[0] < 10
 
 
 async def test_late_reports_hear_why(federation: Federation, engine: Engine) -> None:

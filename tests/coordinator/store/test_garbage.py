@@ -36,20 +36,20 @@ class CountingStore(RedisStateStore):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.read = 0
+        self.reads = 0
 
     async def load_many(self, job_ids: list[str]) -> list[Job]:  # type: ignore[override]
-        self.read += len(job_ids)
+        self.reads += len(job_ids)
         return await super().load_many(job_ids)
 
     async def closed_rounds(self, job_id: str) -> list[Round]:
         closed = await super().closed_rounds(job_id)
-        self.read += len(closed)
+        self.reads += len(closed)
         return closed
 
     async def closed_round(self, job_id: str, number: int) -> Round | None:
         closed = await super().closed_round(job_id, number)
-        self.read += closed is not None
+        self.reads += closed is not None
         return closed
 
 
@@ -277,9 +277,9 @@ async def test_rounds_and_ended_jobs_are_read_once(house: House) -> None:
         await house.train(going, number)
     await house.collector.collect(time.time())
     await house.train(going, ROUNDS + 1)
-    house.store.read = 0
+    house.store.reads = 0
     await house.collector.collect(time.time())
-    assert house.store.read == 2  # the active job, and its new round
+    assert house.store.reads == 2  # the active job, and its new round
 
 
 async def test_a_blob_put_again_is_young_again(house: House) -> None:

@@ -18,8 +18,10 @@ from coordinator.state.job_state import Job, Status
 from coordinator.state.records import AgentRecord, Waiting
 from coordinator.state.round_state import Candidates, Effect, Phase, Reported, Tick
 from coordinator.state.setbacks import TRIES_UNTIL_PAUSE
+from coordinator.store.redis_agent_store import Contact
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.writes import Change, Fence, VersionedJob
+from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import RedisServer, free_port
 from tests.builders import a_job, a_prepared, a_receipt
 
@@ -65,7 +67,7 @@ async def test_a_job_is_kept_with_its_version(store: RedisStateStore) -> None:
 
 async def test_a_stale_save_writes_nothing_at_all(store: RedisStateStore) -> None:
     await in_configuration(store)
-    await store.register(AgentRecord("a", {}, "1", 0.0, 1), 0.0)
+    await store.agents.register(AgentRecord("a", {}, "1", 0.0, PROTOCOL_VERSION), 0.0)
     stored = await store.load("one")
     assert stored is not None
     done = jobs.advance(stored.job, Cancel(), 1.0)
@@ -76,27 +78,27 @@ async def test_a_stale_save_writes_nothing_at_all(store: RedisStateStore) -> Non
     assert await store.events("one", "0", 10) == stale
     assert await store.closed_rounds("one") == []
     assert await store.active_ids() == ["one"]
-    assert await store.touch("a", 1.0, 1) == Waiting(["one"], [])
+    assert (await store.agents.touch("a", 1.0)).waiting == Waiting(["one"], [])
 
 
 async def test_closing_a_round_archives_it_and_takes_the_tasks_back(store: RedisStateStore) -> None:
     await in_configuration(store)
     for name in "ab":
-        await store.register(AgentRecord(name, {"reviews": 3}, "1", 0.0, 1), 0.0)
-        assert await store.touch(name, 1.0, 1) == Waiting(["one"], [])
-    await store.set_progress("one", "a", {"step": 3})
+        await store.agents.register(AgentRecord(name, {"reviews": 3}, "1", 0.0, PROTOCOL_VERSION), 0.0)
+        assert (await store.agents.touch(name, 1.0)).waiting == Waiting(["one"], [])
+    await store.beside.set_progress("one", "a", {"step": 3})
     await step(store, "one", InRound(1, Reported("a", a_receipt())))
-    assert await store.touch("a", 1.0, 1) == Waiting([], [])
-    assert await store.touch("b", 1.0, 1) == Waiting(["one"], [])
+    assert (await store.agents.touch("a", 1.0)).waiting == Waiting([], [])
+    assert (await store.agents.touch("b", 1.0)).waiting == Waiting(["one"], [])
     change = await step(store, "one", Cancel())
     assert change.closed is not None
     assert change.closed.phase is Phase.ABANDONED
     assert await store.closed_rounds("one") == [change.closed]
     assert await store.closed_round("one", 1) == change.closed
     assert await store.closed_round("one", 2) is None
-    assert await store.touch("b", 1.0, 1) == Waiting([], [])
+    assert (await store.agents.touch("b", 1.0)).waiting == Waiting([], [])
     assert await store.active_ids() == []
-    assert await store.progress("one") == {}
+    assert await store.beside.progress("one") == {}
 
 
 async def test_the_number_of_the_round_in_flight_is_known_without_the_job(store: RedisStateStore) -> None:
@@ -112,33 +114,33 @@ async def test_the_number_of_the_round_in_flight_is_known_without_the_job(store:
 
 async def test_attempts_are_counted_until_they_are_done_or_their_round_is_closed(store: RedisStateStore) -> None:
     await in_configuration(store)
-    assert [await store.begin_attempt("one", piece) for piece in ("round 1", "prepare", "round 1")] == [1, 1, 2]
-    await store.forget_attempts("one", "prepare")
-    assert [await store.begin_attempt("one", piece) for piece in ("round 1", "prepare")] == [3, 1]
-    assert await store.begin_attempt("one", "round 1", 1) == 4
+    assert [await store.beside.begin_attempt("one", piece) for piece in ("round 1", "prepare", "round 1")] == [1, 1, 2]
+    await store.beside.forget_attempts("one", "prepare")
+    assert [await store.beside.begin_attempt("one", piece) for piece in ("round 1", "prepare")] == [3, 1]
+    assert await store.beside.begin_attempt("one", "round 1", 1) == 4
     await step(store, "one", AggregationFailed(1, "x"))
-    assert await store.begin_attempt("one", "round 1", 1) == 0  # a process that wakes counts nothing
-    assert await store.begin_attempt("one", "round 2") == 1
+    assert await store.beside.begin_attempt("one", "round 1", 1) == 0  # a process that wakes counts nothing
+    assert await store.beside.begin_attempt("one", "round 2") == 1
     await step(store, "one", Cancel())
-    assert await store.begin_attempt("one", "prepare") == 0
-    assert await store.begin_attempt("no such job", "prepare") == 0
+    assert await store.beside.begin_attempt("one", "prepare") == 0
+    assert await store.beside.begin_attempt("no such job", "prepare") == 0
 
 
 async def test_an_attempt_under_a_lease_that_is_over_is_not_counted(store: RedisStateStore) -> None:
     await in_configuration(store)
     token = await store.take_lease("aggregator", "me", 10)
     assert token is not None
-    assert await store.begin_attempt("one", "round 1", 1, Fence("aggregator", token)) == 1
-    assert await store.begin_attempt("one", "round 1", 1, Fence("aggregator", token - 1)) == "fenced"
-    assert await store.begin_attempt("one", "round 1", 1, Fence("aggregator", token)) == 2
+    assert await store.beside.begin_attempt("one", "round 1", 1, Fence("aggregator", token)) == 1
+    assert await store.beside.begin_attempt("one", "round 1", 1, Fence("aggregator", token - 1)) == "fenced"
+    assert await store.beside.begin_attempt("one", "round 1", 1, Fence("aggregator", token)) == 2
 
 
 async def test_a_client_is_busy_while_a_round_waits_for_it(store: RedisStateStore) -> None:
-    assert await store.busy([]) == set()
+    assert await store.agents.busy([]) == set()
     await in_configuration(store)
-    assert await store.busy(["a", "b", "c"]) == {"a", "b"}
+    assert await store.agents.busy(["a", "b", "c"]) == {"a", "b"}
     await step(store, "one", InRound(1, Reported("a", a_receipt())))
-    assert await store.busy(["a", "b", "c"]) == {"b"}
+    assert await store.agents.busy(["a", "b", "c"]) == {"b"}
 
 
 async def test_an_unreadable_document_hides_no_other_and_keeps_no_client(
@@ -154,7 +156,7 @@ async def test_an_unreadable_document_hides_no_other_and_keeps_no_client(
             with pytest.raises(JobUnreadable, match="document of job one"):
                 await store.load("one")
     assert [line["job"] for line in logs] == ["one"]  # logged once
-    assert await store.busy(["a", "b"]) == set()
+    assert await store.agents.busy(["a", "b"], store.unreadable) == set()
 
 
 async def test_rounds_come_in_order_of_their_number(store: RedisStateStore) -> None:
@@ -196,24 +198,41 @@ async def test_jobs_are_paged_newest_first(store: RedisStateStore) -> None:
 
 
 async def test_agents_and_their_signs_of_life(store: RedisStateStore) -> None:
-    assert await store.touch("a", 1.0, 1) is None
-    records = [AgentRecord(name, {"reviews": 3}, "0.1", 5.0, 1) for name in "ab"]
+    assert (await store.agents.touch("a", 1.0)).waiting is None
+    records = [AgentRecord(name, {"reviews": 3}, "0.1", 5.0, PROTOCOL_VERSION) for name in "ab"]
     for record in reversed(records):
-        await store.register(record, 5.0)
-    assert await store.touch("b", 9.0, 1) == Waiting([], [])
-    assert await store.touch("b", 8.0, 1) == Waiting([], [])  # a clock that lags behind takes nothing back
-    assert await store.agents() == [(records[0], 5.0), (records[1], 9.0)]
-    assert await store.agents(seen_since=9.0) == [(records[1], 9.0)]
-    assert await store.forget("a") is True
-    assert await store.forget("a") is False
-    assert await store.touch("a", 10.0, 1) is None
+        await store.agents.register(record, 5.0)
+    assert (await store.agents.touch("b", 9.0)).waiting == Waiting([], [])
+    await store.agents.touch("b", 8.0)  # a clock that lags behind takes nothing back
+    assert await store.agents.seen() == [(records[0], 5.0), (records[1], 9.0)]
+    assert await store.agents.seen(9.0) == [(records[1], 9.0)]
+    assert await store.agents.enrolled("a") == (True, 2)
+    assert await store.agents.forget("a") is True
+    assert await store.agents.forget("a") is False
+    assert await store.agents.enrolled("a") == (False, 1)
+    assert (await store.agents.touch("a", 10.0)).waiting is None
+
+
+async def test_signs_of_life_that_come_at_once_bring_the_job_that_each_speaks_of(store: RedisStateStore) -> None:
+    await in_configuration(store)
+    await store.create(job("two"), [])
+    for name in "ab":
+        await store.agents.register(AgentRecord(name, {}, "1", 0.0, PROTOCOL_VERSION), 0.0)
+    said = [("a", "one"), ("b", None), ("stranger", "two"), ("b", "gone"), ("b", "one")]
+    found = await asyncio.gather(*(store.agents.touch(client, 7.0, job_id) for client, job_id in said))
+    assert [each.waiting and each.waiting.tasks for each in found] == [["one"], ["one"], None, ["one"], ["one"]]
+    assert [each.record and each.record.name for each in found] == ["a", "b", None, "b", "b"]
+    one, two = await store.load("one"), await store.load("two")
+    jobs = [store.read(job_id or "", each.stored) for (_, job_id), each in zip(said, found, strict=True)]
+    assert jobs == [one, None, two, None, one]
+    assert await store.agents.last_seen(["a", "b", "stranger"]) == {"a": 7.0, "b": 7.0, "stranger": 0.0}
 
 
 async def test_who_registered_with_another_protocol_version_is_not_known(store: RedisStateStore) -> None:
-    await store.register(AgentRecord("a", {}, "1", 0.0, 1), 0.0)
-    assert await store.touch("a", 9.0, 1) == Waiting([], [])
-    assert await store.touch("a", 10.0, 2) is None
-    assert [seen for _, seen in await store.agents()] == [9.0]
+    record = AgentRecord("a", {}, "1", 0.0, PROTOCOL_VERSION - 1)
+    await store.agents.register(record, 0.0)
+    assert await store.agents.touch("a", 9.0) == Contact(record, None)
+    assert [seen for _, seen in await store.agents.seen()] == [0.0]
 
 
 async def test_a_change_wakes_those_who_wait_for_it_and_nobody_else(store: RedisStateStore) -> None:
@@ -240,11 +259,11 @@ async def test_a_change_wakes_those_who_wait_for_it_and_nobody_else(store: Redis
 async def test_traffic_adds_up(store: RedisStateStore) -> None:
     await store.create(job("one"), [])
     for direction, n_bytes in (("up", 3), ("up", 4), ("down", 5)):
-        await store.add_traffic("one", 10, "a.b-c", direction, n_bytes)
-    await store.add_traffic("one", 2, "b", "down", 1)
-    assert await store.traffic("one") == {10: {"a.b-c": {"up": 7, "down": 5}}, 2: {"b": {"up": 0, "down": 1}}}
-    await store.add_traffic("gone", 2, "b", "down", 1)
-    assert await store.traffic("gone") == {}
+        await store.beside.add_traffic("one", 10, "a.b-c", direction, n_bytes)
+    await store.beside.add_traffic("one", 2, "b", "down", 1)
+    assert await store.beside.traffic("one") == {10: {"a.b-c": {"up": 7, "down": 5}}, 2: {"b": {"up": 0, "down": 1}}}
+    await store.beside.add_traffic("gone", 2, "b", "down", 1)
+    assert await store.beside.traffic("gone") == {}
 
 
 async def test_prefixes_do_not_see_each_other(store: RedisStateStore, redis_url: str) -> None:
@@ -283,7 +302,8 @@ async def test_a_server_that_is_gone_is_named_and_comes_back_with_all_data(tmp_p
         await asyncio.sleep(0.1)
         await store.wait(0.0)
         server.kill()  # like a crash: without a last save
-        for call in (store.load("one"), store.clients(), store.touch("a", 1.0, 1), store.create(job("two"), [])):
+        agents = store.agents
+        for call in (store.load("one"), agents.enrolled("a"), agents.touch("a", 1.0), store.create(job("two"), [])):
             with pytest.raises(StateUnavailable, match="redis_url"):
                 await call
         server.start()
@@ -297,5 +317,5 @@ async def test_a_server_that_is_gone_is_named_and_comes_back_with_all_data(tmp_p
 async def test_a_url_where_nobody_listens() -> None:
     store = RedisStateStore(f"redis://127.0.0.1:{free_port()}/0")
     with pytest.raises(StateUnavailable, match="does not answer"):
-        await store.clients()
+        await store.agents.enrolled("a")
     await store.close()
