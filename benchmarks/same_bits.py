@@ -66,6 +66,10 @@ JOBS: dict[str, dict[str, Any]] = {
         },
         "local": {"weight_decay": 0.1},
     },
+    "fedgalore, micro-batches, clipped, on a schedule": {
+        "method": {"kind": "fedgalore", "rank": 4},
+        "local": {"micro_batch_size": 3, "max_grad_norm": 0.5, "schedule": "cosine", "warmup_rounds": 1},
+    },
     "fedgalore, shared basis": {
         "method": {"kind": "fedgalore", "rank": 4, "basis": "shared", "state_sync": "ajive"},
         "rounds": {"count": 3},

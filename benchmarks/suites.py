@@ -36,6 +36,7 @@ NEUTRAL: dict[str, Any] = {
     "local.class_weights": None,
     "local.micro_batch_size": None,
     "local.max_grad_norm": None,
+    "local.activation_checkpointing": False,
     "local.schedule": None,
     "local.warmup_rounds": 0,
     "local.final_share": None,

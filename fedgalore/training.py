@@ -25,6 +25,7 @@ from fedgalore.measures.formulas import Array
 from fedgalore.measures.rouge import rouge
 from fedgalore.measures.values import Counts, measured, pool
 from fedgalore.methods.halves import client_half
+from fedgalore.model.checkpointing import checkpointed
 from fedgalore.model.culprits import naming_rows
 from fedgalore.model.divergence import words_of_evaluation, words_of_loss
 from fedgalore.model.exact_match import answered, check_exact_match, matches
@@ -89,7 +90,7 @@ def local_update(
     predictions = 0
     momentum = MomentumSteps.of(task, round.start.weights)
     plain = _plain_optimizer(round)
-    with _forgetting_gradients(task), client_half(spec).train(round) as training:
+    with _forgetting_gradients(task), checkpointed(task), client_half(spec).train(round) as training:
         gradients = Gradients(task, examples, training)
         for step, chosen in enumerate(batches(examples, spec, round.client, number), start=1):
             with _diverged(task, f"a gradient became infinite or NaN at step {step} of round {number}", step):

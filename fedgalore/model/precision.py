@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -36,12 +36,18 @@ def passes_in(precision: str, device: torch.device) -> Iterator[None]:
     if precision == "float32":
         yield
         return
-    with torch.autocast(device.type, torch.bfloat16):
-        if device.type != "cpu" or multiplies_bfloat16():
-            yield
-        else:
-            with RoundedProducts():
-                yield
+    with torch.autocast(device.type, torch.bfloat16), _products_in(precision, device):
+        yield
+
+
+def again_in(precision: str, device: torch.device) -> tuple[AbstractContextManager[None], AbstractContextManager[Any]]:
+    """What `torch.utils.checkpoint` runs a part of a pass in, and that part again. Torch sees to autocast itself."""
+    return nullcontext(), _products_in(precision, device)
+
+
+def _products_in(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    is_slow = precision == "bfloat16" and device.type == "cpu" and not multiplies_bfloat16()
+    return RoundedProducts() if is_slow else nullcontext()
 
 
 def multiplies_bfloat16() -> bool:

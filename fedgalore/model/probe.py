@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedgalore.data.examples import Example
 from fedgalore.model.buffers import undone
+from fedgalore.model.checkpointing import checkpointed
 from fedgalore.model.culprits import short
 from fedgalore.model.generation import check_room, setting_at_fault, written
 from fedgalore.model.inputs import Batch, TaskError
@@ -207,7 +208,7 @@ def _write(task: TaskModel, asks: WritingTask) -> None:
 def _backward(task: TaskModel, examples: Sequence[Example]) -> None:
     task.model.train()
     try:
-        with _in_words("a step of training"):
+        with checkpointed(task), _in_words("a step of training"):
             losses = (task.loss(task.collate(examples))[0] for _ in range(DRAWS))
             loss = next((loss for loss in losses if loss.requires_grad), None)
             if loss is None:

@@ -112,6 +112,11 @@ class LocalSpec(Strict):
         description="Most examples in one pass: the gradient of a step is summed over as many passes as batch_size "
         "takes, which needs less memory for activations, and a gradient for each trained weight; null: batch_size",
     )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="Keeps no activations inside of layers and computes them again in the backward pass: far less "
+        "memory for about a quarter more time, with the same result. Some models cannot, and are refused",
+    )
     group_by_length: bool = Field(
         default=False, description="Puts texts of similar length into one batch, so that less padding is computed"
     )

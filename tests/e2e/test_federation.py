@@ -86,10 +86,12 @@ def test_a_job_runs_to_its_end_with_the_bits_of_the_simulation(running: Running,
     assert_reported(running, job_id, assert_same_bits(running, job_id, tmp_path, seed=1))
 
 
-def test_a_truncated_downlink_and_partial_participation_have_the_same_bits_too(
+def test_a_truncated_downlink_partial_participation_and_all_that_shapes_a_step_have_the_same_bits_too(
     running: Running, tmp_path: Path
 ) -> None:
+    passes = {"micro_batch_size": 3, "activation_checkpointing": True, "max_grad_norm": 0.5}
     sections = {
+        "local": {"steps": 3, "batch_size": 8, **passes, "schedule": "cosine", "warmup_rounds": 1},
         "wire": {"down_rank": 5},
         "rounds": {"count": 3, "min_clients": 2},
         "server": {"clip_norm": 0.9},
