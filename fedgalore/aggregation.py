@@ -131,6 +131,7 @@ def next_version(
         for key, values in result.statistics.items():
             statistics.setdefault(key, []).extend(values)
         alignment |= result.alignment
+        del result  # not held while the next one is made
     means = {key: sum(values) / len(values) for key, values in statistics.items()}
     return NextVersion(version, screened_round.decay, dropped, means, by_layer(alignment))
 
@@ -186,13 +187,14 @@ def most_at_once(plan: TrainingPlan, clients: Sequence[str], spec: JobSpec) -> i
 
 
 def _matrix_bytes(target: Target, clients: Sequence[str], spec: JobSpec) -> int:
-    """What combining one target takes: float64 inside."""
-    alone = TrainingPlan((target,), ())
+    """What combining one target takes: float64 inside. Changes sent whole count once: they are read where they lie."""
+    alone, whole = TrainingPlan((target,), ()), f"{target.name}/delta"
     files = [layout.update_tensors(spec, alone, client, 2) for client in clients]
-    sent = sum(tensor.entries for tensors in files for tensor in tensors.values())
+    sent = sum(tensors.pop(whole).entries for tensors in files[:1] if whole in tensors)
+    sent += sum(tensor.entries for tensors in files for name, tensor in tensors.items() if name != whole)
     # every client's change in the full space
-    whole = target.d * target.k * (len(clients) if spec.server.is_robust else 1)
-    return 8 * (sent + whole)
+    changes = target.d * target.k * (len(clients) if spec.server.is_robust else 1)
+    return 8 * (sent + changes)
 
 
 def screened(round: ServerRound, plan: TrainingPlan) -> tuple[ServerRound, dict[str, str]]:
@@ -227,7 +229,7 @@ def aggregate_group(
     group: Sequence[Target] | Sequence[Dense | Buffer], round: ServerRound, shelf: Shelf
 ) -> GroupResult:
     """The server's step for one group of tensors: the tensors that it writes into each part."""
-    result = GroupResult()
+    result = GroupResult(group)
     targets = [item for item in group if isinstance(item, Target)]
     if targets:
         half = server_half(round.spec)

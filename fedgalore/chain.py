@@ -1,8 +1,8 @@
 """A model version as a chain: a checkpoint, which is whole weights, and the cuts since. ALGORITHM, "The chain".
 
-A cut is an aggregate as a link of a chain. A version is known by its id: the hash of the cut that made it; that of
-version 0 is the hash of its weights. A version that has the weights of an earlier one after a rollback has its id too,
-so that whoever holds the one holds the other.
+A cut is an aggregate as a link of a chain. A version is known by its id: the hash of the cut that made it, or of its
+weights where no cut did, as of version 0. A version that has the weights of an earlier one after a rollback has its id
+too, so that whoever holds the one holds the other.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Chain:
     cuts: tuple[Cut, ...] = ()
 
     @classmethod
-    def start(cls, weights: BlobRef) -> Chain:
-        """That of version 0."""
-        return cls(Checkpoint(0, weights, weights.sha256))
+    def start(cls, weights: BlobRef, version: int = 0) -> Chain:
+        """That of version 0, and of a later one that no cut made."""
+        return cls(Checkpoint(version, weights, weights.sha256))
 
     @property
     def id(self) -> str:
@@ -94,6 +94,11 @@ class Earlier:
             kept += 1
         first = len(cuts) - kept
         return Earlier(cuts[first - 1].blob.sha256 if first else self.start, cuts[first:])
+
+
+def goes_down_whole(cut_bytes: int, weights_bytes: int) -> bool:
+    """Whether a version is its weights alone, which all clients fetch: a cut would be no smaller."""
+    return cut_bytes >= weights_bytes
 
 
 class Way(NamedTuple):

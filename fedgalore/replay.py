@@ -65,6 +65,9 @@ class Replayed(Mapping[str, Tensor]):
                 self._held = held = item, self.replayed(item)
         return held[1][name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)
 

@@ -16,7 +16,7 @@ from fedgalore.maths.robust import combine, combine_numbers
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import STEP, cut_rank
-from fedgalore.spec.plan import Target
+from fedgalore.spec.plan import Buffer, Dense, Target
 from fedgalore.spec.rates import Rates, rates_of
 
 
@@ -93,6 +93,7 @@ class GroupResult:
     `alignment`: by target, what the clients' states share.
     """
 
+    items: Sequence[Target | Dense | Buffer] = ()  # the group
     aggregate: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Tensor] = field(default_factory=dict)
     residue: dict[str, Tensor] = field(default_factory=dict)

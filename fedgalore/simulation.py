@@ -17,7 +17,7 @@ from torch import Tensor
 from fedgalore.aggregation import TensorSink, first_version, next_version
 from fedgalore.alignment import Alignment
 from fedgalore.best import Best, best_of, is_worn_out, no_best
-from fedgalore.chain import Chain, Cut, Earlier, Trail, total_bytes
+from fedgalore.chain import Chain, Cut, Earlier, Trail, goes_down_whole, total_bytes
 from fedgalore.data.examples import Example
 from fedgalore.measures.values import Measured, measured, pool
 from fedgalore.methods.halves import client_half
@@ -281,14 +281,17 @@ class _Federation:
         summed = updates.keys() - outcome.dropped.keys()
         self._kept.update({name: updates[name].kept for name in summed})
         tensors = layout.aggregate_tensors(task.spec, task.plan, sorted(summed), record.number)
-        self._go_on(Cut(record.number, _stand_in(record.number, layout.size_bytes(tensors))))
+        self._go_on(record.number, layout.size_bytes(tensors))
 
-    def _go_on(self, cut: Cut) -> None:
+    def _go_on(self, version: int, cut_bytes: int) -> None:
         """The chain that the coordinator would keep after this round."""
+        cut, weights = Cut(version, _stand_in(version, cut_bytes)), _stand_in(version, self._weights_bytes)
+        if goes_down_whole(cut_bytes, self._weights_bytes):
+            chain = Chain.start(weights, version)
+            self._trail = Trail(Earlier(chain.id), chain)
+            return
         chain = self._trail.chain.then(cut)
-        if chain.is_due:
-            chain = chain.ended(cut.version, _stand_in(cut.version, self._weights_bytes))
-        self._trail = self._trail.then(cut, chain)
+        self._trail = self._trail.then(cut, chain.ended(version, weights) if chain.is_due else chain)
 
     def _traffic(self, names: Collection[str], number: int) -> tuple[int, int]:
         """Bytes up and down: each fetches the cuts since the version that it holds, or a checkpoint and those since."""

@@ -24,6 +24,7 @@ from fedgalore.spec.plan import DTYPE_BYTES, TensorSpec
 LENGTH_BYTES = 8  # of the field in front of the header
 MAX_HEADER_BYTES = 16 * 2**20
 ALIGNMENT = 8
+BLOCK_BYTES = 2**18  # written at once; from 2 MiB on, a kernel may take huge pages, at ten times the cost
 _NUMPY: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1")}
 
 Float32 = npt.NDArray[np.float32]
@@ -218,7 +219,9 @@ class SafetensorsWriter:
                 f"tensor {name!r} is {array.dtype} {array.shape}; announced {entry.spec.dtype} {entry.spec.shape}"
             )
         self._file.seek(self._header.data_start + entry.start)
-        self._file.write(np.ascontiguousarray(array).reshape(-1).data)
+        data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        for start in range(0, len(data), BLOCK_BYTES):
+            self._file.write(data[start : start + BLOCK_BYTES])
         self._missing.remove(name)
 
     def __exit__(

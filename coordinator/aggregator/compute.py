@@ -7,18 +7,18 @@ same updates give the same bits, in whatever order they arrived.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 
 import structlog
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from coordinator.aggregator.base_copies import BaseModel
+from coordinator.aggregator.file_sink import FileSink
 from coordinator.aggregator.load_back import of_download
 from coordinator.aggregator.weights import (
     FileTensors,
@@ -36,9 +36,9 @@ from coordinator.state import job as jobs
 from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.store.blob_store import BlobStore
-from fedgalore.aggregation import Part, first_carried, next_version
+from fedgalore.aggregation import first_carried, next_version
 from fedgalore.alignment import Alignment
-from fedgalore.chain import Cut
+from fedgalore.chain import Chain, Cut
 from fedgalore.deltas import Lookup, nothing
 from fedgalore.maths.parallel import in_order
 from fedgalore.methods.halves import client_half
@@ -51,11 +51,10 @@ from fedgalore.model.remarks import remarks
 from fedgalore.model.task import TaskModel
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
-from fedgalore.rounds import ClientTensors, GroupResult, Shelf
+from fedgalore.rounds import ClientTensors, Shelf
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
-from protos.codec import SafetensorsWriter
 
 log = structlog.get_logger("aggregator")
 
@@ -196,7 +195,7 @@ def whole_weights(job: Job, model: ModelVersion, blobs: BlobStore) -> BlobRef:
 def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion:
     """The next model version from the reports of the job's round, which is in AGGREGATION.
 
-    It is a cut, and a checkpoint where one is due.
+    It is a cut, and a checkpoint where one is due; or its weights alone, where a cut would be no smaller.
 
     Raises:
         UpdatesDamaged: some of them have to be sent again; nothing was aggregated.
@@ -209,13 +208,14 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion
     model, version = job.model, job.model.version + 1
     plan = TrainingPlan.from_dict(job.prepared.plan)
     updates = _updates(job.round, blobs)
+    old = cache(lambda: weights_of(model, plan, job.parsed, blobs))
     with blobs.scratch_folder() as folder:
-        with FileSink(folder) as sink:
+        with FileSink(folder, version, old, plan, job.parsed) as sink:
             result = next_version(
                 job.parsed,
                 plan,
                 version,  # as the clients count: an abandoned round leaves no trace in those after it
-                _shelf(job.parsed, plan, model, blobs),
+                _shelf(model, old, blobs),
                 updates,
                 sink,
                 device=device,
@@ -225,15 +225,19 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion
         reach(Fault.VERSION_WRITTEN)
         refs = {part: blobs.put_file(folder / part, move=True) for part in sink.parts}
     stored = time.perf_counter()
-    reach(Fault.CUT_STORED)
-    weights, chain = None, model.chain.then(Cut(version, refs["aggregate"]))
     timings = {"compute_s": computed - started, "store_s": stored - computed}
-    if chain.is_due:
-        weights = store_weights(replayed(chain, plan, job.parsed, blobs), version, plan, job.parsed, blobs)
-        chain = chain.ended(version, weights)
-        timings["checkpoint_s"] = time.perf_counter() - stored
+    weights, cut = refs.get("weights"), refs.get("aggregate")
+    if cut is not None:
+        reach(Fault.CUT_STORED)
+        chain = model.chain.then(Cut(version, cut))
+        if chain.is_due:
+            weights = store_weights(replayed(chain, plan, job.parsed, blobs), version, plan, job.parsed, blobs)
+            chain = chain.ended(version, weights)
+            timings["checkpoint_s"] = time.perf_counter() - stored
+    else:
+        chain = Chain.start(refs["weights"], version)
     reach(Fault.VERSION_STORED)
-    made = ModelVersion(version, chain, weights, refs["aggregate"], refs.get("state"), refs.get("residue"))
+    made = ModelVersion(version, chain, weights, cut, refs.get("state"), refs.get("residue"))
     return StoredVersion(made, timings, result.statistics, result.dropped, result.alignment)
 
 
@@ -256,8 +260,8 @@ def _updates(round: Round, blobs: BlobStore) -> list[ClientTensors]:
     return updates
 
 
-def _shelf(spec: JobSpec, plan: TrainingPlan, model: ModelVersion, blobs: BlobStore) -> Shelf:
-    """The version before. Its weights, which few methods read, are replayed when they are.
+def _shelf(model: ModelVersion, weights: Callable[[], Mapping[str, Tensor]], blobs: BlobStore) -> Shelf:
+    """The version before. Its weights, which few methods read, are asked for when they are.
 
     Raises:
         ChainBroken: a part of it is damaged or missing, or will be missed when its weights are asked for.
@@ -270,38 +274,4 @@ def _shelf(spec: JobSpec, plan: TrainingPlan, model: ModelVersion, blobs: BlobSt
     def lookup(blob: BlobRef | None) -> Lookup:
         return FileTensors(map_tensors(blobs, blob.sha256)).get if blob else nothing
 
-    weights = cache(lambda: weights_of(model, plan, spec, blobs))
     return Shelf(lambda name: weights()[name], lookup(model.state), lookup(model.residue))
-
-
-class FileSink:
-    """A `Sink` of safetensors files in a folder, one a part; a context manager that completes them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files = ExitStack()
-        self._writers: dict[str, SafetensorsWriter] = {}
-
-    @property
-    def parts(self) -> list[str]:
-        """The parts that were written; each is the file of that name."""
-        return list(self._writers)
-
-    def __enter__(self) -> FileSink:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._files.__exit__(kind, error, trace)
-
-    def open(self, parts: Mapping[str, Part]) -> None:
-        for name, part in parts.items():
-            writer = SafetensorsWriter(self._folder / name, part.tensors, part.metadata)
-            self._writers[name] = self._files.enter_context(writer)
-
-    def put(self, group: GroupResult) -> None:
-        for name, tensors in group.parts():
-            for tensor_name, tensor in tensors.items():
-                self._writers[name].write(tensor_name, tensor.numpy())
-        reach(Fault.GROUP_WRITTEN)

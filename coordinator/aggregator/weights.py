@@ -12,6 +12,7 @@ from coordinator.models.checkpoint import map_tensors
 from coordinator.state.errors import BlobLost
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
+from fedgalore.aggregation import Part
 from fedgalore.chain import Chain
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.replay import Aggregate, Replayed
@@ -131,7 +132,12 @@ def write_weights(
     Raises:
         OSError: the disk refuses.
     """
-    metadata = {"format": WEIGHTS_FORMAT, "version": str(version)}
-    with SafetensorsWriter(path, weights_tensors(spec, plan, version), metadata) as writer:
+    part = weights_part(version, plan, spec)
+    with SafetensorsWriter(path, part.tensors, part.metadata) as writer:
         for name, tensor in weights:
             writer.write(name, tensor.numpy())
+
+
+def weights_part(version: int, plan: TrainingPlan, spec: JobSpec) -> Part:
+    """What the file of a version's whole weights holds."""
+    return Part(weights_tensors(spec, plan, version), {"format": WEIGHTS_FORMAT, "version": str(version)})

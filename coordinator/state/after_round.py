@@ -68,7 +68,7 @@ def _after_commit(job: Job, closed: Round) -> Job:
 
 
 def _earlier(job: Job, made: ModelVersion | None) -> Earlier | None:
-    """What leads to the checkpoint of the version that a round made."""
+    """What leads to the checkpoint of the version that a round made; nothing where no cut made it."""
     if made is None or made.aggregate is None:
         return None
     return job.trail.then(Cut(made.version, made.aggregate), made.chain).earlier

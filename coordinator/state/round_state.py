@@ -56,7 +56,7 @@ class ModelVersion:
     version: int
     chain: Chain  # how its weights come about
     weights: BlobRef | None = None  # whole, where they were made
-    aggregate: BlobRef | None = None  # the step from version - 1 to version; none after a rollback
+    aggregate: BlobRef | None = None  # the cut from version - 1 to version; none where there was no cut
     state: BlobRef | None = None  # bases and second moments that all clients start from
     residue: BlobRef | None = None  # error feedback of a truncated downlink; stays on the server
     held_out: EvaluationResult | None = None  # on the job's `evaluation.central`, where the version was evaluated

@@ -44,6 +44,7 @@ def in_order(work: Callable[[T], R], pieces: Iterable[T], at_most: int | None = 
             with one_thread():
                 result = work(piece)
             yield result
+            del result  # not held while the next one is made
         return
     try:
         with ThreadPoolExecutor(side_by_side, initializer=torch.set_num_threads, initargs=(1,)) as pool:
