@@ -5,7 +5,7 @@
 
 # Both ends set these; gRPC's own defaults differ between directions.
 CHUNK_BYTES = 2**20  # of a file, in one message of a stream; at most
-PIECE_BYTES = 2**16  # of a file, in one message of a download: on a slow line each message is a sign of life
+PIECE_BYTES = 2**16  # of a file, in one message of a download, at first and on a slow line
 # A ping waits behind whatever the buffers of a line hold. Bytes that arrive meanwhile count as a sign of life for the
 # first of these, which is also the time after which TCP gives up a peer that acknowledges nothing.
 KEEPALIVE_TIMEOUT_MS = 60_000

@@ -26,6 +26,7 @@ from coordinator.doors.grpc.guard import (
     sha256,
     text,
 )
+from coordinator.doors.grpc.pieces import next_piece
 from coordinator.doors.grpc.uploads import Upload
 from coordinator.state.admission import Duplicate
 from coordinator.state.errors import (
@@ -125,7 +126,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
             raise WrongOffset(
                 f"offset: is {request.offset}, but the blob has {size} bytes; start there or before", size
             )
-        offset = request.offset
+        offset, piece_bytes = request.offset, PIECE_BYTES
         asked = time.monotonic()
         try:
             while offset < size:
@@ -135,10 +136,12 @@ class Federation(federation_pb2_grpc.FederationServicer):
                 data = await in_thread(self._read, wanted, offset)
                 if not data:
                     raise BlobLost(messages.lost(job, wanted))
-                for start in range(0, len(data), PIECE_BYTES):
-                    piece = data[start : start + PIECE_BYTES]
+                begun = time.monotonic()
+                for start in range(0, len(data), piece_bytes):
+                    piece = data[start : start + piece_bytes]
                     await context.write(pb.DownloadBlobResponse(data=piece))
                     offset += len(piece)
+                piece_bytes = next_piece(piece_bytes, time.monotonic() - begun)
                 reach(Fault.CHUNK_SENT)
         finally:
             await self._count(job_id, number, client, "down", offset - request.offset)

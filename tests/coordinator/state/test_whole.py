@@ -22,7 +22,7 @@ from coordinator.state.job_state import Job, Status
 from coordinator.state.job_words import explain
 from coordinator.state.round_state import Aggregated, Candidates, ModelVersion, Reported, Tick
 from coordinator.state.versions import versions, with_weights
-from fedgalore.chain import Earlier
+from fedgalore.chain import Chain, Cut, Earlier
 from tests.builders import a_blob, a_job, a_prepared, a_receipt, a_step_on, a_version, in_flight
 
 PAIR = ("a", "b")
@@ -139,6 +139,17 @@ def test_a_rollback_takes_the_chain_of_its_version() -> None:
     assert back.trail.chain.id == target.chain.id  # whoever holds version 3 holds version 5
     on = play(reported(back), in_flight(reported(back), Aggregated(a_step_on(back.model), {}, {})))
     assert [cut.version for cut in on.trail.cuts] == [1, 2, 3, 6]
+
+
+def test_a_version_that_no_cut_made_is_its_weights_alone_for_all_clients() -> None:
+    job = trained(2)
+    chain = Chain.start(WEIGHTS, 3)
+    job = play(reported(job), in_flight(reported(job), Aggregated(ModelVersion(3, chain, WEIGHTS), {}, {})))
+    assert (job.trail.chain.id, job.trail.blobs) == (WEIGHTS.sha256, (WEIGHTS,))
+    assert job.trail.way(a_version(2).chain.id).whole
+    step = a_step_on(job.model)
+    on = play(reported(job), in_flight(reported(job), Aggregated(step, {}, {})))
+    assert on.trail.way(WEIGHTS.sha256).cuts == (Cut(4, step.aggregate),)  # whoever holds them goes on by cuts
 
 
 def test_cuts_that_led_to_a_checkpoint_are_named_until_a_rollback_goes_behind_it() -> None:
