@@ -167,7 +167,7 @@ class House:
         read = [*self.updates, *filter(None, [self.residue])]
         down = layout.aggregate_tensors(self.spec, self.plan, ["a"] * self.case.clients, 2)
         written = layout.size_bytes(down) + (self.residue.size_bytes if self.residue else 0)
-        whole = 0 if self.spec.method.cuts else 2 * layout.size_bytes(self.plan.weights())
+        whole = 0 if self.spec.method.cuts else layout.size_bytes(self.plan.weights())  # those before
         some = bytes(64 * 2**20)
         before = time.process_time()
         hashlib.sha256(some)
@@ -213,14 +213,15 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 @contextmanager
-def watched(most: list[float]) -> Iterator[None]:
-    """Appends the most anonymous memory, in bytes, that the process has while the block runs."""
+def watched(most: list[float], look: Callable[[], float] | None = None) -> Iterator[None]:
+    """Appends the most that `look` sees while the block runs; default: anonymous memory of the process, in bytes."""
+    look = look or anonymous_bytes
     over = threading.Event()
 
     def watch() -> None:
         peak = 0.0
         while not over.wait(EVERY_S):
-            peak = max(peak, anonymous_bytes())
+            peak = max(peak, look())
         most.append(peak)
 
     thread = threading.Thread(target=watch)
@@ -232,8 +233,9 @@ def watched(most: list[float]) -> Iterator[None]:
         thread.join()
 
 
-def anonymous_bytes() -> float:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+def anonymous_bytes(process: int | str = "self") -> float:
+    """Of a process that runs."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 

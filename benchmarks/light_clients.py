@@ -152,9 +152,9 @@ def make_model(folder: Path, hidden: int, layers: int) -> Path:
 
 
 @contextmanager
-def coordinator(folder: Path) -> Iterator[tuple[LocalFederation, str]]:
+def coordinator(folder: Path, threads: int = 1) -> Iterator[tuple[LocalFederation, str]]:
     """Redis, a coordinator and its aggregator as processes, without agents; and the address of the agents' door."""
-    with LocalFederation(folder, []) as federation:
+    with LocalFederation(folder, [], threads) as federation:
         ports = json.loads((folder / "ports.json").read_text())
         yield federation, f"127.0.0.1:{ports['grpc']}"
 

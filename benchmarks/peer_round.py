@@ -4,7 +4,8 @@ Federated averaging of about 256 MB, float32, over loopback sockets; no client t
 and sends. Ours: a coordinator with aggregator and Redis, and clients with the agents' transport, a process each; every
 update is checked, hashed and synced to disk. Flower: a SuperLink, a SuperNode a client, and the app in `peer_app`; in a
 virtual environment in FOLDER, which is made if it is missing. What is measured is the time from one round's mean to the
-next, the quickest of the rounds.
+next, the quickest of the rounds; and of ours the most anonymous memory that coordinator, aggregator and Redis have
+together (RssAnon in /proc). Without `--peer` ours runs alone.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
+from benchmarks.aggregation import anonymous_bytes, watched
 from benchmarks.kills.flower import CONFIG, python_of, version_of
 from benchmarks.light_clients import LightClient, coordinator, document, make_model, post, rounds_of, wait_for_version
 from fedgalore.process.redis_server import free_port
@@ -37,43 +39,59 @@ WIRE = {"bits": 32}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, required=True, help="folder of Flower's virtual environment")
+    parser.add_argument("--peer", type=Path, help="folder of Flower's virtual environment")
     parser.add_argument("--clients", type=int, nargs="+", default=list(BARS))
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    python = python_of(options.peer)
-    print(f"Flower {version_of(python)}")
-    print("clients   bytes each       ours     Flower   ratio   bar")
+    python = python_of(options.peer) if options.peer else None
+    print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"Flower {version_of(python)}" if python else "without Flower")
+    print("clients   bytes each   memory       ours     Flower   ratio   bar")
     for count in options.clients:
         with tempfile.TemporaryDirectory() as name:
             model = make_model(Path(name) / "model", options.hidden, options.layers)
-            size, ours = our_rounds(Path(name), model, count, options.rounds)
-            theirs = flower_rounds(Path(name) / "flower", python, count, options.rounds, size)
-        ratio, bar = min(ours) / min(theirs), BARS.get(count)
-        print(
-            f"{count:7} {size:12,} {min(ours):8.2f} s {min(theirs):8.2f} s {ratio:7.2f}"
-            f"   {f'{bar}: ' + ('met' if ratio <= bar else 'missed') if bar else ''}",
-            flush=True,
-        )
+            size, memory, ours = our_rounds(Path(name), model, count, options.rounds)
+            line = f"{count:7} {size:12,} {memory / 1e6:5.0f} MB {min(ours):8.2f} s"
+            if python is not None:
+                theirs = flower_rounds(Path(name) / "flower", python, count, options.rounds, size)
+                ratio, bar = min(ours) / min(theirs), BARS.get(count)
+                line += f" {min(theirs):8.2f} s {ratio:7.2f}"
+                line += f"   {bar}: {'met' if ratio <= bar else 'missed'}" if bar else ""
+        print(line, flush=True)
 
 
-def our_rounds(folder: Path, model: Path, count: int, rounds: int) -> tuple[int, list[float]]:
-    """An update's bytes, and seconds from commit to commit."""
-    with coordinator(folder / "federation") as (federation, address):
+def our_rounds(folder: Path, model: Path, count: int, rounds: int) -> tuple[int, float, list[float]]:
+    """An update's bytes, the most anonymous memory of the servers in bytes, and seconds from commit to commit."""
+    threads = os.cpu_count() or 1  # what a coordinator takes by itself
+    with coordinator(folder / "federation", threads) as (federation, address):
         job = post(federation, document(model, count, rounds, METHOD, wire=WIRE))
         context = multiprocessing.get_context("spawn")
         clients = [
             context.Process(target=_client, args=(f"c{number}", address, folder / f"c{number}", rounds), daemon=True)
             for number in range(count)
         ]
-        for client in clients:
-            client.start()
-        wait_for_version(federation, job, rounds)
+        servers, most = children(), list[float]()
+        with watched(most, lambda: sum(map(anonymous_bytes, servers))):
+            for client in clients:
+                client.start()
+            wait_for_version(federation, job, rounds)
         for client in clients:
             client.join()
-        return (folder / "c0" / "update").stat().st_size, commits(federation, job)
+        return (folder / "c0" / "update").stat().st_size, most[0], commits(federation, job)
+
+
+def children() -> list[int]:
+    """The processes that have come of this one, and those that have come of them."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # a process that has ended meanwhile
+            parents[int(status.parent.name)] = int(status.read_text().rsplit(")", 1)[1].split()[1])
+    found = [os.getpid()]
+    for process in found:
+        found += [child for child, parent in parents.items() if parent == process]
+    return found[1:]
 
 
 def commits(federation: LocalFederation, job: str) -> list[float]:
