@@ -219,7 +219,7 @@ class SafetensorsWriter:
                 f"tensor {name!r} is {array.dtype} {array.shape}; announced {entry.spec.dtype} {entry.spec.shape}"
             )
         self._file.seek(self._header.data_start + entry.start)
-        data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         for start in range(0, len(data), BLOCK_BYTES):
             self._file.write(data[start : start + BLOCK_BYTES])
         self._missing.remove(name)

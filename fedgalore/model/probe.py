@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,12 +214,31 @@ def _backward(task: TaskModel, examples: Sequence[Example]) -> None:
             loss = next((loss for loss in losses if loss.requires_grad), None)
             if loss is None:
                 raise ArithmeticError(f"in {DRAWS} tries the loss depends on no weight that is trained")
-            loss.backward()
-            for name, parameter in task.trained().items():
-                if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-                    raise ArithmeticError(f"the gradient of {name} is not finite")
+            with _odd_gradients(task) as odd:
+                loss.backward()
+            if odd:
+                raise ArithmeticError(f"the gradient of {odd[-1]} is not finite")
     finally:
         task.zero_grad()
+
+
+@contextmanager
+def _odd_gradients(task: TaskModel) -> Iterator[list[str]]:
+    """The names of those weights whose gradient is not finite, in the order in which gradients come.
+
+    Each is let go of once it was looked at: together they take as much memory as all that is trained.
+    """
+    odd: list[str] = []
+
+    def look(name: str, parameter: Tensor) -> None:
+        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+            odd.append(name)
+        parameter.grad = None
+
+    with ExitStack() as hooks:
+        for name, parameter in task.trained().items():
+            hooks.callback(parameter.register_post_accumulate_grad_hook(partial(look, name)).remove)
+        yield odd
 
 
 @contextmanager
