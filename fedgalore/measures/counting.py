@@ -1,4 +1,7 @@
-"""A site's half of a metric: what a model said of examples as counts, which `fedgalore.measures.values` describes."""
+"""A site's half of a metric: what a model said of examples as counts, which `fedgalore.measures.values` describes.
+
+torchmetrics is imported where a job first needs it: it takes a second and 100 MB, and most jobs ask for accuracy alone.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    multiclass_confusion_matrix,
-    multiclass_stat_scores,
-    multilabel_stat_scores,
-)
 
 from fedgalore.measures.formulas import Array, bins_of, pooled_cells
 from fedgalore.measures.values import Counts
@@ -25,6 +23,8 @@ _BITS = 16  # significant ones that Spearman's correlation keeps of a value
 
 def _confusion(scores: Tensor, targets: Tensor) -> Array:
     """Scores `(N, C)`, targets `(N,)`."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     classes = scores.shape[1]
     return _array(multiclass_confusion_matrix(scores.argmax(1), targets, num_classes=classes).flatten())
 
@@ -35,6 +35,8 @@ def _right_of_classes(scores: Tensor, targets: Tensor) -> Array:
 
 def _classes(scores: Tensor, targets: Tensor) -> Array:
     """Scores `(N, C)`, targets `(N,)`."""
+    from torchmetrics.functional.classification import multiclass_stat_scores
+
     return _columns(
         multiclass_stat_scores(
             scores.argmax(1), targets, num_classes=scores.shape[1], average=None, validate_args=False
@@ -49,6 +51,8 @@ def _right_of_labels(scores: Tensor, targets: Tensor) -> Array:
 
 def _labels(scores: Tensor, targets: Tensor) -> Array:
     """Scores `(N, C)`, targets `(N, C)`."""
+    from torchmetrics.functional.classification import multilabel_stat_scores
+
     # torchmetrics would take logits that all lie within [0, 1] for probabilities
     cut = (scores > 0).long()
     return _columns(

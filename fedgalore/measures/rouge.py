@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
 
 from fedgalore.measures.formulas import Array
 
@@ -29,6 +28,8 @@ def rouge(names: Iterable[str], answers: Sequence[str], references: Sequence[str
     Args:
         names: of `rouge1`, `rouge2` (pairs of words) and `rougeL` (longest common subsequence).
     """
+    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]  # with nltk: half a second
+
     kinds = list(names)
     scorer = RougeScorer(kinds, tokenizer=_Words())
     sums = dict.fromkeys(kinds, 0.0)
