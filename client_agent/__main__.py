@@ -26,6 +26,7 @@ from client_agent.settings import AgentSettings
 from fedgalore.data.examples import DataError
 from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults, logs
+from fedgalore.process.leaving import end_at_once
 from fedgalore.process.settings import SettingsError
 
 
@@ -106,6 +107,7 @@ async def _serve(chosen: AgentSettings, data: Mapping[str, LocalData], way: Line
 
 def main() -> None:
     """Entry point of `python -m client_agent`."""
+    end_at_once()
     typer.run(agent)
 
 

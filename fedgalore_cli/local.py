@@ -106,6 +106,7 @@ class LocalFederation:
         threads: CPU threads of the aggregator; the agents name theirs in their configs.
         wrapper: command line in front of the coordinator's command, which it runs.
         secured: credentials and TLS; without them all doors are open to this machine.
+        environment: further variables of all its processes.
 
     Raises (on entering):
         LaunchError: a process did not come up.
@@ -118,6 +119,7 @@ class LocalFederation:
         threads: int = 1,
         wrapper: Sequence[str] = (),
         secured: Secured | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.root = root
         self.rest_url = ""
@@ -126,6 +128,7 @@ class LocalFederation:
         self._threads = threads
         self._wrapper = wrapper
         self._secured = secured
+        self._environment = dict(environment or {})
         self._agent_documents = agents
         self._stack = ExitStack()
         self.redis = RedisServer(root / "redis")
@@ -213,7 +216,7 @@ class LocalFederation:
     def _process(self, name: str, command: Sequence[str], **environment: str) -> Process:
         # few threads: on a small machine the threads of several processes fight for the cores
         calm = {"OMP_NUM_THREADS": str(self._threads), "PYTHONUNBUFFERED": "1"}
-        return Process(name, command, self.root / "logs" / f"{name}.log", {**calm, **environment})
+        return Process(name, command, self.root / "logs" / f"{name}.log", {**calm, **self._environment, **environment})
 
     def _ready(self) -> bool:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from fedgalore.process.leaving import end_at_once
 from fedgalore_cli import agents, certs, jobs, keys, partition, serve, simulate
 from fedgalore_cli.demo import command as demo
 from fedgalore_cli.errors import Commands
@@ -43,6 +44,7 @@ def version() -> None:
 
 def main() -> None:
     """Entry point of the `fedgalore` command."""
+    end_at_once()
     app()
 
 

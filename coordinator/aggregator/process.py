@@ -13,6 +13,7 @@ from coordinator.aggregator.worker import Aggregator
 from coordinator.settings import CoordinatorSettings, load
 from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults
+from fedgalore.process.leaving import end_at_once
 from fedgalore.process.settings import SettingsError
 from fedgalore.process.threads import announced
 
@@ -76,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     configure(settings.log_format, settings.log_level)
+    end_at_once()
     faults.arm(settings.fault)
     try:
         allow(settings.metrics)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import signal
 import tarfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +22,22 @@ import torch
 
 from client_agent.data import read_all
 from client_agent.settings import load
+from fedgalore.data.examples import Example
 from fedgalore.simulation import SimulationResult, Site, simulate
 from fedgalore.spec.job import parse
 from fedgalore_cli.local import LocalFederation
 from tests.fedgalore.conftest import COLOURS, questions, sentences, squares, tiny_bert, tiny_gpt2, tiny_levit, tiny_vit  # noqa: F401  # fixtures
+from tests.fedgalore.tasks import CASES
 
 NAMES = ("north", "south", "west")
 WAIT_S = 240.0  # for something that hangs; a machine may be busy
 TOP_TWO = "tests.fedgalore.measures.top_two:TopTwo"  # a metric of another package, as each site allows it
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_method"
+# Each shares its head with one of the others and its data with another; tests/fedgalore/model/tasks has them too.
+_PAIRS = ("numbers of a text", "classes of an image", "a number of an image", "answers in a conversation")
+KEYS = ("text", "image", "label", "tokens", "tags", "prompt", "completion", "messages")
+TASK_CASES = tuple(case for case in CASES if case not in _PAIRS)
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,7 @@ class Running:
         sites = []
         for config in sorted((self.federation.root / "agents").glob("*/agent.yaml")):
             settings = load(config)
-            local = read_all(settings.data)[spec.data.name]
+            local = read_all({spec.data.name: settings.data[spec.data.name]})[spec.data.name]
             assert local.test is not None
             sites.append(Site(settings.name, local.train.examples, local.test.examples))
         return simulate(spec, folder, sites, held_out=held_out)
@@ -141,11 +152,15 @@ def _written(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Running]:  # noqa: F811
+    """One for all that need no credentials: what its processes import takes most of such a test's time."""
     folder = tmp_path_factory.mktemp("federation")
     agents = [agent | {"metrics": [TOP_TWO]} for agent in agents_of(folder)]
-    with LocalFederation(folder / "run", agents) as federation:
+    for seed, agent in enumerate(agents):
+        agent["data"] |= {named(case): data_of(case, agent["name"], seed, folder) for case in TASK_CASES}
+    site = os.pathsep.join(filter(None, (str(install(folder / "site")), os.environ.get("PYTHONPATH"))))
+    with LocalFederation(folder / "run", agents, environment={"PYTHONPATH": site}) as federation:
         yield Running(federation, tiny_bert)
 
 
@@ -171,3 +186,41 @@ def agents_of(folder: Path) -> list[dict[str, Any]]:
         data = {"topics": topics, "questions": answers, "squares": images}
         agents.append({"name": name, "threads": 1, "data": data})
     return agents
+
+
+def named(case: str) -> str:
+    return case.replace(" ", "-")
+
+
+def written(path: Path, examples: list[Example]) -> str:
+    """A table of the examples; images are named relative to it."""
+    with path.open("w") as file:
+        for example in examples:
+            row = {key: value for key, value in example.items() if key in KEYS}
+            if "image" in row:
+                row["image"] = str(Path(row["image"]).relative_to(path.parent.resolve()))
+            file.write(json.dumps(row) + "\n")
+    return str(path)
+
+
+def data_of(case: str, site: str, seed: int, folder: Path) -> dict[str, Any]:
+    """One data set of an agent: its files, and columns that are named as an example's keys are."""
+    data: dict[str, Any] = {}
+    for split, count in (("train", 60), ("test", 30)):
+        parts = folder / f"{site}-{named(case)}-{split}"
+        examples = CASES[case].make(count, 10 * seed + len(split), parts)
+        data[split] = written(folder / f"{parts.name}.jsonl", examples)
+    return data | {key: key for key in KEYS if key in examples[0]}
+
+
+def install(folder: Path, entry_points: dict[str, str] | None = None) -> Path:
+    """The example's package as pip lays it into a folder for `PYTHONPATH`, with its own entry points or with these."""
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    points = project["entry-points"]["fedgalore.methods"] if entry_points is None else entry_points
+    shutil.copytree(EXAMPLE / "sign_mean", folder / "sign_mean", ignore=shutil.ignore_patterns("__pycache__"))
+    metadata = folder / f"sign_mean-{project['version']}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sign-mean\nVersion: {project['version']}\n")
+    lines = [f"{name} = {value}" for name, value in points.items()]
+    (metadata / "entry_points.txt").write_text("\n".join(["[fedgalore.methods]", *lines]) + "\n")
+    return folder

@@ -1,13 +1,13 @@
-"""A method that another package brings: in the simulation, in processes, and what a broken one leaves intact."""
+"""A method that another package brings: in the simulation, in processes, and what a broken one leaves intact.
+
+The federation's processes see the package (`running`), this process does not.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,42 +16,17 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from fedgalore_cli.local import LocalFederation
-from tests.e2e.conftest import Running, agents_of, ended
+from tests.e2e.conftest import Running, ended, install
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_method"
 METHOD = {"kind": "sign_mean", "step": 0.5}
-
-
-def install(folder: Path, entry_points: dict[str, str] | None = None) -> Path:
-    """The example's package as pip lays it into a folder for `PYTHONPATH`, with its own entry points or with these."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    points = project["entry-points"]["fedgalore.methods"] if entry_points is None else entry_points
-    shutil.copytree(EXAMPLE / "sign_mean", folder / "sign_mean", ignore=shutil.ignore_patterns("__pycache__"))
-    metadata = folder / f"sign_mean-{project['version']}.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sign-mean\nVersion: {project['version']}\n")
-    lines = [f"{name} = {value}" for name, value in points.items()]
-    (metadata / "entry_points.txt").write_text("\n".join(["[fedgalore.methods]", *lines]) + "\n")
-    return folder
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """A Python process that sees the packages of this folder."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("outside")
-    site = install(folder / "site")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PYTHONPATH", str(site))
-        with LocalFederation(folder / "run", agents_of(folder)) as federation:
-            yield Running(federation, tiny_bert)
 
 
 def test_a_federation_ends_with_the_bits_of_the_simulation(running: Running, tmp_path: Path) -> None:
