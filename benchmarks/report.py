@@ -181,21 +181,30 @@ def _difference(runs: Sequence[Result], others: Sequence[Result], measure: Measu
 def _summary(suites: Mapping[str, Sequence[Entry]], results: Results) -> str:
     """FedGaLore at rank 8 against what it is compared with, suite by suite: the best LoRA method of equal rank, as
     published; LoRA with the same momentum, which says what momentum alone does; and fedavg.
+
+    FedGaLore by its defaults, without a rate, where that has been run; the others, and it beside, at the best rate.
     """
     rows = []
     for suite, entries in suites.items():
         runs = {entry.name: chosen_runs(entry, results) for entry in entries}
-        ours = runs.get("fedgalore r8")
+        default, searched = runs.get("fedgalore r8, no rate", []), runs.get("fedgalore r8", [])
+        ours = default or searched
         theirs = {e.name: runs[e.name] for e in entries if _kind(e) in LORA and runs[e.name] and e.name.endswith(" r8")}
         if not ours or not theirs:
             continue
         measure = _measure(entries[0])
         best = max(theirs, key=lambda name: measure.sign * mean(map(measure.of, theirs[name])))
-        row = [suite, measure.name, _spread(list(map(measure.of, ours)), measure), best]
+        row = [
+            suite,
+            measure.name,
+            *(_spread([*map(measure.of, run)], measure) if run else "" for run in (default, searched)),
+        ]
+        row.append(best)
         others = [theirs[best], runs.get("flora r8, momentum", []), runs.get("fedavg", [])]
         rows.append([*row, *(_difference(ours, other, measure) for other in others)])
     against = ["fedgalore against it", "against flora r8 with momentum", "against fedavg"]
-    return _rows(["suite", "measure", "fedgalore r8", "best LoRA of rank 8", *against], rows)
+    ours = ["fedgalore r8, no rate", "fedgalore r8, searched"]
+    return _rows(["suite", "measure", *ours, "best LoRA of rank 8", *against], rows)
 
 
 def _replace(page: Path, suite: str, text: str) -> None:
