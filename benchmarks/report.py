@@ -194,17 +194,12 @@ def _summary(suites: Mapping[str, Sequence[Entry]], results: Results) -> str:
             continue
         measure = _measure(entries[0])
         best = max(theirs, key=lambda name: measure.sign * mean(map(measure.of, theirs[name])))
-        row = [
-            suite,
-            measure.name,
-            *(_spread([*map(measure.of, run)], measure) if run else "" for run in (default, searched)),
-        ]
-        row.append(best)
+        both = [_spread([*map(measure.of, run)], measure) if run else "" for run in (default, searched)]
         others = [theirs[best], runs.get("flora r8, momentum", []), runs.get("fedavg", [])]
-        rows.append([*row, *(_difference(ours, other, measure) for other in others)])
+        rows.append([suite, measure.name, *both, best, *(_difference(ours, other, measure) for other in others)])
     against = ["fedgalore against it", "against flora r8 with momentum", "against fedavg"]
-    ours = ["fedgalore r8, no rate", "fedgalore r8, searched"]
-    return _rows(["suite", "measure", *ours, "best LoRA of rank 8", *against], rows)
+    settings = ["fedgalore r8, no rate", "fedgalore r8, searched"]
+    return _rows(["suite", "measure", *settings, "best LoRA of rank 8", *against], rows)
 
 
 def _replace(page: Path, suite: str, text: str) -> None:
