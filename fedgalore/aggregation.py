@@ -190,8 +190,8 @@ def _matrix_bytes(target: Target, clients: Sequence[str], spec: JobSpec) -> int:
     """What combining one target takes: float64 inside. Changes sent whole count once: they are read where they lie."""
     alone, whole = TrainingPlan((target,), ()), f"{target.name}/delta"
     files = [layout.update_tensors(spec, alone, client, 2) for client in clients]
-    sent = sum(tensors.pop(whole).entries for tensors in files[:1] if whole in tensors)
-    sent += sum(tensor.entries for tensors in files for name, tensor in tensors.items() if name != whole)
+    entries = ((place, name, tensor.entries) for place, file in enumerate(files) for name, tensor in file.items())
+    sent = sum(count for place, name, count in entries if place == 0 or name != whole)
     # every client's change in the full space
     changes = target.d * target.k * (len(clients) if spec.server.is_robust else 1)
     return 8 * (sent + changes)

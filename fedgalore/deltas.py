@@ -33,11 +33,13 @@ def decoded(read: Reader, tensors: Mapping[str, TensorSpec]) -> Reader:
 def decoded_together(read: Reader, tensors: Mapping[str, TensorSpec]) -> Callable[[Sequence[str]], Tensor]:
     """As `decoded`, for tensors of one kind: a batch `(B, ...)`, whose bytes are read before any is decoded."""
 
-    def batch(names: Sequence[str]) -> Tensor:
-        code, data = tensors[names[0]].quantization, torch.stack([read(name) for name in names])
-        return told_by(data, code) if code else data
+    return lambda names: together([read(name) for name in names], tensors[names[0]])
 
-    return batch
+
+def together(read: Sequence[Tensor], file: TensorSpec, device: torch.device | None = None) -> Tensor:
+    """Tensors of one kind, as files hold them, as a batch `(B, ...)` on the device: it takes the fewest bytes there."""
+    data = torch.stack(list(read)).to(device)
+    return told_by(data, file.quantization) if file.quantization else data
 
 
 def nothing(name: str) -> None:

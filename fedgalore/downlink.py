@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fedgalore.deltas import Lookup, orient_back
+from fedgalore.deltas import Lookup, orient_back, together
 from fedgalore.maths.compression import Sent, rounded, with_feedback
 from fedgalore.maths.factors import ThinSum, best_right, remainder, split
 from fedgalore.maths.mean import Factors, Term, Terms
@@ -22,7 +22,7 @@ from fedgalore.maths.seeding import derive_seed
 from fedgalore.rounds import GroupResult, ServerRound, Shelf
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import cut, cut_rank, delta, residue, residue_of
-from fedgalore.spec.plan import Dense, Target, TensorSpec, factors_are_smaller
+from fedgalore.spec.plan import Dense, Target, factors_are_smaller
 from fedgalore.spec.quantization import Quantization
 
 
@@ -109,13 +109,7 @@ def _left_out(targets: Sequence[Target], spec: JobSpec, kept: Lookup, device: to
     )
     if not left:
         return []
-    return [Term(_together(left, codes["left"], device), _together(right, codes["right"], device))]
-
-
-def _together(held: list[Tensor], file: TensorSpec, device: torch.device) -> Tensor:
-    """A batch of the residue's tensors, float32."""
-    data = torch.stack(held).to(device)
-    return told_by(data, file.quantization) if file.quantization else data
+    return [Term(together(left, codes["left"], device), together(right, codes["right"], device))]
 
 
 def _held(kept: Lookup, name: str, code: Quantization | None) -> Tensor | None:

@@ -152,6 +152,11 @@ def _written(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
+@pytest.fixture(autouse=True)
+def _single_thread() -> None:
+    torch.set_num_threads(1)  # as the agents: another number of threads may round differently
+
+
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Running]:  # noqa: F811
     """One for all that need no credentials: what its processes import takes most of such a test's time."""

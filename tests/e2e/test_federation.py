@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 import yaml
 from PIL import Image
 from transformers import (
@@ -36,11 +35,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # on a busy machine e
 
 
 HEADER_BYTES = 2**14  # of one file of so few tensors, at most
-
-
-@pytest.fixture(autouse=True)
-def _single_thread() -> None:
-    torch.set_num_threads(1)  # as the agents: another number of threads may round differently
 
 
 def assert_same_bits(

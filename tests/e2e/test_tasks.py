@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from fedgalore.model.tasks.registry import TASKS
 from tests.e2e.conftest import TASK_CASES, Running, different, ended, named
@@ -13,11 +12,6 @@ from tests.fedgalore.conftest import tiny_bert, tiny_chat, tiny_gpt2, tiny_t5, t
 from tests.fedgalore.tasks import CASES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # on a busy machine every process needs its time
-
-
-@pytest.fixture(autouse=True)
-def _single_thread() -> None:
-    torch.set_num_threads(1)  # as the agents: another number of threads may round differently
 
 
 @pytest.mark.parametrize("name", TASK_CASES)
