@@ -15,7 +15,7 @@ from client_agent.assignment import Assignment, SiteContext
 from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.data import LocalData
-from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, NoRoom, RoundOver
+from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, NoRoom, OutOfMemory, RoundOver
 from client_agent.instance import instance_of
 from client_agent.retries import words
 from client_agent.room import PATIENCE_S, room_in, waits
@@ -26,6 +26,7 @@ from client_agent.training_thread import TrainingThread
 from client_agent.transport import TAKEN, Transport
 from fedgalore.process.disk import takes_nothing
 from fedgalore.process.faults import Fault, reach
+from fedgalore.spec.relief import Doing
 from protos import federation_pb2 as pb
 
 POLL_S = 30.0
@@ -36,6 +37,11 @@ _STAGES = {
     SessionState.EVALUATING: "evaluate",
     SessionState.TRAINING: "train",
     SessionState.UPLOADING: "upload",
+}
+_DOING: dict[SessionState, Doing] = {
+    SessionState.PREPARING: "loading its model",
+    SessionState.EVALUATING: "evaluating",
+    SessionState.TRAINING: "training",
 }
 
 
@@ -158,6 +164,8 @@ class Agent:
             return on.Dropped(str(error))
         except NoRoom:
             raise
+        except OutOfMemory as error:
+            return on.Failed(self._in_hand.out_of_memory(error, _DOING[state]))
         except AgentError as error:
             if state in _STAGES and takes_nothing(error):
                 raise

@@ -14,7 +14,7 @@ import structlog
 
 from client_agent.cache import Cache, blob_named, find_local
 from client_agent.data import LocalData, LocalSplit
-from client_agent.errors import CannotTrain, InvalidExchange, RoundOver
+from client_agent.errors import CannotTrain, InvalidExchange, OutOfMemory, RoundOver
 from client_agent.room import check_room
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
@@ -27,6 +27,7 @@ from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.layout import size_bytes, update_tensors
 from fedgalore.spec.plan import TrainingPlan
+from fedgalore.spec.relief import Doing, relief
 from protos import federation_pb2 as pb
 
 # Steps that may round differently than the server's before the next checkpoint sets it right. Each is off by one
@@ -159,6 +160,10 @@ class Assignment:
             model = cache.model_folder(self._model_files())
             keep = [task.state.sha256, *(file.blob.sha256 for file in task.base_model)]
             cache.prune([*keep, *(blob.sha256 for blob in self._trail.blobs)], model, max_bytes)
+
+    def out_of_memory(self, error: OutOfMemory, doing: Doing) -> str:
+        """What the coordinator hears where there was too little memory: which settings of the job lower it."""
+        return f"this site ran out of memory while {doing} ({error}); {relief(self._spec, doing)}"
 
     async def fail(self, reason: str) -> None:
         """Tells the coordinator that this site cannot do the task."""

@@ -35,5 +35,9 @@ class InvalidExchange(AgentError):
     """What one side sent is of no use to the other, such as a file with another content; the task has failed."""
 
 
+class OutOfMemory(AgentError):
+    """There was too little memory for the trainer, which has let go of all that it held; the task has failed."""
+
+
 class CannotTrain(AgentError):
     """This site cannot do the task: its data or the job's model or numbers do not allow it."""

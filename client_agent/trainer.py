@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -59,8 +60,7 @@ class Trainer:
 
     def open(self, job_id: str, spec: JobSpec, plan: TrainingPlan, folder: Path) -> None:
         """Builds the job's model from its base model's folder; lets go of the last job's."""
-        self._task, self._weights = None, {}
-        self.job_id, self.held, self.unproven_steps = None, None, 0
+        self.let_go()
         with _in_words():
             task = TaskModel.load(spec, folder, self._device)
         if task.plan != plan:
@@ -70,6 +70,14 @@ class Trainer:
             )
         task.plan = plan  # its numbers are the coordinator's, whatever this processor makes of them
         self._task, self.job_id = task, job_id
+
+    def let_go(self) -> None:
+        """Gives the memory of the job's model back; the next task opens it anew."""
+        self._task, self._weights = None, {}
+        self.job_id, self.held, self.unproven_steps = None, None, 0
+        gc.collect()  # errors and modules refer to each other in circles
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def begin(self, id: str) -> bool:
         """Right after `open`: takes what that built as version 0 if it is, bit for bit, so that nobody fetches it."""
@@ -230,7 +238,7 @@ def _in_words(split: LocalSplit | None = None) -> Iterator[None]:
         yield
     except (TaskError, TrainingError) as error:
         raise CannotTrain(f"{split.path}: {error}" if split else str(error)) from error
-    except (CodecError, DataError, OSError, torch.OutOfMemoryError) as error:
+    except (CodecError, DataError, OSError) as error:
         raise CannotTrain(str(error)) from error
     except (CannotTrain, TrainingStopped):
         raise

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from client_agent.errors import OutOfMemory
+from fedgalore.process.memory import is_short
+from fedgalore.spec.documents import printable
+
 if TYPE_CHECKING:
     from client_agent.trainer import Trainer  # with torch: imported when the first task comes
+
+MOST_TOLD = 160  # characters of an error
 
 T = TypeVar("T")
 
@@ -29,9 +36,13 @@ class TrainingThread:
         return not self._halt.is_set()
 
     async def run(self, work: Callable[[Trainer], T]) -> T:
-        """The work's result. When cancelled, asks the work to stop and waits until it has."""
+        """The work's result. When cancelled, asks the work to stop and waits until it has.
+
+        Raises:
+            OutOfMemory: there was too little; the trainer is as if it had never held a model.
+        """
         self._halt.clear()
-        future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: work(self._start()))
+        future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: self._done(work))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -44,9 +55,35 @@ class TrainingThread:
         """Ends the thread. No work may be running."""
         self._executor.shutdown()
 
+    def _done(self, work: Callable[[Trainer], T]) -> T:
+        trainer = self._start()
+        try:
+            return work(trainer)
+        except Exception as error:
+            if not is_short(error):
+                raise
+            problem = _forgotten(error)
+        trainer.let_go()
+        raise OutOfMemory(problem)
+
     def _start(self) -> Trainer:
         if self._trainer is None:
             from client_agent.trainer import Trainer
 
             self._trainer = Trainer(self._device, self._threads)
         return self._trainer
+
+
+def _forgotten(error: BaseException) -> str:
+    """The root of an error in short, once all of its errors have let go of what their frames held."""
+    for each in (chain := [*_causes(error)]):
+        traceback.clear_frames(each.__traceback__)
+        each.__traceback__ = None
+    root, *_ = str(chain[-1]).strip().split("\n")
+    return printable(root or type(chain[-1]).__name__, MOST_TOLD)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

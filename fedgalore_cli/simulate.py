@@ -158,12 +158,14 @@ def _run(
     import torch
 
     from fedgalore.best import describe
-    from fedgalore.model.culprits import unforeseen
+    from fedgalore.model.culprits import short, unforeseen
     from fedgalore.model.inputs import TaskError
     from fedgalore.model.load_back import answers, difference
     from fedgalore.model.remarks import remarks
+    from fedgalore.process.memory import is_short
     from fedgalore.process.threads import choose
     from fedgalore.simulation import simulate as run
+    from fedgalore.spec.relief import relief
     from fedgalore.training import TrainingError
 
     torch.set_num_threads(choose(threads or "auto").count)
@@ -195,6 +197,8 @@ def _run(
             out.print(f"model: {to} (version {written})")
     except Exception as error:  # whatever the code of a model or a tokenizer comes upon
         logging.getLogger(__name__).debug("the simulation failed", exc_info=True)
+        if is_short(error):
+            fail(f"this machine ran out of memory ({short(error)}); {relief(spec)}")
         foreseen = isinstance(error, TaskError | TrainingError | ValueError | OSError)
         fail(str(error) if foreseen else unforeseen(error))
     records.end(result, to, written)

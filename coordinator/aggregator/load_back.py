@@ -22,9 +22,9 @@ from coordinator.store.blob_store import BlobStore
 from fedgalore.methods.lora.spec import LoRASpec
 from fedgalore.model.culprits import short
 from fedgalore.model.load_back import COARSE, TOLERANCE, Answers, answers, difference, far, logits_of
+from fedgalore.process.memory import is_short
 from fedgalore.process.ranges import FileRanges
 
-OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 WHOLE = 0.9999  # share of the change's energy from which on an adapter answers as the model does
 
 
@@ -69,9 +69,9 @@ def _of_adapter(job: Job, model: ModelVersion, base: Path, blobs: BlobStore, exp
             return None
         try:
             logits = _adapted(base, folder, expected)
-        except OUT_OF_MEMORY:
-            raise
         except Exception as error:  # whatever its user would come upon
+            if is_short(error):
+                raise
             return f"PEFT does not load it ({short(error)})"
         with FileRanges(folder / "adapter_model.safetensors") as file:
             stored = {place.dtype for place in read_places(file).values()}

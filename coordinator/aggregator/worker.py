@@ -26,6 +26,7 @@ from coordinator.state.round_state import Effect
 from coordinator.state.versions import versions
 from fedgalore.process.disk import is_full
 from fedgalore.process.faults import Fault, reach
+from fedgalore.process.memory import is_short
 from fedgalore.spec.census import Census
 from fedgalore.spec.start import job_version
 
@@ -196,7 +197,12 @@ class Aggregator:
             return partial(refuse, str(error))
         except Exception as error:  # a checkpoint can break transformers in any way; the job must hear of it
             log.exception("preparation_failed")
-            return partial(refuse, f"model.source: transformers could not load it ({type(error).__name__}: {error})")
+            problem = f"{type(error).__name__}: {error}"
+            if is_short(error):
+                problem = f"the aggregator has too little memory for it ({problem}); give it more, or a smaller model"
+            else:
+                problem = f"transformers could not load it ({problem})"
+            return partial(refuse, f"model.source: {problem}")
         census = Census(**prepared.plan["census"])
         log.info("model_prepared", targets=len(prepared.plan["targets"]), trains=census.summary())
         return partial(self._calls.prepared, piece.job.id, prepared)
@@ -312,7 +318,7 @@ class Aggregator:
                 await asyncio.sleep(IDLE_S)
                 return []
             reason = f"its download cannot be looked at ({type(error).__name__}: {error})"
-            small = isinstance(error, load_back.OUT_OF_MEMORY)
+            small = is_short(error)
             return [partial(end, looked_at(unchecked=reason) if small else looked_at(difference=reason))]
         if found is None:
             log.info("model_loaded_back")

@@ -9,6 +9,7 @@ import torch
 
 from fedgalore.data.examples import Example
 from fedgalore.model.inputs import TaskError
+from fedgalore.process.memory import is_short
 
 OTHERS = 32  # rows of a site that are tried to tell whether it is a matter of rows at all
 
@@ -24,9 +25,11 @@ def naming_rows(
     """
     try:
         yield
-    except (TaskError, torch.OutOfMemoryError, MemoryError):
+    except TaskError:
         raise
     except Exception as error:
+        if is_short(error):  # not of this row
+            raise
         others = all_examples[:OTHERS]
         if len(others) > 1 and all(_same_error(work, example, error) for example in (*examples, *others)):
             raise TaskError(

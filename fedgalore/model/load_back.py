@@ -21,6 +21,7 @@ from fedgalore.model.task import LOADING, TaskModel
 from fedgalore.model.tasks.face import Inputs
 from fedgalore.model.tasks.writing import WritingTask
 from fedgalore.model.texts import TextInputs
+from fedgalore.process.memory import is_short
 
 TEXTS = ("some words, and a number: 42", "Words in Capitals")
 TOLERANCE = 1e-3  # of the largest logit: sums may be taken in another order
@@ -62,13 +63,13 @@ def difference(folder: Path, expected: Answers) -> str | None:
     Holds one model in memory.
 
     Raises:
-        MemoryError, torch.OutOfMemoryError: there is too little for it.
+        Exception: there is too little memory for it (`fedgalore.process.memory`).
     """
     try:
         return next(_differences(folder, expected), None)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # whatever its user would come upon
+        if is_short(error):
+            raise
         return f"it does not load, or does not run ({short(error)})"
 
 

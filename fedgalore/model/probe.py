@@ -25,6 +25,7 @@ from fedgalore.model.inputs import Batch, TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.writing import WritingTask
 from fedgalore.model.texts import TextInputs
+from fedgalore.process.memory import is_short
 
 SHORTEST = "a"  # sites refuse a text in which nothing can be read
 SHORT = "a word"
@@ -248,6 +249,8 @@ def _in_words(what: str) -> Iterator[None]:
     except TaskError:
         raise
     except Exception as error:  # whatever a model comes upon
+        if is_short(error):
+            raise
         raise TaskError(
             f"model.source: the model fails on {what} ({short(error)}); take another model, or "
             "correct its configuration"

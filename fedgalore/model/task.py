@@ -28,6 +28,7 @@ from fedgalore.model.plan import training_plan
 from fedgalore.model.precision import passes_in
 from fedgalore.model.tasks.face import Inputs
 from fedgalore.model.tasks.registry import task_of
+from fedgalore.process.memory import is_short
 from fedgalore.spec.job import JobSpec
 
 # While it loads, transformers replaces methods of its classes; two threads at once leave them replaced for good. The
@@ -240,11 +241,13 @@ def _in_words(spec: JobSpec) -> Iterator[None]:
     """
     try:
         yield
-    except (TaskError, MemoryError, torch.OutOfMemoryError):
+    except TaskError:
         raise
     except ModelFolderError as error:
         raise TaskError(f"model.source: {error}") from error
     except Exception as error:
+        if is_short(error):
+            raise
         problem = " ".join(str(error).partition("\nModel type should be one of")[0].split())  # hundreds of names
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         raise TaskError(

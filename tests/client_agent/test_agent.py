@@ -465,6 +465,37 @@ async def test_a_disk_that_stays_full_lets_another_site_step_in(coordinator, tin
 
 
 @pytest.mark.slow
+async def test_a_site_that_runs_out_of_memory_fails_by_itself_and_the_job_goes_on(
+    coordinator, tiny_model, tmp_path, monkeypatch
+):
+    train = trainer.Trainer.train
+
+    def too_large_for_a(self, split, client, *arguments):
+        if client == "a":
+            torch.empty(2**44)
+        train(self, split, client, *arguments)
+
+    monkeypatch.setattr(trainer.Trainer, "train", too_large_for_a)
+    configs = [configure(tmp_path, coordinator.address, name) for name in "ab"]
+    async with aggregating(coordinator), serving(configs[0]) as first, serving(configs[1]):
+        job_id = await post(
+            coordinator,
+            tiny_model,
+            rounds={"count": 1, "over_selection": 2, "selection_wait_s": 5},
+            local={"batch_size": 4},
+        )
+        assert (await until(coordinator, job_id, final)).status is Status.COMPLETED
+        assert not first.done()
+    parts = (await round_of(coordinator.engine, job_id, 1)).participants
+    assert parts["b"].receipt is not None
+    assert parts["a"].failure.startswith("this site ran out of memory while training ([enforce fail at alloc_cpu.cpp")
+    assert parts["a"].failure.endswith(
+        "; set local.micro_batch_size: 2 (now 4), local.activation_checkpointing: true or data.max_length below 128 in "
+        "the job, or give this site more memory"
+    )
+
+
+@pytest.mark.slow
 async def test_a_forgotten_agent_registers_again(coordinator, tmp_path):
     async with serving(configure(tmp_path, coordinator.address)):
         await eventually(coordinator.engine.reader.agents)

@@ -1,0 +1,40 @@
+"""What a person is told to set where memory is too small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedgalore.spec.relief import Doing, relief
+from tests.builders import a_spec
+
+LOW = {"batch_size": 8, "micro_batch_size": 1, "activation_checkpointing": True}
+IMAGES = {"task": "image-classification"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "doing", "told"),
+    [
+        (
+            {"local": {"batch_size": 8}},
+            "training",
+            "set local.micro_batch_size: 4 (now 8), local.activation_checkpointing: true or data.max_length below 128",
+        ),
+        (
+            {"local": {"batch_size": 8, "micro_batch_size": 3}, "model": IMAGES},
+            "training",
+            "set local.micro_batch_size: 1 (now 3) or local.activation_checkpointing: true in the job, or",
+        ),
+        ({"local": LOW}, "training", "set data.max_length below 128 in the job, or give this site more memory"),
+        (
+            {"local": LOW, "data": {"max_length": 64}},
+            "training",
+            "take a smaller model.source, or give this site more memory",
+        ),
+        ({}, "evaluating", "set evaluation.batch_size: 32 (now 64) or data.max_length below 128 in the job, or"),
+        ({}, "loading its model", "take a smaller model.source, or give this site more memory"),
+    ],
+)
+def test_what_helps_and_is_not_set_yet(sections: dict[str, Any], doing: Doing, told: str) -> None:
+    assert relief(a_spec(**sections), doing).startswith(told)
