@@ -39,4 +39,4 @@ def read_all(data: Mapping[str, DataSet]) -> dict[str, LocalData]:
 
 
 def _read(item: DataSet, path: Path) -> LocalSplit:
-    return LocalSplit(path, read_examples(item.columns(path)))
+    return LocalSplit(path, read_examples(item.split_file(path)))

@@ -32,7 +32,7 @@ class DataSet(ColumnNames):
 
     @model_validator(mode="after")
     def _columns_make_examples(self) -> DataSet:
-        self.columns(self.train)  # raises what is wrong with them
+        self.split_file(self.train)  # raises what is wrong with them
         return self
 
 

@@ -39,7 +39,7 @@ class HeldOutSet(ColumnNames):
 
     @model_validator(mode="after")
     def _columns_make_examples(self) -> HeldOutSet:
-        self.columns(self.file)  # raises what is wrong with them
+        self.split_file(self.file)  # raises what is wrong with them
         return self
 
 

@@ -36,6 +36,10 @@ Completion = Annotated[str | None, typer.Option("--completion", help="Column wit
 Tokens = Annotated[str | None, typer.Option("--tokens", help="Column with a text's words (token-classification)")]
 Tags = Annotated[str | None, typer.Option("--tags", help="Column with the words' classes (token-classification)")]
 Messages = Annotated[str | None, typer.Option("--messages", help="Column with a conversation (language models)")]
+Column = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="Column that a job's template names, as NAME or NAME=COLUMN; once for each"),
+]
 Split = Annotated[
     Kind | None,
     typer.Option(
@@ -76,6 +80,7 @@ def partition(
     tokens: Tokens = None,
     tags: Tags = None,
     messages: Messages = None,
+    column: Column = None,
     picture: Picture = None,
     coordinator: Annotated[str, typer.Option("--coordinator", help="Written into the configs")] = "127.0.0.1:50051",
 ) -> None:
@@ -90,7 +95,7 @@ def partition(
         fail(f"--coordinator: {error}")
     try:
         columns = columns_of(
-            text, label, prompt=prompt, completion=completion, tokens=tokens, tags=tags, messages=messages
+            text, label, column, prompt=prompt, completion=completion, tokens=tokens, tags=tags, messages=messages
         )
         splitting = Splitting.of(split, clients, alpha, domain, least, split_seed, columns)
         check_picture(picture)

@@ -27,6 +27,8 @@ def write_client(
     keys: dict[str, Any] = {key: key for key in OWN_KEYS if key in first}
     if "text" in first:
         keys["text"] = ["text", "text_pair"] if first["text_pair"] is not None else "text"
+    if "columns" in first:
+        keys["columns"] = {name: _own(name) for name in first["columns"]}
     document = {
         "name": folder.name,
         "coordinator": coordinator,
@@ -36,9 +38,16 @@ def write_client(
     (folder / "agent.yaml").write_text(write_yaml(document), encoding="utf-8")
 
 
+def _own(name: str) -> str:
+    """The column of a shard that holds what templates call by this name, apart from all others."""
+    return f"column {name}"
+
+
 def _written(example: Mapping[str, Any]) -> dict[str, Any]:
     """An example as a row; class numbers that have names in the data set by these, since a row cannot explain them."""
-    row = {k: v for k, v in example.items() if k not in ("row", "label_names", "tag_names") and v is not None}
+    left_out = ("row", "label_names", "tag_names", "columns")
+    row = {k: v for k, v in example.items() if k not in left_out and v is not None}
+    row |= {_own(name): value for name, value in example.get("columns", {}).items()}
     for key, names in (("label", example.get("label_names")), ("tags", example.get("tag_names"))):
         if names and isinstance(row[key], list):
             row[key] = [names[number] for number in row[key]]

@@ -127,11 +127,32 @@ def _read(option: str, path: Path, columns: dict[str, Any]) -> Sequence[Example]
         raise ValueError(f"{option}: {error}") from error
 
 
-def columns_of(text: list[str] | None, label: str, **others: str | None) -> dict[str, Any]:
-    """The columns of a `SplitFile`; it checks which of them go together. `others`: those of tasks without a label."""
-    if any(name is not None for name in others.values()):
-        return {"text": tuple(text or ()), **others}
+def columns_of(
+    text: list[str] | None, label: str, for_templates: list[str] | None, **others: str | None
+) -> dict[str, Any]:
+    """The columns of a `SplitFile`; it checks which of them go together.
+
+    Args:
+        for_templates: each as NAME, or as NAME=COLUMN.
+        others: those of tasks without a label.
+
+    Raises:
+        ValueError: a name that no template can call.
+    """
+    named = dict(_named(each) for each in for_templates or ())
+    if named or any(name is not None for name in others.values()):
+        return {"text": tuple(text or ()), **others, "for_templates": named}
     return {"text": tuple(text or ["text"]), "label": label}
+
+
+def _named(option: str) -> tuple[str, str]:
+    from fedgalore.spec.template import check_column
+
+    name, _, column = option.partition("=")
+    try:
+        return check_column(name), column or name
+    except ValueError as error:
+        raise ValueError(f"--column: {error}") from error
 
 
 def has_class(example: Example) -> bool:

@@ -57,6 +57,7 @@ def simulate(
     tokens: parts.Tokens = None,
     tags: parts.Tags = None,
     messages: parts.Messages = None,
+    column: parts.Column = None,
     picture: parts.Picture = None,
     to: Annotated[Path | None, typer.Option("--to", help="Folder for the fine-tuned model")] = None,
     version: Annotated[
@@ -114,7 +115,7 @@ def simulate(
                     "raise --clients, or lower rounds.min_clients"
                 )
             columns = columns_of(
-                text, label, prompt=prompt, completion=completion, tokens=tokens, tags=tags, messages=messages
+                text, label, column, prompt=prompt, completion=completion, tokens=tokens, tags=tags, messages=messages
             )
             splitting = Splitting.of(split, clients, alpha, domain, least, split_seed, columns)
             sites, held_out = splitting.sites(train, test, columns)

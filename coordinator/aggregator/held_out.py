@@ -41,7 +41,7 @@ def measure(
     if name not in sets:
         raise HeldOutError(f"evaluation.central: {not_held_out(name, sets)}")
     try:
-        examples = read_examples(sets[name].columns(sets[name].file))
+        examples = read_examples(sets[name].split_file(sets[name].file))
         with base_model(prepared, blobs) as base:
             result = evaluate(load_version(spec, base, model, blobs, device), examples)
     except (DataError, TaskError) as error:

@@ -54,7 +54,8 @@ def micro_batches(batch: Sequence[Example], size: int | None) -> list[Sequence[E
 def text_length(example: Example) -> int:
     """Characters of an example's texts."""
     texts = [example.get(key) or "" for key in ("text", "text_pair", "prompt", "completion")]
-    texts += [*example.get("tokens", ()), *(message["content"] for message in example.get("messages", ()))]
+    texts += [*example.get("tokens", ()), *example.get("columns", {}).values()]
+    texts += [message["content"] for message in example.get("messages", ())]
     return sum(map(len, texts))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from fedgalore.data.examples import SplitFile
+from fedgalore.spec.template import check_column
 
 
 class ColumnNames(BaseModel):
@@ -25,6 +26,9 @@ class ColumnNames(BaseModel):
     tokens: str | None = Field(default=None, description="Column with a text's words, a list")
     tags: str | None = Field(default=None, description="Column with the words' classes, a list as long")
     messages: str | None = Field(default=None, description="Column with a conversation, a list of role and content")
+    columns: Annotated[dict[Annotated[str, AfterValidator(check_column)], str], Field(max_length=1000)] = Field(
+        default={}, description="Columns that a job's template may name: a list, or a mapping of its names to columns"
+    )
     quoting: bool = Field(default=True, description="Whether quotes in CSV/TSV files enclose fields")
     follow_links: bool = Field(default=False, description="Whether images may be links to files in other folders")
 
@@ -33,7 +37,12 @@ class ColumnNames(BaseModel):
     def _as_columns(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    def columns(self, path: Path) -> SplitFile:
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {name: name for name in value} if isinstance(value, list | tuple) else value
+
+    def split_file(self, path: Path) -> SplitFile:
         """How to read one of the files.
 
         Raises:
@@ -51,4 +60,5 @@ class ColumnNames(BaseModel):
             tokens=self.tokens,
             tags=self.tags,
             messages=self.messages,
+            for_templates=self.columns,
         )

@@ -105,6 +105,15 @@ def messages(cell: Cell) -> list[Message]:
         cell.refuse(str(error))
 
 
+def value(cell: Cell) -> str:
+    """What a template may be filled with: a text, which may be empty, or a number as it is written."""
+    if cell.value is None:
+        return ""
+    if not isinstance(cell.value, bool | str) and (number := _plain(cell.value)) is not None:
+        return str(number)
+    return _string(cell)
+
+
 def image(cell: Cell, follow_links: bool) -> str:
     """The absolute path of an image that the table names relative to its folder."""
     folder = cell.path if cell.path.is_dir() else cell.path.parent

@@ -9,6 +9,7 @@ An example is a dict:
 | `tokens: list[str]`, `tags: list[Label]` | the words of a text, each with its tag |
 | `prompt: str`, `completion: str` | a question with its answer |
 | `messages: list[{"role": str, "content": str}]` | a conversation; an answer of `"weight": 0` is not learned |
+| `columns: dict[str, str]` | what a job's template may name, alone or beside others |
 
 `Label` is `bool | int | float | str`; what it means: `fedgalore.data.labels`. Where the table itself has names for
 class numbers, they are in `label_names` or `tag_names`, a tuple that all examples share.
@@ -20,8 +21,8 @@ in a folder of tables also the file's name, `part-1.csv:17`; in a folder of imag
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -44,7 +45,8 @@ KINDS = (  # of columns that make examples
     {"messages"},
 )
 COLUMNS_REMEDY = (
-    "name text (one or two columns) and label, image and label, tokens and tags, prompt and completion, or messages"
+    "name text (one or two columns) and label, image and label, tokens and tags, prompt and completion, messages, or "
+    "columns for a job's template"
 )
 MOST_HELD = 32 * 2**20  # bytes of a file, or of its examples, up to which they are held in memory
 
@@ -52,6 +54,8 @@ MOST_HELD = 32 * 2**20  # bytes of a file, or of its examples, up to which they 
 @dataclass(frozen=True)
 class SplitFile:
     """One table and the columns that matter in it, as `KINDS` has them.
+
+    `for_templates`: more columns, by the names that a job's template has for them.
 
     An image is named relative to the table's folder. Without columns, `path` is a folder of images, with a sub-folder
     for each class.
@@ -75,6 +79,7 @@ class SplitFile:
     tokens: str | None = None
     tags: str | None = None
     messages: str | None = None
+    for_templates: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         keys = set().union(*KINDS)
@@ -86,7 +91,7 @@ class SplitFile:
     def columns(self) -> tuple[str, ...]:
         """The columns to read; none for a folder of images."""
         of_pairs = (self.image, self.tokens, self.tags, self.label, self.prompt, self.completion)
-        named = (*self.text, *of_pairs, self.messages, self.domain)
+        named = (*self.text, *of_pairs, self.messages, *self.for_templates.values(), self.domain)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
@@ -179,6 +184,8 @@ def _example(split: SplitFile, row: int | str, record: dict[str, Any], names: Na
         example |= {"prompt": cells.text(cell(split.prompt)), "completion": cells.text(cell(split.completion))}
     if split.messages is not None:
         example["messages"] = cells.messages(cell(split.messages))
+    if split.for_templates:
+        example["columns"] = {name: cells.value(cell(column)) for name, column in split.for_templates.items()}
     if split.domain is not None:
         example["domain"] = cells.domain(cell(split.domain))
     return example

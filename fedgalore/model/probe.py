@@ -144,7 +144,9 @@ def _example(task: TaskModel, content: str) -> Example:
         "tokens": words,
         "tags": [first] * len(words),
     }
-    return {"row": 1, **{column: values[column] for column in task.task.columns[0]}}
+    template = task.spec.data.template
+    named = dict.fromkeys(template.columns, content) if template is not None else {}
+    return {"row": 1, "columns": named, **{column: values[column] for column in task.task.columns[0]}}
 
 
 def _forward(task: TaskModel, what: str, examples: Sequence[Example]) -> None:

@@ -160,6 +160,33 @@ class JobSpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _rows_can_be_shared(self) -> JobSpec:
+        if self.local.packing and self.model.task != "causal-lm":
+            raise ValueError(
+                f"local.packing: only examples of task: causal-lm can share a row, not those of {self.model.task}; "
+                "leave it out, or take local.group_by_length where the inputs are texts"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _templates_are_for_texts_that_are_written(self) -> JobSpec:
+        if self.data.template is not None and not self.model.writes:
+            raise ValueError(
+                f"data.template: only task: {' or '.join(WRITING)} has prompts and completions; leave it out for "
+                f"{self.model.task}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _heads_are_trained_anyway(self) -> JobSpec:
+        if "output" in self.method.train_also and not self.model.writes:
+            raise ValueError(
+                f"method.train_also: the output layer of {self.model.task} is its head, which is trained anyway; leave "
+                "output out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _answers_can_be_generated(self) -> JobSpec:
         evaluation, max_length = self.evaluation, self.data.max_length
         if not evaluation.generates:

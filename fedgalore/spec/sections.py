@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from fedgalore.spec.findings import does_not_fit
 from fedgalore.spec.metrics import ROUGE
 from fedgalore.spec.strict import MANY, Identifier, Strict, Text
+from fedgalore.spec.template import Template
 
 
 class DataSpec(Strict):
@@ -21,6 +22,11 @@ class DataSpec(Strict):
         ge=2,
         le=32_768,
         description="Longest text, in tokens; the rest is cut. Longer texts cost time and memory at the sites",
+    )
+    template: Template | None = Field(
+        default=None,
+        description="How a language model's prompt and completion are made of the columns that a site's config names, "
+        "at all sites alike; null: they are columns of their own",
     )
 
 

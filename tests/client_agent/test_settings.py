@@ -150,6 +150,16 @@ def test_forgotten_columns_are_reported_when_the_file_is_read(tmp_path):
         read_all(settings.data)
 
 
+def test_columns_for_templates_are_a_list_or_a_mapping(tmp_path):
+    (tmp_path / "a.csv").write_text("question,Die Antwort\n1+1,2\n")
+    for columns in (["question"], {"question": "question", "answer": "Die Antwort"}):
+        settings = load(write(tmp_path, data={"qa": {"train": "a.csv", "columns": columns}}))
+        (example,) = read_all(settings.data)["qa"].train.examples
+        assert example["columns"].keys() == set(columns)
+    with pytest.raises(SettingsError, match=r"^data\.qa\.columns.*'Die Antwort' is no name for a template; take lett"):
+        load(write(tmp_path, data={"qa": {"train": "a.csv", "columns": ["question", "Die Antwort"]}}))
+
+
 def test_images_may_be_links_where_the_config_says_so(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "train" / "no").mkdir(parents=True)

@@ -45,6 +45,32 @@ def test_the_first_problem_of_each_split_is_named_with_its_file(rows: list[dict[
 
 
 @pytest.mark.parametrize(("split", "place"), [("train", "train.csv"), ("test", "test.csv")])
+TEMPLATE = {"prompt": "{question} {hint}", "completion": "{answer}"}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"columns": {"question": "1+1", "hint": "", "answer": "2"}}, None),
+        ({"columns": {"question": "1+1", "hint": ""}}, "it names the column answer, but this data set's columns for"),
+        ({"columns": {"question": "1+1"}, "prompt": "a"}, "hint, but .* are prompt, question; add hint to columns in"),
+        ({"text": "a", "label": 0}, "the column question, but this data set's columns for templates are none; add"),
+        ({"columns": {"question": " ", "hint": "", "answer": "2"}}, "row 7: data.template makes a prompt of it in whi"),
+        ({"columns": {"question": "a", "hint": "", "answer": "\n"}}, "row 7: data.template makes a completion of it"),
+    ],
+)
+@pytest.mark.parametrize("task", ["causal-lm", "seq2seq-lm"])
+def test_columns_have_to_fill_the_template(task: str, row: dict[str, Any], words: str | None) -> None:
+    data = {"name": "reviews", "template": TEMPLATE}
+    problem = look([{"row": 7, **row}], model=LANGUAGE_MODEL | {"task": task}, data=data).problem
+    assert (problem is None) == (words is None)
+    if problem is not None and words is not None:
+        assert re.match(rf"train\.csv: (data\.template: )?.*{words}", problem)
+        without = look([{"row": 7, **row}], model=LANGUAGE_MODEL | {"task": task}).problem
+        assert without is not None
+        assert ("or post a job with data.template" in without) == ("columns" in row)
+
+
 def test_answers_are_looked_at_where_they_are_compared(split: str, place: str) -> None:
     right = [{"prompt": "2 + 2", "completion": "4", "row": 1}]
     odd = [{"prompt": "2 + 2", "completion": "four", "row": 1}]

@@ -156,6 +156,15 @@ def test_words_and_their_tags_and_conversations_are_split(table: Path) -> None:
     assert config["data"]["texts"] == {"train": "train.jsonl", "messages": "messages"}
 
 
+def test_shards_keep_what_templates_name(table: Path) -> None:
+    done = partition(table, "--column", "question", "--column", "text=text", "--clients", "2")
+    assert done.exit_code == 0, done.stderr
+    settings = load(table.parent / "sites" / "client-1" / "agent.yaml")
+    first = read_all(settings.data)["texts"].train.examples[0]["columns"]
+    assert first.keys() == {"question", "text"}
+    assert first["text"].startswith("text ")
+
+
 def test_numbers_that_a_data_set_has_names_for_are_written_as_these(table: Path) -> None:
     features = {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -270,9 +279,10 @@ def test_the_picture_names_the_split(table: Path, options: list[str], title: str
         (["--label", "share"], "label '0.5' of row 2 of "),
         (
             ["--prompt", "question"],
-            "image and label, tokens and tags, prompt and completion, or messages",
+            "image and label, tokens and tags, prompt and completion, messages, or columns",
         ),
         (["--prompt", "question", "--completion", "text", "--text", "text"], "columns do not make examples"),
+        (["--column", "a b"], "--column: 'a b' is no name for a template; take letters, digits, - and _"),
         (["--picture", "a.gif"], "--picture: a.gif ends in none of .png, .svg, .pdf"),
         (["--picture", "/dev/null/a.png"], "--picture: /dev/null/a.png cannot be written"),
         (["--test", "nowhere.jsonl"], "nowhere.jsonl: cannot be read"),

@@ -28,7 +28,8 @@ class CausalLM(WritingTask):
         return TextInputs.load(self.spec, folder, model, writes=True)
 
     def check_example(self, example: Example) -> None:
-        if "messages" in example:
+        super().check_example(example)
+        if "messages" in self.made(example):
             try:
                 check_conversation(example["messages"])
             except MessageError as error:

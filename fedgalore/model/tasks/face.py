@@ -65,6 +65,12 @@ class Task(ABC, Generic[AnyInputs]):
         """Whether the example is one of this task at all."""
         return any(example.keys() >= set(columns) for columns in self.columns)
 
+    def lacking(self, example: Example) -> str:
+        """What an example of another task is told."""
+        folder = "; or name a folder of images by class" if self.of_images else ""
+        needed = ", or ".join(map(" and ".join, self.columns))
+        return f"data: task {self.spec.model.task} needs the columns {needed}; name them{folder}"
+
     def check_example(self, example: Example) -> None:
         """Looks at what can be wrong with an example that has the task's columns.
 

@@ -43,11 +43,7 @@ def check_examples(examples: Sequence[Example], spec: JobSpec) -> None:
         return
     for example in examples:
         if not task.has_columns(example):
-            folder = "; or name a folder of images by class" if task.of_images else ""
-            raise TaskError(
-                f"data: task {spec.model.task} needs the columns {', or '.join(map(' and '.join, task.columns))}; "
-                f"name them{folder}"
-            )
+            raise TaskError(task.lacking(example))
         task.check_example(example)
     if isinstance(examples, Unheld):
         examples.passed.add(looked)

@@ -10,11 +10,18 @@ from torch import Tensor
 
 from fedgalore.data.examples import Example
 from fedgalore.data.messages import Message
-from fedgalore.model.inputs import Batch
+from fedgalore.data.values import is_readable
+from fedgalore.model.inputs import Batch, TaskError
 from fedgalore.model.tasks.face import TokenTask
 from fedgalore.model.texts import TextInputs
 
 Question = str | list[Message]  # a prompt, or a conversation up to the answer
+
+
+def values_of(example: Example) -> dict[str, str]:
+    """What a template may name of an example: its columns for templates, and prompt and completion."""
+    own = {name: example[name] for name in ("prompt", "completion") if name in example}
+    return own | example.get("columns", {})
 
 
 class WritingTask(TokenTask[TextInputs]):
@@ -22,11 +29,56 @@ class WritingTask(TokenTask[TextInputs]):
     generates = True
     is_encoder_decoder: ClassVar[bool] = False
 
+    def has_columns(self, example: Example) -> bool:
+        template = self.spec.data.template
+        return super().has_columns(example) if template is None else values_of(example).keys() >= set(template.columns)
+
+    def lacking(self, example: Example) -> str:
+        template, there = self.spec.data.template, values_of(example)
+        if template is None:
+            more = f", or post a job with data.template, which may name {', '.join(there)}" if there else ""
+            return super().lacking(example) + more
+        missing = next(name for name in template.columns if name not in there)
+        return (
+            f"data.template: it names the column {missing}, but this data set's columns for templates are "
+            f"{', '.join(there) or 'none'}; add {missing} to columns in the config, or name another one in the template"
+        )
+
+    def check_example(self, example: Example) -> None:
+        """Raises:
+        TaskError: nothing can be read in what the template makes of the example.
+        """
+        if self.spec.data.template is None:
+            return
+        made = self.made(example)
+        for part in ("prompt", "completion"):
+            if not is_readable(made[part]):
+                raise TaskError(
+                    f"row {example.get('row', '?')}: data.template makes a {part} of it in which nothing can be read; "
+                    "fill the row, or remove it"
+                )
+
+    def made(self, example: Example) -> Example:
+        """The example, or what the job's template makes of it."""
+        template = self.spec.data.template
+        return example if template is None else {"row": example.get("row", "?"), **template.of(values_of(example))}
+
+    def collate(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
+        return super().collate([self.made(example) for example in examples], inputs)
+
     def question(self, example: Example) -> Question:
-        return str(example["prompt"])
+        """What the model is asked."""
+        return self.question_of(self.made(example))
 
     def answer(self, example: Example) -> str:
-        return str(example["completion"])
+        """What it is to answer."""
+        return self.answer_of(self.made(example))
+
+    def question_of(self, made: Example) -> Question:
+        return str(made["prompt"])
+
+    def answer_of(self, made: Example) -> str:
+        return str(made["completion"])
 
     @abstractmethod
     def generation_inputs(self, questions: Sequence[Question], inputs: TextInputs, room: int) -> Batch:

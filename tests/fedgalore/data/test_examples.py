@@ -54,6 +54,16 @@ def test_language_model_examples(tmp_path):
     assert read_examples(file) == [{"row": 1, "prompt": "1+1", "completion": "2"}]
 
 
+def test_columns_for_templates_are_texts_that_may_be_empty(tmp_path):
+    columns = {"prompt": "q", "completion": "a", "for_templates": {"hint": "more", "year": "y"}}
+    rows = jsonl({"q": "1+1", "a": "2", "more": None, "y": 1984.0}, {"q": "?", "a": "!", "more": "", "y": 0.5})
+    first, second = read_examples(split(tmp_path / "a.jsonl", rows, **columns))
+    assert first == {"row": 1, "prompt": "1+1", "completion": "2", "columns": {"hint": "", "year": "1984"}}
+    assert second["columns"] == {"hint": "", "year": "0.5"}
+    alone = split(tmp_path / "a.csv", "more,y\nx,1984\n", for_templates=columns["for_templates"])
+    assert read_examples(alone) == [{"row": 2, "columns": {"hint": "x", "year": "1984"}}]
+
+
 def test_words_and_their_tags(tmp_path):
     expected = [{"row": 1, "tokens": ["New", "", "York"], "tags": ["B", 0, "2"]}]
     columns = {"tokens": "words", "tags": "ner"}
@@ -103,6 +113,9 @@ def test_a_text_in_which_nothing_can_be_read_is_empty(tmp_path, text):
         ({"t": [], "g": []}, {"tokens": "t", "tags": "g"}, "column 't': expected a list, found an empty one"),
         ({"t": ["a", 3], "g": [1, 2]}, {"tokens": "t", "tags": "g"}, "column 't': expected text, found 3"),
         ({"t": ["a"], "g": [None]}, {"tokens": "t", "tags": "g"}, "column 'g': label None is no number"),
+        ({"m": True}, {"for_templates": {"x": "m"}}, "column 'm': expected text, found True; write it as text"),
+        ({"m": ["a"]}, {"for_templates": {"x": "m"}}, "column 'm': expected text, found ['a']; write it as text"),
+        ({"n": "a"}, {"for_templates": {"x": "m"}}, "column 'm': no such column"),
         ({"m": "hello"}, {"messages": "m"}, "column 'm': expected a list, found 'hello'"),
         ({"t": ["", "\u200b"], "g": [1, 2]}, {"tokens": "t", "tags": "g"}, "nothing can be read in the words ['', "),
         (
@@ -209,5 +222,5 @@ def test_what_is_no_domain_is_refused(value, tmp_path):
     ],
 )
 def test_columns_must_make_examples(columns):
-    with pytest.raises(DataError, match="text .* and label, image and label, .*prompt and completion, or messages"):
+    with pytest.raises(DataError, match="text .* and label, image and .*, messages, or columns"):
         SplitFile(Path("a.jsonl"), **columns)

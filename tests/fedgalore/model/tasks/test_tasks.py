@@ -76,3 +76,17 @@ def test_a_download_says_what_its_labels_are(case, tmp_path):
         assert config.problem_type == (problem if problem == "regression" else f"{problem}_classification")
     names = task.spec.model.label_names or [f"LABEL_{i}" for i in range(task.spec.model.labels)]
     assert config.id2label == dict(enumerate(names))
+
+
+@pytest.mark.parametrize(("job", "source"), [(language_model, "tiny_gpt2"), (translator, "tiny_t5")])
+def test_a_template_makes_the_batch_of_its_prompts_and_completions(job, source, request):
+    folder = request.getfixturevalue(source)
+    template = {"prompt": "some {q} {hint} {prompt}", "completion": "the {prompt}"}
+    plain, filled = (TaskModel.load(job(data={"name": "d", "template": made}), folder) for made in (None, template))
+    probe(filled)
+    chat = [{"role": "user", "content": "rain"}, {"role": "assistant", "content": "food"}]
+    row = {"row": 3, "columns": {"q": "rain", "hint": "", "more": "x"}, "prompt": "sun", "completion": "wind"}
+    row |= {"messages": chat} if job is language_model else {}
+    expected = {"row": 3, "prompt": "some rain  sun", "completion": "the sun"}
+    torch.testing.assert_close(filled.collate([row]), plain.collate([expected]), rtol=0, atol=0)
+    assert (filled.task.question(row), filled.task.answer(row)) == ("some rain  sun", "the sun")
