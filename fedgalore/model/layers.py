@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -21,7 +22,8 @@ class Weight:
     """A parameter, its kind of `census.KINDS`, and whether PEFT can wrap the layer that multiplies by it.
 
     `layer` is what a job calls it: the parameter's name without `.weight`. `is_shared`: several layers hold it, as they
-    do a tied weight, or its layer stands in several places.
+    do a tied weight, or its layer stands in several places. `is_output`: the layer that tells the words holds it; where
+    it is tied, it is of the kind "embedding" all the same.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Weight:
     parameter: nn.Parameter
     is_wrappable: bool
     is_shared: bool
+    is_output: bool = False
 
     @property
     def layer(self) -> str:
@@ -41,7 +44,7 @@ def weights_of(model: nn.Module) -> Iterator[Weight]:
     inside = {id(parameter) for name, parameter in everything if in_backbone(model, name)}
     # Attention of torch multiplies by this layer's weight and never calls the layer.
     uncalled = {id(module.out_proj) for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
-    holders = _holders(model)
+    holders, outputs = _holders(model), _outputs(model)
     seen: set[int] = set()
     for path, module in model.named_modules():
         for local, parameter in module.named_parameters(recurse=False):
@@ -52,7 +55,13 @@ def weights_of(model: nn.Module) -> Iterator[Weight]:
             kind = kind_of(name, module, parameter) if id(parameter) in inside else "head"
             is_shared = holders[id(parameter)] > 1  # and PEFT would wrap one of its layers
             is_wrappable = kind in ("linear", "conv1d") and id(module) not in uncalled and not is_shared
-            yield Weight(name, kind, parameter, is_wrappable, is_shared)
+            yield Weight(name, kind, parameter, is_wrappable, is_shared, id(parameter) in outputs)
+
+
+def _outputs(model: Any) -> set[int]:
+    """The parameters of the layer that tells the words, by id; none where the model has no such layer."""
+    layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return set() if layer is None else set(map(id, layer.parameters()))
 
 
 def _holders(model: nn.Module) -> Counter[int]:

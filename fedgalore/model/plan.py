@@ -22,6 +22,7 @@ from fedgalore.spec.method import MethodSpec
 from fedgalore.spec.plan import Buffer, Dense, Target, TrainingPlan, ends_in
 from fedgalore.spec.registry import methods
 
+_ALSO = {"embedding": "embeddings", "norm": "norms", "bias": "biases"}  # kinds of layers, as `train_also` names them
 _ONE_OF_MANY = re.compile(r"\[\d+\]$|(^|\.)\d+(\.|$)")  # as whoever means one expert writes it
 
 
@@ -31,12 +32,13 @@ def training_plan(model: nn.Module, spec: JobSpec, new: Collection[str] = ()) ->
     Targets: the matrices of the model's backbone that the job's method can train. Each expert of a stacked parameter is
     one, and so is a convolution's kernel, flattened. Dense: everything in the head of a classifier, the part of the
     model that the backbone does not hold; and whatever else a method that trains everything finds. Buffers: what
-    `moving_buffers` finds, whatever is trained. `method.target_modules` chooses among the backbone's. `new` names the
-    tensors that were drawn anew.
+    `moving_buffers` finds, whatever is trained. `method.target_modules` chooses among the backbone's. What
+    `method.train_also` adds are targets where a method trains matrices of any layer, and else dense, as PEFT's
+    `modules_to_save` are. `new` names the tensors that were drawn anew.
 
     Raises:
-        TaskError: `target_modules` or `rank_pattern` matches nothing, less than half of a backbone would be trained and
-            the job does not say so, or the model has state that this job cannot have.
+        TaskError: `target_modules`, `rank_pattern` or a name of `train_also` matches nothing, less than half of a
+            backbone would be trained and the job does not say so, or the model has state that this job cannot have.
     """
     method, trains = spec.method, methods()[spec.method.kind].trains
     weights = list(weights_of(model))
@@ -44,15 +46,15 @@ def training_plan(model: nn.Module, spec: JobSpec, new: Collection[str] = ()) ->
     dense: list[Dense] = []
     for weight in weights:
         chosen = method.target_modules is None or _is_named(weight.name, method.target_modules)
-        if weight.kind == "head":
-            if task_of(spec).has_head or (trains == "everything" and chosen):
-                dense.append(Dense(weight.name, tuple(weight.parameter.shape)))
-        elif chosen and _is_target(weight, trains):
+        is_head, also = weight.kind == "head", _is_also(weight, method.train_also)
+        if (chosen and _is_target(weight, trains)) or (also and trains == "matrices" and _is_matrix(weight)):
             targets += _targets_of(weight, method)
-        elif chosen and trains == "everything":
-            dense.append(Dense(weight.name, tuple(weight.parameter.shape), head=False))
+        elif also or (chosen and trains == "everything") or (is_head and task_of(spec).has_head):
+            dense.append(Dense(weight.name, tuple(weight.parameter.shape), head=is_head))
+    if absent := [name for name in method.train_also if not any(_is_also(weight, [name]) for weight in weights)]:
+        raise TaskError(f"method.train_also: {type(model).__name__} has no {absent[0]}; leave {absent[0]} out")
     census = _census(weights, targets, dense, method)
-    if not targets and all(item.head for item in dense):
+    if not targets and (trains != "everything" or all(item.head for item in dense)):
         raise TaskError(_nothing_to_train(spec, trains, census))
     names = _parameters(targets, dense)
     widths = [prod(item.shape[1:]) for item in dense if item.name in new and len(item.shape) > 1]
@@ -105,10 +107,30 @@ def _of_experts(names: Sequence[str], census: Census) -> str:
 def _is_target(weight: Weight, trains: str) -> bool:
     if trains != "matrices":
         return weight.is_wrappable or (trains == "everything" and weight.kind == "linear")
-    if weight.kind in ("linear", "conv1d", "experts"):
-        return True
+    return weight.kind in ("linear", "conv1d", "experts") or (
+        weight.kind in ("convolution", "other") and _is_matrix(weight)
+    )
+
+
+def _is_matrix(weight: Weight) -> bool:
     shape = weight.parameter.shape
-    return weight.kind in ("convolution", "other") and len(shape) > 1 and min(shape[0], prod(shape[1:])) > 1
+    return len(shape) > 1 and min(shape[0], prod(shape[1:])) > 1
+
+
+def _is_also(weight: Weight, named: Collection[str]) -> bool:
+    """Whether it is of what `train_also` names; a tied output layer is of the embeddings as well."""
+    return _ALSO.get(weight.kind) in named or (weight.is_output and "output" in named)
+
+
+def one_for_two(model: nn.Module, spec: JobSpec) -> str | None:
+    """In words, that what `train_also` names is a tied weight; None where it is not."""
+    tied = [weight for weight in weights_of(model) if weight.is_output and weight.kind == "embedding"]
+    if not tied or not {"embeddings", "output"} & set(spec.method.train_also):
+        return None
+    return (
+        f"method.train_also: embeddings and output layer of this model are one parameter, {tied[0].name}, and what one "
+        "of them learns moves the other"
+    )
 
 
 def _targets_of(weight: Weight, method: MethodSpec) -> list[Target]:

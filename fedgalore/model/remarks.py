@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple
 
 from fedgalore.model.generation import way_of_writing
-from fedgalore.model.plan import idle_names
+from fedgalore.model.plan import idle_names, one_for_two
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.rates import rates_of
 
@@ -17,6 +17,7 @@ def remarks(task: TaskModel) -> tuple[str, ...]:
         _micro_batches(task),
         task.inputs.shortening(task.spec.data.max_length),
         idle_names(task.plan, task.spec),
+        one_for_two(task.model, task.spec),
         way_of_writing(task),
     )
     return tuple(words for words in said if words is not None)

@@ -28,6 +28,15 @@ TargetModules = Annotated[
         "method can train. Named modules may be less than half of the backbone",
     ),
 ]
+Also = Literal["embeddings", "norms", "biases", "output"]
+TrainAlso = Annotated[
+    tuple[Also, ...],
+    Field(
+        max_length=4,
+        description="What of a model trains beside the matrices of its layers: embeddings, normalisations, biases, and "
+        "the output layer of a language model. fedavg trains all of them anyway",
+    ),
+]
 RankPattern = Annotated[
     dict[Text, Rank],
     Field(
@@ -59,6 +68,7 @@ class MethodSpec(Strict):
 
     kind: str
     target_modules: TargetModules = None
+    train_also: TrainAlso = ()
 
     @property
     def momentum(self) -> float:

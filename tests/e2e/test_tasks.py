@@ -23,7 +23,8 @@ def test_a_task_is_learned_with_the_bits_of_the_simulation(
         "model": {"source": str(request.getfixturevalue(case.folder)), "num_labels": None, **case.model},
         "data": {"name": named(name), "max_length": 24},
         "rounds": {"count": 8},
-        "local": {"steps": 8, "weight_decay": 0.0},
+        "method": {"train_also": list(case.also)},
+        "local": {"steps": 8, "weight_decay": 0.0, **case.local},
         "evaluation": {"every": 0},
     }
     job_id = running.post(**sections)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,17 @@ Make = Callable[[int, int, Path], list[Example]]  # how many, seed, a folder for
 
 @dataclass(frozen=True)
 class Case:
-    """`folder` names the fixture of the model; `learned` a metric, and what it exceeds at last (a loss: is below)."""
+    """`folder` names the fixture of the model; `learned` a metric, and what it exceeds at last (a loss: is below).
+
+    `local`, `also`: of a job across processes, besides.
+    """
 
     model: dict[str, Any]
     folder: str
     make: Make
     learned: tuple[str, float]
+    local: dict[str, Any] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
 
 def _of(make: Callable[[int, int], list[Example]]) -> Make:
@@ -73,7 +78,14 @@ CASES = {
     "a number of an image": Case(
         _IMAGES | {"num_labels": 1}, "tiny_vit", _pictures(lambda colour: list(COLOURS).index(colour)), ("loss", 0.1)
     ),
-    "answers of a decoder": Case({"task": "causal-lm"}, "tiny_gpt2", _of(questions), ("accuracy", 0.9)),
+    "answers of a decoder": Case(
+        {"task": "causal-lm"},
+        "tiny_gpt2",
+        _of(questions),
+        ("accuracy", 0.9),
+        {"packing": True},
+        ("embeddings", "norms", "output"),
+    ),
     "answers in a conversation": Case({"task": "causal-lm"}, "tiny_chat", _of(_chats), ("accuracy", 0.9)),
     "answers of an encoder and decoder": Case({"task": "seq2seq-lm"}, "tiny_t5", _of(questions), ("accuracy", 0.9)),
 }

@@ -195,7 +195,15 @@ def test_peft_loads_the_full_model_at_full_rank_and_the_nearest_below(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "method"), [("mixtral", {}), ("mixtral", {"kind": "fedavg"}), ("gpt_oss", {})])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("mixtral", {}),
+        ("mixtral", {"kind": "fedavg"}),
+        ("mixtral", {"train_also": ["embeddings", "norms", "output"]}),
+        ("gpt_oss", {}),
+    ],
+)
 def test_experts_routers_and_biases_go_whole_with_an_adapter(
     kind: str,
     method: dict[str, Any],

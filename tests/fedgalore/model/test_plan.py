@@ -364,3 +364,72 @@ def test_a_model_that_names_no_backbone_has_a_head_all_the_same():
     assert [weight.name for weight in weights if weight.kind == "head"] == ["classifier.weight", "classifier.bias"]
     uncalled = [weight for weight in weights if weight.kind == "linear" and not weight.is_wrappable]
     assert [weight.name for weight in uncalled] == ["vision_model.head.attention.out_proj.weight"]
+
+
+# --- what trains beside the matrices of layers ---------------------------------------------------------------------
+
+EMBEDDINGS, OUTPUT, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
+
+
+def llama(folder, tokenizer, **changes):
+    tokens = transformers.AutoTokenizer.from_pretrained(tokenizer)
+    config = transformers.LlamaConfig(**SMALL, vocab_size=len(tokens), **changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    return folder
+
+
+def parts(plan):
+    """What is trained outside of the layers: as targets, and whole."""
+    return [[item.name for item in items if ".layers." not in item.name] for items in (plan.targets, plan.dense)]
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("fedgalore", [[EMBEDDINGS, OUTPUT], [NORM]]),
+        ("fedit", [[], [EMBEDDINGS, NORM, OUTPUT]]),
+        ("fedavg", [[], [EMBEDDINGS, NORM, OUTPUT]]),
+    ],
+)
+def test_embeddings_norms_and_output_are_trained_where_the_job_says_so(tmp_path, tiny_gpt2, kind, found, is_tied):
+    also = {"train_also": ["embeddings", "norms", "output"], "target_modules": ["q_proj"]}
+    method = {"kind": kind, **also} | ({} if kind == "fedavg" else {"rank": 4})
+    spec = language_model(method=method, local={"steps": 2, "batch_size": 4, "learning_rate": 1e-2})
+    task = TaskModel.load(spec, llama(tmp_path, tiny_gpt2, tie_word_embeddings=is_tied))
+    without_tied = [[name for name in names if name != OUTPUT] for names in found]
+    assert parts(task.plan) == (without_tied if is_tied else found)
+    assert len(task.plan.targets) == len(found[0][: 2 - is_tied]) + 1
+    assert task.plan.shared == ((EMBEDDINGS,) if is_tied else ())
+    said = [
+        remark for remark in remarks(task) if remark.startswith("method.train_also: embeddings and output layer of")
+    ]
+    assert len(said) == is_tied
+    site = [Site(name, questions(8, seed)) for seed, name in enumerate(("north", "south"))]
+    before, after = task.weights(), simulate(spec, tmp_path, site).task.weights()
+    assert [name for name in after if torch.equal(after[name], before[name])] == []
+
+
+@pytest.mark.parametrize("kind", ["fedgalore", "fedit"])
+def test_a_tied_output_layer_is_the_embeddings_and_what_is_not_named_stays(tiny_gpt2, kind):
+    def plan_of(*also):
+        return TaskModel.load(language_model(method={"kind": kind, "rank": 4, "train_also": also}), tiny_gpt2).plan
+
+    assert plan_of("output") != plan_of()
+    names = {item.name for item in plan_of("output").trained} - {item.name for item in plan_of().trained}
+    assert names == {"transformer.wte.weight"}
+    names = {item.name for item in plan_of("norms").dense}
+    assert names == {name for name in names if ".ln_" in name}
+    assert len(names) == 10
+    assert {item.name.rpartition(".")[2] for item in plan_of("biases").dense} == {"bias"}
+
+
+def test_what_a_model_lacks_cannot_be_trained_also(tmp_path, tiny_gpt2, tiny_vit):
+    spec = language_model(method={"train_also": ["norms", "biases"]})
+    words = refused(spec, llama(tmp_path, tiny_gpt2))
+    assert words == "method.train_also: LlamaForCausalLM has no biases; leave biases out"
+    spec = image_classifier(method={"kind": "fedit", "rank": 4, "train_also": ["norms"], "target_modules": ["nothing"]})
+    assert refused(spec, tiny_vit).startswith("method.target_modules: no linear layer of this model's backbone ends in")

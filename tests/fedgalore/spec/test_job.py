@@ -181,6 +181,12 @@ def test_a_spec_survives_json_and_yaml():
             {"model": {"task": "image-classification"}, "local": {"group_by_length": True}},
             ["local.group_by_length", "no length", "leave it out"],
         ),
+        (
+            {"method": {"train_also": ["norms", "output"]}},
+            ["method.train_also: the output layer of sequence-classification is its head", "leave output out"],
+        ),
+        ({"method": {"train_also": ["norm"]}}, ["method.train_also.0", "embeddings, norms, biases or output"]),
+        ({"local": {"packing": True}}, ["local.packing: only", "causal-lm", "sequence-classification", "leave it out"]),
         ({"model": {"source": ""}}, ["model.source"]),
         ({"model": {"source": "x" * 4097}}, ["model.source", "1 to 4096 characters"]),
         ({"model": {"num_labels": None, "label_names": ["a", "b" * 501]}}, ["model.label_names.1", "at most 500"]),
