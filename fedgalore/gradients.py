@@ -91,11 +91,11 @@ class Gradients:
         """The micro-batches of a batch, each with the weight of what its mean loss averages."""
         for rows in micro_batches(chosen, self._task.spec.local.micro_batch_size):
             with naming_rows(rows, self._examples, self._pass):
-                batch = self._task.collate(rows)
+                batch = self._task.collate(rows, trains=True)
             yield rows, batch, self._task.task.divisor(batch, self.class_weights)
 
     def _pass(self, rows: Sequence[Example]) -> object:
-        return self._task.loss(self._task.collate(rows), self.class_weights)
+        return self._task.loss(self._task.collate(rows, trains=True), self.class_weights)
 
     def _clip(self, most: float) -> None:
         """Shortens all gradients alike. Those of parts of a parameter are no parameters of the model."""

@@ -22,6 +22,7 @@ from fedgalore.model.checkpointing import checkpointed
 from fedgalore.model.culprits import short
 from fedgalore.model.generation import check_room, setting_at_fault, written
 from fedgalore.model.inputs import Batch, TaskError
+from fedgalore.model.packing import in_rows
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.writing import WritingTask
 from fedgalore.model.texts import TextInputs
@@ -53,6 +54,7 @@ def probe(task: TaskModel) -> None:
         _check_still(task, before)
         if isinstance(task.task, WritingTask):
             _check_order(task, task.task)
+            _check_packing(task)
             _write(task, task.task)
         _backward(task, plain_examples(task, Path(folder)))
 
@@ -185,11 +187,49 @@ def _check_order(task: TaskModel, asks: WritingTask) -> None:
     task.model.eval()
     with torch.no_grad(), _in_words("a text with another last word"):
         logits, changed = (task.model(**batch | {"input_ids": tokens}).logits[:, :-1] for tokens in (ids, other))
-    if float((logits - changed).abs().max()) > LEAK * float(logits.abs().max()):
+    if _differ(logits, changed, LEAK):
         raise TaskError(
             f"model.source: {type(task.model).__name__} sees the words behind those that it is to predict, so that it "
             "would learn to copy them; take a decoder, or set is_decoder: true in config.json where it can be one"
         )
+
+
+def _check_packing(task: TaskModel) -> None:
+    """Refuses a job that packs where an answer of the model hangs on the example before it in the row."""
+    if not task.spec.local.packing:
+        return
+    try:
+        alone, behind, otherwise = _second_of_a_row(task)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # as models raise that take no positions
+        mixes, why = True, f" ({short(error)})"
+    else:
+        rounding = max(LEAK, 4 * torch.finfo(alone.dtype).eps)
+        mixes, why = _differ(alone, behind, rounding) or _differ(behind, otherwise, LEAK), ""
+    if mixes:
+        raise TaskError(
+            f"local.packing: {type(task.model).__name__} of transformers does not keep examples apart that share a "
+            f"row{why}; leave it out, or take local.group_by_length in its place"
+        )
+
+
+def _differ(logits: Tensor, others: Tensor, share: float) -> bool:
+    """Whether by more than this share of the largest."""
+    return float((logits - others).abs().max()) > share * float(logits.abs().max())
+
+
+def _second_of_a_row(task: TaskModel) -> list[Tensor]:
+    """Logits `(1, length, C)` of an example by itself, behind another, and behind one of the same length."""
+    batch = task.collate(plain_examples(task, Path()))
+    ids, length = batch["input_ids"], int(batch["attention_mask"][0].sum())
+    other = torch.where(ids[0] == ids[0, length - 1], ids[1, 1], ids[0, length - 1])  # at no place the same
+    behind_other = batch | {"input_ids": torch.stack([other, ids[1]])}
+    rows = (in_rows(batch, [[1]]), in_rows(batch, [[0, 1]]), in_rows(behind_other, [[0, 1]]))
+    task.model.eval()
+    with torch.no_grad():
+        alone, *behind = (task.model(**task.task.model_inputs(row), **task.task.options(row)).logits for row in rows)
+    return [alone, *(logits[:, length:] for logits in behind)]
 
 
 def _write(task: TaskModel, asks: WritingTask) -> None:
@@ -213,7 +253,7 @@ def _backward(task: TaskModel, examples: Sequence[Example]) -> None:
     task.model.train()
     try:
         with checkpointed(task), _in_words("a step of training"):
-            losses = (task.loss(task.collate(examples))[0] for _ in range(DRAWS))
+            losses = (task.loss(task.collate(examples, trains=True))[0] for _ in range(DRAWS))
             loss = next((loss for loss in losses if loss.requires_grad), None)
             if loss is None:
                 raise ArithmeticError(f"in {DRAWS} tries the loss depends on no weight that is trained")

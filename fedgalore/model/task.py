@@ -203,13 +203,13 @@ class TaskModel:
 
     # --- batches and their loss -----------------------------------------------------------------------------------
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
-        """Examples as tensors on the model's device, as the job's task makes them.
+    def collate(self, examples: Sequence[Example], *, trains: bool = False) -> Batch:
+        """Examples as tensors on the model's device, as the job's task makes them, for a step of training or others.
 
         Raises:
             TaskError: an example that does not fit the job.
         """
-        batch = self.task.collate(examples, self.inputs)
+        batch = (self.task.training_batch if trains else self.task.collate)(examples, self.inputs)
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def class_weights(self, examples: Sequence[Example]) -> Tensor | None:
@@ -224,7 +224,7 @@ class TaskModel:
     def outputs(self, batch: Batch) -> Any:
         """What the model says of a batch, in the job's precision: transformers' outputs, `logits` among them."""
         with passes_in(self.spec.local.precision, self.device):
-            return self.model(**self.task.model_inputs(batch))
+            return self.model(**self.task.model_inputs(batch), **self.task.options(batch))
 
     def loss(self, batch: Batch, class_weights: Tensor | None = None) -> tuple[Tensor, int, int | None]:
         """Mean loss, how many predictions it averages, how many of them were right; None where they are numbers."""

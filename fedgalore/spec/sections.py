@@ -126,6 +126,11 @@ class LocalSpec(Strict):
     group_by_length: bool = Field(
         default=False, description="Puts texts of similar length into one batch, so that less padding is computed"
     )
+    packing: bool = Field(
+        default=False,
+        description="Lets short examples of a causal-lm share a row of up to data.max_length tokens, so that less "
+        "padding is computed, with the same result: no example sees another. Some models cannot, and are refused",
+    )
     learning_rate: float | None = Field(
         default=None,
         gt=0,

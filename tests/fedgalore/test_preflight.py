@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -44,7 +45,6 @@ def test_the_first_problem_of_each_split_is_named_with_its_file(rows: list[dict[
     assert "; test.csv: " in problem
 
 
-@pytest.mark.parametrize(("split", "place"), [("train", "train.csv"), ("test", "test.csv")])
 TEMPLATE = {"prompt": "{question} {hint}", "completion": "{answer}"}
 
 
@@ -71,6 +71,7 @@ def test_columns_have_to_fill_the_template(task: str, row: dict[str, Any], words
         assert ("or post a job with data.template" in without) == ("columns" in row)
 
 
+@pytest.mark.parametrize(("split", "place"), [("train", "train.csv"), ("test", "test.csv")])
 def test_answers_are_looked_at_where_they_are_compared(split: str, place: str) -> None:
     right = [{"prompt": "2 + 2", "completion": "4", "row": 1}]
     odd = [{"prompt": "2 + 2", "completion": "four", "row": 1}]

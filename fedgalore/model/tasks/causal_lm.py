@@ -13,6 +13,7 @@ from fedgalore.data.examples import Example
 from fedgalore.data.messages import Message, MessageError, check_conversation, is_learned
 from fedgalore.model.chat import ChatError, asked, conversation
 from fedgalore.model.inputs import IGNORED, Batch, TaskError
+from fedgalore.model.packing import packed
 from fedgalore.model.tasks.writing import Question, WritingTask
 from fedgalore.model.texts import TextInputs
 
@@ -35,15 +36,15 @@ class CausalLM(WritingTask):
             except MessageError as error:
                 raise TaskError(f"row {example.get('row', '?')}: {error}") from error
 
-    def question(self, example: Example) -> Question:
-        if "messages" in example:
-            return list(example["messages"][: _last_answer(example["messages"])])
-        return super().question(example)
+    def question_of(self, made: Example) -> Question:
+        if "messages" in made:
+            return list(made["messages"][: _last_answer(made["messages"])])
+        return super().question_of(made)
 
-    def answer(self, example: Example) -> str:
-        if "messages" in example:
-            return str(example["messages"][_last_answer(example["messages"])]["content"])
-        return super().answer(example)
+    def answer_of(self, made: Example) -> str:
+        if "messages" in made:
+            return str(made["messages"][_last_answer(made["messages"])]["content"])
+        return super().answer_of(made)
 
     def labelled(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
         """Tokens and `labels` `(batch, length)`, int64. Of what is too long, the beginning is lost."""
@@ -62,6 +63,15 @@ class CausalLM(WritingTask):
             raise TaskError(f"row {example.get('row', '?')}: {error}") from error
         labels = [token if counted else IGNORED for token, counted in zip(row, counts, strict=True)]
         return row[-inputs.max_length :], labels[-inputs.max_length :]
+
+    def training_batch(self, examples: Sequence[Example], inputs: TextInputs) -> Batch:
+        """Where the job packs examples, several of them share a row."""
+        batch = self.collate(examples, inputs)
+        return packed(batch, inputs.max_length) if self.spec.local.packing else batch
+
+    def options(self, batch: Batch) -> dict[str, bool]:
+        """With a cache, transformers would take the examples of a row for one text."""
+        return {"use_cache": False} if "position_ids" in batch else {}
 
     def aligned(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """A token is predicted from those before it."""

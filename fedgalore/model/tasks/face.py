@@ -86,6 +86,14 @@ class Task(ABC, Generic[AnyInputs]):
             TaskError: an example that does not fit the job.
         """
 
+    def training_batch(self, examples: Sequence[Example], inputs: AnyInputs) -> Batch:
+        """As `collate`, in the form that takes the least work where only the loss matters.
+
+        Raises:
+            TaskError: as `collate`.
+        """
+        return self.collate(examples, inputs)
+
     def model_inputs(self, batch: Batch) -> Batch:
         """What of a batch the model is called with."""
         return {name: tensor for name, tensor in batch.items() if name != "labels"}
@@ -108,6 +116,10 @@ class Task(ABC, Generic[AnyInputs]):
             TaskError: an example that does not fit the job.
         """
         raise NotImplementedError(f"{self.spec.model.task} has no classes")  # the job's document sees to it
+
+    def options(self, batch: Batch) -> dict[str, bool]:
+        """How the model is called with a batch, besides."""
+        return {}
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch, class_weights: Tensor | None = None) -> Tensor:

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from fedgalore.model.inputs import IGNORED
+from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import TASKS, check_examples, task_of
 from tests.builders import a_spec
-from tests.fedgalore.conftest import classifier
+from tests.fedgalore.conftest import classifier, language_model, translator
 from tests.fedgalore.tasks import CASES
 
 
