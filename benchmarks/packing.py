@@ -63,7 +63,7 @@ def main() -> None:
             took[way] = min(took[way], _seconds(task, examples) / _tokens(task, examples, options.steps)[1])
     print(f"{options.task}, batches of {options.batch}\n{'':16} tokens computed   time")
     for way, task in tasks.items():
-        computed, needed = _tokens(task, examples, 100)
+        computed, needed = _tokens(task, examples, options.steps)
         print(f"{way:16} {computed / needed:15.2f} {took[way] / took['as they come']:6.2f}")
 
 

@@ -40,7 +40,9 @@ class ColumnNames(BaseModel):
     @field_validator("columns", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
-        return {name: name for name in value} if isinstance(value, list | tuple) else value
+        names = [value] if isinstance(value, str) else value
+        is_list = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+        return {name: name for name in names} if is_list else value
 
     def split_file(self, path: Path) -> SplitFile:
         """How to read one of the files.

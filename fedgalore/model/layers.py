@@ -61,7 +61,7 @@ def weights_of(model: nn.Module) -> Iterator[Weight]:
 def _outputs(model: Any) -> set[int]:
     """The parameters of the layer that tells the words, by id; none where the model has no such layer."""
     layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return set() if layer is None else set(map(id, layer.parameters()))
+    return set(map(id, layer.parameters())) if isinstance(layer, nn.Module) else set()
 
 
 def _holders(model: nn.Module) -> Counter[int]:

@@ -200,9 +200,9 @@ def _check_packing(task: TaskModel) -> None:
         return
     try:
         alone, behind, otherwise = _second_of_a_row(task)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # as models raise that take no positions
+        if is_short(error):
+            raise
         mixes, why = True, f" ({short(error)})"
     else:
         rounding = max(LEAK, 4 * torch.finfo(alone.dtype).eps)

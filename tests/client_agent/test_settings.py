@@ -152,12 +152,14 @@ def test_forgotten_columns_are_reported_when_the_file_is_read(tmp_path):
 
 def test_columns_for_templates_are_a_list_or_a_mapping(tmp_path):
     (tmp_path / "a.csv").write_text("question,Die Antwort\n1+1,2\n")
-    for columns in (["question"], {"question": "question", "answer": "Die Antwort"}):
+    for columns in ("question", ["question"], {"question": "question", "answer": "Die Antwort"}):
         settings = load(write(tmp_path, data={"qa": {"train": "a.csv", "columns": columns}}))
         (example,) = read_all(settings.data)["qa"].train.examples
-        assert example["columns"].keys() == set(columns)
+        assert example["columns"].keys() == ({columns} if columns == "question" else set(columns))
     with pytest.raises(SettingsError, match=r"^data\.qa\.columns.*'Die Antwort' is no name for a template; take lett"):
         load(write(tmp_path, data={"qa": {"train": "a.csv", "columns": ["question", "Die Antwort"]}}))
+    with pytest.raises(SettingsError, match=r"^data\.qa\.columns: "):
+        load(write(tmp_path, data={"qa": {"train": "a.csv", "columns": [["question"]]}}))
 
 
 def test_images_may_be_links_where_the_config_says_so(tmp_path):
