@@ -40,6 +40,9 @@ NEUTRAL: dict[str, Any] = {
     "local.schedule": None,
     "local.warmup_rounds": 0,
     "local.final_share": None,
+    "local.packing": False,
+    "method.train_also": [],
+    "data.template": None,
     "wire": {"bits": None, "up_rank": None, "down_rank": None},
 }
 # Fedgalore's revision 4 sent its factors in float16, of these ranks; its results stay, and are not run any more.
