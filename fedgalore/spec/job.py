@@ -24,6 +24,7 @@ from fedgalore.spec.sections import DataSpec, EvaluationSpec, LocalSpec, RoundsS
 from fedgalore.spec.server import PrivacySpec, ServerSpec
 from fedgalore.spec.strict import Identifier, Strict
 from fedgalore.spec.takes import either
+from fedgalore.spec.template import check_template
 from fedgalore.spec.wire import Bits, WireSpec
 
 DEFAULT_KIND = "fedgalore"
@@ -169,12 +170,8 @@ class JobSpec(Strict):
         return self
 
     @model_validator(mode="after")
-    def _templates_are_for_texts_that_are_written(self) -> JobSpec:
-        if self.data.template is not None and not self.model.writes:
-            raise ValueError(
-                f"data.template: only task: {' or '.join(WRITING)} has prompts and completions; leave it out for "
-                f"{self.model.task}"
-            )
+    def _the_template_fits_the_task(self) -> JobSpec:
+        check_template(self)
         return self
 
     @model_validator(mode="after")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
 from fedgalore.spec.documents import printable
+from fedgalore.spec.model import WRITING
 from fedgalore.spec.strict import Strict
+
+if TYPE_CHECKING:
+    from fedgalore.spec.job import JobSpec
 
 COLUMN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")  # a name, and nothing that is looked up in its value
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -80,11 +84,13 @@ def _checked_answer(pattern: str) -> str:
 class Template(Strict):
     """A prompt and a completion with the names of columns in braces."""
 
-    prompt: Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(_checked)] = Field(
-        description="What the model is asked, with the names of columns in braces: `Question: {question}`"
+    prompt: Annotated[str, Field(max_length=10_000), AfterValidator(_checked)] = Field(
+        default="",
+        description="What the model is asked, with the names of columns in braces: `Question: {question}`. Left out, a "
+        "causal-lm learns the whole text",
     )
     completion: Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(_checked_answer)] = Field(
-        description="What it is to answer, with at least one: `{answer}`"
+        description="What it is to answer, with at least one name: `{answer}`"
     )
 
     @property
@@ -99,3 +105,21 @@ class Template(Strict):
             KeyError: a column has no value.
         """
         return {"prompt": filled(self.prompt, values), "completion": filled(self.completion, values)}
+
+
+def check_template(job: JobSpec) -> None:
+    """Raises `ValueError`, with field and remedy, for a template that the job's task or evaluation cannot have."""
+    template, task = job.data.template, job.model.task
+    if template is None:
+        return
+    if not job.model.writes:
+        raise ValueError(
+            f"data.template: only task: {' or '.join(WRITING)} has prompts and completions; leave it out for {task}"
+        )
+    if not template.prompt and task == "seq2seq-lm":
+        raise ValueError("data.template.prompt: the encoder of seq2seq-lm has to read something; give a prompt")
+    if not template.prompt and job.evaluation.generates:
+        raise ValueError(
+            "data.template.prompt: without one the model is asked nothing, and has no answers to be judged; give a "
+            "prompt, or leave exact_match and ROUGE out of evaluation"
+        )

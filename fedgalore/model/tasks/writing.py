@@ -48,10 +48,11 @@ class WritingTask(TokenTask[TextInputs]):
         """Raises:
         TaskError: nothing can be read in what the template makes of the example.
         """
-        if self.spec.data.template is None:
+        template = self.spec.data.template
+        if template is None:
             return
         made = self.made(example)
-        for part in ("prompt", "completion"):
+        for part in ("prompt", "completion") if template.prompt else ("completion",):
             if not is_readable(made[part]):
                 raise TaskError(
                     f"row {example.get('row', '?')}: data.template makes a {part} of it in which nothing can be read; "

@@ -90,4 +90,9 @@ def test_a_template_makes_the_batch_of_its_prompts_and_completions(job, source, 
     row |= {"messages": chat} if job is language_model else {}
     expected = {"row": 3, "prompt": "some rain  sun", "completion": "the sun"}
     torch.testing.assert_close(filled.collate([row]), plain.collate([expected]), rtol=0, atol=0)
+    if job is language_model:
+        whole = TaskModel.load(job(data={"name": "d", "template": {"completion": "{q} {more}"}}), folder)
+        probe(whole)
+        check_examples([row | {"prompt": ""}], whole.spec)
+        assert int((whole.collate([row])["labels"] != IGNORED).sum()) == 3  # two words and the end
     assert (filled.task.question(row), filled.task.answer(row)) == ("some rain  sun", "the sun")
