@@ -75,6 +75,7 @@ check: $(READY) ## formatting, lint, types, layers, generated stubs
 	$(BIN)/python -m protos.generate --check
 	$(BIN)/python -m tools.job_reference --check
 	$(BIN)/python -m tools.state_diagrams --check
+	$(BIN)/python -m tools.sizing_page --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 

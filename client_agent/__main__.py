@@ -1,6 +1,7 @@
 """`python -m client_agent --config agent.yaml`; `fedgalore agent` is the same command.
 
-Exit codes: 0 stopped on request, 2 settings, data or a work folder that cannot be used, 3 refused by the coordinator.
+Exit codes: 0 stopped on request, 1 a job that was checked does not fit, 2 settings, data or a work folder that cannot
+be used, 3 refused by the coordinator.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from client_agent.agent import Agent
 from client_agent.cache import Cache, claimed
 from client_agent.credential import Line, line
 from client_agent.data import LocalData, read_all
-from client_agent.errors import WorkDirUnusable
+from client_agent.errors import CannotTrain, WorkDirUnusable
 from client_agent.instance import instance_of
 from client_agent.room import wait_for_room
 from client_agent.settings import AgentSettings
@@ -28,6 +29,7 @@ from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults, logs
 from fedgalore.process.leaving import end_at_once
 from fedgalore.process.settings import SettingsError
+from fedgalore.spec.job import SpecError, load
 
 
 def agent(
@@ -46,12 +48,17 @@ def agent(
     threads: Annotated[str | None, typer.Option(help="CPU threads of torch, a number or auto.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, json or text.")] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(metavar="JOB", help="Say whether this job's document fits the site's data and machine, and end."),
+    ] = None,
 ) -> None:
     """Run one client's agent: train on this site's data whenever the coordinator asks.
 
     Settings come from flags, then FEDGALORE_AGENT_* variables, then the config file. A join token comes from
     FEDGALORE_AGENT_JOIN_TOKEN or FEDGALORE_AGENT_JOIN_TOKEN_FILE; it is needed once, the agent's own key is kept in the
-    work folder.
+    work folder. With --check the agent joins nothing and may be running elsewhere: status 0 says that the job fits, 1
+    that it does not.
     """
     flags = {
         "name": name,
@@ -70,13 +77,31 @@ def agent(
             chosen = settings.load(config, flags)
             logs.configure(chosen.log_format, chosen.log_level, client=chosen.name)
             faults.arm(chosen.fault)
+            if check is not None:
+                allow(chosen.metrics)
+                raise typer.Exit(_check(chosen, check))
             way = stack.enter_context(_settled(chosen))
             data = read_all(chosen.data)
             allow(chosen.metrics)
-        except (SettingsError, DataError, WorkDirUnusable, CustomMetricError) as error:
+        except (SettingsError, SpecError, DataError, WorkDirUnusable, CustomMetricError) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from None
         raise typer.Exit(asyncio.run(_serve(chosen, data, way)))
+
+
+def _check(chosen: AgentSettings, job: Path) -> int:
+    from client_agent.job_check import check_job
+
+    spec = load(job)
+    try:
+        text, problems = check_job(chosen, read_all(chosen.data), spec)
+    except CannotTrain as error:
+        typer.echo(str(error), err=True)
+        return 1
+    typer.echo(text)
+    for problem in problems:
+        typer.echo(f"\n{problem}", err=True)
+    return int(bool(problems))
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import structlog
 
-from client_agent.cache import Cache, blob_named, find_local
+from client_agent.base_model import base_model
+from client_agent.cache import Cache, blob_named
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, OutOfMemory, RoundOver
 from client_agent.room import check_room
@@ -205,18 +206,9 @@ class Assignment:
         return data.train if spec.evaluation.split == "train" else data.test
 
     async def _base_model(self) -> Path:
-        """The base model's folder, fetching only those files that no folder of the site holds."""
-        cache = self._site.cache
-        files = self._model_files()
-        if await asyncio.to_thread(cache.has_model, files):
-            return cache.model_folder(files)
-        sources = await asyncio.to_thread(find_local, self._site.settings.models, files.values())
-        for file in self._task.base_model:
-            if file.blob.sha256 not in sources:
-                sources[file.blob.sha256] = await self._download(_blob(file.blob))
-        folder = await asyncio.to_thread(cache.assemble_model, files, sources)
-        reach(Fault.MODEL_ASSEMBLED)
-        return folder
+        task = self._task
+        plan = _planned(task.plan_json)
+        return await base_model(self._model_files(), self._site, self._spec, plan, task.job_id, task.round)
 
     def _model_files(self) -> dict[str, BlobRef]:
         return {file.name: _blob(file.blob) for file in self._task.base_model}
@@ -259,9 +251,9 @@ class Assignment:
     async def _download(self, blob: BlobRef) -> Path:
         cache = self._site.cache
         if cache.find(blob) is None:
-            here = cache.partial(blob)
-            needed = blob.size_bytes - (here.stat().st_size if here.exists() else 0)
-            check_room(self._site.settings.work_dir, needed, f"a download for job {self._task.job_id}")
+            check_room(
+                self._site.settings.work_dir, cache.missing_bytes(blob), f"a download for job {self._task.job_id}"
+            )
         return await self._site.transport.download(blob, cache, self._task.job_id, self._task.round)
 
     def _on_step(self, step: int, loss: float) -> bool:

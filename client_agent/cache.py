@@ -5,6 +5,7 @@ work_dir/blobs/partial/abcdef...             a blob that is being received
 work_dir/models/<hash of the file list>/...  a base model's folder
 work_dir/updates/<job>+<version and start>+<client>.safetensors
 work_dir/kept/<job>+<version>+<client>.safetensors   what a client keeps of the round that leads to this model version
+work_dir/hashes.json                         hashes of large files that were read once, here and elsewhere
 work_dir/lock                                held by the agent's process
 """
 
@@ -21,10 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from client_agent.errors import InvalidExchange, WorkDirUnusable
+from client_agent.hashes import Hashes
 from fedgalore.model.folder import ModelFolderError, check_name
 from fedgalore.process import durable
 from fedgalore.process.blob_ref import BlobRef
-from fedgalore.process.content_folder import ContentFolder, has_content, hash_file
+from fedgalore.process.content_folder import ContentFolder, has_content
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SEPARATOR = "+"  # no name has one
@@ -74,6 +76,7 @@ class Cache:
         self._models = work_dir / "models"
         self._updates = work_dir / "updates"
         self._kept = work_dir / "kept"
+        self.hashes = Hashes(work_dir / "hashes.json")
         for folder in (self._models, self._updates, self._kept):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -88,6 +91,13 @@ class Cache:
     def partial(self, blob: BlobRef) -> Path:
         """The file that receives the blob's bytes. It may exist from an earlier attempt."""
         return self._content.partial_path(blob.sha256)
+
+    def missing_bytes(self, blob: BlobRef) -> int:
+        """How much of the blob is still to be fetched."""
+        if self._content.holds(blob):
+            return 0
+        here = self.partial(blob)
+        return blob.size_bytes - (here.stat().st_size if here.exists() else 0)
 
     def adopt(self, blob: BlobRef) -> Path:
         """Checks the hash of the complete partial file and turns it into the blob. Returns the blob's path.
@@ -149,9 +159,11 @@ class Cache:
         return self._models / hashlib.sha256(listing.encode()).hexdigest()
 
     def has_model(self, files: Mapping[str, BlobRef]) -> bool:
-        """Whether the base model's folder is complete. Reads every file to be sure, and marks the folder as used."""
+        """Whether the base model's folder is complete. Reads every file that is new or has changed since; marks the
+        folder as used.
+        """
         folder = self.model_folder(files)
-        if not folder.is_dir() or not all(has_content(folder / name, blob) for name, blob in files.items()):
+        if not all(_is_content(folder / name, blob, self.hashes) for name, blob in files.items()):
             return False
         os.utime(folder)
         return True
@@ -242,7 +254,11 @@ def _last_used(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def find_local(folders: Iterable[Path], wanted: Iterable[BlobRef]) -> dict[str, Path]:
+def _is_content(path: Path, blob: BlobRef, hashes: Hashes) -> bool:
+    return path.is_file() and path.stat().st_size == blob.size_bytes and hashes.of(path) == blob.sha256
+
+
+def find_local(folders: Iterable[Path], wanted: Iterable[BlobRef], hashes: Hashes) -> dict[str, Path]:
     """Files under `folders` that equal a wanted blob, by SHA-256."""
     by_size: dict[int, set[str]] = {}
     for blob in wanted:
@@ -252,8 +268,8 @@ def find_local(folders: Iterable[Path], wanted: Iterable[BlobRef]) -> dict[str, 
         for path in sorted(folder.rglob("*")):
             if (
                 path.is_file()
-                and (hashes := by_size.get(path.stat().st_size))
-                and (digest := hash_file(path)) in hashes
+                and (of_size := by_size.get(path.stat().st_size))
+                and (digest := hashes.of(path)) in of_size
             ):
                 files.setdefault(digest, path)
     return files

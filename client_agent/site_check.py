@@ -1,4 +1,7 @@
-"""The preflight check at this site: do its data fit a job? Answered before a byte of a model is fetched."""
+"""The preflight check at this site: do its data fit a job, and what has its machine for the model?
+
+Answered before a byte of a model is fetched.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import structlog
 
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import InvalidExchange, RoundOver
+from client_agent.machine import memory
 from fedgalore.spec.job import SpecError, parse
 from protos import federation_pb2 as pb
 
@@ -51,7 +55,7 @@ def _look(task: pb.Task, site: SiteContext, answer: pb.ReportCheckRequest) -> No
     if data is None:
         answer.problem = f"data: this site has no data set {spec.data.name}; add it to the agent's config"
         return
-    found = preflight(spec, *_splits(data))
+    found, room = preflight(spec, *_splits(data)), memory(site.settings)
     answer.problem = found.problem or ""
     answer.facts.CopyFrom(
         pb.SiteFacts(
@@ -60,6 +64,8 @@ def _look(task: pb.Task, site: SiteContext, answer: pb.ReportCheckRequest) -> No
             classes=found.classes,
             longest=found.longest,
             conversations=found.conversations,
+            memory_bytes=room.size_bytes or 0,
+            on_gpu=room.on_gpu,
         )
     )
 

@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_nev
 from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, InvalidExchange, RoundOver
+from client_agent.progress import Progress
 from client_agent.retries import BrokenTransfer, Patience, passes, within, words
 from client_agent.window import Window
 from fedgalore.process.blob_ref import BlobRef
@@ -120,16 +121,23 @@ class Transport:
             raise AgentRefused(str(error)) from error
         return answer.task if answer.HasField("task") else None
 
-    async def download(self, blob: BlobRef, cache: Cache, job_id: str, round_number: int) -> Path:
-        """The blob's file in the cache, fetched if it is not there; goes on where an earlier attempt ended."""
+    async def download(
+        self, blob: BlobRef, cache: Cache, job_id: str, round_number: int, what: str | None = None
+    ) -> Path:
+        """The blob's file in the cache, fetched if it is not there; goes on where an earlier attempt ended.
+
+        Args:
+            what: it is, for the log.
+        """
         if (path := cache.find(blob)) is not None:
             return path
         patience = Patience(self._patience_s)
+        progress = Progress(what or f"blob {blob.sha256[:12]}", blob.size_bytes, patience)
         corrupt = 0
 
         async def attempt() -> Path:
             nonlocal corrupt
-            await self._fill(cache.partial(blob), blob, job_id, round_number, patience)
+            await self._fill(cache.partial(blob), blob, job_id, round_number, progress)
             reach(Fault.DOWNLOAD_ARRIVED)
             try:
                 path = await asyncio.to_thread(cache.adopt, blob)
@@ -143,7 +151,7 @@ class Transport:
 
         return await self._persist(attempt, patience)
 
-    async def _fill(self, partial: Path, blob: BlobRef, job_id: str, round_number: int, patience: Patience) -> None:
+    async def _fill(self, partial: Path, blob: BlobRef, job_id: str, round_number: int, progress: Progress) -> None:
         with partial.open("ab") as file:
             offset = file.tell()
             if offset >= blob.size_bytes:
@@ -156,7 +164,7 @@ class Transport:
                 while part := await within(STALL_S, call.read()):  # its end is false
                     file.write(part.data)
                     reach(Fault.CHUNK_RECEIVED)
-                    patience.reached(file.tell())
+                    progress.reached(file.tell())
                     if file.tell() > blob.size_bytes:
                         return
             finally:

@@ -151,7 +151,7 @@ def delete(
 
     Download what you want to keep first: there is no way back.
     """
-    from fedgalore_cli.words import size
+    from fedgalore.spec.amounts import size
 
     with Coordinator(url) as coordinator:
         answer = coordinator.ask("DELETE", job_path(job), params={"cancel": cancel})

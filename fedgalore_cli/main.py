@@ -9,7 +9,7 @@ from __future__ import annotations
 import typer
 
 from fedgalore.process.leaving import end_at_once
-from fedgalore_cli import agents, certs, jobs, keys, partition, serve, simulate
+from fedgalore_cli import agents, certs, jobs, keys, partition, serve, simulate, size
 from fedgalore_cli.demo import command as demo
 from fedgalore_cli.errors import Commands
 
@@ -32,6 +32,7 @@ TRY = "Try it out on one machine"
 app.command(rich_help_panel=TRY)(demo.demo)
 app.command(rich_help_panel=TRY)(simulate.simulate)
 app.command(rich_help_panel=TRY)(partition.partition)
+app.command(rich_help_panel=TRY)(size.size)
 
 
 @app.command()

@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fedgalore.spec.amounts import size
 from fedgalore.spec.census import Census
-from fedgalore_cli.words import ago, heading, listed, number, percent, pooled, size, status, value
+from fedgalore_cli.words import ago, heading, listed, number, percent, pooled, status, value
 
 Rows = Sequence[Mapping[str, Any]]
 MOST_CLASSES = 30  # of a table; REST has all of them

@@ -8,10 +8,11 @@ import typer
 from rich.console import Console, Group
 from rich.live import Live
 
+from fedgalore.spec.amounts import size
 from fedgalore_cli import show
 from fedgalore_cli.client import Coordinator
 from fedgalore_cli.following import Follower, end, has_ended, interruptible
-from fedgalore_cli.words import in_words, pooled, size
+from fedgalore_cli.words import in_words, pooled
 
 LEAST_ROUNDS = 3
 FRAME_LINES = 12  # of the screen around clients and rounds: headings, reasons

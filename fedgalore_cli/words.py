@@ -56,16 +56,6 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def size(n_bytes: int) -> str:
-    """Bytes for people, in powers of ten."""
-    value, unit = float(n_bytes), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
 def ago(moment: str) -> str:
     seconds = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):

@@ -223,18 +223,22 @@ class QueryUploadResponse(_message.Message):
     def __init__(self, accepted: bool = ..., received_bytes: _Optional[int] = ...) -> None: ...
 
 class SiteFacts(_message.Message):
-    __slots__ = ("examples", "test_examples", "classes", "longest", "conversations")
+    __slots__ = ("examples", "test_examples", "classes", "longest", "conversations", "memory_bytes", "on_gpu")
     EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     TEST_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     LONGEST_FIELD_NUMBER: _ClassVar[int]
     CONVERSATIONS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ON_GPU_FIELD_NUMBER: _ClassVar[int]
     examples: int
     test_examples: int
     classes: int
     longest: int
     conversations: bool
-    def __init__(self, examples: _Optional[int] = ..., test_examples: _Optional[int] = ..., classes: _Optional[int] = ..., longest: _Optional[int] = ..., conversations: bool = ...) -> None: ...
+    memory_bytes: int
+    on_gpu: bool
+    def __init__(self, examples: _Optional[int] = ..., test_examples: _Optional[int] = ..., classes: _Optional[int] = ..., longest: _Optional[int] = ..., conversations: bool = ..., memory_bytes: _Optional[int] = ..., on_gpu: bool = ...) -> None: ...
 
 class ReportCheckRequest(_message.Message):
     __slots__ = ("client", "job_id", "problem", "facts")

@@ -52,6 +52,7 @@ from fedgalore.model.task import TaskModel
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
 from fedgalore.rounds import ClientTensors, Shelf
+from fedgalore.sizing import SiteMemory
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
@@ -146,6 +147,7 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
             ),
             chat_template=has_template(task.inputs),
             notes=remarks(task),
+            memory=SiteMemory.of(spec, task.plan),
         )
     reach(Fault.MODEL_STORED)
     expected = answers(task)

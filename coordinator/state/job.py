@@ -39,7 +39,7 @@ from coordinator.state.job_words import explain, refusal
 from coordinator.state.pooled import check_counts
 from coordinator.state.rollback import rolled_back
 from coordinator.state.round_state import Abandon, Effect, Evaluated, Round, Tick
-from coordinator.state.sites import too_few_fit, unasked, without_chat_template
+from coordinator.state.sites import too_few_fit, unasked, without_chat_template, without_room
 from fedgalore.best import is_worn_out
 from fedgalore.process.transitions import Transition, to
 from fedgalore.spec.job import JobSpec
@@ -134,9 +134,10 @@ def _site_checked(job: Job, event: SiteChecked, now: float) -> _Outcome:
 
 def _sites_matched(job: Job) -> Job:
     """Sites are asked while the model is read: whichever comes last, both are known then."""
-    if job.prepared is None or job.prepared.chat_template:
+    if job.prepared is None:
         return job
-    return replace(job, sites=without_chat_template(job.sites))
+    sites = job.sites if job.prepared.chat_template else without_chat_template(job.sites)
+    return replace(job, sites=without_room(sites, job.parsed, job.prepared.memory))
 
 
 def _pause(job: Job, event: Pause, now: float) -> _Outcome:

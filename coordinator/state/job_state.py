@@ -17,6 +17,7 @@ from coordinator.state.sites import SiteCheck
 from fedgalore.best import Best
 from fedgalore.chain import Earlier, Trail
 from fedgalore.process.blob_ref import BlobRef
+from fedgalore.sizing import SiteMemory
 from fedgalore.spec.job import JobSpec
 
 
@@ -48,6 +49,7 @@ class Prepared:
     model: ModelVersion  # version 0
     chat_template: bool = False  # whether the model's tokenizer has one
     notes: tuple[str, ...] = ()  # for people: what of the model the job does not say
+    memory: SiteMemory = field(default_factory=SiteMemory)  # what it takes at a site
 
     def __post_init__(self) -> None:
         # Plain JSON types, so that what is read back equals what was written.

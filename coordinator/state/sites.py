@@ -1,4 +1,4 @@
-"""What sites say of their data before a job's model is sent anywhere: the preflight check.
+"""What sites say of their data and machines before a job's model is sent anywhere: the preflight check.
 
 Every present agent that offers the job's data set is asked, and again whenever it registers anew: then its data may
 have been mended. Only sites whose data fit are drawn into rounds.
@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from fedgalore.sizing import SiteMemory
+from fedgalore.spec.job import JobSpec
+
 MOST_NAMED = 20  # sites in a reason
 NO_TEMPLATE = (
     "data: the site holds conversations, and the model has no chat template, which gives them their form; take a "
@@ -18,10 +21,11 @@ NO_TEMPLATE = (
 
 @dataclass(frozen=True)
 class SiteFacts:
-    """What a site found in its data, numbers only.
+    """What a site found in its data and of its machine, numbers only.
 
     `examples` and `test_examples`: of its splits; `classes`: different labels; `longest`: characters of its longest
-    text; 0 where examples have none; `conversations`: whether there are any.
+    text; 0 where examples have none; `conversations`: whether there are any. `memory_bytes`: what a job's model may
+    take there, of the GPU where `on_gpu`; 0: unknown.
     """
 
     examples: int
@@ -29,6 +33,8 @@ class SiteFacts:
     classes: int
     longest: int
     conversations: bool = False
+    memory_bytes: int = 0
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,18 @@ def without_chat_template(sites: Sites) -> dict[str, SiteCheck]:
     }
 
 
+def without_room(sites: Sites, spec: JobSpec, memory: SiteMemory) -> dict[str, SiteCheck]:
+    """The checks for a model that takes so much: sites with less memory do not fit."""
+
+    def seen(check: SiteCheck) -> SiteCheck:
+        if not check.fits or check.facts is None or not check.facts.memory_bytes:
+            return check
+        facts = check.facts
+        return replace(check, problem=memory.problem(spec, facts.longest, facts.memory_bytes, on_gpu=facts.on_gpu))
+
+    return {client: seen(check) for client, check in sites.items()}
+
+
 def too_few_fit(sites: Sites, present: Mapping[str, float], min_clients: int) -> str:
     """Why no round can be held with the agents that are present, in words; empty as long as one may yet be.
 
@@ -88,5 +106,5 @@ def too_few_fit(sites: Sites, present: Mapping[str, float], min_clients: int) ->
     more = f"; and {len(causes) - MOST_NAMED} more" if len(causes) > MOST_NAMED else ""
     return (
         f"{fitting} of {len(checks)} present sites fit the job, and rounds.min_clients is {min_clients}: "
-        f"{'; '.join(listed)}{more}. Mend the data there, restart the agent and resume the job, or post a mended job"
+        f"{'; '.join(listed)}{more}. Mend that there, restart the agent and resume the job, or post a mended job"
     )

@@ -61,7 +61,7 @@ def _of_known_layers(model: nn.Module) -> set[str]:
 
 def _may_move(name: str, buffer: Tensor, is_saved: bool) -> bool:
     """Masks hold infinities, and what is not saved is mostly computed from the configuration."""
-    if name.endswith(COMPUTED) or not (is_saved or buffer.is_floating_point()):
+    if name.endswith(COMPUTED) or not (is_saved or buffer.is_floating_point()) or buffer.is_meta:
         return False
     return buffer.dtype != torch.bool and bool(torch.isfinite(buffer).all())
 

@@ -15,6 +15,7 @@ from torch import nn
 from fedgalore.model.buffers import UnsavedStateError, moving_buffers
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.layers import Weight, weights_of
+from fedgalore.model.shape import shape_of
 from fedgalore.model.tasks.registry import task_of
 from fedgalore.spec.census import LEAST_SHARE, Census
 from fedgalore.spec.job import JobSpec
@@ -64,6 +65,7 @@ def training_plan(model: nn.Module, spec: JobSpec, new: Collection[str] = ()) ->
         _buffers(model, spec),
         census,
         shared=tuple(weight.name for weight in weights if weight.is_shared and weight.name in names),
+        shape=shape_of(model),
         size=_size(weights, targets) if targets and spec.local.learning_rate is None else None,
         new_head_width=max(widths, default=None),
     )

@@ -7,7 +7,6 @@ others wait for all that time: a second of work took ten and more.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Annotated, Any, Literal
 import structlog
 from pydantic import BeforeValidator
 
+from fedgalore.process.cgroups import ROOT, groups, read
 from fedgalore.spec.findings import does_not_fit
 
 MOST = 1024
-ROOT = Path("/")
 MODULES = ("client_agent", "coordinator.aggregator")  # of `python -m`
 COMMANDS = ("agent", "aggregator", "simulate")  # of `fedgalore`
 log = structlog.get_logger("threads")
@@ -79,47 +78,27 @@ def announced(setting: int | Literal["auto"]) -> int:
 
 def cgroup_quota(root: Path = ROOT) -> float | None:
     """CPUs' worth of time that this process' control groups leave it, of version 1 or 2; None without a limit."""
-    quotas = [quota for folder in _groups(root) if (quota := _quota(folder)) is not None]
+    quotas = [quota for folder in groups(root, "cpu") if (quota := _quota(folder)) is not None]
     return min(quotas, default=None)
 
 
 def computing_processes(root: Path = ROOT) -> int:
     """How many agents, aggregators and simulations run on this machine, as far as this process may see."""
-    return sum(_computes(_read(folder / "cmdline").split("\0")) for folder in (root / "proc").glob("[0-9]*"))
+    return sum(_computes(read(folder / "cmdline").split("\0")) for folder in (root / "proc").glob("[0-9]*"))
 
 
 def _cores(root: Path) -> int:
     """Cores that the process may run on; two threads of one core have one unit that multiplies."""
     cpus = os.sched_getaffinity(0)
     folder = root / "sys/devices/system/cpu"
-    return len({_read(folder / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus})
-
-
-def _groups(root: Path) -> Iterator[Path]:
-    """The folders of this process' control groups that limit CPU time, up to the root of each hierarchy.
-
-    Inside a container the path is often that of the host, and the folder lies at the root of the mount.
-    """
-    mounts = root / "sys/fs/cgroup"
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = (*line.split(":", 2), "", "")[:3]
-        if not path:
-            continue
-        if not controllers:
-            mounted = [mounts, mounts / "unified"]
-        elif "cpu" in controllers.split(","):
-            mounted = [mounts / controllers, mounts / "cpu"]
-        else:
-            continue
-        inside = Path(path.strip("/"))
-        yield from (mount / part for mount in mounted for part in (inside, *inside.parents))
+    return len({read(folder / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus})
 
 
 def _quota(folder: Path) -> float | None:
     """Of one control group: `cpu.max` of version 2, `cpu.cfs_quota_us` of version 1."""
-    words = _read(folder / "cpu.max").split() or [
-        _read(folder / "cpu.cfs_quota_us").strip(),
-        _read(folder / "cpu.cfs_period_us").strip(),
+    words = read(folder / "cpu.max").split() or [
+        read(folder / "cpu.cfs_quota_us").strip(),
+        read(folder / "cpu.cfs_period_us").strip(),
     ]
     if len(words) != 2 or not all(word.isdecimal() for word in words) or int(words[1]) == 0:
         return None  # such as `max`, or -1: no limit
@@ -134,10 +113,3 @@ def _computes(argv: list[str]) -> bool:
         if (word.endswith("/fedgalore") or word in ("fedgalore", "fedgalore_cli.main")) and following in COMMANDS:
             return True
     return False
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not there, or another user's
-        return ""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from fedgalore.spec.census import Census
 from fedgalore.spec.quantization import Quantization
+from fedgalore.spec.shape import ModelShape
 
 DTYPE_BYTES = {"F32": 4, "F16": 2, "U8": 1}
 
@@ -101,8 +102,8 @@ class TrainingPlan:
 
     `shared`: the trained parameters that several layers of the model hold, such as tied weights.
 
-    Two numbers that learning rates follow are no part of what makes two plans equal: processors round differently, and
-    an agent's folder may hold what the coordinator has drawn. `size`: root mean square of a target's entries before
+    The rest is no part of what makes two plans equal: processors round differently, and an agent's folder may hold what
+    the coordinator has drawn. `shape`: of the whole model. `size`: root mean square of a target's entries before
     training, the median over targets; None where the job names its rate. `new_head_width`: inputs of the widest matrix
     of a head that the base model lacks; None where it has its head.
     """
@@ -112,6 +113,7 @@ class TrainingPlan:
     buffers: tuple[Buffer, ...] = ()
     census: Census = field(default_factory=Census)
     shared: tuple[str, ...] = ()
+    shape: ModelShape = field(default=ModelShape(), compare=False)
     size: float | None = field(default=None, compare=False)
     new_head_width: int | None = field(default=None, compare=False)
 
@@ -119,6 +121,11 @@ class TrainingPlan:
     def trained(self) -> tuple[Target | Dense, ...]:
         """What an optimizer moves."""
         return self.targets + self.dense
+
+    @property
+    def trained_numbers(self) -> int:
+        """How many numbers that is."""
+        return sum(prod(item.shape) for item in self.trained)
 
     @property
     def whole(self) -> tuple[Dense | Buffer, ...]:
@@ -162,6 +169,7 @@ class TrainingPlan:
             buffers=tuple(Buffer(**_tuples(b)) for b in data["buffers"]),
             census=Census(**data["census"]),
             shared=tuple(data["shared"]),
+            shape=ModelShape(**data["shape"]),
             size=data["size"],
             new_head_width=data["new_head_width"],
         )

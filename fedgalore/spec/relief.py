@@ -13,7 +13,7 @@ _SHORT = 64  # tokens: shorter texts are hardly what takes the memory
 
 
 def relief(spec: JobSpec, doing: Doing = "training") -> str:
-    """What to set, those that help most first and none that is set already; else what to take in place of the job."""
+    """What to set, those that help most first and none that is set already; else what to take in their place."""
     settings = [*_settings(spec, doing)][:MOST_NAMED]
     more = "give this site more memory"
     if not settings:

@@ -75,7 +75,7 @@ def test_a_model_is_assembled_from_blobs_and_local_files(cache, tmp_path):
     local.parent.mkdir(parents=True)
     local.write_bytes(b"tensors")
     files = {"config.json": config, "model.safetensors": blob_of(b"tensors")}
-    sources = find_local([tmp_path / "elsewhere"], files.values())
+    sources = find_local([tmp_path / "elsewhere"], files.values(), cache.hashes)
     assert sources == {blob_of(b"tensors").sha256: local}
 
     assert not cache.has_model(files)

@@ -134,4 +134,12 @@ def site_facts(message: pb.ReportCheckRequest) -> SiteFacts | None:
     if not message.HasField("facts"):
         return None
     found = message.facts
-    return SiteFacts(found.examples, found.test_examples, found.classes, found.longest, found.conversations)
+    return SiteFacts(
+        examples=found.examples,
+        test_examples=found.test_examples,
+        classes=found.classes,
+        longest=found.longest,
+        conversations=found.conversations,
+        memory_bytes=found.memory_bytes,
+        on_gpu=found.on_gpu,
+    )

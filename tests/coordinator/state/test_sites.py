@@ -23,6 +23,7 @@ from coordinator.state.job_words import explain
 from coordinator.state.round_state import Candidates, Effect, Phase, Tick
 from coordinator.state.sites import MOST_NAMED, SiteCheck, SiteFacts, too_few_fit
 from coordinator.state.stream_events import changes
+from fedgalore.sizing import SiteMemory, TextMemory
 from tests.builders import a_job, a_prepared
 
 PRESENT = {"a": 1.0, "b": 1.0, "c": 1.0}
@@ -167,3 +168,28 @@ def test_conversations_do_not_fit_a_model_without_a_chat_template(model_is_first
         assert job.status is (Status.RUNNING if has_one else Status.PAUSED)
         assert ("a: data: the site holds conversations, and the model has no chat template" in job.reason) != has_one
         assert "c: " not in job.reason
+
+
+@pytest.mark.parametrize("model_is_first", [True, False])
+def test_a_site_with_too_little_memory_does_not_fit(model_is_first: bool) -> None:
+    """What a machine has comes with the answer, what a model needs with the model."""
+    rooms = {
+        "a": (2000, False, 40),
+        "b": (9000, False, 40),
+        "c": (0, False, 40),
+        "d": (2000, True, 40),
+        "e": (2000, True, 1),
+    }
+    present = dict.fromkeys(rooms, 1.0)
+    answers: list[JobEvent] = [
+        SiteChecked(client, None, replace(FACTS, memory_bytes=size, on_gpu=on_gpu, longest=longest))
+        for client, (size, on_gpu, longest) in rooms.items()
+    ]
+    model = [PreparedModel(replace(a_prepared(), memory=SiteMemory(cpu=5000, gpu=1000, texts=TextMemory(10, 0))))]
+    job = play(a_job(), SitesSeen(present), *([*model, *answers] if model_is_first else [*answers, *model]))
+    assert {client for client, check in job.sites.items() if check.fits} == {"b", "c", "e"}  # c does not say
+    assert (job.sites["a"].problem or "").startswith(
+        "memory: the job needs about 6.6 kB here, and there are 2.0 kB; take a smaller model.source, or"
+    )
+    assert (job.sites["d"].problem or "").startswith("memory: the job needs about 2.6 kB here, and there are 2.0 kB; ")
+    assert Job.from_json(job.to_json()) == job

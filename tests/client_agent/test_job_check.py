@@ -1,0 +1,61 @@
+"""`fedgalore agent --check JOB`: a site's data and machine against a job, without joining anything."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from client_agent import __main__ as command
+from client_agent import settings
+from tests.builders import job_document
+from tests.client_agent.test_agent import configure
+
+
+def check(folder: Path, job: dict[str, Any], **changes: object) -> int:
+    """The command's status."""
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+    return command._check(settings.load(configure(folder, "127.0.0.1:1", **changes)), folder / "job.yaml")
+
+
+def test_what_fits_is_told_in_a_table_and_what_does_not_in_sentences(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = job_document(model={"source": str(tiny_model)})
+    assert check(tmp_path, job, memory_bytes=10**9) == 0
+    told, wrong = capsys.readouterr()
+    assert wrong == ""
+    for row in (
+        r"^data: 16 examples, and 8 to evaluate on$",
+        r"^memory +8\d\d\.\d MB  +1\.0 GB$",
+        r"^  base model +\d+\.\d kB$",
+        r"^disk of work_dir +\d+\.\d kB +[\d.]+ [GT]B$",
+        r"^upload in a round +\d",
+    ):
+        assert re.search(row, told, re.MULTILINE), told
+    assert max(map(len, told.splitlines())) <= 80
+    assert not (tmp_path / "a" / "work").exists()
+
+    assert check(tmp_path, job | {"data": {"name": "broken"}}, memory_bytes=10**8) == 1
+    _, wrong = capsys.readouterr()
+    assert "broken.jsonl: row 2" in wrong
+    assert re.search(
+        r"^memory: the job needs about 8\d\d\.\d MB here, and there are 100\.0 MB; take a smaller model",
+        wrong,
+        re.MULTILINE,
+    )
+
+
+def test_a_model_that_lies_here_is_known_by_its_name_and_takes_no_disk(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = job_document(model={"source": f"somewhere/{tiny_model.name}"})
+    assert check(tmp_path, job, models=[str(tiny_model.parent)]) == 0
+    assert "base model" not in capsys.readouterr().out
+    assert check(tmp_path, job) == 1
+    assert "has a config.json on this machine; put the model's config.json" in capsys.readouterr().err
+    assert check(tmp_path, job | {"data": {"name": "others"}}, models=[str(tiny_model)]) == 1
+    assert "data: this site has no data set others" in capsys.readouterr().err
