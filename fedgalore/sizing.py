@@ -30,7 +30,7 @@ FORWARD = 1.5  # the same of one block in a pass without a way back
 LOGITS = 3.3  # of a token's logits: they, their logarithms, their gradient
 RESIDUE, STEP = 1.0, 1.0  # bytes a trained parameter on the disk: residue and last step, in 8 bits each
 AGGREGATOR = 4 * GB // 10
-PREPARATION = 4.0  # bytes a parameter while the coordinator tries a model
+LOADED_BACK = 4.0  # bytes a parameter while the aggregator loads the final model back, or evaluates a version itself
 AGGREGATION_S, CLIENT_S = 8e-9, 4e-10  # a trained parameter, and for each client
 
 
@@ -152,8 +152,9 @@ class SiteMemory:
 
 
 def tokens_in_a_pass(spec: JobSpec, longest: int = 0) -> int:
-    """Of training, on texts of at most `longest` characters; 0: nobody knows."""
-    return _tokens(spec, spec.local.micro_batch_size or spec.local.batch_size, longest)
+    """Of training, on texts of at most `longest` characters; 0: nobody knows. Texts that share rows fill them."""
+    rows = spec.local.micro_batch_size or spec.local.batch_size
+    return _tokens(spec, rows, 0 if spec.local.packing else longest)
 
 
 def _tokens(spec: JobSpec, rows: int, longest: int) -> int:
@@ -176,11 +177,12 @@ def coordinator_needs(spec: JobSpec, plan: TrainingPlan, base_bytes: int, client
         "a checkpoint": checkpoint,
         "updates of a round": clients * up,
         "a download": base_bytes,
+        "float32, while prepared": 4 * plan.shape.parameters,
     }
     return CoordinatorNeeds(
         memory={
             "Python, torch, servers": AGGREGATOR,
-            "the model, while it is tried": round(PREPARATION * plan.shape.parameters),
+            "the model, at the job's end": round(LOADED_BACK * plan.shape.parameters),
         },
         disk=_some(disk),
         seconds=trained * (AGGREGATION_S + CLIENT_S * clients),
@@ -200,7 +202,7 @@ def _without_texts(spec: JobSpec, plan: TrainingPlan) -> Parts:
         {
             "weights": width * plan.shape.parameters,
             "optimizer's states": 4 * _states(spec, plan),
-            "gradients": width * plan.trained_numbers if gathers else 0,
+            "gradients": width * (plan.trained_numbers if gathers else _dense(plan)),
             "a gradient and a step": round(4 * SCRATCH * _largest(plan)),
         }
     )
@@ -215,7 +217,11 @@ def _states(spec: JobSpec, plan: TrainingPlan) -> int:
     """Numbers that the optimizer keeps from step to step."""
     adapters = methods()[spec.method.kind].trains == "linear"
     targets = sum(_states_of(spec, target, adapters) for target in plan.targets)
-    return targets + 2 * sum(prod(item.shape) for item in plan.dense)
+    return targets + 2 * _dense(plan)
+
+
+def _dense(plan: TrainingPlan) -> int:
+    return sum(prod(item.shape) for item in plan.dense)
 
 
 def _states_of(spec: JobSpec, target: Target, adapters: bool) -> int:

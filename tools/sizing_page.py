@@ -47,7 +47,7 @@ COEFFICIENTS = {
     "RESIDUE": "bytes a trained parameter, on a site's disk",
     "STEP": "bytes a trained parameter, on a site's disk, with momentum",
     "AGGREGATOR": "coordinator and aggregator without a model",
-    "PREPARATION": "bytes a parameter while the coordinator tries a model",
+    "LOADED_BACK": "bytes a parameter while the aggregator loads a final model back",
     "AGGREGATION_S": "seconds a trained parameter",
     "CLIENT_S": "seconds a trained parameter and client",
 }

@@ -116,7 +116,8 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
     """
     try:
         source = known or fetched_folder(spec.model.source)
-        task = TaskModel.load(spec, source, allow_pickle=allow_pickle)
+        with blobs.scratch_folder() as scratch:  # whose files last as long as they are mapped
+            task = TaskModel.load(spec, source, allow_pickle=allow_pickle, scratch=scratch / "float32")
         client_half(spec).check(task)
         probe(task)
         if (words := task.inputs.shortening(spec.data.max_length)) is not None:

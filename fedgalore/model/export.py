@@ -19,6 +19,7 @@ from fedgalore.spec.dtypes import STORED_AS, Dtype, exported
 
 _TORCH = {stored: getattr(torch, name) for name, stored in STORED_AS.items()}
 _STORED = {dtype: stored for stored, dtype in _TORCH.items()}
+BLOCK = 2**20  # numbers that are rounded at a time
 _NARROWED = {"F64": torch.float32}  # models are in float32 while they are trained
 
 
@@ -40,12 +41,13 @@ class Formats:
     def round_(self, state: Mapping[str, Tensor], names: Iterable[str]) -> None:
         """Gives tensors of the model's state the values that the download has, in place.
 
-        Rounds to nearest, ties to even, as the download does.
+        Rounds to nearest, ties to even, as the download does. What is rounded already is not written to: it may be
+        mapped from a file, and take no memory so far.
         """
         with torch.no_grad():
             for name in names:
                 if name in self.base and (dtype := self.of(name)) is not state[name].dtype:
-                    state[name].copy_(state[name].to(dtype))
+                    _round(state[name], dtype)
 
 
 AS_LOADED = Formats("base", {}, torch.float32)
@@ -97,18 +99,35 @@ def save_model(model: Any, folder: Path, formats: Formats, *, as_base: bool) -> 
             whatever the job chose; for later versions to be made of it.
     """
     dtypes = formats.base if as_base else {name: formats.of(name) for name in formats.base}
+    folder.mkdir(parents=True, exist_ok=True)
     made: dict[int, Tensor] = {}  # by address: a weight with two names stays one
-    state = {
-        name: made.setdefault(tensor.data_ptr(), tensor.to(dtypes.get(name, tensor.dtype)))
-        if tensor.numel()
-        else tensor
-        for name, tensor in model.state_dict().items()
-    }
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.numel() and tensor.data_ptr() not in made:
+            made[tensor.data_ptr()] = _converted(tensor, dtypes.get(name, tensor.dtype), folder)
+        state[name] = made.get(tensor.data_ptr(), tensor)
     model.save_pretrained(folder, state_dict=state, save_original_format=False)
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | _left_out(model.config, folder)
     _say(config, str(formats.main).removeprefix("torch."))
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _round(tensor: Tensor, dtype: torch.dtype) -> None:
+    for block in tensor.view(-1).split(BLOCK) if tensor.is_contiguous() else (tensor,):
+        rounded = block.to(dtype).to(block.dtype)
+        if not torch.equal(rounded, block):
+            block.copy_(rounded)
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype, folder: Path) -> Tensor:
+    """The tensor in another format, in a file without a name in the folder: all of them would be half a model."""
+    if dtype is tensor.dtype:
+        return tensor
+    path = folder / ".converted"
+    converted = torch.from_file(str(path), shared=True, size=tensor.numel(), dtype=dtype).view(tensor.shape)
+    path.unlink()
+    return converted.copy_(tensor)
 
 
 def _left_out(config: Any, folder: Path) -> dict[str, Any]:
@@ -124,7 +143,7 @@ def _left_out(config: Any, folder: Path) -> dict[str, Any]:
 
 def _stored(folder: Path) -> Iterator[tuple[str, tuple[str, int]]]:
     """Name, format and count of the numbers of each tensor in the folder's safetensors."""
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118, no mapping
                 piece = file.get_slice(name)
@@ -142,7 +161,7 @@ def _trained_as(stored: str) -> torch.dtype | None:
     return _TORCH.get(stored, _NARROWED.get(stored))
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """Those that transformers reads; others, such as variants in another format, may lie beside them."""
     if (one := folder / "model.safetensors").is_file():
         return [one]

@@ -21,6 +21,7 @@ from fedgalore.model.task import LOADING, TaskModel
 from fedgalore.model.tasks.face import Inputs
 from fedgalore.model.tasks.writing import WritingTask
 from fedgalore.model.texts import TextInputs
+from fedgalore.model.widened import widened
 from fedgalore.process.memory import is_short
 
 TEXTS = ("some words, and a number: 42", "Words in Capitals")
@@ -108,7 +109,9 @@ def _differences(folder: Path, expected: Answers) -> Iterator[str]:
         yield f"in {model.dtype} its answers are not finite; take model.dtype: float32"
     if model.dtype != torch.float32:  # whose arithmetic is coarser than what is to be told apart
         del model
-        model = _loaded(folder, expected, dtype=torch.float32)
+        with tempfile.TemporaryDirectory(dir=folder) as beside:
+            values = widened(folder, Path(beside) / "float32")
+            model = _loaded(values or folder, expected, dtype=torch.float32)
         logits = logits_of(model, expected.batch)
     if words := far(logits, expected.logits):
         yield words

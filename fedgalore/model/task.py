@@ -28,6 +28,7 @@ from fedgalore.model.plan import training_plan
 from fedgalore.model.precision import passes_in
 from fedgalore.model.tasks.face import Inputs
 from fedgalore.model.tasks.registry import task_of
+from fedgalore.model.widened import widened
 from fedgalore.process.memory import is_short
 from fedgalore.spec.job import JobSpec
 
@@ -71,7 +72,13 @@ class TaskModel:
 
     @classmethod
     def load(
-        cls, spec: JobSpec, folder: Path, device: torch.device | None = None, *, allow_pickle: bool = False
+        cls,
+        spec: JobSpec,
+        folder: Path,
+        device: torch.device | None = None,
+        *,
+        allow_pickle: bool = False,
+        scratch: Path | None = None,
     ) -> TaskModel:
         """Builds the model from a folder with config, safetensors weights, and tokenizer or image processor.
 
@@ -79,6 +86,8 @@ class TaskModel:
 
         Args:
             allow_pickle: weights may be a pickle where there are no safetensors.
+            scratch: a folder to be made, good while the model is held, for weights in 16 bits as float32: on a CPU
+                they are mapped from there, and take no memory. Memory is taken where none is named.
 
         Raises:
             TaskError: the folder does not hold a model that fits the job, or more than data.
@@ -87,10 +96,11 @@ class TaskModel:
         transformers.utils.logging.disable_progress_bar()
         with _in_words(spec):
             check(folder, allow_pickle=allow_pickle)
-            return cls._loaded(spec, folder, device or torch.device("cpu"), allow_pickle)
+            values = widened(folder, scratch) if scratch is not None else None
+            return cls._loaded(spec, folder, device or torch.device("cpu"), allow_pickle, values or folder)
 
     @classmethod
-    def _loaded(cls, spec: JobSpec, folder: Path, device: torch.device, allow_pickle: bool) -> TaskModel:
+    def _loaded(cls, spec: JobSpec, folder: Path, device: torch.device, allow_pickle: bool, values: Path) -> TaskModel:
         options: dict[str, Any] = {}
         task = task_of(spec)
         short = not task.of_images and spec.data.max_length <= SHORT
@@ -103,7 +113,7 @@ class TaskModel:
         with LOADING:
             torch.manual_seed(derive_seed(spec.seed, "new weights"))
             model, loaded = task.auto_model.from_pretrained(
-                str(folder),
+                str(values),
                 dtype=torch.float32,
                 local_files_only=True,
                 use_safetensors=has_safetensors(folder) or not allow_pickle,
