@@ -79,6 +79,7 @@ class Agent:
                 if isinstance(event, on.Dropped | on.Forgotten):  # the same task may come back at once: no frenzy
                     await asyncio.sleep(random.uniform(0.2, 1.0))
         finally:
+            self._site.cache.begun.end()  # whatever ends the process in order is no death at a task
             await self._site.transport.close()
             self._site.thread.close()
         return self._session.exit_code

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from client_agent.base_model import base_model
+from client_agent.begun import MOST_DEATHS
 from client_agent.cache import Cache, blob_named
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, OutOfMemory, RoundOver
@@ -59,9 +60,11 @@ class Assignment:
         # By the weights that it starts from: an update that a round was abandoned without is that of the next try.
         self._trail = trail_of(task.chain)
         start = f"{task.model_version + 1}.{self._trail.chain.id[:12]}"
+        self._key = f"{task.job_id} {task.round} {start}"
         self._update = site.cache.update(site.settings.name, task.job_id, start)
         self._state: Path | None = None  # what the round's clients start from beside the weights
         self._progress = (0, 0.0)  # steps done, last loss
+        self._has_begun = False
 
     @property
     def remaining_s(self) -> float:
@@ -79,9 +82,10 @@ class Assignment:
         task, site, spec = self._task, self._site, self._spec
         held_out = self._held_out(spec)
         opened = await site.thread.run(lambda trainer: trainer.job_id == task.job_id)
-        if not opened:
+        folder = None if opened else await self._base_model()
+        self._begin()
+        if folder is not None:
             plan = _planned(task.plan_json)
-            folder = await self._base_model()
             await site.thread.run(lambda trainer: trainer.open(task.job_id, spec, plan, folder))
         if held_out is not None:
             split = held_out  # for the lambda, which would not know that it is there
@@ -91,6 +95,21 @@ class Assignment:
         reach(Fault.WEIGHTS_HELD)
         if self._trains and task.HasField("state"):
             self._state = await self._download(_blob(task.state))
+
+    def _begin(self) -> None:
+        """Counts a try at the task; this object counts once, however often its coroutines are run.
+
+        Raises:
+            CannotTrain: too many processes have died at it.
+        """
+        if self._has_begun:
+            return
+        self._has_begun = True
+        if (deaths := self._site.cache.begun.begin(self._key)) >= MOST_DEATHS:
+            raise CannotTrain(
+                f"this agent's process ended {deaths} times before the first step of this task, as where the system "
+                f"has too little memory for it; {relief(self._spec)}"
+            )
 
     async def evaluate(self) -> None:
         """Measures the received model on this site's data and reports it."""
@@ -148,6 +167,7 @@ class Assignment:
 
     def tidy(self) -> None:
         """Prunes the cache down to its limit beyond what this task needed, and its job's next task may need again."""
+        self._site.cache.begun.end()
         self._prune(self._site.settings.cache_bytes)
 
     def make_room(self) -> None:
@@ -257,6 +277,8 @@ class Assignment:
         return await self._site.transport.download(blob, cache, self._task.job_id, self._task.round)
 
     def _on_step(self, step: int, loss: float) -> bool:
+        if not self._progress[0]:
+            self._site.cache.begun.end()
         self._progress = step, loss
         reach(Fault.TRAINED_STEP)
         return self._site.thread.goes_on()

@@ -6,6 +6,7 @@ work_dir/models/<hash of the file list>/...  a base model's folder
 work_dir/updates/<job>+<version and start>+<client>.safetensors
 work_dir/kept/<job>+<version>+<client>.safetensors   what a client keeps of the round that leads to this model version
 work_dir/hashes.json                         hashes of large files that were read once, here and elsewhere
+work_dir/begun.json                          the task whose first step has not ended, and how often it was begun
 work_dir/lock                                held by the agent's process
 """
 
@@ -21,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from client_agent.begun import Begun
 from client_agent.errors import InvalidExchange, WorkDirUnusable
 from client_agent.hashes import Hashes
 from fedgalore.model.folder import ModelFolderError, check_name
@@ -77,6 +79,7 @@ class Cache:
         self._updates = work_dir / "updates"
         self._kept = work_dir / "kept"
         self.hashes = Hashes(work_dir / "hashes.json")
+        self.begun = Begun(work_dir / "begun.json")
         for folder in (self._models, self._updates, self._kept):
             folder.mkdir(parents=True, exist_ok=True)
 

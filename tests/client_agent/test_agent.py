@@ -21,6 +21,7 @@ import yaml
 from client_agent import room, session, settings, trainer
 from client_agent import transport as door
 from client_agent.agent import Agent
+from client_agent.begun import Begun
 from client_agent.cache import Cache, claimed
 from client_agent.data import read_all
 from coordinator.aggregator import compute as aggregation
@@ -495,6 +496,24 @@ async def test_a_site_that_runs_out_of_memory_fails_by_itself_and_the_job_goes_o
         "; set local.micro_batch_size: 2 (now 4), local.activation_checkpointing: true or data.max_length below 128 in "
         "the job, or give this site more memory"
     )
+
+
+@pytest.mark.slow
+async def test_a_task_at_which_processes_die_is_given_up_in_time(coordinator, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(setbacks, "FIRST_WAIT_S", 0.1)
+    begin, ended = Begun.begin, []
+    monkeypatch.setattr(Begun, "begin", lambda note, task: begin(note, task) + (0 if ended else 3))
+    async with aggregating(coordinator), serving(configure(tmp_path, coordinator.address)):
+        job_id = await post(coordinator, tiny_model, rounds={"count": 1})
+        await until(coordinator, job_id, lambda job: job.abandoned_in_a_row > 0)
+        ended.append(True)
+        assert (await until(coordinator, job_id, final)).status is Status.COMPLETED
+    failure = (await round_of(coordinator.engine, job_id, 1)).participants["a"].failure
+    assert failure.startswith(
+        "this agent's process ended 3 times before the first step of this task, as where the system"
+    )
+    assert "; set local.micro_batch_size" in failure
+    assert not (tmp_path / "a" / "work" / "begun.json").exists()
 
 
 @pytest.mark.slow

@@ -458,7 +458,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
             "secret",
         ),
     }
-    assert set(document["prepared"]) == {"plan", "base_model", "export", "model", "chat_template", "notes"}
+    assert set(document["prepared"]) == {"plan", "base_model", "export", "model", "chat_template", "notes", "memory"}
     parts = {"chain", "weights", "aggregate", "state", "residue"}
     assert set(document["model"]) == {"version", "held_out", "held_out_failure"} | parts
     assert set(document["round"]) == {
