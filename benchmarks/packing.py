@@ -20,9 +20,10 @@ from benchmarks.models import prepared
 from fedgalore.data.batches import batches
 from fedgalore.data.examples import Example
 from fedgalore.gradients import Gradients
-from fedgalore.methods.halves import LocalTraining
+from fedgalore.methods.halves import LocalTraining, Packed
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.job import parse
+from fedgalore.spec.plan import Target
 
 WAYS = {
     "as they come": {},
@@ -40,8 +41,8 @@ class Standing(LocalTraining):
     def step(self) -> None:
         pass
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return {}
+    def packed(self, target: Target) -> Packed:
+        return Packed({})
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ from fedgalore.spec.relief import Doing, relief
 from protos import federation_pb2 as pb
 
 # Steps that may round differently than the server's before the next checkpoint sets it right. Each is off by one
-# rounding of float32, thousands of times less than a training step.
+# rounding of float32, thousands of times less than a training step, and a rare entry by a code of the last step.
 MOST_UNPROVEN_STEPS = 50
 
 _log = structlog.get_logger(__name__)
@@ -86,7 +86,8 @@ class Assignment:
         self._begin()
         if folder is not None:
             plan = _planned(task.plan_json)
-            await site.thread.run(lambda trainer: trainer.open(task.job_id, spec, plan, folder))
+            held = site.cache.held(task.job_id)
+            await site.thread.run(lambda trainer: trainer.open(task.job_id, spec, plan, folder, held))
         if held_out is not None:
             split = held_out  # for the lambda, which would not know that it is there
             await site.thread.run(lambda trainer: trainer.check(split))
@@ -180,7 +181,8 @@ class Assignment:
         with suppress(InvalidExchange):  # a task with a bad name or hash in it has brought nothing
             model = cache.model_folder(self._model_files())
             keep = [task.state.sha256, *(file.blob.sha256 for file in task.base_model)]
-            cache.prune([*keep, *(blob.sha256 for blob in self._trail.blobs)], model, max_bytes)
+            keep += [blob.sha256 for blob in self._trail.blobs]
+            cache.prune(keep, model, max_bytes, cache.held(task.job_id))
 
     def out_of_memory(self, error: OutOfMemory, doing: Doing) -> str:
         """What the coordinator hears where there was too little memory: which settings of the job lower it."""

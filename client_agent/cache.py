@@ -7,6 +7,7 @@ work_dir/updates/<job>+<version and start>+<client>.safetensors
 work_dir/kept/<job>+<version>+<client>.safetensors   what a client keeps of the round that leads to this model version
 work_dir/hashes.json                         hashes of large files that were read once, here and elsewhere
 work_dir/begun.json                          the task whose first step has not ended, and how often it was begun
+work_dir/held/<job>.weights, .json           the global weights of the version that is held; which one that is
 work_dir/lock                                held by the agent's process
 """
 
@@ -32,6 +33,7 @@ from fedgalore.process.content_folder import ContentFolder, has_content
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SEPARATOR = "+"  # no name has one
+_HELD = ".weights"
 _UPDATE_LIFE_S = 7 * 86_400.0  # longer than any round in which the update could be accepted
 _KEPT_LIFE_S = 30 * 86_400.0  # a job may pause, and a client is not in every round
 
@@ -80,7 +82,8 @@ class Cache:
         self._kept = work_dir / "kept"
         self.hashes = Hashes(work_dir / "hashes.json")
         self.begun = Begun(work_dir / "begun.json")
-        for folder in (self._models, self._updates, self._kept):
+        self._held = work_dir / "held"
+        for folder in (self._models, self._updates, self._kept, self._held):
             folder.mkdir(parents=True, exist_ok=True)
 
     def find(self, blob: BlobRef) -> Path | None:
@@ -114,14 +117,22 @@ class Cache:
             raise InvalidExchange(f"what arrived as blob {blob.sha256[:12]} has another content")
         return self._content.adopt(partial, blob)
 
-    def prune(self, keep: Iterable[str], model: Path, max_bytes: int) -> None:
-        """Deletes files until at most `max_bytes` are left beside the blobs in `keep` and the files of `model`.
+    def held(self, job_id: str) -> Path:
+        """The file of the version of a job that this agent holds.
 
-        Blobs and partial files that are in no model go first, then models; of each, the longest unused first. Weights
-        of old versions are never needed again, a base model may be. Updates that are too old for any round are deleted
-        as well, and files kept for rounds that never came.
+        Raises:
+            InvalidExchange: the job id cannot be part of a file name.
         """
-        spared = set(keep)
+        return self._held / f"{_checked(job_id)}{_HELD}"
+
+    def prune(self, keep: Iterable[str], model: Path, max_bytes: int, held: Path | None = None) -> None:
+        """Deletes files until at most `max_bytes` are left beside the blobs in `keep`, the files of `model` and `held`.
+
+        Versions of other jobs, blobs and partial files that are in no model go first, then models; of each, the longest
+        unused first. Weights of old versions are never needed again, a base model may be. Updates that are too old for
+        any round are deleted as well, and files kept for rounds that never came.
+        """
+        spared = {*keep, held.name} if held else set(keep)
         self._prune_blobs(spared, model, max_bytes)
         for folder in sorted(self._models.iterdir(), key=_last_used):
             if folder != model and self._excess(spared, model, max_bytes) > 0:
@@ -134,16 +145,24 @@ class Cache:
 
     def _prune_blobs(self, spared: set[str], model: Path, max_bytes: int) -> None:
         excess = self._excess(spared, model, max_bytes)
-        for path in sorted((*_files(self._content.blobs), *_files(self._content.partial)), key=_last_used):
+        for path in sorted(self._evictable(), key=_last_used):
             # A blob with a second link is in a model: deleting the first link frees nothing.
             if excess > 0 and path.name not in spared and path.stat().st_nlink == 1:
                 excess -= path.stat().st_size
                 path.unlink()
+                if path.suffix == _HELD:
+                    path.with_suffix(".json").unlink(missing_ok=True)
+
+    def _evictable(self) -> Iterator[Path]:
+        """Versions of jobs, blobs, and blobs that are being received."""
+        yield from self._held.glob(f"*{_HELD}")
+        yield from _files(self._content.blobs)
+        yield from _files(self._content.partial)
 
     def _excess(self, spared: set[str], model: Path, max_bytes: int) -> int:
         """Bytes above `max_bytes`. A file with two links is counted once."""
         used = {path.stat().st_ino for path in _files(model)}
-        stored = [*_files(self._content.blobs), *_files(self._content.partial), *_files(self._models)]
+        stored = [*self._evictable(), *_files(self._models)]
         sizes = {path.stat().st_ino: path.stat().st_size for path in stored if path.name not in spared}
         return sum(size for inode, size in sizes.items() if inode not in used) - max_bytes
 
@@ -235,9 +254,13 @@ class Cache:
 
 
 def _file_name(client: str, job_id: str, number: int | str) -> str:
+    return f"{_SEPARATOR.join((_checked(job_id), str(number), client))}.safetensors"
+
+
+def _checked(job_id: str) -> str:
     if not _NAME.fullmatch(job_id):
         raise InvalidExchange(f"the coordinator named a job {job_id!r}, which is no identifier")
-    return f"{_SEPARATOR.join((job_id, str(number), client))}.safetensors"
+    return job_id
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
-from fedgalore.aggregation import first_version
+from client_agent.tensor_files import FileTensors, VersionFile
+from fedgalore.aggregation import first_carried
 from fedgalore.data.errors import DataError
 from fedgalore.model.culprits import unforeseen
 from fedgalore.model.exact_match import check_exact_match
@@ -25,13 +26,13 @@ from fedgalore.model.task import TaskModel
 from fedgalore.process import durable
 from fedgalore.process.faults import Fault, reach
 from fedgalore.process.threads import announced
-from fedgalore.replay import apply_aggregate
+from fedgalore.replay import Aggregate, Replayed
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, update_tensors, weights_tensors
+from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, kept_tensors, update_tensors, weights_tensors
 from fedgalore.spec.plan import TensorSpec, TrainingPlan
-from fedgalore.training import Evaluation, TrainingError, TrainingStopped, Update, evaluate, local_update
-from protos.codec import CodecError, SafetensorsWriter, TensorFile, encode_header, open_update
+from fedgalore.training import Evaluation, Trained, TrainingError, TrainingStopped, evaluate, local_training
+from protos.codec import CodecError, Numbers, SafetensorsWriter, encode_header, open_update
 
 _log = structlog.get_logger(__name__)
 
@@ -51,18 +52,24 @@ class Trainer:
             raise CannotTrain("device: cuda is set, but torch sees none here; set device: auto or cpu")
         self._device = torch.device("cuda" if cuda and device != "cpu" else "cpu")
         self._task: TaskModel | None = None
-        self._weights: dict[str, Tensor] = {}
+        self._weights: Mapping[str, Tensor] = {}
+        self._file = Path()
         self.job_id: str | None = None
         self.held: str | None = None  # id of the version whose global weights these are; None before the first
         self.version = 0  # its number
         self._behind = 0  # rounds of training that they come from
         self.unproven_steps = 0  # since the weights were last known to be the server's, bit for bit
 
-    def open(self, job_id: str, spec: JobSpec, plan: TrainingPlan, folder: Path) -> None:
-        """Builds the job's model from its base model's folder; lets go of the last job's."""
+    def open(self, job_id: str, spec: JobSpec, plan: TrainingPlan, folder: Path, held: Path) -> None:
+        """Builds the job's model from its base model's folder; lets go of the last job's.
+
+        Args:
+            held: file of the version whose global weights are held; one that an earlier process left there is taken.
+        """
         self.let_go()
+        self._file = held
         with _in_words():
-            task = TaskModel.load(spec, folder, self._device)
+            task = TaskModel.load(spec, folder, self._device, narrow=True)
         if task.plan != plan:
             raise CannotTrain(
                 "the model built here trains other weights than the coordinator's plan says; "
@@ -70,6 +77,8 @@ class Trainer:
             )
         task.plan = plan  # its numbers are the coordinator's, whatever this processor makes of them
         self._task, self.job_id = task, job_id
+        if (found := VersionFile.noted(held, self._specs)) is not None:
+            self._weights, self.held, self.unproven_steps = found
 
     def let_go(self) -> None:
         """Gives the memory of the job's model back; the next task opens it anew."""
@@ -83,34 +92,38 @@ class Trainer:
         """Right after `open`: takes what that built as version 0 if it is, bit for bit, so that nobody fetches it."""
         task = self._open_task()
         assert self.held is None
-        weights = first_version(task)
-        if _weights_sha256(task, weights, 0) != id:
-            return False
-        self._weights, self.held = weights, id
+        with _in_words():
+            beside = first_carried(task)
+            first = ((name, beside[name] if name in beside else task.weight(name)) for name in self._specs_of(0))
+            weights = VersionFile.written(self._file, self._specs, first)
+            if _weights_sha256(task, weights, 0) != id:
+                return False
+            self._hold(weights, id)
         return True
 
     def load(self, weights: Path, id: str) -> None:
-        """Takes all global weights of a version from their file."""
-        with _in_words():
-            self._weights = _tensors(open_update(weights))
-        self.held, self.unproven_steps = id, 0
+        """Takes all global weights of a version from their file, which is gone afterwards."""
+        with _in_words(), self._whole_or_gone():
+            self._hold(VersionFile.of_checkpoint(self._file, weights, self._specs), id)
 
     def step(self, cut: Path, id: str) -> None:
         """Goes on to the next version, of this id, by a cut.
 
         Another kind of processor may round differently than the server's: see `proves`.
         """
-        task = self._open_task()
-        with _in_words():
+        task, weights, steps = self._open_task(), self._weights, self.unproven_steps + 1
+        assert isinstance(weights, VersionFile)
+        with _in_words(), self._whole_or_gone():
             file = open_update(cut)
-            decay = float(file.metadata["decay"])
-            self._weights = apply_aggregate(self._weights, _tensors(file), decay, task.plan, task.spec)
-        self.held, self.unproven_steps = id, self.unproven_steps + 1
+            aggregate = Aggregate(FileTensors(file), float(file.metadata["decay"]))
+            weights.replace(Replayed(weights, [aggregate], task.plan, task.spec).items())
+            self._hold(weights, id, steps)
 
     def proves(self, version: int, weights_sha256: str) -> bool:
         """Whether the weights are a checkpoint's, bit for bit. Its file is canonical, so its hash shows that."""
         equal = _weights_sha256(self._open_task(), self._weights, version) == weights_sha256
-        self.unproven_steps = 0 if equal else self.unproven_steps
+        if equal and isinstance(self._weights, VersionFile) and self.held is not None:
+            self._hold(self._weights, self.held)
         return equal
 
     def reset(self, version: int, behind: int | None = None) -> None:
@@ -120,6 +133,7 @@ class Trainer:
             behind: rounds of training that they come from; None: as many as the version's number says.
         """
         with _in_words():
+            self._open_task().narrow()  # only now: `begin` needs all that the base model's folder says
             self._open_task().load_weights(self._weights)
         self.version = version
         self._behind = version if behind is None else behind
@@ -163,29 +177,59 @@ class Trainer:
         """
         task, version = self._open_task(), self._makes()
         with _in_words(split):
-            start = Start(self._weights, _tensors(open_update(state)) if state else {}, _kept(kept))
-            update = local_update(LocalRound(task, client, version, start, self._behind), split.examples, on_step)
-        with _in_words():
-            if update.kept:  # before the update, so that a delivered one never lacks it
-                shapes = {name: TensorSpec("F32", tuple(tensor.shape)) for name, tensor in update.kept.items()}
-                _write_durably(keep, shapes, update.kept, {})
-                reach(Fault.KEPT_WRITTEN)
-            self._write(update, client, output)
-            reach(Fault.UPDATE_WRITTEN)
+            beside = FileTensors(open_update(state)) if state else {}
+            kept_before = _kept(kept, kept_tensors(task.spec, task.plan, client))
+            this = LocalRound(task, client, version, Start(self._weights, beside, kept_before), self._behind)
+            with local_training(this, split.examples, on_step) as trained:
+                self._write(trained, client, output, keep)
+        reach(Fault.UPDATE_WRITTEN)
 
-    def _write(self, update: Update, client: str, output: Path) -> None:
-        metadata = {
-            "format": UPDATE_FORMAT,
-            "job": str(self.job_id),
-            "round": str(self._makes()),
-            "client": client,
-            "num_examples": str(update.num_examples),
-            "decay": repr(update.decay),
-            "metrics": json.dumps(update.metrics, sort_keys=True),
-        }
+    def _write(self, trained: Trained, client: str, output: Path, keep: Path) -> None:
+        """Both files, a weight in memory at a time; what is kept first, so that a delivered update never lacks it."""
+        task, metadata = (
+            self._open_task(),
+            {
+                "format": UPDATE_FORMAT,
+                "job": str(self.job_id),
+                "round": str(self._makes()),
+                "client": client,
+                "num_examples": str(trained.num_examples),
+                "decay": repr(trained.decay),
+                "metrics": json.dumps(trained.metrics, sort_keys=True),
+            },
+        )
+        sent = update_tensors(task.spec, task.plan, client, self._makes())
+        kept = kept_tensors(task.spec, task.plan, client)
+        with _written_durably(output, sent, metadata) as put_sent:
+            with _written_durably(keep, kept, {}) if kept else nullcontext(_nowhere) as put_kept:
+                for packed in trained.weights:
+                    for put, tensors in ((put_sent, packed.sent), (put_kept, packed.kept)):
+                        for name, tensor in tensors.items():
+                            put(name, tensor.numpy())
+            if kept:
+                reach(Fault.KEPT_WRITTEN)
+
+    def _hold(self, weights: VersionFile, id: str, unproven_steps: int = 0) -> None:
+        weights.note(id, unproven_steps)
+        self._weights, self.held, self.unproven_steps = weights, id, unproven_steps
+
+    @contextmanager
+    def _whole_or_gone(self) -> Iterator[None]:
+        """Around a change of the version's file: where it fails there is no version, and the next task opens anew."""
+        try:
+            yield
+        except BaseException:
+            self.let_go()
+            raise
+
+    @property
+    def _specs(self) -> dict[str, TensorSpec]:
+        """What the file of a version has room for."""
+        return self._specs_of(1)
+
+    def _specs_of(self, version: int) -> dict[str, TensorSpec]:
         task = self._open_task()
-        tensors = update_tensors(task.spec, task.plan, client, self._makes())
-        _write_durably(output, tensors, update.tensors, metadata)
+        return weights_tensors(task.spec, task.plan, version)
 
     def _makes(self) -> int:
         """The version that a round from the global weights makes."""
@@ -196,24 +240,28 @@ class Trainer:
         return self._task
 
 
-def _write_durably(
-    output: Path, shapes: dict[str, TensorSpec], tensors: Mapping[str, Tensor], metadata: dict[str, str]
-) -> None:
-    """A tensor file at `output`, whole or not there, whatever ends this process or the machine."""
-    with durable.survives_power_cut(output) as draft, SafetensorsWriter(draft, shapes, metadata) as writer:
-        for name, tensor in tensors.items():
-            writer.write(name, tensor.numpy())
+@contextmanager
+def _written_durably(
+    output: Path, specs: Mapping[str, TensorSpec], metadata: dict[str, str]
+) -> Iterator[Callable[[str, Numbers], None]]:
+    """Yields what puts a tensor into the file, which is there whole or not at all, whatever ends this process."""
+    with durable.survives_power_cut(output) as draft, SafetensorsWriter(draft, specs, metadata) as writer:
+        yield writer.write
 
 
-def _tensors(file: TensorFile) -> dict[str, Tensor]:
-    """Copies, not views: the file may be pruned, and products of differently aligned memory may round differently."""
-    return {name: torch.from_numpy(file.tensor(name)).clone() for name in file.names}
+def _nowhere(name: str, tensor: Numbers) -> None:
+    raise AssertionError(f"{name} is kept, and kept_tensors does not list it")
 
 
-def _kept(path: Path | None) -> dict[str, Tensor]:
+def _kept(path: Path | None, specs: Mapping[str, TensorSpec]) -> Mapping[str, Tensor]:
     """What this site kept, or nothing where it cannot be read: training loses a little then, and still goes on."""
     try:
-        return _tensors(open_update(path)) if path else {}
+        file = open_update(path) if path else None
+        if file is None:
+            return {}
+        if {name: entry.spec for name, entry in file.header.tensors.items()} != specs:
+            raise CodecError("its tensors are not those that this version of the agent keeps")
+        return FileTensors(file)
     except (CodecError, OSError) as error:
         _log.warning("kept_files_unreadable", path=str(path), reason=str(error))
         return {}
@@ -227,7 +275,7 @@ def _weights_sha256(task: TaskModel, weights: Mapping[str, Tensor], version: int
     )
     digest = hashlib.sha256(encode_header(tensors, metadata))
     for name in tensors:
-        digest.update(weights[name].contiguous().view(-1).numpy().data)
+        digest.update(weights[name].view(-1).numpy().data)
     return digest.hexdigest()
 
 

@@ -4,49 +4,58 @@ With a share `mu` and the last step `v_t`, each of a client's `K` steps also mov
 learns at `(1 - mu)` of its rates. Before it sends, it takes those moves back: its update holds its own change alone.
 What goes down is the clients' mean change `c_t` alone, too. Whoever holds a version adds the rest: `v_{t+1} = c_t + mu
 v_t`, `W_{t+1} = decay W_t + v_{t+1}`, so that no byte tells what everybody knows. A version carries its step beside its
-weights, as `W/step`. Methods know nothing of it.
+weights, as `W/step`, in 8 bits where changes travel in fewer: rounding there is forgotten with the step, and weights
+move by the exact one. Methods know nothing of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from fedgalore.maths.compression import rounded
+from fedgalore.maths.quantization import pieces_told_by, told_by
+from fedgalore.maths.rounding import move_along_
+from fedgalore.maths.seeding import derive_seed
 from fedgalore.model.task import TaskModel
-from fedgalore.spec.layout import STEP
+from fedgalore.spec import layout
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.plan import Dense, Target
 
 
 class MomentumSteps:
-    """The moves of one client along the last step, on the model's device."""
+    """The moves of one client along the last step, a weight in memory at a time."""
 
-    def __init__(self, weights: Sequence[tuple[Tensor, Tensor]], steps: int) -> None:
-        """`weights`: each trained weight, and what the last step moves it by in the whole round."""
-        self._weights = weights
-        self._steps = steps
-
-    @classmethod
-    def of(cls, task: TaskModel, version: Mapping[str, Tensor]) -> MomentumSteps:
-        """Along the step that a version carries; no move where it carries none."""
-        share = task.spec.method.momentum
-        weights = {name: weight for name, (weight, _) in task.targets().items()} | task.dense()
-        moves = [
-            (weight, share * version[step].to(task.device))
-            for name, weight in weights.items()
-            if (step := f"{name}/{STEP}") in version
-        ]
-        return cls(moves, task.spec.local.steps)
-
-    def step(self) -> None:
-        """Moves the weights by one step's part."""
-        self._move(1 / self._steps)
-
-    def take_back(self) -> None:
-        """Undoes all steps: every client took them, and the server knows it."""
-        self._move(-1)
+    def __init__(self, task: TaskModel, version: Mapping[str, Tensor], seed: int) -> None:
+        """Along the step that a version carries; no move where it carries none. `seed`: of rounding."""
+        self._task, self._version, self._seed = task, version, seed
+        self._weights = task.trained()
+        self._steps = 0
 
     @torch.no_grad()
-    def _move(self, share: float) -> None:
-        for weight, move in self._weights:
-            weight.add_(move, alpha=share)
+    def step(self) -> None:
+        """Moves the weights by one step's part."""
+        share = self._task.spec.method.momentum / self._task.spec.local.steps
+        self._steps += 1
+        for item in self._task.plan.trained:
+            if (name := f"{item.name}/{layout.STEP}") in self._version:
+                held, code = self._version[name].to(self._task.device), layout.step(self._task.spec, item).quantization
+                pieces = pieces_told_by(held, code) if code else [held.view(-1)]
+                move_along_(self._weights[item.name], pieces, share, derive_seed(self._seed, item.name, self._steps))
+
+
+def last_step(
+    spec: JobSpec, item: Target | Dense, version: Mapping[str, Tensor], device: torch.device | None = None
+) -> Tensor | None:
+    """What the federation's last step moved a weight by, float32; None where the version carries none."""
+    if (name := f"{item.name}/{layout.STEP}") not in version:
+        return None
+    held, code = version[name].to(device), layout.step(spec, item).quantization
+    return told_by(held, code) if code else held
+
+
+def carried_step(spec: JobSpec, item: Target | Dense, step: Tensor) -> Tensor:
+    """A step as a version carries it."""
+    return rounded(step, layout.step(spec, item).quantization).wire

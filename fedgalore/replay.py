@@ -18,6 +18,7 @@ from fedgalore.deltas import change_of, decoded
 from fedgalore.maths.mean import apply_dense
 from fedgalore.maths.parallel import in_order, one_thread
 from fedgalore.methods.halves import server_half
+from fedgalore.momentum import carried_step, last_step
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import STEP, carried, quantized_in_aggregate
 from fedgalore.spec.plan import Buffer, Dense, Target, TensorSpec, TrainingPlan
@@ -131,10 +132,11 @@ def _next(
         return {name: value.clamp_min(0) if item.not_negative else value}
     if isinstance(item, Target) and not share:
         return server_half(spec).apply(item, spec, old.__getitem__, tensors, aggregate.decay)
-    last, decay = old.get(f"{name}/{STEP}"), aggregate.decay if isinstance(item, Target) else 1.0
+    last, decay = last_step(spec, item, old), aggregate.decay if isinstance(item, Target) else 1.0
     change = change_of(item, tensors)
     if change is None:
-        return {name: old[name], f"{name}/{STEP}": torch.zeros(item.shape) if last is None else last}
+        held = carried_step(spec, item, torch.zeros(item.shape)) if last is None else old[f"{name}/{STEP}"]
+        return {name: old[name], f"{name}/{STEP}": held}
     step = change if last is None else apply_dense(last, share, change)
     moved = {name: apply_dense(old[name], decay, step)}
-    return moved | {f"{name}/{STEP}": step} if share else moved
+    return moved | {f"{name}/{STEP}": carried_step(spec, item, step)} if share else moved

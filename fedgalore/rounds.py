@@ -14,6 +14,7 @@ from fedgalore.maths.mean import Factors, Terms, as_term, as_terms, in_blocks, m
 from fedgalore.maths.privacy import noise
 from fedgalore.maths.robust import combine, combine_numbers
 from fedgalore.model.task import TaskModel
+from fedgalore.momentum import last_step
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import STEP, cut_rank
 from fedgalore.spec.plan import Buffer, Dense, Target
@@ -60,6 +61,18 @@ class LocalRound:
         has_step = any(f"{item.name}/{STEP}" in version for item in plan.trained)
         behind = self.number - 1 if self.behind is None else self.behind
         return rates_of(self.spec, plan, behind, has_step)
+
+    def own_change(self, item: Target | Dense, weight: Tensor, keep: float = 1.0) -> Tensor:
+        """What this client's training made of a weight: `W_K - keep W_0 - mu v`, float32 on the weight's device.
+
+        `keep`: what weight decay left of the start, where it is no part of the change. `mu v` are the moves along the
+        federation's last step: every client took them, and the server knows it.
+        """
+        change = weight.detach().to(torch.float32, copy=True)
+        start = self.start.weights[item.name].to(weight.device)
+        change.sub_(start.to(weight.dtype).float(), alpha=keep)  # what the model made of it
+        last = last_step(self.spec, item, self.start.weights, weight.device)
+        return change if last is None else change.sub_(last, alpha=self.spec.method.momentum)
 
 
 @dataclass(frozen=True)

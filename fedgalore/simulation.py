@@ -24,7 +24,7 @@ from fedgalore.methods.halves import client_half
 from fedgalore.model.chat import NO_TEMPLATE, has_template
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
-from fedgalore.model.probe import probe
+from fedgalore.model.probe import probe, probe_narrow
 from fedgalore.model.task import TaskModel
 from fedgalore.preflight import Split, preflight
 from fedgalore.process.blob_ref import BlobRef
@@ -131,12 +131,13 @@ def simulate(
     if spec.evaluation.keep is not None and spec.evaluation.keep.by == "central" and not held_out:
         raise ValueError("evaluation.keep.by: central goes by held-out examples, and there are none; leave by out")
     talking = _check(spec, sites)
-    task = TaskModel.load(spec, folder, device)
+    task = TaskModel.load(spec, folder, device, narrow=True)
     if talking and not has_template(task.inputs):
         raise TaskError(f"{', '.join(talking)}: {NO_TEMPLATE}")
     client_half(spec).check(task)
     probe(task)
     federation = _Federation(task, sites, held_out or {}, secret, held_out_places or {})
+    probe_narrow(task)
     records: list[RoundRecord] = []
     version, final = 0, False
     while not final:
@@ -147,6 +148,8 @@ def simulate(
             on_round(record)
         version += 1
     weights = federation.weights
+    if spec.local.weights != "float32":  # the result can be saved
+        task = TaskModel.load(spec, folder, device)
     task.load_weights(weights)
     return SimulationResult(task, weights, records, federation.best, federation.no_best, federation.best_weights)
 

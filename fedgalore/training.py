@@ -16,15 +16,15 @@ from fedgalore.data.batches import batches, by_length
 from fedgalore.data.examples import Example
 from fedgalore.data.sample import evaluated
 from fedgalore.gradients import Gradients, LossNotFinite, NormNotFinite
-from fedgalore.maths.compression import with_feedback
-from fedgalore.maths.quantization import NotQuantizable
+from fedgalore.maths.compression import rounded, with_feedback
+from fedgalore.maths.quantization import NotQuantizable, told_by
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.measures.counting import as_sent, count, entities
 from fedgalore.measures.custom import ALLOWED
 from fedgalore.measures.formulas import Array
 from fedgalore.measures.rouge import rouge
 from fedgalore.measures.values import Counts, measured, pool
-from fedgalore.methods.halves import client_half
+from fedgalore.methods.halves import LocalTraining, Packed, client_half
 from fedgalore.model.checkpointing import checkpointed
 from fedgalore.model.culprits import naming_rows
 from fedgalore.model.divergence import words_of_evaluation, words_of_loss
@@ -34,9 +34,9 @@ from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
 from fedgalore.momentum import MomentumSteps
 from fedgalore.rounds import ClientTensors, LocalRound
-from fedgalore.spec.layout import delta
+from fedgalore.spec.layout import delta, dense_residue
 from fedgalore.spec.metrics import ROUGE, is_custom, kind_of
-from fedgalore.spec.plan import Dense
+from fedgalore.spec.plan import Buffer, Dense, Target
 from fedgalore.spec.rates import remedy
 from fedgalore.spec.sections import EvaluationSpec
 
@@ -53,7 +53,7 @@ class TrainingStopped(Exception):
 class Update:
     """What a participant reports: `tensors` as `fedgalore.spec.layout` lists them, contiguous, on the CPU.
 
-    `kept` stays with the client for its next round.
+    `kept` stays with the client for its next round: `layout.kept_tensors`.
     """
 
     tensors: dict[str, Tensor]
@@ -67,17 +67,53 @@ class Update:
         return ClientTensors(client, self.num_examples, self.decay, self.tensors.__getitem__)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A round of training that is over, before its update is made.
+
+    `weights` makes it, a weight in memory at a time: tensors by their full names, contiguous, on the CPU. It raises
+    `TrainingError` at a weight that became infinite or NaN.
+    """
+
+    num_examples: int
+    decay: float
+    metrics: dict[str, float]
+    weights: Iterator[Packed]
+
+
 def local_update(
     round: LocalRound, examples: Sequence[Example], on_step: Callable[[int, float], bool] | None = None
 ) -> Update:
-    """`local.steps` steps of the job's method from the round's start; its task holds the trained weights afterwards.
+    """A round of `local_training` with its whole update in memory.
+
+    Args:
+        on_step: as `local_training`.
+
+    Raises:
+        TaskError, TrainingError, TrainingStopped: as `local_training`.
+    """
+    with local_training(round, examples, on_step) as trained:
+        update = Update({}, trained.num_examples, trained.decay, trained.metrics)
+        for packed in trained.weights:
+            update.tensors.update(packed.sent)
+            update.kept.update(packed.kept)
+    return update
+
+
+@contextmanager
+def local_training(
+    round: LocalRound, examples: Sequence[Example], on_step: Callable[[int, float], bool] | None = None
+) -> Iterator[Trained]:
+    """`local.steps` steps of the job's method from the round's start, which the block makes an update of.
+
+    The round's task holds the trained weights afterwards, with the moves along the federation's last step.
 
     Args:
         on_step: called with (steps done, loss) after each step; training stops when it answers False.
 
     Raises:
         TaskError: examples or weights that do not fit the job.
-        TrainingError: the loss or a weight became infinite or NaN.
+        TrainingError: the loss became infinite or NaN.
         TrainingStopped: `on_step` answered False.
     """
     task, spec, number = round.task, round.spec, round.number
@@ -88,7 +124,7 @@ def local_update(
     losses: list[float] = []
     right: int | None = None
     predictions = 0
-    momentum = MomentumSteps.of(task, round.start.weights)
+    momentum = MomentumSteps(task, round.start.weights, derive_seed(spec.seed, "momentum", round.client, number))
     plain = _plain_optimizer(round)
     with _forgetting_gradients(task), checkpointed(task), client_half(spec).train(round) as training:
         gradients = Gradients(task, examples, training)
@@ -111,28 +147,35 @@ def local_update(
             predictions += passed.predictions
             if on_step is not None and not on_step(step, losses[-1]):
                 raise TrainingStopped
-        momentum.take_back()
-        with _diverged(task, f"a weight became infinite or NaN in round {number}", step):
-            tensors, kept, decay = training.tensors(), training.kept(), training.decay
-            for item in task.plan.dense:
-                sent, left_out = _dense_change(round, item)
-                tensors[f"{item.name}/delta"] = sent
-                kept |= left_out
-    for name, buffer in task.buffers().items():
-        tensors[f"{name}/delta"] = buffer - round.start.weights[name]
-    tensors, kept = _settled(tensors), _settled(kept)
-    for name, tensor in (tensors | kept).items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise TrainingError(f"{name} became infinite or NaN in round {number}; {remedy(spec, task.plan)}")
-    metrics = {
-        "train_loss": sum(losses) / len(losses),
-        "last_loss": losses[-1],
-        "steps": float(len(losses)),
-        "learning_rate": round.rates.targets,
-    }
-    if right is not None:
-        metrics["train_accuracy"] = right / max(predictions, 1)
-    return Update(tensors, len(examples), decay, metrics, kept)
+        del gradients, plain
+        metrics = {
+            "train_loss": sum(losses) / len(losses),
+            "last_loss": losses[-1],
+            "steps": float(len(losses)),
+            "learning_rate": round.rates.targets,
+        }
+        if right is not None:
+            metrics["train_accuracy"] = right / max(predictions, 1)
+        yield Trained(len(examples), training.decay, metrics, _packed(round, training, step))
+
+
+def _packed(round: LocalRound, training: LocalTraining, steps: int) -> Iterator[Packed]:
+    """All that a client sends and keeps, a weight at a time."""
+    task, what = round.task, f"became infinite or NaN in round {round.number}"
+    for item in (*task.plan.targets, *task.plan.whole):
+        with torch.no_grad(), _diverged(task, f"{item.name} {what}", steps):
+            match item:
+                case Target():
+                    packed = training.packed(item)
+                case Dense():
+                    packed = _dense_change(round, item)
+                case Buffer():
+                    packed = Packed({"delta": task.weight(item.name) - round.start.weights[item.name]})
+        sent, kept = _settled(item.name, packed.sent), _settled(item.name, packed.kept)
+        for name, tensor in (sent | kept).items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise TrainingError(f"{name} {what}; {remedy(task.spec, task.plan)}")
+        yield Packed(sent, kept)
 
 
 @contextmanager
@@ -170,16 +213,19 @@ def _plain_optimizer(round: LocalRound) -> torch.optim.AdamW | None:
     )
 
 
-def _dense_change(round: LocalRound, item: Dense) -> tuple[Tensor, dict[str, Tensor]]:
+def _dense_change(round: LocalRound, item: Dense) -> Packed:
     """The change of a weight that is sent whole, as it travels, and what rounding leaves for the next update."""
-    name, residue = item.name, f"{item.name}/residue"
-    change = round.task.dense()[name].detach().cpu() - round.start.weights[name]
-    sent, left_out = with_feedback(change, round.start.kept.get(residue), delta(round.spec, item).quantization)
-    return sent, {residue: left_out} if left_out is not None else {}
+    change = round.own_change(item, round.task.dense()[item.name]).cpu()
+    left_out, code = round.start.kept.get(f"{item.name}/residue"), dense_residue(round.spec, item).quantization
+    if left_out is not None and code is not None:
+        left_out = told_by(left_out, code)
+    sent, left_out = with_feedback(change, left_out, delta(round.spec, item).quantization)
+    return Packed({"delta": sent}, {"residue": rounded(left_out, code).wire} if left_out is not None else {})
 
 
-def _settled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _settled(weight: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A weight's tensors by their full names, contiguous, on the CPU."""
+    return {f"{weight}/{suffix}": tensor.detach().cpu().contiguous() for suffix, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)

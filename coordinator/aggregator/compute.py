@@ -46,7 +46,7 @@ from fedgalore.model import folder as model_folder
 from fedgalore.model.chat import has_template
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.load_back import answers
-from fedgalore.model.probe import probe
+from fedgalore.model.probe import probe, probe_narrow
 from fedgalore.model.remarks import remarks
 from fedgalore.model.task import TaskModel
 from fedgalore.process.blob_ref import BlobRef
@@ -152,6 +152,10 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
         )
     reach(Fault.MODEL_STORED)
     expected = answers(task)
+    try:
+        probe_narrow(task)
+    except TaskError as error:
+        raise PreparationError(str(error)) from error
     del task  # one model in memory at a time
     job = replace(jobs.create("", spec, 0), prepared=prepared)
     if words := of_download(job, prepared.model, blobs, expected):

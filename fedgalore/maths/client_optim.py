@@ -106,8 +106,8 @@ class ClientGaLoreAdamW(GaLoreAdamW):
     def _pass_over(self, parameter: Tensor, config: SubspaceConfig) -> None:
         if parameter in self._moved:
             self._moved.remove(parameter)
-        else:
-            self._decay(parameter, config)
+        elif config.keep != 1:
+            self._shift(parameter, None, config)
 
     def _step_matrix(self, parameter: Tensor, gradient: Tensor, config: SubspaceConfig) -> None:
         shared, state = self._shared.get(parameter), self._client_state(parameter)
@@ -115,7 +115,7 @@ class ClientGaLoreAdamW(GaLoreAdamW):
             state["range_sketch"] += gradient @ shared.test_matrix
             state["gradients"] += 1
             if shared.basis is None:
-                self._decay(parameter, config)
+                self._shift(parameter, None, config)
                 return
         super()._step_matrix(parameter, gradient, config)
 
@@ -138,8 +138,8 @@ class ClientGaLoreAdamW(GaLoreAdamW):
             self._client_state(parameter)["factor"].add_(direction, alpha=config.rate)
         return direction
 
-    def _decay(self, parameter: Tensor, config: SubspaceConfig) -> None:
-        super()._decay(parameter, config)
+    def _shift(self, parameter: Tensor, step: Tensor | None, config: SubspaceConfig) -> None:
+        super()._shift(parameter, step, config)
         state = self._client_state(parameter)
         state["decay"] *= config.keep
         if config.keep != 1:

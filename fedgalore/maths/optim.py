@@ -15,6 +15,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from fedgalore.maths.plain_adamw import step_plainly
 from fedgalore.maths.projector import orient
+from fedgalore.maths.rounding import move_
 from fedgalore.maths.second_moment import SecondMomentSketch
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.maths.subspace import (
@@ -58,6 +59,8 @@ class GaLoreAdamW(Optimizer):
     Memory: beside the state, a step holds one matrix's gradient in float32 and a step of the same size. With the usual
     `loss.backward(); optimizer.step()` all gradients are alive at once. `step_in_backward` frees each of them before
     the next is complete, and moves the weights by the same bits.
+
+    A matrix in bfloat16 takes each step in float32 and is rounded stochastically, by the seed; its state is float32.
 
     A parameter without a gradient is left alone, weight decay included. State lies where its parameter lies.
 
@@ -195,13 +198,15 @@ class GaLoreAdamW(Optimizer):
     def _move(self, parameter: Tensor, gradient: Tensor, config: SubspaceConfig) -> Tensor:
         """Moves the weight; returns the step inside the subspace, `N (r, k)`."""
         direction, whole = step_of(self._state_of(parameter), gradient, config)
-        self._decay(parameter, config)
-        orient(parameter).add_(whole, alpha=config.rate)
+        self._shift(parameter, whole, config)
         return direction
 
-    def _decay(self, parameter: Tensor, config: SubspaceConfig) -> None:
-        if config.keep != 1:
-            parameter.mul_(config.keep)
+    def _shift(self, parameter: Tensor, step: Tensor | None, config: SubspaceConfig) -> None:
+        """What weight decay leaves of the weight, and the step `(d, k)` times its rate."""
+        state = self._state_of(parameter)
+        state["moves"] += 1
+        seed = derive_seed(state["seed"], "rounding", state["moves"])
+        move_(orient(parameter), step, config.rate, config.keep, seed)
 
     # --- state -------------------------------------------------------------------------------------------------------
 

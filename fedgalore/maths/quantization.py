@@ -150,6 +150,30 @@ def dequantize(data: Tensor, shape: Sequence[int], bits: int, axis: int = -1, si
     return flat.reshape(*data.shape[:-1], *shape)
 
 
+def pieces_told_by(data: Tensor, code: Code) -> Iterator[Tensor]:
+    """The entries of `told_by` in their order, flat, some at a time; each piece holds until the next is asked for.
+
+    Args:
+        data: as of `dequantize`, without leading dimensions.
+        code: its blocks run along the last axis.
+    """
+    assert code.axis == -1
+    left = prod(code.shape)
+    parts = _parts(data.reshape(1, -1), code.shape, code.bits, code.signed, _copied)
+    if code.bits == 16:
+        for values in parts.codes[0].split(_chunk(data)):
+            yield values.float().mul_(parts.factor[0])
+        return
+    steps = (parts.scales[0].float() * parts.factor[0]).unsqueeze(-1)
+    size = max(1, _chunk(data) // BLOCK)
+    scratch = torch.empty(min(size, len(steps)), BLOCK, dtype=torch.float32, device=data.device)
+    for codes, step in zip(parts.codes[0].split(size), steps.split(size), strict=True):
+        numbers = scratch[: len(codes)]
+        _read_codes(numbers, codes, code.bits, code.signed)
+        yield numbers.mul_(step).view(-1)[:left]
+        left -= numbers.numel()
+
+
 def told_by(data: Tensor, code: Code) -> Tensor:
     """`dequantize`, by a code."""
     return dequantize(data, code.shape, code.bits, code.axis, code.signed)

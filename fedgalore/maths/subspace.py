@@ -30,6 +30,8 @@ class SubspaceState(TypedDict):
     residual_sum: Tensor  # (1, k), `rho` summed over the steps
     prior: float  # steps that the carried second moment counts for; inf: trusted for ever
     generator: Tensor  # uint8, the state of what draws the bases
+    seed: int  # of the rounding of a bfloat16 weight, with `moves` mixed in
+    moves: int  # of the weight, steps and decays alone
     carried: NotRequired[dict[str, Tensor]]  # until the first step: the fields of the sketch to start from
 
 
@@ -50,6 +52,8 @@ def new_state(matrix: Tensor, rank: int, seed: int) -> SubspaceState:
         "residual_sum": torch.zeros(1, k, **place),
         "prior": 0.0,
         "generator": torch.Generator("cpu").manual_seed(seed).get_state(),
+        "seed": seed,
+        "moves": 0,
     }
 
 

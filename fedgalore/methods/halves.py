@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import cache
 
 from torch import Tensor
@@ -24,6 +25,14 @@ from fedgalore.spec.registry import methods, resolve
 # The mean change of a group: factors of all its targets, added up or not, or a matrix a target, as the weight itself,
 # float32.
 MeanChange = Factors | Terms | list[Tensor]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Tensors of one weight: `sent` with the update, and `kept` by this client for its next round."""
+
+    sent: dict[str, Tensor]
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 class LocalTraining(ABC):
@@ -47,12 +56,8 @@ class LocalTraining(ABC):
         """Moves what still has a gradient, and forgets all gradients."""
 
     @abstractmethod
-    def tensors(self) -> dict[str, Tensor]:
-        """The targets' tensors of the update."""
-
-    def kept(self) -> dict[str, Tensor]:
-        """What this client keeps for its next round."""
-        return {}
+    def packed(self, target: Target) -> Packed:
+        """A target's tensors after the last step, by suffix. Each target is asked for once, and then forgotten."""
 
 
 class ClientHalf(ABC):

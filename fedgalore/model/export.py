@@ -156,6 +156,12 @@ def _stored(folder: Path) -> Iterator[tuple[str, tuple[str, int]]]:
                 yield name, (stored, prod(piece.get_shape()))
 
 
+def is_stored_in(folder: Path, dtype: torch.dtype) -> bool:
+    """Whether all floating point numbers of the folder's safetensors are in this format."""
+    stored = {_trained_as(held) for _, (held, _) in _stored(folder)}
+    return stored - {None} == {dtype}
+
+
 def _trained_as(stored: str) -> torch.dtype | None:
     """The format of safetensors as torch's; None for whole numbers."""
     return _TORCH.get(stored, _NARROWED.get(stored))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from torch import Tensor, nn
@@ -26,10 +26,24 @@ def part_memory(model: nn.Module) -> None:
         for parameter in sharing
         if len(sharing) > 1 and parameter.numel()
     }
+    places = places_of(model)
+    for parameter, new in own.items():
+        put(new, places[parameter])
+
+
+def places_of(model: nn.Module) -> dict[nn.Parameter, list[tuple[nn.Module, str]]]:
+    """Where each parameter is: the modules that hold it, with its name there."""
+    places: defaultdict[nn.Parameter, list[tuple[nn.Module, str]]] = defaultdict(list)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            if parameter in own:
-                module.register_parameter(name, own[parameter])
+            places[parameter].append((module, name))
+    return places
+
+
+def put(parameter: nn.Parameter, places: Iterable[tuple[nn.Module, str]]) -> None:
+    """Puts a parameter in the place of another."""
+    for module, name in places:
+        module.register_parameter(name, parameter)
 
 
 def matrices_of(plan: TrainingPlan, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:

@@ -154,7 +154,9 @@ def _size(weights: Sequence[Weight], targets: Sequence[Target]) -> float:
     """The root mean square of a target's entries, the median over the targets."""
     names = {target.parameter for target in targets}
     matrices = [weight.parameter.detach() for weight in weights if weight.name in names]
-    size = median(float(torch.linalg.vector_norm(matrix)) / sqrt(matrix.numel()) for matrix in matrices)
+    size = median(
+        float(torch.linalg.vector_norm(matrix, dtype=torch.float32)) / sqrt(matrix.numel()) for matrix in matrices
+    )
     if not 0 < size < inf:
         raise TaskError(
             f"local.learning_rate: half of this model's matrices have the size {size:g}, which no rate can follow; "

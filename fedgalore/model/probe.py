@@ -59,6 +59,26 @@ def probe(task: TaskModel) -> None:
         _backward(task, plain_examples(task, Path(folder)))
 
 
+def probe_narrow(task: TaskModel) -> None:
+    """Narrows the model and lets it answer, write and learn, where the job trains it in bfloat16. After `probe`.
+
+    Raises:
+        TaskError: it cannot.
+    """
+    if task.spec.local.weights == "float32":
+        return
+    task.narrow()
+    try:
+        with undone(task.model), tempfile.TemporaryDirectory() as folder:
+            examples = plain_examples(task, Path(folder))
+            _forward(task, "inputs of unequal sizes", examples)
+            if isinstance(task.task, WritingTask):
+                _write(task, task.task)
+            _backward(task, examples)
+    except TaskError as error:
+        raise TaskError(f"local.weights: bfloat16 does not suit this model; leave it out ({error})") from error
+
+
 def plain_examples(task: TaskModel, folder: Path) -> list[Example]:
     """Two examples that every model of the task can take; images are written into the folder."""
     if isinstance(task.inputs, TextInputs):

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from fedgalore.data.examples import Example
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.model.configuration import leave_out_outputs, mend_generation
-from fedgalore.model.export import AS_LOADED, Formats, formats_of, save_model
+from fedgalore.model.export import AS_LOADED, Formats, formats_of, is_stored_in, save_model
 from fedgalore.model.folder import ModelFolderError, check, has_safetensors
 from fedgalore.model.inputs import Batch, TaskError
-from fedgalore.model.matrices import matrices_of, part_memory
+from fedgalore.model.matrices import matrices_of, part_memory, places_of, put
 from fedgalore.model.missing import new_tensors
 from fedgalore.model.plan import training_plan
 from fedgalore.model.precision import passes_in
@@ -41,8 +41,8 @@ SHORT = 128  # tokens up to which plain attention is the faster one in bfloat16 
 class TaskModel:
     """Model of one job and what makes its batches, with its trained weights by name.
 
-    `model` is in float32; `plan` lists the trained weights, and the buffers that training changes. Everything else is
-    frozen.
+    `model` is in float32, until `narrow`; `plan` lists the trained weights, and the buffers that training changes.
+    Everything else is frozen.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class TaskModel:
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in trained)
         self._matrices = matrices_of(self.plan, self._parameters)
+        self._is_narrow = False
         self._formats = formats
         formats.round_(model.state_dict(), formats.base.keys() - trained)  # they stay so
 
@@ -79,6 +80,7 @@ class TaskModel:
         *,
         allow_pickle: bool = False,
         scratch: Path | None = None,
+        narrow: bool = False,
     ) -> TaskModel:
         """Builds the model from a folder with config, safetensors weights, and tokenizer or image processor.
 
@@ -88,6 +90,8 @@ class TaskModel:
             allow_pickle: weights may be a pickle where there are no safetensors.
             scratch: a folder to be made, good while the model is held, for weights in 16 bits as float32: on a CPU
                 they are mapped from there, and take no memory. Memory is taken where none is named.
+            narrow: the model is for `narrow`, so that a folder in bfloat16 need never be in memory as float32. It holds
+                the folder's numbers either way.
 
         Raises:
             TaskError: the folder does not hold a model that fits the job, or more than data.
@@ -97,12 +101,17 @@ class TaskModel:
         with _in_words(spec):
             check(folder, allow_pickle=allow_pickle)
             values = widened(folder, scratch) if scratch is not None else None
-            return cls._loaded(spec, folder, device or torch.device("cpu"), allow_pickle, values or folder)
+            return cls._loaded(spec, folder, device or torch.device("cpu"), allow_pickle, values or folder, narrow)
 
     @classmethod
-    def _loaded(cls, spec: JobSpec, folder: Path, device: torch.device, allow_pickle: bool, values: Path) -> TaskModel:
+    def _loaded(
+        cls, spec: JobSpec, folder: Path, device: torch.device, allow_pickle: bool, values: Path, narrow: bool
+    ) -> TaskModel:
         options: dict[str, Any] = {}
         task = task_of(spec)
+        # A head is drawn in float32, whatever the folder is in.
+        narrow = narrow and spec.local.weights == "bfloat16" and not task.has_head and has_safetensors(folder)
+        narrow = narrow and is_stored_in(folder, torch.bfloat16)
         short = not task.of_images and spec.data.max_length <= SHORT
         if device.type == "cpu" and spec.local.precision == "bfloat16" and short:
             options["attn_implementation"] = "eager"  # the fused one's backward pass takes half of such a step
@@ -114,7 +123,7 @@ class TaskModel:
             torch.manual_seed(derive_seed(spec.seed, "new weights"))
             model, loaded = task.auto_model.from_pretrained(
                 str(values),
-                dtype=torch.float32,
+                dtype=torch.bfloat16 if narrow else torch.float32,
                 local_files_only=True,
                 use_safetensors=has_safetensors(folder) or not allow_pickle,
                 weights_only=True,
@@ -138,6 +147,24 @@ class TaskModel:
         twin = copy(self)
         twin.spec, twin.task = spec, task_of(spec)
         return twin
+
+    def narrow(self) -> None:
+        """Holds the model's matrices as the job's `local.weights` says, for good; what is trained whole, in float32.
+
+        A bfloat16 model takes half of the memory, but cannot tell version 0 any more, nor be saved as a download.
+        """
+        if self.spec.local.weights == "float32" or self._is_narrow:
+            return
+        whole, self._matrices, self._is_narrow = {item.name for item in self.plan.dense}, {}, True
+        places = places_of(self.model)
+        for name in list(self._parameters):  # one after the other: two models need not be in memory
+            old = self._parameters[name]
+            dtype = torch.bfloat16 if old.dim() > 1 and name not in whole else torch.float32
+            new = nn.Parameter(old.detach().to(dtype), old.requires_grad)
+            put(new, places.pop(old))
+            self._parameters[name] = new
+            del old
+        self._matrices = matrices_of(self.plan, self._parameters)
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the trained weights and moving buffers, float32 on the CPU."""
@@ -169,11 +196,12 @@ class TaskModel:
         """
         with torch.no_grad():
             for name, expected in self.plan.weights().items():
-                if name not in weights or tuple(weights[name].shape) != expected.shape:
+                value = weights.get(name)
+                if value is None or tuple(value.shape) != expected.shape:
                     raise TaskError(
                         f"weights: {name} is missing or not of shape {expected.shape}; this job has another model"
                     )
-                held, value = self._tensor(name), weights[name]
+                held = self._tensor(name)
                 held.copy_(value if held.is_floating_point() else value.round())
         self._forget_derived()
 

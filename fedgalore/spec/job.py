@@ -92,6 +92,15 @@ class JobSpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _steps_are_not_lost(self) -> JobSpec:
+        if self.local.weights == "bfloat16" and not self.method.steps_in_bfloat16:
+            raise ValueError(
+                f"local.weights: bfloat16 loses the small steps of this method ({self.method.kind}), which are rounded "
+                "to nearest; leave it out, or take method.kind: fedgalore"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _only_changes_of_full_rank_are_cut(self) -> JobSpec:
         wire = self.wire
         if self.method.cuts or (wire.bits in (None, 32) and wire.up_rank is None and not wire.down_rank):

@@ -9,6 +9,7 @@ stands in its own layout (`fedgalore.methods.<kind>.layout`); these are the same
 | `W/left`, `W/right` or `W/dense` | `(d, q)`, `(q, k)` or as `W` | aggregate: the change, factors where smaller |
 | `W/left`, `W/right`; `b` | `(d, c)`, `(c, k)`; as `b` | residue: what a cut or rounded aggregate left out |
 | `W/step` | as `W` | weights, with momentum: the federation's last step |
+| `W/residue`, `b/residue` | `(d, k)`, as `b` | what a client keeps: what its update left out |
 
 Tensors are float32. Where `wire.bits` asks for fewer bits, a tensor is one vector of bytes
 (`fedgalore.spec.quantization`); moving buffers stay float32. Larger items come first in a file, so that all lie
@@ -21,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.method import MethodLayout, Tensors, factors_in_bits, float32, quantized
+from fedgalore.spec.method import MethodLayout, Tensors, factors_in_bits, float32, held, quantized
 from fedgalore.spec.plan import DTYPE_BYTES, Buffer, Dense, Target, TensorSpec, TrainingPlan, factors_are_smaller
 from fedgalore.spec.registry import methods
 from fedgalore.spec.wire import directions
@@ -52,7 +53,7 @@ def weights_tensors(spec: JobSpec, plan: TrainingPlan, version: int) -> dict[str
         for suffix, tensor in tensors.items()
         if version or suffix != STEP
     }
-    return plan.weights() | beside
+    return _largest_items_first(plan.weights() | beside)
 
 
 def carried(spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensors]:
@@ -62,8 +63,26 @@ def carried(spec: JobSpec, plan: TrainingPlan) -> dict[str, Tensors]:
     beside |= {item.name: {} for item in plan.whole}
     if spec.method.momentum:
         for item in plan.trained:
-            beside[item.name] = beside[item.name] | float32(**{STEP: tuple(item.shape)})
+            beside[item.name] = beside[item.name] | {STEP: step(spec, item)}
     return beside
+
+
+def step(spec: JobSpec, item: Target | Dense) -> TensorSpec:
+    """The federation's last step of a weight, as a version carries it."""
+    return held(spec.bits, tuple(item.shape))
+
+
+def dense_residue(spec: JobSpec, item: Dense) -> TensorSpec:
+    """What a client keeps of a weight that is sent whole: what rounding left out."""
+    return held(spec.bits, tuple(item.shape))
+
+
+def kept_tensors(spec: JobSpec, plan: TrainingPlan, client: str) -> dict[str, TensorSpec]:
+    """What a client keeps of a round for its next one."""
+    layout = layout_of(spec)
+    whole = (item for item in plan.dense if delta(spec, item).quantization is not None)
+    residues = {f"{item.name}/residue": dense_residue(spec, item) for item in whole}
+    return _file(plan, lambda target: layout.kept(target, client), residues)
 
 
 def update_tensors(spec: JobSpec, plan: TrainingPlan, client: str, round_number: int) -> dict[str, TensorSpec]:
@@ -168,5 +187,8 @@ def _file(
 ) -> dict[str, TensorSpec]:
     """The targets' tensors and others under their full names, those of larger items first."""
     named = {f"{t.name}/{suffix}": tensor for t in plan.targets for suffix, tensor in tensors_of(t).items()}
-    named |= more or {}
-    return dict(sorted(named.items(), key=lambda pair: -DTYPE_BYTES[pair[1].dtype]))
+    return _largest_items_first(named | dict(more or {}))
+
+
+def _largest_items_first(tensors: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    return dict(sorted(tensors.items(), key=lambda pair: -DTYPE_BYTES[pair[1].dtype]))

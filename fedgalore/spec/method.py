@@ -81,6 +81,11 @@ class MethodSpec(Strict):
         return False
 
     @property
+    def steps_in_bfloat16(self) -> bool:
+        """Whether a client's matrices may be in bfloat16 while it trains: `local.weights`."""
+        return False
+
+    @property
     def cuts(self) -> bool:
         """Whether a client's change has full rank, so that only its leading part travels: `JobSpec.wire`."""
         return False
@@ -155,6 +160,9 @@ class MethodLayout(Protocol):
     def carried(self, target: Target) -> Tensors:
         """What a model version holds beside the weights."""
 
+    def kept(self, target: Target, client: str) -> Tensors:
+        """What a client keeps of a round for its next one."""
+
 
 class PlainLayout:
     """A `MethodLayout` of a method that sends nothing, to be filled: no change, no state, nothing carried."""
@@ -172,6 +180,9 @@ class PlainLayout:
         return {}
 
     def carried(self, target: Target) -> Tensors:
+        return {}
+
+    def kept(self, target: Target, client: str) -> Tensors:
         return {}
 
 
@@ -223,6 +234,14 @@ def _in_bits(shape: tuple[int, ...], bits: int, axis: int, signed: bool) -> Tens
         return exact
     code = Quantization(shape, bits, axis, signed)
     return TensorSpec("U8", (code.size_bytes,), code) if code.size_bytes < exact.size_bytes else exact
+
+
+def held(bits: int, shape: tuple[int, ...]) -> TensorSpec:
+    """A tensor as large as a weight that whoever holds a version keeps beside it, where changes travel in `bits`.
+
+    What 8 bits round off is far less than what a cut to 4 bits leaves out. A job of exact numbers keeps them exact.
+    """
+    return _in_bits(shape, max(bits, 8), -1, True)
 
 
 def factors_in_bits(target: Target, rank: int, bits: int) -> Tensors:

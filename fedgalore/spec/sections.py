@@ -192,6 +192,11 @@ class LocalSpec(Strict):
         default="float32",
         description="Arithmetic of the passes. bfloat16 is faster on many processors; weights and states stay float32",
     )
+    weights: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="What a client holds the model's matrices in while it trains. bfloat16 halves their memory: each "
+        "step is rounded up or down by chance, so that small ones count. Needs precision: bfloat16",
+    )
 
     @field_validator("class_weights", mode="before")
     @classmethod
@@ -201,6 +206,12 @@ class LocalSpec(Strict):
         if value is None or value == "balanced" or (weights and all(0 < weight <= MOST_WEIGHT for weight in value)):
             return value
         raise ValueError(does_not_fit(value, f"balanced, or for each class a number above 0, at most {MOST_WEIGHT}"))
+
+    @model_validator(mode="after")
+    def _passes_fit_the_weights(self) -> LocalSpec:
+        if self.weights == "bfloat16" and self.precision != "bfloat16":
+            raise ValueError("weights: bfloat16 needs precision: bfloat16; add that, or leave weights out")
+        return self
 
     @model_validator(mode="after")
     def _what_falls_has_an_end(self) -> LocalSpec:

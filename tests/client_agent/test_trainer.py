@@ -33,7 +33,7 @@ def task(tiny_model) -> TaskModel:
 def trainer(task, tiny_model, tmp_path) -> Trainer:
     """Holding version 0."""
     trainer = Trainer("cpu", 1)
-    trainer.open("job", a_spec(), task.plan, tiny_model)
+    trainer.open("job", a_spec(), task.plan, tiny_model, tmp_path / "held.weights")
     trainer.load(the_weights(task, tmp_path), "version 0")
     trainer.reset(0)
     return trainer
@@ -115,7 +115,7 @@ def test_cuts_give_the_servers_bits_which_a_checkpoint_proves(trainer, task, tmp
 def test_what_it_built_is_version_0_when_the_bits_are_the_servers(task, tiny_model, tmp_path):
     weights = the_weights(task, tmp_path)
     trainer = Trainer("cpu", 1)
-    trainer.open("job", a_spec(), task.plan, tiny_model)
+    trainer.open("job", a_spec(), task.plan, tiny_model, tmp_path / "held.weights")
     assert not trainer.begin("0" * 64)
     assert trainer.held is None
     assert trainer.begin(hash_file(weights))
@@ -142,7 +142,7 @@ def test_a_label_outside_the_range_is_reported_with_file_row_value_and_range(tra
 def test_numbers_that_explode_are_reported(task, tiny_model, tmp_path):
     broken = {name: weight * float("inf") for name, weight in task.weights().items()}
     trainer = Trainer("cpu", 1)
-    trainer.open("job", a_spec(), task.plan, tiny_model)
+    trainer.open("job", a_spec(), task.plan, tiny_model, tmp_path / "held.weights")
     trainer.load(the_weights(task, tmp_path, weights=broken), "version 0")
     trainer.reset(0)
     with pytest.raises(CannotTrain, match="reviews.jsonl: the loss became .* before any training"):
@@ -174,14 +174,16 @@ def test_training_stops_at_the_step_that_says_so(trainer, tmp_path):
     assert not (tmp_path / "update.safetensors").exists()
 
 
-def test_another_plan_than_the_coordinators_is_refused(tiny_model):
+def test_another_plan_than_the_coordinators_is_refused(tiny_model, tmp_path):
     with pytest.raises(CannotTrain, match="trains other weights than the coordinator's plan"):
-        Trainer("cpu", 1).open("job", a_spec(), TrainingPlan((), (Dense("head", (2,)),)), tiny_model)
+        Trainer("cpu", 1).open(
+            "job", a_spec(), TrainingPlan((), (Dense("head", (2,)),)), tiny_model, tmp_path / "held.weights"
+        )
 
 
 def test_a_folder_without_a_model_and_a_missing_device_are_refused(task, tmp_path):
     with pytest.raises(CannotTrain, match="model"):
-        Trainer("cpu", 1).open("job", a_spec(), task.plan, tmp_path)
+        Trainer("cpu", 1).open("job", a_spec(), task.plan, tmp_path, tmp_path / "held.weights")
     if not torch.cuda.is_available():
         with pytest.raises(CannotTrain, match="device: cuda is set"):
             Trainer("cuda", 1)
@@ -196,7 +198,7 @@ def test_a_damaged_weights_file_is_refused(trainer, tmp_path):
 def test_what_a_client_keeps_is_what_its_next_round_starts_from(task, tiny_model, tmp_path):
     spec = a_spec(method={"state_sync": "local", "prior_steps": None})
     trainer = Trainer("cpu", 1)
-    trainer.open("job", spec, task.plan, tiny_model)
+    trainer.open("job", spec, task.plan, tiny_model, tmp_path / "held.weights")
     trainer.load(the_weights(task, tmp_path), "version 0")
     split = reviews(tmp_path)
 
@@ -221,7 +223,7 @@ def test_a_round_after_a_rollback_learns_at_the_rate_of_the_rounds_behind_it(tas
     spec = a_spec(local={"learning_rate": None}, rounds={"count": 4}, method={"state_sync": "reset"})
     plan = TaskModel.load(spec, tiny_model).plan
     trainer = Trainer("cpu", 1)
-    trainer.open("job", spec, replace(plan, size=7 * plan.size), tiny_model)
+    trainer.open("job", spec, replace(plan, size=7 * plan.size), tiny_model, tmp_path / "held.weights")
     trainer.load(the_weights(task, tmp_path), "version 0")
     assert trainer._open_task().plan.size == 7 * plan.size  # the coordinator's number, whatever this processor finds
 
@@ -249,3 +251,12 @@ def test_a_file_that_is_changed_meanwhile_is_named(trainer, tmp_path, monkeypatc
     split.path.write_text("{}")
     with pytest.raises(CannotTrain, match=r"reviews\.jsonl: was changed while it was in use; start again"):
         train(trainer, split, tmp_path / "update.safetensors")
+
+
+def test_a_restarted_agent_goes_on_from_the_version_on_its_disk(trainer, task, tiny_model, tmp_path):
+    again = Trainer("cpu", 1)
+    again.open("job", a_spec(), task.plan, tiny_model, tmp_path / "held.weights")
+    assert (again.held, again.unproven_steps) == ("version 0", 0)
+    again.reset(0)
+    split = reviews(tmp_path)
+    assert again.evaluate(split) == trainer.evaluate(split)

@@ -18,7 +18,7 @@ from tests.short_memory import room_for
 MB = 2**20
 
 
-async def test_what_does_not_fit_fails_and_gives_back_what_was_held(tiny_model: Path) -> None:
+async def test_what_does_not_fit_fails_and_gives_back_what_was_held(tiny_model: Path, tmp_path: Path) -> None:
     thread = TrainingThread("cpu", 1)
     plan = TaskModel.load(a_spec(), tiny_model).plan
     held: list[weakref.ref[torch.Tensor]] = []
@@ -33,11 +33,11 @@ async def test_what_does_not_fit_fails_and_gives_back_what_was_held(tiny_model: 
             except RuntimeError as error:
                 raise CannotTrain("whatever was made of that") from error
 
-    await thread.run(lambda trainer: trainer.open("job", a_spec(), plan, tiny_model))
+    await thread.run(lambda trainer: trainer.open("job", a_spec(), plan, tiny_model, tmp_path / "held"))
     with room_for(128 * MB), pytest.raises(OutOfMemory, match=r"you tried to allocate 33554432 bytes") as caught:
         await thread.run(grow)
     assert caught.value.__context__ is None
     assert [each() for each in held] == [None, None]
     assert await thread.run(lambda trainer: trainer.job_id) is None  # so that the next task opens the model anew
-    await thread.run(lambda trainer: trainer.open("job", a_spec(), plan, tiny_model))
+    await thread.run(lambda trainer: trainer.open("job", a_spec(), plan, tiny_model, tmp_path / "held"))
     thread.close()

@@ -100,6 +100,7 @@ def test_a_language_model_is_trained_the_same_way(running: Running, tiny_gpt2: P
         "model": {"source": str(tiny_gpt2), "task": "causal-lm", "num_labels": None},
         "data": {"name": "questions"},
         "rounds": {"count": 2},
+        "local": {"steps": 3, "batch_size": 8, "weights": "bfloat16", "precision": "bfloat16"},
         "evaluation": {"exact_match": "text", "max_new_tokens": 4},
     }
     job_id = running.post(**sections)

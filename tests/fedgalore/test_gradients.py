@@ -6,7 +6,7 @@ import torch
 from fedgalore.data.batches import batches
 from fedgalore.gradients import Gradients
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.methods.halves import LocalTraining
+from fedgalore.methods.halves import LocalTraining, Packed
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import Start
@@ -38,8 +38,8 @@ class Watching(LocalTraining):
     def step(self):
         pass
 
-    def tensors(self):
-        return {}
+    def packed(self, target):
+        return Packed({})
 
 
 def gradients_of(task, examples, **local):

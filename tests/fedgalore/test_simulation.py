@@ -307,3 +307,13 @@ def test_statistics_of_the_data_are_refused_where_all_must_be_noisy(tiny_levit):
         TaskError, match=r"^privacy: levit\.\S+ and \d+ more of LevitForImageClassification are statistics"
     ):
         TaskModel.load(spec, tiny_levit)
+
+
+def test_a_job_in_bfloat16_learns_too_and_ends_with_a_model_in_float32(tiny_gpt2):
+    narrow = {"steps": 5, "learning_rate": 1e-2, "weights": "bfloat16", "precision": "bfloat16"}
+    spec = language_model(rounds={"count": 6}, local=narrow, evaluation={"every": 6})
+    result = simulate(spec, tiny_gpt2, [Site(name, questions(24, n), questions(12, 9)) for n, name in enumerate("ab")])
+    assert accuracy(result.rounds[-1]) > 0.9 > 2 * accuracy(result.rounds[0])
+    assert {parameter.dtype for parameter in result.task.model.parameters()} == {torch.float32}
+    assert same_bits(result.task.weights(), {name: result.weights[name] for name in result.task.plan.weights()})
+    assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in result.task.weights().values())

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
-from fedgalore.methods.halves import ClientHalf, LocalTraining
+from fedgalore.methods.halves import ClientHalf, LocalTraining, Packed
 from fedgalore.rounds import LocalRound
+from fedgalore.spec.plan import Target
 
 
 class SignMeanClient(ClientHalf):
@@ -22,7 +22,7 @@ class SignTraining(LocalTraining):
     decay = 1.0  # of the weights before the change is added; 1: weight decay is part of the change
 
     def __init__(self, round: LocalRound) -> None:
-        self._start = round.start.weights
+        self._round = round
         self._weights = {name: parameter for name, (parameter, _) in round.task.targets().items()}
         self._optimizer = torch.optim.SGD(self._weights.values(), lr=round.rates.targets)
 
@@ -30,9 +30,6 @@ class SignTraining(LocalTraining):
         self._optimizer.step()
         self._optimizer.zero_grad()
 
-    def tensors(self) -> dict[str, Tensor]:
-        tensors = {}
-        for name, parameter in self._weights.items():
-            change = parameter.detach().cpu() - self._start[name]
-            tensors |= {f"{name}/length": change.abs().mean().reshape(1, 1), f"{name}/signs": change.sign().half()}
-        return tensors
+    def packed(self, target: Target) -> Packed:
+        change = self._round.own_change(target, self._weights[target.name])
+        return Packed({"length": change.abs().mean().reshape(1, 1), "signs": change.sign().half()})

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
-from fedgalore.methods.halves import ClientHalf, LocalTraining
+from fedgalore.methods.halves import ClientHalf, LocalTraining, Packed
 from fedgalore.rounds import LocalRound
+from fedgalore.spec.plan import Target
 
 
 class FedAvgClient(ClientHalf):
@@ -23,7 +23,7 @@ class _FullTraining(LocalTraining):
 
     def __init__(self, round: LocalRound) -> None:
         self._weights = {name: parameter for name, (parameter, _) in round.task.targets().items()}
-        self._start = round.start
+        self._round = round
         local = round.spec.local
         self._optimizer = torch.optim.AdamW(
             [{"params": list(self._weights.values())}],  # a group may be empty, a list of parameters may not
@@ -37,8 +37,5 @@ class _FullTraining(LocalTraining):
         self._optimizer.step()
         self._optimizer.zero_grad()
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {
-            f"{name}/delta": parameter.detach().cpu() - self._start.weights[name]
-            for name, parameter in self._weights.items()
-        }
+    def packed(self, target: Target) -> Packed:
+        return Packed({"delta": self._round.own_change(target, self._weights[target.name])})

@@ -13,13 +13,13 @@ from fedgalore.maths.client_optim import ClientGaLoreAdamW, SharedBasis
 from fedgalore.maths.second_moment import SecondMomentSketch
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.maths.subspace_config import SubspaceConfig
-from fedgalore.methods.fedgalore.layout import method_of, sketch_width
+from fedgalore.methods.fedgalore.layout import KEPT_PARTS, method_of, sketch_width
 from fedgalore.methods.fedgalore.travel import PACKING, basis_in, told
-from fedgalore.methods.halves import ClientHalf, LocalTraining
+from fedgalore.methods.halves import ClientHalf, LocalTraining, Packed
 from fedgalore.rounds import LocalRound
 from fedgalore.spec.layout import state_tensors
+from fedgalore.spec.plan import Target
 
-KEPT_PARTS = ("reference", "second_moment", "residual")
 ROOTS = ("rms", "residual")  # of a state that travels
 
 
@@ -45,7 +45,6 @@ class SubspaceTraining(LocalTraining):
 
     def __init__(self, round: LocalRound, optimizer: ClientGaLoreAdamW) -> None:
         self._spec, self._method = round.spec, method_of(round.spec)
-        self._targets = round.task.plan.targets
         self._optimizer = optimizer
         self._packing = PACKING[self._method.form](round, optimizer)
 
@@ -60,26 +59,16 @@ class SubspaceTraining(LocalTraining):
         self._optimizer.step()
         self._optimizer.zero_grad()
 
-    def tensors(self) -> dict[str, Tensor]:
+    def packed(self, target: Target) -> Packed:
         """What tells the change, and what the job wants to know of the optimizer's state."""
-        tensors: dict[str, Tensor] = {}
-        for target in self._targets:
-            sent = self._packing.change(target)
-            state = self._packing.state(target) if self._method.sends_state else None
-            if state is not None:
-                sent |= told(self._spec, target, state.second_moment, state.residual)
-            tensors |= {f"{target.name}/{suffix}": tensor for suffix, tensor in sent.items()}
-        return tensors
-
-    def kept(self) -> dict[str, Tensor]:
-        kept: dict[str, Tensor] = {}
-        for target in self._targets:
-            parts = self._packing.kept(target)
-            if self._method.state_sync == "local":
-                sketch = self._optimizer.sketch(target.name)
-                parts |= dict(zip(KEPT_PARTS, (sketch.basis, sketch.second_moment, sketch.residual), strict=True))
-            kept |= {f"{target.name}/{suffix}": tensor for suffix, tensor in parts.items()}
-        return kept
+        packed = self._packing.change(target)
+        sent, kept = dict(packed.told), dict(packed.kept)
+        if self._method.sends_state and packed.state is not None:
+            sent |= told(self._spec, target, packed.state.second_moment, packed.state.residual)
+        if self._method.state_sync == "local":
+            sketch = self._optimizer.sketch(target.name)
+            kept |= dict(zip(KEPT_PARTS, (sketch.basis, sketch.second_moment, sketch.residual), strict=True))
+        return Packed(sent, kept)
 
 
 def subspace_config(round: LocalRound) -> SubspaceConfig:

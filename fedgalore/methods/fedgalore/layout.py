@@ -9,6 +9,8 @@
 | `W/rms` | `(r, k)` | `sqrt V`, in the span of the first `r` columns of `left` or in the last basis |
 | `W/residual` | `(1, k)` | `sqrt rho` |
 | `W/reference` | `(d, r)` | state: its span is the basis of `W/rms`; with a shared basis the next one to train in |
+| `W/residue` | `(d, k)` | kept by a client: what its update left out |
+| `W/reference`, `W/second_moment`, `W/residual` | `(d, r)`, `(r, k)`, `(1, k)` | kept: its own basis, `V` and `rho` |
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 from fedgalore.methods.fedgalore.spec import FedGaLoreSpec
-from fedgalore.spec.method import PlainLayout, Tensors, factors_in_bits, float32, quantized
+from fedgalore.spec.method import PlainLayout, Tensors, factors_in_bits, float32, held, quantized
 from fedgalore.spec.plan import Target
 from fedgalore.spec.wire import directions
 
 if TYPE_CHECKING:
     from fedgalore.spec.job import JobSpec
 
+KEPT_PARTS = ("reference", "second_moment", "residual")
 SKETCH_OVERSAMPLING = 4  # columns of a range sketch beyond the rank
 
 
@@ -42,6 +45,16 @@ class FedGaLoreLayout(PlainLayout):
 
     def change_rank(self, target: Target, clients: Sequence[str], round_number: int) -> int | None:
         return self.form.change_rank(target, clients, round_number)
+
+    def kept(self, target: Target, client: str) -> Tensors:
+        tensors: Tensors = {}
+        if self.method.cuts:
+            tensors["residue"] = held(self.spec.bits, (target.d, target.k))
+        if self.method.state_sync == "local":
+            rank = self.method.rank_at(target, client)
+            shapes = ((target.d, rank), (rank, target.k), (1, target.k))
+            tensors |= float32(**dict(zip(KEPT_PARTS, shapes, strict=True)))
+        return tensors
 
     def state(self, target: Target, round_number: int) -> Tensors:
         shared = self.method.basis == "shared"

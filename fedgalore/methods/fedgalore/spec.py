@@ -112,6 +112,10 @@ class FedGaLoreSpec(RankedSpec):
         return True
 
     @property
+    def steps_in_bfloat16(self) -> bool:
+        return True
+
+    @property
     def starts_anew(self) -> bool:
         return self.basis == "local"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from fedgalore.maths.client_optim import ClientGaLoreAdamW, Factor
-from fedgalore.maths.compression import Compressed, compress, rounded
+from fedgalore.maths.compression import compress, rounded
 from fedgalore.maths.mean import Factors, Terms
 from fedgalore.maths.projector import leading_left_vectors, orient
+from fedgalore.maths.quantization import told_by
 from fedgalore.maths.second_moment import SecondMomentSketch, moved_to
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.fedgalore.layout import bases_per_round, second_moment, up_rank
 from fedgalore.rounds import ClientTensors, LocalRound, ServerRound, weighed
-from fedgalore.spec.method import factors_in_bits
+from fedgalore.spec.method import factors_in_bits, held
 from fedgalore.spec.plan import Target
 
 if TYPE_CHECKING:
@@ -45,6 +46,18 @@ def told(spec: JobSpec, target: Target, moment: Tensor, residual: Tensor) -> dic
     return {suffix: rounded(root, codes[suffix].quantization).wire for suffix, root in roots.items()}
 
 
+@dataclass(frozen=True)
+class Change:
+    """A target's change by suffix: the tensors that tell it, and those that the client keeps of it.
+
+    `state`: the second moment that goes with it; None: none does in this round.
+    """
+
+    told: dict[str, Tensor]
+    state: SecondMomentSketch | None
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+
 class Packing(ABC):
     """The client's side of a form, at the end of a round."""
 
@@ -53,56 +66,43 @@ class Packing(ABC):
         self.optimizer = optimizer
 
     @abstractmethod
-    def change(self, target: Target) -> dict[str, Tensor]:
-        """The tensors that tell the target's change, by suffix."""
-
-    def state(self, target: Target) -> SecondMomentSketch | None:
-        """The second moment that goes with it; None: none does in this round."""
-        return self.optimizer.sketch(target.name)
-
-    def kept(self, target: Target) -> dict[str, Tensor]:
-        """What the client keeps of the change, by suffix."""
-        return {}
+    def change(self, target: Target) -> Change:
+        """What tells the target's change."""
 
 
 class PackedLeadingPart(Packing):
-    def change(self, target: Target) -> dict[str, Tensor]:
-        packed = self._compressed[target.name]
-        return {"left": packed.left.wire, "right": packed.right.wire}
-
-    def state(self, target: Target) -> SecondMomentSketch | None:
-        sketch = self.optimizer.sketch(target.name)
-        return moved_to(basis_in(self._compressed[target.name].left.tensor[:, : sketch.basis.shape[1]]), sketch)
-
-    def kept(self, target: Target) -> dict[str, Tensor]:
-        return {"residue": self._compressed[target.name].residue}
-
-    @cached_property
-    def _compressed(self) -> dict[str, Compressed]:
-        """The round's whole change of each target, with what earlier updates left out."""
-        return {target.name: self._compress(target) for target in self.round.task.plan.targets}
-
-    def _compress(self, target: Target) -> Compressed:
-        name, decay, start = target.name, self.optimizer.decay, self.round.start
-        weight = self.round.task.targets()[name][0].detach()
-        change = orient(weight - decay * start.weights[name].to(weight.device))
-        left_out = start.kept.get(f"{name}/residue")
-        if left_out is not None:
-            change = change + decay * left_out.to(weight.device)
-        seed = derive_seed(self.round.spec.seed, "uplink", self.round.client, self.round.number, name)
-        rank = up_rank(self.round.spec, target, self.round.client)
-        sent = factors_in_bits(target, rank, self.round.spec.bits)
+    def change(self, target: Target) -> Change:
+        """The leading part of the round's whole change, with what earlier updates left out."""
+        this, residue = self.round, f"{target.name}/residue"
+        weight = self._weights[target.name]
+        change = orient(this.own_change(target, weight, self.optimizer.decay))
+        code = held(this.spec.bits, (target.d, target.k)).quantization
+        if (left_out := this.start.kept.get(residue)) is not None:
+            left_out = left_out.to(weight.device)
+            change.add_(told_by(left_out, code) if code else left_out, alpha=self.optimizer.decay)
+        seed = derive_seed(this.spec.seed, "uplink", this.client, this.number, target.name)
+        rank = up_rank(this.spec, target, this.client)
+        sent = factors_in_bits(target, rank, this.spec.bits)
         codes = {side: tensor.quantization for side, tensor in sent.items()}
         packed = compress(change, rank, torch.Generator().manual_seed(seed), **codes)
-        return replace(packed, residue=packed.residue.cpu())  # full-size: not all at once on a GPU
+        sketch = self.optimizer.sketch(target.name)
+        return Change(
+            {"left": packed.left.wire, "right": packed.right.wire},
+            moved_to(basis_in(packed.left.tensor[:, : sketch.basis.shape[1]]), sketch),
+            {"residue": rounded(packed.residue, code).wire},
+        )
+
+    @cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: weight for name, (weight, _) in self.round.task.targets().items()}
 
 
 class PackedExactFactors(Packing):
-    def change(self, target: Target) -> dict[str, Tensor]:
+    def change(self, target: Target) -> Change:
         tensors: dict[str, Tensor] = {}
         for j, factor in enumerate(self._factors(target)):
             tensors |= {f"basis.{j}": factor.basis, f"factor.{j}": factor.factor}
-        return tensors
+        return Change(tensors, self.optimizer.sketch(target.name))
 
     def _factors(self, target: Target) -> list[Factor]:
         factors = self.optimizer.factors(target.name)
@@ -112,14 +112,12 @@ class PackedExactFactors(Packing):
 
 
 class PackedSharedBasis(Packing):
-    def change(self, target: Target) -> dict[str, Tensor]:
+    def change(self, target: Target) -> Change:
         tensors = {"sketch": self.optimizer.range_sketch(target.name)}
-        if self.round.number > 1:
-            tensors["factor.0"] = self.optimizer.factors(target.name)[0].factor
-        return tensors
-
-    def state(self, target: Target) -> SecondMomentSketch | None:
-        return super().state(target) if self.round.number > 1 else None
+        if self.round.number == 1:
+            return Change(tensors, None)
+        factor = self.optimizer.factors(target.name)[0].factor
+        return Change(tensors | {"factor.0": factor}, self.optimizer.sketch(target.name))
 
 
 class Unpacking(ABC):

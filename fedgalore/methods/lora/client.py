@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fedgalore.methods.halves import ClientHalf, LocalTraining
+from fedgalore.methods.halves import ClientHalf, LocalTraining, Packed
 from fedgalore.methods.lora.adapters import Adapter, exchanged, start_adapter
 from fedgalore.methods.lora.layout import lora_spec
 from fedgalore.model.inputs import TaskError
@@ -57,12 +57,9 @@ class LoRATraining(LocalTraining):
         self._optimizer.step()
         self._optimizer.zero_grad()
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {
-            f"{name}/{part}": _part(layer, part).detach().clone()
-            for name, layer in self._layers.items()
-            for part in self._trained
-        }
+    def packed(self, target: Target) -> Packed:
+        layer = self._layers[target.name]
+        return Packed({part: _part(layer, part).detach().clone() for part in self._trained})
 
 
 def _part(layer: nn.Module, part: str) -> nn.Parameter:

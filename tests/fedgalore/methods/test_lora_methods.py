@@ -99,7 +99,9 @@ class Federation:
         half = client_half(self.task.spec)
         with half.train(LocalRound(self.task, client, self.number, self.start)) as training:
             still = {target.name: self.task.weight(target.name).clone() for target in self.task.plan.targets}
-            return still, training.tensors()
+            targets = self.task.plan.targets
+            named = {t.name: training.packed(t).sent for t in targets}
+            return still, {f"{name}/{part}": tensor for name, sent in named.items() for part, tensor in sent.items()}
 
 
 def a_federation(spec, folders):

@@ -377,3 +377,36 @@ def test_new_weights_are_evaluated_by_models_that_remember_what_they_computed(ti
         expected = fresh.model.eval()(**batch).logits
     assert torch.equal(after, expected)
     assert not torch.equal(before, expected)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_a_narrow_model_holds_its_matrices_in_bfloat16_and_was_version_0(tiny_gpt2, tmp_path, stored):
+    """GPT-2 ties its embeddings, and its linear layers are Conv1D."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_gpt2, dtype=stored)
+    model.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(tiny_gpt2).save_pretrained(tmp_path)
+    spec = language_model(local={"weights": "bfloat16", "precision": "bfloat16"})
+    task, whole = (TaskModel.load(spec, tmp_path, narrow=narrow) for narrow in (True, False))
+    first = task.weights()
+    assert all(torch.equal(first[name], tensor) for name, tensor in whole.weights().items())
+    task.narrow()
+    dtypes = {parameter.dim() > 1: parameter.dtype for parameter in task.model.parameters()}
+    assert dtypes == {True: torch.bfloat16, False: torch.float32}
+    assert task.model.lm_head.weight is task.model.transformer.wte.weight
+    assert {name for name, parameter in task.model.named_parameters() if parameter.requires_grad} == {
+        target.name for target in task.plan.targets
+    }
+    task.load_weights(first)
+    assert all(torch.equal(tensor, first[name].bfloat16().float()) for name, tensor in task.weights().items())
+    loss = task.loss(task.collate(questions(4, 0)))[0]
+    loss.backward()
+    assert all(matrix.grad.dtype is torch.bfloat16 for matrix, _ in task.targets().values())
+    task.narrow()  # once is enough
+    assert all(matrix.grad is not None for matrix, _ in task.targets().values())
+
+
+def test_what_is_trained_whole_stays_float32_in_a_narrow_model(tiny_bert):
+    task = TaskModel.load(classifier(local={"weights": "bfloat16", "precision": "bfloat16"}), tiny_bert, narrow=True)
+    task.narrow()
+    assert all(parameter.dtype is torch.float32 for parameter in task.dense().values())
+    assert {matrix.dtype for matrix, _ in task.targets().values()} == {torch.bfloat16}

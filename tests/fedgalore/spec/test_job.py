@@ -207,6 +207,11 @@ def test_a_spec_survives_json_and_yaml():
         ({"local": {"learning_rate": 5, "weight_decay": 0.5}}, ["local", "learning_rate x weight_decay"]),
         ({"local": {"betas": [0.9, 1.0]}}, ["local.betas.1: 1.0 does", "of at least 0 and below 1"]),
         ({"local": {"steps": 0}}, ["local.steps"]),
+        ({"local": {"weights": "bfloat16"}}, ["weights: bfloat16 needs precision: bfloat16"]),
+        (
+            {"method": {"kind": "fedavg"}, "local": {"weights": "bfloat16", "precision": "bfloat16"}},
+            ["local.weights: bfloat16 loses the small steps of this method (fedavg)", "method.kind: fedgalore"],
+        ),
         (
             {"evaluation": {"exact_match": "text"}},
             ["evaluation.exact_match needs task: causal-lm or seq2seq-lm", "leave it out for sequence-classification"],

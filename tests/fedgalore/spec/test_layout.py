@@ -114,7 +114,9 @@ def test_a_weight_that_saw_no_gradient_still_fills_its_place_in_the_update():
         for _ in range(5):
             weights["used"].square().sum().backward()
             optimizer.step()
-    tensors = SubspaceTraining(this, optimizer).tensors()
+    training = SubspaceTraining(this, optimizer)
+    sent = {target.name: training.packed(target).sent for target in plan.targets}
+    tensors = {f"{name}/{suffix}": tensor for name, parts in sent.items() for suffix, tensor in parts.items()}
     assert specs_of(tensors) == update_tensors(spec, plan, "a", 1)
     assert all(not tensors[f"unused/factor.{j}"].any() for j in range(3))
     assert all(tensors[f"used/factor.{j}"].any() for j in range(3))
