@@ -44,6 +44,7 @@ NEUTRAL: dict[str, Any] = {
     "method.train_also": [],
     "data.template": None,
     "wire": {"bits": None, "up_rank": None, "down_rank": None},
+    "local.weights": "float32",
 }
 # Fedgalore's revision 4 sent its factors in float16, of these ranks; its results stay, and are not run any more.
 OLD_RANKS = ("uplink_rank", "downlink_rank")
