@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from client_agent.errors import CannotTrain
 from client_agent.settings import AgentSettings
 from fedgalore.process.memory import anonymous_bytes
 
@@ -19,16 +21,34 @@ class Memory:
 
 
 def memory(settings: AgentSettings) -> Memory:
-    """Where the agent would train now, what it holds of the last job included: it lets go of that. Loads torch."""
-    import torch
+    """Where the agent would train now, what it holds of the last job included: it lets go of that. Loads torch.
 
-    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    Raises:
+        CannotTrain: it is to train on a GPU, and there is none.
+    """
+    on_gpu = has_gpu(settings.device)
     if settings.memory_bytes is not None:
         return Memory(settings.memory_bytes, on_gpu)
     if on_gpu:
+        import torch
+
         free, _ = torch.cuda.mem_get_info()
         return Memory(free + torch.cuda.memory_reserved(), on_gpu)
     return Memory(anonymous_bytes(), on_gpu)
+
+
+def has_gpu(device: Literal["auto", "cpu", "cuda"]) -> bool:
+    """Whether the agent trains on one.
+
+    Raises:
+        CannotTrain: it has to, and torch sees none.
+    """
+    import torch
+
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise CannotTrain("device: cuda is set, but torch sees none here; set device: auto or cpu")
+    return there and device != "cpu"
 
 
 def free_bytes(folder: Path) -> int | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from client_agent.data import LocalData, LocalSplit
-from client_agent.errors import InvalidExchange, RoundOver
+from client_agent.errors import CannotTrain, InvalidExchange, RoundOver
 from client_agent.machine import memory
 from fedgalore.spec.job import SpecError, parse
 from protos import federation_pb2 as pb
@@ -55,7 +55,12 @@ def _look(task: pb.Task, site: SiteContext, answer: pb.ReportCheckRequest) -> No
     if data is None:
         answer.problem = f"data: this site has no data set {spec.data.name}; add it to the agent's config"
         return
-    found, room = preflight(spec, *_splits(data)), memory(site.settings)
+    try:
+        room = memory(site.settings)
+    except CannotTrain as error:
+        answer.problem = str(error)
+        return
+    found = preflight(spec, *_splits(data))
     answer.problem = found.problem or ""
     answer.facts.CopyFrom(
         pb.SiteFacts(

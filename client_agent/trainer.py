@@ -16,6 +16,7 @@ from torch import Tensor
 
 from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
+from client_agent.machine import has_gpu
 from client_agent.tensor_files import FileTensors, VersionFile
 from fedgalore.aggregation import first_carried
 from fedgalore.data.errors import DataError
@@ -47,10 +48,7 @@ class Trainer:
 
     def __init__(self, device: Literal["auto", "cpu", "cuda"], threads: int | Literal["auto"]) -> None:
         torch.set_num_threads(announced(threads))
-        cuda = torch.cuda.is_available()
-        if device == "cuda" and not cuda:
-            raise CannotTrain("device: cuda is set, but torch sees none here; set device: auto or cpu")
-        self._device = torch.device("cuda" if cuda and device != "cpu" else "cpu")
+        self._device = torch.device("cuda" if has_gpu(device) else "cpu")
         self._task: TaskModel | None = None
         self._weights: Mapping[str, Tensor] = {}
         self._file = Path()

@@ -197,12 +197,9 @@ class Aggregator:
             return partial(refuse, str(error))
         except Exception as error:  # a checkpoint can break transformers in any way; the job must hear of it
             log.exception("preparation_failed")
-            problem = f"{type(error).__name__}: {error}"
             if is_short(error):
-                problem = f"the aggregator has too little memory for it ({problem}); give it more, or a smaller model"
-            else:
-                problem = f"transformers could not load it ({problem})"
-            return partial(refuse, f"model.source: {problem}")
+                return partial(refuse, f"model.source: {_told(error)}, or take a smaller model")
+            return partial(refuse, f"model.source: transformers could not load it ({_told(error)})")
         census = Census(**prepared.plan["census"])
         log.info("model_prepared", targets=len(prepared.plan["targets"]), trains=census.summary())
         return partial(self._calls.prepared, piece.job.id, prepared)
@@ -243,7 +240,7 @@ class Aggregator:
         except Exception as error:  # whatever it is, the round must end
             log.exception("aggregation_failed", attempt=attempt)
             if attempt >= ATTEMPTS:
-                return [partial(abandon, f"{type(error).__name__}: {error}")]
+                return [partial(abandon, _told(error))]
             await asyncio.sleep(IDLE_S)
             return []
         if odd := [name for name, value in {**done.timings, **done.statistics}.items() if not isfinite(value)]:
@@ -280,8 +277,7 @@ class Aggregator:
         except Exception as error:  # whatever it is, who waits for the weights must hear of it
             log.exception("weights_failed", version=piece.version, attempt=attempt)
             if attempt >= ATTEMPTS:
-                problem = f"{type(error).__name__}: {error}"
-                return [partial(lost, f"the weights of version {piece.version} cannot be made ({problem})")]
+                return [partial(lost, f"the weights of version {piece.version} cannot be made ({_told(error)})")]
             await asyncio.sleep(IDLE_S)
             return []
         reach(Fault.WEIGHTS_STORED)
@@ -317,7 +313,7 @@ class Aggregator:
             if attempt < ATTEMPTS:
                 await asyncio.sleep(IDLE_S)
                 return []
-            reason = f"its download cannot be looked at ({type(error).__name__}: {error})"
+            reason = f"its download cannot be looked at ({_told(error)})"
             small = is_short(error)
             return [partial(end, looked_at(unchecked=reason) if small else looked_at(difference=reason))]
         if found is None:
@@ -350,7 +346,7 @@ class Aggregator:
         except Exception as error:
             log.exception("held_out_failed", version=model.version, reason=str(error))
             foreseen = isinstance(error, ValueError | OSError)
-            return replace(model, held_out_failure=str(error) if foreseen else f"{type(error).__name__}: {error}")
+            return replace(model, held_out_failure=str(error) if foreseen else _told(error))
 
     def _asked_again(self, piece: Aggregation, error: UpdatesDamaged) -> list[Post]:
         """The clients whose updates cannot be read send them once more."""
@@ -399,3 +395,9 @@ class Aggregator:
             except DomainError as error:
                 log.info("result_discarded", reason=str(error))
             return
+
+
+def _told(error: Exception) -> str:
+    """An error that nothing foresaw; where memory was short, with the way out."""
+    problem = f"{type(error).__name__}: {error}"
+    return f"{problem}; the aggregator has too little memory, give it more" if is_short(error) else problem

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig
 
 from fedgalore.model import folder as model_folder
+from fedgalore.model.export import weight_files
 from fedgalore.model.folder import ModelFolderError, check
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.plan import training_plan
@@ -46,13 +47,24 @@ def plan_of_folder(spec: JobSpec, folder: Path) -> TrainingPlan:
 
 
 def base_bytes(folder: Path, plan: TrainingPlan) -> int:
-    """Bytes of the folder's files; where it has no weights, as many as its configuration says they take."""
-    files = sum(path.stat().st_size for path in model_folder.files(folder))
-    if model_folder.has_safetensors(folder):
-        return files
+    """Bytes of the folder's files; where weights are missing, as many as its configuration says they take.
+
+    Raises:
+        TaskError: the index of its weights cannot be read.
+    """
+    files = model_folder.files(folder)
+    try:
+        weights = weight_files(folder)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TaskError(
+            f"model.source: model.safetensors.index.json of {folder} is damaged; save the model anew"
+        ) from error
+    if weights and all(path.is_file() for path in weights):
+        return sum(path.stat().st_size for path in files)
     config: Any = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     stored = STORED_AS.get(str(config.dtype).removeprefix("torch."), "F32")
-    return files + _WIDTHS.get(stored, 4) * plan.shape.parameters
+    others = sum(path.stat().st_size for path in files if path.suffix != ".safetensors")
+    return others + _WIDTHS.get(stored, 4) * plan.shape.parameters
 
 
 _WIDTHS = {"BF16": 2} | DTYPE_BYTES

@@ -401,9 +401,23 @@ async def test_what_cannot_be_looked_at_is_tried_again_and_said(
     work.error = error
     work.go.set()
     process = Process(engine, tmp_path)
-    assert f"its download cannot be looked at ({type(error).__name__}: {error})" in await until(engine, job_id, status)
+    said = await until(engine, job_id, status)
+    assert f"its download cannot be looked at ({type(error).__name__}: {error}" in said
+    assert ("the aggregator has too little memory, give it more" in said) == isinstance(error, MemoryError)
     await process.end()
     assert work.done == ["load back"] * 3
+
+
+async def test_a_model_that_memory_is_too_small_for_is_no_fault_of_transformers(
+    engine: Engine, work: Work, tmp_path: Path
+) -> None:
+    work.error = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+    work.go.set()
+    job_id, process = await posted(engine), Process(engine, tmp_path)
+    said = await until(engine, job_id, Status.FAILED)
+    await process.end()
+    assert said.startswith("model.source: RuntimeError: [enforce fail")
+    assert said.endswith("; the aggregator has too little memory, give it more, or take a smaller model")
 
 
 async def test_a_job_cancelled_while_its_model_is_loaded_back_stays_cancelled(

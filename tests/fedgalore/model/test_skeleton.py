@@ -54,7 +54,17 @@ def test_a_configuration_alone_tells_shapes_and_bytes(tmp_path: Path, tied: bool
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig.from_pretrained(tmp_path))
     assert shape.parameters == sum(each.numel() for each in model.parameters())
     assert (shape.inner, shape.blocks, shape.between, shape.outputs) == (3 * layer, 3, 16, 40)
-    assert base_bytes(tmp_path, plan) == 2 * shape.parameters + (tmp_path / "config.json").stat().st_size
+    config = (tmp_path / "config.json").stat().st_size
+    assert base_bytes(tmp_path, plan) == 2 * shape.parameters + config
+    index = tmp_path / "model.safetensors.index.json"  # shards that are not there yet are not left out
+    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}))
+    (tmp_path / "model-1.safetensors").write_bytes(b"tensors")
+    assert base_bytes(tmp_path, plan) == 2 * shape.parameters + config + index.stat().st_size
+    (tmp_path / "model-2.safetensors").write_bytes(b"more")
+    assert base_bytes(tmp_path, plan) == 11 + config + index.stat().st_size
+    index.write_text("[]")
+    with pytest.raises(TaskError, match="index.json of .* is damaged; save the model anew"):
+        base_bytes(tmp_path, plan)
 
 
 @pytest.mark.parametrize(
