@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import NamedTuple
 
 from fedgalore.chain import MOST_CUTS
 from fedgalore.spec.amounts import size
@@ -74,7 +75,7 @@ def site_needs(
         base_bytes: of the base model's files, or of those that the site lacks.
         longest: characters of the site's longest text; 0: nobody knows.
     """
-    model = {**_without_texts(spec, plan), "activations": TextMemory.of(spec, plan).needed(spec, longest)[0]}
+    model = {**_without_texts(spec, plan), "activations": TextMemory.of(spec, plan).passes(spec, longest)[0].size_bytes}
     up = size_bytes(update_tensors(spec, plan, _A_CLIENT, _LATER))
     trained = plan.trained_numbers
     disk = {
@@ -117,11 +118,24 @@ class TextMemory:
         logits = 4 * LOGITS * shape.outputs
         return cls(round(width * kept + logits), round(width * FORWARD * block + logits))
 
-    def needed(self, spec: JobSpec, longest: int) -> tuple[int, Doing]:
-        """Of a site whose texts have so many characters; 0: nobody knows. And in which pass that is."""
-        training = self.trained * tokens_in_a_pass(spec, longest)
-        evaluating = self.evaluated * _tokens(spec, spec.evaluation.batch_size, longest)
-        return (training, "training") if training >= evaluating else (evaluating, "evaluating")
+    def passes(self, spec: JobSpec, longest: int) -> list[TextPass]:
+        """Of a site whose texts have so many characters; 0: nobody knows. The pass that takes the most comes first."""
+        local, tokens = spec.local, tokens_of(spec, longest)
+        trained = TextPass("training", local.micro_batch_size or local.batch_size, self.trained * tokens)
+        evaluated = TextPass("evaluating", spec.evaluation.batch_size, self.evaluated * tokens)
+        return sorted((trained, evaluated), key=lambda each: -each.size_bytes)
+
+
+class TextPass(NamedTuple):
+    """Rows that go through the model together, and what each of them takes."""
+
+    doing: Doing
+    rows: int
+    row_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.rows * self.row_bytes
 
 
 @dataclass(frozen=True)
@@ -142,24 +156,23 @@ class SiteMemory:
 
         None where the job fits.
         """
-        texts, doing = self.texts.needed(spec, longest)
-        alone = self.gpu if on_gpu else self.cpu
-        if alone + texts <= memory_bytes:
+        alone, most = self.gpu if on_gpu else self.cpu, self.texts.passes(spec, longest)[0]
+        if (needed := alone + most.size_bytes) <= memory_bytes:
             return None
-        about, there = size(alone + texts), size(memory_bytes)
-        way_out = relief(spec, doing if alone < memory_bytes else "loading its model")
-        return f"memory: the job needs about {about} here, and there are {there}; {way_out}"
+        left = memory_bytes - alone
+        way_out = relief(spec, most.doing, left // most.row_bytes) if left > 0 else relief(spec, "loading its model")
+        return f"memory: the job needs about {size(needed)} here, and there are {size(memory_bytes)}; {way_out}"
 
 
 def tokens_in_a_pass(spec: JobSpec, longest: int = 0) -> int:
-    """Of training, on texts of at most `longest` characters; 0: nobody knows. Texts that share rows fill them."""
-    rows = spec.local.micro_batch_size or spec.local.batch_size
-    return _tokens(spec, rows, 0 if spec.local.packing else longest)
+    """Of training, on texts of at most `longest` characters; 0: nobody knows."""
+    return (spec.local.micro_batch_size or spec.local.batch_size) * tokens_of(spec, longest)
 
 
-def _tokens(spec: JobSpec, rows: int, longest: int) -> int:
-    """Hardly a text has more than two tokens a character."""
-    return rows * min(spec.data.max_length, 2 * longest or spec.data.max_length)
+def tokens_of(spec: JobSpec, longest: int) -> int:
+    """Of a row. Hardly a text has more than two tokens a character; texts that share rows fill them."""
+    most = spec.data.max_length
+    return min(most, 2 * longest) if longest and not spec.local.packing else most
 
 
 def coordinator_needs(spec: JobSpec, plan: TrainingPlan, base_bytes: int, clients: int) -> CoordinatorNeeds:

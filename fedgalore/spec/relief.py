@@ -12,23 +12,33 @@ MOST_NAMED = 3
 _SHORT = 64  # tokens: shorter texts are hardly what takes the memory
 
 
-def relief(spec: JobSpec, doing: Doing = "training") -> str:
-    """What to set, those that help most first and none that is set already; else what to take in their place."""
-    settings = [*_settings(spec, doing)][:MOST_NAMED]
+def relief(spec: JobSpec, doing: Doing = "training", rows: int | None = None) -> str:
+    """What to set, those that help most first and none that is set already; else what to take in their place.
+
+    Args:
+        rows: of a pass, as many as there is memory for; None: nobody knows.
+    """
+    settings = [*_settings(spec, doing, rows)][:MOST_NAMED]
     more = "give this site more memory"
     if not settings:
         return f"take a smaller model.source, or {more}"
     return f"set {' or '.join(filter(None, (', '.join(settings[:-1]), settings[-1])))} in the job, or {more}"
 
 
-def _settings(spec: JobSpec, doing: Doing) -> Iterator[str]:
+def _settings(spec: JobSpec, doing: Doing, rows: int | None) -> Iterator[str]:
     local, evaluation = spec.local, spec.evaluation
     if doing == "training":
-        if (rows := local.micro_batch_size or local.batch_size) > 1:
-            yield f"local.micro_batch_size: {rows // 2} (now {rows})"
+        yield from _fewer("local.micro_batch_size", local.micro_batch_size or local.batch_size, rows)
         if not local.activation_checkpointing:
             yield "local.activation_checkpointing: true"
-    if doing == "evaluating" and evaluation.batch_size > 1:
-        yield f"evaluation.batch_size: {evaluation.batch_size // 2} (now {evaluation.batch_size})"
+    if doing == "evaluating":
+        yield from _fewer("evaluation.batch_size", evaluation.batch_size, rows)
     if doing != "loading its model" and spec.model.task != "image-classification" and spec.data.max_length > _SHORT:
         yield f"data.max_length below {spec.data.max_length}"
+
+
+def _fewer(field: str, now: int, rows: int | None) -> Iterator[str]:
+    """Half of the rows, or as many as there is memory for; nothing where there is none for a single one."""
+    fewer = now // 2 if rows is None else min(rows, now - 1)
+    if fewer:
+        yield f"{field}: {fewer} (now {now})"

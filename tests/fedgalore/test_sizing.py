@@ -77,10 +77,14 @@ def test_texts_count_by_their_tokens_up_to_what_is_cut() -> None:
 def test_an_evaluation_of_many_rows_may_take_the_most() -> None:
     spec = a_spec(model=WRITES, evaluation={"batch_size": 64}, local={"batch_size": 1})
     found = TextMemory.of(spec, PLAN)
-    assert found.needed(spec, 0) == (found.evaluated * 64 * 128, "evaluating")
-    problem = SiteMemory.of(spec, PLAN).problem(spec, 0, sizing.LIBRARIES + 10**6, on_gpu=False)
+    assert found.passes(spec, 0)[0] == ("evaluating", 64, found.evaluated * 128)
+    memory = SiteMemory.of(spec, PLAN)
+    problem = memory.problem(spec, 0, memory.cpu + 5 * 128 * found.evaluated, on_gpu=False)
     assert problem is not None
-    assert "set evaluation.batch_size: 32 (now 64)" in problem
+    assert "set evaluation.batch_size: 5 (now 64) or data.max_length below 128" in problem
+    problem = memory.problem(spec, 0, memory.cpu + 100, on_gpu=False)
+    assert problem is not None
+    assert "set data.max_length below 128 in the job" in problem
 
 
 def test_what_fits_is_no_problem_and_a_gpu_needs_little_of_its_host() -> None:
