@@ -14,7 +14,15 @@ from typing import NamedTuple
 from fedgalore.chain import MOST_CUTS
 from fedgalore.spec.amounts import size
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.layout import aggregate_tensors, residue_tensors, size_bytes, state_tensors, update_tensors
+from fedgalore.spec.layout import (
+    aggregate_tensors,
+    kept_tensors,
+    residue_tensors,
+    size_bytes,
+    state_tensors,
+    update_tensors,
+    weights_tensors,
+)
 from fedgalore.spec.plan import Target, TrainingPlan
 from fedgalore.spec.registry import methods
 from fedgalore.spec.relief import Doing, relief
@@ -29,7 +37,6 @@ KEPT = 1.4  # what a pass keeps for the way back, of the inputs and outputs of l
 BLOCK = 2.2  # the same of one block that is computed again, with the gradients on its way back
 FORWARD = 1.5  # the same of one block in a pass without a way back
 LOGITS = 3.3  # of a token's logits: they, their logarithms, their gradient
-RESIDUE, STEP = 1.0, 1.0  # bytes a trained parameter on the disk: residue and last step, in 8 bits each
 AGGREGATOR = 4 * GB // 10
 LOADED_BACK = 4.0  # bytes a parameter while the aggregator loads the final model back, or evaluates a version itself
 AGGREGATION_S, CLIENT_S = 8e-9, 4e-10  # a trained parameter, and for each client
@@ -77,12 +84,10 @@ def site_needs(
     """
     model = {**_without_texts(spec, plan), "activations": TextMemory.of(spec, plan).passes(spec, longest)[0].size_bytes}
     up = size_bytes(update_tensors(spec, plan, _A_CLIENT, _LATER))
-    trained = plan.trained_numbers
     disk = {
         "base model": base_bytes,
-        "weights of the version": 4 * trained,
-        "the federation's last step": round(STEP * trained) if spec.method.momentum else 0,
-        "residue of the site": round(RESIDUE * trained) if spec.method.cuts else 0,
+        "the version": size_bytes(weights_tensors(spec, plan, _LATER)),
+        "what the site keeps": 2 * size_bytes(kept_tensors(spec, plan, _A_CLIENT)),  # while the next one is written
         "cuts and states": MOST_CUTS * _down(spec, plan, 1),
         "an update": up,
     }
@@ -177,17 +182,12 @@ def tokens_of(spec: JobSpec, longest: int) -> int:
 
 def coordinator_needs(spec: JobSpec, plan: TrainingPlan, base_bytes: int, clients: int) -> CoordinatorNeeds:
     """What a coordinator needs for a job with so many clients a round."""
-    trained, up, down = (
-        plan.trained_numbers,
-        size_bytes(update_tensors(spec, plan, _A_CLIENT, _LATER)),
-        _down(spec, plan, clients),
-    )
-    checkpoint = 4 * trained * (2 if spec.method.momentum else 1)
+    up, down = size_bytes(update_tensors(spec, plan, _A_CLIENT, _LATER)), _down(spec, plan, clients)
     disk = {
         "base model": base_bytes,
         "residue": size_bytes(residue_tensors(spec, plan)) if spec.method.cuts else 0,
         "cuts and states": MOST_CUTS * down,
-        "a checkpoint": checkpoint,
+        "a checkpoint": size_bytes(weights_tensors(spec, plan, _LATER)),
         "updates of a round": clients * up,
         "a download": base_bytes,
         "float32, while prepared": 4 * plan.shape.parameters,
@@ -198,7 +198,7 @@ def coordinator_needs(spec: JobSpec, plan: TrainingPlan, base_bytes: int, client
             "the model, at the job's end": round(LOADED_BACK * plan.shape.parameters),
         },
         disk=_some(disk),
-        seconds=trained * (AGGREGATION_S + CLIENT_S * clients),
+        seconds=plan.trained_numbers * (AGGREGATION_S + CLIENT_S * clients),
         down=clients * down,
         up=clients * up,
     )
@@ -213,7 +213,7 @@ def _without_texts(spec: JobSpec, plan: TrainingPlan) -> Parts:
     gathers = rows < local.batch_size or local.max_grad_norm is not None
     return _some(
         {
-            "weights": width * plan.shape.parameters,
+            "weights": width * plan.shape.parameters + (4 - width) * _dense(plan),
             "optimizer's states": 4 * _states(spec, plan),
             "gradients": width * (plan.trained_numbers if gathers else _dense(plan)),
             "a gradient and a step": round(4 * SCRATCH * _largest(plan)),
@@ -222,8 +222,8 @@ def _without_texts(spec: JobSpec, plan: TrainingPlan) -> Parts:
 
 
 def weight_bytes(spec: JobSpec) -> int:
-    """Of a weight in memory."""
-    return 4
+    """Of a weight of a matrix in memory; what is trained whole is in float32."""
+    return 2 if spec.local.weights == "bfloat16" else 4
 
 
 def _states(spec: JobSpec, plan: TrainingPlan) -> int:

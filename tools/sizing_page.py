@@ -34,6 +34,10 @@ SETTINGS = (
     "local.activation_checkpointing=true",
     "evaluation.batch_size=1",
 )
+WEIGHTS = {
+    "float32": (),
+    "bfloat16": ("--set", "local.weights=bfloat16", "--set", "local.precision=bfloat16"),
+}
 SITES = (4, 100)
 COEFFICIENTS = {
     "LIBRARIES": "host, on a CPU: Python, torch, transformers",
@@ -44,8 +48,6 @@ COEFFICIENTS = {
     "BLOCK": "the same of one block, with activation checkpointing",
     "FORWARD": "the same of one block, in an evaluation",
     "LOGITS": "times a token's logits in float32",
-    "RESIDUE": "bytes a trained parameter, on a site's disk",
-    "STEP": "bytes a trained parameter, on a site's disk, with momentum",
     "AGGREGATOR": "coordinator and aggregator without a model",
     "LOADED_BACK": "bytes a parameter while the aggregator loads a final model back",
     "AGGREGATION_S": "seconds a trained parameter",
@@ -61,7 +63,7 @@ def blocks() -> dict[str, str]:
             "coefficients": "\n".join(_coefficients()),
             "sites": "\n".join(_sites(folders)),
             "coordinators": "\n".join(_coordinators(folders)),
-            "example": f"```\n{_run(folders['8B'], 4)}```",
+            "example": f"```\n{_run(folders['8B'], 4, *WEIGHTS['bfloat16'])}```",
         }
 
 
@@ -94,13 +96,14 @@ def _coefficients() -> Iterator[str]:
 
 
 def _sites(folders: dict[str, Path]) -> Iterator[str]:
-    yield "| model | memory on a CPU | of a GPU | and of its host | disk | down before round 1 | down, up a round |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| model | weights | memory on a CPU | of a GPU | and of its host | disk | down at first | down, up a round |"
+    yield "|---|---|---|---|---|---|---|---|"
     for model, folder in folders.items():
-        found = _numbers(folder, 4)
-        cpu, gpu = found["site"], found["gpu"]
-        cells = [_sum(cpu["host"]), _sum(gpu["device"]), _sum(gpu["host"]), _sum(cpu["disk"]), size(cpu["download"])]
-        yield _row(model, *cells, _both(cpu))
+        for weights, more in WEIGHTS.items():
+            found = _numbers(folder, 4, *more)
+            cpu, gpu = found["site"], found["gpu"]
+            parts = [cpu["host"], gpu["device"], gpu["host"], cpu["disk"]]
+            yield _row(model, weights, *map(_sum, parts), size(cpu["download"]), _both(cpu))
 
 
 def _coordinators(folders: dict[str, Path]) -> Iterator[str]:

@@ -152,11 +152,12 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
         )
     reach(Fault.MODEL_STORED)
     expected = answers(task)
-    try:
-        probe_narrow(task)
-    except TaskError as error:
-        raise PreparationError(str(error)) from error
     del task  # one model in memory at a time
+    if spec.local.weights == "bfloat16":
+        try:
+            probe_narrow(TaskModel.load(spec, source, allow_pickle=allow_pickle, narrow=True))
+        except TaskError as error:
+            raise PreparationError(str(error)) from error
     job = replace(jobs.create("", spec, 0), prepared=prepared)
     if words := of_download(job, prepared.model, blobs, expected):
         raise PreparationError(f"model.source: version 0 was loaded back as a download would be, and {words}")

@@ -31,6 +31,8 @@ def _settings(spec: JobSpec, doing: Doing, rows: int | None) -> Iterator[str]:
         yield from _fewer("local.micro_batch_size", local.micro_batch_size or local.batch_size, rows)
         if not local.activation_checkpointing:
             yield "local.activation_checkpointing: true"
+    if doing != "evaluating" and local.weights == "float32" and spec.method.steps_in_bfloat16:
+        yield "local.weights: bfloat16 with local.precision: bfloat16"
     if doing == "evaluating":
         yield from _fewer("evaluation.batch_size", evaluation.batch_size, rows)
     if doing != "loading its model" and spec.model.task != "image-classification" and spec.data.max_length > _SHORT:

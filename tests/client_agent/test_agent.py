@@ -493,8 +493,8 @@ async def test_a_site_that_runs_out_of_memory_fails_by_itself_and_the_job_goes_o
     assert parts["b"].receipt is not None
     assert parts["a"].failure.startswith("this site ran out of memory while training ([enforce fail at alloc_cpu.cpp")
     assert parts["a"].failure.endswith(
-        "; set local.micro_batch_size: 2 (now 4), local.activation_checkpointing: true or data.max_length below 128 in "
-        "the job, or give this site more memory"
+        "; set local.micro_batch_size: 2 (now 4), local.activation_checkpointing: true or local.weights: bfloat16 with "
+        "local.precision: bfloat16 in the job, or give this site more memory"
     )
 
 

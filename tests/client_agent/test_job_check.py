@@ -43,7 +43,7 @@ def test_what_fits_is_told_in_a_table_and_what_does_not_in_sentences(
     _, wrong = capsys.readouterr()
     assert "broken.jsonl: row 2" in wrong
     assert re.search(
-        r"^memory: the job needs about 8\d\d\.\d MB here, and there are 100\.0 MB; take a smaller model",
+        r"^memory: the job needs about 8\d\d\.\d MB here, and there are 100\.0 MB; set local\.weights",
         wrong,
         re.MULTILINE,
     )

@@ -35,15 +35,16 @@ def a_llama(folder: Path, tokenizer: Path, *, tied: bool) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("tied", "local"), [(True, {}), (False, {"weights": "bfloat16", "precision": "bfloat16"})])
 def test_shards_with_grouped_queries_are_prepared_and_a_site_draws_the_same_version_0(
     tied: bool,
+    local: dict[str, str],
     tiny_gpt2: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     folder = a_llama(tmp_path / "llama", tiny_gpt2, tied=tied)
     blobs = DirectoryBlobStore(tmp_path / "blobs")
-    spec = language_model(model={"source": str(folder), "task": "causal-lm", "num_labels": None})
+    spec = language_model(model={"source": str(folder), "task": "causal-lm", "num_labels": None}, local=local)
     prepared = prepare(spec, blobs)
     names = [name for name, _ in prepared.base_model]
     assert sum(name.startswith("model-0") for name in names) > 1

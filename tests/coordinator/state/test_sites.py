@@ -189,7 +189,7 @@ def test_a_site_with_too_little_memory_does_not_fit(model_is_first: bool) -> Non
     job = play(a_job(), SitesSeen(present), *([*model, *answers] if model_is_first else [*answers, *model]))
     assert {client for client, check in job.sites.items() if check.fits} == {"b", "c", "e"}  # c does not say
     assert (job.sites["a"].problem or "").startswith(
-        "memory: the job needs about 6.6 kB here, and there are 2.0 kB; take a smaller model.source, or"
+        "memory: the job needs about 6.6 kB here, and there are 2.0 kB; set local.weights: bfloat16"
     )
     assert (job.sites["d"].problem or "").startswith("memory: the job needs about 2.6 kB here, and there are 2.0 kB; ")
     assert Job.from_json(job.to_json()) == job
