@@ -1,10 +1,11 @@
-"""The coefficients of `fedgalore.sizing`, measured: `python -m benchmarks.sizing [passes | preparation]`.
+"""The coefficients of `fedgalore.sizing`, measured: `python -m benchmarks.sizing [rounds | passes | preparation]`.
 
 Llamas with random weights are made on the spot. Each measurement is a process of its own; memory is its most anonymous
 memory (RssAnon in /proc/self/status).
 
 | printed | what |
 |---|---|
+| rounds | what a round of an agent takes, beside what the formula says, a parameter and less the libraries |
 | passes | bytes that a token adds to a round of training, and to an evaluation, beside what the formula says |
 | preparation | what reading a model and making version 0 of it takes at the coordinator, a parameter; by step |
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from benchmarks.aggregation import anonymous_bytes, watched
+from fedgalore.sizing import LIBRARIES
 
 T = TypeVar("T")
 WORDS = [f"w{number}" for number in range(1000)]
@@ -40,7 +42,7 @@ MIDDLE = Size(12, 768, 2688, 32000)  # 160 million, its output layer of its own
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=CASES, help="default: both")
+    parser.add_argument("what", nargs="?", choices=CASES, help="default: all")
     chosen = parser.parse_args().what
     for what in [chosen] if chosen else CASES:
         with tempfile.TemporaryDirectory() as name:
@@ -51,6 +53,40 @@ def apart(work: Callable[[], T]) -> T:
     """The work's result, from a process of its own."""
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(work)
+
+
+def rounds(folder: Path) -> None:
+    parameters = apart(partial(make, folder / "model", MIDDLE, "bfloat16"))
+    for weights in ("float32", "bfloat16"):
+        before, most, said = apart(partial(trained_by_an_agent, folder / "model", folder / weights, weights))
+        print(
+            f"a round of {parameters / 1e6:.0f} million, weights in {weights}: {before / 1e6:.0f} MB before, "
+            f"{(most - before) / parameters:.2f} bytes a parameter, by the formula {said / parameters:.2f}"
+        )
+
+
+def trained_by_an_agent(model: Path, folder: Path, weights: str) -> tuple[float, float, int]:
+    """Anonymous memory before a job, the most in two rounds of it, and what the formula says without libraries."""
+    from client_agent import trainer as agents
+    from client_agent.data import LocalSplit
+    from fedgalore.model.skeleton import plan_of_folder
+    from fedgalore.sizing import SiteMemory
+
+    local = {"batch_size": 1} | ({"weights": weights, "precision": weights} if weights == "bfloat16" else {})
+    spec = a_job(model, local, 1)
+    plan, trainer = plan_of_folder(spec, model), agents.Trainer("cpu", 1)
+    agents._weights_sha256 = lambda *_: ""  # whatever is drawn is version 0
+    folder.mkdir()
+    most: list[float] = []
+    before = anonymous_bytes()
+    with watched(most):
+        trainer.open("job", spec, plan, model, folder / "held")
+        trainer.begin("")
+        trainer.reset(0)
+        split = LocalSplit(folder, examples(1))
+        trainer.train(split, "a", None, None, lambda *_: True, folder / "update", folder / "kept")
+    memory = SiteMemory.of(spec, plan)
+    return before, most[0], memory.cpu + memory.texts.passes(spec, 0)[0].size_bytes - LIBRARIES
 
 
 def passes(folder: Path) -> None:
@@ -113,7 +149,7 @@ def a_job(model: Path, local: dict[str, Any], evaluated_rows: int) -> Any:
             "model": {"source": str(model), "task": "causal-lm"},
             "data": {"name": "words", "max_length": LENGTH},
             "method": {"kind": "fedgalore", "rank": 8},
-            "local": {"steps": 2, **local},
+            "local": {"steps": 2, "learning_rate": 1e-4, **local},
             "evaluation": {"batch_size": evaluated_rows},
         }
     )
@@ -196,7 +232,7 @@ def make(folder: Path, size: Size, dtype: str) -> int:
     return int(sum(parameter.numel() for parameter in model.parameters()))
 
 
-CASES: dict[str, Callable[[Path], None]] = {"passes": passes, "preparation": preparation}
+CASES: dict[str, Callable[[Path], None]] = {"rounds": rounds, "passes": passes, "preparation": preparation}
 
 if __name__ == "__main__":
     main()

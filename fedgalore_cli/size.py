@@ -94,11 +94,9 @@ def report(
 
     local, rank = spec.local, getattr(spec.method, "rank", None)
     yield f"{_billions(plan.shape.parameters)} parameters, {_billions(plan.trained_numbers)} of them trained"
-    yield (
-        f"{spec.method.kind}{f', rank {rank}' if rank else ''}, weights in {local.weights}, "
-        f"{tokens_in_a_pass(spec):,} tokens in a pass"
-        f"{', activation checkpointing' if local.activation_checkpointing else ''}"
-    )
+    yield f"{spec.method.kind}{f', rank {rank}' if rank else ''}, weights in {local.weights}"
+    checkpointing = ", activation checkpointing" if local.activation_checkpointing else ""
+    yield f"{tokens_in_a_pass(spec):,} tokens in a pass{checkpointing}"
     yield ""
     yield table(TITLE, _site_rows(*sites))
     yield ""
