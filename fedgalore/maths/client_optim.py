@@ -48,6 +48,7 @@ class ClientGaLoreAdamW(GaLoreAdamW):
     """One round of `targets`, from name to weight matrix and rank.
 
     Unlike a user's optimizer it decays a target that saw no gradient: the server takes the same decay off every weight.
+    Gradients are spent by a step.
 
     Args:
         config: hyperparameters of all targets.
@@ -55,6 +56,8 @@ class ClientGaLoreAdamW(GaLoreAdamW):
         seed: of the bases, with each target's name mixed in.
         shared: by name, the basis that all clients train in; a target without it draws bases from its gradients.
     """
+
+    _keeps_gradients = False
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedgalore.maths.projector import project, project_back, range_basis
+from fedgalore.maths.projector import project, range_basis
 from fedgalore.maths.quantization import Code, quantize, told_by
 
 
@@ -47,7 +47,7 @@ def compress(
     `left = C(U)`, `right = C((left^T left)^-1 left^T X)`.
 
     Args:
-        change: oriented, float32.
+        change: oriented, float32; the residue takes its place in memory.
         rank: `q`, at most `d`.
         left, right: how the factors travel; None: exactly.
 
@@ -57,7 +57,7 @@ def compress(
     """
     basis = rounded(range_basis(change, rank, generator), left)
     factor = rounded(least_squares(basis.tensor, project(basis.tensor, change)), right)
-    return Compressed(basis, factor, change - project_back(basis.tensor, factor.tensor))
+    return Compressed(basis, factor, change.addmm_(basis.tensor, factor.tensor, alpha=-1))
 
 
 def least_squares(left: Tensor, projected: Tensor) -> Tensor:

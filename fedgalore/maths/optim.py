@@ -56,9 +56,9 @@ class GaLoreAdamW(Optimizer):
         update_clip: root mean square that a step inside the subspace is clipped to; None switches it off.
         seed: of the bases, with each parameter's name mixed in, or its place where it came without a name.
 
-    Memory: beside the state, a step holds one matrix's gradient in float32 and a step of the same size. With the usual
-    `loss.backward(); optimizer.step()` all gradients are alive at once. `step_in_backward` frees each of them before
-    the next is complete, and moves the weights by the same bits.
+    Memory: beside the state, a step holds one matrix's gradient in float32; without complement, or in `step()`, another
+    matrix of its size. With the usual `loss.backward(); optimizer.step()` all gradients are alive at once.
+    `step_in_backward` frees each of them before the next is complete, and moves the weights by the same bits.
 
     A matrix in bfloat16 takes each step in float32 and is rounded stochastically, by the seed; its state is float32.
 
@@ -71,6 +71,8 @@ class GaLoreAdamW(Optimizer):
     Raises:
         ValueError: an argument or a group's value is out of its range, or a parameter holds no floating-point numbers.
     """
+
+    _keeps_gradients = True  # in `step`, as torch's optimizers do
 
     def __init__(
         self,
@@ -140,7 +142,7 @@ class GaLoreAdamW(Optimizer):
                 if parameter.grad is None:
                     self._pass_over(parameter, config)
                 else:
-                    self._step_parameter(parameter, parameter.grad, group["rank"], config)
+                    self._step_parameter(parameter, parameter.grad, group["rank"], config, self._keeps_gradients)
         return loss
 
     @contextmanager
@@ -167,15 +169,19 @@ class GaLoreAdamW(Optimizer):
     def _step_and_free(self, index: int, parameter: Tensor) -> None:
         group = self.param_groups[index]  # by its place: `load_state_dict` replaces the groups
         if parameter.grad is not None:
-            self._step_parameter(parameter, parameter.grad, group["rank"], SubspaceConfig.of(group))
+            self._step_parameter(parameter, parameter.grad, group["rank"], SubspaceConfig.of(group), keep=False)
         parameter.grad = None
 
-    def _step_parameter(self, parameter: Tensor, gradient: Tensor, rank: int | None, config: SubspaceConfig) -> None:
+    def _step_parameter(
+        self, parameter: Tensor, gradient: Tensor, rank: int | None, config: SubspaceConfig, keep: bool
+    ) -> None:
+        """Moves a parameter along a gradient, which is left as it is where `keep` says so."""
         if gradient.is_sparse:
             name = self._place_of(parameter)[0]
             raise ValueError(f"the gradient of parameter {name} is sparse; build its embedding with sparse=False")
         if lies_in_subspace(parameter, rank):
-            self._step_matrix(parameter, orient(gradient.float()), config)
+            own = gradient.to(torch.float32, copy=keep and bool(config.complement))
+            self._step_matrix(parameter, orient(own), config)
         else:
             step_plainly(parameter, gradient, self.state[parameter], config)
 

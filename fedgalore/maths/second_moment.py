@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedgalore.maths.robust import median
 
+BLOCK = 2**16  # entries whose squares are summed at a time on a CPU
 FLOOR = 0.1
 SMALLEST = 1e-30  # keeps a second moment positive where no client ever saw a gradient
 
@@ -83,8 +84,21 @@ def residual_of(gradient: Tensor, projected: Tensor) -> Tensor:
     d, r = gradient.shape[-2], projected.shape[-2]
     if d == r:
         return torch.zeros_like(projected[..., :1, :])
-    energy = gradient.square().sum(-2, keepdim=True) - projected.square().sum(-2, keepdim=True)
+    energy = _column_energy(gradient) - projected.square().sum(-2, keepdim=True)
     return energy.clamp_min(0) / (d - r)
+
+
+def _column_energy(matrix: Tensor) -> Tensor:
+    """`colsum(G o G)`, `(1, k)`. On a CPU without a second matrix: memory asked for anew costs more than the sums."""
+    if matrix.device.type != "cpu" or matrix.dim() != 2:
+        return matrix.square().sum(-2, keepdim=True)
+    if not matrix.is_contiguous():  # a transposed view: columns lie in one piece
+        return torch.linalg.vector_norm(matrix, dim=-2, keepdim=True).square_()
+    rows = max(1, BLOCK // matrix.shape[1])
+    energy = torch.zeros(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    for block in matrix.split(rows):
+        energy += block.square().sum(0)
+    return energy.unsqueeze(0)
 
 
 def floored(second_moment: Tensor, mean: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def compressed(change: Tensor, rank: int, bits: int, seed: int = 0) -> Compresse
     if bits != 32:
         d, k = change.shape
         codes = {"left": Quantization((d, rank), bits, axis=-2), "right": Quantization((rank, k), bits)}
-    return compress(change, rank, torch.Generator().manual_seed(seed), **codes)
+    return compress(change.clone(), rank, torch.Generator().manual_seed(seed), **codes)
 
 
 @pytest.mark.parametrize("bits", BITS)
