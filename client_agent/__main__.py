@@ -86,6 +86,9 @@ def agent(
         except (SettingsError, SpecError, DataError, WorkDirUnusable, CustomMetricError) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from None
+        except MemoryError:
+            typer.echo("data: there is too little memory to read the site's data; give the agent more", err=True)
+            raise typer.Exit(2) from None
         raise typer.Exit(asyncio.run(_serve(chosen, data, way)))
 
 

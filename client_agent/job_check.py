@@ -9,6 +9,7 @@ from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain
 from client_agent.machine import Memory, free_bytes, memory
 from client_agent.settings import AgentSettings
+from fedgalore.process.memory import anonymous_bytes
 from fedgalore.sizing import SiteMemory, SiteNeeds, site_needs, tokens_in_a_pass
 from fedgalore.spec.amounts import size, table
 from fedgalore.spec.job import JobSpec
@@ -98,7 +99,10 @@ def _table(needs: SiteNeeds, has: Memory, free: int | None) -> str:
 
     rows: list[tuple[str, str, str]] = []
     memory_of = "memory of the GPU" if has.on_gpu else "memory"
-    for name, parts, there in ((memory_of, needs.memory, has.size_bytes), ("disk of work_dir", needs.disk, free)):
+    shown = [(memory_of, needs.memory, has.size_bytes), ("disk of work_dir", needs.disk, free)]
+    if has.on_gpu:
+        shown.insert(1, ("memory of the host", needs.host, anonymous_bytes()))
+    for name, parts, there in shown:
         rows.append((name, size(sum(parts.values())), told(there)))
         rows += [(f"  {part}", size(size_bytes), "") for part, size_bytes in parts.items()]
     rows += [

@@ -10,8 +10,11 @@ import pytest
 import yaml
 
 from client_agent import __main__ as command
-from client_agent import settings
-from tests.builders import job_document
+from client_agent import job_check, settings
+from client_agent.machine import Memory
+from fedgalore.model.skeleton import plan_of_folder
+from fedgalore.sizing import site_needs
+from tests.builders import a_spec, job_document
 from tests.client_agent.test_agent import configure
 
 
@@ -59,3 +62,16 @@ def test_a_model_that_lies_here_is_known_by_its_name_and_takes_no_disk(
     assert "has a config.json on this machine; put the model's config.json" in capsys.readouterr().err
     assert check(tmp_path, job | {"data": {"name": "others"}}, models=[str(tiny_model)]) == 1
     assert "data: this site has no data set others" in capsys.readouterr().err
+
+
+def test_a_gpu_has_the_model_and_the_host_little_of_it(tiny_model: Path) -> None:
+    spec = a_spec(model={"source": str(tiny_model), "num_labels": 2})
+    needs = site_needs(spec, plan_of_folder(spec, tiny_model), 1000, on_gpu=True)
+    rows = job_check._table(needs, Memory(10**9, True), None).splitlines()
+    assert [row.split("  ")[0] for row in rows if not row.startswith(" ")][1:4] == [
+        "memory of the GPU",
+        "memory of the host",
+        "disk of work_dir",
+    ]
+    assert rows[1].endswith("1.0 GB")
+    assert next(row for row in rows if row.startswith("disk")).endswith("?")
