@@ -216,15 +216,15 @@ def words(draw: random.Random, count: int) -> str:
     return " ".join(draw.choices(WORDS, k=count))
 
 
-def make_llama(folder: Path, size: Size, dtype: str) -> int:
+def make_llama(folder: Path, size: Size, dtype: str, *, tied: bool = True) -> int:
     """A Llama with random weights and a tokenizer of words; how many parameters it has. In a process of its own."""
     from multiprocessing import get_context
 
     with get_context("spawn").Pool(1) as pool:  # its memory is gone afterwards
-        return pool.apply(_made, (folder, size, dtype))
+        return pool.apply(_made, (folder, size, dtype, tied))
 
 
-def _made(folder: Path, size: Size, dtype: str) -> int:
+def _made(folder: Path, size: Size, dtype: str, tied: bool) -> int:
     import torch
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -241,7 +241,7 @@ def _made(folder: Path, size: Size, dtype: str) -> int:
         bos_token_id=None,
         eos_token_id=1,
         pad_token_id=0,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )
     torch.manual_seed(0)
     torch.set_default_dtype(getattr(torch, dtype))

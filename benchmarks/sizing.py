@@ -18,26 +18,19 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from benchmarks.aggregation import anonymous_bytes, watched
+from benchmarks.large_model import WORDS, Size, make_llama
 from fedgalore.sizing import LIBRARIES
 
 T = TypeVar("T")
-WORDS = [f"w{number}" for number in range(1000)]
 LENGTH = 256
 ROWS = (2, 8)
 
 
-class Size(NamedTuple):
-    layers: int
-    hidden: int
-    inner: int
-    vocabulary: int
-
-
-NARROW, WIDE = Size(8, 512, 1408, 2000), Size(8, 512, 1408, 64000)
-MIDDLE = Size(12, 768, 2688, 32000)  # 160 million, its output layer of its own
+NARROW, WIDE = Size(8, 512, 1408, 8, 4, 2048), Size(8, 512, 1408, 8, 4, 64000)
+MIDDLE = Size(12, 768, 2688, 8, 4, 32000)  # 145 million, its output layer of its own
 
 
 def main() -> None:
@@ -56,7 +49,7 @@ def apart(work: Callable[[], T]) -> T:
 
 
 def rounds(folder: Path) -> None:
-    parameters = apart(partial(make, folder / "model", MIDDLE, "bfloat16"))
+    parameters = make_llama(folder / "model", MIDDLE, "bfloat16", tied=False)
     for weights in ("float32", "bfloat16"):
         before, most, said = apart(partial(trained_by_an_agent, folder / "model", folder / weights, weights))
         print(
@@ -91,9 +84,9 @@ def trained_by_an_agent(model: Path, folder: Path, weights: str) -> tuple[float,
 
 def passes(folder: Path) -> None:
     print(f"{'bytes of a token in a pass':44} {'measured':>10} {'formula':>10}")
-    for name, size in (("vocabulary of 2000", NARROW), ("vocabulary of 64000", WIDE)):
+    for name, size in (("vocabulary of 2048", NARROW), ("vocabulary of 64000", WIDE)):
         model = folder / name
-        apart(partial(make, model, size, "float32"))
+        make_llama(model, size, "float32", tied=False)
         for words, local in (("", {}), (", checkpointing", {"activation_checkpointing": True})):
             compare(f"training, {name}{words}", [apart(partial(trained, model, rows, local)) for rows in ROWS])
         compare(f"evaluation, {name}", [apart(partial(evaluated, model, rows)) for rows in ROWS])
@@ -158,7 +151,7 @@ def a_job(model: Path, local: dict[str, Any], evaluated_rows: int) -> Any:
 def preparation(folder: Path) -> None:
     for dtype in ("float32", "bfloat16"):
         model = folder / dtype
-        parameters = apart(partial(make, model, MIDDLE, dtype))
+        parameters = make_llama(model, MIDDLE, dtype, tied=False)
         before, most, by_step = apart(partial(prepared, model, folder / f"blobs {dtype}"))
         print(
             f"preparing {parameters / 1e6:.0f} million in {dtype}: {before / 1e6:.0f} MB before, at most "
@@ -203,33 +196,6 @@ def prepared(model: Path, blobs: Path) -> tuple[float, float, list[tuple[str, fl
     with watched(most):
         compute.prepare(a_job(model, {}, 1), DirectoryBlobStore(blobs))
     return before, most[0], steps
-
-
-def make(folder: Path, size: Size, dtype: str) -> int:
-    """A Llama with random weights and a tokenizer of words; how many parameters it has."""
-    import torch
-    import transformers
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    transformers.utils.logging.disable_progress_bar()
-    config = transformers.LlamaConfig(
-        vocab_size=size.vocabulary,
-        hidden_size=size.hidden,
-        intermediate_size=size.inner,
-        num_hidden_layers=size.layers,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        eos_token_id=1,
-        pad_token_id=0,
-        bos_token_id=None,
-    )
-    model = transformers.LlamaForCausalLM(config).to(getattr(torch, dtype))
-    model.save_pretrained(folder)
-    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}, "<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=core, **names).save_pretrained(folder)
-    return int(sum(parameter.numel() for parameter in model.parameters()))
 
 
 CASES: dict[str, Callable[[Path], None]] = {"rounds": rounds, "passes": passes, "preparation": preparation}
