@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from math import inf, sqrt
-from statistics import median
+from math import inf, isfinite, isnan, sqrt
+from statistics import median_low
 from typing import NamedTuple, Protocol
 
 import torch
@@ -33,6 +33,7 @@ from fedgalore.spec.plan import Buffer, Dense, Target, TensorSpec, TrainingPlan
 
 GROUP_BYTES = 24 * 2**20  # of the clients' tensors that are combined at once
 BYTES_AT_ONCE = 8 * GROUP_BYTES  # of the groups that are combined side by side, where a matrix allows it
+NO_NORM = "a change holds NaN, infinite values or far too large ones: training diverged; lower local.learning_rate"
 
 
 class Part(NamedTuple):
@@ -200,29 +201,38 @@ def _matrix_bytes(target: Target, clients: Sequence[str], spec: JobSpec) -> int:
 def screened(round: ServerRound, plan: TrainingPlan) -> tuple[ServerRound, dict[str, str]]:
     """The round without the clients whose changes are too long, and the reason for each; long ones are clipped.
 
-    `server.drop_norm` and `server.clip_norm` are multiples of the median norm, `privacy.clip_norm` is a norm. What
-    weight decay took is not part of a change, nor are buffers, which no learning rate scales. Reads every update once.
+    `server.drop_norm` and `server.clip_norm` are multiples of the median norm, of an even number of clients the shorter
+    one in the middle; `privacy.clip_norm` is a norm. What weight decay took is not part of a change, nor are buffers,
+    which no learning rate scales. Reads every update once.
+
+    Raises:
+        ValueError: no client's change has a norm.
     """
     drop, clip, privacy = round.spec.server.drop_norm, round.spec.server.clip_norm, round.spec.privacy
     if drop is None and clip is None and privacy is None:
         return round, {}
-    norms = list(in_order(lambda client: _norm(round, client, plan), round.clients))
+    norms = norms_of(round, plan)
+    measured = [norm for norm in norms if isfinite(norm)]
+    if not measured:
+        raise ValueError(f"no client's update can be taken: {NO_NORM}")
+    middle = median_low(measured)
     if privacy is not None:
-        clips = tuple(min(1.0, privacy.clip_norm / norm) if norm else 1.0 for norm in norms)
-        return replace(round, clips=clips), {}
-    middle = median(norms)
-    if middle == 0:  # most have changed nothing: there is nothing to compare with
-        return round, {}
-    most = drop * middle if drop is not None else inf
-    dropped = {
-        client.client: f"its change is {norm / middle:.3g} times as long as the median one (server.drop_norm: {drop:g})"
-        for client, norm in zip(round.clients, norms, strict=True)
-        if norm > most
-    }
-    kept = [(client, norm) for client, norm in zip(round.clients, norms, strict=True) if norm <= most]
-    longest = clip * middle if clip is not None else inf
-    clips = tuple(longest / norm if norm > longest else 1.0 for _, norm in kept)
-    return replace(round, clients=[client for client, _ in kept], clips=clips), dropped
+        most, longest = inf, privacy.clip_norm
+    elif middle == 0:  # most have changed nothing: there is nothing to compare with
+        most, longest = inf, inf
+    else:
+        most, longest = (times * middle if times is not None else inf for times in (drop, clip))
+    dropped, kept, clips = dict[str, str](), list[ClientTensors](), list[float]()
+    for client, norm in zip(round.clients, norms, strict=True):
+        if not isfinite(norm):
+            dropped[client.client] = NO_NORM
+        elif norm > most:
+            times = f"{norm / middle:.3g} times as long as the median one (server.drop_norm: {drop:g})"
+            dropped[client.client] = f"its change is {times}"
+        else:
+            kept.append(client)
+            clips.append(longest / norm if norm > longest else 1.0)
+    return replace(round, clients=kept, clips=tuple(clips)), dropped
 
 
 def aggregate_group(
@@ -259,12 +269,16 @@ def _aggregate_buffer(item: Buffer, round: ServerRound, result: GroupResult) -> 
     result.aggregate[name] = round.combined(round.whole(name)).cpu()
 
 
+def norms_of(round: ServerRound, plan: TrainingPlan) -> list[float]:
+    """Of each client's whole change; infinite where it holds what is not finite, or is too large for float32."""
+    return list(in_order(lambda client: _norm(round, client, plan), round.clients))
+
+
 def _norm(round: ServerRound, client: ClientTensors, plan: TrainingPlan) -> float:
-    """Of a client's whole change."""
     half = server_half(round.spec)
     squared = sum(half.squared_norm(target, round, client) for target in plan.targets)
     squared += sum(squared_norm(client.whole(f"{item.name}/delta")) for item in plan.dense)
-    return sqrt(squared)
+    return inf if isnan(squared) else sqrt(squared)
 
 
 def privacy_spent(spec: JobSpec, version: int) -> dict[str, list[float]]:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from fedgalore.alignment import Alignment
 from fedgalore.deltas import Lookup, Reader, nothing
-from fedgalore.maths.mean import Factors, Terms, as_term, as_terms, in_blocks, mean_of_factors, of_matrix
+from fedgalore.maths.mean import (
+    Factors,
+    Terms,
+    as_term,
+    as_terms,
+    in_blocks,
+    mean_of_factors,
+    of_matrix,
+    squared_norm_of_product,
+)
 from fedgalore.maths.privacy import noise
 from fedgalore.maths.robust import combine, combine_numbers
 from fedgalore.model.task import TaskModel
@@ -19,6 +29,11 @@ from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import STEP, cut_rank
 from fedgalore.spec.plan import Buffer, Dense, Target
 from fedgalore.spec.rates import Rates, rates_of
+
+# Of the size of what a client's factors add up, where they are added in float32 and in float64: 700 times what rounding
+# makes of it. Squares are added, so it weighs only where factors cancel, and there covers what rounding leaves of them.
+IN_FLOAT32: Final = 2.0**-11
+IN_FLOAT64: Final = 2.0**-30
 
 
 @dataclass(frozen=True)
@@ -245,6 +260,19 @@ class ServerRound:
         exact = mean.left.double() @ mean.right.double()
         noisy = exact + torch.stack([self.noise(target.name, exact.shape[1:]) for target in targets])
         return as_term(noisy) if is_cut else of_matrix(noisy)
+
+    def squared_norm_of_factors(self, target: Target, pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+        """Of one client's change of a target: the exact one, and what `change_of_factors` can make of it by rounding.
+
+        Args:
+            pairs: `(1, d, r)` and `(1, r, k)`, as of `change_of_factors`; none: 0.
+        """
+        if not pairs:
+            return 0.0
+        lefts, rights = zip(*pairs, strict=True)
+        is_exact = self.spec.has_full_rank or cut_rank(self.spec, target) is None
+        rounding = IN_FLOAT64 if is_exact else IN_FLOAT32
+        return float(squared_norm_of_product(torch.cat(lefts, -1), torch.cat(rights, -2), rounding))
 
     def robust(self, changes: Sequence[Tensor]) -> Tensor:
         """Their trimmed mean or median, clipped; float64."""

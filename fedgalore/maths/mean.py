@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**15  # elements of each client and thread that are combined at a time
+LONGEST = 2.0**63  # column of a left factor or row of a right one: float32 holds the product of two such
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,24 @@ def of_matrix(change: Tensor) -> Factors:
     return _sorted(torch.eye(d, dtype=change.dtype, device=change.device).expand(batch, d, d), change)
 
 
-def squared_norm_of_product(left: Tensor, right: Tensor) -> Tensor:
-    """`|left right|^2` in float64 without the product, for `left (..., d, q)` and `right (..., q, k)`."""
+def squared_norm_of_product(left: Tensor, right: Tensor, rounding: float = 0.0) -> Tensor:
+    """`|left right|^2` in float64 without the product, for `left (..., d, q)` and `right (..., q, k)`.
+
+    With `left = Q T` it is `|T right|^2`. Of Gram matrices it would be a difference of large sums: of factors that
+    cancel, nothing of it would be right.
+
+    Args:
+        rounding: `(rounding A)^2` is added, with `A^2 = sum_j |left_j|^2 |right_j|^2` of the columns and rows.
+
+    Returns:
+        `(...)`; infinite where a column or a row is longer than `LONGEST` or holds what is not finite.
+    """
     left, right = left.double(), right.double()
-    return ((left.mT @ left) * (right @ right.mT)).sum((-2, -1)).clamp_min(0)
+    columns, rows = left.square().sum(-2), right.square().sum(-1)
+    _, triangle = torch.linalg.qr(left, mode="r")
+    squared = (triangle @ right).square().sum((-2, -1)) + rounding**2 * (columns * rows).sum(-1)
+    fits = (torch.maximum(columns, rows) <= LONGEST**2).all(-1)
+    return torch.where(fits, squared, torch.inf)
 
 
 def squared_norm(tensor: Tensor) -> float:

@@ -10,7 +10,6 @@ from torch import Tensor
 from fedgalore.alignment import Alignment
 from fedgalore.maths.compression import rounded
 from fedgalore.maths.factors import leading_basis
-from fedgalore.maths.mean import squared_norm_of_product
 from fedgalore.maths.second_moment import SecondMomentSketch, carry, floored, of_equal_size
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.maths.shared_signal import extract
@@ -38,11 +37,8 @@ class FedGaLoreServer(ServerHalf):
         return change
 
     def squared_norm(self, target: Target, round: ServerRound, client: ClientTensors) -> float:
-        pairs = UNPACKING[method_of(round.spec).form]([target], round).pairs(client)
-        if not pairs:
-            return 0.0
-        left, right = torch.cat([pair[0] for pair in pairs], -1), torch.cat([pair[1] for pair in pairs], -2)
-        return float(squared_norm_of_product(left, right))
+        form = UNPACKING[method_of(round.spec).form]([target], round)
+        return round.squared_norm_of_factors(target, form.pairs(client))
 
 
 def _put_reference(form: Unpacking, basis: Tensor, result: GroupResult) -> Tensor:

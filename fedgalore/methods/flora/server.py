@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedgalore.maths.mean import squared_norm_of_product
 from fedgalore.methods.halves import MeanChange, ServerHalf
 from fedgalore.methods.lora.adapters import client_products, read_adapter, scaled_products
 from fedgalore.methods.lora.layout import lora_spec
@@ -19,5 +18,5 @@ class FLoRAServer(ServerHalf):
 
     def squared_norm(self, target: Target, round: ServerRound, client: ClientTensors) -> float:
         scale = lora_spec(round.spec).scale
-        left, right = scaled_products([target], [read_adapter(target, client.read)], scale)
-        return float(squared_norm_of_product(left, right))
+        product = scaled_products([target], [read_adapter(target, client.read)], scale)
+        return round.squared_norm_of_factors(target, [product])

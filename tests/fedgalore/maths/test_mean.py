@@ -73,8 +73,16 @@ def test_the_norm_of_a_product_needs_no_product() -> None:
     squared = squared_norm_of_product(left, right)
     assert squared.dtype == torch.float64
     torch.testing.assert_close(squared, (left.double() @ right.double()).square().sum((-2, -1)))
-    opposite = torch.tensor([[1.0, -1.0 - 1e-7]])
-    assert squared_norm_of_product(opposite, torch.ones(2, 1)) >= 0
+    sizes = left.double().square().sum(-2) * right.double().square().sum(-1)
+    torch.testing.assert_close(squared_norm_of_product(left, right, 0.5), squared + 0.25 * sizes.sum(-1))
+
+
+def test_the_norm_of_factors_that_cancel_is_right_and_of_what_float32_cannot_multiply_infinite() -> None:
+    left, right = torch.tensor([[1e9, 1e9]]), torch.tensor([[1.0], [-1.0 - 2.0**-23]])
+    assert float(squared_norm_of_product(left, right)) == pytest.approx((1e9 * 2.0**-23) ** 2, rel=1e-6)
+    for entry in (torch.inf, torch.nan, 1e19):
+        assert squared_norm_of_product(torch.tensor([[entry, 0.0]]), torch.zeros(2, 1)) == torch.inf
+        assert squared_norm_of_product(torch.zeros(3, 2), torch.tensor([[entry], [0.0]])) == torch.inf
 
 
 def test_terms_keep_their_order_and_a_weight_each() -> None:
