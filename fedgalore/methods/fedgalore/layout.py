@@ -20,7 +20,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 from fedgalore.methods.fedgalore.spec import FedGaLoreSpec
-from fedgalore.spec.method import PlainLayout, Tensors, factors_in_bits, float32, held, quantized
+from fedgalore.spec.method import PlainLayout, Tensors, factors_in_bits, float32, quantized
 from fedgalore.spec.plan import Target
 from fedgalore.spec.wire import directions
 
@@ -49,7 +49,7 @@ class FedGaLoreLayout(PlainLayout):
     def kept(self, target: Target, client: str) -> Tensors:
         tensors: Tensors = {}
         if self.method.cuts:
-            tensors["residue"] = held(self.spec.bits, (target.d, target.k))
+            tensors |= residue(self.spec, target)
         if self.method.state_sync == "local":
             rank = self.method.rank_at(target, client)
             shapes = ((target.d, rank), (rank, target.k), (1, target.k))
@@ -166,6 +166,11 @@ def up_rank(spec: JobSpec, target: Target, client: str) -> int:
 def second_moment(spec: JobSpec, target: Target, rank: int) -> Tensors:
     """Square roots of a second moment: their even steps are as even as Adam's. Gradients set no root below 0."""
     return quantized(spec.bits, signed=False, rms=(rank, target.k), residual=(1, target.k))
+
+
+def residue(spec: JobSpec, target: Target) -> Tensors:
+    """What a client keeps of its change, in the bits of what it sent: at 4 bits a hundredth of it is lost."""
+    return quantized(spec.bits, residue=(target.d, target.k))
 
 
 def reference(spec: JobSpec, target: Target) -> Tensors:

@@ -21,9 +21,9 @@ from fedgalore.maths.projector import leading_left_vectors, orient
 from fedgalore.maths.quantization import told_by
 from fedgalore.maths.second_moment import SecondMomentSketch, moved_to
 from fedgalore.maths.seeding import derive_seed
-from fedgalore.methods.fedgalore.layout import bases_per_round, second_moment, up_rank
+from fedgalore.methods.fedgalore.layout import bases_per_round, residue, second_moment, up_rank
 from fedgalore.rounds import ClientTensors, LocalRound, ServerRound, weighed
-from fedgalore.spec.method import factors_in_bits, held
+from fedgalore.spec.method import factors_in_bits
 from fedgalore.spec.plan import Target
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ class Packing(ABC):
 class PackedLeadingPart(Packing):
     def change(self, target: Target) -> Change:
         """The leading part of the round's whole change, with what earlier updates left out."""
-        this, residue = self.round, f"{target.name}/residue"
+        this = self.round
         weight = self._weights[target.name]
         change = orient(this.own_change(target, weight, self.optimizer.decay))
-        code = held(this.spec.bits, (target.d, target.k)).quantization
-        if (left_out := this.start.kept.get(residue)) is not None:
+        code = residue(this.spec, target)["residue"].quantization
+        if (left_out := this.start.kept.get(f"{target.name}/residue")) is not None:
             left_out = left_out.to(weight.device)
             change.add_(told_by(left_out, code) if code else left_out, alpha=self.optimizer.decay)
         seed = derive_seed(this.spec.seed, "uplink", this.client, this.number, target.name)
