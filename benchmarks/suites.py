@@ -25,6 +25,8 @@ NEUTRAL: dict[str, Any] = {
     "server.clip_norm": None,
     "server.drop_norm": None,
     "server.max_examples": None,
+    "server.max_weight": None,
+    "server.weighting": "examples",
     "server.aggregation": "mean",
     "server.trim_share": 0.1,
     "privacy": None,
@@ -54,6 +56,8 @@ LINEAR = (
     *("q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight", "fc1.weight", "fc2.weight"),
     *("gate_proj.weight", "up_proj.weight", "down_proj.weight"),
 )
+# Every site counts by all its examples, unless a run says otherwise: results of before the limit stay true.
+BELIEVED = {"max_weight": None}
 # Fields that no result depends on.
 IRRELEVANT = (
     *("name", "data.name", "model.source", "model.num_labels"),
@@ -91,7 +95,8 @@ def job_of(run: Run, folder: str = "model", num_labels: int | None = 2) -> JobSp
         run = run | {"job": run["job"] | {"method": method}}
     task = run["job"].get("model", {}).get("task", "sequence-classification")
     model = {"source": folder, "num_labels": None if task == "causal-lm" else num_labels}
-    return parse(merged(run["job"], {"name": "benchmark", "data": {"name": run["data"]["name"]}, "model": model}))
+    job = merged({"server": BELIEVED}, run["job"])
+    return parse(merged(job, {"name": "benchmark", "data": {"name": run["data"]["name"]}, "model": model}))
 
 
 def measured_job(run: Run, folder: str, num_labels: int | None) -> JobSpec:

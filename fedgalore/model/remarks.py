@@ -7,6 +7,7 @@ from dataclasses import astuple
 from fedgalore.model.generation import way_of_writing
 from fedgalore.model.plan import idle_names, one_for_two
 from fedgalore.model.task import TaskModel
+from fedgalore.spec.job import JobSpec
 from fedgalore.spec.rates import rates_of
 
 
@@ -15,6 +16,7 @@ def remarks(task: TaskModel) -> tuple[str, ...]:
     said = (
         _rates(task),
         _micro_batches(task),
+        _claims(task.spec),
         task.inputs.shortening(task.spec.data.max_length),
         idle_names(task.plan, task.spec),
         one_for_two(task.model, task.spec),
@@ -34,6 +36,15 @@ def _rates(task: TaskModel) -> str | None:
     ways = [" to ".join(f"{rate:.2g}" for rate in part) for part in zip(*map(astuple, rates), strict=True)]
     head = f", of the head {ways[1]}" if task.plan.dense else ""
     return f"local.learning_rate {'changes' if is_named else 'is not named'}: it goes from {ways[0]}{head}"
+
+
+def _claims(spec: JobSpec) -> str | None:
+    if not spec.server.believes_claims or spec.privacy is not None:
+        return None
+    return (
+        "server.max_weight: null lets a client that claims enough examples outweigh all others, whatever clip_norm and "
+        "drop_norm say; name a number, such as 3, set max_examples, or take weighting: equal"
+    )
 
 
 def _micro_batches(task: TaskModel) -> str | None:

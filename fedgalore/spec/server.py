@@ -26,6 +26,17 @@ class ServerSpec(Strict):
         gt=1,
         description="Leaves out a client's change that is longer than this many times the round's median; null: off",
     )
+    weighting: Literal["examples", "equal"] = Field(
+        default="examples",
+        description="What a client counts by in the mean. examples: by how many training examples it reports; equal: "
+        "all alike, so that nobody gains by what it claims",
+    )
+    max_weight: float | None = Field(
+        default=3.0,
+        ge=1,
+        description="Most examples that a client counts for in the mean, as a multiple of the round's median number; "
+        "null: no limit, so that a client that claims enough decides alone",
+    )
     max_examples: int | None = Field(
         default=None,
         ge=1,
@@ -50,9 +61,24 @@ class ServerSpec(Strict):
             raise ValueError(f"drop_norm ({self.drop_norm:g}) must be above clip_norm ({self.clip_norm:g})")
         return self
 
+    @model_validator(mode="after")
+    def _what_is_bounded_counts(self) -> ServerSpec:
+        if self.weighting == "equal" and self.max_examples is not None:
+            raise ValueError(
+                f"max_examples ({self.max_examples}) bounds nothing with weighting: equal; leave it out, or take "
+                "weighting: examples"
+            )
+        return self
+
     @property
     def is_robust(self) -> bool:
         return self.aggregation != "mean"
+
+    @property
+    def believes_claims(self) -> bool:
+        """Whether a client that claims enough examples outweighs all others together, however many they are."""
+        unbounded = self.max_weight is None and self.max_examples is None
+        return self.aggregation == "mean" and self.weighting == "examples" and unbounded
 
 
 class PrivacySpec(Strict):

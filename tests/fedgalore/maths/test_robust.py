@@ -6,8 +6,9 @@ import torch
 from scipy import stats
 
 from fedgalore.aggregation import screened
-from fedgalore.deltas import orient_back
-from fedgalore.maths.robust import median, trimmed, trimmed_mean
+from fedgalore.deltas import nothing, orient_back
+from fedgalore.maths.robust import bounded, median, trimmed, trimmed_mean
+from fedgalore.model.remarks import remarks
 from fedgalore.rounds import ClientTensors, Start
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import SpecError
@@ -23,6 +24,13 @@ METHODS = {
     "flora": {"kind": "flora", "rank": 4},
 }
 NAMES = "abcde"
+BOUNDS = {
+    "none": {"max_weight": None, "clip_norm": 3},
+    "a multiple": {},
+    "a number": {"max_weight": None, "max_examples": 9},
+    "all alike": {"max_weight": None, "weighting": "equal"},
+    "a median": {"max_weight": None, "aggregation": "median"},
+}
 EXACTLY = {"bits": 32, "down_rank": 0}
 
 
@@ -126,12 +134,35 @@ def test_a_change_far_too_long_is_left_out(method, tiny_bert):
         torch.testing.assert_close(result.weights[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_no_client_weighs_more_than_it_may_claim(tiny_bert):
-    spec = a_job({"kind": "fedavg"}, max_examples=8)
-    _, weights, clients = five_updates(spec, tiny_bert)
-    clients[0] = ClientTensors("a", 10**9, clients[0].decay, clients[0].read)
-    shares = a_round(spec, clients, weights).server.shares
-    assert shares.tolist() == pytest.approx([8 / 39, 7 / 39, 8 / 39, 8 / 39, 8 / 39])
+@pytest.mark.parametrize(
+    ("server", "claim", "weights"),
+    [
+        ({}, 10**15, [27, 7, 8, 9, 10]),  # three times the median
+        ({}, 24, [24, 7, 8, 9, 10]),
+        ({"max_weight": 1.5}, 10**15, [13.5, 7, 8, 9, 10]),
+        ({"max_weight": None}, 10**15, [10**15, 7, 8, 9, 10]),
+        ({"max_examples": 8}, 10**9, [8, 7, 8, 8, 8]),
+        ({"weighting": "equal"}, 10**15, [1, 1, 1, 1, 1]),
+    ],
+)
+def test_a_client_weighs_what_the_job_lets_it_claim(server, claim, weights):
+    spec = a_job({"kind": "fedavg"}, **server)
+    clients = [ClientTensors(name, n, 1.0, nothing) for name, n in zip(NAMES, [claim, 7, 8, 9, 10], strict=True)]
+    shares = a_round(spec, clients, {}).server.shares
+    assert shares.tolist() == pytest.approx([weight / sum(weights) for weight in weights])
+
+
+def test_of_two_clients_the_smaller_claim_is_the_median_and_no_limit_is_told(tiny_bert):
+    assert bounded([10**15, 5], None, 3.0) == [15.0, 5.0]
+    assert bounded([3, 10**15, 4, 5], None, 3.0) == [3.0, 12.0, 4.0, 5.0]
+    task, _ = version_0(a_job({"kind": "fedavg"}), tiny_bert)
+    told = {
+        name: [word for word in remarks(task.under(a_job({"kind": "fedavg"}, **server))) if "claims" in word]
+        for name, server in BOUNDS.items()
+    }
+    (note,) = told.pop("none")
+    assert note.startswith("server.max_weight: null lets a client that claims enough examples outweigh all others")
+    assert not any(told.values())
 
 
 def test_states_are_combined_alike(tiny_bert):
@@ -185,6 +216,11 @@ def test_a_dropped_client_goes_on_from_what_it_kept_before(tiny_bert):
         ({"server": {"aggregation": "mode"}}, ["server.aggregation", "'mode' does", "mean, trimmed_mean or median"]),
         ({"server": {"trim_share": 0.5}}, ["server.trim_share", "below 0.5"]),
         ({"server": {"clip_norm": 3, "drop_norm": 2}}, ["server", "drop_norm (2) must be above clip_norm (3)"]),
+        ({"server": {"max_weight": 0.5}}, ["server.max_weight", "a number of at least 1"]),
+        (
+            {"server": {"weighting": "equal", "max_examples": 7}},
+            ["max_examples (7) bounds nothing with weighting: equal", "take weighting: examples"],
+        ),
         (
             {"method": {"kind": "fedit"}, "server": {"aggregation": "median"}},
             ["server.aggregation", "averages factors", "fedgalore or fedavg or flora"],
