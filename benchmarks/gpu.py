@@ -82,7 +82,7 @@ def main() -> int:
     print(f"{torch.cuda.get_device_name() if not dry else 'CPU, a 16th of the sizes'}, torch {torch.__version__}")
     failed = 0
     if not dry:
-        tests = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "tests/fedgalore/maths"]
+        tests = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "tests/fedgalore"]
         failed = subprocess.run(tests, env=os.environ, timeout=TESTS_LIMIT_S, check=False).returncode
     side = 8192 // part
     square = torch.randn(side, side, device=device)

@@ -55,7 +55,7 @@ class Agent:
             data,
             Cache(settings.work_dir),
             Transport(settings.coordinator, settings.name, line=own),
-            TrainingThread(settings.device, settings.threads),
+            TrainingThread(settings.device, settings.threads, settings.memory_bytes),
         )
         self._session = Session()
         self._assignment: Assignment | None = None

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from client_agent.errors import CannotTrain
 from client_agent.settings import AgentSettings
 from fedgalore.process.memory import anonymous_bytes
 
+Device = Literal["auto", "cpu", "cuda"]
+
+
+if TYPE_CHECKING:
+    from fedgalore.model.spread import Rooms  # with torch
+
 
 @dataclass(frozen=True)
 class Memory:
-    """What a job's model may take, of the GPU where `on_gpu`; None where the machine does not say."""
+    """What a job's model may take, of all GPUs where `on_gpu`; None where the machine does not say."""
 
     size_bytes: int | None
     on_gpu: bool
@@ -26,18 +32,34 @@ def memory(settings: AgentSettings) -> Memory:
     Raises:
         CannotTrain: it is to train on a GPU, and there is none.
     """
-    on_gpu = has_gpu(settings.device)
-    if settings.memory_bytes is not None:
-        return Memory(settings.memory_bytes, on_gpu)
-    if on_gpu:
-        import torch
-
-        free, _ = torch.cuda.mem_get_info()
-        return Memory(free + torch.cuda.memory_reserved(), on_gpu)
-    return Memory(anonymous_bytes(), on_gpu)
+    gpus = rooms(settings.device, settings.memory_bytes)
+    if gpus:
+        return Memory(sum(gpus.values()), True)
+    return Memory(anonymous_bytes() if settings.memory_bytes is None else settings.memory_bytes, False)
 
 
-def has_gpu(device: Literal["auto", "cpu", "cuda"]) -> bool:
+def rooms(device: Device, memory_bytes: int | None) -> Rooms:
+    """What a job's model may take of each GPU, those that torch sees in their order; empty on a CPU.
+
+    Args:
+        memory_bytes: of all of them, which each has its part of; None: what is free, and what torch holds unused.
+
+    Raises:
+        CannotTrain: it is to train on a GPU, and there is none.
+    """
+    if not _has_gpu(device):
+        return {}
+    import torch
+
+    free = {
+        torch.device("cuda", index): torch.cuda.mem_get_info(index)[0] + torch.cuda.memory_reserved(index)
+        for index in range(torch.cuda.device_count())
+    }
+    there = max(1, sum(free.values()))
+    return free if memory_bytes is None else {gpu: memory_bytes * each // there for gpu, each in free.items()}
+
+
+def _has_gpu(device: Device) -> bool:
     """Whether the agent trains on one.
 
     Raises:

@@ -55,11 +55,13 @@ class AgentSettings(MergedSettings):
     threads: ThreadSetting = Field(
         default="auto", description="torch's CPU threads; auto: by cores, quota and our other processes"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda when there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: cuda when there is one. Several GPUs share a model that needs them"
+    )
     memory_bytes: int | None = Field(
         default=None,
         ge=1,
-        description="Memory that a job's model may take, of the GPU where it lies there; default: all",
+        description="Memory that a job's model may take, of the GPUs where it lies there; default: all",
     )
     models: tuple[Path, ...] = Field(default=(), description="Folders of base models that are already here")
     data: dict[Identifier, DataSet] = Field(min_length=1, description="Data sets by the name that jobs use")

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,19 +17,21 @@ from torch import Tensor
 
 from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
-from client_agent.machine import has_gpu
+from client_agent.machine import Device, rooms
 from client_agent.tensor_files import FileTensors, VersionFile
 from fedgalore.aggregation import first_carried
 from fedgalore.data.errors import DataError
 from fedgalore.model.culprits import unforeseen
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
+from fedgalore.model.spread import Rooms, Spread
 from fedgalore.model.task import TaskModel
 from fedgalore.process import durable
 from fedgalore.process.faults import Fault, reach
 from fedgalore.process.threads import announced
 from fedgalore.replay import Aggregate, Replayed
 from fedgalore.rounds import LocalRound, Start
+from fedgalore.sizing import SiteMemory
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, kept_tensors, update_tensors, weights_tensors
 from fedgalore.spec.plan import TensorSpec, TrainingPlan
@@ -46,9 +49,11 @@ class Trainer:
     Methods raise `CannotTrain` with words for a person; the trainer then stays usable.
     """
 
-    def __init__(self, device: Literal["auto", "cpu", "cuda"], threads: int | Literal["auto"]) -> None:
+    def __init__(self, device: Device, threads: int | Literal["auto"], memory_bytes: int | None = None) -> None:
+        """`memory_bytes`: what a job's model may take of the GPUs; None: all."""
         torch.set_num_threads(announced(threads))
-        self._device = torch.device("cuda" if has_gpu(device) else "cpu")
+        self._rooms = partial(rooms, device, memory_bytes)
+        self._rooms()  # raises what is wrong with `device`
         self._task: TaskModel | None = None
         self._weights: Mapping[str, Tensor] = {}
         self._file = Path()
@@ -67,7 +72,8 @@ class Trainer:
         self.let_go()
         self._file = held
         with _in_words():
-            task = TaskModel.load(spec, folder, self._device, narrow=True)
+            device, spread = where(self._rooms(), SiteMemory.of(spec, plan), spec)
+            task = TaskModel.load(spec, folder, device, narrow=True, spread=spread)
         if task.plan != plan:
             raise CannotTrain(
                 "the model built here trains other weights than the coordinator's plan says; "
@@ -83,7 +89,7 @@ class Trainer:
         self._task, self._weights = None, {}
         self.job_id, self.held, self.unproven_steps = None, None, 0
         gc.collect()  # errors and modules refer to each other in circles
-        if self._device.type == "cuda":
+        if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
     def begin(self, id: str) -> bool:
@@ -236,6 +242,16 @@ class Trainer:
     def _open_task(self) -> TaskModel:
         assert self._task is not None, "open() comes first"
         return self._task
+
+
+def where(gpus: Rooms, memory: SiteMemory, spec: JobSpec) -> tuple[torch.device, Spread | None]:
+    """The first GPU with room for a job, so that no layer waits for another's device; where none has, all of them."""
+    if not gpus:
+        return torch.device("cpu"), None
+    needed = memory.gpu + memory.texts.passes(spec, 0)[0].size_bytes
+    first, *others = gpus
+    roomy = first if not others else next((gpu for gpu, room in gpus.items() if needed <= room), None)
+    return roomy or first, None if roomy else Spread(gpus, memory.gpu)
 
 
 @contextmanager

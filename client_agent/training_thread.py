@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from client_agent.errors import OutOfMemory
+from client_agent.machine import Device
 from fedgalore.process.memory import is_short
 from fedgalore.spec.documents import printable
 
@@ -24,9 +25,9 @@ T = TypeVar("T")
 class TrainingThread:
     """Runs work on the agent's `Trainer`, a piece at a time."""
 
-    def __init__(self, device: Literal["auto", "cpu", "cuda"], threads: int | Literal["auto"]) -> None:
-        self._device: Literal["auto", "cpu", "cuda"] = device
-        self._threads = threads
+    def __init__(self, device: Device, threads: int | Literal["auto"], memory_bytes: int | None = None) -> None:
+        """`memory_bytes`: what a job's model may take of the GPUs; None: all."""
+        self._device, self._threads, self._memory_bytes = device, threads, memory_bytes
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trainer")
         self._halt = threading.Event()
         self._trainer: Trainer | None = None
@@ -70,7 +71,7 @@ class TrainingThread:
         if self._trainer is None:
             from client_agent.trainer import Trainer
 
-            self._trainer = Trainer(self._device, self._threads)
+            self._trainer = Trainer(self._device, self._threads, self._memory_bytes)
         return self._trainer
 
 

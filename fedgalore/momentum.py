@@ -41,9 +41,10 @@ class MomentumSteps:
         self._steps += 1
         for item in self._task.plan.trained:
             if (name := f"{item.name}/{layout.STEP}") in self._version:
-                held, code = self._version[name].to(self._task.device), layout.step(self._task.spec, item).quantization
+                weight, code = self._weights[item.name], layout.step(self._task.spec, item).quantization
+                held = self._version[name].to(weight.device)
                 pieces = pieces_told_by(held, code) if code else [held.view(-1)]
-                move_along_(self._weights[item.name], pieces, share, derive_seed(self._seed, item.name, self._steps))
+                move_along_(weight, pieces, share, derive_seed(self._seed, item.name, self._steps))
 
 
 def last_step(

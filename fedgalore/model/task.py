@@ -26,6 +26,7 @@ from fedgalore.model.matrices import matrices_of, part_memory, places_of, put
 from fedgalore.model.missing import new_tensors
 from fedgalore.model.plan import training_plan
 from fedgalore.model.precision import passes_in
+from fedgalore.model.spread import Spread, first_device
 from fedgalore.model.tasks.face import Inputs
 from fedgalore.model.tasks.registry import task_of
 from fedgalore.model.widened import widened
@@ -53,14 +54,15 @@ class TaskModel:
         device: torch.device,
         formats: Formats = AS_LOADED,
         new: Collection[str] = (),
+        spread: Spread | None = None,
     ) -> None:
-        """`new`: names of tensors that were drawn anew."""
+        """`new`: names of tensors that were drawn anew. `spread`: over several devices, in place of `device`."""
         self.spec = spec
         self.task = task_of(spec)
-        self.model = model.to(device)
+        self.model = model.to(device) if spread is None else spread.over(model)
         self._pretrained: Any = model
         self.inputs = inputs
-        self.device = device
+        self.device = device if spread is None else first_device(model)
         self.plan = training_plan(model, spec, new)
         self._parameters = dict(model.named_parameters())
         trained = {place.parameter for place in self.plan.places().values()}
@@ -81,6 +83,7 @@ class TaskModel:
         allow_pickle: bool = False,
         scratch: Path | None = None,
         narrow: bool = False,
+        spread: Spread | None = None,
     ) -> TaskModel:
         """Builds the model from a folder with config, safetensors weights, and tokenizer or image processor.
 
@@ -92,6 +95,7 @@ class TaskModel:
                 they are mapped from there, and take no memory. Memory is taken where none is named.
             narrow: the model is for `narrow`, so that a folder in bfloat16 need never be in memory as float32. It holds
                 the folder's numbers either way.
+            spread: the layers lie on these devices, in place of `device`, where the model can be spread.
 
         Raises:
             TaskError: the folder does not hold a model that fits the job, or more than data.
@@ -101,11 +105,19 @@ class TaskModel:
         with _in_words(spec):
             check(folder, allow_pickle=allow_pickle)
             values = widened(folder, scratch) if scratch is not None else None
-            return cls._loaded(spec, folder, device or torch.device("cpu"), allow_pickle, values or folder, narrow)
+            device = device or torch.device("cpu")
+            return cls._loaded(spec, folder, device, allow_pickle, values or folder, narrow, spread)
 
     @classmethod
     def _loaded(
-        cls, spec: JobSpec, folder: Path, device: torch.device, allow_pickle: bool, values: Path, narrow: bool
+        cls,
+        spec: JobSpec,
+        folder: Path,
+        device: torch.device,
+        allow_pickle: bool,
+        values: Path,
+        narrow: bool,
+        spread: Spread | None,
     ) -> TaskModel:
         options: dict[str, Any] = {}
         task = task_of(spec)
@@ -140,7 +152,7 @@ class TaskModel:
         leave_out_outputs(model)
         inputs = task.load_inputs(folder, model)
         mend_generation(model)
-        return cls(spec, model, inputs, device, formats, new)
+        return cls(spec, model, inputs, device, formats, new, spread)
 
     def under(self, spec: JobSpec) -> TaskModel:
         """The same model and weights for a job that trains the same weights, and evaluates or trains them otherwise."""

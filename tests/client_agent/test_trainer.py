@@ -10,12 +10,14 @@ import torch
 
 from client_agent.data import LocalSplit
 from client_agent.errors import CannotTrain
-from client_agent.trainer import Trainer
+from client_agent.trainer import Trainer, where
 from fedgalore.data.examples import SplitFile, read_examples
 from fedgalore.maths.compression import rounded
+from fedgalore.model.spread import Spread
 from fedgalore.model.task import TaskModel
 from fedgalore.process.content_folder import hash_file
 from fedgalore.replay import apply_aggregate
+from fedgalore.sizing import SiteMemory, TextMemory
 from fedgalore.spec.layout import AGGREGATE_FORMAT, WEIGHTS_FORMAT, aggregate_tensors, update_tensors, weights_tensors
 from fedgalore.spec.plan import Dense, TrainingPlan
 from fedgalore.training import TrainingStopped
@@ -187,6 +189,17 @@ def test_a_folder_without_a_model_and_a_missing_device_are_refused(task, tmp_pat
     if not torch.cuda.is_available():
         with pytest.raises(CannotTrain, match="device: cuda is set"):
             Trainer("cuda", 1)
+
+
+def test_a_job_lies_on_the_first_gpu_with_room_for_it_and_else_on_all():
+    memory, spec = SiteMemory(gpu=100, texts=TextMemory(trained=1)), a_spec(data={"name": "a", "max_length": 50})
+    needed = 100 + 2 * 50
+    one, two = torch.device("cuda:0"), torch.device("cuda:1")
+    assert where({}, memory, spec) == (torch.device("cpu"), None)
+    assert where({one: 5}, memory, spec) == (one, None)
+    assert where({one: needed - 1, two: needed}, memory, spec) == (two, None)
+    rooms = {one: needed - 1, two: needed - 1}
+    assert where(rooms, memory, spec)[1] == Spread(rooms, 100)
 
 
 def test_a_damaged_weights_file_is_refused(trainer, tmp_path):

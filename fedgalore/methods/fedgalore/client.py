@@ -89,10 +89,10 @@ def subspace_config(round: LocalRound) -> SubspaceConfig:
 
 
 def received_state(round: LocalRound) -> dict[str, Tensor]:
-    """What all clients start from beside the weights, as numbers on the task's device."""
-    tensors = state_tensors(round.spec, round.task.plan, round.number - 1)
+    """What all clients start from beside the weights, as numbers where each weight lies."""
+    tensors, weights = state_tensors(round.spec, round.task.plan, round.number - 1), round.task.targets()
     read = decoded(round.start.state.__getitem__, tensors)
-    return {name: read(name).to(round.task.device) for name in round.start.state}
+    return {name: read(name).to(weights[name.rpartition("/")[0]][0].device) for name in round.start.state}
 
 
 def aligned_state(round: LocalRound, state: Mapping[str, Tensor]) -> dict[str, SecondMomentSketch]:
@@ -109,19 +109,20 @@ def aligned_state(round: LocalRound, state: Mapping[str, Tensor]) -> dict[str, S
 
 def kept_state(round: LocalRound) -> dict[str, SecondMomentSketch]:
     """The second moments that this client kept itself, by target name."""
-    kept, device = round.start.kept, round.task.device
+    kept = round.start.kept
     return {
-        name: SecondMomentSketch(*(kept[f"{name}/{part}"].to(device) for part in KEPT_PARTS))
-        for name in (target.name for target in round.task.plan.targets)
+        name: SecondMomentSketch(*(kept[f"{name}/{part}"].to(weight.device) for part in KEPT_PARTS))
+        for name, (weight, _) in round.task.targets().items()
         if f"{name}/second_moment" in kept
     }
 
 
 def shared_bases(round: LocalRound, state: Mapping[str, Tensor]) -> dict[str, SharedBasis]:
     """The round's bases, from the state, and the test matrices of the next ones, from the job's seed."""
-    shared = {}
+    shared, weights = {}, round.task.targets()
     for target in round.task.plan.targets:
         seed = derive_seed(round.spec.seed, "range sketch", round.number, target.name)
         test_matrix = torch.randn(target.k, sketch_width(target), generator=torch.Generator().manual_seed(seed))
-        shared[target.name] = SharedBasis(state.get(f"{target.name}/reference"), test_matrix.to(round.task.device))
+        test_matrix = test_matrix.to(weights[target.name][0].device)
+        shared[target.name] = SharedBasis(state.get(f"{target.name}/reference"), test_matrix)
     return shared
