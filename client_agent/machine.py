@@ -55,8 +55,9 @@ def rooms(device: Device, memory_bytes: int | None) -> Rooms:
         torch.device("cuda", index): torch.cuda.mem_get_info(index)[0] + torch.cuda.memory_reserved(index)
         for index in range(torch.cuda.device_count())
     }
-    there = max(1, sum(free.values()))
-    return free if memory_bytes is None else {gpu: memory_bytes * each // there for gpu, each in free.items()}
+    if memory_bytes is None:
+        return free
+    return {gpu: memory_bytes * each // max(1, sum(free.values())) for gpu, each in free.items()}
 
 
 def _has_gpu(device: Device) -> bool:

@@ -79,7 +79,7 @@ def device_map(parts: Mapping[str, nn.Module], rooms: Rooms, needed: int) -> dic
 
 def runs(sizes: Sequence[int], rooms: Sequence[int]) -> list[int]:
     """Which room each size goes to: runs in their order, the largest share of a room taken as small as it can be."""
-    sums = [0, *accumulate(sizes)]
+    sums, rooms = [0, *accumulate(sizes)], [max(1, room) for room in rooms]
     shares = sorted({(end - start) / room for start, end in combinations(sums, 2) for room in rooms} | {0.0})
     least = bisect_left(shares, True, key=lambda share: _filled(sizes, rooms, share) is not None)
     return _filled(sizes, rooms, shares[least]) or []

@@ -32,6 +32,7 @@ CASES = {
     "two halves": ("tiny_t5", translator, {"kind": "fedavg"}, {}),
     "adapters": ("tiny_bert", classifier, {"kind": "fedit", "rank": 2}, {"activation_checkpointing": True}),
 }
+SLOW = ("a state of its own", "bfloat16", "two halves")
 
 
 def two_rounds(task, spec, weights, examples):
@@ -47,7 +48,7 @@ def two_rounds(task, spec, weights, examples):
     return told, first.metrics, second.metrics, evaluate(task, examples).metrics
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])
 def test_rounds_on_two_devices_are_those_on_one(name, request):
     model, job, method, local = CASES[name]
     local = {"steps": 1, "batch_size": 2, "learning_rate": 1e-2} | local

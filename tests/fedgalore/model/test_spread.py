@@ -35,6 +35,7 @@ def llama(tied=False, layers=6):
         ([6, 1], [1, 9], [1, 1]),
         ([2], [1, 1, 1], [0]),
         ([0, 0], [1, 1], [0, 0]),
+        ([4, 4], [0, 9], [1, 1]),
     ],
 )
 def test_runs_take_the_least_share_of_the_fullest_room(sizes, rooms, chosen):
