@@ -33,12 +33,12 @@ from coordinator.store.blob_store import BlobStore
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.chain import Chain
 from fedgalore.data.examples import Example
+from fedgalore.evaluation import evaluate
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.face import Inputs
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.layout import weights_tensors
-from fedgalore.training import evaluate
 from fedgalore_cli.demo.job import LEARNING_RATES, job_document
 from fedgalore_cli.demo.sites import demo_sites
 from fedgalore_cli.download import unpack

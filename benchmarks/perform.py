@@ -38,8 +38,9 @@ def perform(run: Run, data_folder: Path, cache: Path) -> Result:
     import torch
 
     torch.set_num_threads(1)
+    from fedgalore.evaluation import evaluate
     from fedgalore.simulation import RoundRecord, simulate
-    from fedgalore.training import TrainingError, evaluate
+    from fedgalore.training import TrainingError
 
     data = run["data"]
     sizes = {name: data[name] for name in ("max_train", "max_validation", "max_test") if name in data}

@@ -116,9 +116,9 @@ def trained(model: Path, rows: int, local: dict[str, Any]) -> tuple[float, int]:
 
 
 def evaluated(model: Path, rows: int) -> tuple[float, int]:
+    from fedgalore.evaluation import evaluate
     from fedgalore.model.task import TaskModel
     from fedgalore.sizing import TextMemory
-    from fedgalore.training import evaluate
 
     spec = a_job(model, {"batch_size": 1}, rows)
     task = TaskModel.load(spec, model)

@@ -21,6 +21,7 @@ from client_agent.machine import Device, rooms
 from client_agent.tensor_files import FileTensors, VersionFile
 from fedgalore.aggregation import first_carried
 from fedgalore.data.errors import DataError
+from fedgalore.evaluation import Evaluation, evaluate
 from fedgalore.model.culprits import unforeseen
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
@@ -35,7 +36,7 @@ from fedgalore.sizing import SiteMemory
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, kept_tensors, update_tensors, weights_tensors
 from fedgalore.spec.plan import TensorSpec, TrainingPlan
-from fedgalore.training import Evaluation, Trained, TrainingError, TrainingStopped, evaluate, local_training
+from fedgalore.training import Trained, TrainingError, TrainingStopped, local_training
 from protos.codec import CodecError, Numbers, SafetensorsWriter, encode_header, open_update
 
 _log = structlog.get_logger(__name__)

@@ -19,6 +19,7 @@ from fedgalore.alignment import Alignment
 from fedgalore.best import Best, best_of, is_worn_out, no_best
 from fedgalore.chain import Chain, Cut, Earlier, Trail, goes_down_whole, total_bytes
 from fedgalore.data.examples import Example
+from fedgalore.evaluation import Evaluation, evaluate
 from fedgalore.measures.values import Measured, measured, pool
 from fedgalore.methods.halves import client_half
 from fedgalore.model.chat import NO_TEMPLATE, has_template
@@ -33,7 +34,7 @@ from fedgalore.rounds import LocalRound, Start
 from fedgalore.selection import choose_cohort
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
-from fedgalore.training import Evaluation, Update, evaluate, local_update
+from fedgalore.training import Update, local_update
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from coordinator.state.job_state import Prepared
 from coordinator.state.round_state import EvaluationResult, ModelVersion
 from coordinator.store.blob_store import BlobStore
 from fedgalore.data.examples import DataError, read_examples
+from fedgalore.evaluation import evaluate
 from fedgalore.model.inputs import TaskError
 from fedgalore.spec.job import JobSpec
-from fedgalore.training import evaluate
 
 
 class HeldOutError(ValueError):

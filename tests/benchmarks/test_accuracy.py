@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+import fedgalore.evaluation
 import fedgalore.simulation
-import fedgalore.training
 from benchmarks import accuracy, datasets, models, suites
 from benchmarks.accuracy import Store
 from benchmarks.perform import perform
@@ -249,7 +249,7 @@ def test_answers_are_generated_for_test_examples_only(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda *_, **__: datasets.DataSet([{}] * 8, [], [], None))
     monkeypatch.setattr(models, "prepared", lambda *_: tmp_path)
     monkeypatch.setattr(fedgalore.simulation, "simulate", simulate)
-    monkeypatch.setattr(fedgalore.training, "evaluate", evaluate)
+    monkeypatch.setattr(fedgalore.evaluation, "evaluate", evaluate)
     data = {"name": "d", "split": "iid", "clients": 2, "least": 1}
     job = {"model": {"task": "causal-lm"}, "evaluation": {"exact_match": "number"}}
     perform(an_entry(data=data, job=job).run(1, 0), tmp_path, tmp_path)

@@ -5,11 +5,11 @@ import torch
 from scipy import stats
 from sklearn import metrics as judge
 
+from fedgalore.evaluation import evaluate
 from fedgalore.measures.values import measured, pool
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.metrics import fitting
-from fedgalore.training import evaluate
 from tests.fedgalore.conftest import (
     CLASSES,
     classifier,

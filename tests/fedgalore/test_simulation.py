@@ -6,12 +6,12 @@ import torch
 import transformers
 from sklearn import metrics as judge
 
+from fedgalore.evaluation import evaluate
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import Start
 from fedgalore.selection import choose_cohort
 from fedgalore.simulation import Site, simulate
-from fedgalore.training import evaluate
 from tests.builders import a_spec
 from tests.fedgalore.conftest import configure, image_classifier, language_model, questions, sentences, squares
 from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of

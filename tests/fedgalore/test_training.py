@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 from fedgalore.data.batches import batches
 from fedgalore.data.sample import evaluated
 from fedgalore.deltas import decoded
+from fedgalore.evaluation import evaluate
 from fedgalore.maths.compression import rounded
 from fedgalore.maths.projector import orient
 from fedgalore.maths.seeding import derive_seed
@@ -17,7 +18,7 @@ from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import Start
 from fedgalore.spec.layout import kept_tensors, state_tensors, update_tensors
-from fedgalore.training import TrainingError, TrainingStopped, evaluate
+from fedgalore.training import TrainingError, TrainingStopped
 from tests.builders import a_spec
 from tests.fedgalore.conftest import questions, sentences
 from tests.fedgalore.rounds import an_update

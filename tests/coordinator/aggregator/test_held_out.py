@@ -17,8 +17,8 @@ from coordinator.settings import HeldOutSet
 from coordinator.state.job_state import Job, Status
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore.evaluation import evaluate
 from fedgalore.model.task import TaskModel
-from fedgalore.training import evaluate
 from tests.builders import a_spec
 from tests.fedgalore.conftest import sentences, tiny_bert  # noqa: F401  # a fixture
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from sklearn import metrics as judge
 
+from fedgalore.evaluation import evaluate
 from fedgalore.measures import custom
 from fedgalore.measures.custom import CustomMetricError, allow, check_allowed
 from fedgalore.measures.values import MEASURES, measured, pool
 from fedgalore.model.task import TaskModel
 from fedgalore.preflight import Split, preflight
-from fedgalore.training import evaluate
 from tests.fedgalore.conftest import classifier, sentences, tiny_bert  # noqa: F401  # a fixture
 
 HERE = "tests.fedgalore.measures.custom_metrics"

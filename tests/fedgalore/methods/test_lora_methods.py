@@ -11,6 +11,7 @@ import torch.nn.functional as F
 import transformers
 
 from fedgalore.data.batches import batches
+from fedgalore.evaluation import evaluate
 from fedgalore.maths.seeding import derive_seed
 from fedgalore.methods.halves import client_half
 from fedgalore.model.inputs import TaskError
@@ -20,7 +21,7 @@ from fedgalore.replay import apply_aggregate
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.layout import aggregate_tensors
-from fedgalore.training import TrainingError, TrainingStopped, evaluate
+from fedgalore.training import TrainingError, TrainingStopped
 from tests.builders import a_spec
 from tests.fedgalore.conftest import questions, sentences
 from tests.fedgalore.rounds import (

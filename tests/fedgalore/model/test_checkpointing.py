@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from fedgalore.evaluation import evaluate
 from fedgalore.model import precision
 from fedgalore.model.checkpointing import checkpointed
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.probe import probe
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import Start
-from fedgalore.training import evaluate
 from tests.fedgalore.conftest import classifier, image_classifier, language_model, questions, sentences
 from tests.fedgalore.rounds import an_update, version_0
 

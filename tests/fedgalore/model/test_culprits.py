@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from fedgalore.data.examples import Example
+from fedgalore.evaluation import evaluate
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.simulation import Site, simulate
-from fedgalore.training import Update, evaluate, local_update
+from fedgalore.training import Update, local_update
 from tests.fedgalore.conftest import classifier, language_model, sentences
 
 

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedgalore.data.sample import evaluated
+from fedgalore.evaluation import evaluate
 from fedgalore.model.exact_match import check_exact_match, last_number, matches
 from fedgalore.model.generation import generate
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.remarks import remarks
 from fedgalore.model.task import TaskModel
 from fedgalore.simulation import Site, simulate
-from fedgalore.training import TrainingStopped, evaluate
+from fedgalore.training import TrainingStopped
 from tests.builders import a_spec
 from tests.fedgalore.conftest import FILLERS, WORDS, questions
 

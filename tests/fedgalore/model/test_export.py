@@ -11,9 +11,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from fedgalore.evaluation import evaluate
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
-from fedgalore.training import evaluate
 from tests.fedgalore.conftest import classifier, configure, language_model, sentences
 
 

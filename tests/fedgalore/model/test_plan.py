@@ -7,6 +7,7 @@ import torch
 import transformers
 from torch import nn
 
+from fedgalore.evaluation import evaluate
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.layers import weights_of
 from fedgalore.model.probe import probe
@@ -14,7 +15,6 @@ from fedgalore.model.remarks import remarks
 from fedgalore.model.task import TaskModel
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
-from fedgalore.training import evaluate
 from tests.fedgalore.conftest import classifier, configure, image_classifier, language_model, questions, squares
 
 SMALL = {

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
+from fedgalore.evaluation import evaluate
 from fedgalore.model.inputs import TaskError
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples, task_of
 from fedgalore.rounds import Start
-from fedgalore.training import evaluate
 from tests.fedgalore.conftest import CLASSES, classifier, rated, sentences, several, tagged, tagger
 from tests.fedgalore.rounds import an_update
 

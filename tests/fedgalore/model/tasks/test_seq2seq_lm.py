@@ -8,11 +8,11 @@ import pytest
 import torch
 import transformers
 
+from fedgalore.evaluation import evaluate
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.generation import generate
 from fedgalore.model.inputs import IGNORED, TaskError
 from fedgalore.model.task import TaskModel
-from fedgalore.training import evaluate
 from tests.fedgalore.conftest import configure, questions, translator
 
 
