@@ -35,7 +35,7 @@ from fedgalore_cli.local import LocalFederation
 LIBRARIES = 0.8e9  # bytes that an agent's process has without a model
 BARS = {"float32": 5.5, "bfloat16": 3.5}  # bytes a parameter
 DISK_BAR = 8.0
-EVERY_S = 0.02
+EVERY_S = 0.05
 WORDS = [f"w{number}" for number in range(2000)]
 
 
@@ -100,10 +100,14 @@ def peaks(federation: LocalFederation, seen: dict[str, float]) -> Iterator[None]
     folders = {f"disk of {name}": federation.root / "agents" / name / "work" for name in federation.agents}
     folders["disk of blobs"] = federation.root / "blobs"
 
+    running: list[int] = []
+
     def look(turn: int) -> None:
+        if turn % 20 == 0:
+            running[:] = children()
         named = {process.popen.pid: name for name, process in federation.agents.items() if process.popen}
         now: dict[str, float] = defaultdict(float)
-        for pid in children():
+        for pid in running:
             try:
                 now[named.get(pid, "coordinator, aggregator, Redis")] += anonymous_bytes(pid)
             except (OSError, StopIteration):  # it has ended meanwhile
