@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from fedgalore.evaluation import evaluate
 from fedgalore.model.spread import Spread
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import Start
-from fedgalore.training import evaluate
 from tests.devices import FIRST, SECOND, several_devices
 from tests.fedgalore.conftest import classifier, configure, language_model, questions, sentences, translator
 from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of, version_0
