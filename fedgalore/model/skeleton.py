@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig
 
 from fedgalore.model import folder as model_folder
@@ -28,6 +29,7 @@ def plan_of_folder(spec: JobSpec, folder: Path) -> TrainingPlan:
     Raises:
         TaskError: its configuration is none that transformers builds for the task, or the job cannot train the model.
     """
+    transformers.utils.logging.set_verbosity_error()
     task = task_of(spec)
     try:
         check(folder)
