@@ -24,8 +24,7 @@ def decoded(read: Reader, tensors: Mapping[str, TensorSpec]) -> Reader:
     """
 
     def matrix(name: str) -> Tensor:
-        code, data = tensors[name].quantization, read(name)
-        return told_by(data, code) if code else data
+        return told_by(read(name), tensors[name].quantization)
 
     return matrix
 
@@ -38,8 +37,7 @@ def decoded_together(read: Reader, tensors: Mapping[str, TensorSpec]) -> Callabl
 
 def together(read: Sequence[Tensor], file: TensorSpec, device: torch.device | None = None) -> Tensor:
     """Tensors of one kind, as files hold them, as a batch `(B, ...)` on the device: it takes the fewest bytes there."""
-    data = torch.stack(list(read)).to(device)
-    return told_by(data, file.quantization) if file.quantization else data
+    return told_by(torch.stack(list(read)).to(device), file.quantization)
 
 
 def nothing(name: str) -> None:

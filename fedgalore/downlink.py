@@ -115,4 +115,4 @@ def _left_out(targets: Sequence[Target], spec: JobSpec, kept: Lookup, device: to
 def _held(kept: Lookup, name: str, code: Quantization | None) -> Tensor | None:
     """A tensor of the residue as float32; None in the first round."""
     data = kept(name)
-    return told_by(data, code) if data is not None and code is not None else data
+    return None if data is None else told_by(data, code)

@@ -43,7 +43,7 @@ class MomentumSteps:
             if (name := f"{item.name}/{layout.STEP}") in self._version:
                 weight, code = self._weights[item.name], layout.step(self._task.spec, item).quantization
                 held = self._version[name].to(weight.device)
-                pieces = pieces_told_by(held, code) if code else [held.view(-1)]
+                pieces = pieces_told_by(held, code)
                 move_along_(weight, pieces, share, derive_seed(self._seed, item.name, self._steps))
 
 
@@ -54,7 +54,7 @@ def last_step(
     if (name := f"{item.name}/{layout.STEP}") not in version:
         return None
     held, code = version[name].to(device), layout.step(spec, item).quantization
-    return told_by(held, code) if code else held
+    return told_by(held, code)
 
 
 def carried_step(spec: JobSpec, item: Target | Dense, step: Tensor) -> Tensor:

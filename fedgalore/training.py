@@ -203,7 +203,7 @@ def _dense_change(round: LocalRound, item: Dense) -> Packed:
     """The change of a weight that is sent whole, as it travels, and what rounding leaves for the next update."""
     change = round.own_change(item, round.task.dense()[item.name]).cpu()
     left_out, code = round.start.kept.get(f"{item.name}/residue"), dense_residue(round.spec, item).quantization
-    if left_out is not None and code is not None:
+    if left_out is not None:
         left_out = told_by(left_out, code)
     sent, left_out = with_feedback(change, left_out, delta(round.spec, item).quantization)
     return Packed({"delta": sent}, {"residue": rounded(left_out, code).wire} if left_out is not None else {})

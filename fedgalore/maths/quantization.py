@@ -150,13 +150,16 @@ def dequantize(data: Tensor, shape: Sequence[int], bits: int, axis: int = -1, si
     return flat.reshape(*data.shape[:-1], *shape)
 
 
-def pieces_told_by(data: Tensor, code: Code) -> Iterator[Tensor]:
+def pieces_told_by(data: Tensor, code: Code | None) -> Iterator[Tensor]:
     """The entries of `told_by` in their order, flat, some at a time; each piece holds until the next is asked for.
 
     Args:
         data: as of `dequantize`, without leading dimensions.
-        code: its blocks run along the last axis.
+        code: its blocks run along the last axis; None: one piece of all.
     """
+    if code is None:
+        yield data.view(-1)
+        return
     assert code.axis == -1
     left = prod(code.shape)
     parts = _parts(data.reshape(1, -1), code.shape, code.bits, code.signed, _copied)
@@ -174,9 +177,9 @@ def pieces_told_by(data: Tensor, code: Code) -> Iterator[Tensor]:
         left -= numbers.numel()
 
 
-def told_by(data: Tensor, code: Code) -> Tensor:
-    """`dequantize`, by a code."""
-    return dequantize(data, code.shape, code.bits, code.axis, code.signed)
+def told_by(data: Tensor, code: Code | None) -> Tensor:
+    """`dequantize`, by a code; None: the data are the numbers themselves."""
+    return data if code is None else dequantize(data, code.shape, code.bits, code.axis, code.signed)
 
 
 class _Parts(NamedTuple):

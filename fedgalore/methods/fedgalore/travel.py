@@ -78,8 +78,7 @@ class PackedLeadingPart(Packing):
         change = orient(this.own_change(target, weight, self.optimizer.decay))
         code = residue(this.spec, target)["residue"].quantization
         if (left_out := this.start.kept.get(f"{target.name}/residue")) is not None:
-            left_out = left_out.to(weight.device)
-            change.add_(told_by(left_out, code) if code else left_out, alpha=self.optimizer.decay)
+            change.add_(told_by(left_out.to(weight.device), code), alpha=self.optimizer.decay)
         seed = derive_seed(this.spec.seed, "uplink", this.client, this.number, target.name)
         rank = up_rank(this.spec, target, this.client)
         sent = factors_in_bits(target, rank, this.spec.bits)
