@@ -20,22 +20,21 @@ import json
 import os
 import random
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.aggregation import anonymous_bytes
+from benchmarks.aggregation import anonymous_bytes, watched
 from benchmarks.peer_round import children
 from fedgalore_cli.local import LocalFederation
 
 LIBRARIES = 0.8e9  # bytes that an agent's process has without a model
 BARS = {"float32": 5.5, "bfloat16": 3.5}  # bytes a parameter
 DISK_BAR = 8.0
-EVERY_S = 0.05
 WORDS = [f"w{number}" for number in range(2000)]
 
 
@@ -96,14 +95,15 @@ def measure(folder: Path, billions: str, weights: str, options: argparse.Namespa
 @contextmanager
 def peaks(federation: LocalFederation, seen: dict[str, float]) -> Iterator[None]:
     """While the block runs, the most anonymous memory of each process and the most bytes in each folder, by name."""
-    over = threading.Event()
+    turns = count()
     folders = {f"disk of {name}": federation.root / "agents" / name / "work" for name in federation.agents}
     folders["disk of blobs"] = federation.root / "blobs"
 
     running: list[int] = []
 
-    def look(turn: int) -> None:
-        if turn % 20 == 0:
+    def look() -> float:
+        turn = next(turns)
+        if turn % 100 == 0:
             running[:] = children()
         named = {process.popen.pid: name for name, process in federation.agents.items() if process.popen}
         now: dict[str, float] = defaultdict(float)
@@ -113,24 +113,14 @@ def peaks(federation: LocalFederation, seen: dict[str, float]) -> Iterator[None]
             except (OSError, StopIteration):  # it has ended meanwhile
                 continue
         now["all together"] = sum(now.values())
-        if turn % 10 == 0:
+        if turn % 50 == 0:
             now |= {name: on_disk(folder) for name, folder in folders.items()}
         for name, value in now.items():
             seen[name] = max(seen[name], value)
+        return now["all together"]
 
-    def watch() -> None:
-        turn = 0
-        while not over.wait(EVERY_S):
-            look(turn)
-            turn += 1
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with watched([], look):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def on_disk(folder: Path) -> float:
