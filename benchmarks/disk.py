@@ -98,7 +98,9 @@ async def measured(redis_url: str, job_id: str, folder: Path) -> Counter[str]:
     """Bytes on disk by kind, once nothing is left that a sweep deletes."""
     store, blobs = RedisStateStore(redis_url), DirectoryBlobStore(folder)
     try:
-        await Collector(store, blobs, Binding(store, blobs)).collect(time.time() + GRACE_S + 1)
+        collector = Collector(store, blobs, Binding(store, blobs))
+        for later_s in (0, GRACE_S + 1):
+            await collector.collect(time.time() + later_s)
         loaded = await store.load(job_id)
         assert loaded is not None
         kinds = dict(kinds_of(loaded.job, await store.closed_rounds(job_id)))

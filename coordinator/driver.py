@@ -10,20 +10,23 @@ import asyncio
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 import structlog
 
+from coordinator.engine.clock import steady_clock
 from coordinator.engine.driver_calls import DriverCalls
 from coordinator.state.errors import LeaseLost, StateUnavailable
 from coordinator.state.round_state import Effect
 from coordinator.store.binding import NotBound
 from coordinator.store.blob_store import BlobStore
-from coordinator.store.garbage import Collector
+from coordinator.store.contradictions import StateContradicts
+from coordinator.store.garbage import Collector, TooMuchToGo
 from coordinator.store.partials import clean_partials
 
 TICK_S = 0.3
 LEAST_TICK_S = 0.005  # a burst of changes is worth a single look
-CLEAN_S = 60.0
+CLEAN_S = 20.0
 LEAST_CLEAN_S = 1.0
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
@@ -57,23 +60,35 @@ async def tick(calls: DriverCalls) -> None:
 async def clean(calls: DriverCalls, blobs: BlobStore, collector: Collector) -> None:
     """Removes blobs that no job needs and what broken uploads of closed rounds left behind: now and then, and when a
     job was deleted."""
+    clock = steady_clock()
     while True:
         await calls.leading()
         mark = calls.reader.mark(Effect.WAKE_COLLECTOR)
-        try:
-            if freed := await collector.collect(time.time()):
-                log.info("blobs_collected", freed_bytes=freed)
-            # After the collector, which refuses a Redis that these files do not belong to.
-            if removed := await clean_partials(blobs, calls.reader.versions_to_come):
-                log.info("uploads_cleaned", removed=removed)
-        except (StateUnavailable, OSError) as error:
-            log.warning("cleaning_failed", reason=str(error))
-        except NotBound as error:
-            log.error("cleaning_failed", reason=str(error))
-        except Exception:  # the disk must not fill up because of a broken look
-            log.exception("cleaning_failed")
+        refusal = await _cleaned(calls, blobs, collector, clock())
+        with suppress(StateUnavailable):
+            await calls.note_refusal(refusal)
         await asyncio.sleep(min(CLEAN_S, LEAST_CLEAN_S))
         await calls.reader.wait_for_change(CLEAN_S, mark, Effect.WAKE_COLLECTOR)
+
+
+async def _cleaned(calls: DriverCalls, blobs: BlobStore, collector: Collector, now: float) -> str | None:
+    """Cleans once; what people should know if nothing was deleted."""
+    try:
+        if freed := await collector.collect(now):
+            log.info("blobs_collected", freed_bytes=freed)
+        # After the collector, which refuses a state that these files do not belong to.
+        if removed := await clean_partials(blobs, calls.reader.versions_to_come):
+            log.info("uploads_cleaned", removed=removed)
+    except (StateContradicts, TooMuchToGo, NotBound) as error:
+        log.error("cleaning_failed", reason=str(error))
+        return None if isinstance(error, NotBound) else str(error)  # what is not bound is no place for a note
+    except (StateUnavailable, OSError) as error:
+        log.warning("cleaning_failed", reason=str(error))
+        return f"no blob is deleted: {error}"
+    except Exception as error:  # the disk must not fill up because of a broken look
+        log.exception("cleaning_failed")
+        return f"no blob is deleted: the look at the state failed ({error}); the coordinator's log has more"
+    return None
 
 
 async def keep_aggregator(environment: Mapping[str, str]) -> None:

@@ -24,7 +24,7 @@ from coordinator.engine.lease import DRIVER, Lease
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.binding import Binding
 from coordinator.store.directory_blob_store import DirectoryBlobStore
-from coordinator.store.garbage import Collector
+from coordinator.store.garbage import Collector, MostToGo
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.measures.custom import CustomMetricError, allow
@@ -95,7 +95,8 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             ) from error
         listener = stack.enter_context(_listen(settings.rest_host, settings.rest_port))
         store = RedisStateStore(settings.redis_url)
-        lease = Lease(store, DRIVER, settings.lease_s)
+        binding = Binding(store, blobs)
+        lease = Lease(store, DRIVER, settings.lease_s, binding.must_hold)
         engine = assemble(
             store,
             presence_s=settings.presence_s,
@@ -107,15 +108,15 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         credentials = RedisCredentialStore(settings.redis_url)
         stack.push_async_callback(credentials.close)
         operator_key = settings.operator_key.get_secret_value() if settings.operator_key else None
-        binding = Binding(store, blobs)
         doorkeeper = Doorkeeper(credentials, plan.access, operator_key, check_state=binding.must_hold)
         probe = Probe(settings.redis_url, blobs, binding, plan.tls.certificate if plan.tls else None)
         stack.push_async_callback(probe.close)
 
+        most_to_go = MostToGo(settings.sweep_share, settings.sweep_blobs)
         parts = {
             "lease": lease.keep(),
             "tick": driver.tick(engine.driver),
-            "clean": driver.clean(engine.driver, blobs, Collector(store, blobs, binding)),
+            "clean": driver.clean(engine.driver, blobs, Collector(store, blobs, binding, most_to_go)),
         }
         if settings.aggregator:
             parts["keep_aggregator"] = driver.keep_aggregator(settings.environment())

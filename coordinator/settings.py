@@ -84,6 +84,12 @@ class CoordinatorSettings(MergedSettings):
     lease_s: float = Field(
         default=10, ge=1, le=300, description="Time after which another replica takes over from a replica that died"
     )
+    sweep_share: float = Field(
+        default=0.5, gt=0, le=1, description="Share of all bytes that may be deleted at a time without a job's word"
+    )
+    sweep_blobs: int = Field(
+        default=1000, ge=1, le=1_000_000, description="Blobs that may be deleted at a time without a job's word"
+    )
     allow_pickle: bool = Field(
         default=False, description="Take model folders whose weights are a pickle, read without running code"
     )

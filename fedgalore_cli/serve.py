@@ -1,4 +1,5 @@
-"""Commands that run a part of the federation in the foreground: `coordinator`, `aggregator`, `agent`."""
+"""Commands that run a part of the federation in the foreground: `coordinator`, `aggregator`, `agent`; and the command
+of an operator beside a coordinator, `accept-state`."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     """Puts the commands of this module into the app."""
     app.command(rich_help_panel=PANEL)(coordinator)
     app.command(rich_help_panel=PANEL)(aggregator)
+    app.command("accept-state", rich_help_panel=PANEL)(accept_state)
     # The agent's own parser knows its flags, --help included; listing them here would import it for every command.
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(rich_help_panel=PANEL, context_settings=passed_on)(agent)
@@ -112,6 +114,48 @@ def aggregator(
 
     logs.configure(settings.log_format, settings.log_level)
     asyncio.run(serve(settings))
+
+
+def accept_state(
+    config: Config = None,
+    redis_url: RedisUrl = None,
+    blob_dir: BlobDir = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Take it; else it is only shown.")] = False,
+) -> None:
+    """Take Redis and the blob directory as they are, after a restored backup or a loss of keys.
+
+    Shows what does not fit. With --yes, this Redis counts as that of the blobs, jobs that the lists of jobs lack are
+    entered again, and blobs that no job names are deleted an hour later. Give it the settings of the coordinator.
+    """
+    settings = _settings(config, {"redis_url": redis_url, "blob_dir": blob_dir})
+    import asyncio
+
+    from coordinator.state.errors import StateUnavailable
+    from coordinator.store import acceptance
+    from coordinator.store.directory_blob_store import DirectoryBlobStore
+    from coordinator.store.redis_state_store import RedisStateStore
+
+    async def found() -> acceptance.Findings:
+        store = RedisStateStore(settings.redis_url)
+        try:
+            blobs = DirectoryBlobStore(settings.blob_dir)
+            return await (acceptance.accept(store, blobs) if yes else acceptance.look(store, blobs))
+        finally:
+            await store.close()
+
+    try:
+        findings = asyncio.run(found())
+    except (StateUnavailable, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    for line in filter(None, (findings.not_bound, *findings.contradictions)):
+        typer.echo(f"- {line}")
+    unneeded = findings.held.unneeded
+    typer.echo(
+        f"No job names {len(unneeded)} blobs with {sum(unneeded.values())} of {findings.held.all_bytes} bytes"
+        + ("; they are deleted in an hour." if yes else ".")
+    )
+    typer.echo("Taken as it is." if yes else "Nothing is changed; --yes takes it as it is.")
 
 
 def agent(context: typer.Context) -> None:

@@ -19,16 +19,19 @@ from fedgalore.process.threads import announced
 
 if TYPE_CHECKING:
     from coordinator.engine.assembly import Engine
+    from coordinator.store.blob_store import BlobStore
 
 
-def build(settings: CoordinatorSettings) -> Engine:
+def build(settings: CoordinatorSettings, blobs: BlobStore) -> Engine:
     """An engine on the state that the settings name, under the aggregator's lease; it is to be closed."""
     from coordinator.engine.assembly import assemble
     from coordinator.engine.lease import AGGREGATOR, Lease
+    from coordinator.store.binding import Binding
     from coordinator.store.redis_state_store import RedisStateStore
 
     store = RedisStateStore(settings.redis_url)
-    return assemble(store, presence_s=settings.presence_s, lease=Lease(store, AGGREGATOR, settings.lease_s))
+    lease = Lease(store, AGGREGATOR, settings.lease_s, Binding(store, blobs).must_hold)
+    return assemble(store, presence_s=settings.presence_s, lease=lease)
 
 
 async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False) -> None:
@@ -43,9 +46,9 @@ async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False)
         threading.Thread(target=_wait_for_end_of_input, args=(loop, stop), daemon=True).start()
     # the first import takes seconds: before the first job asks
     await asyncio.to_thread(_import_torch, settings.threads)
-    engine = build(settings)
+    blobs = DirectoryBlobStore(settings.blob_dir)
+    engine = build(settings, blobs)
     try:
-        blobs = DirectoryBlobStore(settings.blob_dir)
         await Aggregator(engine.aggregator, blobs, settings.allow_pickle, settings.held_out).run(stop)
     finally:
         await engine.close()

@@ -24,7 +24,7 @@ from coordinator.state.errors import DomainError, LeaseLost, StateUnavailable
 from coordinator.state.job_events import LoadedBack
 from coordinator.state.round_state import Effect
 from coordinator.state.versions import versions
-from fedgalore.process.disk import is_full
+from fedgalore.process.disk import takes_nothing
 from fedgalore.process.faults import Fault, reach
 from fedgalore.process.memory import is_short
 from fedgalore.spec.census import Census
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from coordinator.store.blob_store import BlobStore
 
 IDLE_S = 1.0
-FULL_S = 5.0  # between looks for room on a full disk
+FULL_S = 5.0  # between tries on a disk that takes nothing
 ATTEMPTS = 3  # at a piece of work before it is given up
 
 TURNS = (Aggregation, Completion, Verification, Preparation)  # clients wait for rounds, people for weights
@@ -51,7 +51,7 @@ log = structlog.get_logger("aggregator")
 
 
 class _NoRoom(Exception):
-    """The disk is full, which is nobody's fault: the piece is begun again when there is room."""
+    """The disk takes nothing more, which is nobody's fault: the piece is begun again as soon as it does."""
 
 
 class Aggregator:
@@ -368,7 +368,7 @@ class Aggregator:
         try:
             return await asyncio.to_thread(work, *args, **kwargs)
         except Exception as error:
-            if is_full(error):
+            if takes_nothing(error):
                 raise _NoRoom(str(error)) from error
             raise
 

@@ -14,6 +14,7 @@ from coordinator.state.limits import MAX_TOKEN_VALID_S
 from coordinator.store.credentials import JOIN_TOKEN, KEY, ApiKey, JoinToken, Role, digest_of, id_of, new_secret
 from coordinator.store.redis_credential_store import RedisCredentialStore
 
+LOOKED_S = 1.0  # agents call by the hundred
 RECHECK_S = 10.0  # a transfer or stream that takes longer shows its key again
 _log = structlog.get_logger(__name__)
 _REFUSALS = {
@@ -29,8 +30,8 @@ _REFUSALS = {
 }
 
 
-async def _always() -> None:
-    """The store is always that of the clients."""
+async def _always(max_age_s: float) -> None:
+    """The store is always the right one."""
 
 
 class Access(Enum):
@@ -46,7 +47,8 @@ class Doorkeeper:
 
     Args:
         operator_key: the first key, from the settings; what it makes is kept in the store.
-        check_state: raises `StateUnavailable` where clients did not enrol with this store: they wait then.
+        check_state: raises `StateUnavailable` where this is not the store that clients enrolled with and jobs were
+            posted to: they wait then, and nothing is written. Its argument: seconds for which the last look will do.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Doorkeeper:
         access: Access = Access.OPEN,
         operator_key: str | None = None,
         clock: Callable[[], float] = time.time,
-        check_state: Callable[[], Awaitable[None]] = _always,
+        check_state: Callable[[float], Awaitable[None]] = _always,
     ) -> None:
         self._store = store
         self.access = access
@@ -82,6 +84,8 @@ class Doorkeeper:
             return Role.OPERATOR
         key_id = id_of(KEY, secret)
         key = await self._store.key(key_id) if key_id else None
+        if key is None:
+            await self._check_state(0.0)
         if key is None or not hmac.compare_digest(digest, key.digest):
             _log.warning("api_key_refused", key=key_id)
             raise NotAuthenticated(
@@ -90,19 +94,29 @@ class Doorkeeper:
             )
         return key.role
 
+    async def check_writable(self) -> None:
+        """Returns where what people write will be kept.
+
+        Raises:
+            StateUnavailable: the store is another than this coordinator's.
+        """
+        await self._check_state(0.0)
+
     async def check_agent(self, client: str, secret: str | None) -> None:
         """Returns when the secret is this client's key.
 
         Raises:
             NotAuthenticated: it is not.
+            StateUnavailable: nobody knows, or the store is another than this coordinator's.
         """
         self._check_line(secret)
+        await self._check_state(LOOKED_S)
         if self.access is not Access.SECURED:
             return
         known = await self._store.credential(client)
         if known is None or secret is None or not hmac.compare_digest(digest_of(secret), known):
             if known is None:
-                await self._check_state()
+                await self._check_state(0.0)
             _log.warning("agent_refused", client=client, enrolled=known is not None, with_key=secret is not None)
             raise NotAuthenticated(
                 f"client {client!r} is not enrolled with this key, or was revoked; give its agent a join token, made "
@@ -116,10 +130,9 @@ class Doorkeeper:
             NotAllowed: the token is not good for this client, or cannot be taken here.
         """
         self._refuse_plaintext()
+        await self._check_state(0.0)
         now = self._clock()
         outcome = await self._store.enrol(id_of(JOIN_TOKEN, token) or "", digest_of(token), client, key_digest, now)
-        if outcome == "unknown":
-            await self._check_state()
         if outcome in _REFUSALS:
             _log.warning("join_token_refused", client=client, outcome=outcome)
             raise NotAllowed(_REFUSALS[outcome].format(client=client))

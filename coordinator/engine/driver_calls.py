@@ -26,6 +26,11 @@ class DriverCalls:
         """Returns when the lease is held; at once where there is none."""
         await self._lease.held()
 
+    async def note_refusal(self, reason: str | None) -> None:
+        """Tells every replica why the collector deletes nothing; None: it works."""
+        if await self._store.refusal() != reason:
+            await self._store.note_refusal(reason)
+
     async def tick_all(self) -> None:
         """Does what time asks for in every active job: opens a round, chooses its cohort, ends what is overdue.
 

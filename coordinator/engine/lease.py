@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
@@ -23,6 +24,10 @@ from coordinator.store.writes import Fence
 DRIVER, AGGREGATOR = "driver", "aggregator"
 
 log = structlog.get_logger(__name__)
+
+
+async def _always() -> None:
+    """The store is always the right one."""
 
 
 class NoLease:
@@ -45,14 +50,24 @@ class NoLease:
 class Lease:
     """One process' claim to a lease; `keep` runs as long as the process."""
 
-    def __init__(self, store: RedisStateStore, name: str, lease_s: float) -> None:
+    def __init__(
+        self,
+        store: RedisStateStore,
+        name: str,
+        lease_s: float,
+        check_state: Callable[[], Awaitable[None]] = _always,
+    ) -> None:
+        """`check_state` raises `StateUnavailable` where this is not the store that the process works on: no lease is
+        taken there, so that nothing is driven."""
         self._store = store
+        self._check_state = check_state
         self._name = name
         self._lease_s = lease_s
         self._holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._token: int | None = None
         self._ends = 0.0  # of the monotonic clock; earlier than Redis thinks
         self._held = asyncio.Event()
+        self._away = False
 
     @property
     def drives(self) -> bool:
@@ -101,9 +116,14 @@ class Lease:
         asked = time.monotonic()
         try:
             async with asyncio.timeout(self._lease_s / 3):  # the store's patience may be longer than the lease
+                await self._check_state()
                 token = await self._store.take_lease(self._name, self._holder, self._lease_s)
-        except (StateUnavailable, TimeoutError):
+        except (StateUnavailable, TimeoutError) as error:
+            if not self._away:  # once an outage
+                log.warning("state_unavailable", lease=self._name, reason=str(error) or "no answer in time")
+            self._away = True
             return  # a lease in hand is held until it ends
+        self._away = False
         if token != self._token:
             if token is not None:
                 log.info("lease_taken", lease=self._name, token=token)

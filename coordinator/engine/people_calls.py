@@ -17,6 +17,7 @@ from coordinator.state.errors import (
     BlobLost,
     IdempotencyConflict,
     IllegalTransition,
+    JobNotFound,
     JobUnreadable,
     TooMany,
 )
@@ -170,7 +171,8 @@ class PeopleCalls:
         """Takes a job that has ended out of the state, with all that is kept for it.
 
         Args:
-            cancel: a job that has not ended is cancelled first; one whose document cannot be read is deleted, too.
+            cancel: a job that has not ended is cancelled first; one whose document cannot be read, or is gone, is
+                deleted, too.
             stored_bytes: as the blob store's; blocks.
 
         Returns:
@@ -185,6 +187,12 @@ class PeopleCalls:
         except JobUnreadable as error:
             if not cancel:
                 raise JobUnreadable(f"{error}; or delete it with cancel=true (`jobs delete --cancel`)") from error
+        except JobNotFound:
+            if not cancel:
+                raise
+            if await self._removal.remove(job_id, None, None, (), {}) == "gone":
+                raise
+            return 0
         await self._removal.remove(job_id, None, None, (), {})
         return 0
 

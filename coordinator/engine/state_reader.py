@@ -114,6 +114,10 @@ class StateReader:
         """What jobs counted that were deleted: rounds `committed` and `abandoned`, bytes `up` and `down`."""
         return await self._removal.totals()
 
+    async def refusal(self) -> str | None:
+        """Why the collector deletes nothing, in words for people; None where it works."""
+        return await self._store.refusal()
+
     def mark(self, topic: str = "") -> int:
         """Note it before looking at the state, and pass it to `wait_for_change`: then no change is missed."""
         return self._store.mark(topic)

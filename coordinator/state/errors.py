@@ -170,7 +170,7 @@ class LeaseLost(DomainError):
 
 
 class StorageFull(DomainError):
-    """The disk of the blobs has no room; what was begun goes on when it has."""
+    """The disk of the blobs takes nothing more; what was begun goes on as soon as it does."""
 
     code, http_status, grpc_status = "storage_full", 507, "UNAVAILABLE"
 

@@ -1,19 +1,23 @@
 """Whether the state store and the blob directory belong together.
 
-A blob is garbage when no job names it. With the wrong Redis, or an emptied one, every trained model would be garbage.
-Therefore both sides carry a random id, which is drawn when both are new, and no blob is deleted unless the two ids are
-equal.
+A blob is garbage when no job names it. With the wrong Redis, or an emptied one, every trained model would be garbage,
+and what was written would be missing in the right one. Therefore both sides carry a random id, which is drawn when both
+are new, and the age of the Redis, which each look of the collector raises. Without the same id, or with a Redis that is
+younger than the blobs know it, no blob is deleted and nothing is written.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from dataclasses import dataclass
 
 from coordinator.state.errors import StateUnavailable
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.redis_state_store import RedisStateStore
+
+_ACCEPT = "`fedgalore accept-state` takes this Redis as it is, and shows before what is lost by that"
 
 
 class NotBound(RuntimeError):
@@ -36,6 +40,7 @@ class Binding:
         self._blobs = blobs
         self._warning: str | None = None
         self._turn = asyncio.Lock()  # a second check must not take the unfinished bond of the first for an old bond
+        self._held_at = float("-inf")  # of the monotonic clock
 
     async def check(self) -> Bound:
         """Reads the ids of both sides, and binds blobs that are not bound yet.
@@ -47,21 +52,37 @@ class Binding:
         async with self._turn:
             return await self._check()
 
-    async def must_hold(self) -> None:
+    async def must_hold(self, max_age_s: float = 0.0) -> None:
         """As `check`, for callers that wait until the right state store is there.
+
+        Args:
+            max_age_s: a check that was made so long ago at most will do.
 
         Raises:
             StateUnavailable: the two do not belong together, or cannot be read.
         """
+        if time.monotonic() - self._held_at < max_age_s:
+            return
         try:
             await self.check()
         except (NotBound, OSError) as error:
             raise StateUnavailable(str(error)) from error
 
+    async def grow_older(self) -> None:
+        """Raises the age of the state store, and has the blobs know the age before: what a crash of Redis takes may
+        be the last raise.
+
+        Raises:
+            StateUnavailable, OSError: the state store or the blob store does not answer.
+        """
+        before = await self._store.grow_older() - 1
+        await asyncio.to_thread(self._blobs.note_age, before)
+
     async def _check(self) -> Bound:
         of_blobs = await asyncio.to_thread(self._blobs.store_id)
         of_store = await self._store.store_id()
         if of_blobs is None:
+            await self._must_be_new(of_store)
             used_before = of_store is not None
             # The state store gets its id first: after a kill in between, the next check comes here again.
             proposed = of_store or uuid.uuid4().hex
@@ -75,7 +96,24 @@ class Binding:
         if of_blobs != of_store:
             known = f"this Redis has {of_store}" if of_store else "this Redis has none"
             raise NotBound(
-                f"blob_dir belongs to another Redis (its store-id is {of_blobs}, {known}), so no blob is deleted: give "
-                "the redis_url of the Redis that this blob_dir was used with, or an empty blob_dir"
+                f"blob_dir belongs to another Redis (its store-id is {of_blobs}, {known}), so no blob is deleted and "
+                "nothing is written: give the redis_url of the Redis that this blob_dir was used with, or an empty "
+                f"blob_dir. {_ACCEPT}"
             )
+        if (age := await self._store.age()) < (seen := await asyncio.to_thread(self._blobs.age)):
+            raise NotBound(
+                f"this Redis is an older copy (it was looked at {age} times, and blob_dir knows of {seen}), so no blob "
+                f"is deleted and nothing is written: give the newest copy. {_ACCEPT}"
+            )
+        self._held_at = time.monotonic()
         return Bound(of_blobs, self._warning)
+
+    async def _must_be_new(self, of_store: str | None) -> None:
+        """Raises `NotBound` for blobs without an id beside a state store that names none of them."""
+        if of_store is None and not await self._store.job_ids(None, 1):
+            held = await asyncio.to_thread(self._blobs.held, ())
+            if held.unneeded:
+                raise NotBound(
+                    f"blob_dir has {len(held.unneeded)} blobs and no store-id, and this Redis is empty, so no blob is "
+                    f"deleted and nothing is written: give the Redis that this blob_dir was used with. {_ACCEPT}"
+                )

@@ -9,8 +9,9 @@ All calls block. Asyncio code runs them in threads.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,14 @@ from fedgalore.process.ranges import RangeReader
 
 GRACE_S = 3600.0  # how long a blob without a reference may wait for the reference to be written
 SPENT_GRACE_S = 120.0  # the same for a blob whose reference has ended; a second reference to equal bytes comes quickly
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is in a store. `unneeded`: by hash, the bytes that a blob takes by itself."""
+
+    unneeded: Mapping[str, int]
+    all_bytes: int
 
 
 class PartialInUse(RuntimeError):
@@ -162,16 +171,43 @@ class BlobStore(Protocol):
     def scratch_folder(self) -> AbstractContextManager[Path]:
         """An empty folder on this machine, for files that `put_file(move=True)` takes. It is deleted at the end."""
 
-    def sweep(self, keep: Container[str], spent: Container[str], now: float) -> int:
-        """Deletes blobs whose hash is not in `keep`, and scratch folders of killed processes. Returns the bytes freed.
+    def held(self, keep: Container[str]) -> Held:
+        """What is in this store.
+
+        Args:
+            keep: hashes that are needed. So is what these blobs are made of.
+
+        Raises:
+            OSError: the store, or what a needed blob is made of, cannot be read.
+        """
+
+    def sweep(
+        self, keep: Container[str], spent: Container[str], now: float, may_go: Container[str] | None = None
+    ) -> int:
+        """Deletes blobs that may go, and scratch folders of killed processes. Returns the bytes freed.
 
         A blob stays for some time after it was put, or put again, because a reference to it may be on its way:
         `SPENT_GRACE_S` if its hash is in `spent`, else `GRACE_S`.
 
         Args:
-            keep: hashes that are needed, whether they are in `spent` or not.
+            keep: hashes that are needed, whatever the others say.
             spent: hashes whose reference has ended.
             now: seconds since the epoch.
+            may_go: hashes of the blobs that may be deleted; None: all. One that others are made of stays with them.
+        """
+
+    def looks(self) -> str | None:
+        """What `note_looks` noted last.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+
+    def note_looks(self, text: str) -> None:
+        """Keeps what the collector saw, beside the blobs.
+
+        Raises:
+            OSError: the store cannot be written.
         """
 
     def store_id(self) -> str | None:
@@ -183,6 +219,27 @@ class BlobStore(Protocol):
 
     def bind(self, store_id: str) -> str:
         """Binds the blobs to this state store unless they are bound already. Returns the id that they are bound to.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+
+    def age(self) -> int:
+        """The age of the state store that these blobs have seen; 0 where none was noted.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+
+    def note_age(self, age: int) -> None:
+        """Keeps the age of the state store.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+
+    def bind_anew(self, store_id: str) -> None:
+        """Binds the blobs to this state store, whatever they were bound to.
 
         Raises:
             OSError: the store cannot be written.

@@ -156,9 +156,18 @@ class ComposedFolder:
     def sources(self, path: Path) -> set[str]:
         """Hashes of what a file here is made of; none of a file that is damaged or gone."""
         try:
-            return {source.sha256 for source in _recipe_of(path).sources}
+            return self.read_sources(path)
         except (OSError, ValueError):
             return set()
+
+    def read_sources(self, path: Path) -> set[str]:
+        """Hashes of what a file here is made of.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is damaged.
+        """
+        return {source.sha256 for source in _recipe_of(path).sources}
 
     def is_sound(self, sha256: str) -> bool:
         """Reads a blob through. Whether its content has the hash that names it."""

@@ -5,7 +5,9 @@ root/composed/ab/abc...    blobs that are parts of others, see `coordinator.stor
 root/partial/<key>         files being received }
 root/scratch/              files that are to become blobs, on the same disk, see `coordinator.store.scratch`
 root/lock                  a lock: shared by calls that put a blob, exclusive to a call that sweeps or binds
-root/store-id              id of the state store that names these blobs, see `coordinator.store.binding`
+root/store-id              id of the state store that names these blobs  } see `coordinator.store.binding`
+root/store-age             how old that state store is, in looks         }
+root/looks.json            what the collector saw last, see `coordinator.store.looks`
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 from coordinator.state.errors import BlobNotFound
-from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, PartialFile
+from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, Held, PartialFile
 from coordinator.store.composed import ComposedFolder, Copy
 from coordinator.store.partial_file import BLOCK_BYTES, DirectoryPartialFile
 from coordinator.store.scratch import Scratch
@@ -43,6 +45,8 @@ class DirectoryBlobStore:
         self._scratch = Scratch(root / "scratch")
         self._lock = root / "lock"
         self._store_id = root / "store-id"
+        self._age = root / "store-age"
+        self._looks = root / "looks.json"
 
     def put_file(self, path: Path, *, move: bool = False, copies: Sequence[Copy] = ()) -> BlobRef:
         if copies:
@@ -123,8 +127,9 @@ class DirectoryBlobStore:
         with self._locked(fcntl.LOCK_EX):  # no sound blob may take its place between the look and the deletion
             if self.is_sound(sha256):
                 return False
-            for folder in (self._content, self._composed):
-                folder.path(sha256).unlink(missing_ok=True)
+            self._content.path(sha256).unlink(missing_ok=True)
+            if self._composed.size_bytes(sha256) is not None:  # else a source is missing, and may come back
+                self._composed.path(sha256).unlink(missing_ok=True)
         return True
 
     def open_partial(self, key: str, blob: BlobRef) -> PartialFile:
@@ -151,12 +156,42 @@ class DirectoryBlobStore:
     def scratch_folder(self) -> AbstractContextManager[Path]:
         return self._scratch.folder()
 
-    def sweep(self, keep: Container[str], spent: Container[str], now: float) -> int:
-        freed = self._sweep(self._composed.blobs, keep.__contains__, spent, now)
-        sources = set[str]().union(*map(self._composed.sources, self._composed.blobs.glob("??/*")))
-        freed += self._sweep(self._content.blobs, lambda name: name in keep or name in sources, spent, now)
+    def held(self, keep: Container[str]) -> Held:
+        sources = self._sources(keep)
+        sizes: dict[str, int] = {}
+        for blob in (*self._composed.blobs.glob("??/*"), *self._content.blobs.glob("??/*")):
+            with suppress(FileNotFoundError):  # another coordinator may sweep
+                sizes[blob.name] = sizes.get(blob.name, 0) + blob.stat().st_size
+        unneeded = {name: size for name, size in sizes.items() if name not in keep and name not in sources}
+        return Held(unneeded, sum(sizes.values()))
+
+    def sweep(
+        self, keep: Container[str], spent: Container[str], now: float, may_go: Container[str] | None = None
+    ) -> int:
+        def stays(name: str) -> bool:
+            return name in keep or (may_go is not None and name not in may_go)
+
+        freed = self._sweep(self._composed.blobs, stays, spent, now)
+        sources = self._sources(keep)
+        freed += self._sweep(self._content.blobs, lambda name: name in sources or stays(name), spent, now)
         self._scratch.sweep(now - GRACE_S)
         return freed
+
+    def _sources(self, keep: Container[str]) -> set[str]:
+        """What composed blobs are made of. A needed blob that does not tell would lose its parts to a sweep."""
+        sources: set[str] = set()
+        for path in self._composed.blobs.glob("??/*"):
+            try:
+                sources |= self._composed.read_sources(path)
+            except FileNotFoundError:  # another coordinator may sweep
+                continue
+            except (OSError, ValueError) as error:
+                if path.name in keep:
+                    raise OSError(
+                        f"no blob is deleted: {path} cannot be read ({error}), so nobody knows which blobs it is made "
+                        "of; restore it from a backup, or delete the job that it belongs to"
+                    ) from error
+        return sources
 
     def _sweep(self, folder: Path, keep: Callable[[str], bool], spent: Container[str], now: float) -> int:
         freed = 0
@@ -171,20 +206,34 @@ class DirectoryBlobStore:
                     freed += status.st_size
         return freed
 
+    def looks(self) -> str | None:
+        return _text_of(self._looks)
+
+    def note_looks(self, text: str) -> None:
+        _write(self._looks, text)
+
     def store_id(self) -> str | None:
-        try:
-            return self._store_id.read_text(encoding="ascii", errors="replace").strip()
-        except FileNotFoundError:
-            return None
+        text = _text_of(self._store_id)
+        return text.strip() if text is not None else None
 
     def bind(self, store_id: str) -> str:
         with self._locked(fcntl.LOCK_EX):
             bound = self.store_id()
             if bound is None:
                 bound = store_id
-                with durable.survives_power_cut(self._store_id) as draft:
-                    draft.write_text(f"{store_id}\n", encoding="ascii")
+                _write(self._store_id, f"{store_id}\n")
         return bound
+
+    def bind_anew(self, store_id: str) -> None:
+        with self._locked(fcntl.LOCK_EX):
+            _write(self._store_id, f"{store_id}\n")
+
+    def age(self) -> int:
+        text = _text_of(self._age) or ""
+        return int(text) if text.strip().isdecimal() else 0
+
+    def note_age(self, age: int) -> None:
+        _write(self._age, f"{age}\n")
 
     def check(self) -> None:
         with self.scratch_folder() as folder:
@@ -205,6 +254,18 @@ class DirectoryBlobStore:
         with self._lock.open("ab") as file:
             fcntl.flock(file, mode)
             yield
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    with durable.survives_power_cut(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def _not_found(sha256: str) -> BlobNotFound:

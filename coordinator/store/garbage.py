@@ -7,27 +7,46 @@ the chain. A job that goes on also needs the other blobs
 of its newest version, the chain by which its clients come to that version, and the updates of its round in flight. A
 job that waits for its preparation needs the version of another job that it starts from.
 
-All other blobs are deleted. A blob that a closed round, a superseded version or a deleted job named is spent, and is
-deleted soon. A blob that no job has named yet is left some time, in which its reference may be written.
+All other blobs are deleted, after two looks. A blob that a closed round, a superseded version or a deleted job named is
+spent: the state itself says that it is done with, and the looks may be minutes apart. Of any other blob nothing says
+so: its reference may be about to be written, or may have been lost, so the looks are an hour apart. Where the state
+contradicts itself (`coordinator.store.contradictions`), or too much would go of which nothing says that it is done
+with, nothing is deleted at all.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.state.versions import is_kept, versions, with_weights
 from coordinator.store.binding import Binding
-from coordinator.store.blob_store import BlobStore
+from coordinator.store.blob_store import BlobStore, Held
+from coordinator.store.census import take as take_census
+from coordinator.store.contradictions import ACCEPT, Expected, StateContradicts, of_job, unnamed, with_before
+from coordinator.store.looks import Looks
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.removal import Removal
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec.start import job_version
 
 ALL_JOBS = 2**31
+AGAIN_S = 0.2  # after which a contradiction is looked at a second time: another process may have been writing
+
+
+class TooMuchToGo(RuntimeError):
+    """Nothing is deleted; the message says how much would be, and what to do."""
+
+
+@dataclass(frozen=True)
+class MostToGo:
+    """What may be deleted at a time of which nothing says that it is done with: a share of all bytes, and a count."""
+
+    share: float = 0.5
+    blobs: int = 1000
 
 
 @dataclass
@@ -40,55 +59,109 @@ class _Known:
     needed: frozenset[str] = frozenset()
     spent: set[str] = field(default_factory=set)
     prepares: bool = False  # its model may be written just now
+    expected: Expected | None = None  # other keys of it
+    problems: tuple[str, ...] = ()
 
 
 class Collector:
     """Deletes blobs that no job needs. Safe beside running jobs, other processes and other collectors."""
 
-    def __init__(self, store: RedisStateStore, blobs: BlobStore, binding: Binding) -> None:
+    def __init__(
+        self, store: RedisStateStore, blobs: BlobStore, binding: Binding, most_to_go: MostToGo = MostToGo()
+    ) -> None:
         self._store = store
         self._blobs = blobs
         self._binding = binding
+        self._most_to_go = most_to_go
         self._removal = Removal(store.connection)
         self._jobs: dict[str, _Known] = {}
 
     async def collect(self, now: float) -> int:
         """Sweeps the blob store. Returns the bytes freed. When it raises, it has deleted no blob that a job needs.
 
+        Args:
+            now: seconds since the epoch. What two looks find unneeded is deleted when they are long enough apart.
+
         Raises:
             NotBound: the blobs do not belong to this state store.
-            RuntimeError: a job cannot be read, so that its needs are unknown.
+            StateContradicts: the needs of a job are unknown.
+            TooMuchToGo: more is unneeded than may go at a time.
             StateUnavailable, OSError: the state store or the blob store does not answer.
         """
-        job_ids = await self._store.job_ids(None, ALL_JOBS)
-        saves = await self._store.saves(job_ids)
-        changed = [
-            job_id for job_id in job_ids if job_id not in self._jobs or self._jobs[job_id].saves != saves[job_id]
-        ]
-        jobs = await self._store.load_many(changed)
-        unread = set(changed) - {job.id for job in jobs}
-        if unread and (unread := unread & set(await self._store.job_ids(None, ALL_JOBS))):  # the others were deleted
-            raise RuntimeError(
-                f"cannot read {', '.join(sorted(unread))}; no blob is deleted, because these jobs may need it"
-            )
-        self._jobs = {job_id: known for job_id, known in self._jobs.items() if job_id in job_ids}
-        for job in jobs:
-            await self._look_at(job, saves[job.id])
+        looks = await self._looked_before()
+        await self._check_state(looks)
         discarded = await self._removal.discarded()
         # Checked last: a Redis that was emptied since the first line has lost its id, too.
         await self._binding.check()
-        known = list(self._jobs.values())
-        needed = frozenset[str]().union(*(job.needed for job in known))
+        known, needed = list(self._jobs.values()), self.needed
         spent = frozenset[str]().union(*(job.spent for job in known))
         # A job in preparation may put the files of the same base model, and names them only at its end.
         if not any(job.prepares for job in known):
             spent |= discarded
-        freed = await asyncio.to_thread(self._blobs.sweep, needed, spent, now)
+        held = await asyncio.to_thread(self._blobs.held, needed)
+        saves = {job_id: job.saves for job_id, job in self._jobs.items()}
+        looks = looks.then(held.unneeded, needed, saves, now)
+        ripe = looks.ripe(spent, now)
+        await asyncio.to_thread(self._blobs.note_looks, looks.to_json())
+        await self._binding.grow_older()
+        self._check_amount(held, looks.unexplained(ripe, spent))
+        freed = await asyncio.to_thread(self._blobs.sweep, needed, spent, now, ripe)
         left = await asyncio.to_thread(lambda: {sha256 for sha256 in spent if self._blobs.exists(sha256)})
         for remembered in known:
             remembered.spent &= left
         await self._removal.forget_discarded(discarded & (needed | (spent - left)))
         return freed
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Hashes of the blobs that jobs needed at the last look at the state."""
+        return frozenset[str]().union(*(job.needed for job in self._jobs.values()))
+
+    async def contradictions(self, looks: Looks) -> set[str]:
+        """What of the state does not fit together, or does not fit these earlier looks, in words."""
+        census = await take_census(self._store.connection)
+        held = {job_id: keys for job_id, keys in census.jobs.items() if keys.has_record}
+        changed = [job_id for job_id in held if self._known(job_id).saves != held[job_id].saves]
+        jobs = await self._store.load_many(changed)
+        self._jobs = {job_id: known for job_id, known in self._jobs.items() if job_id in held}
+        for job in jobs:
+            await self._look_at(job, held[job.id].saves)
+        found = {f"the record of job {job_id} cannot be read" for job_id in set(changed) - {job.id for job in jobs}}
+        for job_id, keys in census.jobs.items():
+            found |= {*of_job(job_id, keys, self._known(job_id).expected), *self._known(job_id).problems}
+        found |= set(with_before(census.jobs, looks.saves, census.deleted))
+        await self._removal.forget_deleted(census.deleted - looks.saves.keys() - census.jobs.keys())
+        return found
+
+    async def _looked_before(self) -> Looks:
+        try:
+            return Looks.read(await asyncio.to_thread(self._blobs.looks))
+        except ValueError:
+            raise StateContradicts(["the file looks.json of blob_dir is damaged"]) from None
+
+    async def _check_state(self, looks: Looks) -> None:
+        """Raises `StateContradicts` for what two looks in a row find."""
+        found = await self.contradictions(looks) - looks.accepted
+        if found:
+            await asyncio.sleep(AGAIN_S)
+            found &= await self.contradictions(looks)
+        if found:
+            await self._binding.check()  # of the wrong Redis, everything contradicts
+            await asyncio.to_thread(self._blobs.note_looks, looks.refused().to_json())
+            raise StateContradicts(sorted(found))
+
+    def _check_amount(self, held: Held, unexplained: Collection[str]) -> None:
+        n_bytes = sum(held.unneeded[sha256] for sha256 in unexplained)
+        most = self._most_to_go
+        if len(unexplained) > most.blobs or n_bytes > most.share * held.all_bytes:
+            raise TooMuchToGo(
+                f"no blob is deleted: no job names any more {len(unexplained)} blobs with {n_bytes} of "
+                f"{held.all_bytes} bytes, which is more than may go at a time (sweep_share {most.share:g}, sweep_blobs "
+                f"{most.blobs}). Look whether jobs are missing, and restore Redis from a backup; if not, {ACCEPT}"
+            )
+
+    def _known(self, job_id: str) -> _Known:
+        return self._jobs.get(job_id, _Known())
 
     async def _look_at(self, job: Job, saves: int) -> None:
         known = self._jobs.setdefault(job.id, _Known())
@@ -98,6 +171,8 @@ class Collector:
             if closed.result is not None:
                 known.versions[closed.result.version] = closed.result
         known.versions |= {back.model.version: back.model for back in job.rollbacks}
+        named = {**known.versions, **({job.best_model.version: job.best_model} if job.best_model else {})}
+        known.problems = tuple(unnamed(job, named))
         for number, version in list(known.versions.items()):
             if job.model is not None and number < job.model.version:
                 known.spent |= {blob.sha256 for blob in _of_its_round(version)}
@@ -107,9 +182,11 @@ class Collector:
         known.prepares = job.prepared is None and not job.status.is_final
         blobs = [*_needed(job, known.versions.values()), *await self._start_of(job)]
         needed = frozenset(blob.sha256 for blob in blobs)
-        known.spent |= known.needed - needed
+        if job.status.is_final:  # of a job that goes on, an older record would look the same
+            known.spent |= known.needed - needed
         known.needed = needed
         known.saves = saves
+        known.expected = Expected.of(job, saves)
 
     async def _start_of(self, job: Job) -> list[BlobRef]:
         """What another job's version is made of from which this job is about to be prepared; none of a deleted job."""

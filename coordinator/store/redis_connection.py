@@ -11,10 +11,11 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from coordinator.state.errors import StateUnavailable
 
+PREFIX = "fedgalore"
 TIMEOUT_S = 5.0
 MOST_CONNECTIONS = 32  # of a process
 
@@ -22,7 +23,7 @@ MOST_CONNECTIONS = 32  # of a process
 class RedisConnection:
     """Belongs to one event loop; any number of processes may share the prefix."""
 
-    def __init__(self, url: str, prefix: str = "fedgalore") -> None:
+    def __init__(self, url: str, prefix: str = PREFIX) -> None:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=MOST_CONNECTIONS,  # who finds none free waits: hundreds of agents may call at once
@@ -65,6 +66,10 @@ class RedisConnection:
             if task and task.cancelling() > cancelled:
                 raise asyncio.CancelledError
             return answer
+        except OutOfMemoryError as error:
+            raise StateUnavailable(
+                f"the state store is full ({error}); raise its maxmemory or delete jobs, then try again"
+            ) from error
         except (RedisError, OSError) as error:
             raise StateUnavailable(
                 f"the state store does not answer ({error}); check redis_url and the Redis server, then try again"

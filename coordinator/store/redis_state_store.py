@@ -14,9 +14,11 @@ Layout, every key under `<prefix>:`
 | `job:<id>:progress`  | hash   | with `job:<id>:attempts` and `job:<id>:traffic`: `redis_beside_store`           |
 | `agents`             | hash   | with `seen`, `tasks:<client>` and `checks:<client>`: `redis_agent_store`        |
 | `store`              | string | random id, the same as in the blob directory: `coordinator.store.binding`       |
+| `age`                | string | how often the collector has looked at it: `coordinator.store.binding`           |
+| `refusal`            | string | why the collector deletes nothing, where it does not                            |
 | `lease:<name>`       | hash   | `holder`, `token` of who drives, or aggregates; expires unless it is renewed    |
 | `tokens`             | string | the last fencing token; each holder of a lease has a higher token than before   |
-| `discarded`, `removed` | set, hash | what jobs leave that were deleted: `coordinator.store.removal`               |
+| `discarded`          | set    | with `deleted` and `removed`: what deleted jobs leave: `coordinator.store.removal` |
 | `credentials`        | hash   | with `keys`, `join_tokens` and `struck`: `redis_credential_store`               |
 | `wake`               | pubsub | a message for each save: names of effects, parted by spaces; may be empty       |
 
@@ -44,7 +46,7 @@ from coordinator.state.stream_events import StreamEvent, StreamRow
 from coordinator.store.gathering import Gathering
 from coordinator.store.redis_agent_store import RedisAgentStore
 from coordinator.store.redis_beside_store import RedisBesideStore
-from coordinator.store.redis_connection import RedisConnection
+from coordinator.store.redis_connection import PREFIX, RedisConnection
 from coordinator.store.watcher import Watcher
 from coordinator.store.writes import Change, Stored, VersionedJob
 
@@ -60,7 +62,7 @@ class RedisStateStore:
     document that is damaged, or was written by another version of this software.
     """
 
-    def __init__(self, url: str, prefix: str = "fedgalore") -> None:
+    def __init__(self, url: str, prefix: str = PREFIX) -> None:
         self.connection = RedisConnection(url, prefix)
         self._redis, self._key, self._ask = self.connection.redis, self.connection.key, self.connection.ask
         self._unreadable: set[str] = set()
@@ -81,6 +83,28 @@ class RedisStateStore:
         store_id: str | None = await self._ask(self._redis.get(self._key("store")))
         return store_id
 
+    async def accept_id(self, store_id: str) -> None:
+        """Gives this store an id, whatever it had."""
+        await self._ask(self._redis.set(self._key("store"), store_id))
+
+    async def age(self) -> int:
+        """How often it has grown older."""
+        return int(await self._ask(self._redis.get(self._key("age"))) or 0)
+
+    async def grow_older(self) -> int:
+        """The age of this store from now on."""
+        return int(await self._ask(self._redis.incr(self._key("age"))))
+
+    async def refusal(self) -> str | None:
+        """Why the collector deletes nothing, in words for people; None where it works."""
+        reason: str | None = await self._ask(self._redis.get(self._key("refusal")))
+        return reason
+
+    async def note_refusal(self, reason: str | None) -> None:
+        """Keeps why the collector deletes nothing, for every replica to tell."""
+        key = self._key("refusal")
+        await self._ask(self._redis.set(key, reason) if reason else self._redis.delete(key))
+
     async def create(
         self, job: Job, events: Sequence[StreamEvent], max_active: int = MAX_JOBS
     ) -> tuple[Literal["created", "exists", "full"], str]:
@@ -94,6 +118,12 @@ class RedisStateStore:
         args += [json.dumps([(kind, json.dumps(data)) for kind, data in events]), self._key("wake"), str(max_active)]
         outcome, job_id = await self._ask(self._create(keys=keys, args=args))
         return outcome, job_id
+
+    async def enter(self, job: Job) -> None:
+        """Puts a job whose record is there into the list of jobs, and of active jobs, unless it is in them."""
+        await self._ask(self._redis.zadd(self._key("jobs"), {job.id: job.created_at}, nx=True))
+        if not job.is_at_rest:
+            await self._ask(self._redis.sadd(self._key("active"), job.id))
 
     async def job_of_key(self, idempotency_key: str) -> str | None:
         """Id of the job that was made with this idempotency key."""

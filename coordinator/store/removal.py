@@ -3,6 +3,7 @@
 | key         | type | what                                                                                         |
 |-------------|------|----------------------------------------------------------------------------------------------|
 | `discarded` | set  | hashes of blobs that removed jobs named; each leaves the set when it is deleted or needed again |
+| `deleted`   | set  | ids of removed jobs that the collector has yet to hear of                                    |
 | `removed`   | hash | `committed`, `abandoned` (rounds), `up`, `down` (bytes) of removed jobs: counters never fall |
 """
 
@@ -45,7 +46,15 @@ class Removal:
             idempotency_key = next((key for key, used_for in used.items() if used_for == job_id), "")
         clients = await self._ask(self._redis.hkeys(self._key("agents")))
         names = [f"job:{job_id}", *(f"job:{job_id}:{part}" for part in _PARTS)]
-        names += ["jobs", "active", "idempotency", "discarded", "removed", *(f"tasks:{client}" for client in clients)]
+        names += [
+            "jobs",
+            "active",
+            "idempotency",
+            "discarded",
+            "removed",
+            "deleted",
+            *(f"tasks:{client}" for client in clients),
+        ]
         rest = json.dumps({"blobs": sorted(blobs), "totals": dict(totals)})
         args = [job_id, "" if version is None else str(version), idempotency_key, self._key("wake"), rest]
         outcome: Literal["removed", "stale", "gone"] = await self._ask(
@@ -66,3 +75,8 @@ class Removal:
         """Takes hashes off: they are deleted, or are needed again."""
         if hashes:
             await self._ask(self._redis.srem(self._key("discarded"), *hashes))
+
+    async def forget_deleted(self, job_ids: Collection[str]) -> None:
+        """Takes jobs off of which the collector has heard that they are deleted."""
+        if job_ids:
+            await self._ask(self._redis.srem(self._key("deleted"), *job_ids))

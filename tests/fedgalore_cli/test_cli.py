@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 import yaml
 from typer.testing import CliRunner, Result
 
@@ -79,6 +80,8 @@ def process(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def coordinator(process: Coordinator, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Coordinator:
+    with redis.Redis.from_url(redis_url) as client:  # emptied, and still the one of the coordinator's blobs
+        client.mset({"fedgalore:store": (process.blobs / "store-id").read_text().strip(), "fedgalore:age": 10**6})
     monkeypatch.setenv("FEDGALORE_URL", process.url)
     return process
 
@@ -459,3 +462,19 @@ def test_unpack_keeps_nothing_of_a_tar_that_is_cut_off(tmp_path: Path) -> None:
     with pytest.raises(UnsafeArchive, match="not a whole tar"):
         unpack(chunks(data[:3000]), tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_redis_that_was_emptied_can_be_accepted(redis_url: str, tmp_path: Path) -> None:
+    blobs = DirectoryBlobStore(tmp_path)
+    blobs.bind("of another Redis")
+    put_bytes(blobs, b"model")
+    arguments = ("accept-state", "--redis-url", redis_url, "--blob-dir", tmp_path)
+    shown = fedgalore(*arguments)
+    assert shown.exit_code == 0
+    assert "- blob_dir belongs to another Redis" in shown.stdout
+    assert "No job names 1 blobs with 5 of 5 bytes.\nNothing is changed; --yes takes it" in shown.stdout
+    assert blobs.store_id() == "of another Redis"
+    assert "they are deleted in an hour" in fedgalore(*arguments, "--yes").stdout
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        assert client.get("fedgalore:store") == blobs.store_id()
+    assert fedgalore(*arguments).stdout.startswith("No job names 1 blobs")

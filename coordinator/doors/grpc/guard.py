@@ -15,7 +15,7 @@ from coordinator.state.errors import DomainError, InvalidRequest, NotAllowed, St
 from coordinator.state.limits import check_name, check_text
 from coordinator.state.records import Instance
 from fedgalore.process.blob_ref import SHA256
-from fedgalore.process.disk import is_full
+from fedgalore.process.disk import takes_nothing
 from protos import INSTANCE_KEY
 
 if TYPE_CHECKING:
@@ -34,9 +34,11 @@ _log = structlog.get_logger(__name__)
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     """Status and details of an error. What is no domain error leaves only an id, under which the log has it."""
-    if is_full(error):
+    if takes_nothing(error):
         _log.error("disk_full", reason=str(error))
-        error = StorageFull("the coordinator's disk is full; the update goes on from where it is when there is room")
+        error = StorageFull(
+            "the coordinator's disk takes nothing more; the update goes on from where it is as soon as it does"
+        )
     if isinstance(error, DomainError):
         return grpc.StatusCode[error.grpc_status], str(error)[:_DETAILS]
     error_id = uuid.uuid4().hex[:12]

@@ -56,6 +56,8 @@ class KeyGuard:
                     f"Authorization: the key is a {held}'s, and {scope['method']} {scope['path']} needs an operator's; "
                     "ask an operator for a key of that role"
                 )
+            if scope["method"] not in _READS:
+                await self._doorkeeper.check_writable()
         except DomainError as error:
             await problems.of(error)(scope, receive, send)
             return

@@ -66,9 +66,10 @@ class Metrics:
             totals.update(of_job)
             if job.status.is_final:
                 self._finished[job.id] = of_job
+        refuses = await self._reader.refusal() is not None
         present = sum(agent.present for agent in await self._reader.agents())
         snapshot = CollectorRegistry()
-        snapshot.register(_Snapshot(statuses, totals, present, measured))
+        snapshot.register(_Snapshot(statuses, totals, present, measured, refuses))
         return generate_latest(snapshot) + generate_latest(self._registry)
 
     async def _jobs(self) -> AsyncIterator[Job]:
@@ -81,9 +82,15 @@ class Metrics:
 
 class _Snapshot(Collector):
     def __init__(
-        self, statuses: Tally[str], totals: Tally[str], present: int, measured: Mapping[str, Mapping[str, float]]
+        self,
+        statuses: Tally[str],
+        totals: Tally[str],
+        present: int,
+        measured: Mapping[str, Mapping[str, float]],
+        refuses: bool,
     ) -> None:
         self._statuses, self._totals, self._present, self._measured = statuses, totals, present, measured
+        self._refuses = refuses
 
     def collect(self) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("fedgalore_jobs", "Jobs by status", labels=["status"])
@@ -109,4 +116,6 @@ class _Snapshot(Collector):
             for metric, value in metrics.items():
                 quality.add_metric([job, metric], value)
         yield quality
+        refuses = "1: no blob is deleted, because the state may have lost keys; /readyz says which"
+        yield GaugeMetricFamily("fedgalore_collector_refuses", refuses, value=self._refuses)
         yield GaugeMetricFamily("fedgalore_agents_present", "Agents seen lately", value=self._present)

@@ -17,8 +17,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.doors.rest.metrics import Metrics
-from coordinator.state.errors import DomainError, InvalidJob
+from coordinator.state.errors import DomainError, InvalidJob, StorageFull
 from coordinator.state.limits import MAX_BODY_BYTES
+from fedgalore.process.disk import takes_nothing
 from fedgalore.spec import findings
 
 PLACES = ("path", "query", "header", "body")  # of a request, where something can be wrong
@@ -167,7 +168,12 @@ class Guard:
 
         try:
             await self._app(scope, limited, watched)
-        except Exception:
+        except Exception as error:
+            if takes_nothing(error) and not status:
+                log.error("disk_full", reason=str(error))
+                full = StorageFull("the coordinator's disk takes nothing more; try again when its operator made room")
+                await of(full)(scope, receive, watched)
+                return
             error_id = uuid.uuid4().hex[:12]
             log.exception("unexpected_error", id=error_id, method=scope["method"], path=scope["path"])
             if status:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from coordinator.state.errors import StateUnavailable
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import BlobStore
+from coordinator.store.redis_connection import PREFIX
 from fedgalore.process.tls import expiry
 
 TIMEOUT_S = 3.0
@@ -44,6 +45,7 @@ class Probe:
         checks = {"redis": await self._check_redis(warnings), "blobs": await self._check_blobs()}
         if all(check.ok for check in checks.values()):  # else there is nothing to compare
             checks["binding"] = await self._check_binding(warnings)
+            checks["state"] = await self._check_state()
         if self._certificate is not None and (odd := await asyncio.to_thread(_odd, self._certificate)):
             warnings.append(f"tls_cert: {odd}")
         return Readiness(ready=all(check.ok for check in checks.values()), checks=checks, warnings=warnings)
@@ -59,6 +61,8 @@ class Probe:
             return Check(
                 ok=False, detail=f"no answer ({error or type(error).__name__}); check redis_url and the server"
             )
+        if problem := await self._redis_loses(warnings):
+            return Check(ok=False, detail=problem)
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 configured = await self._redis.config_get("append*")
@@ -74,6 +78,32 @@ class Probe:
                 f"redis: has {durability}; a crash may lose commits; set appendonly yes and appendfsync always"
             )
         return Check(ok=True, detail=f"answers; {durability}")
+
+    async def _redis_loses(self, warnings: list[str]) -> str | None:
+        """Why this Redis does not keep what is written to it."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                # Writes no byte, and no key either; a Redis that takes no writes refuses it all the same.
+                await self._redis.setrange(f"{PREFIX}:probe", 0, "")
+        except (RedisError, OSError, TimeoutError) as error:
+            return f"takes no writes ({error}); give it memory (maxmemory) or disk, and a master's role"
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                facts = {**await self._redis.info("memory"), **await self._redis.info("stats")}
+        except (RedisError, OSError, TimeoutError):
+            warnings.append(
+                "redis: INFO is not allowed, so nobody knows whether it evicts keys; allow it, or see to it that "
+                "maxmemory-policy is noeviction"
+            )
+            return None
+        if (policy := facts.get("maxmemory_policy", "noeviction")) != "noeviction":
+            return f"has maxmemory-policy {policy}, by which it deletes jobs; set maxmemory-policy noeviction"
+        if evicted := int(facts.get("evicted_keys", 0)):
+            return (
+                f"has evicted {evicted} keys, which may be those of jobs, clients or credentials; restore it from a "
+                "backup, or make sure that nothing is missing and say CONFIG RESETSTAT"
+            )
+        return None
 
     async def _check_blobs(self) -> Check:
         try:
@@ -92,6 +122,15 @@ class Probe:
         if bound.warning:
             warnings.append(f"blobs: {bound.warning}")
         return Check(ok=True, detail="Redis and blob_dir belong together")
+
+    async def _check_state(self) -> Check:
+        """What the collector found, which looks at the state every few seconds."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                refusal = await self._redis.get(f"{PREFIX}:refusal")
+        except (RedisError, OSError, TimeoutError) as error:
+            return Check(ok=False, detail=str(error) or "no answer in time")
+        return Check(ok=not refusal, detail=str(refusal or "no key is known to be missing"))
 
 
 def _odd(certificate: Path) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -244,12 +245,13 @@ async def test_a_damaged_update_is_asked_for_again(engine: Engine, work: Work, t
 
 
 @pytest.mark.slow
-async def test_a_full_disk_is_waited_for(
-    engine: Engine, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+async def test_a_disk_that_takes_nothing_is_waited_for(
+    engine: Engine, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.setattr(aggregator, "FULL_S", 0.02)
     job_id = await aggregating(engine)
-    work.error = OSError(errno.ENOSPC, "No space left on device")
+    work.error = OSError(number, os.strerror(number))
     work.go.set()
     process = Process(engine, tmp_path)
     for _ in range(5):  # more attempts than after any other error
@@ -330,7 +332,7 @@ async def test_it_counts_silent_agents_as_present_as_long_as_the_coordinator_doe
     redis_url: str, tmp_path: Path
 ) -> None:
     settings = load(flags={"redis_url": redis_url, "blob_dir": tmp_path, "presence_s": 7})
-    built = build(settings)
+    built = build(settings, DirectoryBlobStore(tmp_path))
     assert built.agents.presence_s == 7
     await built.close()
 

@@ -39,10 +39,10 @@ MAY = {
     AgentCalls: "admit check_free check_instance check_open client_failed count_traffic evaluated next_task "
     "progress register report site_checked withdraw",
     PeopleCalls: "cancel create delete expect forget_agent pause resume roll_back with_whole_weights would_create",
-    DriverCalls: "leading tick_all",
+    DriverCalls: "leading note_refusal tick_all",
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
     "loaded_back preparation_failed prepared update_lost weights_lost weights_made",
-    StateReader: "active_jobs agents events job jobs live_progress mark presence round rounds "
+    StateReader: "active_jobs agents events job jobs live_progress mark presence refusal round rounds "
     "totals_of_deleted traffic versions_to_come wait_for_change",
 }
 

@@ -149,3 +149,24 @@ def test_a_young_one_keeps_an_old_source(house: House) -> None:
     blob = house.put()
     house.blobs.sweep((), {house.source.sha256}, time.time() + GRACE_S - 60)
     assert house.blobs.is_sound(blob.sha256)
+
+
+def test_a_needed_one_that_does_not_tell_its_sources_stops_the_sweep(house: House) -> None:
+    blob = house.put()
+    (parts,) = house.composed
+    sound = parts.read_bytes()
+    parts.write_bytes(b"?" * 50)
+    for look in (house.sweep, lambda kept: house.blobs.held({kept.sha256})):
+        with pytest.raises(OSError, match=r"cannot be read .*restore it"):
+            look(blob)
+    parts.write_bytes(sound)
+    assert content_of(house.blobs, blob.sha256) == house.content
+
+
+def test_a_missing_source_does_not_take_what_is_made_of_it(house: House) -> None:
+    blob = house.put()
+    path = house.root / "sha256" / house.source.sha256[:2] / house.source.sha256
+    path.rename(house.root / "away")
+    assert house.blobs.discard_damaged(blob.sha256)
+    (house.root / "away").rename(path)
+    assert content_of(house.blobs, blob.sha256) == house.content

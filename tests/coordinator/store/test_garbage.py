@@ -12,14 +12,18 @@ import pytest
 import redis
 
 from coordinator.engine.assembly import assemble
+from coordinator.state.errors import JobNotFound, StateUnavailable
 from coordinator.state.job_events import LoadedBack
 from coordinator.state.job_state import Job, Prepared, Status
 from coordinator.state.round_state import ModelVersion, Round, UpdateReceipt
 from coordinator.state.versions import is_kept
+from coordinator.store import garbage
+from coordinator.store.acceptance import accept, look
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S
+from coordinator.store.contradictions import StateContradicts
 from coordinator.store.directory_blob_store import DirectoryBlobStore
-from coordinator.store.garbage import Collector
+from coordinator.store.garbage import Collector, TooMuchToGo
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.chain import Cut
@@ -61,6 +65,8 @@ class House:
         self.store = CountingStore(url)
         self.engine = assemble(self.store)
         self.blobs = DirectoryBlobStore(root)
+        with redis.Redis.from_url(url) as client:
+            client.set("fedgalore:store", self.blobs.bind("ours"))
         self.collector = self.another_collector()
         self.updates: list[BlobRef] = []
         self.base, self.export, self.first = (
@@ -73,6 +79,13 @@ class House:
     def another_collector(self) -> Collector:
         """A fresh collector, as in a restarted coordinator."""
         return Collector(self.store, self.blobs, Binding(self.store, self.blobs))
+
+    async def swept(self, spent: bool = False, restarted: bool = False) -> int:
+        """Two looks, far enough apart for all blobs that are there to go, or for those that are spent; bytes freed."""
+        if restarted:
+            self.collector = self.another_collector()
+        freed = await self.collector.collect(at(0))
+        return freed + await self.collector.collect(at(SPENT_GRACE_S if spent else GRACE_S) + 1)
 
     def put(self, text: str) -> BlobRef:
         return put_bytes(self.blobs, text.encode())
@@ -144,7 +157,7 @@ async def test_what_a_running_job_needs_stays_and_the_rest_goes(house: House, re
     await house.report(job, ROUNDS + 1)
     stray = house.put("stray")
 
-    assert await house.collector.collect(at(GRACE_S)) > 0
+    assert await house.swept() > 0
 
     newest = house.versions[-1]
     kept = [house.base, house.export, house.updates[-1], house.first.weights, newest.aggregate, newest.state]
@@ -161,7 +174,7 @@ async def test_what_is_spent_goes_within_minutes_and_what_nobody_named_does_not(
     for number in range(1, ROUNDS + 1):
         await house.train(job, number)
         assert await house.collector.collect(time.time()) == 0
-    assert await house.collector.collect(at(SPENT_GRACE_S)) > 0
+    assert await house.swept(spent=True) > 0
     spent = [*house.updates, *(version.aggregate for version in house.versions[1:-1]), house.versions[1].weights]
     assert not any(house.held(*spent))
     assert all(house.held(stray, house.base, *(version.weights for version in house.versions[-KEEP_VERSIONS:])))
@@ -172,7 +185,7 @@ async def test_of_a_job_that_has_ended_the_downloads_stay(house: House) -> None:
     for number in range(1, KEEP_VERSIONS + 1):
         await house.train(job, number)
     await house.finish(job, KEEP_VERSIONS + 1)
-    await house.collector.collect(at(GRACE_S))
+    await house.swept()
     newest = house.versions[-1]
     assert all(house.held(house.base, house.export, *(version.weights for version in house.versions[-KEEP_VERSIONS:])))
     assert all(house.held(*(version.state for version in house.versions[-KEEP_VERSIONS:])))  # for a rollback
@@ -183,7 +196,7 @@ async def test_a_cancelled_job_keeps_its_weights_alone(house: House) -> None:
     job = await house.start(ROUNDS)
     await house.train(job, 1)
     await house.engine.people.cancel(job)
-    await house.collector.collect(at(GRACE_S))
+    await house.swept()
     assert house.held(house.versions[1].weights, house.versions[1].state) == [True, False]
 
 
@@ -192,7 +205,7 @@ async def test_a_completed_job_that_is_rolled_back_is_looked_at_again(house: Hou
     for number in range(1, KEEP_VERSIONS + 1):
         await house.train(job, number)
     await house.finish(job, KEEP_VERSIONS + 1)
-    await house.collector.collect(at(GRACE_S))
+    await house.swept()
     to = house.versions[1]
     await house.engine.people.roll_back(job, to)
     await house.engine.people.resume(job)
@@ -203,7 +216,7 @@ async def test_a_completed_job_that_is_rolled_back_is_looked_at_again(house: Hou
         parts = [house.put(f"{part} {number}") for part in ("weights", "aggregate", "state")]
         house.versions.append(whole_version(number, *parts))
         await house.engine.aggregator.aggregated(job, number, house.versions[-1], {}, {})
-    await house.collector.collect(at(GRACE_S))
+    await house.swept()
     # versions 4 to 6 are kept, of which 4 has what was version 1's
     assert all(house.held(to.weights, to.state, *(version.weights for version in house.versions[-2:])))
     assert not any(house.held(*(version.weights for version in house.versions[2:4])))
@@ -214,7 +227,7 @@ async def test_all_that_a_rolled_back_job_names_is_there(house: House) -> None:
     for number in range(1, 5):
         await house.train_by_a_cut(job, number, checkpoint=number == 2)
     await house.finish(job, 5)
-    await house.collector.collect(at(GRACE_S))
+    await house.swept()
     back = await house.engine.people.roll_back(job, house.versions[3])  # of the same checkpoint as version 4
     assert all(house.held(*back.trail.blobs))
     assert [version for version in range(6) if is_kept(back, version)] == [4, 5]
@@ -226,8 +239,8 @@ async def test_what_versions_are_made_of_stays_while_one_of_them_is_kept(house: 
     for number in range(1, 7):
         await house.train_by_a_cut(job, number, checkpoint=number == 3)
         if not restarted:
-            await house.collector.collect(at(SPENT_GRACE_S))
-    await house.collector.collect(at(GRACE_S))
+            await house.swept(spent=True)
+    await house.swept()
 
     def held(*numbers: int) -> list[bool]:
         return house.held(*(house.versions[number].aggregate for number in numbers))
@@ -241,17 +254,17 @@ async def test_what_versions_are_made_of_stays_while_one_of_them_is_kept(house: 
     await house.engine.agents.evaluated(job, 7, "north", a_result(6))
     final = house.put("weights 6")
     await house.engine.aggregator.weights_made(job, 6, final)
-    await house.collector.collect(at(GRACE_S))
+    await house.swept()
     assert all(house.held(final))
     await house.engine.aggregator.loaded_back(job, LoadedBack(6))
-    await house.collector.collect(at(GRACE_S))
+    await house.swept()
     assert all(house.held(checkpoint))
     assert held(3, 4, 5, 6) == [False, True, True, True]
     assert not any(house.held(house.first.weights, final))
 
     again = house.put("weights 6")  # for a download; clients of a version that goes on from it come by its chain
     await house.engine.aggregator.weights_made(job, 6, again)
-    await house.collector.collect(at(GRACE_S))
+    await house.swept()
     assert all(house.held(again, checkpoint))
     assert held(4, 5, 6) == [True, True, True]
 
@@ -262,8 +275,8 @@ async def test_the_best_version_and_those_of_the_policy_outlive_the_newest(house
     for number in range(1, ROUNDS + 3):
         await house.train(job, number, loss=abs(number - 3))  # version 2 is the best
         if not restarted:
-            await house.collector.collect(at(SPENT_GRACE_S))
-    await house.collector.collect(at(GRACE_S))
+            await house.swept(spent=True)
+    await house.swept()
     held = [number for number, version in enumerate(house.versions) if house.held(version.weights) == [True]]
     assert held == [0, 2, 3, 6, 7]
 
@@ -283,6 +296,7 @@ async def test_rounds_and_ended_jobs_are_read_once(house: House) -> None:
 
 
 async def test_a_blob_put_again_is_young_again(house: House) -> None:
+    await house.start(1)
     blob = house.put("as before")
     now = at(GRACE_S)
     path = blob_path(house.blobs, blob.sha256)
@@ -332,7 +346,7 @@ async def test_an_unreadable_job_stops_the_sweep(house: House, redis_url: str, d
         if document:
             client.hset(f"fedgalore:job:{job}", "document", document)
     with pytest.raises(RuntimeError, match=job):
-        await house.collector.collect(at(GRACE_S))
+        await house.swept()
     assert all(house.held(house.base, house.export))
 
 
@@ -344,15 +358,15 @@ async def test_what_only_a_deleted_job_named_goes_soon(house: House) -> None:
     newest = house.versions[-1]
     await house.collector.collect(time.time())
     await house.engine.people.delete(job, cancel=False, stored_bytes=house.blobs.stored_bytes)
-    await house.collector.collect(at(SPENT_GRACE_S))
+    await house.swept(spent=True)
     assert house.held(newest.weights, house.updates[0]) == [False, False]
     assert house.held(house.base, house.export, house.first.weights) == [True, True, True]
     await house.engine.people.delete(other, cancel=True, stored_bytes=house.blobs.stored_bytes)
     waiting, _ = await house.engine.people.create(a_spec())  # its base model may be the same, nobody knows yet
-    await house.another_collector().collect(at(SPENT_GRACE_S))
+    await house.swept(spent=True, restarted=True)
     assert house.held(house.base, house.export) == [True, True]
     await house.engine.people.delete(waiting.id, cancel=True, stored_bytes=house.blobs.stored_bytes)
-    await house.another_collector().collect(at(SPENT_GRACE_S))
+    await house.swept(spent=True, restarted=True)
     assert house.held(house.base, house.export, house.first.weights) == [False, False, False]
     with redis.Redis.from_url(house.url) as client:
         assert not client.exists("fedgalore:discarded")
@@ -382,8 +396,118 @@ async def test_a_job_that_waits_keeps_the_version_that_it_starts_from(house: Hou
     for number in range(2, ROUNDS + 1):
         await house.train(old, number)
     start = house.versions[1].weights
-    await house.collector.collect(at(GRACE_S))
+    await house.swept()
     assert house.held(start) == [True]
     await house.engine.people.cancel(clone.id)
-    await house.collector.collect(at(GRACE_S))
+    await house.swept()
     assert house.held(start) == [False]
+
+
+def keys_of(url: str) -> list[str]:
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        return sorted(str(key) for key in client.scan_iter("*"))
+
+
+@pytest.fixture
+async def trained(house: House) -> tuple[House, str]:
+    """A job with versions that are kept and one that is not, looked at once."""
+    job = await house.start(ROUNDS + 1)
+    for number in range(1, ROUNDS + 1):
+        await house.train(job, number)
+    await house.swept()
+    return house, job
+
+
+async def test_a_lost_key_or_field_deletes_nothing(trained: tuple[House, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    house, job = trained
+    monkeypatch.setattr(garbage, "AGAIN_S", 0.0)
+    stray = house.put("a blob whose reference may be among what is lost")
+    await house.engine.driver.tick_all()  # a round is in flight
+    await house.collector.collect(at(0))
+    record = f"job:{job}"
+    lost = [(key, None) for key in ("jobs", "active", "store", "age", record, f"{record}:rounds", f"{record}:events")]
+    lost += [(record, "document"), (record, "version"), (record, "round"), (f"{record}:rounds", str(ROUNDS))]
+    with redis.Redis.from_url(house.url) as client:
+        for name, field in lost:
+            key = f"fedgalore:{name}"
+            kept = client.dump(key)
+            assert (client.hdel(key, field) if field else client.delete(key)) == 1
+            for collector in (house.collector, house.another_collector()):
+                with pytest.raises((StateContradicts, NotBound), match="no blob is deleted"):
+                    await collector.collect(at(2 * GRACE_S))
+            client.restore(key, 0, kept, replace=True)
+    await house.collector.collect(at(2 * GRACE_S))
+    kept_versions = [version.weights for version in house.versions[-KEEP_VERSIONS:]]
+    assert all(house.held(stray, house.base, house.export, *kept_versions))
+
+
+async def test_a_job_that_is_gone_without_a_trace_is_missed(trained: tuple[House, str]) -> None:
+    house, job = trained
+    with redis.Redis.from_url(house.url) as client:
+        for key in client.scan_iter(f"*{job}*"):
+            client.delete(key)
+        client.zrem("fedgalore:jobs", job)
+        client.srem("fedgalore:active", job)
+    for _ in range(2):
+        with pytest.raises(StateContradicts, match=f"job {job} is gone, and nobody has deleted it"):
+            await house.another_collector().collect(at(GRACE_S))
+    (blob_path(house.blobs, house.base.sha256).parents[2] / "looks.json").unlink()
+    with pytest.raises(TooMuchToGo, match="sweep_share 0.5"):
+        await house.swept(restarted=True)
+    assert all(house.held(house.base, house.export, house.versions[-1].weights))
+
+
+async def test_an_older_redis_deletes_nothing_and_takes_no_writes(trained: tuple[House, str]) -> None:
+    house, _ = trained
+    before = await house.store.age()
+    assert before > house.blobs.age() > 0
+    with redis.Redis.from_url(house.url) as client:
+        client.set("fedgalore:age", 0)
+    with pytest.raises(StateUnavailable, match=r"older copy \(it was looked at 0 times.*accept-state"):
+        await Binding(house.store, house.blobs).must_hold()
+
+
+async def test_what_is_accepted_goes_an_hour_later_and_not_before(trained: tuple[House, str]) -> None:
+    house, job = trained
+    with redis.Redis.from_url(house.url) as client:
+        for key in ("jobs", "active", "age", "store", f"job:{job}:events"):
+            client.delete(f"fedgalore:{key}")
+    shown = await look(house.store, house.blobs)
+    assert shown.not_bound is not None
+    assert {f"job {job} is missing in the list of jobs", f"the events of job {job} are missing"} < set(
+        shown.contradictions
+    )
+    stray = house.put("stray")
+    await accept(house.store, house.blobs)
+    assert (await house.engine.reader.jobs())[0].id == job
+    collector = house.another_collector()
+    await collector.collect(at(0))
+    assert all(house.held(stray, house.base, house.versions[-1].weights))
+    await collector.collect(at(GRACE_S) + 1)
+    assert house.held(stray, house.base, house.versions[-1].weights) == [False, True, True]
+
+
+async def test_a_job_that_has_lost_its_record_can_be_deleted(trained: tuple[House, str]) -> None:
+    house, job = trained
+    with redis.Redis.from_url(house.url) as client:
+        client.delete(f"fedgalore:job:{job}")
+    with pytest.raises(JobNotFound):
+        await house.engine.people.delete(job, cancel=False, stored_bytes=house.blobs.stored_bytes)
+    await house.engine.people.delete(job, cancel=True, stored_bytes=house.blobs.stored_bytes)
+    await house.another_collector().collect(time.time())
+    assert [key for key in keys_of(house.url) if job in key] == []
+
+
+async def test_a_refusal_starts_the_hour_anew(trained: tuple[House, str]) -> None:
+    house, job = trained
+    stray = house.put("stray")
+    await house.collector.collect(at(0))
+    with redis.Redis.from_url(house.url) as client:
+        client.srem("fedgalore:active", job)
+        with pytest.raises(StateContradicts):
+            await house.collector.collect(at(1))
+        client.sadd("fedgalore:active", job)
+    await house.collector.collect(at(GRACE_S) + 1)
+    assert house.held(stray) == [True]
+    await house.collector.collect(at(2 * GRACE_S) + 2)
+    assert house.held(stray) == [False]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import subprocess
 import sys
@@ -276,6 +277,8 @@ def test_every_domain_error_has_a_status() -> None:
     assert all(kind.grpc_status in Code.__members__ for kind in kinds)
     code, details = status_of(errors.WrongOffset("x" * 5000, 3))
     assert (code, len(details)) == (Code.OUT_OF_RANGE, 1000)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):  # the agent waits, and goes on where it was
+        assert status_of(OSError(number, "no"))[0] is Code.UNAVAILABLE
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import tarfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -505,7 +506,7 @@ async def test_operations(stack: Stack, tmp_path: Path) -> None:
     assert ready.status_code == 200
     assert ready.json()["warnings"] == []
     assert all(check["ok"] for check in ready.json()["checks"].values())
-    assert list(ready.json()["checks"]) == ["redis", "blobs", "binding"]
+    assert list(ready.json()["checks"]) == ["redis", "blobs", "binding", "state"]
     assert (await stack.http.get("/version")).json()["protocol_version"] == PROTOCOL_VERSION
     metrics = (await stack.http.get("/metrics")).text
     for line in (
@@ -593,6 +594,42 @@ async def test_blobs_of_another_redis_make_it_not_ready(stack: Stack, redis_url:
     shown = ready.json()["checks"]["binding"]
     assert not shown["ok"]
     assert "give the redis_url of the Redis that this blob_dir was used with, or an empty blob_dir" in shown["detail"]
+    for answer in (await stack.post(job_document()), await stack.http.delete("/api/v1/agents/a")):
+        assert "nothing is written" in is_problem(answer, 503, "state_unavailable")["detail"]
+    with redis.Redis.from_url(redis_url) as client:
+        assert not client.exists("fedgalore:jobs")
+
+
+async def test_a_redis_that_may_lose_keys_makes_it_not_ready(stack: Stack, redis_url: str) -> None:
+    async def told() -> str:
+        ready = await stack.http.get("/readyz")
+        assert ready.status_code == 503
+        return str(next(check["detail"] for check in ready.json()["checks"].values() if not check["ok"]))
+
+    with redis.Redis.from_url(redis_url) as client:
+        try:
+            client.config_set("maxmemory-policy", "volatile-ttl")
+            assert "maxmemory-policy volatile-ttl, by which it deletes jobs; set" in await told()
+            client.set("a", "b", ex=1000)
+            client.config_set("maxmemory", 1)
+            with suppress(redis.RedisError):
+                client.set("b", "c")
+            client.config_set("maxmemory", 0)
+            client.config_set("maxmemory-policy", "noeviction")
+            assert "CONFIG RESETSTAT" in await told()
+            client.config_resetstat()
+            client.config_set("maxmemory", 1)
+            assert "takes no writes" in await told()
+            refused = is_problem(await stack.post(job_document()), 503, "state_unavailable")
+            assert "the state store is full" in refused["detail"]
+        finally:
+            client.config_set("maxmemory", 0)
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_resetstat()
+        assert (await stack.http.get("/readyz")).status_code == 200
+        client.set("fedgalore:refusal", "no blob is deleted: why")
+        assert await told() == "no blob is deleted: why"
+        assert "fedgalore_collector_refuses 1.0" in (await stack.http.get("/metrics")).text
 
 
 @pytest.mark.slow

@@ -1,0 +1,73 @@
+"""Which keys Redis holds of which jobs, whatever the list of jobs says."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from coordinator.store.contradictions import JobKeys
+from coordinator.store.redis_connection import RedisConnection
+
+SCANNED = 1000  # keys at a time
+
+
+@dataclass(frozen=True)
+class Census:
+    """`jobs`: all that Redis holds something of. `deleted`: jobs that people deleted since the last look."""
+
+    jobs: dict[str, JobKeys]
+    deleted: frozenset[str]
+
+
+async def take(connection: RedisConnection) -> Census:
+    """Reads no document.
+
+    Raises:
+        StateUnavailable: Redis does not answer.
+    """
+    redis, key, ask = connection.redis, connection.key, connection.ask
+    async with redis.pipeline(transaction=True) as pipeline:
+        pipeline.zrange(key("jobs"), 0, -1)
+        pipeline.smembers(key("active"))
+        pipeline.smembers(key("deleted"))
+        listed, active, deleted = await ask(pipeline.execute())
+    parts = await _parts(connection)
+    ids = sorted({*listed, *active, *parts})
+    async with redis.pipeline(transaction=False) as pipeline:
+        for job_id in ids:
+            pipeline.hexists(connection.job(job_id), "document")
+            pipeline.hmget(connection.job(job_id), ["version", "round"])
+            pipeline.hlen(connection.job(job_id, "rounds"))
+        rows = await ask(pipeline.execute())
+    listed, active = set(listed), set(active)
+    return Census(
+        {
+            job_id: JobKeys(
+                job_id in listed,
+                job_id in active,
+                bool(has_document and version),
+                frozenset(parts[job_id]),
+                int(version or 0),
+                number or "",
+                closed,
+            )
+            for job_id, has_document, (version, number), closed in zip(
+                ids, rows[::3], rows[1::3], rows[2::3], strict=True
+            )
+        },
+        frozenset(deleted),
+    )
+
+
+async def _parts(connection: RedisConnection) -> dict[str, set[str]]:
+    """By job, the names of its keys beside the record."""
+    start = connection.job("")
+    parts: dict[str, set[str]] = defaultdict(set)
+    cursor = 0
+    while True:
+        cursor, keys = await connection.ask(connection.redis.scan(cursor, f"{start}*", SCANNED))
+        for key in keys:
+            job_id, _, part = key.removeprefix(start).partition(":")
+            parts[job_id] |= {part} - {""}
+        if not cursor:
+            return parts
