@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test sweep chaos fuzz mutation check hooks bench-accuracy bench-gpu lock clean
+.PHONY: help demo quick test proofs sweep chaos fuzz mutation check hooks bench-accuracy bench-gpu lock clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -48,10 +48,13 @@ demo: $(READY) ## a whole federation on this machine, watched live (COMPARE=fedi
 quick: $(READY) ## at every save: lint, and the tests that are not slow (TEST_ARGS="-k round")
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not chaos and not fuzz" $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not proof and not chaos and not fuzz" $(TEST_ARGS)
 
 test: $(READY) ## the test suite (TEST_ARGS="-k round")
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not chaos and not fuzz" $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not proof and not chaos and not fuzz" $(TEST_ARGS)
+
+proofs: $(READY) ## every method, task and wire as a federation of processes, bit for bit the simulation (TEST_ARGS="-k tags")
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m proof $(TEST_ARGS)
 
 sweep: $(READY) ## a hundred architectures of transformers: trained, written, loaded back (SWEEP_ARGS="--only bert vit")
 	$(TEST_ENV) $(BIN)/python -m benchmarks.sweep $(SWEEP_ARGS)

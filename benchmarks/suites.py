@@ -113,6 +113,7 @@ def key_of(run: Run) -> str:
         _drop(job, field.split("."))
     for field, value in NEUTRAL.items():
         _drop(job, field.split("."), only=value)
+    job["evaluation"]["batch_size"] = job["evaluation"]["batch_size"] or 64  # what it was by default
     sync = job["method"].get("state_sync")
     if sync in ("reset", "local"):  # nothing is combined
         _drop(job, ["method", "state_scale"])

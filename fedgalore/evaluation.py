@@ -55,14 +55,13 @@ def evaluate(task: TaskModel, examples: Sequence[Example], goes_on: Callable[[],
         TaskError: examples that do not fit the job, or a loss that is infinite or NaN.
         TrainingStopped: `goes_on` answered False.
     """
-    wanted = task.spec.evaluation
     chosen = evaluated(examples, task.spec)
     check_examples(chosen, task.spec)
     check_exact_match(task, chosen)
     task.model.eval()
     task.round_weights()
     parts: list[Counts] = []
-    for batch in by_length(chosen, wanted.batch_size):
+    for batch in by_length(chosen, task.spec.rows_of_an_evaluation):
         if goes_on is not None and not goes_on():
             raise TrainingStopped
         with naming_rows(batch, chosen, partial(_counts, task)):

@@ -126,8 +126,8 @@ class TextMemory:
     def passes(self, spec: JobSpec, longest: int) -> list[TextPass]:
         """Of a site whose texts have so many characters; 0: nobody knows. The pass that takes the most comes first."""
         local, tokens = spec.local, tokens_of(spec, longest)
-        trained = TextPass("training", local.micro_batch_size or local.batch_size, self.trained * tokens)
-        evaluated = TextPass("evaluating", spec.evaluation.batch_size, self.evaluated * tokens)
+        trained = TextPass("training", local.rows_of_a_pass, self.trained * tokens)
+        evaluated = TextPass("evaluating", spec.rows_of_an_evaluation, self.evaluated * tokens)
         return sorted((trained, evaluated), key=lambda each: -each.size_bytes)
 
 
@@ -171,7 +171,7 @@ class SiteMemory:
 
 def tokens_in_a_pass(spec: JobSpec, longest: int = 0) -> int:
     """Of training, on texts of at most `longest` characters; 0: nobody knows."""
-    return (spec.local.micro_batch_size or spec.local.batch_size) * tokens_of(spec, longest)
+    return spec.local.rows_of_a_pass * tokens_of(spec, longest)
 
 
 def tokens_of(spec: JobSpec, longest: int) -> int:
@@ -209,8 +209,7 @@ _A_CLIENT, _LATER = "client", 2  # whoever, in a round behind the first
 
 def _without_texts(spec: JobSpec, plan: TrainingPlan) -> Parts:
     local, width = spec.local, weight_bytes(spec)
-    rows = local.micro_batch_size or local.batch_size
-    gathers = rows < local.batch_size or local.max_grad_norm is not None
+    gathers = local.rows_of_a_pass < local.batch_size or local.max_grad_norm is not None
     return _some(
         {
             "weights": width * plan.shape.parameters + (4 - width) * _dense(plan),

@@ -32,7 +32,6 @@ SETTINGS = (
     "data.max_length=512",
     "local.batch_size=1",
     "local.activation_checkpointing=true",
-    "evaluation.batch_size=1",
 )
 WEIGHTS = {
     "float32": (),

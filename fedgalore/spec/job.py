@@ -251,6 +251,12 @@ class JobSpec(Strict):
         may_end = keep is not None and keep.patience is not None
         return wanted.central is not None and (rounds_behind == 0 or may_end or self.evaluates(rounds_behind))
 
+    @property
+    def rows_of_an_evaluation(self) -> int:
+        """Most examples that are evaluated at once."""
+        usual = self.local.rows_of_a_pass if self.model.task in WRITING else 64
+        return self.evaluation.batch_size or usual
+
     def evaluates(self, rounds_behind: int) -> bool:
         """Whether clients evaluate the model after so many committed rounds; the last one always is."""
         if rounds_behind >= self.rounds.count:

@@ -26,15 +26,15 @@ def relief(spec: JobSpec, doing: Doing = "training", rows: int | None = None) ->
 
 
 def _settings(spec: JobSpec, doing: Doing, rows: int | None) -> Iterator[str]:
-    local, evaluation = spec.local, spec.evaluation
+    local = spec.local
     if doing == "training":
-        yield from _fewer("local.micro_batch_size", local.micro_batch_size or local.batch_size, rows)
+        yield from _fewer("local.micro_batch_size", local.rows_of_a_pass, rows)
         if not local.activation_checkpointing:
             yield "local.activation_checkpointing: true"
     if doing != "evaluating" and local.weights == "float32" and spec.method.steps_in_bfloat16:
         yield "local.weights: bfloat16 with local.precision: bfloat16"
     if doing == "evaluating":
-        yield from _fewer("evaluation.batch_size", evaluation.batch_size, rows)
+        yield from _fewer("evaluation.batch_size", spec.rows_of_an_evaluation, rows)
     if doing != "loading its model" and spec.model.task != "image-classification" and spec.data.max_length > _SHORT:
         yield f"data.max_length below {spec.data.max_length}"
 

@@ -219,6 +219,11 @@ class LocalSpec(Strict):
             raise ValueError("final_share is what schedule: linear or cosine falls to; name one, or leave it out")
         return self
 
+    @property
+    def rows_of_a_pass(self) -> int:
+        """Most examples that go through the model at once in training."""
+        return self.micro_batch_size or self.batch_size
+
     @model_validator(mode="after")
     def _micro_batches_make_a_batch(self) -> LocalSpec:
         if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
@@ -279,8 +284,12 @@ class EvaluationSpec(Strict):
     split: Literal["train", "test"] = Field(
         default="test", description="Which data of the clients the model is evaluated on"
     )
-    batch_size: int = Field(
-        default=64, ge=1, le=65_536, description="Examples evaluated at once; more need more memory"
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_536,
+        description="Examples evaluated at once; more need more memory. null: 64, and for a task that writes texts as "
+        "many as in one pass of training, since each token has a logit for each word of the vocabulary",
     )
     max_examples: int | None = Field(
         default=None,

@@ -357,8 +357,13 @@ METHODS = {
 }
 
 
+OFTEN = ("both", "new adapters")  # the others are parts of the first
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.proof) for name in METHODS]
+)
 async def test_restarts_and_abandoned_rounds_leave_the_bits_of_a_simulation_without_any(
     method, coordinator, tiny_model, tmp_path, monkeypatch
 ):

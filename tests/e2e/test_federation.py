@@ -80,6 +80,7 @@ def test_a_job_runs_to_its_end_with_the_bits_of_the_simulation(running: Running,
     assert_reported(running, job_id, assert_same_bits(running, job_id, tmp_path, seed=1))
 
 
+@pytest.mark.proof
 def test_a_truncated_downlink_partial_participation_and_all_that_shapes_a_step_have_the_same_bits_too(
     running: Running, tmp_path: Path
 ) -> None:
@@ -121,6 +122,7 @@ def _allowed() -> Iterator[None]:
     del custom.ALLOWED[TOP_TWO], MEASURES[TOP_TWO]
 
 
+@pytest.mark.proof
 @pytest.mark.usefixtures("_allowed")
 def test_what_the_coordinator_holds_out_is_measured_as_the_simulation_does(running: Running, tmp_path: Path) -> None:
     rows = sentences(30, 99)
@@ -161,6 +163,7 @@ def test_what_the_coordinator_holds_out_is_measured_as_the_simulation_does(runni
     assert (job["held_out"]["model_version"], job["held_out"]["examples"]) == (2, 30)
 
 
+@pytest.mark.proof
 def test_a_vision_transformer_is_trained_the_same_way(running: Running, tiny_vit: Path, tmp_path: Path) -> None:
     sections = {
         "model": {
@@ -185,6 +188,7 @@ def test_a_vision_transformer_is_trained_the_same_way(running: Running, tiny_vit
     assert AutoImageProcessor.from_pretrained(model).size == AutoImageProcessor.from_pretrained(tiny_vit).size
 
 
+@pytest.mark.proof
 def test_running_statistics_and_kernels_have_the_same_bits_too(
     running: Running, tiny_levit: Path, tmp_path: Path
 ) -> None:
@@ -204,6 +208,7 @@ def test_running_statistics_and_kernels_have_the_same_bits_too(
     assert job["trains"]["trained"]["convolution"] == job["trains"]["parameters"]["convolution"]
 
 
+@pytest.mark.proof
 def test_experts_of_a_mixture_have_the_same_bits_too(running: Running, tiny_gpt2: Path, tmp_path: Path) -> None:
     source = mixture(tmp_path / "mixture", tiny_gpt2, "mixtral")
     sections = {
@@ -242,6 +247,7 @@ def test_every_kind_of_method_has_a_line() -> None:
     assert {method["kind"] for method in METHODS.values()} == set(methods())
 
 
+@pytest.mark.proof
 def test_no_method_makes_a_difference_to_pause_restart_monitoring_and_download(
     running: Running, tmp_path: Path
 ) -> None:
@@ -283,6 +289,7 @@ def test_a_killed_agent_goes_on_from_what_it_kept(running: Running, tmp_path: Pa
     assert_same_bits(running, job_id, tmp_path, **sections)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("method", [METHODS["a shared basis"], METHODS["fedit"]], ids=str)
 def test_training_goes_on_from_a_version_that_was_made_current_again(
     running: Running, tmp_path: Path, method: dict[str, Any]

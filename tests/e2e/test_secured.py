@@ -49,6 +49,7 @@ def exit_status(process: Process, within_s: float) -> int | None:
     return process.popen.returncode
 
 
+@pytest.mark.proof
 def test_a_job_runs_to_the_same_bits_and_a_restart_needs_no_token(secured: Running, tmp_path: Path) -> None:
     job_id = secured.post()
     secured.wait(job_id, lambda job: (job["model_version"] or 0) >= 1)

@@ -11,7 +11,7 @@ from tests.e2e.conftest import TASK_CASES, Running, different, ended, named
 from tests.fedgalore.conftest import tiny_bert, tiny_chat, tiny_gpt2, tiny_t5, tiny_vit  # noqa: F401  # fixtures
 from tests.fedgalore.tasks import CASES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # on a busy machine every process needs its time
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]  # on a busy machine every process needs its time
 
 
 @pytest.mark.parametrize("name", TASK_CASES)

@@ -77,6 +77,14 @@ def test_texts_count_by_their_tokens_up_to_what_is_cut() -> None:
     assert TextMemory.of(a_spec(model=images), PLAN) == TextMemory()
 
 
+def test_an_evaluation_of_texts_that_are_written_takes_the_rows_of_training() -> None:
+    local = {"batch_size": 8, "micro_batch_size": 3}
+    assert a_spec(model=WRITES, local=local).rows_of_an_evaluation == 3
+    assert a_spec(model=WRITES, local={"batch_size": 8}).rows_of_an_evaluation == 8
+    assert a_spec(local=local).rows_of_an_evaluation == 64
+    assert a_spec(model=WRITES, evaluation={"batch_size": 5}).rows_of_an_evaluation == 5
+
+
 def test_an_evaluation_of_many_rows_may_take_the_most() -> None:
     spec = a_spec(model=WRITES, evaluation={"batch_size": 64}, local={"batch_size": 1})
     found = TextMemory.of(spec, PLAN)

