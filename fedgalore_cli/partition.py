@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from fedgalore.process.address import check_target
@@ -165,6 +164,6 @@ def _show(sites: Sequence[Site], by: str | None) -> None:
         cells = [site.name, str(len(site.train))]
         if held:
             largest, count = held[number].most_common(1)[0]
-            cells += [str(len(held[number])), escape(str(largest)), percent(count / len(site.train))]
+            cells += [str(len(held[number])), str(largest), percent(count / len(site.train))]
         table.add_row(*cells)
     console().print(table)

@@ -1,4 +1,7 @@
-"""Tables and texts of the commands, drawn with rich."""
+"""Tables and texts of the commands, drawn with rich.
+
+A plain string is printed as it stands, whoever wrote it: no console here reads markup. Colours are of `Text`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from typing import Any
 
 import typer
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +27,7 @@ WIDEST = 4  # metrics beside the loss in a table; all of them stand in the headl
 def console(*, stderr: bool = False) -> Console:
     """Standard output, or standard error. Lines into a pipe may be longer than a terminal's."""
     at_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(highlight=False, stderr=stderr, width=None if at_terminal else 250)
+    return Console(markup=False, emoji=False, highlight=False, stderr=stderr, width=None if at_terminal else 250)
 
 
 def as_json(document: Any) -> None:
@@ -70,7 +72,7 @@ def jobs(rows: Rows) -> None:
         for job in rows:
             done = f"{job['rounds_done'] if job['rounds_done'] is not None else '-'} / {job['rounds_total']}"
             cells = [job["id"], job["name"], status(job["status"]), done, job["method"], ago(job["updated"])]
-            drawn.add_row(*cells, *([escape(job["reason"])] if with_reason else []))
+            drawn.add_row(*cells, *([job["reason"]] if with_reason else []))
         return drawn
 
     whole = table(True)
@@ -85,7 +87,7 @@ def keys(rows: Rows) -> None:
     """Prints a table of API keys."""
     table = _table("key", "name", "role", "made")
     for key in rows:
-        table.add_row(key["id"], escape(key["name"]), key["role"], ago(key["created"]))
+        table.add_row(key["id"], key["name"], key["role"], ago(key["created"]))
     console().print(_whole(table))
 
 
@@ -93,8 +95,9 @@ def join_tokens(rows: Rows) -> None:
     """Prints a table of join tokens."""
     table = _table("token", "client", "state", "made", "good until")
     for token in rows:
-        state = f"used {ago(token['used'])}" if token["used"] else "expired" if token["expired"] else "[green]open[/]"
-        table.add_row(token["id"], escape(token["client"]), state, ago(token["created"]), token["expires"])
+        unused = "expired" if token["expired"] else Text("open", "green")
+        state = f"used {ago(token['used'])}" if token["used"] else unused
+        table.add_row(token["id"], token["client"], state, ago(token["created"]), token["expires"])
     console().print(_whole(table))
 
 
@@ -104,7 +107,7 @@ def agents(rows: Rows) -> None:
     for agent in rows:
         data = ", ".join(f"{name} ({count})" for name, count in sorted(agent["datasets"].items()))
         task = f"{agent['task']['job']} round {agent['task']['round']}" if agent["task"] else "-"
-        present = "[green]yes[/]" if agent["present"] else "[red]no[/]"
+        present = Text("yes", "green") if agent["present"] else Text("no", "red")
         table.add_row(
             agent["name"],
             present,
@@ -130,44 +133,46 @@ def job(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         out.print("", found, sep="\n")
 
 
-def headline(record: Mapping[str, Any]) -> str:
-    """Where a job stands, as rich markup."""
+def headline(record: Mapping[str, Any]) -> Text:
+    """Where a job stands."""
     version = record["model_version"] if record["model_version"] is not None else "-"
-    title = f"[bold]{record['name']}[/] ({record['id']})  {status(record['status'])}"
     done = f"{record['rounds_done'] or 0} of {record['rounds_total']} rounds"
-    lines = [f"{title}  version {version}, {done}", escape(record["reason"])]
+    name, state = Text(record["name"], "bold"), status(record["status"])
+    title = Text.assemble(name, f" ({record['id']})  ", state, f"  version {version}, {done}")
+    lines = [title, Text(record["reason"])]
     for measured, whose in ((record["evaluation"], ""), (record["held_out"], " that the coordinator holds out")):
         if measured:
-            values = ", ".join(f"{name} {measured['metrics'][name]:.4f}" for name in listed(measured["metrics"]))
-            lines.append(f"version {measured['model_version']} on {measured['examples']} examples{whose}: {values}")
-            lines += [f"no {name}: {escape(reason)}" for name, reason in measured["undefined"].items()]
-    if record["held_out_failure"]:
-        failure = escape(record["held_out_failure"])
-        lines.append(f"[red]version {version} could not be evaluated on what the coordinator holds out: {failure}[/]")
+            values = ", ".join(f"{name} {number(measured['metrics'][name])}" for name in listed(measured["metrics"]))
+            told = f"version {measured['model_version']} on {measured['examples']} examples{whose}: {values}"
+            lines.append(Text(told))
+            lines += [Text(f"no {name}: {reason}") for name, reason in measured["undefined"].items()]
+    if failure := record["held_out_failure"]:
+        told = f"version {version} could not be evaluated on what the coordinator holds out: {failure}"
+        lines.append(Text(told, "red"))
     if record["no_best"]:
-        lines.append(f"[yellow]{escape(record['no_best'])}[/]")
+        lines.append(Text(record["no_best"], "yellow"))
     if record["trains"]:
-        lines.append(Census(**record["trains"]).summary())
-    lines += map(escape, record["notes"])
+        lines.append(Text(Census(**record["trains"]).summary()))
+    lines += map(Text, record["notes"])
     new = [row for row in record["warnings"] if row["problem"] not in record["reason"]]
-    lines += [f"[yellow]{escape(row['field'])}: {escape(row['problem'])}[/]" for row in new]
+    lines += [Text(f"{row['field']}: {row['problem']}", "yellow") for row in new]
     lines += _sites(record["sites"])
     if record["best"]:
         best = record["best"]
         where = "on what the coordinator holds out" if best["by"] == "central" else "on the sites' examples"
-        lines.append(f"best is version {best['model_version']}: {best['metric']} {best['value']:.4f} {where}")
-    lines.append(f"received {size(record['up_bytes'])}, sent {size(record['down_bytes'])}")
-    return "\n".join(lines)
+        lines.append(Text(f"best is version {best['model_version']}: {best['metric']} {number(best['value'])} {where}"))
+    lines.append(Text(f"received {size(record['up_bytes'])}, sent {size(record['down_bytes'])}"))
+    return Text("\n").join(lines)
 
 
-def _sites(sites: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """How many sites' data fit, and why others do not, as rich markup."""
+def _sites(sites: Mapping[str, Mapping[str, Any]]) -> list[Text]:
+    """How many sites' data fit, and why others do not."""
     if not sites:
         return []
     counts = [("fit", True), ("do not fit", False), ("have not answered yet", None)]
     words = [f"{sum(site['fits'] is fits for site in sites.values())} {what}" for what, fits in counts]
-    problems = [f"[red]{name}: {escape(site['problem'])}[/]" for name, site in sites.items() if site["problem"]]
-    return [f"sites' data: {', '.join(word for word in words if not word.startswith('0 '))}", *problems]
+    problems = [Text(f"{name}: {site['problem']}", "red") for name, site in sites.items() if site["problem"]]
+    return [Text(f"sites' data: {', '.join(word for word in words if not word.startswith('0 '))}"), *problems]
 
 
 def clients(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -211,12 +216,10 @@ def classes(record: Mapping[str, Any]) -> Table | None:
         return None
 
     def table(with_matrix: bool) -> Table:
-        drawn = _table("class", *map(heading, by_class), *(f"as {escape(name)}" for name in names if with_matrix))
+        drawn = _table("class", *map(heading, by_class), *(f"as {name}" for name in names if with_matrix))
         for index, name in enumerate(names):
             counts = [str(count) for count in matrix[index]] if with_matrix else []
-            drawn.add_row(
-                escape(name), *(value(metric, {metric: by_class[metric].get(name)}) for metric in by_class), *counts
-            )
+            drawn.add_row(name, *(value(metric, {metric: by_class[metric].get(name)}) for metric in by_class), *counts)
         return drawn
 
     whole = table(bool(matrix))
@@ -261,7 +264,7 @@ def alignment(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     return _fitted(table, clients)
 
 
-def _round(row: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
+def _round(row: Mapping[str, Any], shown: Sequence[str]) -> list[str | Text]:
     """The cells of a round's line."""
     parts = row["participants"].values()
     reported = sum(part["reported"] for part in parts)
@@ -285,13 +288,13 @@ def _columns(measured: Iterable[Mapping[str, float]]) -> list[str]:
     return listed({name: value for metrics in measured for name, value in metrics.items() if name != "loss"})[:WIDEST]
 
 
-def _doing(now: Mapping[str, Any]) -> str:
+def _doing(now: Mapping[str, Any]) -> str | Text:
     if not now:
         return "-"
     if now["failure"]:
-        return f"[red]failed: {escape(now['failure'])}[/]"
+        return Text(f"failed: {now['failure']}", "red")
     if now["reported"]:
-        return "[green]reported[/]"
+        return Text("reported", "green")
     step = f" {now['step']}" if now["step"] else ""
     return f"{now['stage'] or 'waiting'}{step}"
 

@@ -181,12 +181,12 @@ def _run(
     try:
         result = run(spec, Path(spec.model.source).expanduser(), sites, device, tell, tests, held_out_places=places)
         for sentence in without_value(result.rounds[-1]):
-            out.print(sentence, markup=False)
+            out.print(sentence)
         out.print(result.task.plan.census.summary())
         if words := result.no_best or describe(result.best, {}, spec):
             out.print(words)
         for note in remarks(result.task):
-            console(stderr=True).print(note, markup=False)
+            console(stderr=True).print(note)
         written = result.rounds[-1].model_version
         if to is not None:
             if version != "last" and result.best is not None and result.best_weights is not None:

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.text import Text
+
 NOT_SHARES = ("loss", "perplexity", "mse", "mae", "r2", "pearson", "spearman", "mcc")
+BEYOND = 1e6  # numbers are written with an exponent
 COLOURS = {
     "PENDING": "yellow",
     "RUNNING": "cyan",
@@ -44,16 +47,21 @@ def value(metric: str, metrics: Mapping[str, float]) -> str:
     return number(found) if metric in NOT_SHARES or ":" in metric else percent(found)
 
 
-def status(name: str) -> str:
-    return f"[{COLOURS.get(name, 'default')}]{name}[/]"
+def status(name: str) -> Text:
+    return Text(name, COLOURS.get(name, "default"))
 
 
 def percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{_short(100 * value, 1)} %"
 
 
 def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else _short(value, 4)
+
+
+def _short(value: float, places: int) -> str:
+    """A number that no table is too narrow for, whatever an agent sent."""
+    return f"{value:.{places}f}" if abs(value) < BEYOND else f"{value:.3g}"
 
 
 def ago(moment: str) -> str:

@@ -7,11 +7,13 @@ Limits of single formats stand with the format: a job's document in `fedgalore.s
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
 from coordinator.state.errors import InvalidAgent, InvalidRequest, InvalidUpdate
+from fedgalore.process.plain import plain
 from fedgalore.spec.metrics import MOST_COUNTS
 from fedgalore.spec.strict import Identifier
 
@@ -29,6 +31,7 @@ MAX_JOBS_LISTED = 200  # in one page
 MAX_ROUNDS_LISTED = 10_000  # in one page
 MAX_EVENTS_READ = 500  # at a time
 
+_METRIC = re.compile(r"[A-Za-z0-9_.:-]+")
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 
@@ -58,9 +61,10 @@ def check_metrics(field: str, values: Mapping[str, float]) -> None:
     if len(values) > MAX_METRICS:
         raise InvalidUpdate(f"{field}: has {len(values)} entries; send at most {MAX_METRICS}")
     for name, value in values.items():
-        if len(name) > MAX_METRIC_NAME:
+        if len(name) > MAX_METRIC_NAME or not _METRIC.fullmatch(name):
             raise InvalidUpdate(
-                f"{field}.{name[:64]}: the name has {len(name)} characters; use at most {MAX_METRIC_NAME}"
+                f"{field}.{plain(name[:64])}: cannot be the name of a metric; use up to {MAX_METRIC_NAME} letters, "
+                "digits, dots, colons, dashes and underscores"
             )
         if not -MAX_METRIC < value < MAX_METRIC:
             raise _not_finite(f"{field}.{name}", value)

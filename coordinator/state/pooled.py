@@ -8,6 +8,7 @@ from coordinator.state.errors import InvalidUpdate
 from coordinator.state.round_state import EvaluationResult, ModelVersion, Round
 from fedgalore.measures import values
 from fedgalore.measures.values import Measured
+from fedgalore.process.plain import plain
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.metrics import counts_fit
 
@@ -47,6 +48,8 @@ def check_counts(spec: JobSpec, result: EvaluationResult) -> None:
     Raises:
         InvalidUpdate: a metric of the job is missing, one is not the job's, or counts are too few or too many.
     """
+    if unknown := sorted(set(result.metrics) - {"loss", *spec.measured}):
+        raise InvalidUpdate(f"evaluation.metrics.{plain(unknown[0][:64])}: this job does not measure it; leave it out")
     if set(result.counts) != set(spec.measured):
         raise InvalidUpdate(
             f"evaluation.counts: holds {', '.join(sorted(result.counts)) or 'nothing'}; "

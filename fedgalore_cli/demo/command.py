@@ -44,8 +44,9 @@ def demo(
     sockets, posts a job over REST, follows it, and downloads the model. With --compare it does the same for further
     methods, one after the other on the same sites, and shows all in one table and one plot.
     """
-    from rich.console import Console
+    from rich.text import Text
 
+    from fedgalore_cli import show
     from fedgalore_cli.client import Coordinator
     from fedgalore_cli.demo import report
     from fedgalore_cli.demo.job import SHOWN, agent_documents, job_document, rivals
@@ -54,7 +55,7 @@ def demo(
 
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: no process is left behind
-    console = Console()
+    console = show.console()
     try:
         kinds = [SHOWN, *rivals(compare or [])]
         sites = demo_sites(clients, alpha, seed)
@@ -63,7 +64,8 @@ def demo(
         fail(str(error))
     _make_room(to)
     root = to / "federation"
-    console.print(f"[bold]FedGaLore demo[/]: {clients} sites, {rounds} rounds, rank {rank}; logs under {root / 'logs'}")
+    told = f": {clients} sites, {rounds} rounds, rank {rank}; logs under {root / 'logs'}"
+    console.print(Text.assemble(("FedGaLore demo", "bold"), told))
     console.print(f"FedGaLore: {report.states(documents[0])}")
     other_s: dict[str, float] = {}
     cores = len(os.sched_getaffinity(0))  # the sites wait while the aggregator works, and its bits hang on no number
@@ -83,9 +85,9 @@ def demo(
     (to / RESULT).write_text(json.dumps({"runs": [asdict(run) for run in runs], "seconds": other_s}, indent=1))
     console.print(report.tables(runs, sites, other_s))
     _try_out(to / "model", sites, console)
-    console.print(
-        f"\nmodel: [bold]{to / 'model'}[/]  plot: [bold]{to / 'accuracy.png'}[/]  numbers: [bold]{to / RESULT}[/]"
-    )
+    made = (("model", to / "model"), ("plot", to / "accuracy.png"), ("numbers", to / RESULT))
+    console.print()
+    console.print(Text("  ").join(Text.assemble(f"{what}: ", (str(path), "bold")) for what, path in made))
 
 
 def _run(coordinator: Coordinator, document: dict[str, Any], model: Path | None = None) -> Run:
@@ -121,7 +123,6 @@ def _make_room(to: Path) -> None:
 def _try_out(model: Path, sites: list[DemoSite], console: Any) -> None:
     """Loads the folder as any user would, and classifies a held-out text of each site."""
     import torch
-    from rich.markup import escape
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -137,4 +138,4 @@ def _try_out(model: Path, sites: list[DemoSite], console: Any) -> None:
             scores = classifier(**tokenizer(row["text"], return_tensors="pt", truncation=True)).logits.softmax(-1)[0]
         name = classifier.config.id2label[int(scores.argmax())]
         truth = LABELS[int(row["label"])]
-        console.print(f"  {name} ({scores.max():.0%}; people: {truth})  {escape(row['text'][:70])}")
+        console.print(f"  {name} ({scores.max():.0%}; people: {truth})  {row['text'][:70]}")

@@ -16,7 +16,7 @@ METRICS = {"loss": 1.09, "accuracy": 0.45, "auroc": 0.509, "f1": 0.207, "mcc": 0
 @pytest.fixture(params=[80, 250])
 def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Console:
     """Where `show` finds its tables to be drawn: a narrow terminal, and a pipe."""
-    screen = Console(width=request.param, file=io.StringIO(), highlight=False)
+    screen = Console(width=request.param, file=io.StringIO(), highlight=False, markup=False, emoji=False)
     monkeypatch.setattr(show, "console", lambda: screen)
     return screen
 
@@ -114,3 +114,36 @@ def test_lists_lose_nothing_on_any_screen(screen: Console) -> None:
                 letters.count(each) >= "".join(words).replace(" ", "").count(each)
                 for each in set("".join(words)) - {" "}
             )
+
+
+HOSTILE = "[/x] [bold] :warning: \\"
+
+
+def test_what_strangers_wrote_is_printed_as_it_stands(screen: Console) -> None:
+    part = {"reported": False, "up_bytes": 2**63, "down_bytes": 1, "failure": HOSTILE, "stage": "train", "step": 1}
+    measured = {"loss": 1e299, "accuracy": -1e299, HOSTILE: 1e-300}
+    evaluation = {"model_version": 1, "examples": 2**63, "metrics": measured, "clients": {"a": {"metrics": measured}}}
+    reasons = dict.fromkeys(("name", "reason", "held_out_failure", "no_best"), HOSTILE)
+    record = reasons | {
+        "id": "1",
+        "status": "PAUSED",
+        "model_version": 1,
+        "rounds_done": 1,
+        "rounds_total": 2,
+        "evaluation": {**evaluation, "undefined": {HOSTILE: HOSTILE}, "per_class": {}, "confusion_matrix": None},
+        "held_out": None,
+        "trains": None,
+        "notes": [HOSTILE],
+        "warnings": [{"field": HOSTILE, "problem": "other"}],
+        "sites": {"a": {"fits": False, "problem": HOSTILE}},
+        "best": None,
+        "up_bytes": 1,
+        "down_bytes": 1,
+        "round": {"participants": {"a": {**part, "train_loss": 1.7e308}, "b": {**part, "failure": None}}},
+        "spec": {"model": {"label_names": [HOSTILE]}},
+    }
+    row = a_round() | {"phase": "ABANDONED", "reason": HOSTILE, "evaluation": evaluation, "alignment": {}}
+    show.job(record, [row | {"participants": {HOSTILE: part}}])
+    text = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("[/x] [bold] :warning:") >= 9
+    assert max(map(len, text.splitlines())) <= screen.width

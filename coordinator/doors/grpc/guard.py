@@ -16,7 +16,8 @@ from coordinator.state.limits import check_name, check_text
 from coordinator.state.records import Instance
 from fedgalore.process.blob_ref import SHA256
 from fedgalore.process.disk import takes_nothing
-from protos import INSTANCE_KEY
+from fedgalore.process.plain import plain
+from protos import INSTANCE_KEY, STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -128,13 +129,24 @@ def text(field: str, value: str) -> str:
 
 
 def prose(field: str, value: str) -> str:
-    """A text of any length that is not blank; whoever keeps it shortens it.
+    """A text of any length that is not blank, in `plain` letters; whoever keeps it shortens it.
 
     Raises:
         InvalidRequest: it is.
     """
     if not value.strip():
         raise InvalidRequest(f"{field}: missing; set it")
+    return plain(value)
+
+
+def stage(value: str) -> str:
+    """What an agent does with its task.
+
+    Raises:
+        InvalidRequest: something that no agent does.
+    """
+    if value not in STAGES:
+        raise InvalidRequest(f"stage: {value[:64]!r} is none; send one of {', '.join(STAGES)}")
     return value
 
 

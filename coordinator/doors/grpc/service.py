@@ -24,6 +24,7 @@ from coordinator.doors.grpc.guard import (
     positive,
     prose,
     sha256,
+    stage,
     text,
 )
 from coordinator.doors.grpc.pieces import next_piece
@@ -227,9 +228,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
             if request.HasField("evaluation"):
                 result = messages.evaluation(request.evaluation)
                 seen = (await self._agents.evaluated(job_id, number, client, result, agent)).round
-            stage = text("stage", request.stage)
             loss = request.train_loss if request.step else None  # before the first step there is none
-            at = (stage, request.step, loss)
+            at = (stage(request.stage), request.step, loss)
             go_on, reason = await self._agents.progress(job_id, number, client, *at, seen, agent)
         except _TASK_GONE as error:
             go_on, reason = False, str(error)

@@ -32,7 +32,8 @@ def test_metrics_up_to_the_limits_are_taken() -> None:
     ("metrics", "words"),
     [
         ({f"m{number}": 0.0 for number in range(MAX_METRICS + 1)}, r"^metrics: has 101 entries; send at most 100$"),
-        ({"m" * (MAX_METRIC_NAME + 1): 0.0}, r"^metrics\.m{64}: the name has 201 characters; use at most 200$"),
+        ({"m" * (MAX_METRIC_NAME + 1): 0.0}, r"^metrics\.m{64}: cannot be the name of a metric; use up to 200 letters"),
+        ({"[/x]\x1b": 0.0}, r"^metrics\.\[/x\]\\x1b: cannot be the name of a metric"),
         ({"loss": NAN}, r"^metrics\.loss: is nan, not a finite number; a run that has diverged needs"),
         ({"loss": -INFINITY}, r"metrics\.loss: is -inf, not a finite number"),
         ({"loss": MAX_METRIC}, r"metrics\.loss: is 1e\+300, not a finite number"),

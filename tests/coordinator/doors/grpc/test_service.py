@@ -211,6 +211,38 @@ async def test_progress_evaluation_and_failure_reach_the_round(house: House) -> 
     assert (await round_of(house.engine, job.id, 1)).participants["site-b"].failure == "disk full"
 
 
+HOSTILE = "[/x] <script>\x1b]8;;http://x\x07 \u202egnp.exe\r\nCOMPLETED"
+TOLD = r"[/x] <script>\x1b]8;;http://x\x07 \u202egnp.exe  COMPLETED"
+
+
+def also_measures(metric: str) -> pb.Evaluation:
+    evaluation = an_evaluation()
+    evaluation.metrics[metric] = 0.5
+    return evaluation
+
+
+async def test_whatever_an_agent_says_is_one_line_of_what_can_be_seen(house: House) -> None:
+    request = pb.RegisterRequest(
+        client="site-a", protocol_version=PROTOCOL_VERSION, software_version=HOSTILE, datasets={"reviews": 10}
+    )
+    await house.stub.Register(request)
+    assert [agent.software_version for agent in await house.engine.reader.agents()] == [TOLD]
+    job = await house.round()
+    await house.stub.ReportCheck(pb.ReportCheckRequest(client="site-a", job_id=job.id, problem=HOSTILE))
+    at = {"job_id": job.id, "round": 1}
+    for fields, told in (
+        ({"stage": HOSTILE}, "is none; send one of download, evaluate, train, upload"),
+        ({"stage": "evaluate", "evaluation": also_measures(HOSTILE)}, "cannot be the name of a metric"),
+        ({"stage": "evaluate", "evaluation": also_measures("f1")}, "metrics.f1: this job does not measure it"),
+    ):
+        async with failing(Code.INVALID_ARGUMENT, told):
+            await house.stub.ReportProgress(pb.ReportProgressRequest(client="site-a", **fields, **at))
+    async with failing(Code.INVALID_ARGUMENT, "cannot be a name"):
+        await house.stub.Register(pb.RegisterRequest(client=HOSTILE, protocol_version=PROTOCOL_VERSION))
+    await house.stub.ReportProgress(pb.ReportProgressRequest(client="site-b", failure=HOSTILE, **at))
+    assert (await round_of(house.engine, job.id, 1)).participants["site-b"].failure == TOLD
+
+
 async def test_a_long_failure_message_loses_its_end(house: House) -> None:
     job = await house.round()
     answer = await house.stub.ReportProgress(
