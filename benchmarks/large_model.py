@@ -84,7 +84,7 @@ def measure(folder: Path, billions: str, weights: str, options: argparse.Namespa
             while (found := http.get(url).json())["status"] in ("PENDING", "RUNNING"):
                 time.sleep(0.2)
             took = time.monotonic() - began
-            rounds = http.get(f"{url}/rounds").json()["rounds"]
+            rounds = http.get(f"{url}/rounds?limit=200").json()["rounds"]
         base = sum(path.stat().st_size for path in (folder / "model").iterdir())
         if found["status"] != "COMPLETED":
             raise SystemExit(f"{found['status']}: {found['reason']}")

@@ -193,7 +193,7 @@ async def registered(count: int, address: str, folder: Path) -> list[LightClient
 def rounds_of(federation: LocalFederation, job: str) -> list[dict[str, Any]]:
     """The job's closed rounds."""
     with federation.http() as http:
-        found: list[dict[str, Any]] = http.get(f"{job}/rounds").raise_for_status().json()["rounds"]
+        found: list[dict[str, Any]] = http.get(f"{job}/rounds?limit=200").raise_for_status().json()["rounds"]
         return found
 
 

@@ -22,6 +22,7 @@ from coordinator.doors.rest.readiness import Probe
 from coordinator.engine.assembly import assemble
 from coordinator.engine.lease import DRIVER, Lease
 from coordinator.settings import CoordinatorSettings
+from coordinator.store.audit import AuditTrail
 from coordinator.store.binding import Binding
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector, MostToGo
@@ -128,9 +129,10 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         except OSError as error:
             raise StartError(f"FEDGALORE_GRPC_PORT: {error}; choose another port, 0 for any") from error
         stack.push_async_callback(door.stop, GRACE_S)
+        trail = AuditTrail(store.connection, settings.audit_entries)
         held_out = settings.held_out if settings.aggregator else None
         app = create_app(
-            engine.people, blobs, probe, doorkeeper, stopping, sees_models=settings.aggregator, held_out=held_out
+            engine.people, blobs, probe, doorkeeper, trail, stopping, sees_models=settings.aggregator, held_out=held_out
         )
         await stack.enter_async_context(_rest(app, listener, plan.tls))
         stack.callback(stopping.set)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
 TIMEOUT_S = 15.0
+MOST_ROUNDS = 200  # in an answer
 AWAY = (502, 503, 504)  # the coordinator without its Redis, or a proxy without its coordinator
 AGAIN_S = 1.0  # between requests for what is being made
 STREAM_S = 120.0  # of silence within a download: a large matrix may have to be decomposed, or other requests come first
@@ -48,6 +49,16 @@ def job_path(job_id: str) -> str:
     if not job_id.strip(".") or "/" in job_id:
         fail(f"JOB: {job_id!r} is no id of a job; `fedgalore jobs list` shows them")
     return f"{JOBS}/{quote(job_id, safe='')}"
+
+
+def rounds_of(ask: Callable[[str], Any], after: int = 0) -> list[dict[str, Any]]:
+    """A job's rounds that follow round `after`, page by page. `ask` answers a path below the job's."""
+    found: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"next": after}
+    while (start := page.get("next")) is not None:
+        page = ask(f"/rounds?limit={MOST_ROUNDS}&after={start}")
+        found += page["rounds"]
+    return found
 
 
 class Unreachable(Exception):

@@ -19,7 +19,7 @@ from typing import Any
 
 import typer
 
-from fedgalore_cli.client import TIMEOUT_S, Coordinator, RequestRefused, Unreachable, job_path
+from fedgalore_cli.client import TIMEOUT_S, Coordinator, RequestRefused, Unreachable, job_path, rounds_of
 from fedgalore_cli.errors import fail
 
 POLL_S = 1.0
@@ -27,6 +27,7 @@ PATIENCE_S = 600.0  # an upgraded coordinator, or a machine that restarts, comes
 FIRST_PATIENCE_S = 10.0  # as long as nothing was heard, the address may be wrong
 TIMED_OUT = 5
 INTERRUPTED = 130
+CLOSED = ("COMMITTED", "ABANDONED")
 STATUSES = {"COMPLETED": 0, "FAILED": 1, "PAUSED": 3, "CANCELLED": 4}
 
 
@@ -61,6 +62,7 @@ class Follower:
         self._until = None if timeout_s is None else time.monotonic() + timeout_s
         self._patience_s = FIRST_PATIENCE_S
         self._status = "not known yet"
+        self._closed: list[dict[str, Any]] = []  # rounds, which do not change any more
 
     def job(self) -> dict[str, Any]:
         """The job as it is."""
@@ -70,7 +72,8 @@ class Follower:
 
     def rounds(self) -> list[dict[str, Any]]:
         """The job's rounds. Ask for the job first: the rounds of a job that has ended do not change any more."""
-        rounds: list[dict[str, Any]] = self._ask("/rounds")["rounds"]
+        rounds = self._closed + rounds_of(self._ask, self._closed[-1]["number"] if self._closed else 0)
+        self._closed = [each for each in rounds if each["phase"] in CLOSED]
         return rounds
 
     def wait(self) -> None:

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from fedgalore_cli.client import DEFAULT_URL, JOBS, AsJson, Coordinator, JobId, Url, job_path
+from fedgalore_cli.client import DEFAULT_URL, JOBS, AsJson, Coordinator, JobId, Url, job_path, rounds_of
 from fedgalore_cli.clone import clone
 from fedgalore_cli.errors import fail
 from fedgalore_cli.posting import submit, validate
 
+SHOWN = 20  # rounds, with a job
 app = typer.Typer(help="Post jobs, watch and steer them, fetch their models and adapters.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder to create; it must be new or empty.")]
@@ -48,7 +49,7 @@ def list_jobs(
 
 @app.command()
 def get(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """Show one job: where it stands and why, its clients, its rounds."""
+    """Show one job: where it stands and why, its clients, its newest rounds."""
     from fedgalore_cli import show
 
     with Coordinator(url) as coordinator:
@@ -56,7 +57,10 @@ def get(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
         if as_json:
             show.as_json(answer)
         else:
-            show.job(answer, coordinator.ask("GET", f"{job_path(job)}/rounds")["rounds"])
+            shown_from = max(0, answer["rounds_opened"] - SHOWN)
+            show.job(answer, rounds_of(lambda part: coordinator.ask("GET", job_path(job) + part), shown_from))
+            if shown_from:
+                typer.echo(f"\nFrom round {shown_from + 1} on; `fedgalore jobs rounds {job}` shows all.")
 
 
 @app.command()
@@ -65,11 +69,11 @@ def rounds(job: JobId, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     from fedgalore_cli import show
 
     with Coordinator(url) as coordinator:
-        answer = coordinator.ask("GET", f"{job_path(job)}/rounds")
+        found = rounds_of(lambda part: coordinator.ask("GET", job_path(job) + part))
     if as_json:
-        show.as_json(answer)
+        show.as_json({"rounds": found, "next": None})
     else:
-        show.console().print(show.rounds(answer["rounds"]))
+        show.console().print(show.rounds(found))
 
 
 @app.command()

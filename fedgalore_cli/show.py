@@ -176,7 +176,7 @@ def _sites(sites: Mapping[str, Mapping[str, Any]]) -> list[Text]:
 
 
 def clients(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Each client's stage, loss and metrics, and the bytes it has moved in all rounds."""
+    """Each client's stage, loss and metrics, and the bytes it has moved in these rounds."""
     live = record["round"]["participants"] if record["round"] else {}
     measured = record["evaluation"]["clients"] if record["evaluation"] else {}
     up: dict[str, int] = {}

@@ -101,7 +101,9 @@ def a_receipt(text: str = "update", examples: int = 10) -> UpdateReceipt:
 def a_result(model_version: int = 0, examples: int = 20, loss: float = 0.7, accuracy: float = 0.5) -> EvaluationResult:
     """With the counts that such metrics come of."""
     metrics = {"loss": loss, "accuracy": accuracy}
-    counts = {name: (value * examples, float(examples)) for name, value in metrics.items()}
+    counts: dict[str, tuple[float, ...]] = {
+        name: (value * examples, float(examples)) for name, value in metrics.items()
+    }
     return EvaluationResult(model_version, examples, metrics, counts)
 
 

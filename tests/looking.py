@@ -17,6 +17,11 @@ async def rounds_of(engine: Engine, job_id: str) -> list[Round]:
     return await engine.reader.rounds(await engine.reader.job(job_id))
 
 
+async def traffic_of(engine: Engine, job_id: str) -> dict[int, dict[str, dict[str, int]]]:
+    """Of all rounds."""
+    return await engine.reader.traffic(job_id, await rounds_of(engine, job_id))
+
+
 async def events_of(engine: Engine, job_id: str, **arguments: Any) -> list[StreamRow]:
     return await engine.reader.events(await engine.reader.job(job_id), **arguments)
 

@@ -134,7 +134,7 @@ class _Run:
         self._death.restart(self._federation)
 
     def state(self) -> State:
-        job, listed = self._get(""), self._get("/rounds")
+        job, listed = self._get(""), self._get("/rounds?limit=200")
         if job is None or listed is None:
             return State("does not answer")
         status = job["status"] + (f": {job['reason']}" if job["status"] in OVER[1:] else "")

@@ -23,7 +23,6 @@ from coordinator.state import whole
 from coordinator.state.errors import DomainError, LeaseLost, StateUnavailable
 from coordinator.state.job_events import LoadedBack
 from coordinator.state.round_state import Effect
-from coordinator.state.versions import versions
 from fedgalore.process.disk import takes_nothing
 from fedgalore.process.faults import Fault, reach
 from fedgalore.process.memory import is_short
@@ -213,8 +212,7 @@ class Aggregator:
         if (start := job_version(job.parsed.model.source)) is None:
             return None
         old = await self._calls.reader.job(start.job_id)
-        results = [each.result for each in await self._calls.reader.rounds(old)]
-        return old, chosen(old, results, str(start.version))
+        return old, await chosen(old, str(start.version), self._calls.reader.version)
 
     async def _aggregate(self, piece: Aggregation, attempt: int) -> list[Post]:
         """Makes the next version; what the round has to hear of it, nothing when it is to be tried again."""
@@ -290,7 +288,10 @@ class Aggregator:
         Raises:
             KeyError: it never had it.
         """
-        return versions(job, [each.result for each in await self._calls.reader.rounds(job)])[number]
+        found = await self._calls.reader.version(job, number)
+        if found is None:
+            raise KeyError(number)
+        return found
 
     async def _load_back(self, piece: Verification, attempt: int) -> list[Post]:
         """Loads the final model as a user would; how the job ends, nothing when it is to be tried again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import Enum, auto
 
 import structlog
@@ -42,6 +43,15 @@ class Access(Enum):
     PLAINTEXT = auto()  # open to the network by `--insecure`: nobody needs credentials, and nobody may send any
 
 
+@dataclass(frozen=True)
+class Caller:
+    """Who calls the people's door. `key`: the id of the API key; empty where nobody is asked for one."""
+
+    role: Role
+    key: str = ""
+    name: str = ""
+
+
 class Doorkeeper:
     """Knows keys and tokens by their digests.
 
@@ -65,15 +75,15 @@ class Doorkeeper:
         self._clock = clock
         self._check_state = check_state
 
-    async def role(self, secret: str | None) -> Role:
-        """What the holder of an API key may do.
+    async def caller(self, secret: str | None) -> Caller:
+        """Who holds an API key, and what they may do.
 
         Raises:
             NotAuthenticated: no key, or none that is known here.
         """
         self._check_line(secret)
         if self.access is not Access.SECURED:
-            return Role.OPERATOR
+            return Caller(Role.OPERATOR)
         if secret is None:
             raise NotAuthenticated(
                 "Authorization: no API key came with the request; send `Authorization: Bearer KEY`, with a key that an "
@@ -81,7 +91,7 @@ class Doorkeeper:
             )
         digest = digest_of(secret)
         if hmac.compare_digest(digest, self._operator_digest):
-            return Role.OPERATOR
+            return Caller(Role.OPERATOR, "settings", "operator")
         key_id = id_of(KEY, secret)
         key = await self._store.key(key_id) if key_id else None
         if key is None:
@@ -92,7 +102,7 @@ class Doorkeeper:
                 "the API key is not known here, or was revoked; ask an operator for another, who makes it by "
                 "`fedgalore keys create`"
             )
-        return key.role
+        return Caller(key.role, key.id, key.name)
 
     async def check_writable(self) -> None:
         """Returns where what people write will be kept.

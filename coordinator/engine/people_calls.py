@@ -28,7 +28,6 @@ from coordinator.state.job_words import explain
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import ModelVersion
 from coordinator.state.stream_events import changes
-from coordinator.state.totals import counted
 from coordinator.state.versions import with_weights
 from coordinator.store.garbage import ALL_JOBS, named_by
 from coordinator.store.redis_state_store import RedisStateStore
@@ -190,10 +189,10 @@ class PeopleCalls:
         except JobNotFound:
             if not cancel:
                 raise
-            if await self._removal.remove(job_id, None, None, (), {}) == "gone":
+            if await self._removal.remove(job_id, None, None, ()) == "gone":
                 raise
             return 0
-        await self._removal.remove(job_id, None, None, (), {})
+        await self._removal.remove(job_id, None, None, ())
         return 0
 
     async def _deleted(self, job_id: str, cancel: bool, stored_bytes: Callable[[BlobRef], int | None]) -> int:
@@ -209,11 +208,11 @@ class PeopleCalls:
                 with suppress(IllegalTransition):  # it has ended meanwhile
                     await self.cancel(job_id)
                 continue
-            rounds, traffic = await self.reader.rounds(job), await self.reader.traffic(job_id)
+            rounds = await self.reader.rounds(job)
             sizes = await asyncio.to_thread(lambda blobs: {b: stored_bytes(b) for b in blobs}, named_by(job, rounds))
             held = {blob: size for blob, size in sizes.items() if size is not None}
             hashes, key = {blob.sha256 for blob in held}, job.idempotency_key or ""
-            outcome = await self._removal.remove(job_id, stored.version, key, hashes, counted(rounds, traffic))
+            outcome = await self._removal.remove(job_id, stored.version, key, hashes)
             if outcome != "stale":
                 reach(Fault.JOB_REMOVED)
                 return sum(held[blob] for blob in held.keys() - await self._named_by_others())

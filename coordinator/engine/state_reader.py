@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from coordinator.engine.registry import ClientRegistry
@@ -13,12 +13,16 @@ from coordinator.state.job_id import posted_before
 from coordinator.state.job_state import Job, Status
 from coordinator.state.job_words import explain
 from coordinator.state.limits import MAX_EVENTS_READ
+from coordinator.state.pooled import results
 from coordinator.state.records import AgentStatus
-from coordinator.state.round_state import Round
+from coordinator.state.round_state import ModelVersion, Round
 from coordinator.state.stream_events import StreamRow
+from coordinator.state.totals import Summary, Totals
+from coordinator.state.versions import versions
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.removal import Removal
 
+TRIES = 16  # rounds that are read at a time, of those that one version was tried in
 _EVENT_ID = re.compile(r"\d{1,18}(-\d{1,18})?")
 
 
@@ -86,6 +90,56 @@ class StateReader:
             return closed
         return [*closed, job.round]
 
+    async def page_of_rounds(self, job: Job, after: int, limit: int) -> list[Round]:
+        """Up to `limit` rounds that follow round `after`, in the order of their numbers."""
+        last = min(job.rounds_opened, after + limit)
+        return await self._some_rounds(job, range(after + 1, last + 1))
+
+    async def rounds_from(self, job: Job, version: int) -> list[Round]:
+        """The rounds that started from a version of the job's model: several where some were abandoned."""
+        # Versions never fall from a round to the next.
+        first = await self._first_round(job, version)
+        rounds: list[Round] = []
+        while found := await self.page_of_rounds(job, first - 1 + len(rounds), TRIES):
+            rounds += [each for each in found if each.model_version == version]
+            if found[-1].model_version != version:
+                break
+        return rounds
+
+    async def newest_evaluated(self, job: Job) -> list[Round]:
+        """The rounds in which clients evaluated the newest version that any has; none where none has."""
+        evaluated = (await self.totals(job.id)).evaluated
+        newest = await self._some_rounds(job, [evaluated] if evaluated else [])
+        newest += [job.round] if job.round is not None and results(job.round) else []
+        return await self.rounds_from(job, newest[-1].model_version) if newest else []
+
+    async def version(self, job: Job, number: int) -> ModelVersion | None:
+        """A version that the job's model has had; None where it never had it."""
+        if found := versions(job, ()).get(number):
+            return found
+        made = await self._some_rounds(job, [(await self._first_round(job, number)) - 1])
+        return versions(job, [each.result for each in made]).get(number)
+
+    async def _first_round(self, job: Job, version: int) -> int:
+        """Number of the first round that started from this version or a later one, found by halving."""
+        low, high = 1, job.rounds_opened + 1
+        while low < high:
+            middle = (low + high) // 2
+            found = await self._some_rounds(job, [middle])
+            if found and found[0].model_version < version:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    async def _some_rounds(self, job: Job, numbers: Sequence[int]) -> list[Round]:
+        """Those of these rounds that there are; of the round in flight, as the job has it."""
+        closed = await self._store.some_rounds(job.id, numbers)
+        flying = job.round
+        if flying is None or flying.number not in numbers or any(each.number == flying.number for each in closed):
+            return closed
+        return [*closed, flying]
+
     async def round(self, job: Job, number: int) -> Round:
         """A round of the job, in flight or closed.
 
@@ -96,7 +150,8 @@ class StateReader:
 
     async def agents(self) -> list[AgentStatus]:
         """Every enrolled client, by name."""
-        return await self._registry.all(await self.active_jobs())
+        in_hand = await self._store.load_many(sorted(await self._store.agents.jobs_in_hand()))
+        return await self._registry.all(in_hand)
 
     async def presence(self) -> list[AgentStatus]:
         """Every enrolled client, by name, without the task that it holds: no job is read."""
@@ -106,9 +161,17 @@ class StateReader:
         """By client: round, stage, step, train_loss (None unless finite) and at, of the round in flight."""
         return await self._store.beside.progress(job_id)
 
-    async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]:
-        """Bytes by round, client and direction: `{3: {"a": {"up": 10, "down": 20}}}`."""
-        return await self._store.beside.traffic(job_id)
+    async def traffic(self, job_id: str, rounds: Iterable[Round]) -> dict[int, dict[str, dict[str, int]]]:
+        """Bytes of these rounds by round, client and direction: `{3: {"a": {"up": 10, "down": 20}}}`."""
+        return await self._store.beside.traffic(job_id, rounds)
+
+    async def totals(self, job_id: str) -> Totals:
+        """What is counted of a job."""
+        return await self._store.beside.totals(job_id)
+
+    async def summaries(self) -> list[Summary]:
+        """What is counted of every job, without a look at their documents."""
+        return await self._store.summaries()
 
     async def totals_of_deleted(self) -> dict[str, int]:
         """What jobs counted that were deleted: rounds `committed` and `abandoned`, bytes `up` and `down`."""

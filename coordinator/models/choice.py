@@ -5,20 +5,20 @@ The job's state tells, not the disk: what the sweep has yet to remove is gone fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 
 from coordinator.state.errors import NotReady, VersionNotFound
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion
-from coordinator.state.versions import is_kept, versions, with_weights
+from coordinator.state.versions import is_kept, with_weights
 
 
-def chosen(job: Job, results: Iterable[ModelVersion | None], wanted: str) -> ModelVersion:
+async def chosen(job: Job, wanted: str, version: Callable[[Job, int], Awaitable[ModelVersion | None]]) -> ModelVersion:
     """The version that is asked for.
 
     Args:
-        results: what the job's closed rounds made.
         wanted: `last`, `best` or a number.
+        version: finds a version that the job's model has had.
 
     Raises:
         NotReady: the job has no model yet, or has evaluated none.
@@ -29,11 +29,11 @@ def chosen(job: Job, results: Iterable[ModelVersion | None], wanted: str) -> Mod
         return newest
     if wanted == "best":
         return with_weights(job, _best(job))
-    known, number = versions(job, results), int(wanted)
-    kept = [each for each in sorted(known) if is_kept(job, each)]
-    if number in kept:
-        return known[number]
-    what = "is no longer kept (rounds.keep_versions)" if number in known else "does not exist yet"
+    number = int(wanted)
+    if is_kept(job, number) and number <= newest.version and (found := await version(job, number)) is not None:
+        return found
+    kept = [each for each in range(newest.version + 1) if is_kept(job, each)]
+    what = "is no longer kept (rounds.keep_versions)" if number <= newest.version else "does not exist yet"
     raise VersionNotFound(f"version: {number} of job {job.id} {what}; kept are {', '.join(map(str, kept))}")
 
 

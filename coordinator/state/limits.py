@@ -28,7 +28,7 @@ MAX_TEXT = 200  # characters of other short texts, of agents and of people
 MAX_TOKEN_VALID_S = 90 * 86400.0  # of a join token
 MAX_BODY_BYTES = 2**20  # of a request to the people's door
 MAX_JOBS_LISTED = 200  # in one page
-MAX_ROUNDS_LISTED = 10_000  # in one page
+MAX_ROUNDS_LISTED = 200  # in one page
 MAX_EVENTS_READ = 500  # at a time
 
 _METRIC = re.compile(r"[A-Za-z0-9_.:-]+")

@@ -1,22 +1,41 @@
-"""What is counted of jobs for ever, also after they were deleted."""
+"""What is counted of jobs as it happens, so that nobody has to read their rounds for it."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from coordinator.state.round_state import Phase, Round
+from coordinator.state.job_state import Status
 
 Traffic = Mapping[int, Mapping[str, Mapping[str, int]]]  # round -> client -> "up" | "down" -> bytes
 
 
-def counted(rounds: Iterable[Round], traffic: Traffic) -> Counter[str]:
-    """Rounds `committed` and `abandoned`, and bytes `up` and `down`, of one job."""
-    totals = Counter[str]()
-    for each in rounds:
-        if each.phase.is_final:
-            totals["committed" if each.phase is Phase.COMMITTED else "abandoned"] += 1
-    for clients in traffic.values():
-        for moved in clients.values():
-            totals.update(moved)
-    return totals
+@dataclass(frozen=True)
+class Totals:
+    """Of a job: rounds that closed, bytes from (up) and to (down) its clients.
+
+    `evaluated`: the last closed round in which clients evaluated the model, 0 for none; `metrics`: what they measured.
+    """
+
+    committed: int = 0
+    abandoned: int = 0
+    up: int = 0
+    down: int = 0
+    evaluated: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Summary(NamedTuple):
+    """A job as it is counted."""
+
+    job_id: str
+    status: Status
+    totals: Totals
+
+
+def totals_of(stored: Mapping[str, str]) -> Totals:
+    """Totals as they lie in the store: texts by name."""
+    counts = {name: int(text) for name, text in stored.items() if name != "metrics"}
+    return Totals(**counts, metrics=json.loads(stored.get("metrics", "{}")))

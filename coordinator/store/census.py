@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from coordinator.store.contradictions import JobKeys
+from coordinator.store.contradictions import JobKeys, Size
 from coordinator.store.redis_connection import RedisConnection
 
 SCANNED = 1000  # keys at a time
+TABLES = ("keys", "join_tokens", "credentials", "agents", "idempotency")
 
 
 @dataclass(frozen=True)
 class Census:
-    """`jobs`: all that Redis holds something of. `deleted`: jobs that people deleted since the last look."""
+    """`jobs`: all that Redis holds something of. `deleted`: jobs that people deleted since the last look. `sizes`: of
+    the other tables that nobody can do without."""
 
     jobs: dict[str, JobKeys]
     deleted: frozenset[str]
+    sizes: dict[str, Size]
 
 
 async def take(connection: RedisConnection) -> Census:
@@ -38,6 +41,7 @@ async def take(connection: RedisConnection) -> Census:
             pipeline.hexists(connection.job(job_id), "document")
             pipeline.hmget(connection.job(job_id), ["version", "round"])
             pipeline.hlen(connection.job(job_id, "rounds"))
+            pipeline.hmget(connection.job(job_id, "totals"), ["committed", "abandoned"])
         rows = await ask(pipeline.execute())
     listed, active = set(listed), set(active)
     return Census(
@@ -50,13 +54,26 @@ async def take(connection: RedisConnection) -> Census:
                 int(version or 0),
                 number or "",
                 closed,
+                sum(int(count or 0) for count in counts),
             )
-            for job_id, has_document, (version, number), closed in zip(
-                ids, rows[::3], rows[1::3], rows[2::3], strict=True
+            for job_id, has_document, (version, number), closed, counts in zip(
+                ids, rows[::4], rows[1::4], rows[2::4], rows[3::4], strict=True
             )
         },
         frozenset(deleted),
+        await _sizes(connection),
     )
+
+
+async def _sizes(connection: RedisConnection) -> dict[str, Size]:
+    async with connection.redis.pipeline(transaction=True) as pipeline:
+        for name in TABLES:
+            pipeline.hlen(connection.key(name))
+        pipeline.scard(connection.key("struck"))
+        pipeline.hgetall(connection.key("taken_out"))
+        *entries, taken_out = await connection.ask(pipeline.execute())
+    names = (*TABLES, "struck")
+    return {name: Size(n, int(taken_out.get(name, 0))) for name, n in zip(names, entries, strict=True)}
 
 
 async def _parts(connection: RedisConnection) -> dict[str, set[str]]:

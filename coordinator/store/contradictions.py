@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from coordinator.state.job_state import Job
 from coordinator.state.versions import is_kept
@@ -37,11 +38,19 @@ class JobKeys:
     saves: int = 0
     round: str = ""  # number of the round in flight
     closed: int = 0  # rounds
+    counted: int = 0  # rounds that closed, by its totals
 
     @property
     def is_gone(self) -> bool:
         """Whether nothing of it is left."""
         return not (self.listed or self.active or self.has_record or self.parts)
+
+
+class Size(NamedTuple):
+    """Of a table of Redis that is no job's: its entries, and how many were ever taken out on purpose."""
+
+    entries: int
+    taken_out: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ def of_job(job_id: str, keys: JobKeys, expected: Expected | None) -> Iterator[st
         yield f"job {job_id} is missing in the list of jobs"
     if "events" not in keys.parts:
         yield f"the events of job {job_id} are missing"
+    if keys.counted != keys.closed:
+        yield f"the totals of job {job_id} do not fit its rounds"
     if expected is None or expected.saves != keys.saves:  # saved since: the next look compares
         return
     if expected.active and not keys.active:
@@ -85,6 +96,13 @@ def with_before(held: Mapping[str, JobKeys], before: Mapping[str, int], deleted:
     for job_id in sorted(before.keys() & held.keys()):
         if held[job_id].has_record and held[job_id].saves < before[job_id]:
             yield f"job {job_id} is older than it was at the last look"
+
+
+def shrunk(before: Mapping[str, Size], now: Mapping[str, Size]) -> Iterator[str]:
+    """Tables that have lost more entries since the last look than anybody has taken out."""
+    for name in sorted(before.keys() & now.keys()):
+        if before[name].entries - now[name].entries > now[name].taken_out - before[name].taken_out:
+            yield f"entries of {name} are missing"
 
 
 def unnamed(job: Job, named: Mapping[int, object]) -> Iterator[str]:

@@ -26,7 +26,16 @@ from coordinator.state.versions import is_kept, versions, with_weights
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import BlobStore, Held
 from coordinator.store.census import take as take_census
-from coordinator.store.contradictions import ACCEPT, Expected, StateContradicts, of_job, unnamed, with_before
+from coordinator.store.contradictions import (
+    ACCEPT,
+    Expected,
+    Size,
+    StateContradicts,
+    of_job,
+    shrunk,
+    unnamed,
+    with_before,
+)
 from coordinator.store.looks import Looks
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.removal import Removal
@@ -75,6 +84,7 @@ class Collector:
         self._most_to_go = most_to_go
         self._removal = Removal(store.connection)
         self._jobs: dict[str, _Known] = {}
+        self._sizes: dict[str, Size] = {}  # of tables that are no job's
 
     async def collect(self, now: float) -> int:
         """Sweeps the blob store. Returns the bytes freed. When it raises, it has deleted no blob that a job needs.
@@ -100,7 +110,7 @@ class Collector:
             spent |= discarded
         held = await asyncio.to_thread(self._blobs.held, needed)
         saves = {job_id: job.saves for job_id, job in self._jobs.items()}
-        looks = looks.then(held.unneeded, needed, saves, now)
+        looks = looks.then(held.unneeded, needed, saves, self._sizes, now)
         ripe = looks.ripe(spent, now)
         await asyncio.to_thread(self._blobs.note_looks, looks.to_json())
         await self._binding.grow_older()
@@ -129,7 +139,8 @@ class Collector:
         found = {f"the record of job {job_id} cannot be read" for job_id in set(changed) - {job.id for job in jobs}}
         for job_id, keys in census.jobs.items():
             found |= {*of_job(job_id, keys, self._known(job_id).expected), *self._known(job_id).problems}
-        found |= set(with_before(census.jobs, looks.saves, census.deleted))
+        found |= {*with_before(census.jobs, looks.saves, census.deleted), *shrunk(looks.sizes, census.sizes)}
+        self._sizes = census.sizes
         await self._removal.forget_deleted(census.deleted - looks.saves.keys() - census.jobs.keys())
         return found
 

@@ -13,6 +13,7 @@ from typing import Self
 from pydantic import TypeAdapter
 
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S
+from coordinator.store.contradictions import Size
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Looks:
 
     unneeded: Mapping[str, float] = field(default_factory=dict)  # by hash: when a look first found it so
     saves: Mapping[str, int] = field(default_factory=dict)  # by job: how often it had been saved at the last look
+    sizes: Mapping[str, Size] = field(default_factory=dict)  # of tables that are no job's
     named: frozenset[str] = frozenset()  # blobs that some job has needed; at the first look, all that were there
     accepted: frozenset[str] = frozenset()  # contradictions that an operator took as they are
     let_go: frozenset[str] = frozenset()  # blobs without a job that an operator gave up
@@ -38,13 +40,26 @@ class Looks:
     def to_json(self) -> str:
         return TypeAdapter(Looks).dump_json(self).decode()
 
-    def then(self, unneeded: Collection[str], needed: Collection[str], saves: Mapping[str, int], now: float) -> Looks:
+    def then(
+        self,
+        unneeded: Collection[str],
+        needed: Collection[str],
+        saves: Mapping[str, int],
+        sizes: Mapping[str, Size],
+        now: float,
+    ) -> Looks:
         """After a look that found these blobs and jobs. A blob that was needed in between starts anew."""
         clocks = {sha256: min(now, self.unneeded.get(sha256, now)) for sha256 in unneeded}
         named = frozenset(unneeded) if self.is_first else self.named.intersection(unneeded)
         let_go = self.let_go.intersection(unneeded)
         return replace(
-            self, unneeded=clocks, saves=dict(saves), named=named.union(needed), let_go=let_go, is_first=False
+            self,
+            unneeded=clocks,
+            saves=dict(saves),
+            sizes=dict(sizes),
+            named=named.union(needed),
+            let_go=let_go,
+            is_first=False,
         )
 
     def refused(self) -> Looks:

@@ -51,7 +51,7 @@ class RedisAgentStore:
 
     def __init__(self, connection: RedisConnection) -> None:
         self._redis, self._key, self._ask = connection.redis, connection.key, connection.ask
-        self._job = connection.job
+        self._job, self._take_out = connection.job, connection.take_out
         self._register, self._touch = connection.script("register"), connection.script("touch")
         self._busy = connection.script("busy")
         self._signs: Gathering[_Sign, Contact] = Gathering(self._noted)
@@ -87,10 +87,8 @@ class RedisAgentStore:
 
     async def forget(self, client: str) -> bool:
         """False when nobody of that name was registered."""
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.zrem(self._key("seen"), client)
-            pipeline.hdel(self._key("agents"), client)
-            return bool((await self._ask(pipeline.execute()))[1])
+        await self._ask(self._redis.zrem(self._key("seen"), client))
+        return await self._take_out("agents", client)
 
     async def enrolled(self, client: str) -> tuple[bool, int]:
         """Whether the client is enrolled, and how many are."""
@@ -110,6 +108,13 @@ class RedisAgentStore:
             return set()
         waiting = await self._ask(self._busy(keys=[self.tasks(client) for client in clients]))
         return {client for client, ids in zip(clients, waiting, strict=True) if set(ids.split()) - set(unreadable)}
+
+    async def jobs_in_hand(self) -> set[str]:
+        """Ids of the jobs that wait for work of any client."""
+        if not (clients := await self._ask(self._redis.hkeys(self._key("agents")))):
+            return set()
+        waiting = await self._ask(self._busy(keys=[self.tasks(client) for client in clients]))
+        return {job_id for ids in waiting for job_id in ids.split()}
 
     async def seen(self, since: float | None = None) -> list[tuple[AgentRecord, float]]:
         """Registered clients, by name, with when they were last seen; only those seen since then."""

@@ -6,13 +6,19 @@
 | `job:<id>:attempts`  | hash | `prepare` or `round <number>` -> times that the aggregator began it; gone when  |
 |                      |      | it is done, or the round or the job closes                                      |
 | `job:<id>:traffic`   | hash | `<round>/<client>/<up or down>` -> bytes                                        |
+| `job:<id>:totals`    | hash | `committed`, `abandoned` (rounds), `up`, `down` (bytes), `evaluated` (the last  |
+|                      |      | closed round in which clients did), `metrics` (of that round, JSON)             |
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
+from coordinator.state.round_state import Round
+from coordinator.state.totals import Totals, totals_of
 from coordinator.store.gathering import Gathering
 from coordinator.store.redis_connection import RedisConnection
 from coordinator.store.writes import Fence
@@ -62,16 +68,29 @@ class RedisBesideStore:
         await self._ask(self._redis.hdel(self._job(job_id, "attempts"), piece))
 
     async def add_traffic(self, job_id: str, round: int, client: str, direction: str, n_bytes: int) -> None:
-        key = self._job(job_id, "traffic")
-        await self._fields(_Field(self._job(job_id), key, "HINCRBY", f"{round}/{client}/{direction}", str(n_bytes)))
+        job, places = self._job(job_id), (("traffic", f"{round}/{client}/{direction}"), ("totals", direction))
+        await asyncio.gather(
+            *(
+                self._fields(_Field(job, self._job(job_id, part), "HINCRBY", name, str(n_bytes)))
+                for part, name in places
+            )
+        )
 
-    async def traffic(self, job_id: str) -> dict[int, dict[str, dict[str, int]]]:
-        """Bytes by round, client and direction ("up", "down")."""
+    async def totals(self, job_id: str) -> Totals:
+        """What is counted of the job."""
+        return totals_of(await self._ask(self._redis.hgetall(self._job(job_id, "totals"))))
+
+    async def traffic(self, job_id: str, rounds: Iterable[Round]) -> dict[int, dict[str, dict[str, int]]]:
+        """Bytes of these rounds by round, client and direction ("up", "down")."""
+        asked = [(each.number, client) for each in rounds for client in sorted(each.participants)]
+        if not asked:
+            return {}
+        fields = [f"{number}/{client}/{direction}" for number, client in asked for direction in ("up", "down")]
+        counts = await self._ask(self._redis.hmget(self._job(job_id, "traffic"), fields))
         table: dict[int, dict[str, dict[str, int]]] = {}
-        for field, n_bytes in (await self._ask(self._redis.hgetall(self._job(job_id, "traffic")))).items():
-            number, client, direction = field.split("/")
-            row = table.setdefault(int(number), {}).setdefault(client, {"up": 0, "down": 0})
-            row[direction] = int(n_bytes)
+        for (number, client), up, down in zip(asked, counts[::2], counts[1::2], strict=True):
+            if up is not None or down is not None:
+                table.setdefault(number, {})[client] = {"up": int(up or 0), "down": int(down or 0)}
         return table
 
     async def _written(self, fields: list[_Field]) -> list[None]:

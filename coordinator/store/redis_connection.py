@@ -38,6 +38,7 @@ class RedisConnection:
         )
         self.redis = Redis.from_pool(pool)
         self._prefix = prefix
+        self._take_out = self.script("take_out")
 
     def key(self, name: str) -> str:
         return f"{self._prefix}:{name}"
@@ -50,6 +51,15 @@ class RedisConnection:
         """One of `coordinator/store/lua`."""
         text = files("coordinator.store").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
         return self.redis.register_script(text)
+
+    async def take_out(self, table: str, entry: str) -> bool:
+        """Deletes an entry of a hash on purpose, which is counted: what else is missing there was lost. False when
+        there was none.
+
+        Raises:
+            StateUnavailable: no answer.
+        """
+        return bool(await self.ask(self._take_out(keys=[self.key(table), self.key("taken_out")], args=[entry, table])))
 
     async def ask(self, command: Awaitable[Any] | Any) -> Any:
         """The only way to Redis: its errors do not leave this package.

@@ -49,7 +49,7 @@ class RedisCredentialStore:
 
     async def remove_key(self, key_id: str) -> bool:
         """False when there was none."""
-        return bool(await self._ask(self._redis.hdel(self._keys, key_id)))
+        return await self._connection.take_out("keys", key_id)
 
     async def add_join_token(self, token: JoinToken) -> None:
         await self._ask(self._redis.hset(self._tokens, token.id, json.dumps(asdict(token))))
@@ -61,7 +61,7 @@ class RedisCredentialStore:
 
     async def remove_join_token(self, token_id: str) -> bool:
         """False when there was none."""
-        return bool(await self._ask(self._redis.hdel(self._tokens, token_id)))
+        return await self._connection.take_out("join_tokens", token_id)
 
     async def credential(self, client: str) -> str | None:
         """Digest of the client's key; None when it never brought a key, or was revoked."""
@@ -78,7 +78,7 @@ class RedisCredentialStore:
 
     async def revoke(self, client: str) -> bool:
         """Strikes the client's key for good, and the tokens made for it; False when there was neither."""
-        keys = [self._tokens, self._credentials, self._struck]
+        keys = [self._tokens, self._credentials, self._struck, self._connection.key("taken_out")]
         return bool(await self._ask(self._revoke(keys=keys, args=[client])))
 
     async def close(self) -> None:

@@ -8,13 +8,14 @@ Layout, every key under `<prefix>:`
 | `active`             | set    | ids of jobs that are not final                                                  |
 | `idempotency`        | hash   | idempotency key -> job id                                                       |
 | `job:<id>`           | hash   | `document`: the job as JSON, round in flight inside; `version`: number of saves; |
-|                      |        | `round`: number of the round in flight, or empty                                |
+|                      |        | `round`: number of the round in flight, or empty; `status`                      |
 | `job:<id>:rounds`    | hash   | number -> closed round as JSON                                                  |
 | `job:<id>:events`    | stream | `type`, `data` (JSON): `coordinator.state.stream_events`                        |
 | `job:<id>:progress`  | hash   | with `job:<id>:attempts` and `job:<id>:traffic`: `redis_beside_store`           |
 | `agents`             | hash   | with `seen`, `tasks:<client>` and `checks:<client>`: `redis_agent_store`        |
 | `store`              | string | random id, the same as in the blob directory: `coordinator.store.binding`       |
 | `age`                | string | how often the collector has looked at it: `coordinator.store.binding`           |
+| `taken_out`          | hash   | table -> entries that were deleted on purpose: `coordinator.store.contradictions` |
 | `refusal`            | string | why the collector deletes nothing, where it does not                            |
 | `lease:<name>`       | hash   | `holder`, `token` of who drives, or aggregates; expires unless it is renewed    |
 | `tokens`             | string | the last fencing token; each holder of a lease has a higher token than before   |
@@ -28,6 +29,7 @@ compare-and-set on its version.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,10 +41,12 @@ from pydantic import TypeAdapter
 
 from coordinator.state.errors import JobUnreadable
 from coordinator.state.job_id import posted_before
-from coordinator.state.job_state import Job
+from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_JOBS
-from coordinator.state.round_state import Round
+from coordinator.state.pooled import pooled, results
+from coordinator.state.round_state import Phase, Round
 from coordinator.state.stream_events import StreamEvent, StreamRow
+from coordinator.state.totals import Summary, totals_of
 from coordinator.store.gathering import Gathering
 from coordinator.store.redis_agent_store import RedisAgentStore
 from coordinator.store.redis_beside_store import RedisBesideStore
@@ -52,6 +56,7 @@ from coordinator.store.writes import Change, Stored, VersionedJob
 
 _ROUND = TypeAdapter(Round)
 MOST_KNOWN = 64  # jobs
+READ_AT_ONCE = 16  # documents
 log = structlog.get_logger(__name__)
 
 
@@ -116,6 +121,7 @@ class RedisStateStore:
         keys += [self._key("jobs"), self._key("active")]
         args = [job.idempotency_key or "", job.id, job.to_json(), repr(job.created_at)]
         args += [json.dumps([(kind, json.dumps(data)) for kind, data in events]), self._key("wake"), str(max_active)]
+        args.append(job.status)
         outcome, job_id = await self._ask(self._create(keys=keys, args=args))
         return outcome, job_id
 
@@ -148,16 +154,23 @@ class RedisStateStore:
         keys = [self.connection.job(job.id), *(self.connection.job(job.id, part) for part in ("events", "rounds"))]
         keys += [self._key("active"), *(self.connection.job(job.id, part) for part in ("progress", "attempts"))]
         keys.append(self._key(f"lease:{change.fence.lease if change.fence else ''}"))
-        keys += [*gained, *lost]
+        keys += [self.connection.job(job.id, "totals"), *gained, *lost]
         rest: dict[str, Any] = {
             "final": job.is_at_rest,
+            "status": job.status,
             "round": str(job.round.number) if job.round else "",
             "events": [(kind, json.dumps(data)) for kind, data in change.events],
             "gained": len(gained),
         }
         if change.closed:
             closed = _ROUND.dump_json(change.closed).decode()
-            rest["closed"] = {"number": str(change.closed.number), "document": closed}
+            measured = pooled(change.closed).metrics
+            rest["closed"] = {
+                "number": str(change.closed.number),
+                "document": closed,
+                "outcome": "committed" if change.closed.phase is Phase.COMMITTED else "abandoned",
+                "measured": json.dumps(measured) if results(change.closed) else "",
+            }
         document = job.to_json()
         args = [str(change.before.version), document, job.id, self._key("wake"), " ".join(change.effects)]
         args += [json.dumps(rest), str(change.fence.token) if change.fence else ""]
@@ -206,7 +219,9 @@ class RedisStateStore:
                 pipeline.hget(self.connection.job(job_id), "document")
             documents = await self._ask(pipeline.execute())
         jobs = []
-        for job_id, document in zip(job_ids, documents, strict=True):
+        for number, (job_id, document) in enumerate(zip(job_ids, documents, strict=True)):
+            if number % READ_AT_ONCE == READ_AT_ONCE - 1:
+                await asyncio.sleep(0)  # a thousand documents are no reason to let everybody wait
             with suppress(JobUnreadable):
                 if document:
                     jobs.append(self._read(job_id, document))
@@ -219,7 +234,28 @@ class RedisStateStore:
 
     async def closed_rounds(self, job_id: str) -> list[Round]:
         documents = await self._ask(self._redis.hvals(self.connection.job(job_id, "rounds")))
-        return sorted(map(_ROUND.validate_json, documents), key=attrgetter("number"))
+        rounds = await asyncio.to_thread(
+            lambda: [_ROUND.validate_json(each) for each in documents]
+        )  # there may be 1000
+        return sorted(rounds, key=attrgetter("number"))
+
+    async def some_rounds(self, job_id: str, numbers: Sequence[int]) -> list[Round]:
+        """Those of these rounds that have closed."""
+        if not numbers:
+            return []
+        documents = await self._ask(self._redis.hmget(self.connection.job(job_id, "rounds"), list(map(str, numbers))))
+        return [_ROUND.validate_json(document) for document in documents if document]
+
+    async def summaries(self) -> list[Summary]:
+        """Of every job, what is counted of it, without reading its document."""
+        job_ids = await self._ask(self._redis.zrange(self._key("jobs"), 0, -1))
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hget(self.connection.job(job_id), "status")
+                pipeline.hgetall(self.connection.job(job_id, "totals"))
+            rows = await self._ask(pipeline.execute())
+        found = zip(job_ids, rows[::2], rows[1::2], strict=True)
+        return [Summary(job_id, Status(status), totals_of(counts)) for job_id, status, counts in found if status]
 
     async def closed_round(self, job_id: str, number: int) -> Round | None:
         document = await self._ask(self._redis.hget(self.connection.job(job_id, "rounds"), str(number)))

@@ -10,12 +10,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Literal
 
 from coordinator.store.redis_connection import RedisConnection
 
-_PARTS = ("rounds", "events", "progress", "attempts", "traffic")
+_PARTS = ("rounds", "events", "progress", "attempts", "traffic", "totals")
 
 
 class Removal:
@@ -31,7 +31,6 @@ class Removal:
         version: int | None,
         idempotency_key: str | None,
         blobs: Collection[str],
-        totals: Mapping[str, int],
     ) -> Literal["removed", "stale", "gone"]:
         """Removes a job, its rounds, events, counters and tasks in a single step, and wakes the collector.
 
@@ -39,7 +38,6 @@ class Removal:
             version: the job's number of saves when the caller looked at it; None: whatever it is now.
             idempotency_key: None: whatever it is, which takes a look at all of them.
             blobs: hashes of blobs that the job named and the blob store holds.
-            totals: rounds and bytes to keep counting.
         """
         if idempotency_key is None:
             used = await self._ask(self._redis.hgetall(self._key("idempotency")))
@@ -53,10 +51,11 @@ class Removal:
             "discarded",
             "removed",
             "deleted",
+            "taken_out",
             *(f"tasks:{client}" for client in clients),
         ]
-        rest = json.dumps({"blobs": sorted(blobs), "totals": dict(totals)})
-        args = [job_id, "" if version is None else str(version), idempotency_key, self._key("wake"), rest]
+        args = [job_id, "" if version is None else str(version), idempotency_key, self._key("wake")]
+        args.append(json.dumps(sorted(blobs)))
         outcome: Literal["removed", "stale", "gone"] = await self._ask(
             self._remove(keys=[self._key(name) for name in names], args=args)
         )

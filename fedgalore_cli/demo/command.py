@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedgalore_cli.client import job_path
+from fedgalore_cli.client import job_path, rounds_of
 from fedgalore_cli.errors import fail
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _run(coordinator: Coordinator, document: dict[str, Any], model: Path | None 
     job = coordinator.ask("POST", "/api/v1/jobs", json=document)["id"]
     watch(coordinator, job)
     path = job_path(job)
-    rounds = coordinator.ask("GET", f"{path}/rounds")["rounds"]
+    rounds = rounds_of(lambda part: coordinator.ask("GET", path + part))
     in_rounds = sum(seconds for entry in rounds for seconds in entry["phase_s"].values())
     preparing_s = time.monotonic() - posted - in_rounds
     if model is not None:

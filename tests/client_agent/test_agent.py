@@ -37,7 +37,7 @@ from fedgalore.simulation import SimulationResult, Site, simulate
 from protos.codec import open_update
 from tests.builders import a_spec, blob_path
 from tests.client_agent.conftest import Coordinator, write_reviews
-from tests.looking import round_of, rounds_of
+from tests.looking import round_of, rounds_of, traffic_of
 
 LONG = 10_000  # steps that no test waits for
 
@@ -149,7 +149,7 @@ async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coord
     assert all(r.participants["a"].evaluation.examples == 8 for r in rounds)
     assert rounds[0].participants["a"].receipt.num_examples == 16
 
-    traffic = await coordinator.engine.reader.traffic(job_id)
+    traffic = await traffic_of(coordinator.engine, job_id)
     base = sum(blob.size_bytes for _, blob in job.prepared.base_model)
     assert traffic[1]["a"]["down"] == base  # version 0 is what comes of it here, too
     first, second = rounds[0].result, rounds[1].result
@@ -184,7 +184,7 @@ async def test_after_50_steps_that_round_otherwise_a_checkpoint_sets_it_right(
         assert (await until(coordinator, job_id, final)).status is Status.COMPLETED
     first, second, _ = [each.result for each in await rounds_of(coordinator.engine, job_id)]
     assert first.aggregate.size_bytes < first.weights.size_bytes  # a step is what an agent prefers
-    down = {number: row["a"]["down"] for number, row in (await coordinator.engine.reader.traffic(job_id)).items()}
+    down = {number: row["a"]["down"] for number, row in (await traffic_of(coordinator.engine, job_id)).items()}
     assert down[2] == sum(part.size_bytes for part in (first.aggregate, first.weights, first.state))  # the 50th step
     assert down[3] == second.aggregate.size_bytes  # steps again, from the server's bits
 
@@ -202,7 +202,7 @@ async def test_who_missed_rounds_replays_them_also_across_a_checkpoint(coordinat
     rounds = (await rounds_of(coordinator.engine, job_id))[:-1]
     assert [each.result.chain.checkpoint.version for each in rounds] == [0, 0, 3, 3, 3, 6, 6]
     assert [*(client for each in rounds for client in each.participants)] == list("aaaabba")
-    traffic, held = await coordinator.engine.reader.traffic(job_id), {}
+    traffic, held = await traffic_of(coordinator.engine, job_id), {}
     base = sum(blob.size_bytes for _, blob in job.prepared.base_model)
     cuts = [each.result.aggregate.size_bytes for each in rounds]
     for each in rounds:
@@ -237,7 +237,7 @@ async def test_a_base_model_that_lies_at_the_site_is_not_fetched(coordinator, ti
         job_id = await post(coordinator, tiny_model, rounds={"count": 1})
         job = await until(coordinator, job_id, final)
     assert job.status is Status.COMPLETED
-    assert (await coordinator.engine.reader.traffic(job_id))[1]["a"]["down"] == 0
+    assert (await traffic_of(coordinator.engine, job_id))[1]["a"]["down"] == 0
 
 
 @pytest.mark.parametrize("name", ["../../evil.json", "{tmp_path}/evil.json", "pytorch_model.bin", "modeling_own.py"])
@@ -316,7 +316,7 @@ async def test_bad_labels_pause_the_job_before_a_byte_is_fetched_and_the_agent_g
         facts = paused.sites["a"].facts
         assert replace(facts, memory_bytes=0) == SiteFacts(16, 0, 2, len("the food was very good"))
         assert facts.memory_bytes > 0
-        assert await coordinator.engine.reader.traffic(broken) == {}
+        assert await traffic_of(coordinator.engine, broken) == {}
         assert list((config.parent / "work" / "models").iterdir()) == []
         await coordinator.engine.people.cancel(broken)
         good = await post(coordinator, tiny_model, rounds={"count": 1})

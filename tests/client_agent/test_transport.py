@@ -37,7 +37,7 @@ from protos import federation_pb2 as pb
 from protos.codec import SafetensorsWriter
 from protos.federation_pb2_grpc import FederationStub
 from tests.builders import a_spec, blob_path, put_bytes, whole_version
-from tests.looking import round_of
+from tests.looking import round_of, traffic_of
 
 MB = 2**20
 PLAN = TrainingPlan((), (Dense("head.weight", (MB,)),))  # an update of 4 MiB
@@ -239,7 +239,7 @@ async def test_a_download_goes_on_from_the_part_of_an_earlier_process(coordinato
         blob = weights_of(task)
         cache.partial(blob).write_bytes(content[: 4 * MB])
         await transport.download(blob, cache, task.job_id, task.round)
-    traffic = await coordinator.engine.reader.traffic(task.job_id)
+    traffic = await traffic_of(coordinator.engine, task.job_id)
     assert traffic[task.round]["a"]["down"] == MB
 
 
@@ -288,7 +288,7 @@ async def test_a_cut_upload_goes_on_where_the_coordinator_has_it(coordinator, tm
     round_ = await round_of(coordinator.engine, job_id, 1)
     assert round_.participants["a"].receipt.blob.sha256 == blob.sha256
     assert blob_path(coordinator.blobs, blob.sha256).read_bytes() == path.read_bytes()
-    traffic = await coordinator.engine.reader.traffic(job_id)
+    traffic = await traffic_of(coordinator.engine, job_id)
     assert traffic[1]["a"]["up"] <= blob.size_bytes + 2 * MB  # no byte that the coordinator held came twice
 
 
@@ -313,7 +313,7 @@ async def test_a_cut_costs_less_than_a_chunk(coordinator, tmp_path, seed):
         await transport.submit(path, blob, job_id, 1)
     assert blob_path(coordinator.blobs, blob.sha256).read_bytes() == path.read_bytes()
     assert line.up - blob.size_bytes < len(cuts) * CHUNK_BYTES
-    traffic = await coordinator.engine.reader.traffic(job_id)
+    traffic = await traffic_of(coordinator.engine, job_id)
     assert traffic[1]["a"]["up"] == blob.size_bytes  # no byte that the coordinator held came twice
 
 
@@ -342,7 +342,7 @@ async def test_a_transfer_that_moves_bytes_is_never_cut(coordinator, tmp_path, m
         await transport.submit(path, blob, job_id, 1)
     assert blob_path(coordinator.blobs, blob.sha256).read_bytes() == path.read_bytes()
     assert [entry for entry in logged if entry["event"] == "coordinator_away"] == []
-    traffic = await coordinator.engine.reader.traffic(job_id)
+    traffic = await traffic_of(coordinator.engine, job_id)
     assert traffic[1]["a"]["up"] == blob.size_bytes
 
 

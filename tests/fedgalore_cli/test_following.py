@@ -32,7 +32,7 @@ class Script:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, body = (200, {"rounds": []}) if self.path.endswith("/rounds") else script.next()
+                status, body = (200, {"rounds": []}) if "/rounds?" in self.path else script.next()
                 data = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", f"application/{'json' if status == 200 else 'problem+json'}")

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.doors.doorkeeper import RECHECK_S, Access, Doorkeeper
 from coordinator.doors.rest import problems
+from coordinator.doors.rest.audit import CALLER
 from coordinator.doors.rest.views import moment
 from coordinator.state.errors import DomainError, NotAllowed, NotAuthenticated, StateUnavailable
 from coordinator.state.limits import MAX_TOKEN_VALID_S
@@ -23,7 +24,7 @@ from fedgalore.spec.strict import Identifier, Strict
 
 API = "/api/"
 _GUARDED = (API, "/metrics")
-_OPERATORS = ("/api/v1/keys", "/api/v1/join-tokens")
+_OPERATORS = ("/api/v1/keys", "/api/v1/join-tokens", "/api/v1/audit")
 _READS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -50,11 +51,11 @@ class KeyGuard:
         secret = bearer(headers.get("authorization"))
         try:
             self._check_page(headers)
-            held = await self._doorkeeper.role(secret)
-            if role is Role.OPERATOR and held is not role:
+            scope[CALLER] = caller = await self._doorkeeper.caller(secret)
+            if role is Role.OPERATOR and caller.role is not role:
                 raise NotAllowed(
-                    f"Authorization: the key is a {held}'s, and {scope['method']} {scope['path']} needs an operator's; "
-                    "ask an operator for a key of that role"
+                    f"Authorization: the key is a {caller.role}'s, and {scope['method']} {scope['path']} needs an "
+                    "operator's; ask an operator for a key of that role"
                 )
             if scope["method"] not in _READS:
                 await self._doorkeeper.check_writable()
@@ -67,7 +68,7 @@ class KeyGuard:
             nonlocal asked, revoked
             if message.get("more_body") and time.monotonic() - asked > RECHECK_S:
                 try:
-                    await self._doorkeeper.role(secret)
+                    await self._doorkeeper.caller(secret)
                 except NotAuthenticated:
                     revoked = True
                     raise

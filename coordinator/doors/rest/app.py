@@ -19,13 +19,14 @@ from starlette.responses import HTMLResponse
 
 from coordinator.doors.doorkeeper import Doorkeeper
 from coordinator.doors.rest import access as rest_access
+from coordinator.doors.rest import audit, problems, schemas, views
 from coordinator.doors.rest import jobs as rest_jobs
-from coordinator.doors.rest import problems, schemas, views
 from coordinator.doors.rest.metrics import Metrics
 from coordinator.doors.rest.parameters import refuse_unknown
 from coordinator.doors.rest.readiness import Probe, Readiness
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.state.errors import AgentNotFound
+from coordinator.store.audit import AuditTrail
 from coordinator.store.blob_store import BlobStore
 from fedgalore.spec.strict import Identifier, Strict
 from fedgalore.version import PROTOCOL_VERSION, __version__
@@ -49,6 +50,7 @@ def create_app(
     blobs: BlobStore,
     probe: Probe,
     doorkeeper: Doorkeeper,
+    trail: AuditTrail,
     stopping: asyncio.Event,
     *,
     sees_models: bool,
@@ -71,11 +73,13 @@ def create_app(
     )
     metrics = Metrics(people.reader)
     app.add_middleware(rest_access.KeyGuard, doorkeeper=doorkeeper)
-    app.add_middleware(problems.Guard, metrics=metrics)  # added last: around the other
+    app.add_middleware(problems.Guard, metrics=metrics)  # added later: around the other
+    app.add_middleware(audit.Audit, trail=trail)
     problems.install(app)
     app.include_router(rest_jobs.router(rest_jobs.Jobs(people, blobs, stopping, sees_models, held_out)))
     app.include_router(_agents(people, doorkeeper))
     app.include_router(rest_access.router(doorkeeper))
+    app.include_router(audit.router(trail))
     app.include_router(_operations(probe, metrics))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -22,7 +22,7 @@ from coordinator.models.model_archive import ModelArchive
 from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_JOBS_LISTED, MAX_ROUNDS_LISTED, MAX_TEXT
 from coordinator.state.outlook import warnings
-from coordinator.state.round_state import ModelVersion
+from coordinator.state.round_state import ModelVersion, Round
 from coordinator.state.versions import versions
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.partials import discard_partials
@@ -66,19 +66,27 @@ def router(door: Jobs) -> APIRouter:
     turns = asyncio.Semaphore(1)  # a matrix is decomposed at a time, whoever asks: it takes all cores and much memory
 
     async def view(job: Job) -> schemas.JobView:
-        rounds, live, traffic = await asyncio.gather(
-            reader.rounds(job), reader.live_progress(job.id), reader.traffic(job.id)
+        rounds, live, totals = await asyncio.gather(
+            reader.newest_evaluated(job), reader.live_progress(job.id), reader.totals(job.id)
         )
         outlook = [] if job.status.is_final else warnings(job.parsed, await reader.presence())
-        return views.job_view(job, rounds, live, traffic, outlook)
+        return views.job_view(job, rounds, live, totals, outlook)
+
+    async def round_views(job: Job, rounds: list[Round]) -> list[schemas.RoundView]:
+        traffic, dense_bytes = await reader.traffic(job.id, rounds), views.dense_bytes(job)
+        made = versions(job, [each.result for each in rounds])  # by one of them, for the next
+        shown = []
+        for each in rounds:
+            start = made.get(each.model_version) or await reader.version(job, each.model_version)
+            shown.append(views.round_view(job.parsed, each, traffic, dense_bytes, start))
+        return shown
 
     async def version_of(job_id: str, version: str) -> tuple[Job, ModelVersion, dict[str, Any] | None]:
         """The job, the version that is asked for, and what clients measured of that version."""
         job = await reader.job(job_id)
-        all_rounds = await reader.rounds(job)
-        results = [each.result for each in all_rounds]
-        found = chosen(job, results, version)
-        quality, central = views.evaluation(job.parsed, all_rounds, found.version), views.held_out(job.parsed, found)
+        found = await chosen(job, version, reader.version)
+        rounds = await reader.rounds_from(job, found.version)
+        quality, central = views.evaluation(job.parsed, rounds, found.version), views.held_out(job.parsed, found)
         told = quality.model_dump(mode="json") if quality else {}
         return job, found, (told | {"held_out": central.model_dump(mode="json")} if central else told) or None
 
@@ -180,32 +188,22 @@ def router(door: Jobs) -> APIRouter:
     @routes.get("/jobs/{job_id}/rounds")
     async def rounds(
         job_id: str,
-        limit: Annotated[
-            int | None, Query(ge=1, le=MAX_ROUNDS_LISTED, description="How many at most; default: all")
-        ] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_ROUNDS_LISTED, description="How many at most")] = 50,
         after: Annotated[int, Query(ge=0, lt=2**31, description="Only rounds with a greater number")] = 0,
     ) -> schemas.RoundList:
         """Rounds in the order of their numbers, the one in flight last. `after`: the `next` of the page before."""
         job = await reader.job(job_id)
-        traffic, all_rounds = await asyncio.gather(reader.traffic(job_id), reader.rounds(job))
-        left = [each for each in all_rounds if each.number > after]
-        known = versions(job, [each.result for each in all_rounds])
-        page, dense_bytes = left[:limit], views.dense_bytes(job)
+        page = await reader.page_of_rounds(job, after, limit)
+        last = page[-1].number if page else after
         return schemas.RoundList(
-            rounds=[
-                views.round_view(job.parsed, each, traffic, dense_bytes, known.get(each.model_version)) for each in page
-            ],
-            next=page[-1].number if len(page) < len(left) else None,
+            rounds=await round_views(job, page), next=last if page and last < job.rounds_opened else None
         )
 
     @routes.get("/jobs/{job_id}/rounds/{number}")
     async def round_(job_id: str, number: Annotated[int, PathParameter(ge=1, lt=2**31)]) -> schemas.RoundView:
         job = await reader.job(job_id)
-        traffic, all_rounds = await asyncio.gather(reader.traffic(job_id), reader.rounds(job))
-        known = versions(job, [each.result for each in all_rounds])
-        wanted = await reader.round(job, number)
-        version = known.get(wanted.model_version)
-        return views.round_view(job.parsed, wanted, traffic, views.dense_bytes(job), version)
+        (shown,) = await round_views(job, [await reader.round(job, number)])
+        return shown
 
     @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=EVENTS_ANSWER)
     async def job_events(

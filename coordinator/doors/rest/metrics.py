@@ -4,18 +4,15 @@ scrape, so that every replica shows the same totals, after a restart too."""
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from coordinator.engine.state_reader import StateReader
-from coordinator.state.job_state import Job, Status
-from coordinator.state.pooled import by_version, pool
-from coordinator.state.totals import counted
+from coordinator.state.job_state import Status
 
-PAGE = 200
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))  # others are counted as one
 BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 
@@ -37,7 +34,6 @@ class Metrics:
             registry=self._registry,
             buckets=BUCKETS_S,
         )
-        self._finished: dict[str, Tally[str]] = {}  # jobs that are final: they do not change any more
 
     def request(self, method: str, route: str, status: int, duration_s: float) -> None:
         """Counts one request."""
@@ -53,31 +49,17 @@ class Metrics:
         statuses: Tally[str] = Tally(dict.fromkeys(Status, 0))
         totals = Tally(committed=0, abandoned=0, up=0, down=0)
         totals.update(await self._reader.totals_of_deleted())
-        measured: dict[str, dict[str, float]] = {}
-        finished = self._finished
-        self._finished = {}
-        async for job in self._jobs():
-            statuses[job.status] += 1
-            if (of_job := finished.get(job.id)) is None:
-                rounds = await self._reader.rounds(job)
-                of_job = counted(rounds, await self._reader.traffic(job.id))
-                if not job.status.is_final and (found := by_version(rounds)):
-                    measured[job.id] = pool(found[max(found)]).metrics
-            totals.update(of_job)
-            if job.status.is_final:
-                self._finished[job.id] = of_job
+        measured: dict[str, Mapping[str, float]] = {}
+        for job_id, status, counted in await self._reader.summaries():
+            statuses[status] += 1
+            totals.update(committed=counted.committed, abandoned=counted.abandoned, up=counted.up, down=counted.down)
+            if counted.metrics and not status.is_final:
+                measured[job_id] = counted.metrics
         refuses = await self._reader.refusal() is not None
-        present = sum(agent.present for agent in await self._reader.agents())
+        present = sum(agent.present for agent in await self._reader.presence())
         snapshot = CollectorRegistry()
         snapshot.register(_Snapshot(statuses, totals, present, measured, refuses))
         return generate_latest(snapshot) + generate_latest(self._registry)
-
-    async def _jobs(self) -> AsyncIterator[Job]:
-        page = await self._reader.jobs(limit=PAGE)
-        while page:
-            for job in page:
-                yield job
-            page = await self._reader.jobs(limit=PAGE, after=page[-1].id) if len(page) == PAGE else []
 
 
 class _Snapshot(Collector):
@@ -109,7 +91,7 @@ class _Snapshot(Collector):
         yield moved
         quality = GaugeMetricFamily(
             "fedgalore_job_metric",
-            "Of active jobs: the newest evaluated version on the examples of all its clients",
+            "Of active jobs: what the clients of the last closed round that evaluated measured together",
             labels=["job", "metric"],
         )
         for job, metrics in self._measured.items():

@@ -139,6 +139,7 @@ class JobView(JobSummary):
         description="Of its model: its learning rates where the job names none, that texts are cut, or how to get the "
         "answers that are judged"
     )
+    rounds_opened: int = Field(description="Number of the newest round; 0 before the first")
     up_bytes: int = Field(description="Received from clients so far")
     down_bytes: int = Field(description="Sent to clients so far")
     warnings: list[FieldProblem] = Field(description="What keeps its rounds waiting as the agents stand now")

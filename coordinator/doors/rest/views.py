@@ -31,7 +31,7 @@ from coordinator.state.pooled import by_version, of_held_out, pool, results
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import EvaluationResult, ModelVersion, Participant, Round
 from coordinator.state.sites import SiteCheck
-from coordinator.state.totals import Traffic
+from coordinator.state.totals import Totals, Traffic
 from fedgalore.best import no_best
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.metrics import class_names
@@ -46,18 +46,17 @@ def job_view(
     job: Job,
     rounds: Iterable[Round],
     live: Mapping[str, Mapping[str, Any]],
-    traffic: Traffic,
+    totals: Totals,
     warnings: list[dict[str, str]],
 ) -> JobView:
     """One job with its round in flight.
 
     Args:
-        rounds: all of the job's rounds, the round in flight included.
+        rounds: those in which clients evaluated the newest version that any has.
         live: what each client last reported of its progress.
-        traffic: bytes by round, client and direction.
+        totals: what is counted of the job.
         warnings: `{field, problem}` rows.
     """
-    cells = [cell for clients in traffic.values() for cell in clients.values()]
     told = evaluation(job.parsed, rounds)
     return JobView(
         **_summary(job),
@@ -70,8 +69,9 @@ def job_view(
         sites={client: _site(check) for client, check in sorted(job.sites.items())},
         trains=CensusView(**job.prepared.plan["census"]) if job.prepared else None,
         notes=list(job.prepared.notes) if job.prepared else [],
-        up_bytes=sum(cell.get("up", 0) for cell in cells),
-        down_bytes=sum(cell.get("down", 0) for cell in cells),
+        up_bytes=totals.up,
+        down_bytes=totals.down,
+        rounds_opened=job.rounds_opened,
         warnings=[FieldProblem(**row) for row in warnings],
         spec=job.parsed,
     )

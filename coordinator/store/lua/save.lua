@@ -1,8 +1,9 @@
 -- A job's next state and all that follows from it, if nobody was faster.
--- KEYS: job, events, rounds, active, progress, attempts, lease, then the sets of tasks and of checks of clients that
---   gained or lost one of this job
+-- KEYS: job, events, rounds, active, progress, attempts, lease, totals, then the sets of tasks and of checks of clients
+--   that gained or lost one of this job
 -- ARGV: version the change was made from, document, job id, channel, message, the rest as JSON, fencing token or '':
---   {final: bool, nobody has anything to do for it any more, round: number in flight or '', events: [[type, data], ...], closed: {number, document} | absent,
+--   {final: bool, nobody has anything to do for it any more, status, round: number in flight or '',
+--    events: [[type, data], ...], closed: {number, document, outcome, measured: JSON or ''} | absent,
 --    gained: count of leading sets}
 -- Outcome: 'saved' | 'stale' | 'fenced': the token is not that of the lease's holder
 if ARGV[7] ~= '' and redis.call('HGET', KEYS[7], 'token') ~= ARGV[7] then
@@ -12,13 +13,17 @@ if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
   return 'stale'
 end
 local change = cjson.decode(ARGV[6])
-redis.call('HSET', KEYS[1], 'document', ARGV[2], 'round', change.round)
+redis.call('HSET', KEYS[1], 'document', ARGV[2], 'round', change.round, 'status', change.status)
 redis.call('HINCRBY', KEYS[1], 'version', 1)
 for _, event in ipairs(change.events) do
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'type', event[1], 'data', event[2])
 end
 if change.closed then
   redis.call('HSET', KEYS[3], change.closed.number, change.closed.document)
+  redis.call('HINCRBY', KEYS[8], change.closed.outcome, 1)
+  if change.closed.measured ~= '' then
+    redis.call('HSET', KEYS[8], 'evaluated', change.closed.number, 'metrics', change.closed.measured)
+  end
 end
 if change.closed or change.final then
   redis.call('DEL', KEYS[5], KEYS[6])
@@ -28,8 +33,8 @@ if change.final then
 else
   redis.call('SADD', KEYS[4], ARGV[3])  -- a completed job that is rolled back, or asked for weights, is active again
 end
-for i = 8, #KEYS do
-  if i - 7 <= change.gained then
+for i = 9, #KEYS do
+  if i - 8 <= change.gained then
     redis.call('SADD', KEYS[i], ARGV[3])
   else
     redis.call('SREM', KEYS[i], ARGV[3])

@@ -23,7 +23,7 @@ from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from tests.builders import a_blob, a_prepared, a_receipt, a_spec, a_version
 from tests.coordinator.engine.federation import Federation
-from tests.looking import receipt_of, round_of
+from tests.looking import receipt_of, round_of, traffic_of
 from tests.sites import all_fit
 
 
@@ -218,7 +218,7 @@ async def test_progress_and_traffic(federation: Federation, engine: Engine) -> N
     assert (go_on, "does not exist" in reason) == (False, True)
     await engine.agents.count_traffic(job_id, 1, "a", "up", 10)
     await engine.agents.count_traffic(job_id, 1, "a", "up", 5)
-    assert await engine.reader.traffic(job_id) == {1: {"a": {"up": 15, "down": 0}}}
+    assert await traffic_of(engine, job_id) == {1: {"a": {"up": 15, "down": 0}}}
 
 
 async def test_a_long_poll_sees_work_that_another_process_created(federation: Federation, engine: Engine) -> None:

@@ -42,8 +42,9 @@ MAY = {
     DriverCalls: "leading note_refusal tick_all",
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
     "loaded_back preparation_failed prepared update_lost weights_lost weights_made",
-    StateReader: "active_jobs agents events job jobs live_progress mark presence refusal round rounds "
-    "totals_of_deleted traffic versions_to_come wait_for_change",
+    StateReader: "active_jobs agents events job jobs live_progress mark newest_evaluated page_of_rounds presence "
+    "refusal round rounds rounds_from summaries totals totals_of_deleted traffic version versions_to_come "
+    "wait_for_change",
 }
 
 
@@ -174,7 +175,7 @@ async def test_an_unreadable_job_stops_no_other_job(federation: Federation, engi
         == [job.id]
     )
     assert [each.task for each in await engine.reader.agents()] == [OpenTask(job.id, 1)] * 2
-    assert b'fedgalore_jobs{status="RUNNING"} 1.0' in await Metrics(engine.reader).render()
+    assert b'fedgalore_jobs{status="RUNNING"} 2.0' in await Metrics(engine.reader).render()
     with pytest.raises(JobUnreadable, match=broken):
         await engine.reader.job(broken)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from coordinator.doors.doorkeeper import Access, Doorkeeper
 from coordinator.engine.assembly import assemble
 from coordinator.state.errors import JobNotFound, StateUnavailable
 from coordinator.state.job_events import LoadedBack
@@ -22,8 +23,10 @@ from coordinator.store.acceptance import accept, look
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S
 from coordinator.store.contradictions import StateContradicts
+from coordinator.store.credentials import Role
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector, TooMuchToGo
+from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.chain import Cut
@@ -423,9 +426,19 @@ async def test_a_lost_key_or_field_deletes_nothing(trained: tuple[House, str], m
     monkeypatch.setattr(garbage, "AGAIN_S", 0.0)
     stray = house.put("a blob whose reference may be among what is lost")
     await house.engine.driver.tick_all()  # a round is in flight
+    credentials = RedisCredentialStore(house.url)
+    doorkeeper = Doorkeeper(credentials, Access.SECURED, "x" * 32)
+    for client in ("a", "b"):
+        await doorkeeper.enrol(client, (await doorkeeper.create_join_token(client, 60))[1], "0" * 64)
+        revoked, _ = await doorkeeper.create_key(client, Role.VIEWER)
     await house.collector.collect(at(0))
+    await doorkeeper.revoke_key(revoked.id)  # on purpose
+    await doorkeeper.revoke_agent("b")
+    await house.collector.collect(at(0))
+    await credentials.close()
     record = f"job:{job}"
-    lost = [(key, None) for key in ("jobs", "active", "store", "age", record, f"{record}:rounds", f"{record}:events")]
+    lost = [(key, None) for key in ("jobs", "active", "store", "age", "agents", "credentials", "keys", record)]
+    lost += [(f"{record}:{part}", None) for part in ("rounds", "events", "totals")]
     lost += [(record, "document"), (record, "version"), (record, "round"), (f"{record}:rounds", str(ROUNDS))]
     with redis.Redis.from_url(house.url) as client:
         for name, field in lost:

@@ -16,8 +16,9 @@ from coordinator.state.errors import JobUnreadable, StateUnavailable
 from coordinator.state.job_events import AggregationFailed, Cancel, InRound, JobEvent, PreparedModel, Resume
 from coordinator.state.job_state import Job, Status
 from coordinator.state.records import AgentRecord, Waiting
-from coordinator.state.round_state import Candidates, Effect, Phase, Reported, Tick
+from coordinator.state.round_state import Candidates, Effect, Participant, Phase, Reported, Round, Tick
 from coordinator.state.setbacks import TRIES_UNTIL_PAUSE
+from coordinator.state.totals import Totals
 from coordinator.store.redis_agent_store import Contact
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.writes import Change, Fence, VersionedJob
@@ -261,9 +262,18 @@ async def test_traffic_adds_up(store: RedisStateStore) -> None:
     for direction, n_bytes in (("up", 3), ("up", 4), ("down", 5)):
         await store.beside.add_traffic("one", 10, "a.b-c", direction, n_bytes)
     await store.beside.add_traffic("one", 2, "b", "down", 1)
-    assert await store.beside.traffic("one") == {10: {"a.b-c": {"up": 7, "down": 5}}, 2: {"b": {"up": 0, "down": 1}}}
+    rounds = [
+        Round(number, "train", 0, Phase.REPORTING, "", 0.0, False, participants=dict.fromkeys(clients, Participant()))
+        for number, clients in ((2, ("b",)), (10, ("a.b-c", "silent")))
+    ]
+    moved = {10: {"a.b-c": {"up": 7, "down": 5}}, 2: {"b": {"up": 0, "down": 1}}}
+    assert await store.beside.traffic("one", rounds) == moved
+    assert await store.beside.traffic("one", []) == {}
+    totals = await store.beside.totals("one")
+    assert (totals.up, totals.down, totals.committed) == (7, 6, 0)
     await store.beside.add_traffic("gone", 2, "b", "down", 1)
-    assert await store.beside.traffic("gone") == {}
+    assert await store.beside.traffic("gone", rounds) == {}
+    assert await store.beside.totals("gone") == Totals()
 
 
 async def test_prefixes_do_not_see_each_other(store: RedisStateStore, redis_url: str) -> None:

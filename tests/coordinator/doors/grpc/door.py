@@ -26,6 +26,7 @@ from protos import CHUNK_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 from tests.builders import a_plan, a_spec, put_bytes, whole_version
 from tests.coordinator.doors.grpc.updates import EXACTLY, Sample, ref
+from tests.looking import traffic_of
 from tests.sites import all_fit
 
 Code = grpc.StatusCode
@@ -109,7 +110,7 @@ class House:
         return [message.data async for message in self.stub.DownloadBlob(request)]
 
     async def traffic(self, job: Job) -> dict[str, dict[str, int]]:
-        return (await self.engine.reader.traffic(job.id)).get(1, {})
+        return (await traffic_of(self.engine, job.id)).get(1, {})
 
 
 async def outcome_of(call: Any) -> pb.SubmitUpdateResponse:

@@ -14,7 +14,9 @@ from structlog.testing import capture_logs
 
 from coordinator.doors import opening as doors
 from coordinator.doors.rest import access as rest_access
+from coordinator.store.audit import AuditTrail, Entry
 from coordinator.store.credentials import digest_of
+from coordinator.store.redis_connection import RedisConnection
 from tests.builders import job_document
 from tests.coordinator.doors.access import OPERATOR, bearing, rest
 
@@ -216,3 +218,45 @@ async def test_a_stream_of_events_ends_when_its_key_is_revoked(
         await http.post(f"/api/v1/jobs/{job}/cancel", headers=bearing(OPERATOR))
         with pytest.raises(httpx.RemoteProtocolError):  # the stream is cut before the next event
             await anext(chunks)
+
+
+async def test_what_changes_or_takes_something_is_audited(http: httpx.AsyncClient) -> None:
+    key = await new_key(http, "viewer")
+    viewer, operator = bearing(key["key"]), bearing(OPERATOR)
+    await http.post("/api/v1/jobs?dry_run=true", headers=viewer)
+    await http.get("/api/v1/jobs", headers=viewer)
+    await http.get("/api/v1/jobs/x/model?version=best", headers=viewer)
+    with capture_logs() as logged:
+        await http.post("/api/v1/jobs/%1b[31mx/pause", headers=operator)
+    await http.delete("/api/v1/agents/a", headers=bearing("fgk_01234567_" + "0" * 64))
+    told = (await http.get("/api/v1/audit", headers=operator)).json()
+    rows = [(each["name"], each["key"], each["method"], each["path"], each["outcome"]) for each in told["entries"]]
+    assert rows == [
+        ("operator", "settings", "POST", "/api/v1/jobs/%1b[31mx/pause", "404"),
+        ("somebody", key["id"], "GET", "/api/v1/jobs/x/model?version=best", "404"),
+        ("somebody", key["id"], "POST", "/api/v1/jobs?dry_run=true", "403"),
+        ("operator", "settings", "POST", "/api/v1/keys", "201"),
+    ]
+    assert all(each["address"] == "127.0.0.1" and each["sent_bytes"] > 0 for each in told["entries"])
+    (line,) = [row for row in logged if row["event"] == "request_audited"]
+    assert (line["key"], line["outcome"]) == ("settings", "404")
+    first = (await http.get("/api/v1/audit?limit=3", headers=operator)).json()
+    rest_of = (await http.get(f"/api/v1/audit?limit=3&after={first['next']}", headers=operator)).json()
+    assert first["entries"] + rest_of["entries"] == told["entries"]
+    assert rest_of["next"] is None
+    (stranger,) = (await http.get("/api/v1/audit?strangers=true", headers=operator)).json()["entries"]
+    assert (stranger["key"], stranger["name"], stranger["outcome"]) == ("01234567", "", "401")
+    assert (await http.get("/api/v1/audit", headers=viewer)).status_code == 403
+
+
+async def test_the_audit_is_bounded_and_strangers_push_nobody_out(redis_url: str) -> None:
+    connection = RedisConnection(redis_url)
+    trail = AuditTrail(connection, most=100)
+    await trail.add(Entry("k", "known", "operator", "::1", "POST", "/", "201", 0), stranger=False)
+    for number in range(500):
+        await trail.add(Entry("", "", "", "::1", "POST", f"/{number}", "401", 0), stranger=True)
+    strangers = await trail.page(None, 1000, strangers=True)
+    assert strangers[0].entry.path == "/499"
+    assert 100 <= len(strangers) < 300
+    assert [each.entry.name for each in await trail.page(None, 10, strangers=False)] == ["known"]
+    await connection.close()

@@ -326,6 +326,9 @@ async def test_a_round_shows_its_clients_as_one_test_set(stack: Stack, tmp_path:
         "confusion_matrix": [[10, 10], [0, 0]],
         "undefined": {"mcc": "all examples are of one class, or all predictions are"},
     }
+    for client in ("a", "b"):
+        await stack.engine.agents.report(job.id, number, client, a_receipt(client))
+    await stack.engine.aggregator.aggregated(job.id, number, stack.version(tmp_path, 1), {}, {})
     told = (await stack.http.get("/metrics")).text
     assert f'fedgalore_job_metric{{job="{job.id}",metric="accuracy"}} 0.5' in told
 
