@@ -202,7 +202,8 @@ def agents(folder: Path, count: int) -> list[dict[str, Any]]:
         rows = [{"prompt": words(draw, 32), "completion": words(draw, 40)} for _ in range(16)]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         data = {"train": str(path), "prompt": "prompt", "completion": "completion"}
-        configs.append({"name": f"agent-{number}", "threads": 1, "data": {"words": data}})
+        policy = {"least_examples": 1, "least_clients": 1}  # a step of one row is what is measured
+        configs.append({"name": f"agent-{number}", "threads": 1, "data": {"words": data}, "policy": policy})
     return configs
 
 

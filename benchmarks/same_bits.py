@@ -263,7 +263,9 @@ def _agent(scratch: Path, seed: int) -> dict[str, Any]:
         path = scratch / f"{SITES[seed]}-{split}.jsonl"
         path.write_text("".join(json.dumps({"text": row["text"], "label": row["label"]}) + "\n" for row in rows))
         files[split] = str(path)
-    return {"name": SITES[seed], "threads": 1, "data": {"topics": {**files, "text": "text", "label": "label"}}}
+    data = {"topics": {**files, "text": "text", "label": "label"}}
+    policy = {"least_examples": 8, "least_evaluation_examples": 4}
+    return {"name": SITES[seed], "threads": 1, "data": data, "policy": policy}
 
 
 def _bases(folder: Path) -> dict[str, Path]:

@@ -175,7 +175,7 @@ class Agent:
             if state not in _STAGES:  # what comes from this coordinator makes no sense
                 return on.Refused(str(error))
             self._forget_updates()
-            return on.Failed(str(error))
+            return on.Failed(str(error), error.code)
         except Exception as error:
             if state not in _STAGES or takes_nothing(error):
                 raise
@@ -217,7 +217,7 @@ class Agent:
             return on.Done()
         assignment = self._in_hand
         if state is SessionState.FAILING:
-            await assignment.fail(self._session.reason)
+            await assignment.fail(self._session.reason, self._session.code)
             return on.Done()
         actions: dict[SessionState, Callable[[], Awaitable[None]]] = {
             SessionState.PREPARING: assignment.prepare,

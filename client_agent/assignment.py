@@ -14,9 +14,10 @@ import structlog
 
 from client_agent.base_model import base_model
 from client_agent.begun import MOST_DEATHS
-from client_agent.cache import Cache, blob_named
+from client_agent.cache import Cache, blob_named, hash_of_files
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, OutOfMemory, RoundOver
+from client_agent.policy import of_job, of_task, refuse
 from client_agent.room import check_room
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
@@ -79,6 +80,7 @@ class Assignment:
 
     async def prepare(self) -> None:
         """Makes the trainer hold exactly the weights of the task's model version; fetches the state to train from."""
+        self._check_policy()
         task, site, spec = self._task, self._site, self._spec
         held_out = self._held_out(spec)
         opened = await site.thread.run(lambda trainer: trainer.job_id == task.job_id)
@@ -96,6 +98,17 @@ class Assignment:
         reach(Fault.WEIGHTS_HELD)
         if self._trains and task.HasField("state"):
             self._state = await self._download(_blob(task.state))
+
+    def _check_policy(self) -> None:
+        """Looks at the whole task, however many of its job have been done.
+
+        Raises:
+            SiteRefuses: this site's policy forbids it.
+        """
+        task, spec, policy = self._task, self._spec, self._site.settings.policy
+        refuse(of_job(policy, spec, self._local_data(spec).holdings(spec)))
+        base_model, participants = hash_of_files(self._model_files()), task.participants if self._trains else None
+        refuse(of_task(policy, spec, _planned(task.plan_json), base_model, participants))
 
     def _begin(self) -> None:
         """Counts a try at the task; this object counts once, however often its coroutines are run.
@@ -155,6 +168,7 @@ class Assignment:
 
     async def upload(self) -> None:
         """Delivers the update."""
+        self._check_policy()  # it may lie there since before the agent was given another one
         blob = await asyncio.to_thread(ref_of_file, self._update)
         outcome = await self._site.transport.submit(self._update, blob, self._task.job_id, self._task.round)
         _log.info("update_delivered", outcome=outcome, size_bytes=blob.size_bytes)
@@ -188,12 +202,16 @@ class Assignment:
         """What the coordinator hears where there was too little memory: which settings of the job lower it."""
         return f"this site ran out of memory while {doing} ({error}); {relief(self._spec, doing)}"
 
-    async def fail(self, reason: str) -> None:
-        """Tells the coordinator that this site cannot do the task."""
-        await self._site.transport.report(self.report(failure=reason))
+    async def fail(self, reason: str, code: str = "") -> None:
+        """Tells the coordinator that this site cannot do the task; `code` tells machines why."""
+        await self._site.transport.report(self.report(failure=reason, failure_code=code))
 
     def report(
-        self, stage: str = "", evaluation: pb.Evaluation | None = None, failure: str | None = None
+        self,
+        stage: str = "",
+        evaluation: pb.Evaluation | None = None,
+        failure: str | None = None,
+        failure_code: str = "",
     ) -> pb.ReportProgressRequest:
         """A progress report of this task as it stands."""
         step, loss = self._progress
@@ -206,6 +224,7 @@ class Assignment:
             train_loss=loss,
             evaluation=evaluation,
             failure=failure,
+            failure_code=failure_code,
         )
 
     @cached_property
@@ -224,8 +243,7 @@ class Assignment:
 
     def _held_out(self, spec: JobSpec) -> LocalSplit | None:
         """What the job's models are evaluated on, if this site has it."""
-        data = self._local_data(spec)
-        return data.train if spec.evaluation.split == "train" else data.test
+        return self._local_data(spec).held_out(spec)
 
     async def _base_model(self) -> Path:
         task = self._task

@@ -177,8 +177,7 @@ class Cache:
                 check_name(name)
             except ModelFolderError as error:
                 raise InvalidExchange(f"the coordinator named a bad model file: {error}") from error
-        listing = "\n".join(f"{name}\0{blob.sha256}" for name, blob in sorted(files.items()))
-        return self._models / hashlib.sha256(listing.encode()).hexdigest()
+        return self._models / hash_of_files(files)
 
     def has_model(self, files: Mapping[str, BlobRef]) -> bool:
         """Whether the base model's folder is complete. Reads every file that is new or has changed since; marks the
@@ -282,6 +281,12 @@ def _last_used(path: Path) -> float:
 
 def _is_content(path: Path, blob: BlobRef, hashes: Hashes) -> bool:
     return path.is_file() and path.stat().st_size == blob.size_bytes and hashes.of(path) == blob.sha256
+
+
+def hash_of_files(files: Mapping[str, BlobRef]) -> str:
+    """The hash of a base model: of the names of its files and their hashes, in hexadecimal digits."""
+    listing = "\n".join(f"{name}\0{blob.sha256}" for name, blob in sorted(files.items()))
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def find_local(folders: Iterable[Path], wanted: Iterable[BlobRef], hashes: Hashes) -> dict[str, Path]:

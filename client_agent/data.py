@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from client_agent.policy import Holdings
 from client_agent.settings import DataSet
 from fedgalore.data.examples import Example, read_examples
+from fedgalore.spec.job import JobSpec
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,15 @@ class LocalData:
 
     train: LocalSplit
     test: LocalSplit | None
+
+    def held_out(self, spec: JobSpec) -> LocalSplit | None:
+        """What the job's models are evaluated on, if this site has it."""
+        return self.train if spec.evaluation.split == "train" else self.test
+
+    def holdings(self, spec: JobSpec) -> Holdings:
+        """How many examples that are."""
+        held_out = self.held_out(spec)
+        return Holdings(len(self.train.examples), len(held_out.examples) if held_out else None)
 
 
 def read_all(data: Mapping[str, DataSet]) -> dict[str, LocalData]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 class AgentError(Exception):
-    """The message is for a person."""
+    """The message is for a person; `code`, where there is one, for machines."""
+
+    code = ""
 
 
 class AgentRefused(AgentError):
@@ -41,3 +43,11 @@ class OutOfMemory(AgentError):
 
 class CannotTrain(AgentError):
     """This site cannot do the task: its data or the job's model or numbers do not allow it."""
+
+
+class SiteRefuses(CannotTrain):
+    """This site will not do the task: its policy forbids it. Nothing was loaded or fetched for it."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from client_agent.cache import hash_of_files
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain
 from client_agent.machine import Memory, free_bytes, memory
+from client_agent.policy import Policy, of_job, of_task
 from client_agent.settings import AgentSettings
+from fedgalore.model.folder import files as model_files
+from fedgalore.model.folder import has_safetensors
+from fedgalore.process.content_folder import ref_of_file
 from fedgalore.process.memory import anonymous_bytes
 from fedgalore.sizing import SiteMemory, SiteNeeds, site_needs, tokens_in_a_pass
 from fedgalore.spec.amounts import size, table
@@ -33,14 +38,22 @@ def check_job(settings: AgentSettings, data: Mapping[str, LocalData], spec: JobS
         raise CannotTrain(str(error)) from error
     has, free = memory(settings), free_bytes(settings.work_dir)
     words, longest, problems = _of_data(spec, data)
+    base_model = hash_of_model(folder)
+    problems += _refused(settings.policy, spec, plan, data, base_model)
     needs = site_needs(spec, plan, lacked, longest, on_gpu=has.on_gpu)
     if has.size_bytes is not None:
         problems.append(SiteMemory.of(spec, plan).problem(spec, longest, has.size_bytes, on_gpu=has.on_gpu))
     if free is not None:
         problems.append(no_room(settings.work_dir, needs, free))
-    return "\n".join((*_head(spec, plan, longest), words, "", _table(needs, has, free))), [
-        each for each in problems if each
-    ]
+    return "\n".join(
+        (
+            *_head(spec, plan, longest),
+            words,
+            f"model's hash: {base_model or 'seen where its weights are, too'}",
+            "",
+            _table(needs, has, free),
+        )
+    ), [each for each in problems if each]
 
 
 def model_folder(source: str, settings: AgentSettings) -> Path:
@@ -60,6 +73,13 @@ def model_folder(source: str, settings: AgentSettings) -> Path:
     )
 
 
+def hash_of_model(folder: Path) -> str | None:
+    """As `policy.base_models` lists it; None where the folder lacks the weights."""
+    if not has_safetensors(folder):
+        return None
+    return hash_of_files({path.name: ref_of_file(path) for path in model_files(folder)})
+
+
 def no_room(work_dir: Path, needs: SiteNeeds, free: int) -> str | None:
     """What is wrong with a disk of so much room; None where the job fits."""
     if (needed := sum(needs.disk.values())) <= free:
@@ -68,6 +88,16 @@ def no_room(work_dir: Path, needs: SiteNeeds, free: int) -> str | None:
         f"work_dir: {work_dir} has {size(free)} free, and the job needs up to {size(needed)}; make room there, or give "
         "the agent a work_dir on another disk"
     )
+
+
+def _refused(
+    policy: Policy, spec: JobSpec, plan: TrainingPlan, data: Mapping[str, LocalData], base_model: str | None
+) -> list[str]:
+    """What this site's policy forbids of the job."""
+    local = data.get(spec.data.name)
+    document = of_job(policy, spec, local.holdings(spec)) if local else ()
+    found = dict.fromkeys((*document, *of_task(policy, spec, plan, base_model, None)))
+    return [f"{refusal.code}: {refusal.words}" for refusal in found]
 
 
 def _is_below(folder: Path, places: tuple[Path, ...]) -> bool:

@@ -72,9 +72,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """This site cannot do the task."""
+    """This site cannot do the task. `code`: of the reason, for machines; empty where it has none."""
 
     reason: str
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,13 @@ class IllegalEvent(Exception):
 
 @dataclass(frozen=True)
 class Session:
-    """Where an agent stands. `work` is set in the states of a task, `exit_code` once STOPPED."""
+    """Where an agent stands. `work` is set in the states of a task, `code` in FAILING, `exit_code` once STOPPED."""
 
     state: SessionState = SessionState.REGISTERING
     reason: str = "starting"
     work: Work | None = None
     exit_code: int | None = None
+    code: str = ""
 
     @property
     def work_in_hand(self) -> Work:
@@ -189,7 +191,7 @@ def _failure_reported(session: Session, event: Done) -> Session:
 
 
 def _failed(session: Session, event: Failed) -> Session:
-    return Session(SessionState.FAILING, event.reason, session.work)
+    return Session(SessionState.FAILING, event.reason, session.work, code=event.code)
 
 
 def _dropped(session: Session, event: Dropped) -> Session:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from client_agent.policy import Policy
 from fedgalore.data.column_names import ColumnNames
 from fedgalore.process.address import check_target
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file
@@ -65,6 +66,7 @@ class AgentSettings(MergedSettings):
     )
     models: tuple[Path, ...] = Field(default=(), description="Folders of base models that are already here")
     data: dict[Identifier, DataSet] = Field(min_length=1, description="Data sets by the name that jobs use")
+    policy: Policy = Field(default=Policy(), description="What jobs may do here: docs/SITES.md")
     metrics: tuple[str, ...] = Field(
         default=(), description="Metrics of other packages that jobs may count here, as package.module:NAME"
     )

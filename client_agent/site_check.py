@@ -1,4 +1,4 @@
-"""The preflight check at this site: do its data fit a job, and what has its machine for the model?
+"""The preflight check at this site: does its policy allow a job, do its data fit, what has its machine for the model?
 
 Answered before a byte of a model is fetched.
 """
@@ -14,6 +14,7 @@ import structlog
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, RoundOver
 from client_agent.machine import memory
+from client_agent.policy import of_job, refuse
 from fedgalore.spec.job import SpecError, parse
 from protos import federation_pb2 as pb
 
@@ -36,7 +37,7 @@ async def check_site(task: pb.Task, site: SiteContext) -> None:
     except Exception as error:  # whatever it is, other jobs are served and the coordinator hears of it
         _log.exception("site_check_failed", job=task.job_id)
         answer.problem = f"the check of this site's data broke ({type(error).__name__}: {error}); look into its log"
-    _log.info("site_checked", job=task.job_id, fits=not answer.problem, reason=answer.problem)
+    _log.info("site_checked", job=task.job_id, fits=not answer.problem, code=answer.code, reason=answer.problem)
     try:
         await site.transport.report_check(answer)
     except (RoundOver, InvalidExchange) as error:
@@ -44,8 +45,6 @@ async def check_site(task: pb.Task, site: SiteContext) -> None:
 
 
 def _look(task: pb.Task, site: SiteContext, answer: pb.ReportCheckRequest) -> None:
-    from fedgalore.preflight import preflight  # with torch, which takes seconds to load
-
     try:
         spec = parse(json.loads(task.spec_json))
     except SpecError as error:
@@ -56,10 +55,13 @@ def _look(task: pb.Task, site: SiteContext, answer: pb.ReportCheckRequest) -> No
         answer.problem = f"data: this site has no data set {spec.data.name}; add it to the agent's config"
         return
     try:
+        refuse(of_job(site.settings.policy, spec, data.holdings(spec)))
         room = memory(site.settings)
     except CannotTrain as error:
-        answer.problem = str(error)
+        answer.problem, answer.code = str(error), error.code
         return
+    from fedgalore.preflight import preflight  # with torch, which takes seconds to load
+
     found = preflight(spec, *_splits(data))
     answer.problem = found.problem or ""
     answer.facts.CopyFrom(

@@ -171,8 +171,13 @@ def _sites(sites: Mapping[str, Mapping[str, Any]]) -> list[Text]:
         return []
     counts = [("fit", True), ("do not fit", False), ("have not answered yet", None)]
     words = [f"{sum(site['fits'] is fits for site in sites.values())} {what}" for what, fits in counts]
-    problems = [Text(f"{name}: {site['problem']}", "red") for name, site in sites.items() if site["problem"]]
+    wrong = {name: site for name, site in sites.items() if site["problem"]}
+    problems = [Text(f"{name}: {_coded(site['problem'], site['code'])}", "red") for name, site in wrong.items()]
     return [Text(f"sites' data: {', '.join(word for word in words if not word.startswith('0 '))}"), *problems]
+
+
+def _coded(words: str, code: str | None) -> str:
+    return f"{words} [{code}]" if code else words
 
 
 def clients(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -292,7 +297,7 @@ def _doing(now: Mapping[str, Any]) -> str | Text:
     if not now:
         return "-"
     if now["failure"]:
-        return Text(f"failed: {now['failure']}", "red")
+        return Text(f"failed: {_coded(now['failure'], now['failure_code'])}", "red")
     if now["reported"]:
         return Text("reported", "green")
     step = f" {now['step']}" if now["step"] else ""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/federation.proto\x12\x0c\x66\x65\x64galore.v1\"F\n\x0c\x45nrolRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x12\n\njoin_token\x18\x02 \x01(\t\x12\x12\n\nkey_sha256\x18\x03 \x01(\t\"\x0f\n\rEnrolResponse\"\xc5\x01\n\x0fRegisterRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\x12\x18\n\x10software_version\x18\x03 \x01(\t\x12=\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32+.fedgalore.v1.RegisterRequest.DatasetsEntry\x1a/\n\rDatasetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"@\n\x10RegisterResponse\x12\x18\n\x10software_version\x18\x01 \x01(\t\x12\x12\n\npresence_s\x18\x02 \x01(\x01\"1\n\x0fNextTaskRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06wait_s\x18\x02 \x01(\x01\"B\n\x10NextTaskResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x12.fedgalore.v1.TaskH\x00\x88\x01\x01\x42\x07\n\x05_task\"-\n\x07\x42lobRef\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\">\n\tModelFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x15.fedgalore.v1.BlobRef\"\xbb\x01\n\x05\x43hain\x12)\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x15.fedgalore.v1.BlobRef\x12\x1a\n\x12\x63heckpoint_version\x18\x02 \x01(\r\x12\r\n\x05start\x18\x03 \x01(\t\x12\x1b\n\x13starts_at_version_0\x18\x04 \x01(\x08\x12\x1f\n\x04\x63uts\x18\x05 \x03(\x0b\x32\x11.fedgalore.v1.Cut\x12\x1e\n\x16\x63uts_before_checkpoint\x18\x06 \x01(\r\";\n\x03\x43ut\x12\x0f\n\x07version\x18\x01 \x01(\r\x12#\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x15.fedgalore.v1.BlobRef\"\xb9\x03\n\x04Task\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.fedgalore.v1.Task.Kind\x12\x10\n\x08\x65valuate\x18\x04 \x01(\x08\x12\x11\n\tspec_json\x18\x05 \x01(\t\x12\x11\n\tplan_json\x18\x06 \x01(\t\x12+\n\nbase_model\x18\x07 \x03(\x0b\x32\x17.fedgalore.v1.ModelFile\x12\x15\n\rmodel_version\x18\x08 \x01(\r\x12\"\n\x05\x63hain\x18\t \x01(\x0b\x32\x13.fedgalore.v1.Chain\x12)\n\x05state\x18\n \x01(\x0b\x32\x15.fedgalore.v1.BlobRefH\x00\x88\x01\x01\x12\x13\n\x0bremaining_s\x18\x0b \x01(\x01\x12\x19\n\x11last_contribution\x18\x0c \x01(\r\x12\x15\n\rrounds_behind\x18\r \x01(\r\"O\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_TRAIN\x10\x01\x12\x11\n\rKIND_EVALUATE\x10\x02\x12\x0e\n\nKIND_CHECK\x10\x03\x42\x08\n\x06_state\"d\n\x13\x44ownloadBlobRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\r\"$\n\x14\x44ownloadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\\\n\x13SubmitUpdateRequest\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.fedgalore.v1.UpdateHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"r\n\x0cUpdateHeader\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12#\n\x04\x62lob\x18\x04 \x01(\x0b\x32\x15.fedgalore.v1.BlobRef\x12\x0e\n\x06offset\x18\x05 \x01(\x04\"\xcc\x01\n\x14SubmitUpdateResponse\x12;\n\x07outcome\x18\x01 \x01(\x0e\x32*.fedgalore.v1.SubmitUpdateResponse.Outcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x03 \x01(\x04\"O\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ACCEPTED\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\"h\n\x12QueryUploadRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12#\n\x04\x62lob\x18\x04 \x01(\x0b\x32\x15.fedgalore.v1.BlobRef\"?\n\x13QueryUploadResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\"\x93\x01\n\tSiteFacts\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x04\x12\x15\n\rtest_examples\x18\x02 \x01(\x04\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\x04\x12\x0f\n\x07longest\x18\x04 \x01(\x04\x12\x15\n\rconversations\x18\x05 \x01(\x08\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x0e\n\x06on_gpu\x18\x07 \x01(\x08\"|\n\x12ReportCheckRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07problem\x18\x03 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x04 \x01(\x0b\x32\x17.fedgalore.v1.SiteFactsH\x00\x88\x01\x01\x42\x08\n\x06_facts\"\x15\n\x13ReportCheckResponse\"\x98\x02\n\nEvaluation\x12\x15\n\rmodel_version\x18\x01 \x01(\r\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x04\x12\x36\n\x07metrics\x18\x03 \x03(\x0b\x32%.fedgalore.v1.Evaluation.MetricsEntry\x12\x34\n\x06\x63ounts\x18\x04 \x03(\x0b\x32$.fedgalore.v1.Evaluation.CountsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x43\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.fedgalore.v1.Counts:\x02\x38\x01\"\x18\n\x06\x43ounts\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\xdb\x01\n\x15ReportProgressRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\r\n\x05stage\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\r\x12\x12\n\ntrain_loss\x18\x06 \x01(\x01\x12\x31\n\nevaluation\x18\x07 \x01(\x0b\x32\x18.fedgalore.v1.EvaluationH\x00\x88\x01\x01\x12\x14\n\x07\x66\x61ilure\x18\x08 \x01(\tH\x01\x88\x01\x01\x42\r\n\x0b_evaluationB\n\n\x08_failure\"7\n\x16ReportProgressResponse\x12\r\n\x05go_on\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\x9d\x05\n\nFederation\x12@\n\x05\x45nrol\x12\x1a.fedgalore.v1.EnrolRequest\x1a\x1b.fedgalore.v1.EnrolResponse\x12I\n\x08Register\x12\x1d.fedgalore.v1.RegisterRequest\x1a\x1e.fedgalore.v1.RegisterResponse\x12I\n\x08NextTask\x12\x1d.fedgalore.v1.NextTaskRequest\x1a\x1e.fedgalore.v1.NextTaskResponse\x12W\n\x0c\x44ownloadBlob\x12!.fedgalore.v1.DownloadBlobRequest\x1a\".fedgalore.v1.DownloadBlobResponse0\x01\x12Y\n\x0cSubmitUpdate\x12!.fedgalore.v1.SubmitUpdateRequest\x1a\".fedgalore.v1.SubmitUpdateResponse(\x01\x30\x01\x12R\n\x0bQueryUpload\x12 .fedgalore.v1.QueryUploadRequest\x1a!.fedgalore.v1.QueryUploadResponse\x12R\n\x0bReportCheck\x12 .fedgalore.v1.ReportCheckRequest\x1a!.fedgalore.v1.ReportCheckResponse\x12[\n\x0eReportProgress\x12#.fedgalore.v1.ReportProgressRequest\x1a$.fedgalore.v1.ReportProgressResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17protos/federation.proto\x12\x0c\x66\x65\x64galore.v1\"F\n\x0c\x45nrolRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x12\n\njoin_token\x18\x02 \x01(\t\x12\x12\n\nkey_sha256\x18\x03 \x01(\t\"\x0f\n\rEnrolResponse\"\xc5\x01\n\x0fRegisterRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x18\n\x10protocol_version\x18\x02 \x01(\r\x12\x18\n\x10software_version\x18\x03 \x01(\t\x12=\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32+.fedgalore.v1.RegisterRequest.DatasetsEntry\x1a/\n\rDatasetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"@\n\x10RegisterResponse\x12\x18\n\x10software_version\x18\x01 \x01(\t\x12\x12\n\npresence_s\x18\x02 \x01(\x01\"1\n\x0fNextTaskRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06wait_s\x18\x02 \x01(\x01\"B\n\x10NextTaskResponse\x12%\n\x04task\x18\x01 \x01(\x0b\x32\x12.fedgalore.v1.TaskH\x00\x88\x01\x01\x42\x07\n\x05_task\"-\n\x07\x42lobRef\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\">\n\tModelFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x15.fedgalore.v1.BlobRef\"\xbb\x01\n\x05\x43hain\x12)\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x15.fedgalore.v1.BlobRef\x12\x1a\n\x12\x63heckpoint_version\x18\x02 \x01(\r\x12\r\n\x05start\x18\x03 \x01(\t\x12\x1b\n\x13starts_at_version_0\x18\x04 \x01(\x08\x12\x1f\n\x04\x63uts\x18\x05 \x03(\x0b\x32\x11.fedgalore.v1.Cut\x12\x1e\n\x16\x63uts_before_checkpoint\x18\x06 \x01(\r\";\n\x03\x43ut\x12\x0f\n\x07version\x18\x01 \x01(\r\x12#\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x15.fedgalore.v1.BlobRef\"\xe2\x03\n\x04Task\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.fedgalore.v1.Task.Kind\x12\x10\n\x08\x65valuate\x18\x04 \x01(\x08\x12\x11\n\tspec_json\x18\x05 \x01(\t\x12\x11\n\tplan_json\x18\x06 \x01(\t\x12+\n\nbase_model\x18\x07 \x03(\x0b\x32\x17.fedgalore.v1.ModelFile\x12\x15\n\rmodel_version\x18\x08 \x01(\r\x12\"\n\x05\x63hain\x18\t \x01(\x0b\x32\x13.fedgalore.v1.Chain\x12)\n\x05state\x18\n \x01(\x0b\x32\x15.fedgalore.v1.BlobRefH\x00\x88\x01\x01\x12\x13\n\x0bremaining_s\x18\x0b \x01(\x01\x12\x19\n\x11last_contribution\x18\x0c \x01(\r\x12\x15\n\rrounds_behind\x18\r \x01(\r\x12\x11\n\tposted_by\x18\x0e \x01(\t\x12\x14\n\x0cparticipants\x18\x0f \x01(\r\"O\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_TRAIN\x10\x01\x12\x11\n\rKIND_EVALUATE\x10\x02\x12\x0e\n\nKIND_CHECK\x10\x03\x42\x08\n\x06_state\"d\n\x13\x44ownloadBlobRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06job_id\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\r\"$\n\x14\x44ownloadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\\\n\x13SubmitUpdateRequest\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.fedgalore.v1.UpdateHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"r\n\x0cUpdateHeader\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12#\n\x04\x62lob\x18\x04 \x01(\x0b\x32\x15.fedgalore.v1.BlobRef\x12\x0e\n\x06offset\x18\x05 \x01(\x04\"\xcc\x01\n\x14SubmitUpdateResponse\x12;\n\x07outcome\x18\x01 \x01(\x0e\x32*.fedgalore.v1.SubmitUpdateResponse.Outcome\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x03 \x01(\x04\"O\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ACCEPTED\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\"h\n\x12QueryUploadRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12#\n\x04\x62lob\x18\x04 \x01(\x0b\x32\x15.fedgalore.v1.BlobRef\"?\n\x13QueryUploadResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\"\x93\x01\n\tSiteFacts\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x04\x12\x15\n\rtest_examples\x18\x02 \x01(\x04\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\x04\x12\x0f\n\x07longest\x18\x04 \x01(\x04\x12\x15\n\rconversations\x18\x05 \x01(\x08\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x0e\n\x06on_gpu\x18\x07 \x01(\x08\"\x8a\x01\n\x12ReportCheckRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07problem\x18\x03 \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x04 \x01(\x0b\x32\x17.fedgalore.v1.SiteFactsH\x00\x88\x01\x01\x12\x0c\n\x04\x63ode\x18\x05 \x01(\tB\x08\n\x06_facts\"\x15\n\x13ReportCheckResponse\"\x98\x02\n\nEvaluation\x12\x15\n\rmodel_version\x18\x01 \x01(\r\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x04\x12\x36\n\x07metrics\x18\x03 \x03(\x0b\x32%.fedgalore.v1.Evaluation.MetricsEntry\x12\x34\n\x06\x63ounts\x18\x04 \x03(\x0b\x32$.fedgalore.v1.Evaluation.CountsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x43\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.fedgalore.v1.Counts:\x02\x38\x01\"\x18\n\x06\x43ounts\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\xf1\x01\n\x15ReportProgressRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\r\n\x05stage\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\r\x12\x12\n\ntrain_loss\x18\x06 \x01(\x01\x12\x31\n\nevaluation\x18\x07 \x01(\x0b\x32\x18.fedgalore.v1.EvaluationH\x00\x88\x01\x01\x12\x14\n\x07\x66\x61ilure\x18\x08 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x0c\x66\x61ilure_code\x18\t \x01(\tB\r\n\x0b_evaluationB\n\n\x08_failure\"7\n\x16ReportProgressResponse\x12\r\n\x05go_on\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\x9d\x05\n\nFederation\x12@\n\x05\x45nrol\x12\x1a.fedgalore.v1.EnrolRequest\x1a\x1b.fedgalore.v1.EnrolResponse\x12I\n\x08Register\x12\x1d.fedgalore.v1.RegisterRequest\x1a\x1e.fedgalore.v1.RegisterResponse\x12I\n\x08NextTask\x12\x1d.fedgalore.v1.NextTaskRequest\x1a\x1e.fedgalore.v1.NextTaskResponse\x12W\n\x0c\x44ownloadBlob\x12!.fedgalore.v1.DownloadBlobRequest\x1a\".fedgalore.v1.DownloadBlobResponse0\x01\x12Y\n\x0cSubmitUpdate\x12!.fedgalore.v1.SubmitUpdateRequest\x1a\".fedgalore.v1.SubmitUpdateResponse(\x01\x30\x01\x12R\n\x0bQueryUpload\x12 .fedgalore.v1.QueryUploadRequest\x1a!.fedgalore.v1.QueryUploadResponse\x12R\n\x0bReportCheck\x12 .fedgalore.v1.ReportCheckRequest\x1a!.fedgalore.v1.ReportCheckResponse\x12[\n\x0eReportProgress\x12#.fedgalore.v1.ReportProgressRequest\x1a$.fedgalore.v1.ReportProgressResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,43 +60,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CUT']._serialized_start=816
   _globals['_CUT']._serialized_end=875
   _globals['_TASK']._serialized_start=878
-  _globals['_TASK']._serialized_end=1319
-  _globals['_TASK_KIND']._serialized_start=1230
-  _globals['_TASK_KIND']._serialized_end=1309
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=1321
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=1421
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_start=1423
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_end=1459
-  _globals['_SUBMITUPDATEREQUEST']._serialized_start=1461
-  _globals['_SUBMITUPDATEREQUEST']._serialized_end=1553
-  _globals['_UPDATEHEADER']._serialized_start=1555
-  _globals['_UPDATEHEADER']._serialized_end=1669
-  _globals['_SUBMITUPDATERESPONSE']._serialized_start=1672
-  _globals['_SUBMITUPDATERESPONSE']._serialized_end=1876
-  _globals['_SUBMITUPDATERESPONSE_OUTCOME']._serialized_start=1797
-  _globals['_SUBMITUPDATERESPONSE_OUTCOME']._serialized_end=1876
-  _globals['_QUERYUPLOADREQUEST']._serialized_start=1878
-  _globals['_QUERYUPLOADREQUEST']._serialized_end=1982
-  _globals['_QUERYUPLOADRESPONSE']._serialized_start=1984
-  _globals['_QUERYUPLOADRESPONSE']._serialized_end=2047
-  _globals['_SITEFACTS']._serialized_start=2050
-  _globals['_SITEFACTS']._serialized_end=2197
-  _globals['_REPORTCHECKREQUEST']._serialized_start=2199
-  _globals['_REPORTCHECKREQUEST']._serialized_end=2323
-  _globals['_REPORTCHECKRESPONSE']._serialized_start=2325
-  _globals['_REPORTCHECKRESPONSE']._serialized_end=2346
-  _globals['_EVALUATION']._serialized_start=2349
-  _globals['_EVALUATION']._serialized_end=2629
-  _globals['_EVALUATION_METRICSENTRY']._serialized_start=2514
-  _globals['_EVALUATION_METRICSENTRY']._serialized_end=2560
-  _globals['_EVALUATION_COUNTSENTRY']._serialized_start=2562
-  _globals['_EVALUATION_COUNTSENTRY']._serialized_end=2629
-  _globals['_COUNTS']._serialized_start=2631
-  _globals['_COUNTS']._serialized_end=2655
-  _globals['_REPORTPROGRESSREQUEST']._serialized_start=2658
-  _globals['_REPORTPROGRESSREQUEST']._serialized_end=2877
-  _globals['_REPORTPROGRESSRESPONSE']._serialized_start=2879
-  _globals['_REPORTPROGRESSRESPONSE']._serialized_end=2934
-  _globals['_FEDERATION']._serialized_start=2937
-  _globals['_FEDERATION']._serialized_end=3606
+  _globals['_TASK']._serialized_end=1360
+  _globals['_TASK_KIND']._serialized_start=1271
+  _globals['_TASK_KIND']._serialized_end=1350
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=1362
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=1462
+  _globals['_DOWNLOADBLOBRESPONSE']._serialized_start=1464
+  _globals['_DOWNLOADBLOBRESPONSE']._serialized_end=1500
+  _globals['_SUBMITUPDATEREQUEST']._serialized_start=1502
+  _globals['_SUBMITUPDATEREQUEST']._serialized_end=1594
+  _globals['_UPDATEHEADER']._serialized_start=1596
+  _globals['_UPDATEHEADER']._serialized_end=1710
+  _globals['_SUBMITUPDATERESPONSE']._serialized_start=1713
+  _globals['_SUBMITUPDATERESPONSE']._serialized_end=1917
+  _globals['_SUBMITUPDATERESPONSE_OUTCOME']._serialized_start=1838
+  _globals['_SUBMITUPDATERESPONSE_OUTCOME']._serialized_end=1917
+  _globals['_QUERYUPLOADREQUEST']._serialized_start=1919
+  _globals['_QUERYUPLOADREQUEST']._serialized_end=2023
+  _globals['_QUERYUPLOADRESPONSE']._serialized_start=2025
+  _globals['_QUERYUPLOADRESPONSE']._serialized_end=2088
+  _globals['_SITEFACTS']._serialized_start=2091
+  _globals['_SITEFACTS']._serialized_end=2238
+  _globals['_REPORTCHECKREQUEST']._serialized_start=2241
+  _globals['_REPORTCHECKREQUEST']._serialized_end=2379
+  _globals['_REPORTCHECKRESPONSE']._serialized_start=2381
+  _globals['_REPORTCHECKRESPONSE']._serialized_end=2402
+  _globals['_EVALUATION']._serialized_start=2405
+  _globals['_EVALUATION']._serialized_end=2685
+  _globals['_EVALUATION_METRICSENTRY']._serialized_start=2570
+  _globals['_EVALUATION_METRICSENTRY']._serialized_end=2616
+  _globals['_EVALUATION_COUNTSENTRY']._serialized_start=2618
+  _globals['_EVALUATION_COUNTSENTRY']._serialized_end=2685
+  _globals['_COUNTS']._serialized_start=2687
+  _globals['_COUNTS']._serialized_end=2711
+  _globals['_REPORTPROGRESSREQUEST']._serialized_start=2714
+  _globals['_REPORTPROGRESSREQUEST']._serialized_end=2955
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_start=2957
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_end=3012
+  _globals['_FEDERATION']._serialized_start=3015
+  _globals['_FEDERATION']._serialized_end=3684
 # @@protoc_insertion_point(module_scope)

@@ -103,7 +103,7 @@ class Cut(_message.Message):
     def __init__(self, version: _Optional[int] = ..., blob: _Optional[_Union[BlobRef, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("job_id", "round", "kind", "evaluate", "spec_json", "plan_json", "base_model", "model_version", "chain", "state", "remaining_s", "last_contribution", "rounds_behind")
+    __slots__ = ("job_id", "round", "kind", "evaluate", "spec_json", "plan_json", "base_model", "model_version", "chain", "state", "remaining_s", "last_contribution", "rounds_behind", "posted_by", "participants")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[Task.Kind]
@@ -127,6 +127,8 @@ class Task(_message.Message):
     REMAINING_S_FIELD_NUMBER: _ClassVar[int]
     LAST_CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_BEHIND_FIELD_NUMBER: _ClassVar[int]
+    POSTED_BY_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     round: int
     kind: Task.Kind
@@ -140,7 +142,9 @@ class Task(_message.Message):
     remaining_s: float
     last_contribution: int
     rounds_behind: int
-    def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., evaluate: bool = ..., spec_json: _Optional[str] = ..., plan_json: _Optional[str] = ..., base_model: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., model_version: _Optional[int] = ..., chain: _Optional[_Union[Chain, _Mapping]] = ..., state: _Optional[_Union[BlobRef, _Mapping]] = ..., remaining_s: _Optional[float] = ..., last_contribution: _Optional[int] = ..., rounds_behind: _Optional[int] = ...) -> None: ...
+    posted_by: str
+    participants: int
+    def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., evaluate: bool = ..., spec_json: _Optional[str] = ..., plan_json: _Optional[str] = ..., base_model: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., model_version: _Optional[int] = ..., chain: _Optional[_Union[Chain, _Mapping]] = ..., state: _Optional[_Union[BlobRef, _Mapping]] = ..., remaining_s: _Optional[float] = ..., last_contribution: _Optional[int] = ..., rounds_behind: _Optional[int] = ..., posted_by: _Optional[str] = ..., participants: _Optional[int] = ...) -> None: ...
 
 class DownloadBlobRequest(_message.Message):
     __slots__ = ("client", "sha256", "offset", "job_id", "round")
@@ -241,16 +245,18 @@ class SiteFacts(_message.Message):
     def __init__(self, examples: _Optional[int] = ..., test_examples: _Optional[int] = ..., classes: _Optional[int] = ..., longest: _Optional[int] = ..., conversations: bool = ..., memory_bytes: _Optional[int] = ..., on_gpu: bool = ...) -> None: ...
 
 class ReportCheckRequest(_message.Message):
-    __slots__ = ("client", "job_id", "problem", "facts")
+    __slots__ = ("client", "job_id", "problem", "facts", "code")
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     client: str
     job_id: str
     problem: str
     facts: SiteFacts
-    def __init__(self, client: _Optional[str] = ..., job_id: _Optional[str] = ..., problem: _Optional[str] = ..., facts: _Optional[_Union[SiteFacts, _Mapping]] = ...) -> None: ...
+    code: str
+    def __init__(self, client: _Optional[str] = ..., job_id: _Optional[str] = ..., problem: _Optional[str] = ..., facts: _Optional[_Union[SiteFacts, _Mapping]] = ..., code: _Optional[str] = ...) -> None: ...
 
 class ReportCheckResponse(_message.Message):
     __slots__ = ()
@@ -289,7 +295,7 @@ class Counts(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ReportProgressRequest(_message.Message):
-    __slots__ = ("client", "job_id", "round", "stage", "step", "train_loss", "evaluation", "failure")
+    __slots__ = ("client", "job_id", "round", "stage", "step", "train_loss", "evaluation", "failure", "failure_code")
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -298,6 +304,7 @@ class ReportProgressRequest(_message.Message):
     TRAIN_LOSS_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_CODE_FIELD_NUMBER: _ClassVar[int]
     client: str
     job_id: str
     round: int
@@ -306,7 +313,8 @@ class ReportProgressRequest(_message.Message):
     train_loss: float
     evaluation: Evaluation
     failure: str
-    def __init__(self, client: _Optional[str] = ..., job_id: _Optional[str] = ..., round: _Optional[int] = ..., stage: _Optional[str] = ..., step: _Optional[int] = ..., train_loss: _Optional[float] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., failure: _Optional[str] = ...) -> None: ...
+    failure_code: str
+    def __init__(self, client: _Optional[str] = ..., job_id: _Optional[str] = ..., round: _Optional[int] = ..., stage: _Optional[str] = ..., step: _Optional[int] = ..., train_loss: _Optional[float] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., failure: _Optional[str] = ..., failure_code: _Optional[str] = ...) -> None: ...
 
 class ReportProgressResponse(_message.Message):
     __slots__ = ("go_on", "reason")

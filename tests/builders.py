@@ -37,6 +37,14 @@ def job_document(**sections: Any) -> dict[str, Any]:
     return document
 
 
+ANY_JOB = {  # a site's policy for jobs as small as those of tests
+    "least_examples": 1,
+    "least_evaluation_examples": 1,
+    "least_clients": 1,
+    "learning_rate": [0, 10],
+}
+
+
 def a_spec(**sections: Any) -> JobSpec:
     return parse(job_document(**sections))
 

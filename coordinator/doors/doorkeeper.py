@@ -51,6 +51,9 @@ class Caller:
     key: str = ""
     name: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.key}".strip()
+
 
 class Doorkeeper:
     """Knows keys and tokens by their digests.

@@ -168,10 +168,16 @@ class AgentCalls:
         return await self._record(job_id, number, Evaluated(client, result), instance)
 
     async def client_failed(
-        self, job_id: str, number: int, client: str, reason: str, instance: Instance | None = None
+        self,
+        job_id: str,
+        number: int,
+        client: str,
+        reason: str,
+        instance: Instance | None = None,
+        code: str | None = None,
     ) -> Recorded:
         """Notes that a client cannot do its task; raises what `report` raises. A long reason loses its end."""
-        return await self._record(job_id, number, ClientFailed(client, shortened(reason)), instance)
+        return await self._record(job_id, number, ClientFailed(client, shortened(reason), code), instance)
 
     async def _record(
         self, job_id: str, number: int, event: Reported | Evaluated | ClientFailed, instance: Instance | None
@@ -186,8 +192,12 @@ class AgentCalls:
         problem: str | None,
         facts: SiteFacts | None,
         instance: Instance | None = None,
+        code: str | None = None,
     ) -> None:
         """Notes whether a client's data fit a job. A second answer, or one to a job that has ended, changes nothing.
+
+        Args:
+            code: of the problem, for machines.
 
         Raises:
             NameTaken, UnknownClient, JobNotFound
@@ -195,7 +205,7 @@ class AgentCalls:
         contact = await self._registry.touch(client, instance, job_id)
         known(client, contact)
         if not self._stepper.read(job_id, contact.stored).status.is_final:
-            answer = SiteChecked(client, shortened(problem) if problem is not None else None, facts)
+            answer = SiteChecked(client, shortened(problem) if problem is not None else None, facts, code)
             with suppress(IllegalTransition):  # it has ended meanwhile
                 await self._stepper.send(job_id, answer)
 

@@ -63,8 +63,11 @@ class PeopleCalls:
         self._token = token
         self._max_jobs = max_jobs
 
-    async def create(self, spec: JobSpec, idempotency_key: str | None = None) -> tuple[Job, bool]:
+    async def create(self, spec: JobSpec, idempotency_key: str | None = None, posted_by: str = "") -> tuple[Job, bool]:
         """A new job and True, or the job that was posted with the same key before and False.
+
+        Args:
+            posted_by: whose API key it was; sites are told. Empty: nobody was asked for one.
 
         Raises:
             IdempotencyConflict: the key was used with another document.
@@ -72,7 +75,7 @@ class PeopleCalls:
         """
         now = self._clock()
         job_id = new_id(now, self._token())
-        job = jobs.create(job_id, spec, now, idempotency_key, secrets.token_hex(32))
+        job = jobs.create(job_id, spec, now, idempotency_key, secrets.token_hex(32), posted_by)
         outcome, job_id = await self._store.create(job, changes(None, job, None, job.reason), self._max_jobs)
         reach(Fault.JOB_CREATED)
         if outcome == "full":

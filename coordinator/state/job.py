@@ -56,7 +56,14 @@ class JobStep(NamedTuple):
     closed: Round | None
 
 
-def create(id: str, spec: JobSpec, now: float, idempotency_key: str | None = None, secret: str | None = None) -> Job:
+def create(
+    id: str,
+    spec: JobSpec,
+    now: float,
+    idempotency_key: str | None = None,
+    secret: str | None = None,
+    posted_by: str = "",
+) -> Job:
     """A job that was just posted. `secret`, hexadecimal, makes the noise of a job with privacy; others keep none."""
     return Job(
         id=id,
@@ -67,6 +74,7 @@ def create(id: str, spec: JobSpec, now: float, idempotency_key: str | None = Non
         updated_at=now,
         idempotency_key=idempotency_key,
         secret=secret if spec.privacy is not None else None,
+        posted_by=posted_by,
     )
 
 
@@ -128,7 +136,7 @@ def _site_checked(job: Job, event: SiteChecked, now: float) -> _Outcome:
     asked = job.sites.get(event.client)
     if asked is None or asked.answered_at is not None:
         return _Outcome(job)
-    answer = replace(asked, answered_at=now, problem=event.problem, facts=event.facts)
+    answer = replace(asked, answered_at=now, problem=event.problem, code=event.code, facts=event.facts)
     return _Outcome(_sites_matched(replace(job, sites={**job.sites, event.client: answer})))
 
 

@@ -30,11 +30,12 @@ class SitesSeen:
 
 @dataclass(frozen=True)
 class SiteChecked:
-    """A site's answer: whether its data fit the job, and if not, why."""
+    """A site's answer: whether its data fit the job, and if not, why; `code` is for machines."""
 
     client: str
     problem: str | None
     facts: SiteFacts | None
+    code: str | None = None
 
 
 @dataclass(frozen=True)

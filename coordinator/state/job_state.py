@@ -107,6 +107,7 @@ class Job:
     missing: str = ""  # why no present agent could be asked, in words
     idempotency_key: str | None = None
     secret: str | None = None  # of the noise of a job with privacy; shown to nobody
+    posted_by: str = ""  # whose API key it was posted with; empty: nobody was asked for one
 
     @property
     def stage(self) -> Preparing | Ready:

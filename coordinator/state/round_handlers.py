@@ -112,7 +112,7 @@ def fail(round: Round, event: ClientFailed, now: float, policy: Policy) -> Round
     participant = participant_of(round, event.client)
     if participant.failure is not None or round.has_reported(event.client):
         return round  # said before, or of no consequence any more
-    return _with(round, event.client, replace(participant, failure=event.reason))
+    return _with(round, event.client, replace(participant, failure=event.reason, failure_code=event.code))
 
 
 def late(round: Round, event: ClientEvent, now: float, policy: Policy) -> Round:

@@ -88,6 +88,7 @@ class Participant:
     receipt: UpdateReceipt | None = None
     evaluation: EvaluationResult | None = None
     failure: str | None = None
+    failure_code: str | None = None  # where the client gave one
     lost: str | None = None  # why an update that had been accepted is asked for again
     dropped: str | None = None  # why its update is not in the round's result
 
@@ -222,6 +223,7 @@ class Evaluated:
 class ClientFailed:
     client: str
     reason: str
+    code: str | None = None  # for machines
 
 
 @dataclass(frozen=True)

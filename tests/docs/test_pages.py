@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from client_agent.policy import Policy
 from client_agent.settings import load
 from coordinator import settings as coordinator_settings
 from fedgalore.spec.documents import read_yaml
@@ -101,6 +102,17 @@ def test_there_is_an_example_of_each_kind_of_job() -> None:
     assert any(job.local.class_weights for job in jobs)
     assert any(job.privacy for job in jobs)
     assert any(job.server.is_robust for job in jobs)
+
+
+def test_the_page_of_sites_has_a_valid_config_and_every_rule_of_the_policy(tmp_path: Path) -> None:
+    (text,) = examples("docs/SITES.md")
+    (tmp_path / "agent.yaml").write_text(text, encoding="utf-8")
+    assert load(tmp_path / "agent.yaml").policy.least_clients == 5
+    table = prose(ROOT / "docs/SITES.md").split("| rule |", 1)[1].split("\n\n", 1)[0]
+    told = {
+        rule for row in table.splitlines() for rule in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    }
+    assert told == set(Policy.model_fields)
 
 
 def test_the_examples_of_configs_are_valid(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def agents_of(folder: Path) -> list[dict[str, Any]]:
                 rows = [{"file": str(Path(e["image"]).relative_to(root)), "colour": e["label"]} for e in pictures]
                 images[split] = _written(folder / f"{name}-{split}-pictures.jsonl", rows)
         data = {"topics": topics, "questions": answers, "squares": images}
-        agents.append({"name": name, "threads": 1, "data": data})
+        agents.append({"name": name, "threads": 1, "data": data, "policy": {"least_examples": 24}})
     return agents
 
 

@@ -120,7 +120,15 @@ HOSTILE = "[/x] [bold] :warning: \\"
 
 
 def test_what_strangers_wrote_is_printed_as_it_stands(screen: Console) -> None:
-    part = {"reported": False, "up_bytes": 2**63, "down_bytes": 1, "failure": HOSTILE, "stage": "train", "step": 1}
+    part = {
+        "reported": False,
+        "up_bytes": 2**63,
+        "down_bytes": 1,
+        "failure": HOSTILE,
+        "failure_code": "policy.eps",
+        "stage": "train",
+        "step": 1,
+    }
     measured = {"loss": 1e299, "accuracy": -1e299, HOSTILE: 1e-300}
     evaluation = {"model_version": 1, "examples": 2**63, "metrics": measured, "clients": {"a": {"metrics": measured}}}
     reasons = dict.fromkeys(("name", "reason", "held_out_failure", "no_best"), HOSTILE)
@@ -135,7 +143,7 @@ def test_what_strangers_wrote_is_printed_as_it_stands(screen: Console) -> None:
         "trains": None,
         "notes": [HOSTILE],
         "warnings": [{"field": HOSTILE, "problem": "other"}],
-        "sites": {"a": {"fits": False, "problem": HOSTILE}},
+        "sites": {"a": {"fits": False, "problem": HOSTILE, "code": "policy.eps"}},
         "best": None,
         "up_bytes": 1,
         "down_bytes": 1,

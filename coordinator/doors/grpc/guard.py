@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import uuid
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_CODE = re.compile(r"[a-z][a-z0-9_.]{0,63}")
 _DETAILS = 1000  # characters: details travel as a header, and a peer's own names may stand in them
 _log = structlog.get_logger(__name__)
 
@@ -181,6 +183,19 @@ def sha256(field: str, value: str) -> str:
     if not SHA256.fullmatch(text(field, value)):
         raise InvalidRequest(f"{field}: {value[:64]!r} is no SHA-256; send 64 lower-case hexadecimal digits")
     return value
+
+
+def code(field: str, value: str) -> str | None:
+    """What tells machines why; None where it is empty.
+
+    Raises:
+        InvalidRequest: it is no code.
+    """
+    if value and not _CODE.fullmatch(value):
+        raise InvalidRequest(
+            f"{field}: {value[:64]!r} is no code; send up to 64 lower-case letters, digits, dots and _"
+        )
+    return value or None
 
 
 def in_round(

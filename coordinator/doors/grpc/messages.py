@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 def task(work: RoundTask | CheckTask, client: str) -> pb.Task:
     """What the client has to do."""
     if isinstance(work, CheckTask):
-        return pb.Task(job_id=work.job.id, kind=pb.Task.KIND_CHECK, spec_json=json.dumps(work.job.spec))
+        return pb.Task(
+            job_id=work.job.id,
+            kind=pb.Task.KIND_CHECK,
+            spec_json=json.dumps(work.job.spec),
+            posted_by=work.job.posted_by,
+        )
     job, ready = work.job, work.job.ready()
     model = ready.model
     kinds = {"train": pb.Task.KIND_TRAIN, "evaluate": pb.Task.KIND_EVALUATE}
@@ -45,6 +50,8 @@ def task(work: RoundTask | CheckTask, client: str) -> pb.Task:
         state=_ref(model.state) if model.state else None,
         remaining_s=work.remaining_s,
         last_contribution=job.contributions.get(client, 0),
+        posted_by=job.posted_by,
+        participants=len(work.round.participants),
     )
 
 

@@ -15,6 +15,7 @@ from coordinator.doors.grpc.ahead import batches
 from coordinator.doors.grpc.guard import (
     answers,
     check_certificate,
+    code,
     finite,
     header,
     in_round,
@@ -213,7 +214,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
         client = await self._caller(request, context)
         problem = prose("problem", request.problem) if request.problem else None
         job_id, agent = text("job_id", request.job_id), instance(context)
-        await self._agents.site_checked(job_id, client, problem, messages.site_facts(request), agent)
+        reason = code("code", request.code)
+        await self._agents.site_checked(job_id, client, problem, messages.site_facts(request), agent, reason)
         return pb.ReportCheckResponse()
 
     @answers
@@ -222,7 +224,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
         (job_id, number), agent = in_round(request), instance(context)
         try:
             if request.HasField("failure"):
-                await self._agents.client_failed(job_id, number, client, prose("failure", request.failure), agent)
+                words, reason = prose("failure", request.failure), code("failure_code", request.failure_code)
+                await self._agents.client_failed(job_id, number, client, words, agent, reason)
                 return pb.ReportProgressResponse(go_on=False, reason="the failure is noted; ask for the next task")
             seen = None
             if request.HasField("evaluation"):

@@ -13,6 +13,7 @@ from fastapi import Path as PathParameter
 from starlette.responses import JSONResponse, StreamingResponse
 
 from coordinator.doors.rest import events, schemas, views
+from coordinator.doors.rest.audit import CALLER
 from coordinator.doors.rest.posting import JOB_BODY, check_allowed, check_central, check_source, read_job
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
@@ -126,7 +127,7 @@ def router(door: Jobs) -> APIRouter:
             before = await people.would_create(spec, idempotency_key)
             rows = [*unsure, *warnings(spec, await reader.presence())]
             return JSONResponse(views.job_trial(spec, before, rows).model_dump(mode="json"))
-        job, created = await people.create(spec, idempotency_key)
+        job, created = await people.create(spec, idempotency_key, str(request.scope[CALLER]))
         response.status_code = 201 if created else 200
         response.headers["Location"] = f"/api/v1/jobs/{job.id}"
         return await view(job)

@@ -69,7 +69,10 @@ class SiteView(BaseModel):
     """
 
     fits: bool | None = Field(description="null: it was asked and has not answered yet")
-    problem: str | None = Field(description="Why its data do not fit: file, row, column and remedy")
+    problem: str | None = Field(
+        description="Why its data do not fit: file, row, column and remedy; or what its policy forbids"
+    )
+    code: str | None = Field(description="Of the problem, such as policy.least_examples; null where it has none")
     examples: int | None
     test_examples: int | None
     classes: int | None = Field(description="Different labels in its data")
@@ -85,6 +88,7 @@ class LiveParticipant(BaseModel):
     train_loss: float | None
     reported: bool
     failure: str | None
+    failure_code: str | None
     evaluation: EvaluationView | None
 
 
@@ -110,6 +114,7 @@ class JobSummary(BaseModel):
     rounds_done: int | None = Field(description="Committed rounds behind that version; fewer than it after a rollback")
     rounds_total: int
     method: str
+    posted_by: str = Field(description="Whose API key it was posted with; empty: nobody was asked for one")
 
 
 class CensusView(BaseModel):
@@ -169,7 +174,8 @@ class JobList(BaseModel):
 
 class ParticipantView(BaseModel):
     reported: bool
-    failure: str | None = Field(description="Why it could not do its task")
+    failure: str | None = Field(description="Why it could not do its task, or would not")
+    failure_code: str | None = Field(description="Of that, such as policy.learning_rate; null where it has none")
     dropped: str | None = Field(description="Why its update is not in the round's result")
     lost: str | None = Field(description="Why an update of it that had been accepted was asked for again")
     num_examples: int | None = Field(description="Training examples behind its update")

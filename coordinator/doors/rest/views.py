@@ -87,6 +87,7 @@ def _site(check: SiteCheck) -> SiteView:
     return SiteView(
         fits=check.fits if check.answered_at is not None else None,
         problem=check.problem,
+        code=check.code,
         examples=facts.examples if facts else None,
         test_examples=facts.test_examples if facts else None,
         classes=facts.classes if facts else None,
@@ -213,6 +214,7 @@ def _summary(job: Job) -> dict[str, Any]:
         "rounds_done": job.rounds_behind(stage.model.version) if isinstance(stage, Ready) else None,
         "rounds_total": spec.rounds.count,
         "method": spec.method.kind,
+        "posted_by": job.posted_by,
     }
 
 
@@ -239,6 +241,7 @@ def _live(round: Round, client: str, participant: Participant, said: Mapping[str
         train_loss=said.get("train_loss"),
         reported=round.has_reported(client),
         failure=participant.failure,
+        failure_code=participant.failure_code,
         evaluation=_evaluation(participant.evaluation) if participant.evaluation else None,
     )
 
@@ -247,6 +250,7 @@ def _participant(round: Round, client: str, participant: Participant, moved: Map
     return ParticipantView(
         reported=round.has_reported(client),
         failure=participant.failure,
+        failure_code=participant.failure_code,
         dropped=participant.dropped,
         lost=participant.lost,
         num_examples=participant.receipt.num_examples if participant.receipt else None,

@@ -456,6 +456,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
             "missing",
             "idempotency_key",
             "secret",
+            "posted_by",
         ),
     }
     assert set(document["prepared"]) == {"plan", "base_model", "export", "model", "chat_template", "notes", "memory"}

@@ -149,11 +149,12 @@ def test_a_reason_names_the_first_sites_and_counts_the_others() -> None:
 
 def test_answers_are_in_the_stream_and_in_the_document() -> None:
     job = play(a_job(), SitesSeen(PRESENT), *fits("a"))
-    step = jobs.advance(job, *wrong("b"), 1.0)
+    step = jobs.advance(job, SiteChecked("b", WRONG, None, "policy.data"), 1.0)
     rows = changes(job, step.job, step.closed, step.reason)
-    assert rows == [("site.check", {"client": "b", "fits": False, "problem": WRONG})]
+    assert rows == [("site.check", {"client": "b", "fits": False, "problem": WRONG, "code": "policy.data"})]
     assert Job.from_json(step.job.to_json()) == step.job
-    assert json.loads(step.job.to_json())["sites"]["b"]["problem"] == WRONG
+    site_b = json.loads(step.job.to_json())["sites"]["b"]
+    assert (site_b["problem"], site_b["code"]) == (WRONG, "policy.data")
 
 
 @pytest.mark.parametrize("model_is_first", [True, False])

@@ -92,8 +92,10 @@ def test_an_evaluation_of_a_client_comes_once() -> None:
 
 
 def test_a_failure_of_a_client_comes_once() -> None:
-    job, rows = step(after(started(), *in_round(1, TaskTaken("a"))), InRound(1, ClientFailed("a", "no memory")), 4.0)
-    assert rows == [("client.failure", {"round": 1, "client": "a", "reason": "no memory"})]
+    failed = InRound(1, ClientFailed("a", "no memory", "policy.scale"))
+    job, rows = step(after(started(), *in_round(1, TaskTaken("a"))), failed, 4.0)
+    told = {"round": 1, "client": "a", "reason": "no memory", "code": "policy.scale"}
+    assert rows == [("client.failure", told)]
     assert step(job, InRound(1, ClientFailed("a", "no memory")), 5.0)[1] == []
     assert step(job, InRound(1, TaskTaken("b")), 5.0)[1] == [("client.task", {"round": 1, "client": "b"})]
 
@@ -154,7 +156,7 @@ def test_rows_of_several_steps_are_reported_together() -> None:
     job = after(started(), *in_round(1, TaskTaken("a"), ClientFailed("b", "broke")))
     expected = [
         ("client.task", {"round": 1, "client": "a"}),
-        ("client.failure", {"round": 1, "client": "b", "reason": "broke"}),
+        ("client.failure", {"round": 1, "client": "b", "reason": "broke", "code": None}),
     ]
     opened = after(a_job(), PreparedModel(a_prepared()), Tick())  # its first round has no participants yet
     for before in (None, opened):

@@ -59,7 +59,7 @@ class House:
 
     async def job(self, **sections: Any) -> Job:
         """A running job whose blobs are in the store."""
-        job, _ = await self.engine.people.create(a_spec(wire=EXACTLY, **sections))
+        job, _ = await self.engine.people.create(a_spec(wire=EXACTLY, **sections), posted_by="alice 1a2b3c4d")
         await all_fit(self.engine)
         weights, base = put_bytes(self.blobs, BIG), put_bytes(self.blobs, b"config")
         prepared = Prepared(a_plan().to_dict(), (("config.json", base),), (), whole_version(0, weights))

@@ -132,6 +132,7 @@ async def test_a_task_holds_all_that_its_client_needs(house: House) -> None:
     assert TrainingPlan.from_dict(json.loads(task.plan_json)) == a_plan()
     assert [(file.name, file.blob.size_bytes) for file in task.base_model] == [("config.json", 6)]
     assert (task.model_version, task.rounds_behind, task.chain.checkpoint) == (0, 0, pb_ref(ref(BIG)))
+    assert (task.posted_by, task.participants) == ("alice 1a2b3c4d", 2)
     assert not task.HasField("state")
     assert 50 < task.remaining_s <= 60
     assert (await house.poll("site-a")).task.round == 1  # asked again, it gets the same task
@@ -206,9 +207,13 @@ async def test_progress_evaluation_and_failure_reach_the_round(house: House) -> 
     assert result is not None
     assert result == a_result(0, 8, loss=0.7, accuracy=0.5)
 
-    answer = await house.stub.ReportProgress(pb.ReportProgressRequest(client="site-b", failure="disk full", **at))
-    assert not answer.go_on
-    assert (await round_of(house.engine, job.id, 1)).participants["site-b"].failure == "disk full"
+    failed = pb.ReportProgressRequest(client="site-b", failure="disk full", failure_code="Disk full", **at)
+    with pytest.raises(grpc.aio.AioRpcError, match="failure_code: 'Disk full' is no code"):
+        await house.stub.ReportProgress(failed)
+    failed.failure_code = "policy.learning_rate"
+    assert not (await house.stub.ReportProgress(failed)).go_on
+    site_b = (await round_of(house.engine, job.id, 1)).participants["site-b"]
+    assert (site_b.failure, site_b.failure_code) == ("disk full", "policy.learning_rate")
 
 
 HOSTILE = "[/x] <script>\x1b]8;;http://x\x07 \u202egnp.exe\r\nCOMPLETED"

@@ -78,8 +78,10 @@ async def test_a_viewer_reads_everything_and_changes_nothing(http: httpx.AsyncCl
 
 @pytest.mark.slow
 async def test_an_operators_key_does_what_the_settings_key_does(http: httpx.AsyncClient) -> None:
-    operator = bearing((await new_key(http, "operator"))["key"])
-    assert (await http.post("/api/v1/jobs", json=job_document(), headers=operator)).status_code == 201
+    key = await new_key(http, "operator")
+    operator = bearing(key["key"])
+    posted = await http.post("/api/v1/jobs", json=job_document(), headers=operator)
+    assert (posted.status_code, posted.json()["posted_by"]) == (201, f"somebody {key['id']}")
     assert (await http.post("/api/v1/join-tokens", json={"client": "a"}, headers=operator)).status_code == 201
 
 
