@@ -1,7 +1,7 @@
 """`python -m client_agent --config agent.yaml`; `fedgalore agent` is the same command.
 
-Exit codes: 0 stopped on request, 1 a job that was checked does not fit, 2 settings, data or a work folder that cannot
-be used, 3 refused by the coordinator.
+Exit codes: 0 stopped on request, 1 a job that was checked does not fit, or the log is not whole, 2 settings, data or a
+work folder that cannot be used, 3 refused by the coordinator.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from client_agent.errors import CannotTrain, WorkDirUnusable
 from client_agent.instance import instance_of
 from client_agent.room import wait_for_room
 from client_agent.settings import AgentSettings
+from client_agent.show_log import shown
+from client_agent.site_log import FILE, SiteLog
 from fedgalore.data.examples import DataError
 from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults, logs
@@ -50,15 +52,18 @@ def agent(
     log_format: Annotated[str | None, typer.Option(help="auto, json or text.")] = None,
     check: Annotated[
         Path | None,
-        typer.Option(metavar="JOB", help="Say whether this job's document fits the site's data and machine, and end."),
+        typer.Option(metavar="JOB", help="Say whether this job fits the site's policy, data and machine, and end."),
     ] = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Print and check what jobs have done here, from the work folder, and end.")
+    ] = False,
 ) -> None:
     """Run one client's agent: train on this site's data whenever the coordinator asks.
 
     Settings come from flags, then FEDGALORE_AGENT_* variables, then the config file. A join token comes from
     FEDGALORE_AGENT_JOIN_TOKEN or FEDGALORE_AGENT_JOIN_TOKEN_FILE; it is needed once, the agent's own key is kept in the
-    work folder. With --check the agent joins nothing and may be running elsewhere: status 0 says that the job fits, 1
-    that it does not.
+    work folder. With --check and --log the agent joins nothing and may be running elsewhere: status 0 says that the job
+    fits and that the log is whole, 1 that it does not or is not.
     """
     flags = {
         "name": name,
@@ -77,6 +82,8 @@ def agent(
             chosen = settings.load(config, flags)
             logs.configure(chosen.log_format, chosen.log_level, client=chosen.name)
             faults.arm(chosen.fault)
+            if log:
+                raise typer.Exit(_show_log(chosen))
             if check is not None:
                 allow(chosen.metrics)
                 raise typer.Exit(_check(chosen, check))
@@ -107,6 +114,15 @@ def _check(chosen: AgentSettings, job: Path) -> int:
     return int(bool(problems))
 
 
+def _show_log(chosen: AgentSettings) -> int:
+    rows, problems = shown(chosen.work_dir)
+    for row in rows:
+        typer.echo(row)
+    for problem in problems:
+        typer.echo(f"{chosen.work_dir / FILE}: {problem}", err=True)
+    return int(bool(problems))
+
+
 @contextmanager
 def _settled(chosen: AgentSettings) -> Iterator[Line]:
     """The work folder with all that an agent writes there before its first task; waits for room."""
@@ -118,6 +134,7 @@ def _settled(chosen: AgentSettings) -> Iterator[Line]:
                 claim.enter_context(claimed(chosen.work_dir))
                 Cache(chosen.work_dir)
                 instance_of(chosen.work_dir)
+                SiteLog(chosen.work_dir)
                 ways.append(line(chosen))
                 stack.push(claim.pop_all())
 

@@ -22,6 +22,7 @@ from client_agent.room import PATIENCE_S, room_in, waits
 from client_agent.session import IllegalEvent, Session, SessionEvent, SessionState, advance
 from client_agent.settings import AgentSettings
 from client_agent.site_check import check_site
+from client_agent.site_log import SiteLog
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import TAKEN, Transport
 from fedgalore.process.disk import takes_nothing
@@ -54,6 +55,7 @@ class Agent:
             settings,
             data,
             Cache(settings.work_dir),
+            SiteLog(settings.work_dir),
             Transport(settings.coordinator, settings.name, line=own),
             TrainingThread(settings.device, settings.threads, settings.memory_bytes),
         )
@@ -192,6 +194,7 @@ class Agent:
         if self._assignment is None:
             return
         try:
+            await self._assignment.ended(self._session.reason)
             await asyncio.to_thread(self._assignment.tidy)
             reach(Fault.TIDIED)
         except OSError as error:

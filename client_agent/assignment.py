@@ -16,11 +16,13 @@ from client_agent.base_model import base_model
 from client_agent.begun import MOST_DEATHS
 from client_agent.cache import Cache, blob_named, hash_of_files
 from client_agent.data import LocalData, LocalSplit
-from client_agent.errors import CannotTrain, InvalidExchange, OutOfMemory, RoundOver
-from client_agent.policy import of_job, of_task, refuse
+from client_agent.errors import CannotTrain, InvalidExchange, OutOfMemory, RoundOver, SiteRefuses
+from client_agent.policy import of_day, of_job, of_task, refuse
 from client_agent.room import check_room
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
+from client_agent.site_log import SiteLog
+from client_agent.task_log import TaskLog
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
 from fedgalore.chain import Chain, Checkpoint, Cut, Earlier, Trail
@@ -47,6 +49,7 @@ class SiteContext:
     settings: AgentSettings
     data: Mapping[str, LocalData]
     cache: Cache
+    log: SiteLog
     transport: Transport
     thread: TrainingThread
 
@@ -66,6 +69,7 @@ class Assignment:
         self._state: Path | None = None  # what the round's clients start from beside the weights
         self._progress = (0, 0.0)  # steps done, last loss
         self._has_begun = False
+        self._log = TaskLog(site.log, task)
 
     @property
     def remaining_s(self) -> float:
@@ -80,7 +84,7 @@ class Assignment:
 
     async def prepare(self) -> None:
         """Makes the trainer hold exactly the weights of the task's model version; fetches the state to train from."""
-        self._check_policy()
+        await self._admit()
         task, site, spec = self._task, self._site, self._spec
         held_out = self._held_out(spec)
         opened = await site.thread.run(lambda trainer: trainer.job_id == task.job_id)
@@ -99,16 +103,26 @@ class Assignment:
         if self._trains and task.HasField("state"):
             self._state = await self._download(_blob(task.state))
 
-    def _check_policy(self) -> None:
-        """Looks at the whole task, however many of its job have been done.
+    async def _admit(self) -> None:
+        """Notes the task, and looks at the whole of it, however many of its job have been done.
 
         Raises:
             SiteRefuses: this site's policy forbids it.
         """
+        await self._log.begins()
+        try:
+            self._check_policy()
+        except SiteRefuses as error:
+            await self._log.refuses(error)
+            raise
+
+    def _check_policy(self) -> None:
         task, spec, policy = self._task, self._spec, self._site.settings.policy
         refuse(of_job(policy, spec, self._local_data(spec).holdings(spec)))
         base_model, participants = hash_of_files(self._model_files()), task.participants if self._trains else None
         refuse(of_task(policy, spec, _planned(task.plan_json), base_model, participants))
+        if self._trains:
+            refuse(of_day(policy, self._log.rounds_of_a_day()))
 
     def _begin(self) -> None:
         """Counts a try at the task; this object counts once, however often its coroutines are run.
@@ -143,7 +157,9 @@ class Assignment:
             metrics=result.metrics,
             counts={name: pb.Counts(values=values) for name, values in result.counts.items()},
         )
-        answer = await self._site.transport.report(self.report(stage="evaluate", evaluation=evaluation))
+        report = self.report(stage="evaluate", evaluation=evaluation)
+        await self._log.sends("evaluation", report.ByteSize(), examples=result.examples)
+        answer = await self._site.transport.report(report)
         reach(Fault.EVALUATION_REPORTED)
         if self._trains and not answer.go_on:
             raise RoundOver(answer.reason)
@@ -168,8 +184,9 @@ class Assignment:
 
     async def upload(self) -> None:
         """Delivers the update."""
-        self._check_policy()  # it may lie there since before the agent was given another one
+        await self._admit()  # it may lie there since before the agent was given another policy
         blob = await asyncio.to_thread(ref_of_file, self._update)
+        await self._log.sends("update", blob.size_bytes, sha256=blob.sha256)
         outcome = await self._site.transport.submit(self._update, blob, self._task.job_id, self._task.round)
         _log.info("update_delivered", outcome=outcome, size_bytes=blob.size_bytes)
         reach(Fault.UPDATE_ACCEPTED)
@@ -204,7 +221,14 @@ class Assignment:
 
     async def fail(self, reason: str, code: str = "") -> None:
         """Tells the coordinator that this site cannot do the task; `code` tells machines why."""
-        await self._site.transport.report(self.report(failure=reason, failure_code=code))
+        report = self.report(failure=reason, failure_code=code)
+        with suppress(OSError):  # a disk that takes nothing is what the coordinator may have to hear of
+            await self._log.sends("failure", report.ByteSize(), reason=reason)
+        await self._site.transport.report(report)
+
+    async def ended(self, outcome: str) -> None:
+        """Notes how the task ended."""
+        await self._log.ends(outcome)
 
     def report(
         self,
@@ -215,7 +239,7 @@ class Assignment:
     ) -> pb.ReportProgressRequest:
         """A progress report of this task as it stands."""
         step, loss = self._progress
-        return pb.ReportProgressRequest(
+        report = pb.ReportProgressRequest(
             client=self._site.settings.name,
             job_id=self._task.job_id,
             round=self._task.round,
@@ -226,6 +250,8 @@ class Assignment:
             failure=failure,
             failure_code=failure_code,
         )
+        self._log.reported(report.ByteSize())
+        return report
 
     @cached_property
     def _spec(self) -> JobSpec:

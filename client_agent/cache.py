@@ -8,6 +8,7 @@ work_dir/kept/<job>+<version>+<client>.safetensors   what a client keeps of the 
 work_dir/hashes.json                         hashes of large files that were read once, here and elsewhere
 work_dir/begun.json                          the task whose first step has not ended, and how often it was begun
 work_dir/held/<job>.weights, .json           the global weights of the version that is held; which one that is
+work_dir/site.log                            what jobs did here: `client_agent.site_log`
 work_dir/lock                                held by the agent's process
 """
 

@@ -73,6 +73,12 @@ class Policy(Strict):
     least_clients: int = Field(
         default=2, ge=1, le=10_000, description="Clients that a round is made of, by its job and as it was drawn"
     )
+    most_rounds_a_day: int | None = Field(
+        default=1000,
+        ge=1,
+        le=MANY,
+        description="Rounds of all jobs together that updates leave for in any 24 hours; null: any number",
+    )
     least_noise: float | None = Field(
         default=None,
         gt=0,
@@ -139,6 +145,13 @@ def of_task(
         yield _refusal("least_clients", "rounds.min_clients", drawn)
     if not policy.token_tables and plan.census.trained.get("embedding"):
         yield _refusal("token_tables", "method.target_modules", "trains embeddings, which may not leave")
+
+
+def of_day(policy: Policy, rounds: int) -> Iterator[Refusal]:
+    """The rule that a round breaks after so many others in the last 24 hours."""
+    if policy.most_rounds_a_day is not None and rounds >= policy.most_rounds_a_day:
+        done = f"{rounds} were done here in the last 24 hours, and there may be {policy.most_rounds_a_day}"
+        yield _refusal("most_rounds_a_day", "rounds", done)
 
 
 def refuse(refusals: Iterable[Refusal]) -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from client_agent.data import LocalData, LocalSplit
-from client_agent.errors import CannotTrain, InvalidExchange, RoundOver
+from client_agent.errors import CannotTrain, InvalidExchange, RoundOver, SiteRefuses
 from client_agent.machine import memory
 from client_agent.policy import of_job, refuse
+from client_agent.task_log import TaskLog
 from fedgalore.spec.job import SpecError, parse
 from protos import federation_pb2 as pb
 
@@ -30,18 +31,32 @@ async def check_site(task: pb.Task, site: SiteContext) -> None:
 
     Raises:
         AgentUnknown, CoordinatorAway: as `Transport.report_check`.
+        RoundOver: the site's log takes no line, so nothing leaves; the coordinator asks again.
     """
-    answer = pb.ReportCheckRequest(client=site.settings.name, job_id=task.job_id)
+    noted = TaskLog(site.log, task)
     try:
-        await asyncio.to_thread(_look, task, site, answer)
-    except Exception as error:  # whatever it is, other jobs are served and the coordinator hears of it
-        _log.exception("site_check_failed", job=task.job_id)
-        answer.problem = f"the check of this site's data broke ({type(error).__name__}: {error}); look into its log"
-    _log.info("site_checked", job=task.job_id, fits=not answer.problem, code=answer.code, reason=answer.problem)
+        await noted.begins()
+        answer = await asyncio.to_thread(_answer, task, site)
+        if answer.code:
+            await noted.refuses(SiteRefuses(answer.code, answer.problem))
+        await noted.sends("check", answer.ByteSize())
+    except OSError as error:
+        raise RoundOver(f"the site's log takes no line ({error})") from error
     try:
         await site.transport.report_check(answer)
     except (RoundOver, InvalidExchange) as error:
         _log.warning("site_check_dropped", job=task.job_id, reason=str(error))
+
+
+def _answer(task: pb.Task, site: SiteContext) -> pb.ReportCheckRequest:
+    answer = pb.ReportCheckRequest(client=site.settings.name, job_id=task.job_id)
+    try:
+        _look(task, site, answer)
+    except Exception as error:  # whatever it is, other jobs are served and the coordinator hears of it
+        _log.exception("site_check_failed", job=task.job_id)
+        answer.problem = f"the check of this site's data broke ({type(error).__name__}: {error}); look into its log"
+    _log.info("site_checked", job=task.job_id, fits=not answer.problem, code=answer.code, reason=answer.problem)
+    return answer
 
 
 def _look(task: pb.Task, site: SiteContext, answer: pb.ReportCheckRequest) -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from client_agent import room, session, settings, trainer
+from client_agent import room, session, settings, site_log, trainer
 from client_agent import transport as door
 from client_agent.agent import Agent
 from client_agent.begun import Begun
@@ -166,6 +166,16 @@ async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coord
     ]
     assert all(r.participants["a"].evaluation.examples == 8 for r in rounds)
     assert rounds[0].participants["a"].receipt.num_examples == 16
+
+    told = site_log.read(tmp_path / "a" / "work")
+    lines = [(line["event"], line.get("kind") or line.get("what")) for line in told.lines]
+    trained = [("task", "train"), ("sends", "evaluation"), ("sends", "update"), ("ends", None)]
+    assert lines[:3] == [("document", None), ("task", "check"), ("sends", "check")]
+    assert lines[3:] == [*trained * 2, ("task", "evaluate"), ("sends", "evaluation"), ("ends", None)]
+    sent = [(line["sha256"], line["bytes"]) for line in told.lines if line.get("what") == "update"]
+    receipts = [each.participants["a"].receipt.blob for each in rounds[:2]]
+    assert sent == [(blob.sha256, blob.size_bytes) for blob in receipts]
+    assert told.problems == []
 
     traffic = await traffic_of(coordinator.engine, job_id)
     base = sum(blob.size_bytes for _, blob in job.prepared.base_model)

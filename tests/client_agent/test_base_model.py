@@ -12,6 +12,7 @@ from client_agent.assignment import SiteContext
 from client_agent.base_model import base_model
 from client_agent.cache import Cache
 from client_agent.errors import NoRoom
+from client_agent.site_log import SiteLog
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
 from coordinator.state.job_state import Prepared
@@ -42,7 +43,9 @@ async def a_job(coordinator: Coordinator) -> tuple[str, JobSpec, dict[str, BlobR
 
 def a_site(folder: Path, transport: Transport, **changes: object) -> SiteContext:
     chosen = settings.load(configure(folder, "127.0.0.1:1", **changes))
-    return SiteContext(chosen, {}, Cache(chosen.work_dir), transport, TrainingThread("cpu", 1))
+    return SiteContext(
+        chosen, {}, Cache(chosen.work_dir), SiteLog(chosen.work_dir), transport, TrainingThread("cpu", 1)
+    )
 
 
 async def test_a_line_that_breaks_within_the_second_shard_costs_less_than_a_chunk(

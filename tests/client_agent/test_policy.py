@@ -15,6 +15,7 @@ from client_agent.data import read_all
 from client_agent.errors import SiteRefuses
 from client_agent.policy import Holdings, Policy, of_job, of_task, refuse
 from client_agent.settings import AgentSettings, DataSet
+from client_agent.site_log import SiteLog, read
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
 from fedgalore.spec.census import Census
@@ -144,7 +145,7 @@ async def test_every_task_is_looked_at_and_an_update_that_lies_ready(tmp_path: P
     def task(policy: Policy, **changes: Any) -> Assignment:
         chosen = AgentSettings(name="a", work_dir=tmp_path / "work", data=data, policy=policy)
         thread = TrainingThread("cpu", 1)
-        site = SiteContext(chosen, read_all(data), Cache(chosen.work_dir), line, thread)
+        site = SiteContext(chosen, read_all(data), Cache(chosen.work_dir), SiteLog(chosen.work_dir), line, thread)
         plan = replace(a_plan(), size=0.05).to_dict()
         start = pb.Chain(start=HASH, checkpoint=pb.BlobRef(sha256=HASH, size_bytes=1))
         kind = pb.Task.KIND_TRAIN
@@ -152,15 +153,26 @@ async def test_every_task_is_looked_at_and_an_update_that_lies_ready(tmp_path: P
         return Assignment(pb.Task(spec_json=json.dumps(a_spec().model_dump()), plan_json=json.dumps(plan), **at), site)
 
     lax = Policy.model_validate(ANY_JOB)
+    (tmp_path / "work").mkdir()
+    SiteLog(tmp_path / "work").append("sends", job="another", what="update", version=1)
     for policy, changes, code in (
         (Policy(), {}, "least_examples"),
         (Policy(), {"kind": pb.Task.KIND_EVALUATE}, "least_examples"),
         (lax.model_copy(update={"least_clients": 2}), {"participants": 1}, "least_clients"),
         (lax.model_copy(update={"base_models": (HASH,)}), {}, "base_models"),
+        (lax.model_copy(update={"most_rounds_a_day": 1}), {}, "most_rounds_a_day"),
     ):
         for step in (Assignment.prepare, Assignment.upload):
             with pytest.raises(SiteRefuses) as caught:
                 await step(task(policy, **changes))
             assert caught.value.code == f"policy.{code}"
     await line.close()
-    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
+    assert {path.name for path in (tmp_path / "work").rglob("*") if path.is_file()} == {"site.log", "site.log.head"}
+    refused = [line["code"] for line in read(tmp_path / "work").lines if line["event"] == "refuses"]
+    assert (
+        refused[::2]
+        == refused[1::2]
+        == [
+            f"policy.{code}" for code in ("least_examples",) * 2 + ("least_clients", "base_models", "most_rounds_a_day")
+        ]
+    )
