@@ -7,17 +7,20 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from math import nan
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
+from client_agent import admission
 from client_agent.base_model import base_model
 from client_agent.begun import MOST_DEATHS
-from client_agent.cache import Cache, blob_named, hash_of_files
+from client_agent.cache import Cache, blob_named
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, OutOfMemory, RoundOver, SiteRefuses
-from client_agent.policy import of_day, of_job, of_task, refuse
+from client_agent.protection import WITHHELD, WITHHELD_CODE
 from client_agent.room import check_room
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
@@ -34,6 +37,9 @@ from fedgalore.spec.layout import size_bytes, update_tensors
 from fedgalore.spec.plan import TrainingPlan
 from fedgalore.spec.relief import Doing, relief
 from protos import federation_pb2 as pb
+
+if TYPE_CHECKING:
+    from fedgalore.site_noise import SiteNoise
 
 # Steps that may round differently than the server's before the next checkpoint sets it right. Each is off by one
 # rounding of float32, thousands of times less than a training step, and a rare entry by a code of the last step.
@@ -65,7 +71,9 @@ class Assignment:
         self._trail = trail_of(task.chain)
         start = f"{task.model_version + 1}.{self._trail.chain.id[:12]}"
         self._key = f"{task.job_id} {task.round} {start}"
-        self._update = site.cache.update(site.settings.name, task.job_id, start)
+        # What was made without noise is never taken for what has some: it has another name.
+        self._covered = ".covered" if site.settings.protection else ""
+        self._update = site.cache.update(site.settings.name, task.job_id, f"{start}{self._covered}")
         self._state: Path | None = None  # what the round's clients start from beside the weights
         self._progress = (0, 0.0)  # steps done, last loss
         self._has_begun = False
@@ -107,22 +115,26 @@ class Assignment:
         """Notes the task, and looks at the whole of it, however many of its job have been done.
 
         Raises:
-            SiteRefuses: this site's policy forbids it.
+            SiteRefuses: this site's policy forbids it, or its protection cannot cover it.
         """
         await self._log.begins()
         try:
-            self._check_policy()
+            await asyncio.to_thread(self._check)
         except SiteRefuses as error:
             await self._log.refuses(error)
             raise
 
-    def _check_policy(self) -> None:
-        task, spec, policy = self._task, self._spec, self._site.settings.policy
-        refuse(of_job(policy, spec, self._local_data(spec).holdings(spec)))
-        base_model, participants = hash_of_files(self._model_files()), task.participants if self._trains else None
-        refuse(of_task(policy, spec, _planned(task.plan_json), base_model, participants))
-        if self._trains:
-            refuse(of_day(policy, self._log.rounds_of_a_day()))
+    def _check(self) -> None:
+        task, spec, settings = self._task, self._spec, self._site.settings
+        admission.check_job(spec, self._local_data(spec), settings)
+        participants = task.participants if self._trains else None
+        admission.check_model(spec, _planned(task.plan_json), self._model_files(), participants, settings)
+        if not self._trains:
+            admission.check_evaluation(settings)
+            return
+        admission.check_round(settings, self._log.rounds_of_a_day())
+        if not self._update.is_file():  # else its noise has been counted
+            admission.check_spent(settings, self._site.log)
 
     def _begin(self) -> None:
         """Counts a try at the task; this object counts once, however often its coroutines are run.
@@ -141,7 +153,9 @@ class Assignment:
 
     async def evaluate(self) -> None:
         """Measures the received model on this site's data and reports it."""
-        spec = self._spec
+        spec, chosen = self._spec, self._site.settings.protection
+        if chosen is not None and not chosen.metrics and self._trains:
+            return
         split = self._held_out(spec)
         if split is None:
             if self._trains:  # training without measuring beats not training
@@ -169,13 +183,27 @@ class Assignment:
     async def train(self) -> None:
         """Trains on this site's data; the update's file lies on disk afterwards."""
         spec, site = self._spec, self._site
+        await asyncio.to_thread(admission.check_spent, site.settings, site.log)  # a try before may have drawn its noise
         split, client = self._local_data(spec).train, site.settings.name
-        kept = site.cache.last_kept(client, self._task.job_id, self._task.last_contribution)
-        keep = site.cache.kept(client, self._task.job_id, self._task.model_version + 1)
+        kept = site.cache.last_kept(client, self._task.job_id, self._kept_name(self._task.last_contribution))
+        keep = site.cache.kept(client, self._task.job_id, self._kept_name(self._task.model_version + 1))
         check_room(site.settings.work_dir, self._update_bytes(), f"the update of round {self._task.round}")
         await site.thread.run(
-            lambda trainer: trainer.train(split, client, self._state, kept, self._on_step, self._update, keep)
+            lambda trainer: trainer.train(
+                split, client, self._state, kept, self._on_step, self._update, keep, self._noise()
+            )
         )
+
+    def _kept_name(self, version: int) -> str:
+        return f"{version}{self._covered}"
+
+    def _noise(self) -> SiteNoise | None:
+        from fedgalore.site_noise import SiteNoise  # with torch, in the thread that has it
+
+        if (chosen := self._site.settings.protection) is None:
+            return None
+        charge = partial(self._log.charge, chosen.noise_multiplier, chosen.clip_norm)
+        return SiteNoise(chosen.clip_norm, chosen.noise_multiplier, charge)
 
     def _update_bytes(self) -> int:
         plan = _planned(self._task.plan_json)
@@ -221,7 +249,10 @@ class Assignment:
 
     async def fail(self, reason: str, code: str = "") -> None:
         """Tells the coordinator that this site cannot do the task; `code` tells machines why."""
-        report = self.report(failure=reason, failure_code=code)
+        told = reason
+        if self._site.settings.protection and not code:
+            told, code = WITHHELD, WITHHELD_CODE
+        report = self.report(failure=told, failure_code=code)
         with suppress(OSError):  # a disk that takes nothing is what the coordinator may have to hear of
             await self._log.sends("failure", report.ByteSize(), reason=reason)
         await self._site.transport.report(report)
@@ -325,7 +356,7 @@ class Assignment:
     def _on_step(self, step: int, loss: float) -> bool:
         if not self._progress[0]:
             self._site.cache.begun.end()
-        self._progress = step, loss
+        self._progress = step, nan if self._site.settings.protection else loss
         reach(Fault.TRAINED_STEP)
         return self._site.thread.goes_on()
 

@@ -216,7 +216,7 @@ class Cache:
         """
         return self._updates / _file_name(client, job_id, version)
 
-    def kept(self, client: str, job_id: str, version: int) -> Path:
+    def kept(self, client: str, job_id: str, version: int | str) -> Path:
         """The file in which this client keeps, for its next round, what it needs of the round that led to `version`.
 
         The file is named by version, not by round, so that the successor of an abandoned round overwrites it.
@@ -226,7 +226,7 @@ class Cache:
         """
         return self._kept / _file_name(client, job_id, version)
 
-    def last_kept(self, client: str, job_id: str, version: int) -> Path | None:
+    def last_kept(self, client: str, job_id: str, version: int | str) -> Path | None:
         """What the client kept beside its update in model version `version`; None where there is no such file.
 
         Deletes the client's other files of the job: later versions belong to updates that came too late.

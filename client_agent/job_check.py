@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from client_agent import protection
 from client_agent.cache import hash_of_files
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain
 from client_agent.machine import Memory, free_bytes, memory
-from client_agent.policy import Policy, of_job, of_task
+from client_agent.policy import of_job, of_task
 from client_agent.settings import AgentSettings
 from fedgalore.model.folder import files as model_files
 from fedgalore.model.folder import has_safetensors
@@ -39,7 +40,7 @@ def check_job(settings: AgentSettings, data: Mapping[str, LocalData], spec: JobS
     has, free = memory(settings), free_bytes(settings.work_dir)
     words, longest, problems = _of_data(spec, data)
     base_model = hash_of_model(folder)
-    problems += _refused(settings.policy, spec, plan, data, base_model)
+    problems += _refused(settings, spec, plan, data, base_model)
     needs = site_needs(spec, plan, lacked, longest, on_gpu=has.on_gpu)
     if has.size_bytes is not None:
         problems.append(SiteMemory.of(spec, plan).problem(spec, longest, has.size_bytes, on_gpu=has.on_gpu))
@@ -91,12 +92,13 @@ def no_room(work_dir: Path, needs: SiteNeeds, free: int) -> str | None:
 
 
 def _refused(
-    policy: Policy, spec: JobSpec, plan: TrainingPlan, data: Mapping[str, LocalData], base_model: str | None
+    settings: AgentSettings, spec: JobSpec, plan: TrainingPlan, data: Mapping[str, LocalData], base_model: str | None
 ) -> list[str]:
-    """What this site's policy forbids of the job."""
-    local = data.get(spec.data.name)
+    """What this site's policy forbids of the job, and what its protection cannot cover."""
+    local, policy = data.get(spec.data.name), settings.policy
     document = of_job(policy, spec, local.holdings(spec)) if local else ()
-    found = dict.fromkeys((*document, *of_task(policy, spec, plan, base_model, None)))
+    covered = (*protection.of_job(settings.protection, spec), *protection.of_plan(settings.protection, plan))
+    found = dict.fromkeys((*document, *of_task(policy, spec, plan, base_model, None), *covered))
     return [f"{refusal.code}: {refusal.words}" for refusal in found]
 
 

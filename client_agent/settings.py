@@ -15,6 +15,7 @@ from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from client_agent.policy import Policy
+from client_agent.protection import Protection
 from fedgalore.data.column_names import ColumnNames
 from fedgalore.process.address import check_target
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file
@@ -67,6 +68,9 @@ class AgentSettings(MergedSettings):
     models: tuple[Path, ...] = Field(default=(), description="Folders of base models that are already here")
     data: dict[Identifier, DataSet] = Field(min_length=1, description="Data sets by the name that jobs use")
     policy: Policy = Field(default=Policy(), description="What jobs may do here: docs/SITES.md")
+    protection: Protection | None = Field(
+        default=None, description="Noise that the agent adds to its updates: docs/SITES.md; null: none"
+    )
     metrics: tuple[str, ...] = Field(
         default=(), description="Metrics of other packages that jobs may count here, as package.module:NAME"
     )

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from client_agent import admission
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, RoundOver, SiteRefuses
 from client_agent.machine import memory
-from client_agent.policy import of_job, refuse
+from client_agent.protection import WITHHELD, WITHHELD_CODE
 from client_agent.task_log import TaskLog
 from fedgalore.spec.job import SpecError, parse
 from protos import federation_pb2 as pb
@@ -56,6 +57,8 @@ def _answer(task: pb.Task, site: SiteContext) -> pb.ReportCheckRequest:
         _log.exception("site_check_failed", job=task.job_id)
         answer.problem = f"the check of this site's data broke ({type(error).__name__}: {error}); look into its log"
     _log.info("site_checked", job=task.job_id, fits=not answer.problem, code=answer.code, reason=answer.problem)
+    if site.settings.protection and answer.problem and not answer.code:
+        answer.problem, answer.code = WITHHELD, WITHHELD_CODE
     return answer
 
 
@@ -70,7 +73,8 @@ def _look(task: pb.Task, site: SiteContext, answer: pb.ReportCheckRequest) -> No
         answer.problem = f"data: this site has no data set {spec.data.name}; add it to the agent's config"
         return
     try:
-        refuse(of_job(site.settings.policy, spec, data.holdings(spec)))
+        admission.check_job(spec, data, site.settings)
+        admission.check_spent(site.settings, site.log)
         room = memory(site.settings)
     except CannotTrain as error:
         answer.problem, answer.code = str(error), error.code

@@ -91,6 +91,10 @@ class SiteLog:
             (line["job"], line["document_sha256"]) == (job_id, document_sha256) for line in self.lines("document")
         )
 
+    def noise_multipliers(self) -> list[float]:
+        """Of the noises that were drawn, one for each update that left or may have left."""
+        return [line["noise_multiplier"] for line in self.lines("noise")]
+
     def rounds_of_a_day(self, but: tuple[str, int]) -> int:
         """How many versions of models updates were sent for in the last 24 hours, but for this version of a job."""
         since = time.time() - DAY_S
@@ -132,7 +136,7 @@ def _parsed(text: str) -> Line | None:
         line = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    kinds = {"number": int, "at": (int, float), "event": str}
+    kinds: dict[str, type | tuple[type, ...]] = {"number": int, "at": (int, float), "event": str}
     return line if isinstance(line, dict) and all(isinstance(line.get(k), kind) for k, kind in kinds.items()) else None
 
 

@@ -45,6 +45,11 @@ class TaskLog:
         """Before `size_bytes` leave."""
         await self._line("sends", what=what, bytes=size_bytes, version=self._version, **fields)
 
+    def charge(self, noise_multiplier: float, clip_norm: float) -> None:
+        """Before noise is drawn; from any thread."""
+        about = {"job": self._task.job_id, "round": self._task.round, "version": self._version}
+        self._log.append("noise", **about, noise_multiplier=noise_multiplier, clip_norm=clip_norm)
+
     def reported(self, size_bytes: int) -> None:
         """Counts a report of progress, of which there is one in two seconds; `ends` tells how many there were."""
         self._reports += 1

@@ -32,6 +32,7 @@ from fedgalore.process.faults import Fault, reach
 from fedgalore.process.threads import announced
 from fedgalore.replay import Aggregate, Replayed
 from fedgalore.rounds import LocalRound, Start
+from fedgalore.site_noise import SiteNoise
 from fedgalore.sizing import SiteMemory
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, kept_tensors, update_tensors, weights_tensors
@@ -166,6 +167,7 @@ class Trainer:
         on_step: Callable[[int, float], bool],
         output: Path,
         keep: Path,
+        noise: SiteNoise | None = None,
     ) -> None:
         """One round of local training; the update's file appears at `output` whole or not at all.
 
@@ -176,6 +178,7 @@ class Trainer:
             state: what the round's clients start from beside the weights.
             kept: what this client kept beside its last update that was aggregated; one that cannot be read is left out.
             keep: where to write what it keeps of this one, if the job's method keeps anything.
+            noise: that covers what leaves.
 
         Raises:
             TrainingStopped: `on_step` answered False.
@@ -185,7 +188,7 @@ class Trainer:
             beside = FileTensors(open_update(state)) if state else {}
             kept_before = _kept(kept, kept_tensors(task.spec, task.plan, client))
             this = LocalRound(task, client, version, Start(self._weights, beside, kept_before), self._behind)
-            with local_training(this, split.examples, on_step) as trained:
+            with local_training(this, split.examples, on_step, noise) as trained:
                 self._write(trained, client, output, keep)
         reach(Fault.UPDATE_WRITTEN)
 

@@ -89,6 +89,12 @@ class LocalRound:
         last = last_step(self.spec, item, self.start.weights, weight.device)
         return change if last is None else change.sub_(last, alpha=self.spec.method.momentum)
 
+    def unmoved(self, item: Target | Dense, device: torch.device) -> Tensor:
+        """What a weight would be had this client learned nothing: `W_0 + mu v`, float64."""
+        start = self.start.weights[item.name].to(device).double()
+        last = last_step(self.spec, item, self.start.weights, device)
+        return start if last is None else start.add_(last, alpha=self.spec.method.momentum)
+
 
 @dataclass(frozen=True)
 class ClientTensors:

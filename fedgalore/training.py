@@ -22,6 +22,7 @@ from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.registry import check_examples
 from fedgalore.momentum import MomentumSteps
 from fedgalore.rounds import ClientTensors, LocalRound
+from fedgalore.site_noise import ChangeNotFinite, SiteNoise, cover
 from fedgalore.spec.layout import delta, dense_residue
 from fedgalore.spec.plan import Buffer, Dense, Target
 from fedgalore.spec.rates import remedy
@@ -68,17 +69,20 @@ class Trained:
 
 
 def local_update(
-    round: LocalRound, examples: Sequence[Example], on_step: Callable[[int, float], bool] | None = None
+    round: LocalRound,
+    examples: Sequence[Example],
+    on_step: Callable[[int, float], bool] | None = None,
+    noise: SiteNoise | None = None,
 ) -> Update:
     """A round of `local_training` with its whole update in memory.
 
     Args:
-        on_step: as `local_training`.
+        on_step, noise: as `local_training`.
 
     Raises:
         TaskError, TrainingError, TrainingStopped: as `local_training`.
     """
-    with local_training(round, examples, on_step) as trained:
+    with local_training(round, examples, on_step, noise) as trained:
         update = Update({}, trained.num_examples, trained.decay, trained.metrics)
         for packed in trained.weights:
             update.tensors.update(packed.sent)
@@ -88,7 +92,10 @@ def local_update(
 
 @contextmanager
 def local_training(
-    round: LocalRound, examples: Sequence[Example], on_step: Callable[[int, float], bool] | None = None
+    round: LocalRound,
+    examples: Sequence[Example],
+    on_step: Callable[[int, float], bool] | None = None,
+    noise: SiteNoise | None = None,
 ) -> Iterator[Trained]:
     """`local.steps` steps of the job's method from the round's start, which the block makes an update of.
 
@@ -96,6 +103,7 @@ def local_training(
 
     Args:
         on_step: called with (steps done, loss) after each step; training stops when it answers False.
+        noise: by which the site covers its change; its metrics stay with it then.
 
     Raises:
         TaskError: examples or weights that do not fit the job.
@@ -142,6 +150,10 @@ def local_training(
         }
         if right is not None:
             metrics["train_accuracy"] = right / max(predictions, 1)
+        if noise is not None:
+            with _diverged(task, f"the change became infinite or NaN in round {number}", step):
+                cover(round, training, noise)
+            metrics = {}
         yield Trained(len(examples), training.decay, metrics, _packed(round, training, step))
 
 
@@ -169,7 +181,7 @@ def _diverged(task: TaskModel, what: str, step: int) -> Iterator[None]:
     """What is not finite has no singular vectors. At the first step no rate has made it so."""
     try:
         yield
-    except (torch.linalg.LinAlgError, NotQuantizable, NormNotFinite) as error:  # type: ignore[attr-defined]
+    except (torch.linalg.LinAlgError, NotQuantizable, NormNotFinite, ChangeNotFinite) as error:  # type: ignore[attr-defined]
         first = "look at this site's examples, at model.source and at local.precision"
         raise TrainingError(f"{what}; {remedy(task.spec, task.plan) if step > 1 else first}") from error
 

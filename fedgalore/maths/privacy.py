@@ -8,7 +8,10 @@ clients of changes cut to a norm of `C`, and each of its coordinates gets Gaussi
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,6 +31,28 @@ def noise(shape: tuple[int, ...], deviation: float, secret: str, version: int, n
     seed = np.random.SeedSequence(int.from_bytes(hashlib.sha256(purpose.encode()).digest()))
     drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
     return deviation * torch.from_numpy(drawn)
+
+
+def fresh_noise(shape: tuple[int, ...], deviation: float) -> Tensor:
+    """Float64 noise that nobody can draw again: of the system's own random bytes, by Box and Muller's method."""
+    pairs = -(-math.prod(shape) // 2)
+    bits = np.frombuffer(os.urandom(16 * pairs), dtype=np.uint64).reshape(2, pairs) >> np.uint64(11)
+    first, second = (bits + 0.5) * 2.0**-53  # both in (0, 1)
+    radius, angle = np.sqrt(-2 * np.log(first)), 2 * np.pi * second
+    drawn = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[: math.prod(shape)]
+    return deviation * torch.from_numpy(drawn.reshape(shape))
+
+
+def epsilon_of_site(noise_multipliers: Sequence[float], delta: float) -> float:
+    """What releases of one site have cost, each of a change cut to `C` with noise of deviation `z C`; 0 for none.
+
+    Any two data sets of the site are neighbours, so a change is at most `2 C` from another. Gaussian mechanisms of
+    noises `z_i / 2` compose to one of noise `z`, with `1 / z^2 = sum_i (2 / z_i)^2`, at every order of Renyi's
+    divergence.
+    """
+    if not noise_multipliers:
+        return 0.0
+    return epsilon(1 / math.sqrt(sum((2 / each) ** 2 for each in noise_multipliers)), 1, delta)
 
 
 def epsilon(noise_multiplier: float, rounds: int, delta: float) -> float:

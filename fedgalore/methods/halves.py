@@ -7,7 +7,7 @@ memory-mapped files in the coordinator and on dictionaries in the simulation.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,7 +19,7 @@ from fedgalore.maths.mean import Factors, Terms
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import ClientTensors, GroupResult, LocalRound, ServerRound
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.plan import Target, TrainingPlan
+from fedgalore.spec.plan import Dense, Target, TrainingPlan
 from fedgalore.spec.registry import methods, resolve
 
 # The mean change of a group: factors of all its targets, added up or not, or a matrix a target, as the weight itself,
@@ -33,6 +33,26 @@ class Packed:
 
     sent: dict[str, Tensor]
     kept: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A parameter that training moved, and what it would be had the site learned nothing, which everybody knows.
+
+    Float64, on the parameter's device.
+    """
+
+    parameter: Tensor
+    unmoved: Callable[[], Tensor]
+
+    @classmethod
+    def of(cls, round: LocalRound, item: Target | Dense, weight: Tensor) -> Moved:
+        """A weight of the model."""
+        return cls(weight, lambda: round.unmoved(item, weight.device))
+
+    def change(self) -> Tensor:
+        """What training made of it, float64."""
+        return self.parameter.detach().double() - self.unmoved()
 
 
 class LocalTraining(ABC):
@@ -54,6 +74,10 @@ class LocalTraining(ABC):
     @abstractmethod
     def step(self) -> None:
         """Moves what still has a gradient, and forgets all gradients."""
+
+    def moved(self, target: Target) -> Sequence[Moved]:
+        """A target's parameters after the last step; asked of methods whose updates they tell alone."""
+        raise NotImplementedError(f"updates of {type(self).__name__} tell more than its parameters do")
 
     @abstractmethod
     def packed(self, target: Target) -> Packed:

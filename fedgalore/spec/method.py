@@ -95,6 +95,11 @@ class MethodSpec(Strict):
         """Whether a round after the first may start without the state that the rounds before it left."""
         return True
 
+    @property
+    def told_by_parameters(self) -> bool:
+        """Whether all that a client sends follows from the parameters that it moved: `fedgalore.site_noise`."""
+        return False
+
     def rank_of_module(self, module: str) -> int:
         """The rank at which the module of this name is trained; 0: in full."""
         return 0

@@ -105,9 +105,9 @@ def test_there_is_an_example_of_each_kind_of_job() -> None:
 
 
 def test_the_page_of_sites_has_a_valid_config_and_every_rule_of_the_policy(tmp_path: Path) -> None:
-    (text,) = examples("docs/SITES.md")
-    (tmp_path / "agent.yaml").write_text(text, encoding="utf-8")
-    assert load(tmp_path / "agent.yaml").policy.least_clients == 5
+    (tmp_path / "agent.yaml").write_text("".join(examples("docs/SITES.md")), encoding="utf-8")
+    agent = load(tmp_path / "agent.yaml")
+    assert (agent.policy.least_clients, agent.protection and agent.protection.epsilon) == (5, 8)
     table = prose(ROOT / "docs/SITES.md").split("| rule |", 1)[1].split("\n\n", 1)[0]
     told = {
         rule for row in table.splitlines() for rule in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
-from fedgalore.methods.halves import ClientHalf, LocalTraining, Packed
+from fedgalore.methods.halves import ClientHalf, LocalTraining, Moved, Packed
 from fedgalore.rounds import LocalRound
 from fedgalore.spec.plan import Target
 
@@ -36,6 +36,9 @@ class _FullTraining(LocalTraining):
     def step(self) -> None:
         self._optimizer.step()
         self._optimizer.zero_grad()
+
+    def moved(self, target: Target) -> Sequence[Moved]:
+        return [Moved.of(self._round, target, self._weights[target.name])]
 
     def packed(self, target: Target) -> Packed:
         return Packed({"delta": self._round.own_change(target, self._weights[target.name])})

@@ -18,3 +18,7 @@ class FedAvgSpec(MethodSpec):
     @property
     def momentum(self) -> float:
         return self.global_momentum
+
+    @property
+    def told_by_parameters(self) -> bool:
+        return True

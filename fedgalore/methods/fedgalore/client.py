@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -15,7 +15,7 @@ from fedgalore.maths.seeding import derive_seed
 from fedgalore.maths.subspace_config import SubspaceConfig
 from fedgalore.methods.fedgalore.layout import KEPT_PARTS, method_of, sketch_width
 from fedgalore.methods.fedgalore.travel import PACKING, basis_in, told
-from fedgalore.methods.halves import ClientHalf, LocalTraining, Packed
+from fedgalore.methods.halves import ClientHalf, LocalTraining, Moved, Packed
 from fedgalore.rounds import LocalRound
 from fedgalore.spec.layout import state_tensors
 from fedgalore.spec.plan import Target
@@ -45,7 +45,7 @@ class SubspaceTraining(LocalTraining):
 
     def __init__(self, round: LocalRound, optimizer: ClientGaLoreAdamW) -> None:
         self._spec, self._method = round.spec, method_of(round.spec)
-        self._optimizer = optimizer
+        self._round, self._optimizer = round, optimizer
         self._packing = PACKING[self._method.form](round, optimizer)
 
     @property
@@ -58,6 +58,10 @@ class SubspaceTraining(LocalTraining):
     def step(self) -> None:
         self._optimizer.step()
         self._optimizer.zero_grad()
+
+    def moved(self, target: Target) -> Sequence[Moved]:
+        weight, _ = self._round.task.targets()[target.name]
+        return [Moved.of(self._round, target, weight)]
 
     def packed(self, target: Target) -> Packed:
         """What tells the change, and what the job wants to know of the optimizer's state."""

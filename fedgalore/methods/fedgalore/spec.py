@@ -131,6 +131,10 @@ class FedGaLoreSpec(RankedSpec):
         return self.outside > 0
 
     @property
+    def told_by_parameters(self) -> bool:
+        return self.form == "leading part" and not self.sends_state
+
+    @property
     def sends_state(self) -> bool:
         """Whether clients tell their second moments, to be combined."""
         return self.state_sync in ("ajive", "average")

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from fedgalore.methods.halves import ClientHalf, LocalTraining, Packed
+from fedgalore.methods.halves import ClientHalf, LocalTraining, Moved, Packed
 from fedgalore.methods.lora.adapters import Adapter, exchanged, start_adapter
 from fedgalore.methods.lora.layout import lora_spec
 from fedgalore.model.inputs import TaskError
@@ -42,6 +42,7 @@ class LoRATraining(LocalTraining):
     def __init__(self, layers: Mapping[str, nn.Module], round: LocalRound, trained: Sequence[str]) -> None:
         self._trained = trained
         self._layers = layers
+        self._starts = {name: {part: _start(layer, part) for part in trained} for name, layer in layers.items()}
         parameters = []
         for layer in layers.values():
             for part in ("lora_A", "lora_B"):
@@ -57,9 +58,17 @@ class LoRATraining(LocalTraining):
         self._optimizer.step()
         self._optimizer.zero_grad()
 
+    def moved(self, target: Target) -> Sequence[Moved]:
+        layer, starts = self._layers[target.name], self._starts[target.name]
+        return [Moved(_part(layer, part), starts[part].double) for part in self._trained]
+
     def packed(self, target: Target) -> Packed:
         layer = self._layers[target.name]
         return Packed({part: _part(layer, part).detach().clone() for part in self._trained})
+
+
+def _start(layer: nn.Module, part: str) -> Tensor:
+    return _part(layer, part).detach().clone()
 
 
 def _part(layer: nn.Module, part: str) -> nn.Parameter:

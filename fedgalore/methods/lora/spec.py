@@ -29,3 +29,7 @@ class LoRASpec(RankedSpec):
                 f"client_ranks: {self.kind} averages factors, which needs equal ranks; take kind: flora or fedgalore"
             )
         return self
+
+    @property
+    def told_by_parameters(self) -> bool:
+        return True

@@ -4,11 +4,11 @@ from math import exp, sqrt
 
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import kstest, norm
 
 from fedgalore.aggregation import privacy_spent
 from fedgalore.deltas import orient_back
-from fedgalore.maths.privacy import epsilon, noise
+from fedgalore.maths.privacy import epsilon, epsilon_of_site, fresh_noise, noise
 from fedgalore.rounds import Start
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import SpecError
@@ -30,6 +30,24 @@ def test_epsilon_holds_and_is_not_much_too_large(multiplier, rounds, delta):
     spent = epsilon(multiplier, rounds, delta)
     assert least_delta(multiplier, rounds, spent) <= delta
     assert least_delta(multiplier, rounds, 0.85 * spent) > delta
+
+
+@pytest.mark.parametrize("multipliers", [[4.0], [8.0] * 20, [3.0, 5.0, 50.0]])
+def test_epsilon_of_a_site_holds_for_changes_that_are_two_lengths_apart(multipliers):
+    mean = sqrt(sum((2 / each) ** 2 for each in multipliers))
+    spent = epsilon_of_site(multipliers, 1e-5)
+    assert norm.cdf(mean / 2 - spent / mean) - exp(spent) * norm.cdf(-mean / 2 - spent / mean) <= 1e-5
+    assert spent == pytest.approx(epsilon(1 / mean, 1, 1e-5), rel=1e-9)
+    assert epsilon_of_site([], 1e-5) == 0 < epsilon_of_site(multipliers[:1], 1e-5) <= spent
+
+
+def test_the_systems_noise_is_gaussian_and_never_the_same():
+    first, second = (fresh_noise((101, 503), 2.0).flatten() for _ in range(2))
+    assert kstest(first.numpy(), norm(scale=2.0).cdf).pvalue > 1e-6
+    assert float((first - second).abs().min()) > 0
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.03
+    assert fresh_noise((), 1.0).shape == ()
+    assert fresh_noise((0, 3), 1.0).shape == (0, 3)
 
 
 @pytest.mark.parametrize("method", METHODS)
