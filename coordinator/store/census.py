@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.store.contradictions import JobKeys, Size
@@ -39,7 +40,7 @@ async def take(connection: RedisConnection) -> Census:
     async with redis.pipeline(transaction=False) as pipeline:
         for job_id in ids:
             pipeline.hexists(connection.job(job_id), "document")
-            pipeline.hmget(connection.job(job_id), ["version", "round"])
+            pipeline.hmget(connection.job(job_id), ["version", "status", "round"])
             pipeline.hlen(connection.job(job_id, "rounds"))
             pipeline.hmget(connection.job(job_id, "totals"), ["committed", "abandoned"])
         rows = await ask(pipeline.execute())
@@ -49,14 +50,14 @@ async def take(connection: RedisConnection) -> Census:
             job_id: JobKeys(
                 job_id in listed,
                 job_id in active,
-                bool(has_document and version),
+                bool(has_document and version and status),
                 frozenset(parts[job_id]),
                 int(version or 0),
                 number or "",
                 closed,
                 sum(int(count or 0) for count in counts),
             )
-            for job_id, has_document, (version, number), closed, counts in zip(
+            for job_id, has_document, (version, status, number), closed, counts in zip(
                 ids, rows[::4], rows[1::4], rows[2::4], rows[3::4], strict=True
             )
         },
@@ -70,10 +71,24 @@ async def _sizes(connection: RedisConnection) -> dict[str, Size]:
         for name in TABLES:
             pipeline.hlen(connection.key(name))
         pipeline.scard(connection.key("struck"))
+        pipeline.get(connection.key("tokens"))  # a number that never falls
         pipeline.hgetall(connection.key("taken_out"))
         *entries, taken_out = await connection.ask(pipeline.execute())
-    names = (*TABLES, "struck")
-    return {name: Size(n, int(taken_out.get(name, 0))) for name, n in zip(names, entries, strict=True)}
+    names = (*TABLES, "struck", "tokens")
+    return {name: Size(int(n or 0), int(taken_out.get(name, 0))) for name, n in zip(names, entries, strict=True)}
+
+
+async def unlisted(connection: RedisConnection, waiting: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Which of these a client would not hear of: `tasks` or `checks`, client, id of the job that waits for it.
+
+    Raises:
+        StateUnavailable: Redis does not answer.
+    """
+    async with connection.redis.pipeline(transaction=False) as pipeline:
+        for kind, client, job_id in waiting:
+            pipeline.sismember(connection.key(f"{kind}:{client}"), job_id)
+        found = await connection.ask(pipeline.execute())
+    return [each for each, listed in zip(waiting, found, strict=True) if not listed]
 
 
 async def _parts(connection: RedisConnection) -> dict[str, set[str]]:

@@ -33,7 +33,7 @@ class JobKeys:
 
     listed: bool = False  # in `jobs`
     active: bool = False  # in `active`
-    has_record: bool = False  # a `job:<id>` with document and version
+    has_record: bool = False  # a `job:<id>` with document, version and status
     parts: frozenset[str] = frozenset()  # `rounds`, `events` and the like, as far as there are keys
     saves: int = 0
     round: str = ""  # number of the round in flight
@@ -61,11 +61,14 @@ class Expected:
     active: bool
     round: str
     closed: int
+    at_work: frozenset[str]  # clients that have a task of it
+    asked: frozenset[str]  # clients that are to look whether their data fit
 
     @classmethod
     def of(cls, job: Job, saves: int) -> Expected:
         number = str(job.round.number) if job.round else ""
-        return cls(saves, not job.is_at_rest, number, job.rounds_opened - (job.round is not None))
+        closed = job.rounds_opened - (job.round is not None)
+        return cls(saves, not job.is_at_rest, number, closed, job.open_clients, job.unanswered)
 
 
 def of_job(job_id: str, keys: JobKeys, expected: Expected | None) -> Iterator[str]:

@@ -17,7 +17,7 @@ with, nothing is deleted at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from coordinator.state.job_state import Job
@@ -26,9 +26,11 @@ from coordinator.state.versions import is_kept, versions, with_weights
 from coordinator.store.binding import Binding
 from coordinator.store.blob_store import BlobStore, Held
 from coordinator.store.census import take as take_census
+from coordinator.store.census import unlisted
 from coordinator.store.contradictions import (
     ACCEPT,
     Expected,
+    JobKeys,
     Size,
     StateContradicts,
     of_job,
@@ -139,10 +141,21 @@ class Collector:
         found = {f"the record of job {job_id} cannot be read" for job_id in set(changed) - {job.id for job in jobs}}
         for job_id, keys in census.jobs.items():
             found |= {*of_job(job_id, keys, self._known(job_id).expected), *self._known(job_id).problems}
+        found |= await self._unheard_of(held)
         found |= {*with_before(census.jobs, looks.saves, census.deleted), *shrunk(looks.sizes, census.sizes)}
         self._sizes = census.sizes
         await self._removal.forget_deleted(census.deleted - looks.saves.keys() - census.jobs.keys())
         return found
+
+    async def _unheard_of(self, held: Mapping[str, JobKeys]) -> set[str]:
+        """Jobs that wait for clients who would not hear of it."""
+        waiting = []
+        for job_id, known in self._jobs.items():
+            if known.expected is not None and known.expected.saves == held[job_id].saves:
+                waiting += [("tasks", client, job_id) for client in known.expected.at_work]
+                waiting += [("checks", client, job_id) for client in known.expected.asked]
+        lacking = await unlisted(self._store.connection, waiting)
+        return {f"job {job_id} is missing in the {kind} of client {client}" for kind, client, job_id in lacking}
 
     async def _looked_before(self) -> Looks:
         try:
@@ -157,6 +170,7 @@ class Collector:
             await asyncio.sleep(AGAIN_S)
             found &= await self.contradictions(looks)
         if found:
+            self._jobs = {}  # what was read of a job that lacks something is read anew
             await self._binding.check()  # of the wrong Redis, everything contradicts
             await asyncio.to_thread(self._blobs.note_looks, looks.refused().to_json())
             raise StateContradicts(sorted(found))

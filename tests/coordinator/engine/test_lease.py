@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator import driver
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.engine.lease import Lease
 from coordinator.state import job as jobs
-from coordinator.state.errors import LeaseLost
+from coordinator.state.errors import LeaseLost, StateUnavailable
 from coordinator.state.job_state import Status
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
@@ -157,3 +158,24 @@ async def test_the_driver_waits_for_the_lease(store: RedisStateStore) -> None:
         ticking.cancel()
         with suppress(asyncio.CancelledError):
             await ticking
+
+
+async def test_no_lease_is_taken_from_a_store_that_is_not_ours(store: RedisStateStore) -> None:
+    ours = False
+
+    async def check() -> None:
+        if not ours:
+            raise StateUnavailable("blob_dir belongs to another Redis")
+
+    lease = Lease(store, "driver", LEASE_S, check)
+    with capture_logs() as logged:
+        for _ in range(2):
+            await lease._turn()
+    assert [(row["event"], row["reason"]) for row in logged] == [
+        ("state_unavailable", "blob_dir belongs to another Redis")
+    ]
+    assert await store.take_lease("driver", "its own coordinator", LEASE_S) is not None
+    await store.release_lease("driver", "its own coordinator")
+    ours = True
+    await lease._turn()
+    assert lease.is_held

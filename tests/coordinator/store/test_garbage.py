@@ -426,6 +426,7 @@ async def test_a_lost_key_or_field_deletes_nothing(trained: tuple[House, str], m
     monkeypatch.setattr(garbage, "AGAIN_S", 0.0)
     stray = house.put("a blob whose reference may be among what is lost")
     await house.engine.driver.tick_all()  # a round is in flight
+    await house.store.take_lease("driver", "somebody", 60)
     credentials = RedisCredentialStore(house.url)
     doorkeeper = Doorkeeper(credentials, Access.SECURED, "x" * 32)
     for client in ("a", "b"):
@@ -437,9 +438,10 @@ async def test_a_lost_key_or_field_deletes_nothing(trained: tuple[House, str], m
     await house.collector.collect(at(0))
     await credentials.close()
     record = f"job:{job}"
-    lost = [(key, None) for key in ("jobs", "active", "store", "age", "agents", "credentials", "keys", record)]
-    lost += [(f"{record}:{part}", None) for part in ("rounds", "events", "totals")]
-    lost += [(record, "document"), (record, "version"), (record, "round"), (f"{record}:rounds", str(ROUNDS))]
+    tables = ("jobs", "active", "store", "age", "tokens", "agents", "credentials", "keys", "tasks:north")
+    lost = [(key, None) for key in (*tables, *(f"{record}{part}" for part in ("", ":rounds", ":events", ":totals")))]
+    lost += [(record, field) for field in ("document", "version", "status", "round")]
+    lost += [(f"{record}:rounds", str(ROUNDS))]
     with redis.Redis.from_url(house.url) as client:
         for name, field in lost:
             key = f"fedgalore:{name}"
@@ -449,6 +451,7 @@ async def test_a_lost_key_or_field_deletes_nothing(trained: tuple[House, str], m
                 with pytest.raises((StateContradicts, NotBound), match="no blob is deleted"):
                     await collector.collect(at(2 * GRACE_S))
             client.restore(key, 0, kept, replace=True)
+    await house.engine.people.pause(job)  # it is read anew
     await house.collector.collect(at(2 * GRACE_S))
     kept_versions = [version.weights for version in house.versions[-KEEP_VERSIONS:]]
     assert all(house.held(stray, house.base, house.export, *kept_versions))
