@@ -22,6 +22,7 @@ from client_agent.tensor_files import FileTensors, VersionFile
 from fedgalore.aggregation import first_carried
 from fedgalore.data.errors import DataError
 from fedgalore.evaluation import Evaluation, evaluate
+from fedgalore.maths.bounds import OutOfBounds
 from fedgalore.model.culprits import unforeseen
 from fedgalore.model.exact_match import check_exact_match
 from fedgalore.model.inputs import TaskError
@@ -306,6 +307,10 @@ def _in_words(split: LocalSplit | None = None) -> Iterator[None]:
         raise CannotTrain(f"{split.path}: {error}" if split else str(error)) from error
     except (CodecError, DataError, OSError) as error:
         raise CannotTrain(str(error)) from error
+    except OutOfBounds as error:
+        raise CannotTrain(
+            f"the version received cannot be trained on: {error}; go back to an earlier version"
+        ) from error
     except (CannotTrain, TrainingStopped):
         raise
     except Exception as error:  # whatever the code of a model or a tokenizer comes upon

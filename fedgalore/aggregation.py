@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
-from math import inf, isfinite, isnan, sqrt
-from statistics import median_low
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,19 +21,21 @@ from torch import Tensor
 from fedgalore import downlink
 from fedgalore.alignment import Alignment, by_layer
 from fedgalore.deltas import decoded, decoded_together
-from fedgalore.maths.mean import Factors, Terms, squared_norm
+from fedgalore.maths.mean import Factors, Terms
 from fedgalore.maths.parallel import in_order, one_thread
-from fedgalore.maths.privacy import epsilon
+from fedgalore.maths.privacy import digest, epsilon, noise_key
 from fedgalore.methods.halves import server_half
 from fedgalore.model.task import TaskModel
 from fedgalore.rounds import ClientTensors, GroupResult, ServerRound, Shelf
+from fedgalore.screening import screened
+from fedgalore.soundness import TooFewLeft, Unfit, Unsound, culprits, sound
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import Buffer, Dense, Target, TensorSpec, TrainingPlan
 
 GROUP_BYTES = 24 * 2**20  # of the clients' tensors that are combined at once
 BYTES_AT_ONCE = 8 * GROUP_BYTES  # of the groups that are combined side by side, where a matrix allows it
-NO_NORM = "a change holds NaN, infinite values or far too large ones: training diverged; lower local.learning_rate"
+NOBODY: Final = MappingProxyType[str, str]({})
 
 
 class Part(NamedTuple):
@@ -110,6 +112,7 @@ def next_version(
     *,
     device: torch.device,
     secret: str | None = None,
+    left_out: Mapping[str, str] = NOBODY,
 ) -> NextVersion:
     """Makes version `version` of the version before and the clients' updates; the same input gives the same bits.
 
@@ -118,29 +121,56 @@ def next_version(
         shelf: the version before.
         updates: in any order; they are summed in the order of the clients' names.
         secret: hexadecimal, of the noise of a job with privacy.
+        left_out: clients whose updates do not count, each with the reason, as of `without_the_unfit`.
+
+    Raises:
+        Unfit: with some of the updates, tensors would be written that are not finite, or far too large.
+        TooFewLeft: fewer updates than `rounds.min_clients` are left once some were left out.
     """
-    sent = [layout.update_tensors(spec, plan, update.client, version) for update in updates]
-    updates = [_decoded(update, file) for update, file in zip(updates, sent, strict=True)]
-    screened_round, dropped = screened(server_round(spec, version, shelf, updates, device, secret), plan)
-    clients = [client.client for client in screened_round.clients]
-    sink.open(parts_of(spec, plan, clients, version, screened_round.decay))
+    sent = [update for update in updates if update.client not in left_out]
+    this, dropped = screened(server_round(spec, version, shelf, _decoded(sent, spec, plan, version), device), plan)
+    clients, dropped = [client.client for client in this.clients], {**dropped, **left_out}
+    if dropped and len(clients) < spec.rounds.min_clients:
+        raise TooFewLeft(len(clients), spec.rounds.min_clients, dropped)
+    if spec.privacy is not None and secret is not None:
+        taken = [update for update in sent if update.client in clients]
+        this = replace(this, noise_key=noise_key(secret, version, _digests(taken, spec, plan, version)))
+    sink.open(parts_of(spec, plan, clients, version, this.decay))
     statistics, alignment = privacy_spent(spec, version), dict[str, Alignment]()
+    make, cut_up = partial(aggregate_group, shelf=shelf), list(groups(plan, clients, spec))
     at_once = most_at_once(plan, clients, spec) if device.type == "cpu" else 1
-    cut_up = groups(plan, clients, spec)
-    for result in in_order(lambda group: aggregate_group(group, screened_round, shelf), cut_up, at_once):
-        sink.put(result)
-        for key, values in result.statistics.items():
-            statistics.setdefault(key, []).extend(values)
-        alignment |= result.alignment
-        del result  # not held while the next one is made
-    means = {key: sum(values) / len(values) for key, values in statistics.items()}
-    return NextVersion(version, screened_round.decay, dropped, means, by_layer(alignment))
+    try:
+        for result in in_order(lambda group: sound(group, this, make), cut_up, at_once):
+            sink.put(result)
+            for name, values in result.statistics.items():
+                statistics.setdefault(name, []).extend(values)
+            alignment |= result.alignment
+            del result  # not held while the next one is made
+    except Unsound as found:
+        raise Unfit(culprits(found, cut_up, this, make)) from found
+    means = {name: sum(values) / len(values) for name, values in statistics.items()}
+    return NextVersion(version, this.decay, dropped, means, by_layer(alignment))
 
 
-def _decoded(update: ClientTensors, tensors: Mapping[str, TensorSpec]) -> ClientTensors:
-    view = update.view and decoded(update.view, tensors)
-    batch = decoded_together(update.view or update.read, tensors)
-    return replace(update, read=decoded(update.read, tensors), view=view, batch=batch)
+def _digests(updates: Sequence[ClientTensors], spec: JobSpec, plan: TrainingPlan, version: int) -> Iterator[bytes]:
+    """Of all that each client sent, in the order of the clients' names."""
+
+    def digest_of(update: ClientTensors) -> bytes:
+        names = layout.update_tensors(spec, plan, update.client, version)
+        return digest(update.client, ((name, update.whole(name)) for name in sorted(names)))
+
+    return in_order(digest_of, sorted(updates, key=lambda update: update.client))
+
+
+def _decoded(updates: Sequence[ClientTensors], spec: JobSpec, plan: TrainingPlan, version: int) -> list[ClientTensors]:
+    """The updates as they are read from here on: as numbers, whatever bits they travelled in."""
+    decoded_ones = []
+    for update in updates:
+        tensors = layout.update_tensors(spec, plan, update.client, version)
+        view = update.view and decoded(update.view, tensors)
+        batch = decoded_together(update.view or update.read, tensors)
+        decoded_ones.append(replace(update, read=decoded(update.read, tensors), view=view, batch=batch))
+    return decoded_ones
 
 
 def server_round(
@@ -149,11 +179,10 @@ def server_round(
     shelf: Shelf,
     updates: Sequence[ClientTensors],
     device: torch.device,
-    secret: str | None = None,
 ) -> ServerRound:
     """The round that makes this version, before anybody's update is looked at."""
     clients = sorted(updates, key=lambda update: update.client)
-    return ServerRound(spec, version, clients, shelf.weights, shelf.state, device, secret=secret)
+    return ServerRound(spec, version, clients, shelf.weights, shelf.state, device)
 
 
 def parts_of(spec: JobSpec, plan: TrainingPlan, clients: Sequence[str], version: int, decay: float) -> dict[str, Part]:
@@ -198,43 +227,6 @@ def _matrix_bytes(target: Target, clients: Sequence[str], spec: JobSpec) -> int:
     return 8 * (sent + changes)
 
 
-def screened(round: ServerRound, plan: TrainingPlan) -> tuple[ServerRound, dict[str, str]]:
-    """The round without the clients whose changes are too long, and the reason for each; long ones are clipped.
-
-    `server.drop_norm` and `server.clip_norm` are multiples of the median norm, of an even number of clients the shorter
-    one in the middle; `privacy.clip_norm` is a norm. What weight decay took is not part of a change, nor are buffers,
-    which no learning rate scales. Reads every update once.
-
-    Raises:
-        ValueError: no client's change has a norm.
-    """
-    drop, clip, privacy = round.spec.server.drop_norm, round.spec.server.clip_norm, round.spec.privacy
-    if drop is None and clip is None and privacy is None:
-        return round, {}
-    norms = norms_of(round, plan)
-    measured = [norm for norm in norms if isfinite(norm)]
-    if not measured:
-        raise ValueError(f"no client's update can be taken: {NO_NORM}")
-    middle = median_low(measured)
-    if privacy is not None:
-        most, longest = inf, privacy.clip_norm
-    elif middle == 0:  # most have changed nothing: there is nothing to compare with
-        most, longest = inf, inf
-    else:
-        most, longest = (times * middle if times is not None else inf for times in (drop, clip))
-    dropped, kept, clips = dict[str, str](), list[ClientTensors](), list[float]()
-    for client, norm in zip(round.clients, norms, strict=True):
-        if not isfinite(norm):
-            dropped[client.client] = NO_NORM
-        elif norm > most:
-            times = f"{norm / middle:.3g} times as long as the median one (server.drop_norm: {drop:g})"
-            dropped[client.client] = f"its change is {times}"
-        else:
-            kept.append(client)
-            clips.append(longest / norm if norm > longest else 1.0)
-    return replace(round, clients=kept, clips=tuple(clips)), dropped
-
-
 def aggregate_group(
     group: Sequence[Target] | Sequence[Dense | Buffer], round: ServerRound, shelf: Shelf
 ) -> GroupResult:
@@ -267,18 +259,6 @@ def _aggregate_buffer(item: Buffer, round: ServerRound, result: GroupResult) -> 
     """The clients' mean buffer, or its robust kin: a measurement, which no rate, momentum or clip changes."""
     name = f"{item.name}/delta"
     result.aggregate[name] = round.combined(round.whole(name)).cpu()
-
-
-def norms_of(round: ServerRound, plan: TrainingPlan) -> list[float]:
-    """Of each client's whole change; infinite where it holds what is not finite, or is too large for float32."""
-    return list(in_order(lambda client: _norm(round, client, plan), round.clients))
-
-
-def _norm(round: ServerRound, client: ClientTensors, plan: TrainingPlan) -> float:
-    half = server_half(round.spec)
-    squared = sum(half.squared_norm(target, round, client) for target in plan.targets)
-    squared += sum(squared_norm(client.whole(f"{item.name}/delta")) for item in plan.dense)
-    return inf if isnan(squared) else sqrt(squared)
 
 
 def privacy_spent(spec: JobSpec, version: int) -> dict[str, list[float]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedgalore.deltas import change_of, decoded
+from fedgalore.maths.bounds import check
 from fedgalore.maths.mean import apply_dense
 from fedgalore.maths.parallel import in_order, one_thread
 from fedgalore.methods.halves import server_half
@@ -79,12 +80,18 @@ class Replayed(Mapping[str, Tensor]):
         return _SideBySide(self)
 
     def replayed(self, item: Target | Dense | Buffer) -> dict[str, Tensor]:
-        """The item's tensors after the last aggregate."""
+        """The item's tensors after the last aggregate.
+
+        Raises:
+            OutOfBounds: an aggregate makes one of them infinite or NaN.
+        """
         names = self._names[item]
         version = {name: self._weights[name] for name in names if name in self._weights}
         coded = {f"{item.name}/{suffix}": code for suffix, code in quantized_in_aggregate(self._spec, item).items()}
         for aggregate in self._aggregates:
             version = _next(item, version, aggregate, coded, self._spec)
+        if item.name in version:
+            check(item.name, version[item.name])
         return {name: version[name] for name in names if name in version}
 
     @property

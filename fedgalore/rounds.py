@@ -165,7 +165,7 @@ class ServerRound:
     state: Lookup  # what the clients started from beside the weights
     device: torch.device
     clips: Sequence[float] = ()  # what each client's change is multiplied by; empty: nothing is clipped
-    secret: str | None = None  # hexadecimal, of the noise of jobs with privacy
+    noise_key: str | None = None  # of jobs with privacy, as `fedgalore.maths.privacy` makes it
 
     @property
     def shares(self) -> Tensor:
@@ -229,10 +229,10 @@ class ServerRound:
     def noise(self, name: str, shape: torch.Size) -> Tensor:
         """Of a weight's mean change; float64, on the device."""
         privacy = self.spec.privacy
-        if privacy is None or self.secret is None:
+        if privacy is None or self.noise_key is None:
             raise ValueError("noise is drawn for jobs with privacy, which have a secret")
         deviation = privacy.noise_multiplier * privacy.clip_norm / len(self.clients)
-        return noise(tuple(shape), deviation, self.secret, self.number, name).to(self.device)
+        return noise(tuple(shape), deviation, self.noise_key, name).to(self.device)
 
     def combined(self, values: Sequence[Tensor]) -> Tensor:
         """What measurements of the clients come to by the job's `server.aggregation`, never clipped; float32."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedgalore.aggregation import TensorSink, first_version, next_version
+from fedgalore.aggregation import NextVersion, TensorSink, first_version, next_version
 from fedgalore.alignment import Alignment
 from fedgalore.best import Best, best_of, is_worn_out, no_best
 from fedgalore.chain import Chain, Cut, Earlier, Trail, goes_down_whole, total_bytes
@@ -32,6 +32,7 @@ from fedgalore.process.blob_ref import BlobRef
 from fedgalore.replay import apply_aggregate
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.selection import choose_cohort
+from fedgalore.soundness import check_weights, without_the_unfit
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
 from fedgalore.training import Update, local_update
@@ -121,6 +122,8 @@ def simulate(
         ValueError: fewer sites than the job's min_clients, or nothing to tell the best version by.
         TaskError: data of sites do not fit the job; all of these sites are named.
         TaskError, TrainingError: as `local_update`.
+        TooFewLeft: too few updates of a round can be taken.
+        OutOfBounds: weights are not finite, or far too large.
     """
     if len(sites) < spec.rounds.min_clients:
         raise ValueError(f"rounds.min_clients is {spec.rounds.min_clients}, but there are {len(sites)} clients")
@@ -207,6 +210,7 @@ class _Federation:
         self._places = {name: places.get(name, name) for name in held_out}
         self._secret = secret or secrets.token_hex(32)
         self._kept: dict[str, dict[str, Tensor]] = {}  # by client, of its last update that is in a version
+        self._look()
         self._weights_bytes = layout.size_bytes(layout.weights_tensors(task.spec, task.plan, 1))
         first = layout.size_bytes(layout.weights_tensors(task.spec, task.plan, 0))
         chain = Chain.start(_stand_in(0, first))
@@ -273,11 +277,18 @@ class _Federation:
     def _aggregate(self, updates: Mapping[str, Update], record: RoundRecord) -> None:
         """Goes on to the next version."""
         task, shelf = self.task, self._beside.shelf(self.weights)
-        self._beside = TensorSink()
         sent = [update.as_sent(name) for name, update in updates.items()]
-        outcome = next_version(
-            task.spec, task.plan, record.number, shelf, sent, self._beside, device=task.device, secret=self._secret
-        )
+
+        def make(left_out: Mapping[str, str]) -> NextVersion:
+            self._beside = TensorSink()
+            return next_version(
+                *(task.spec, task.plan, record.number, shelf, sent, self._beside),
+                device=task.device,
+                secret=self._secret,
+                left_out=left_out,
+            )
+
+        outcome = without_the_unfit(make)
         self.weights = apply_aggregate(self.weights, self._beside.aggregate, outcome.decay, task.plan, task.spec)
         record.dropped.update(outcome.dropped)
         record.statistics.update(outcome.statistics)
@@ -291,11 +302,18 @@ class _Federation:
         """The chain that the coordinator would keep after this round."""
         cut, weights = Cut(version, _stand_in(version, cut_bytes)), _stand_in(version, self._weights_bytes)
         if goes_down_whole(cut_bytes, self._weights_bytes):
+            self._look()
             chain = Chain.start(weights, version)
             self._trail = Trail(Earlier(chain.id), chain)
             return
         chain = self._trail.chain.then(cut)
+        if chain.is_due:
+            self._look()
         self._trail = self._trail.then(cut, chain.ended(version, weights) if chain.is_due else chain)
+
+    def _look(self) -> None:
+        """At weights that the coordinator would write."""
+        check_weights(self.weights.items(), self.task.spec, self.task.plan)
 
     def _traffic(self, names: Collection[str], number: int) -> tuple[int, int]:
         """Bytes up and down: each fetches the cuts since the version that it holds, or a checkpoint and those since."""

@@ -36,10 +36,11 @@ from coordinator.state import job as jobs
 from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.store.blob_store import BlobStore
-from fedgalore.aggregation import first_carried, next_version
+from fedgalore.aggregation import NextVersion, first_carried, next_version
 from fedgalore.alignment import Alignment
 from fedgalore.chain import Chain, Cut
 from fedgalore.deltas import Lookup, nothing
+from fedgalore.maths.bounds import OutOfBounds
 from fedgalore.maths.parallel import in_order
 from fedgalore.methods.halves import client_half
 from fedgalore.model import folder as model_folder
@@ -53,6 +54,7 @@ from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
 from fedgalore.rounds import ClientTensors, Shelf
 from fedgalore.sizing import SiteMemory
+from fedgalore.soundness import without_the_unfit
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
@@ -134,7 +136,10 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
         names = layout.weights_tensors(spec, task.plan, 0)
         carried = first_carried(task)
         first = ((name, carried[name] if name in carried else task.weight(name)) for name in names)
-        write_weights(weights, first, 0, task.plan, spec)
+        try:
+            write_weights(weights, first, 0, task.plan, spec)
+        except OutOfBounds as error:
+            raise PreparationError(f"model.source: {error}; take another model") from error
         reach(Fault.MODEL_EXPORTED)
         # No site is sent a pickle: the model as it was read takes its place.
         base_model = _store_folder(source if model_folder.has_safetensors(source) else export, blobs)
@@ -208,6 +213,8 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion
     Raises:
         UpdatesDamaged: some of them have to be sent again; nothing was aggregated.
         ChainBroken: the version before is damaged.
+        TooFewLeft: too few of the updates can be taken.
+        OutOfBounds: weights would not be finite, or far too large, whoever's update is left out.
         CodecError, OSError: a blob is damaged or missing, or the disk is full.
     """
     started = time.perf_counter()
@@ -218,20 +225,18 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion
     updates = _updates(job.round, blobs)
     old = cache(lambda: weights_of(model, plan, job.parsed, blobs))
     with blobs.scratch_folder() as folder:
-        with FileSink(folder, version, old, plan, job.parsed) as sink:
-            result = next_version(
-                job.parsed,
-                plan,
-                version,  # as the clients count: an abandoned round leaves no trace in those after it
-                _shelf(model, old, blobs),
-                updates,
-                sink,
-                device=device,
-                secret=job.secret,
-            )
+        shelf = _shelf(model, old, blobs)
+
+        def make(left_out: Mapping[str, str]) -> tuple[NextVersion, list[str]]:
+            with FileSink(folder, version, old, plan, job.parsed) as sink:
+                # the version counts as the clients do: an abandoned round leaves no trace in those after it
+                this = (job.parsed, plan, version, shelf, updates, sink)
+                return next_version(*this, device=device, secret=job.secret, left_out=left_out), sink.parts
+
+        result, parts = without_the_unfit(make)
         computed = time.perf_counter()
         reach(Fault.VERSION_WRITTEN)
-        refs = {part: blobs.put_file(folder / part, move=True) for part in sink.parts}
+        refs = {part: blobs.put_file(folder / part, move=True) for part in parts}
     stored = time.perf_counter()
     timings = {"compute_s": computed - started, "store_s": stored - computed}
     weights, cut = refs.get("weights"), refs.get("aggregate")

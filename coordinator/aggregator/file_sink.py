@@ -16,6 +16,7 @@ from fedgalore.maths.parallel import one_thread
 from fedgalore.process.faults import Fault, reach
 from fedgalore.replay import Aggregate, Replayed
 from fedgalore.rounds import GroupResult
+from fedgalore.soundness import checked
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import size_bytes
 from fedgalore.spec.plan import TrainingPlan
@@ -70,6 +71,12 @@ class FileSink:
             self._writers[name] = self._files.enter_context(writer)
 
     def put(self, group: GroupResult) -> None:
+        """Writes the tensors.
+
+        Raises:
+            OutOfBounds: whole weights are written, and some are not finite, or far too large.
+            OSError: the disk refuses.
+        """
         for name, tensors in group.parts():
             if name == "aggregate" and self._new is not None:
                 self._put_weights(group, self._new)
@@ -83,6 +90,6 @@ class FileSink:
         for item in group.items:
             with one_thread():
                 tensors = new.replayed(item)
-            for name, tensor in tensors.items():
+            for name, tensor in checked(tensors.items(), self._spec, self._plan):
                 self._writers["weights"].write(name, tensor.numpy())
         self._cut.clear()

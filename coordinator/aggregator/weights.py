@@ -16,6 +16,7 @@ from fedgalore.aggregation import Part
 from fedgalore.chain import Chain
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.replay import Aggregate, Replayed
+from fedgalore.soundness import checked
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import STEP, WEIGHTS_FORMAT, weights_tensors
 from fedgalore.spec.plan import TrainingPlan
@@ -117,6 +118,7 @@ def store_weights(
     """The blob of a version's whole weights.
 
     Raises:
+        OutOfBounds: some are not finite, or far too large.
         OSError: the disk refuses.
     """
     with blobs.scratch_folder() as folder:
@@ -130,11 +132,12 @@ def write_weights(
     """The file of a version's whole weights, which come in any order; the same weights give the same bytes.
 
     Raises:
+        OutOfBounds: some are not finite, or far too large.
         OSError: the disk refuses.
     """
     part = weights_part(version, plan, spec)
     with SafetensorsWriter(path, part.tensors, part.metadata) as writer:
-        for name, tensor in weights:
+        for name, tensor in checked(weights, spec, plan):
             writer.write(name, tensor.numpy())
 
 

@@ -85,16 +85,19 @@ class AggregatorCalls:
                 raise
             return await self.reader.job(job_id)
 
-    async def aggregation_failed(self, job_id: str, number: int, reason: str, lost: bool = False) -> Job:
+    async def aggregation_failed(
+        self, job_id: str, number: int, reason: str, lost: bool = False, dropped: Mapping[str, str] | None = None
+    ) -> Job:
         """Abandons a round whose updates cannot be aggregated.
 
         Args:
             lost: the coordinator itself has lost what that takes; the job is paused.
+            dropped: clients whose updates cannot be taken, with the reasons.
 
         Raises:
             JobNotFound, RoundClosed
         """
-        return await self._drive(job_id, lambda job: AggregationFailed(number, reason, lost))
+        return await self._drive(job_id, lambda job: AggregationFailed(number, reason, lost, dict(dropped or {})))
 
     async def loaded_back(self, job_id: str, event: LoadedBack) -> Job:
         """Ends a job whose final model was loaded back, or could not be looked at.

@@ -203,7 +203,7 @@ def _tick(job: Job, event: Tick, now: float) -> _Outcome:
 
 
 def _aggregation_failed(job: Job, event: AggregationFailed, now: float) -> _Outcome:
-    failed = _in_round(job, InRound(event.number, Abandon(f"aggregation failed: {event.reason}")), now)
+    failed = _in_round(job, InRound(event.number, Abandon(f"aggregation failed: {event.reason}", event.dropped)), now)
     return failed._replace(job=replace(failed.job, status=Status.PAUSED)) if event.lost else failed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coordinator.state.job_state import Prepared
 from coordinator.state.round_state import ModelVersion, RoundEvent, Tick
@@ -82,11 +82,15 @@ class LoadedBack:
 
 @dataclass(frozen=True)
 class AggregationFailed:
-    """`lost`: by what the coordinator itself has lost, so that another try would be in vain."""
+    """`lost`: by what the coordinator itself has lost, so that another try would be in vain.
+
+    `dropped`: clients whose updates cannot be taken, each with the reason.
+    """
 
     number: int
     reason: str
     lost: bool = False
+    dropped: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

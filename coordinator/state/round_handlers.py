@@ -5,7 +5,7 @@ An unchanged round comes back as the very same object. How far the round goes af
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from coordinator.state.admission import check_late, check_open, holds, participant_of
@@ -125,20 +125,22 @@ def commit(round: Round, event: Aggregated, now: float, policy: Policy) -> Round
         raise IllegalTransition(
             f"result.version is {event.result.version}, but round {round.number} makes {round.model_version + 1}"
         )
-    left_out = {
-        client: replace(participant_of(round, client), dropped=reason) for client, reason in event.dropped.items()
-    }
     done = replace(
-        round,
+        _without(round, event.dropped),
         result=event.result,
         timings=event.timings,
         statistics=event.statistics,
         alignment=event.alignment,
-        participants={**round.participants, **left_out},
     )
-    without = f"; left out: {', '.join(sorted(left_out))}" if left_out else ""
-    reason = f"version {event.result.version} from {round.reports - len(left_out)} updates{without}"
+    without = f"; left out: {', '.join(sorted(event.dropped))}" if event.dropped else ""
+    reason = f"version {event.result.version} from {round.reports - len(event.dropped)} updates{without}"
     return move(done, Phase.COMMITTED, now, reason)
+
+
+def _without(round: Round, dropped: Mapping[str, str]) -> Round:
+    """The round with the reasons why updates were left out."""
+    left_out = {client: replace(participant_of(round, client), dropped=reason) for client, reason in dropped.items()}
+    return replace(round, participants={**round.participants, **left_out})
 
 
 def lose(round: Round, event: UpdateLost, now: float, policy: Policy) -> Round:
@@ -151,7 +153,7 @@ def lose(round: Round, event: UpdateLost, now: float, policy: Policy) -> Round:
 
 
 def abandon(round: Round, event: Abandon, now: float, policy: Policy) -> Round:
-    return move(round, Phase.ABANDONED, now, event.reason)
+    return move(_without(round, event.dropped), Phase.ABANDONED, now, event.reason)
 
 
 def _first(taken_at: float | None, now: float) -> float:

@@ -251,7 +251,10 @@ class Aggregated:
 
 @dataclass(frozen=True)
 class Abandon:
+    """`dropped`: clients whose updates cannot be taken, each with the reason."""
+
     reason: str
+    dropped: dict[str, str] = field(default_factory=dict)
 
 
 ClientEvent = TaskTaken | Reported | Evaluated | ClientFailed

@@ -37,8 +37,8 @@ def after_round(before: Mapping[str, Setback], closed: Round, now: float) -> dic
     """The clients' setbacks once a round has closed."""
     setbacks = dict(before)
     for client, participant in closed.participants.items():
-        cause = _cause(closed, participant)
-        if closed.has_reported(client):
+        cause = _cause(closed, client, participant)
+        if closed.has_reported(client) and cause is None:
             setbacks.pop(client, None)
         elif cause is not None:
             in_a_row = setbacks[client].in_a_row + 1 if client in setbacks else 1
@@ -47,8 +47,13 @@ def after_round(before: Mapping[str, Setback], closed: Round, now: float) -> dic
     return setbacks
 
 
-def _cause(closed: Round, participant: Participant) -> str | None:
-    """Why a client that has not reported counts as failed; None where the round ended before its time."""
+def _cause(closed: Round, client: str, participant: Participant) -> str | None:
+    """Why a client counts as failed; None where it has reported, or the round ended before its time.
+
+    An update that was left out counts where that ended the round: the next try does better without it.
+    """
+    if closed.has_reported(client):
+        return participant.dropped if closed.phase is Phase.ABANDONED else None
     if participant.failure is not None or closed.deadline_at is None:
         return participant.failure
     ended = closed.phase_at.get(Phase.AGGREGATION, closed.phase_at[closed.phase])

@@ -68,5 +68,14 @@ def remedy(job: Job, version: int) -> str:
     before = serving(job, version)
     if before is None:
         return "restore it, or post the job again"
-    back = f"fedgalore jobs rollback {job.id} --version {before}"
-    return f"restore it, or go back to version {before}, which does without it (`{back}`)"
+    return f"restore it, or go back to version {before}, which does without it (`{_rollback(job, before)}`)"
+
+
+def way_back(job: Job, version: int) -> str:
+    """What to do where a version cannot be gone on from, as the end of a sentence."""
+    before = serving(job, version)
+    return "post the job again" if before is None else f"go back to version {before} (`{_rollback(job, before)}`)"
+
+
+def _rollback(job: Job, version: int) -> str:
+    return f"fedgalore jobs rollback {job.id} --version {version}"

@@ -101,7 +101,8 @@ class ThinSum:
         whole: at least one term, of any floating type, on one device.
 
     Raises:
-        ValueError: the terms' shapes do not fit, or a factor is not finite.
+        ValueError: the terms' shapes do not fit.
+        FloatingPointError: a factor is not finite.
     """
 
     def __init__(self, whole: Terms) -> None:
@@ -118,7 +119,7 @@ class ThinSum:
         self._blocks = [_Block.of(left, right, weights.to(left.device))]
         loudest = self._blocks[0].sizes.amax(-1)
         if not bool(torch.isfinite(loudest).all()):
-            raise ValueError("terms: a factor holds values that are not finite")
+            raise FloatingPointError("a factor holds values that are not finite")
         self._exponent = torch.frexp(torch.where(loudest > 0, loudest, 1.0)).exponent[:, None, None]
 
     def without(self, left: Tensor, right: Tensor) -> ThinSum:

@@ -8,10 +8,11 @@ clients of changes cut to a norm of `C`, and each of its coordinates gets Gaussi
 from __future__ import annotations
 
 import hashlib
+import hmac
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -20,17 +21,42 @@ from torch import Tensor
 ORDERS = [1 + step / 10 for step in range(1, 100)] + list(range(12, 512))
 
 
-def noise(shape: tuple[int, ...], deviation: float, secret: str, version: int, name: str) -> Tensor:
-    """Float64 noise of one tensor of one version, the same whenever the version is made again.
+def noise(shape: tuple[int, ...], deviation: float, key: str, name: str) -> Tensor:
+    """Float64 noise of one tensor, the same whenever it is drawn with this `noise_key`.
 
-    `secret` is known to the coordinator alone: who knows it can take the noise off. NumPy's generator has a state of
-    128 bits, too many to try, but is no cryptographic one (torch's takes 32 bits of a seed); floating point leaks a
-    little (Mironov 2012).
+    NumPy's generator has a state of 128 bits, too many to try, but is no cryptographic one (torch's takes 32 bits of a
+    seed); floating point leaks a little (Mironov 2012).
     """
-    purpose = "\0".join((secret, "privacy", str(version), name))
-    seed = np.random.SeedSequence(int.from_bytes(hashlib.sha256(purpose.encode()).digest()))
+    seed = np.random.SeedSequence(int.from_bytes(hashlib.sha256(f"{key}\0{name}".encode()).digest()))
     drawn = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
     return deviation * torch.from_numpy(drawn)
+
+
+def noise_key(secret: str, version: int, updates: Iterable[bytes]) -> str:
+    """What all noise of a version hangs on: the secret, the version, and every bit of what it is made of.
+
+    The same updates give the same noise: a version that is computed again has the same bits, and tells nothing new.
+    With any other updates each tensor's noise is another. The difference of two versions with equal noise would be what
+    one client sent, with no noise at all; so nothing that is restored, rolled back or tried again brings noise back.
+
+    Args:
+        secret: hexadecimal, known to the coordinator alone: who knows it, and all updates, can take the noise off.
+        updates: the `digest` of each client's, in the order of the clients' names.
+    """
+    key = hmac.new(bytes.fromhex(secret), f"privacy\0{version}".encode(), hashlib.sha256)
+    for each in updates:
+        key.update(each)
+    return key.hexdigest()
+
+
+def digest(client: str, tensors: Iterable[tuple[str, Tensor]]) -> bytes:
+    """Of a client's update, by every bit of it; tensors come in the order of their names."""
+    whole = hashlib.sha256(client.encode())
+    for name, tensor in tensors:
+        data = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+        whole.update(f"\0{name}\0{len(data)}\0".encode())
+        whole.update(data.data)
+    return whole.digest()
 
 
 def fresh_noise(shape: tuple[int, ...], deviation: float) -> Tensor:

@@ -12,6 +12,8 @@ from fedgalore.data.examples import Example
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.rates import remedy
 
+_BACK = "`fedgalore jobs rollback`"
+
 
 def words_of_loss(
     task: TaskModel,
@@ -36,9 +38,10 @@ def words_of_loss(
             f"started from; look at the row, at what model.source makes of it, and at {precision}"
         )
     if bad or step == 1:
+        back = f", and go back to an earlier version ({_BACK}) where one had a finite loss" if round_number > 1 else ""
         return (
             f"{what}, and the weights that the round started from give such a loss before any training; look at "
-            f"model.source, at {precision}, and at this site's examples"
+            f"model.source, at {precision}, and at this site's examples{back}"
         )
     return f"{what}; {remedy(task.spec, task.plan)}, or look at this site's examples where no other site has it"
 
@@ -54,7 +57,8 @@ def words_of_evaluation(task: TaskModel, batch: Sequence[Example], loss: float) 
         )
     return (
         f"row {row} and those beside it: the model's loss on them is {loss}; look at model.source, at model.dtype "
-        f"({task.spec.model.dtype}), and, if it was finite in earlier rounds, {remedy(task.spec, task.plan)}"
+        f"({task.spec.model.dtype}), and, if it was finite in earlier rounds, {remedy(task.spec, task.plan)}, and "
+        f"go back to an earlier version ({_BACK})"
     )
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedgalore.aggregation import TensorSink, first_version, next_version, server_round
+from fedgalore.aggregation import NextVersion, TensorSink, first_version, next_version, server_round
 from fedgalore.data.examples import Example
 from fedgalore.deltas import nothing
 from fedgalore.model.task import TaskModel
 from fedgalore.replay import Aggregate, Replayed
 from fedgalore.rounds import ClientTensors, GroupResult, LocalRound, ServerRound, Shelf, Start
+from fedgalore.soundness import without_the_unfit
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TensorSpec, TrainingPlan
 from fedgalore.training import Update, local_update
@@ -72,7 +73,7 @@ class ARound:
     @property
     def server(self) -> ServerRound:
         """The round before anybody is left out or clipped."""
-        return server_round(self.spec, self.number, self.shelf, self.clients, CPU, self.secret)
+        return server_round(self.spec, self.number, self.shelf, self.clients, CPU)
 
 
 def a_round(
@@ -104,9 +105,19 @@ class Aggregated(TensorSink):
 
 
 def aggregated(plan: TrainingPlan, this: ARound) -> Aggregated:
-    """The version that a round makes."""
-    sink = Aggregated()
-    version = next_version(this.spec, plan, this.number, this.shelf, this.clients, sink, device=CPU, secret=this.secret)
+    """The version that a round makes, without the clients whose updates are not fit."""
+    made = []
+
+    def make(left_out: Mapping[str, str]) -> NextVersion:
+        made.append(Aggregated())
+        return next_version(
+            *(this.spec, plan, this.number, this.shelf, this.clients, made[-1]),
+            device=CPU,
+            secret=this.secret,
+            left_out=left_out,
+        )
+
+    version, sink = without_the_unfit(make), made[-1]
     sink.weights = dict(Replayed(this.weights, [Aggregate(sink.aggregate, version.decay)], plan, this.spec))
     sink.decay, sink.dropped, sink.statistics = version.decay, version.dropped, version.statistics
     return sink

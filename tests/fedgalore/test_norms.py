@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedgalore.aggregation import NO_NORM, norms_of, screened, server_round
+from fedgalore.aggregation import server_round
 from fedgalore.deltas import change_of, decoded, nothing
 from fedgalore.maths.compression import rounded
 from fedgalore.rounds import ClientTensors, Shelf
+from fedgalore.screening import NO_NORM, norms_of, screened
+from fedgalore.soundness import TooFewLeft
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import aggregate_tensors, residue_tensors, update_tensors
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
@@ -44,7 +46,7 @@ Tensors = dict[str, Tensor]
 
 def a_job(kind: str, **server: float) -> JobSpec:
     """With privacy, which clips by itself, `server` is left out."""
-    job = JOBS[kind] | {"local": {"steps": 4, "batch_size": 2}, "rounds": {"min_clients": 3}}
+    job = JOBS[kind] | {"local": {"steps": 4, "batch_size": 2}, "rounds": {"min_clients": 2}}
     return a_spec(**job if "privacy" in job else job | {"server": job.get("server", {}) | server})
 
 
@@ -58,6 +60,8 @@ def honest(spec: JobSpec, seed: int) -> Tensors:
     for place, (name, file) in enumerate(update_tensors(spec, PLAN, "a", 2).items()):
         shape = file.quantization.shape if file.quantization else file.shape
         tensor = drawn(100 * seed + place, *shape)
+        if name.endswith(("/rms", "/residual")):
+            tensor = tensor.abs()
         is_basis = name.rsplit("/", 1)[1].split(".")[0] in ("basis", "left")
         tensors[name] = torch.linalg.qr(tensor)[0] if is_basis else 0.01 * tensor
     return tensors
@@ -67,7 +71,7 @@ def pairs_of(tensors: Tensors) -> Iterator[tuple[str, str]]:
     """The names of left and right factors."""
     for left, right in (("left", "right"), ("basis.0", "factor.0"), ("basis.1", "factor.1"), ("lora_B", "lora_A")):
         for target in PLAN.targets:
-            if f"{target.name}/{left}" in tensors:
+            if {f"{target.name}/{left}", f"{target.name}/{right}"} <= tensors.keys():
                 yield f"{target.name}/{left}", f"{target.name}/{right}"
 
 
@@ -250,6 +254,6 @@ def test_a_norm_is_never_below_the_true_one_and_an_honest_one_is_true(kind: str)
 
 def test_a_round_in_which_nobodys_change_is_finite_is_refused() -> None:
     spec = a_job("flora", clip_norm=2)
-    this = server_round(spec, 2, Shelf(nothing), [forged(spec, "overflow")], CPU)
-    with pytest.raises(ValueError, match=r"no client's update can be taken: .*; lower local\.learning_rate"):
-        screened(this, PLAN)
+    this = a_round(spec, [forged(spec, "overflow")], {}, number=2)
+    with pytest.raises(TooFewLeft, match=r"only 0 of 1 updates can be taken.* mallory: .*; lower local\.learning_rate"):
+        aggregated(PLAN, this)

@@ -14,7 +14,8 @@ from coordinator.aggregator.weights import ChainBroken, check_held, weights_of
 from coordinator.state.job_state import Job, Prepared
 from coordinator.state.round_state import ModelVersion
 from coordinator.store.directory_blob_store import DirectoryBlobStore
-from fedgalore.chain import Cut
+from fedgalore.chain import Chain, Cut
+from fedgalore.maths.bounds import OutOfBounds
 from fedgalore.maths.compression import rounded
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.replay import apply_aggregate
@@ -77,6 +78,15 @@ def test_whole_weights_have_the_bits_of_a_client_that_saw_each_cut(house: House)
     house.path(1).unlink()
     weights = weights_of(replace(house.model, weights=stored), PLAN, SPEC, house.blobs)  # needs its chain no more
     assert all(torch.equal(weights[name], held[name]) for name in held)
+
+
+@pytest.mark.parametrize("value", [torch.nan, 1e6])
+def test_whole_weights_that_a_cut_makes_unfit_are_not_stored(house: House, value: float) -> None:
+    cut = house.cuts[1] | {"head.weight/delta": torch.full_like(house.cuts[1]["head.weight/delta"], value)}
+    blob = house.put(aggregate_tensors(SPEC, PLAN, ["a"], 2), cut, AGGREGATE_FORMAT, 2)
+    chain = Chain(house.model.chain.checkpoint, (house.model.chain.cuts[0], Cut(2, blob)))
+    with pytest.raises(OutOfBounds, match="^head.weight holds"):
+        whole_weights(house.job, replace(house.model, chain=chain), house.blobs)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

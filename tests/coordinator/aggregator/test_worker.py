@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from coordinator.aggregator import compute as aggregation
-from coordinator.aggregator import load_back
+from coordinator.aggregator import doing, load_back
 from coordinator.aggregator import worker as aggregator
 from coordinator.aggregator.process import build
 from coordinator.aggregator.worker import Aggregator
@@ -27,6 +27,8 @@ from coordinator.state.round_state import Phase, Round
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
+from fedgalore.maths.bounds import OutOfBounds
+from fedgalore.soundness import TooFewLeft
 from tests.builders import a_prepared, a_receipt, a_result, a_spec, a_step_on, a_version
 from tests.looking import round_of
 from tests.sites import all_fit
@@ -71,6 +73,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
     monkeypatch.setattr(aggregation, "prepare", work.prepare)
     monkeypatch.setattr(aggregation, "aggregate", work.aggregate)
     monkeypatch.setattr(aggregator, "IDLE_S", 0.02)
+    monkeypatch.setattr(doing, "AGAIN_S", 0.02)
     yield work
     work.go.set()
 
@@ -225,6 +228,46 @@ async def test_an_aggregate_that_is_not_finite_ends_its_round(engine: Engine, wo
     closed = await first_round(engine, job_id)
     await process.end()
     assert closed.reason.startswith("aggregation failed: explained of the aggregate is not finite")
+
+
+async def test_a_round_of_too_few_fit_updates_ends_at_once_and_its_reason_names_them(
+    engine: Engine, work: Work, tmp_path: Path
+) -> None:
+    job_id = await aggregating(engine)
+    work.error = TooFewLeft(1, 2, {"b": "its update is not fit"})
+    work.go.set()
+    process = Process(engine, tmp_path)
+    closed = await first_round(engine, job_id)
+    await process.end()
+    assert closed.reason == (
+        "aggregation failed: only 1 of 2 updates can be taken, and rounds.min_clients is 2; left out: b: its update is "
+        "not fit; where training diverged, lower local.learning_rate"
+    )
+    assert (closed.participants["b"].dropped, closed.participants["a"].dropped) == ("its update is not fit", None)
+    assert work.done == ["round 1"]
+    job = await engine.reader.job(job_id)
+    assert (job.ready().model.version, list(job.setbacks)) == (0, ["b"])
+
+
+async def test_weights_that_are_not_fit_are_not_written_and_the_way_back_is_said(
+    engine: Engine, work: Work, tmp_path: Path
+) -> None:
+    job_id = await aggregating(engine)
+    await engine.aggregator.aggregated(job_id, 1, a_version(1), {}, {})
+    for client in "ab":
+        await engine.agents.report(job_id, 2, client, a_receipt(client))
+    work.error = OutOfBounds("w holds NaN or infinite values; 32768 is the most")
+    work.go.set()
+    process = Process(engine, tmp_path)
+    async with asyncio.timeout(LONG_S):
+        while not (closed := await round_of(engine, job_id, 2)).phase.is_final:
+            await engine.reader.wait_for_change(0.05)
+    await process.end()
+    assert closed.reason == (
+        "aggregation failed: weights would be written that are not fit: w holds NaN or infinite values; 32768 is the "
+        f"most; go back to version 0 (`fedgalore jobs rollback {job_id} --version 0`)"
+    )
+    assert work.done == ["round 2"]
 
 
 async def test_a_damaged_update_is_asked_for_again(engine: Engine, work: Work, tmp_path: Path, redis_url: str) -> None:

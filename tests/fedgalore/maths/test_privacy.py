@@ -8,10 +8,12 @@ from scipy.stats import kstest, norm
 
 from fedgalore.aggregation import privacy_spent
 from fedgalore.deltas import orient_back
-from fedgalore.maths.privacy import epsilon, epsilon_of_site, fresh_noise, noise
-from fedgalore.rounds import Start
+from fedgalore.maths.privacy import digest, epsilon, epsilon_of_site, fresh_noise, noise, noise_key
+from fedgalore.rounds import ClientTensors, Start
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import SpecError
+from fedgalore.spec.plan import Dense, Target, TrainingPlan
+from tests.builders import a_spec
 from tests.fedgalore.conftest import classifier, sentences
 from tests.fedgalore.maths.test_robust import EXACTLY, METHODS, change_of
 from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of, version_0
@@ -83,18 +85,82 @@ def test_each_change_is_cut_and_all_weigh_alike_and_noise_is_added(method, tiny_
     assert float(whole.std()) == pytest.approx(deviation, rel=0.03)
     assert abs(float(whole.mean())) < 5 * deviation / sqrt(len(whole))
     target = plan.targets[0]
-    expected = noise((target.d, target.k), deviation, SECRET, 1, target.name)
+    sent = [digest(client.client, sorted(updates[client.client].tensors.items())) for client in clients]
+    expected = noise((target.d, target.k), deviation, noise_key(SECRET, 1, sent), target.name)
     if method != "fedavg":  # whose changes are not oriented
         drawn_noise = drawn[list(moved[0]).index(target.name)].view(target.shape)
         torch.testing.assert_close(drawn_noise, orient_back(expected, target), rtol=1e-3, atol=1e-6)
 
 
-def test_noise_hangs_on_the_secret_the_version_and_the_weight():
-    drawn = noise((4, 5), 1.0, SECRET, 1, "w")
-    assert torch.equal(drawn, noise((4, 5), 1.0, SECRET, 1, "w"))
-    beyond_64_bits = "ff" + SECRET[2:]
-    for other in (("ab" * 32, 1, "w"), (beyond_64_bits, 1, "w"), (SECRET, 2, "w"), (SECRET, 1, "v")):
-        assert not torch.equal(drawn, noise((4, 5), 1.0, *other))
+def test_noise_hangs_on_the_secret_the_version_every_update_and_the_weight():
+    def drawn(secret=SECRET, version=1, updates=("a", "b"), name="w"):
+        key = noise_key(secret, version, [digest(each, [("w", torch.ones(2))]) for each in updates])
+        return noise((4, 5), 1.0, key, name)
+
+    assert torch.equal(drawn(), drawn())
+    others = [
+        {"secret": "ab" * 32},
+        {"secret": "ff" + SECRET[2:]},  # beyond 64 bits
+        {"version": 2},
+        {"name": "v"},
+        {"updates": ("a",)},
+        {"updates": ("a", "b", "c")},
+        {"updates": ("a", "c")},
+    ]
+    assert not any(torch.equal(drawn(), drawn(**other)) for other in others)
+
+
+def test_an_update_is_told_from_every_other_by_its_digest():
+    tensor = torch.arange(6.0)
+    told = [
+        digest("a", [("w", tensor)]),
+        digest("b", [("w", tensor)]),
+        digest("a", [("v", tensor)]),
+        digest("a", [("w", tensor + torch.tensor([0, 0, 0, 0, 0, 1e-6]))]),
+        digest("a", [("w", tensor[:3]), ("v", tensor[3:])]),
+        digest("a", [("w", tensor[:2]), ("v", tensor[2:])]),
+        digest("a", []),
+    ]
+    assert len(set(told)) == len(told)
+    assert digest("a", [("w", tensor.view(2, 3).mT.contiguous().mT)]) == digest("a", [("w", tensor.view(2, 3))])
+
+
+PLAN = TrainingPlan((Target("w", (6, 4), 2),), (Dense("head", (3, 4)),))
+
+
+def released(clients, secret=SECRET, number=1, reverse=False):
+    """The mean with its noise of clients that each change weight and head by these numbers."""
+    spec = a_spec(method={"kind": "fedavg"}, privacy={"clip_norm": 10.0, "noise_multiplier": 1.0})
+    weights = {name: torch.zeros(file.shape) for name, file in PLAN.weights().items()}
+    updates = []
+    for name, (weight, head) in sorted(clients.items(), reverse=reverse):
+        tensors = {"w/delta": torch.full((6, 4), weight), "head/delta": torch.full((3, 4), head)}
+        updates.append(ClientTensors(name, 5, 1.0, tensors.__getitem__))
+    return aggregated(PLAN, a_round(spec, updates, weights, number=number, secret=secret)).weights
+
+
+THREE = {"a": (0.1, 0.2), "b": (0.3, 0.1), "c": (0.2, 0.1)}
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        {"clients": {"a": THREE["a"], "b": THREE["b"]}},  # one update less
+        {"clients": THREE | {"d": (0.2, 0.1)}},  # one more
+        {"clients": THREE | {"c": (0.2, 0.5)}},  # another head; the mean of the weight is the same
+        {"clients": THREE | {"c": (0.2, 0.1000001)}},
+        {"clients": {"a": THREE["a"], "b": THREE["b"], "d": THREE["c"]}},  # the same numbers of somebody else
+        {"number": 2},  # what is trained again after a rollback makes another version
+        {"secret": "5f" + SECRET[2:]},
+    ],
+    ids=str,
+)
+def test_whatever_is_aggregated_again_in_another_way_no_noise_comes_twice(again):
+    once, twice = released(THREE), released(**{"clients": THREE} | again)
+    for name in once:
+        gap = (once[name] - twice[name]).double()
+        assert float(gap.std()) > 1.0  # of two noises of 10 / 3 or 10 / 2 each; of equal noise it would be near 0
+    assert all(torch.equal(once[name], same) for name, same in released(THREE, reverse=True).items())
 
 
 @pytest.mark.slow

@@ -5,11 +5,11 @@ import pytest
 import torch
 from scipy import stats
 
-from fedgalore.aggregation import screened
 from fedgalore.deltas import nothing, orient_back
 from fedgalore.maths.robust import bounded, median, trimmed, trimmed_mean
 from fedgalore.model.remarks import remarks
 from fedgalore.rounds import ClientTensors, Start
+from fedgalore.screening import screened
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import SpecError
 from fedgalore.spec.layout import aggregate_tensors
