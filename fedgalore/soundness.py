@@ -61,7 +61,7 @@ class TooFewLeft(ValueError):
             f"only {left} of {left + len(dropped)} updates can be taken, and rounds.min_clients is {needed}; left out: "
             f"{_listed(dropped)}; where training diverged, lower local.learning_rate"
         )
-        self.dropped = dict(dropped)
+        self.left, self.dropped = left, dict(dropped)
 
 
 def without_the_unfit(make: Callable[[Mapping[str, str]], T]) -> T:

@@ -146,8 +146,9 @@ class Doing:
             log.error("version_damaged", reason=reason)
             return [partial(abandon, reason, lost=True)]
         except TooFewLeft as error:
-            log.error("updates_unfit", reason=str(error))
-            return [partial(abandon, str(error), dropped=error.dropped)]
+            reason = str(error) if error.left else f"{error}; {whole.way_back(piece.job, piece.round.model_version)}"
+            log.error("updates_unfit", reason=reason)
+            return [partial(abandon, reason, dropped=error.dropped)]
         except OutOfBounds as error:
             reason = self._beyond(piece.job, piece.round.model_version, error)
             return [partial(abandon, reason)]

@@ -198,7 +198,10 @@ def test_a_dropped_client_goes_on_from_what_it_kept_before(tiny_bert):
 
     seen = []
     spec = classifier(
-        method={"rank": 2}, server={"drop_norm": 5}, rounds={"count": 3, "min_clients": 4}, evaluation={"every": 0}
+        method={"rank": 2},
+        server={"drop_norm": 5},
+        rounds={"count": 3, "min_clients": 3, "goal_clients": 4},
+        evaluation={"every": 0},
     )
     sites = [Site(name, sentences(12, i), sentences(4, i)) for i, name in enumerate("abcd")]
     sites[3] = Site("d", sites[3].train, sites[3].test, local_update=wild)
