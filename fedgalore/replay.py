@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from fedgalore.deltas import change_of, decoded
-from fedgalore.maths.bounds import check
+from fedgalore.maths.bounds import OutOfBounds, check
 from fedgalore.maths.mean import apply_dense
 from fedgalore.maths.parallel import in_order, one_thread
+from fedgalore.maths.quantization import NotQuantizable
 from fedgalore.methods.halves import server_half
 from fedgalore.momentum import carried_step, last_step
 from fedgalore.spec.job import JobSpec
@@ -88,8 +89,11 @@ class Replayed(Mapping[str, Tensor]):
         names = self._names[item]
         version = {name: self._weights[name] for name in names if name in self._weights}
         coded = {f"{item.name}/{suffix}": code for suffix, code in quantized_in_aggregate(self._spec, item).items()}
-        for aggregate in self._aggregates:
-            version = _next(item, version, aggregate, coded, self._spec)
+        try:
+            for aggregate in self._aggregates:
+                version = _next(item, version, aggregate, coded, self._spec)
+        except NotQuantizable as error:
+            raise OutOfBounds(f"the last step of {item.name} {error}") from error
         if item.name in version:
             check(item.name, version[item.name])
         return {name: version[name] for name in names if name in version}

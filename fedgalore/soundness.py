@@ -18,7 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedgalore.maths.bounds import CALM, FARTHEST, LARGEST, OutOfBounds, check, described, largest, largest_of_product
+from fedgalore.maths.bounds import (
+    CALM,
+    FARTHEST,
+    LARGEST,
+    WIDEST,
+    OutOfBounds,
+    check,
+    described,
+    largest,
+    largest_of_product,
+)
 from fedgalore.maths.parallel import in_order
 from fedgalore.maths.quantization import NotQuantizable, told_by
 from fedgalore.replay import Aggregate, Replayed
@@ -143,7 +153,7 @@ def _check(item: Item, round: ServerRound, result: GroupResult) -> None:
             check(f"{name} of the {part}", tensor)
     if not (left_out := _reach(item, round.spec, parts["residue"])) <= LARGEST:
         raise OutOfBounds(f"the residue of {item.name} holds {described(left_out)}; {LARGEST:g} is the most")
-    calm = CALM if not isinstance(item, Buffer) else FARTHEST * 2.0**-10
+    calm = WIDEST / 2**10 if isinstance(item, Buffer) else CALM  # where none is, few versions come near the bound
     if not _reach(item, round.spec, parts["aggregate"]) <= calm:
         check_weights(_weights(item, round, result.aggregate), round.spec, _plan_of(item))
 
@@ -161,9 +171,10 @@ def check_weights(weights: Iterable[tuple[str, Tensor]], spec: JobSpec, plan: Tr
 def checked(weights: Iterable[tuple[str, Tensor]], spec: JobSpec, plan: TrainingPlan) -> Iterator[tuple[str, Tensor]]:
     """The same tensors, each looked at as `check_weights` does before it is given on."""
     files = layout.weights_tensors(spec, plan, 1)
-    trained = {item.name for item in plan.trained}
+    most = dict.fromkeys((item.name for item in plan.trained), LARGEST)
+    most |= dict.fromkeys((item.name for item in plan.buffers), WIDEST)
     for name, tensor in weights:
-        check(name, told_by(tensor, files[name].quantization), LARGEST if name in trained else FARTHEST)
+        check(name, told_by(tensor, files[name].quantization), most.get(name, FARTHEST))
         yield name, tensor
 
 

@@ -127,7 +127,8 @@ def rollback(
 ) -> None:
     """Make an earlier version of a job's model current again, as a new version from which training goes on.
 
-    A running job goes on at once. A paused or completed job is PAUSED until it is resumed.
+    A running job goes on at once. A job that is paused, completed, or failed behind its last round is PAUSED until it
+    is resumed.
     """
     if version != "best" and not version.isdecimal():
         fail(f"--version: {version!r} is no version; say best, or a version's number")

@@ -159,6 +159,7 @@ def _run(
     import torch
 
     from fedgalore.best import describe
+    from fedgalore.maths.bounds import OutOfBounds
     from fedgalore.model.culprits import short, unforeseen
     from fedgalore.model.inputs import TaskError
     from fedgalore.model.load_back import answers, difference
@@ -200,7 +201,7 @@ def _run(
         logging.getLogger(__name__).debug("the simulation failed", exc_info=True)
         if is_short(error):
             fail(f"this machine ran out of memory ({short(error)}); {relief(spec)}")
-        foreseen = isinstance(error, TaskError | TrainingError | ValueError | OSError)
+        foreseen = isinstance(error, TaskError | TrainingError | OutOfBounds | ValueError | OSError)
         fail(str(error) if foreseen else unforeseen(error))
     records.end(result, to, written)
 

@@ -296,7 +296,7 @@ _ROWS: dict[Status, dict[type, _Row]] = {
         Cancel: to(_cancel, _CANCELLED),
     },
     _COMPLETED: {**_of_round(), **_weights(_COMPLETED), RollBack: to(_roll_back, _PAUSED)},
-    _FAILED: {**_of_round(), **_weights(_FAILED)},
+    _FAILED: {**_of_round(), **_weights(_FAILED), RollBack: to(_roll_back, _PAUSED)},
     _CANCELLED: {**_of_round(), **_weights(_CANCELLED), Cancel: to(_asked_again, _CANCELLED)},
 }
 TRANSITIONS: dict[tuple[Status, type], _Row] = {

@@ -36,7 +36,7 @@ class Status(StrEnum):
     @property
     def can_go_on(self) -> bool:
         """Whether training may go on, if only after a rollback."""
-        return self not in (Status.FAILED, Status.CANCELLED)
+        return self is not Status.CANCELLED
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 LARGEST: Final = 2.0**15  # of a trained weight: half of what float16 holds
-FARTHEST: Final = 2.0**60  # of all else, such as running variances: float32 holds its square
+WIDEST: Final = 2.0**30  # of running statistics and counts: int32 holds it
+FARTHEST: Final = 2.0**60  # of all else, such as roots of second moments: float32 holds its square
 CALM: Final = 2.0**5  # what a round moves a weight by at most before the weight itself is looked at
 
 

@@ -161,8 +161,8 @@ def router(door: Jobs) -> APIRouter:
     async def rollback(job_id: str, wanted: schemas.RollbackRequest) -> schemas.JobView:
         """Makes an earlier version current again: as a new version, from whose weights and state training goes on.
 
-        A running job abandons its round in flight and goes on at once; a paused or completed job is PAUSED until it is
-        resumed. The version has to be kept still: `rounds.keep_versions`.
+        A running job abandons its round in flight and goes on at once; one that is paused, completed, or failed behind
+        its last round is PAUSED until it is resumed. The version has to be kept still: `rounds.keep_versions`.
         """
         job, version, _ = await version_of(job_id, str(wanted.version))
         return await view(await people.roll_back(job.id, version))

@@ -152,7 +152,7 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
     },
     # its only version is current
     Status.COMPLETED: {**OVER, **dict.fromkeys(WEIGHTS, Status.COMPLETED), "RollBack": IllegalTransition},
-    Status.FAILED: {**OVER, **dict.fromkeys(WEIGHTS, Status.FAILED)},
+    Status.FAILED: {**OVER, **dict.fromkeys(WEIGHTS, Status.FAILED), "RollBack": NotReady},  # it never had a model
     Status.CANCELLED: {**OVER, **dict.fromkeys(WEIGHTS, Status.CANCELLED), "Cancel": Status.CANCELLED},
 }
 

@@ -243,6 +243,18 @@ def test_a_shared_basis_goes_on_from_no_version_without_one() -> None:
     assert rolled_back(trained(job, 0.5), 1).model is not None
 
 
+def test_a_job_that_failed_behind_its_last_round_has_a_way_back() -> None:
+    job = trained(trained(running(), 0.5), 0.4)
+    closing = replace(job, round=None, closing="version 2 is final")
+    failed = jobs.advance(
+        closing, LoadedBack(2, "version 2 is downloaded, and other answers of it are infinite"), 1.0
+    ).job
+    assert failed.status is Status.FAILED
+    back = rolled_back(failed, 1)
+    assert (back.status, back.ready().model.version, back.rounds_behind(3)) == (Status.PAUSED, 3, 1)
+    assert jobs.advance(back, Resume(), 2.0).job.status is Status.RUNNING
+
+
 def test_jobs_without_a_version_and_jobs_that_were_ended_have_no_way_back() -> None:
     with pytest.raises(IllegalTransition, match="PENDING: it has no version yet; wait for its preparation"):
         rolled_back(a_job(), 0)
