@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from math import inf, isfinite
+from math import inf, isfinite, sqrt
 from statistics import median_low
 from typing import Final, TypeVar
 
@@ -25,10 +25,10 @@ from fedgalore.maths.bounds import (
     WIDEST,
     OutOfBounds,
     check,
-    described,
     largest,
     largest_of_product,
 )
+from fedgalore.maths.mean import squared_norm, squared_norm_of_product
 from fedgalore.maths.parallel import in_order
 from fedgalore.maths.quantization import NotQuantizable, told_by
 from fedgalore.replay import Aggregate, Replayed
@@ -151,27 +151,40 @@ def _check(item: Item, round: ServerRound, result: GroupResult) -> None:
     for part, tensors in parts.items():
         for name, tensor in tensors.items():
             check(f"{name} of the {part}", tensor)
-    if not (left_out := _reach(item, round.spec, parts["residue"])) <= LARGEST:
-        raise OutOfBounds(f"the residue of {item.name} holds {described(left_out)}; {LARGEST:g} is the most")
     calm = WIDEST / 2**10 if isinstance(item, Buffer) else CALM  # where none is, few versions come near the bound
-    if not _reach(item, round.spec, parts["aggregate"]) <= calm:
-        check_weights(_weights(item, round, result.aggregate), round.spec, _plan_of(item))
+    if not sum(_reach(item, round.spec, parts[part]) for part in ("aggregate", "residue")) <= calm:
+        weights, later = _weights(item, round, result.aggregate), _later(item, parts["residue"])
+        check_weights(weights, round.spec, _plan_of(item), later)
 
 
-def check_weights(weights: Iterable[tuple[str, Tensor]], spec: JobSpec, plan: TrainingPlan) -> None:
+def _later(item: Item, residue: Mapping[str, Tensor]) -> float:
+    """What a residue moves a weight's entries by at most when it goes down: twice its norm, as codes round it again."""
+    told = {name.rsplit("/", 1)[-1]: tensor for name, tensor in residue.items()}
+    squared = squared_norm(told[item.name]) if item.name in told else 0.0
+    if "left" in told:
+        squared += float(squared_norm_of_product(told["left"], told["right"]))
+    return 2 * sqrt(squared)
+
+
+def check_weights(weights: Iterable[tuple[str, Tensor]], spec: JobSpec, plan: TrainingPlan, later: float = 0.0) -> None:
     """Looks at tensors of a version, as `layout.weights_tensors` lists them, before anybody takes them for one.
+
+    Args:
+        later: what a residue adds to trained weights at most; there has to be room for it.
 
     Raises:
         OutOfBounds: one holds NaN or infinite values, or far too large ones.
     """
-    for _ in checked(weights, spec, plan):
+    for _ in checked(weights, spec, plan, later):
         pass
 
 
-def checked(weights: Iterable[tuple[str, Tensor]], spec: JobSpec, plan: TrainingPlan) -> Iterator[tuple[str, Tensor]]:
+def checked(
+    weights: Iterable[tuple[str, Tensor]], spec: JobSpec, plan: TrainingPlan, later: float = 0.0
+) -> Iterator[tuple[str, Tensor]]:
     """The same tensors, each looked at as `check_weights` does before it is given on."""
     files = layout.weights_tensors(spec, plan, 1)
-    most = dict.fromkeys((item.name for item in plan.trained), LARGEST)
+    most = dict.fromkeys((item.name for item in plan.trained), LARGEST - later)
     most |= dict.fromkeys((item.name for item in plan.buffers), WIDEST)
     for name, tensor in weights:
         check(name, told_by(tensor, files[name].quantization), most.get(name, FARTHEST))

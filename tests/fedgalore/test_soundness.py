@@ -7,6 +7,7 @@ from math import inf, nan
 
 import pytest
 import torch
+from torch import Tensor
 
 from fedgalore.maths.bounds import FARTHEST, LARGEST, OutOfBounds, check, largest_of_product
 from fedgalore.methods.halves import server_half
@@ -108,6 +109,23 @@ def test_one_whose_factors_cancel_is_found_although_its_update_is_fit_by_itself(
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_a_client_sends_the_version_is_sound_and_it_alone_is_left_out(kind: str) -> None:
     check_that_it_alone_is_left_out(kind, WIDE)
+
+
+@pytest.mark.parametrize("size", [1e6, 2e6])
+def test_what_a_cut_leaves_out_of_forged_changes_stops_no_later_round(size: float) -> None:
+    """As large as may be, round after round, and of more directions than go down in one."""
+    spec = a_job("8 bits")
+    weights, residue, others = start(spec), dict[str, Tensor](), [sent(spec, name, honest(spec, 1)) for name in "ab"]
+    for number in (2, 3):
+        forged = []
+        for seed, client in enumerate(("eve", "mallory"), start=5):
+            tensors = honest(spec, number * seed)
+            forged.append(sent(spec, client, {n: t * size if n.endswith("right") else t for n, t in tensors.items()}))
+        made = aggregated(PLAN, a_round(spec, [*others, *forged], weights, residue=residue, number=number))
+        weights, residue = made.weights, made.residue
+    last = aggregated(PLAN, a_round(spec, others, weights, residue=residue, number=4))
+    assert not last.dropped
+    is_sound(spec, last)
 
 
 @pytest.mark.parametrize("kind", ["4 bits", "fedavg", "fedit", "median"])
