@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 import torch
 
-from client_agent.assignment import trail_of
 from client_agent.cache import Cache
 from client_agent.errors import RoundOver
 from client_agent.transport import Transport
+from client_agent.version import trail_of
 from fedgalore.maths.compression import rounded
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import ref_of_file

@@ -28,6 +28,7 @@ from client_agent.transport import TAKEN, Transport
 from fedgalore.process.disk import takes_nothing
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.relief import Doing
+from protos import WAITS
 from protos import federation_pb2 as pb
 
 POLL_S = 30.0
@@ -119,7 +120,7 @@ class Agent:
         """Reports where the task stands; returns when the coordinator says that its round is over."""
         while True:
             try:
-                stage = f"waits: {self._hindrance}"[:MAX_STAGE] if self._hindrance else _STAGES[state]
+                stage = f"{WAITS}{self._hindrance}"[:MAX_STAGE] if self._hindrance else _STAGES[state]
                 answer = await self._site.transport.heartbeat(assignment.report(stage))
                 if not answer.go_on and state is not SessionState.UPLOADING:  # an upload gets its answer by itself
                     return on.Dropped(answer.reason)

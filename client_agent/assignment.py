@@ -17,7 +17,7 @@ import structlog
 from client_agent import admission
 from client_agent.base_model import base_model
 from client_agent.begun import MOST_DEATHS
-from client_agent.cache import Cache, blob_named
+from client_agent.cache import Cache
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, OutOfMemory, RoundOver, SiteRefuses
 from client_agent.protection import WITHHELD, WITHHELD_CODE
@@ -28,7 +28,7 @@ from client_agent.site_log import SiteLog
 from client_agent.task_log import TaskLog
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
-from fedgalore.chain import Chain, Checkpoint, Cut, Earlier, Trail
+from client_agent.version import Version, blob_of
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import ref_of_file
 from fedgalore.process.faults import Fault, reach
@@ -40,10 +40,6 @@ from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
     from fedgalore.site_noise import SiteNoise
-
-# Steps that may round differently than the server's before the next checkpoint sets it right. Each is off by one
-# rounding of float32, thousands of times less than a training step, and a rare entry by a code of the last step.
-MOST_UNPROVEN_STEPS = 50
 
 _log = structlog.get_logger(__name__)
 
@@ -68,8 +64,8 @@ class Assignment:
         self._site = site
         self._trains = task.kind == pb.Task.KIND_TRAIN
         # By the weights that it starts from: an update that a round was abandoned without is that of the next try.
-        self._trail = trail_of(task.chain)
-        start = f"{task.model_version + 1}.{self._trail.chain.id[:12]}"
+        self._version = Version(task, site)
+        start = f"{task.model_version + 1}.{self._version.trail.chain.id[:12]}"
         self._key = f"{task.job_id} {task.round} {start}"
         # What was made without noise is never taken for what has some: it has another name.
         self._covered = ".covered" if site.settings.protection else ""
@@ -105,11 +101,11 @@ class Assignment:
         if held_out is not None:
             split = held_out  # for the lambda, which would not know that it is there
             await site.thread.run(lambda trainer: trainer.check(split))
-        await self._bring_weights()
+        await self._version.bring()
         await site.thread.run(lambda trainer: trainer.reset(task.model_version, task.rounds_behind))
         reach(Fault.WEIGHTS_HELD)
         if self._trains and task.HasField("state"):
-            self._state = await self._download(_blob(task.state))
+            self._state = await self._version.download(blob_of(task.state))
 
     async def _admit(self) -> None:
         """Notes the task, and looks at the whole of it, however many of its job have been done.
@@ -240,7 +236,7 @@ class Assignment:
         with suppress(InvalidExchange):  # a task with a bad name or hash in it has brought nothing
             model = cache.model_folder(self._model_files())
             keep = [task.state.sha256, *(file.blob.sha256 for file in task.base_model)]
-            keep += [blob.sha256 for blob in self._trail.blobs]
+            keep += [blob.sha256 for blob in self._version.trail.blobs]
             cache.prune(keep, model, max_bytes, cache.held(task.job_id))
 
     def out_of_memory(self, error: OutOfMemory, doing: Doing) -> str:
@@ -308,50 +304,7 @@ class Assignment:
         return await base_model(self._model_files(), self._site, self._spec, plan, task.job_id, task.round)
 
     def _model_files(self) -> dict[str, BlobRef]:
-        return {file.name: _blob(file.blob) for file in self._task.base_model}
-
-    async def _bring_weights(self) -> None:
-        """By the fewest bytes: by the cuts since the version that the trainer holds, or by those since the checkpoint.
-
-        A trainer that holds nothing draws version 0 itself, where the cuts go back to that.
-        """
-        trail, thread = self._trail, self._site.thread
-        held = await thread.run(lambda trainer: trainer.held)
-        if held is None and self._task.chain.starts_at_version_0:
-            begun = await thread.run(lambda trainer: trainer.begin(trail.earlier.start))
-            held = trail.earlier.start if begun else None
-        way = trail.way(held, self._bytes_to_fetch)
-        if way.whole:
-            await self._take_checkpoint()
-        for cut in way.cuts:
-            await self._step(cut)
-
-    async def _take_checkpoint(self) -> None:
-        checkpoint = self._trail.chain.checkpoint
-        weights = await self._download(checkpoint.weights)
-        await self._site.thread.run(lambda trainer: trainer.load(weights, checkpoint.id))
-
-    async def _step(self, cut: Cut) -> None:
-        """One version further. The checkpoint shows whether the bits are the server's; after many steps that counts."""
-        checkpoint, thread = self._trail.chain.checkpoint, self._site.thread
-        path = await self._download(cut.blob)
-        await thread.run(lambda trainer: trainer.step(path, cut.blob.sha256))
-        if cut.blob.sha256 != checkpoint.id:
-            return
-        exact = await thread.run(lambda trainer: trainer.proves(checkpoint.version, checkpoint.weights.sha256))
-        if not exact and await thread.run(lambda trainer: trainer.unproven_steps) >= MOST_UNPROVEN_STEPS:
-            await self._take_checkpoint()
-
-    def _bytes_to_fetch(self, blob: BlobRef) -> int:
-        return 0 if self._site.cache.find(blob) is not None else blob.size_bytes
-
-    async def _download(self, blob: BlobRef) -> Path:
-        cache = self._site.cache
-        if cache.find(blob) is None:
-            check_room(
-                self._site.settings.work_dir, cache.missing_bytes(blob), f"a download for job {self._task.job_id}"
-            )
-        return await self._site.transport.download(blob, cache, self._task.job_id, self._task.round)
+        return {file.name: blob_of(file.blob) for file in self._task.base_model}
 
     def _on_step(self, step: int, loss: float) -> bool:
         if not self._progress[0]:
@@ -369,19 +322,3 @@ def _planned(plan_json: str) -> TrainingPlan:
 @lru_cache(maxsize=8)
 def _parsed(spec_json: str) -> JobSpec:
     return parse(json.loads(spec_json))
-
-
-def trail_of(chain: pb.Chain) -> Trail:
-    """The way to a version's weights, as a task tells it.
-
-    Raises:
-        InvalidExchange: it names what is no blob.
-    """
-    cuts = tuple(Cut(cut.version, _blob(cut.blob)) for cut in chain.cuts)
-    earlier = Earlier(blob_named(chain.start, 0).sha256, cuts[: chain.cuts_before_checkpoint])
-    checkpoint = Checkpoint(chain.checkpoint_version, _blob(chain.checkpoint), earlier.end)
-    return Trail(earlier, Chain(checkpoint, cuts[chain.cuts_before_checkpoint :]))
-
-
-def _blob(reference: pb.BlobRef) -> BlobRef:
-    return blob_named(reference.sha256, reference.size_bytes)

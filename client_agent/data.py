@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from client_agent.policy import Holdings
 from client_agent.settings import DataSet
 from fedgalore.data.examples import Example, read_examples
+from fedgalore.data.values import as_list, key
 from fedgalore.spec.job import JobSpec
 
 
@@ -33,8 +35,21 @@ class LocalData:
 
     def holdings(self, spec: JobSpec) -> Holdings:
         """How many examples that are."""
-        held_out = self.held_out(spec)
-        return Holdings(len(self.train.examples), len(held_out.examples) if held_out else None)
+        held_out, examples = self.held_out(spec), self.train.examples
+        imbalance = imbalance_of(examples) if spec.local.class_weights == "balanced" else 1.0
+        return Holdings(len(examples), len(held_out.examples) if held_out else None, imbalance)
+
+
+def imbalance_of(examples: Sequence[Example]) -> float:
+    """How many times another's the weight of the rarest class is where all count alike, of labels or tags; where
+    examples have lists of labels, of its presence.
+    """
+    listed = [as_list(example.get("label")) for example in examples]
+    if any(several is not None for several in listed):
+        classes = Counter(key(each) for several in listed for each in several or ())
+        return max((len(examples) - count) / count for count in classes.values()) if classes else 1.0
+    classes = Counter(key(each) for example in examples for each in example.get("tags", [example.get("label")]))
+    return max(classes.values(), default=1) / min(classes.values(), default=1)
 
 
 def read_all(data: Mapping[str, DataSet]) -> dict[str, LocalData]:

@@ -103,10 +103,14 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True)
 class Holdings:
-    """How many examples a site has for a job: to train on, and to evaluate on (None: no such split)."""
+    """How many examples a site has for a job: to train on, and to evaluate on (None: no such split).
+
+    `imbalance`: how many times another's the weight of a class is where all of them count alike.
+    """
 
     examples: int
     held_out: int | None
+    imbalance: float = 1.0
 
 
 def of_job(policy: Policy, spec: JobSpec, has: Holdings) -> Iterator[Refusal]:
@@ -114,6 +118,7 @@ def of_job(policy: Policy, spec: JobSpec, has: Holdings) -> Iterator[Refusal]:
     yield from _of_names(policy, spec)
     yield from _of_averages(policy, spec, has)
     yield from _of_ranges(policy, spec, _named_rates(spec))
+    yield from _of_classes(policy, spec, has.imbalance)
     if (least := policy.least_clients) > (clients := spec.rounds.min_clients):
         yield _refusal("least_clients", "rounds.min_clients", f"is {clients}, and has to be at least {least}")
     noise = spec.privacy.noise_multiplier if spec.privacy else None
@@ -194,10 +199,14 @@ def _of_ranges(policy: Policy, spec: JobSpec, rates: Sequence[tuple[str, float]]
     yield from _of_range(policy.weight_decay, "weight_decay", [("local.weight_decay", local.weight_decay)])
     scales = [(f"method.{name}", getattr(method, name, None)) for name in ("scale", "complement")]
     yield from _of_range(policy.scale, "scale", [(field, value) for field, value in scales if value is not None])
-    weights = local.class_weights
-    if isinstance(weights, tuple) and max(weights) > policy.most_class_weight * min(weights):
-        times = f"one is {max(weights) / min(weights):.3g} times another, and may be {policy.most_class_weight:g} times"
-        yield _refusal("most_class_weight", "local.class_weights", times)
+
+
+def _of_classes(policy: Policy, spec: JobSpec, imbalance: float) -> Iterator[Refusal]:
+    weights, most = spec.local.class_weights, policy.most_class_weight
+    times = max(weights) / min(weights) if isinstance(weights, tuple) else imbalance if weights else 1.0
+    if times > most:
+        told = f"one is {times:.3g} times another here, and may be {most:g} times"
+        yield _refusal("most_class_weight", "local.class_weights", told)
 
 
 def _of_range(allowed: Range, rule: str, given: Sequence[tuple[str, float]]) -> Iterator[Refusal]:

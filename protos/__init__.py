@@ -14,4 +14,5 @@ MAX_REQUEST_BYTES = 4 * 2**20
 MAX_RESPONSE_BYTES = 16 * 2**20  # a task holds a job's document and its plan
 
 INSTANCE_KEY = "agent-instance"  # of a call's metadata: which agent calls
+WAITS = "waits: "  # what begins the words of an agent that cannot go on with a task for now
 STAGES = ("download", "evaluate", "train", "upload")  # what an agent says that it does with a task

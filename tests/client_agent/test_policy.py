@@ -11,7 +11,7 @@ import pytest
 
 from client_agent.assignment import Assignment, SiteContext
 from client_agent.cache import Cache
-from client_agent.data import read_all
+from client_agent.data import imbalance_of, read_all
 from client_agent.errors import SiteRefuses
 from client_agent.policy import Holdings, Policy, of_job, of_task, refuse
 from client_agent.settings import AgentSettings, DataSet
@@ -70,6 +70,25 @@ def test_the_default_forbids_what_shows_few_examples(sections: dict[str, Any], c
 
 def test_micro_batches_are_parts_of_what_is_averaged() -> None:
     assert codes(Policy(), local={"steps": 2, "batch_size": 16, "micro_batch_size": 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("examples", "times"),
+    [
+        ([{"label": "a"}] * 6 + [{"label": "b"}] * 2, 3),
+        ([{"label": ["a"]}] * 6 + [{"label": ["a", "b"]}] * 2, 3),  # six lack what two have
+        ([{"tags": ["O", "O", "B"]}] * 5, 2),
+        ([{"label": "1"}, {"label": 1}, {"label": 2}], 2),
+        ([{"label": "a"}], 1),
+        ([], 1),
+    ],
+)
+def test_a_class_of_few_examples_does_not_decide_alone(examples: list[dict[str, Any]], times: float) -> None:
+    assert imbalance_of(examples) == times
+    policy, has = Policy(most_class_weight=2.5), replace(ENOUGH, imbalance=times)
+    refused = ["policy.most_class_weight"] * (times > 2.5)
+    assert codes(policy, has, local={"class_weights": "balanced"}) == refused
+    assert codes(policy, has) == []
 
 
 def test_no_update_averages_over_more_examples_than_a_site_has() -> None:

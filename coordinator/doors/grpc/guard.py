@@ -18,7 +18,7 @@ from coordinator.state.records import Instance
 from fedgalore.process.blob_ref import SHA256
 from fedgalore.process.disk import takes_nothing
 from fedgalore.process.plain import plain
-from protos import INSTANCE_KEY, STAGES
+from protos import INSTANCE_KEY, STAGES, WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -142,11 +142,13 @@ def prose(field: str, value: str) -> str:
 
 
 def stage(value: str) -> str:
-    """What an agent does with its task.
+    """What an agent does with its task, or in `plain` letters why it waits.
 
     Raises:
         InvalidRequest: something that no agent does.
     """
+    if value.startswith(WAITS):
+        return text("stage", value)
     if value not in STAGES:
         raise InvalidRequest(f"stage: {value[:64]!r} is none; send one of {', '.join(STAGES)}")
     return value
