@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
 import structlog
-import uvicorn
 
-from coordinator import driver
+from coordinator import descriptors, driver
 from coordinator.doors.doorkeeper import Access, Doorkeeper
 from coordinator.doors.grpc import server as grpc_server
-from coordinator.doors.opening import Tls, doors
+from coordinator.doors.limits import DoorLimits
+from coordinator.doors.opening import doors
+from coordinator.doors.rest import server as rest_server
 from coordinator.doors.rest.app import create_app
 from coordinator.doors.rest.readiness import Probe
 from coordinator.engine.assembly import assemble
@@ -94,7 +95,8 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             raise StartError(
                 f"FEDGALORE_BLOB_DIR: {settings.blob_dir} cannot be used ({error}); name a folder that can be written"
             ) from error
-        listener = stack.enter_context(_listen(settings.rest_host, settings.rest_port))
+        listener = stack.enter_context(_bound(settings))
+        limits = _limits(settings)
         store = RedisStateStore(settings.redis_url)
         binding = Binding(store, blobs)
         lease = Lease(store, DRIVER, settings.lease_s, binding.must_hold)
@@ -124,7 +126,7 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         await stack.enter_async_context(_background(parts, stopping))
         try:
             door = await grpc_server.serve(
-                engine.agents, blobs, doorkeeper, settings.grpc_host, settings.grpc_port, plan.tls
+                engine.agents, blobs, doorkeeper, settings.grpc_host, settings.grpc_port, plan.tls, limits
             )
         except OSError as error:
             raise StartError(f"FEDGALORE_GRPC_PORT: {error}; choose another port, 0 for any") from error
@@ -132,9 +134,17 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         trail = AuditTrail(store.connection, settings.audit_entries)
         held_out = settings.held_out if settings.aggregator else None
         app = create_app(
-            engine.people, blobs, probe, doorkeeper, trail, stopping, sees_models=settings.aggregator, held_out=held_out
+            engine.people,
+            blobs,
+            probe,
+            doorkeeper,
+            trail,
+            stopping,
+            sees_models=settings.aggregator,
+            held_out=held_out,
+            limits=limits,
         )
-        await stack.enter_async_context(_rest(app, listener, plan.tls))
+        await stack.enter_async_context(rest_server.serving(app, listener, plan.tls, limits, GRACE_S))
         stack.callback(stopping.set)
 
         ports = {"rest": listener.getsockname()[1], "grpc": door.port}
@@ -159,18 +169,15 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
 
 
 @contextlib.contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise StartError(f"FEDGALORE_REST_HOST: {host} is no address of this machine ({error}); name one") from error
-    with listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # What it accepts inherits this. Else an answer's body waits 40 ms for the acknowledgement of its head.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _bound(settings: CoordinatorSettings) -> Iterator[socket.socket]:
+    host, port = settings.rest_host, settings.rest_port
+    with contextlib.ExitStack() as stack:
         try:
-            listener.bind(address)
+            listener = stack.enter_context(rest_server.bound(host, port))
+        except socket.gaierror as error:
+            raise StartError(
+                f"FEDGALORE_REST_HOST: {host} is no address of this machine ({error}); name one"
+            ) from error
         except OSError as error:
             raise StartError(
                 f"FEDGALORE_REST_PORT: cannot listen on {host}:{port} ({error}); choose another port, 0 for any"
@@ -178,45 +185,18 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-class _Server(uvicorn.Server):
-    """Leaves signals to the process that it is a part of; `listening` is set when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@contextlib.asynccontextmanager
-async def _rest(app: object, listener: socket.socket, tls: Tls | None) -> AsyncIterator[None]:
-    config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=GRACE_S,
-        ssl_certfile=tls.certificate if tls else None,
-        ssl_keyfile=tls.key if tls else None,
-        ssl_ciphers="ECDHE+AESGCM:ECDHE+CHACHA20",  # of TLS 1.2; those of 1.3 are all good
+def _limits(settings: CoordinatorSettings) -> DoorLimits:
+    """Those of the settings, with fewer connections where this process may not open so many files."""
+    wanted = settings.max_connections
+    most = descriptors.for_a_door(wanted)
+    if most < wanted:
+        log.warning("descriptors_few", wanted=wanted, connections=most)
+    return DoorLimits(
+        max_connections=most,
+        max_connections_per_address=min(settings.max_connections_per_address, most),
+        max_requests_per_key=settings.max_requests_per_key,
+        max_calls_per_client=settings.max_calls_per_client,
     )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]), name="rest")
-    try:
-        listening = asyncio.ensure_future(server.listening.wait())
-        await asyncio.wait([listening, task], return_when=asyncio.FIRST_COMPLETED)
-        listening.cancel()
-        yield
-    finally:
-        server.should_exit = True
-        await task
 
 
 @contextlib.asynccontextmanager

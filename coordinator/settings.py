@@ -17,7 +17,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import EnvSettingsSource, SettingsConfigDict
 
-from coordinator.state.limits import MAX_AGENTS, MAX_JOBS
+from coordinator.state.limits import (
+    MAX_AGENTS,
+    MAX_CALLS_PER_CLIENT,
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_ADDRESS,
+    MAX_JOBS,
+    MAX_REQUESTS_PER_KEY,
+)
 from fedgalore.data.column_names import ColumnNames
 from fedgalore.process.address import check_host, check_url
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
@@ -73,6 +80,21 @@ class CoordinatorSettings(MergedSettings):
     presence_s: float = Field(default=30, ge=1, le=3600, description="Time a silent agent counts as present")
     max_agents: int = Field(default=MAX_AGENTS, ge=1, le=1_000_000, description="Clients that can be enrolled")
     max_jobs: int = Field(default=MAX_JOBS, ge=1, le=1_000_000, description="Jobs that can be active at a time")
+    max_connections: int = Field(
+        default=MAX_CONNECTIONS, ge=1, le=1_000_000, description="Connections that each door holds at a time"
+    )
+    max_connections_per_address: int = Field(
+        default=MAX_CONNECTIONS_PER_ADDRESS,
+        ge=1,
+        le=1_000_000,
+        description="Of them, from one address; all agents behind one NAT or proxy have one",
+    )
+    max_requests_per_key: int = Field(
+        default=MAX_REQUESTS_PER_KEY, ge=1, le=1_000_000, description="Requests at a time with one API key"
+    )
+    max_calls_per_client: int = Field(
+        default=MAX_CALLS_PER_CLIENT, ge=1, le=1000, description="Calls at a time of one agent"
+    )
     operator_key: SecretStr | None = Field(
         default=None, description="API key of an operator; with it, both doors ask everybody for credentials"
     )

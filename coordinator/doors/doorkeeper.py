@@ -16,7 +16,6 @@ from coordinator.store.credentials import JOIN_TOKEN, KEY, ApiKey, JoinToken, Ro
 from coordinator.store.redis_credential_store import RedisCredentialStore
 
 LOOKED_S = 1.0  # agents call by the hundred
-RECHECK_S = 10.0  # a transfer or stream that takes longer shows its key again
 _log = structlog.get_logger(__name__)
 _REFUSALS = {
     "unknown": "join_token: it is not known here, or was revoked; an operator makes another token by "

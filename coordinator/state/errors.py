@@ -163,6 +163,18 @@ class TooMany(DomainError):
     code, http_status, grpc_status = "too_many", 429, "RESOURCE_EXHAUSTED"
 
 
+class Busy(DomainError):
+    """A caller, or all together, have as much under way as is taken; the same call is taken when some of it ended."""
+
+    code, http_status, grpc_status = "busy", 503, "UNAVAILABLE"
+
+
+class Stalled(DomainError):
+    """What was under way has stood still, or did not come, for too long; it can be begun again, or gone on with."""
+
+    code, http_status, grpc_status = "stalled", 408, "ABORTED"
+
+
 class LeaseLost(DomainError):
     """What was to be written is another process' to write now."""
 

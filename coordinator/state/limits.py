@@ -19,6 +19,11 @@ from fedgalore.spec.strict import Identifier
 
 MAX_JOBS = 1000  # active at a time, unless FEDGALORE_MAX_JOBS says otherwise
 MAX_AGENTS = 1000  # enrolled, unless FEDGALORE_MAX_AGENTS says otherwise
+# Unless the setting of the same name says otherwise:
+MAX_CONNECTIONS = 4000  # of a door
+MAX_CONNECTIONS_PER_ADDRESS = 2000  # a thousand agents behind one address, twice
+MAX_REQUESTS_PER_KEY = 256  # at a time
+MAX_CALLS_PER_CLIENT = 16  # at a time; an agent has four
 MAX_DATASETS = 1000  # of a client
 MAX_METRICS = 100  # of an update or an evaluation
 MAX_METRIC_NAME = 200  # characters

@@ -70,6 +70,9 @@ class PartialFile(Protocol):
             OSError: the store cannot be written.
         """
 
+    def is_in_place(self) -> bool:
+        """Whether it was neither adopted nor discarded meanwhile, by whomever."""
+
     def discard(self) -> None:
         """Deletes the bytes received so far. `close` is still to be called."""
 

@@ -37,7 +37,7 @@ class DirectoryPartialFile:
         self._file = path.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = self._is_in_place()  # False if the holder before adopted or discarded the file
+            is_ours = self.is_in_place()  # False if the holder before adopted or discarded the file
         except BlockingIOError:
             is_ours = False
         if not is_ours:
@@ -70,8 +70,14 @@ class DirectoryPartialFile:
         self._check_in_place()
         self._adopt(self._path, self._blob)
 
+    def is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False
+
     def discard(self) -> None:
-        if self._is_in_place():
+        if self.is_in_place():
             self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -79,12 +85,5 @@ class DirectoryPartialFile:
             self._file.close()
 
     def _check_in_place(self) -> None:
-        if not self._is_in_place():
+        if not self.is_in_place():
             raise FileNotFoundError(f"the partial file {self._path.name} was discarded")
-
-    def _is_in_place(self) -> bool:
-        """Whether the path still names the file that is open here."""
-        try:
-            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
-        except FileNotFoundError:
-            return False

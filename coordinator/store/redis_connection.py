@@ -18,6 +18,7 @@ from coordinator.state.errors import StateUnavailable
 PREFIX = "fedgalore"
 TIMEOUT_S = 5.0
 MOST_CONNECTIONS = 32  # of a process
+TURN_S = 30.0  # a thousand agents that call at once wait for each other, and longer than for a Redis that is away
 
 
 class RedisConnection:
@@ -27,7 +28,7 @@ class RedisConnection:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=MOST_CONNECTIONS,  # who finds none free waits: hundreds of agents may call at once
-            timeout=TIMEOUT_S,
+            timeout=TURN_S,
             decode_responses=True,
             socket_timeout=TIMEOUT_S,
             socket_connect_timeout=TIMEOUT_S,

@@ -8,6 +8,8 @@ from typing import Literal
 
 import structlog
 
+from fedgalore.process.log_brake import Brake
+
 
 def configure(log_format: Literal["auto", "json", "text"] = "auto", level: str = "info", **bound: str) -> None:
     """Sends structlog's and the standard library's records to stderr in one format; call once a process.
@@ -37,6 +39,7 @@ def configure(log_format: Literal["auto", "json", "text"] = "auto", level: str =
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )
+    handler.addFilter(Brake())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

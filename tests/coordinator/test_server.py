@@ -13,9 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from coordinator import driver
+from coordinator.doors.rest.server import bound
 from coordinator.engine.assembly import assemble
 from coordinator.engine.driver_calls import DriverCalls
-from coordinator.server import CoordinatorError, _listen, serving
+from coordinator.server import CoordinatorError, serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.binding import Binding
 from coordinator.store.directory_blob_store import DirectoryBlobStore
@@ -55,7 +56,7 @@ async def test_a_part_that_ends_is_logged_at_once_and_ends_the_coordinator(
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
-    with _listen("127.0.0.1", 0) as listener, listener:
+    with bound("127.0.0.1", 0) as listener:
         listener.listen()
         with socket.create_connection(listener.getsockname()):
             accepted, _ = listener.accept()

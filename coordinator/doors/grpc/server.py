@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,10 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from coordinator.doors.grpc.calls import Calls
+from coordinator.doors.grpc.connections import Connections
 from coordinator.doors.grpc.service import Federation
+from coordinator.doors.limits import HANDSHAKE_S, DoorLimits
 from protos import (
     KEEPALIVE_TIMEOUT_MS,
     MAX_REQUEST_BYTES,
@@ -36,6 +40,9 @@ _OPTIONS = [
     ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_S)),  # of TLS and HTTP/2
+    # A call's window does not grow beyond the message that is read: else one client's calls hold hundreds of megabytes.
+    ("grpc.http2.bdp_probe", 0),
 ]
 
 
@@ -47,24 +54,43 @@ class RunningServer:
     _server: grpc.aio.Server = field(repr=False)
     _federation: Federation = field(repr=False)
     _health: Any = field(repr=False)
+    _keeping: asyncio.Task[None] = field(repr=False)
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """Answers waiting polls, lets transfers go on for `grace_s` seconds, then ends them; they can be resumed."""
         self._federation.stopping.set()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
+        self._keeping.cancel()
+        await asyncio.wait([self._keeping])
 
 
 async def serve(
-    agents: AgentCalls, blobs: BlobStore, doorkeeper: Doorkeeper, host: str, port: int, tls: Tls | None = None
+    agents: AgentCalls,
+    blobs: BlobStore,
+    doorkeeper: Doorkeeper,
+    host: str,
+    port: int,
+    tls: Tls | None = None,
+    limits: DoorLimits | None = None,
 ) -> RunningServer:
     """Opens the agents' door with the standard health and reflection services; port 0 takes any free port.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    server = grpc.aio.server(options=_OPTIONS)
-    federation = Federation(agents, blobs, doorkeeper)
+    limits = limits or DoorLimits()
+    connections = Connections(limits)
+    calls = Calls(limits, connections)
+    server = grpc.aio.server(
+        interceptors=[calls],
+        options=[
+            *_OPTIONS,
+            ("grpc.max_allowed_incoming_connections", limits.max_connections),
+            ("grpc.max_concurrent_streams", limits.max_connections_per_address),  # a proxy may join many agents
+        ],
+    )
+    federation = Federation(agents, blobs, doorkeeper, calls)
     federation_pb2_grpc.add_FederationServicer_to_server(federation, server)  # type: ignore[no-untyped-call]
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -80,4 +106,5 @@ async def serve(
     await server.start()
     for service in ("", SERVICE):
         await checks.set(service, health_pb2.HealthCheckResponse.SERVING)
-    return RunningServer(bound, server, federation, checks)
+    connections.port = bound
+    return RunningServer(bound, server, federation, checks, asyncio.create_task(connections.keep(), name="connections"))

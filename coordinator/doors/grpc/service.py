@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from coordinator.doors.doorkeeper import RECHECK_S
 from coordinator.doors.grpc import messages
 from coordinator.doors.grpc.ahead import batches
+from coordinator.doors.grpc.calls import written
 from coordinator.doors.grpc.guard import (
     answers,
     check_certificate,
@@ -30,6 +30,8 @@ from coordinator.doors.grpc.guard import (
 )
 from coordinator.doors.grpc.pieces import next_piece
 from coordinator.doors.grpc.uploads import Upload
+from coordinator.doors.limits import STALL_S
+from coordinator.doors.watched import watched
 from coordinator.state.admission import Duplicate
 from coordinator.state.errors import (
     AgentNotFound,
@@ -42,6 +44,7 @@ from coordinator.state.errors import (
     NotParticipant,
     RoundClosed,
     RoundNotFound,
+    Stalled,
     WrongOffset,
 )
 from coordinator.store.credentials import bearer
@@ -56,12 +59,14 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from coordinator.doors.doorkeeper import Doorkeeper
+    from coordinator.doors.grpc.calls import Calls
     from coordinator.doors.grpc.guard import Context
     from coordinator.engine.agent_calls import AgentCalls
+    from coordinator.state.job_state import Job
+    from coordinator.state.round_state import UpdateReceipt
     from coordinator.store.blob_store import BlobStore
 
 LONGEST_POLL_S = 60.0
-FIRST_MESSAGE_S = 10.0
 _TASK_GONE = (JobNotFound, RoundNotFound, RoundClosed, NotParticipant)
 _log = structlog.get_logger(__name__)
 
@@ -69,8 +74,9 @@ _log = structlog.get_logger(__name__)
 class Federation(federation_pb2_grpc.FederationServicer):
     """The service of `federation.proto`; each method's behaviour stands there."""
 
-    def __init__(self, agents: AgentCalls, blobs: BlobStore, doorkeeper: Doorkeeper) -> None:
+    def __init__(self, agents: AgentCalls, blobs: BlobStore, doorkeeper: Doorkeeper, calls: Calls) -> None:
         self._agents = agents
+        self._calls = calls
         self._blobs = blobs
         self._doorkeeper = doorkeeper
         self.stopping = asyncio.Event()
@@ -128,25 +134,29 @@ class Federation(federation_pb2_grpc.FederationServicer):
             raise WrongOffset(
                 f"offset: is {request.offset}, but the blob has {size} bytes; start there or before", size
             )
+        agent = instance(context)
+
+        async def check() -> None:
+            await self._agents.check_open(job_id, number, await self._caller(request, context), agent)
+
+        await watched(self._send(request, job, size, client, context), check)
+
+    async def _send(self, request: pb.DownloadBlobRequest, job: Job, size: int, client: str, context: Context) -> None:
         offset, piece_bytes = request.offset, PIECE_BYTES
-        asked = time.monotonic()
         try:
             while offset < size:
-                if time.monotonic() - asked > RECHECK_S:
-                    await self._still_caller(request, context)
-                    asked = time.monotonic()
-                data = await in_thread(self._read, wanted, offset)
+                data = await in_thread(self._read, request.sha256, offset)
                 if not data:
-                    raise BlobLost(messages.lost(job, wanted))
+                    raise BlobLost(messages.lost(job, request.sha256))
                 begun = time.monotonic()
                 for start in range(0, len(data), piece_bytes):
                     piece = data[start : start + piece_bytes]
-                    await context.write(pb.DownloadBlobResponse(data=piece))
+                    await written(context, pb.DownloadBlobResponse(data=piece))
                     offset += len(piece)
                 piece_bytes = next_piece(piece_bytes, time.monotonic() - begun)
                 reach(Fault.CHUNK_SENT)
         finally:
-            await self._count(job_id, number, client, "down", offset - request.offset)
+            await self._count(request.job_id, request.round, client, "down", offset - request.offset)
 
     @answers
     async def SubmitUpdate(self, requests: AsyncIterator[pb.SubmitUpdateRequest], context: Context) -> None:
@@ -156,13 +166,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         self, requests: AsyncIterator[pb.SubmitUpdateRequest], context: Context
     ) -> pb.SubmitUpdateResponse:
         """Takes an update and acknowledges its chunks; returns the last response."""
-        try:
-            async with asyncio.timeout(FIRST_MESSAGE_S):  # who sends has shown no key yet
-                first = await anext(requests, None)
-        except TimeoutError:
-            raise InvalidRequest(
-                f"header: did not come within {FIRST_MESSAGE_S:.0f} s; send it as soon as the call is open"
-            ) from None
+        first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidRequest("header: missing; it is the first message of an update")
         announced = first.header
@@ -172,31 +176,42 @@ class Federation(federation_pb2_grpc.FederationServicer):
         admitted = await self._agents.admit(job_id, number, client, instance(context))
         if isinstance(admitted, Duplicate):
             return messages.duplicate(client, number)
-        upload = Upload(self._blobs, messages.manifest(admitted, client), blob)
-        arrived, asked = 0, time.monotonic()
-        try:
-            await in_thread(upload.open, announced.offset)
-            async with aclosing(batches(_chunks(requests))) as arriving:
-                async for batch in arriving:
-                    if time.monotonic() - asked > RECHECK_S:  # also a sign of life, where no other call comes through
-                        await self._caller(announced, context)
-                        await self._agents.check_open(job_id, number, client, instance(context))
-                        asked = time.monotonic()
-                    arrived += sum(map(len, batch))
-                    await in_thread(upload.write, *batch)
-                    await context.write(pb.SubmitUpdateResponse(received_bytes=upload.received))
-            receipt = await in_thread(upload.finish)
-        finally:
-            try:
-                await in_thread(upload.close)
-            finally:
-                await self._count(job_id, number, client, "up", arrived)
+        upload, agent = Upload(self._blobs, messages.manifest(admitted, client), blob), instance(context)
+
+        async def check() -> None:  # also a sign of life, where no other call comes through
+            await self._caller(announced, context)
+            await self._agents.check_open(job_id, number, client, agent)
+            upload.check_in_place()
+
+        receipt = await watched(self._take(upload, announced, requests, context), check)
         await self._caller(announced, context)  # who was revoked while it sent is out
         recorded = await self._agents.report(job_id, number, client, receipt, instance(context))
         if recorded.outcome == "duplicate":
             return messages.duplicate(client, number)
         reason = f"the update of {client} is in round {number}; it has {blob.size_bytes} bytes"
         return pb.SubmitUpdateResponse(outcome=pb.SubmitUpdateResponse.OUTCOME_ACCEPTED, reason=reason)
+
+    async def _take(
+        self,
+        upload: Upload,
+        announced: pb.UpdateHeader,
+        requests: AsyncIterator[pb.SubmitUpdateRequest],
+        context: Context,
+    ) -> UpdateReceipt:
+        arrived = 0
+        try:
+            await in_thread(upload.open, announced.offset)
+            async with aclosing(batches(_chunks(requests))) as arriving:
+                async for batch in arriving:
+                    arrived += sum(map(len, batch))
+                    await in_thread(upload.write, *batch)
+                    await written(context, pb.SubmitUpdateResponse(received_bytes=upload.received))
+            return await in_thread(upload.finish)
+        finally:
+            try:
+                await in_thread(upload.close)
+            finally:
+                await self._count(announced.job_id, announced.round, announced.client, "up", arrived)
 
     @answers
     async def QueryUpload(self, request: pb.QueryUploadRequest, context: Context) -> pb.QueryUploadResponse:
@@ -248,6 +263,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         client = name("client", message.client)
         check_certificate(context, client)
         await self._doorkeeper.check_agent(client, bearer(header(context, "authorization")))
+        self._calls.admit(context, client)
         return client
 
     async def _still_caller(self, message: Any, context: Context) -> None:
@@ -282,9 +298,19 @@ async def _chunks(requests: AsyncIterator[pb.SubmitUpdateRequest]) -> AsyncItera
     """What follows an update's header.
 
     Raises:
-        InvalidRequest: a message without a chunk.
+        InvalidRequest: a message without a chunk, or with too long a one.
+        Stalled: nothing came for `STALL_S`.
     """
-    async for message in requests:
+    while True:
+        try:
+            async with asyncio.timeout(STALL_S):
+                message = await anext(requests, None)
+        except TimeoutError:
+            raise Stalled(f"nothing of the update came for {STALL_S:.0f} s; go on where it ended") from None
+        if message is None:
+            return
         if message.WhichOneof("part") != "chunk":
             raise InvalidRequest("chunk: missing; after the header, every message holds a chunk")
+        if len(message.chunk) > CHUNK_BYTES:
+            raise InvalidRequest(f"chunk: has {len(message.chunk)} bytes; send at most {CHUNK_BYTES} in a message")
         yield message.chunk

@@ -45,6 +45,7 @@ class Upload:
         self._contents: Contents | None = None
         self.received = 0
         self._resumed = False  # some of the bytes lay here before this call
+        self._finishing = False
 
     def open(self, offset: int) -> None:
         """Opens the partial file, which must end at `offset`. The bytes in it are hashed and checked again.
@@ -86,12 +87,20 @@ class Upload:
 
         Raises:
             InvalidUpdate: the header is refused, or more bytes than announced have come; the partial file is deleted.
+            RoundClosed: the partial file was deleted meanwhile; its bytes would be of use to nobody.
         """
         partial = self._opened()
+        self.check_in_place()
         for chunk in chunks:
             self._look_at(chunk, partial)
             partial.append(chunk)
             reach(Fault.CHUNK_WRITTEN)
+
+    def check_in_place(self) -> None:
+        """Raises `RoundClosed` where the partial file, once open, was deleted: another upload has taken its place, or
+        nobody waits for it any more."""
+        if self._partial is not None and not self._finishing and not self._partial.is_in_place():
+            raise RoundClosed("this update's file was deleted while it was on its way; ask for the next task")
 
     def finish(self) -> UpdateReceipt:
         """Checks hash and values, and turns the partial file into a blob.
@@ -103,7 +112,7 @@ class Upload:
                 value is NaN, infinite, or a negative second moment; the partial file is deleted.
             RoundClosed: the partial file was deleted meanwhile.
         """
-        partial, size = self._opened(), self._blob.size_bytes
+        partial, size, self._finishing = self._opened(), self._blob.size_bytes, True
         if self.received == size and self._contents is None:
             partial.discard()
             raise InvalidUpdate(f"header: claims more than the {size} bytes that the update has; write the file anew")

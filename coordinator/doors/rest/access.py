@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-import time
+from contextlib import ExitStack
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from coordinator.doors.doorkeeper import RECHECK_S, Access, Doorkeeper
+from coordinator.doors import watched
+from coordinator.doors.doorkeeper import Access, Doorkeeper
+from coordinator.doors.limits import MOST_DOWNLOADS, DoorLimits, Places, holder_of
 from coordinator.doors.rest import problems
-from coordinator.doors.rest.audit import CALLER
+from coordinator.doors.rest.audit import CALLER, DOWNLOADS
+from coordinator.doors.rest.connection import CUT
 from coordinator.doors.rest.views import moment
-from coordinator.state.errors import DomainError, NotAllowed, NotAuthenticated, StateUnavailable
+from coordinator.state.errors import Busy, DomainError, NotAllowed, NotAuthenticated, StateUnavailable
 from coordinator.state.limits import MAX_TOKEN_VALID_S
 from coordinator.store.credentials import ApiKey, JoinToken, Role, bearer
 from fedgalore.process.tls import is_loopback
@@ -38,9 +42,11 @@ def needed(method: str, path: str) -> Role | None:
 class KeyGuard:
     """ASGI middleware that lets nothing of a request be read before its key was: no route can forget to ask."""
 
-    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
+    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper, limits: DoorLimits) -> None:
         self._app = app
         self._doorkeeper = doorkeeper
+        self._requests = Places("requests", limits.max_requests_per_key, "max_requests_per_key")
+        self._downloads = Places("downloads", MOST_DOWNLOADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         role = needed(scope["method"], scope["path"]) if scope["type"] == "http" else None
@@ -62,27 +68,35 @@ class KeyGuard:
         except DomainError as error:
             await problems.of(error)(scope, receive, send)
             return
-        asked, revoked = time.monotonic(), False
+        holder = caller.key or holder_of((scope.get("client") or ("",))[0])
+        try:
+            with ExitStack() as places:
+                places.enter_context(self._requests.one(holder))
+                if scope["path"].endswith(DOWNLOADS):
+                    places.enter_context(self._downloads.one(holder))
+                await self._while_known(secret, scope, receive, send)
+        except Busy as error:
+            await problems.of(error)(scope, receive, send)
 
-        async def while_known(message: Message) -> None:
-            nonlocal asked, revoked
-            if message.get("more_body") and time.monotonic() - asked > RECHECK_S:
+    async def _while_known(self, secret: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves the request; its connection is cut within seconds after the key was revoked."""
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(watched.RECHECK_S)
                 try:
                     await self._doorkeeper.caller(secret)
                 except NotAuthenticated:
-                    revoked = True
-                    raise
+                    scope["state"][CUT]()
+                    return
                 except StateUnavailable:
-                    pass  # nothing is known: asked again with the next piece
-                else:
-                    asked = time.monotonic()
-            await send(message)
+                    pass  # nothing is known: asked again
 
+        watching = asyncio.create_task(watch())
         try:
-            await self._app(scope, receive, while_known)
-        except Exception:
-            if not revoked:
-                raise  # else the answer stays unfinished, and the server cuts the connection
+            await self._app(scope, receive, send)
+        finally:
+            watching.cancel()
 
     def _check_page(self, headers: Headers) -> None:
         """Where nobody is asked for a key, keeps out pages of other sites that a browser on this machine shows.

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from starlette.responses import HTMLResponse
 
 from coordinator.doors.doorkeeper import Doorkeeper
+from coordinator.doors.limits import DoorLimits
 from coordinator.doors.rest import access as rest_access
 from coordinator.doors.rest import audit, problems, schemas, views
 from coordinator.doors.rest import jobs as rest_jobs
@@ -55,6 +56,7 @@ def create_app(
     *,
     sees_models: bool,
     held_out: Collection[str] | None,
+    limits: DoorLimits,
 ) -> FastAPI:
     """The whole door.
 
@@ -72,7 +74,7 @@ def create_app(
         separate_input_output_schemas=False,  # a job is posted with defaults left out and shown with them: one schema
     )
     metrics = Metrics(people.reader)
-    app.add_middleware(rest_access.KeyGuard, doorkeeper=doorkeeper)
+    app.add_middleware(rest_access.KeyGuard, doorkeeper=doorkeeper, limits=limits)
     app.add_middleware(problems.Guard, metrics=metrics)  # added later: around the other
     app.add_middleware(audit.Audit, trail=trail)
     problems.install(app)

@@ -21,13 +21,13 @@ from coordinator.store.credentials import KEY, bearer, id_of
 CALLER = "fedgalore.caller"  # in a request's scope, once its key was seen
 MOST_CHARACTERS = 500  # of a path
 _READS = ("GET", "HEAD", "OPTIONS")
-_DOWNLOADS = ("/model", "/adapter")
+DOWNLOADS = ("/model", "/adapter")
 log = structlog.get_logger(__name__)
 
 
 def is_audited(method: str, path: str) -> bool:
     """Whether a request changes something, or takes a model away."""
-    return path.startswith("/api/") and (method not in _READS or path.endswith(_DOWNLOADS))
+    return path.startswith("/api/") and (method not in _READS or path.endswith(DOWNLOADS))
 
 
 class Audit:
@@ -74,7 +74,10 @@ class Audit:
             outcome=outcome,
             sent_bytes=sent_bytes,
         )
-        log.info("request_audited", **vars(entry))
+        if caller is None:  # anybody can cause these: the log leaves some out, the trail keeps the newest
+            log.warning("request_audited", **vars(entry))
+        else:
+            log.info("request_audited", **vars(entry))
         try:
             await self._trail.add(entry, stranger=caller is None)
         except StateUnavailable as error:

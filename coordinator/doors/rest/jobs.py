@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import Path as PathParameter
+from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import JSONResponse, StreamingResponse
 
 from coordinator.doors.rest import events, schemas, views
 from coordinator.doors.rest.audit import CALLER
+from coordinator.doors.rest.downloads import Download
 from coordinator.doors.rest.posting import JOB_BODY, check_allowed, check_central, check_source, read_job
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
@@ -229,7 +231,7 @@ def router(door: Jobs) -> APIRouter:
         the job ends.
         """
         archive = await asyncio.to_thread(ModelArchive, *await whole_version_of(job_id, version), door.blobs)
-        return _tar(archive, iter(archive))
+        return Download(archive, iterate_in_threadpool(archive), lambda: reader.job(job_id))
 
     @routes.get("/jobs/{job_id}/adapter", response_class=StreamingResponse, responses=TAR_ANSWER)
     async def adapter(
@@ -247,17 +249,9 @@ def router(door: Jobs) -> APIRouter:
         """
         job, found, quality = await whole_version_of(job_id, version)
         archive = await asyncio.to_thread(AdapterArchive, job, found, rank, quality, door.blobs)
-        return _tar(archive, _in_turn(archive, turns))
+        return Download(archive, _in_turn(archive, turns), lambda: reader.job(job_id))
 
     return routes
-
-
-def _tar(archive: Archive, chunks: Iterator[bytes] | AsyncIterator[bytes]) -> StreamingResponse:
-    headers = {
-        "Content-Length": str(archive.size_bytes),
-        "Content-Disposition": f'attachment; filename="{archive.file_name}"',
-    }
-    return StreamingResponse(chunks, media_type="application/x-tar", headers=headers)
 
 
 async def _in_turn(archive: Archive, turns: asyncio.Semaphore) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,12 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coordinator.doors.limits import BODY_S
 from coordinator.doors.rest.metrics import Metrics
 from coordinator.state.errors import DomainError, InvalidJob, StorageFull
 from coordinator.state.limits import MAX_BODY_BYTES
@@ -150,24 +153,20 @@ class Guard:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = received_bytes = 0
+        status = 0
 
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = int(message["status"])
+                MutableHeaders(scope=message).setdefault("Cache-Control", "no-store")
             await send(message)
 
-        async def limited() -> Message:
-            nonlocal received_bytes
-            message = await receive()
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > MAX_BODY_BYTES:
-                raise HTTPException(413, f"body: is larger than {MAX_BODY_BYTES} bytes; send less")
-            return message
-
         try:
-            await self._app(scope, limited, watched)
+            if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+                await _two_lengths(scope, receive, watched)
+            else:
+                await self._app(scope, _limited(receive), watched)
         except Exception as error:
             if takes_nothing(error) and not status:
                 log.error("disk_full", reason=str(error))
@@ -186,6 +185,32 @@ class Guard:
             log.debug(
                 "request_answered", method=scope["method"], path=scope["path"], status=status, duration_s=duration_s
             )
+
+
+def _limited(receive: Receive) -> Receive:
+    """Refuses a body that is too large, or does not come whole in time."""
+    received_bytes, due, whole = 0, asyncio.get_running_loop().time() + BODY_S, False
+
+    async def limited() -> Message:
+        nonlocal received_bytes, whole
+        try:
+            async with asyncio.timeout_at(None if whole else due):  # what follows a whole body is the end of the line
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, f"body: did not come whole within {BODY_S:.0f} s; send it at once") from None
+        received_bytes += len(message.get("body", b""))
+        if received_bytes > MAX_BODY_BYTES:
+            raise HTTPException(413, f"body: is larger than {MAX_BODY_BYTES} bytes; send less")
+        whole = not message.get("more_body", False)
+        return message
+
+    return limited
+
+
+async def _two_lengths(scope: Scope, receive: Receive, send: Send) -> None:
+    """A proxy in front might go by the other length, and take what lies between for the next request."""
+    detail = "Content-Length: comes with Transfer-Encoding, which says otherwise how long the body is; send one of them"
+    await problem(400, "bad_request", detail, headers={"Connection": "close"})(scope, receive, send)
 
 
 def _route(scope: Scope) -> str:

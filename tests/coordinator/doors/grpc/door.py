@@ -15,6 +15,7 @@ import pytest
 
 from coordinator.doors.doorkeeper import Access, Doorkeeper
 from coordinator.doors.grpc.server import RunningServer, serve
+from coordinator.doors.limits import DoorLimits
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.state.job_state import Job, Prepared
 from coordinator.store.directory_blob_store import DirectoryBlobStore
@@ -109,6 +110,19 @@ class House:
         request = pb.DownloadBlobRequest(client=client, sha256=sha256, **fields)
         return [message.data async for message in self.stub.DownloadBlob(request)]
 
+    async def begin_download(self, job: Job, metadata: tuple[tuple[str, str], ...] = ()) -> Any:
+        """A call of site-a that has read the start of its model, and stands still: the rest has no room on the line."""
+        wanted = pb.DownloadBlobRequest(client="site-a", sha256=ref(BIG).sha256, job_id=job.id, round=1)
+        call = self.stub.DownloadBlob(wanted, metadata=metadata)
+        await call.read()
+        return call
+
+    async def let_go(self, job: Job) -> None:
+        """Returns when the server has ended a transfer of site-a, whether that can be read or not."""
+        async with asyncio.timeout(20):
+            while not await self.traffic(job):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
     async def traffic(self, job: Job) -> dict[str, dict[str, int]]:
         return (await traffic_of(self.engine, job.id)).get(1, {})
 
@@ -150,13 +164,16 @@ async def failing(code: grpc.StatusCode, *words: str) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def open_house(redis_url: str, tmp: Path, access: Access = Access.OPEN) -> AsyncIterator[House]:
+async def open_house(
+    redis_url: str, tmp: Path, access: Access = Access.OPEN, limits: DoorLimits | None = None
+) -> AsyncIterator[House]:
     engine = assemble(RedisStateStore(redis_url))
     credentials = RedisCredentialStore(redis_url)
     doorkeeper = Doorkeeper(credentials, access)
     blobs = DirectoryBlobStore(tmp / "store")
-    server = await serve(engine.agents, blobs, doorkeeper, "127.0.0.1", 0)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    server = await serve(engine.agents, blobs, doorkeeper, "127.0.0.1", 0, limits=limits)
+    options = [("grpc.http2.bdp_probe", 0)]  # else the window grows, and a line takes a whole file that nobody reads
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=options) as channel:
         yield House(engine, blobs, server, doorkeeper, channel, federation_pb2_grpc.FederationStub(channel), tmp)
     await server.stop(0)
     await engine.close()

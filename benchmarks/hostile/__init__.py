@@ -1,0 +1,1 @@
+"""What one hostile client costs a coordinator, call by call."""

@@ -1,0 +1,85 @@
+"""A connection of the REST door: uvicorn's, with deadlines for the header and for a reader that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from coordinator.doors.limits import HEADER_S, STALL_S
+
+CUT = "cut"  # in a scope's state: ends the connection at once
+
+
+class Connection(H11Protocol):
+    """`ended` is done when the connection is."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.ended = self.loop.create_future()
+        self.app_state = {**self.app_state, CUT: self.cut}
+        self._header_due: asyncio.TimerHandle | None = None
+        self._drain_due: asyncio.TimerHandle | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether its reader does not take what lies here for it."""
+        return self._drain_due is not None
+
+    def cut(self) -> None:
+        """Ends the connection; what it has not sent yet is dropped, since a reader that stands still never takes it."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_header()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.is_waiting and self._header_due is not None:
+            self._header_due.cancel()
+            self._header_due = None
+
+    def on_response_complete(self) -> None:
+        self._await_header()  # first: the next request may lie here already
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._drain_due = self.loop.call_later(STALL_S, self.cut)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._forget_drain()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget_drain()
+        if self._header_due is not None:
+            self._header_due.cancel()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # an answer is under way: there is no room for another
+            self.cut()
+
+    def _await_header(self) -> None:
+        if self._header_due is not None:
+            self._header_due.cancel()
+        self._header_due = self.loop.call_later(HEADER_S, self.cut)
+
+    def _forget_drain(self) -> None:
+        if self._drain_due is not None:
+            self._drain_due.cancel()
+            self._drain_due = None
