@@ -240,7 +240,8 @@ def _loaded_back(job: Job, event: LoadedBack, now: float) -> _Outcome:
             f"version {event.version} was loaded back, but job {job.id} ends with version {current}"
         )
     status = Status.COMPLETED if event.difference is None else Status.FAILED
-    reason = "; ".join(filter(None, (event.difference, job.closing, event.unchecked)))
+    way_out = whole.way_back(job, current) if status is Status.FAILED else None
+    reason = "; ".join(filter(None, (event.difference, job.closing, event.unchecked, way_out)))
     return _Outcome(replace(job, status=status, reason=reason, closing=None, whole={}))
 
 

@@ -250,6 +250,7 @@ def test_a_job_that_failed_behind_its_last_round_has_a_way_back() -> None:
         closing, LoadedBack(2, "version 2 is downloaded, and other answers of it are infinite"), 1.0
     ).job
     assert failed.status is Status.FAILED
+    assert failed.reason.endswith("; go back to version 1 (`fedgalore jobs rollback job-1 --version 1`)")
     back = rolled_back(failed, 1)
     assert (back.status, back.ready().model.version, back.rounds_behind(3)) == (Status.PAUSED, 3, 1)
     assert jobs.advance(back, Resume(), 2.0).job.status is Status.RUNNING
