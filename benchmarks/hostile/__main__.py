@@ -104,7 +104,7 @@ async def suffer(name: str, folder: Path, seconds: float) -> None:
         model = make_model(folder / "model", 256, 2)
         job = post(federation, document(model, 2, 3, METHOD))
         clients = await registered(2, address, folder)
-        await idle_client(address)
+        await register(address, "idle", "hoarder")
         (task, _) = await asyncio.gather(*(client.next_task() for client in clients))
         path, _ = clients[0].write(task)
         ports = json.loads((folder / "federation" / "ports.json").read_text())
@@ -120,11 +120,13 @@ async def suffer(name: str, folder: Path, seconds: float) -> None:
         await asyncio.gather(*(client.close() for client in clients))
 
 
-async def idle_client(address: str) -> None:
-    """The honest agent, whose data no job asks for."""
+async def register(address: str, *clients: str) -> None:
+    """Makes clients known whose data no job asks for: the honest agent, and one that only waits."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = FederationStub(channel)  # type: ignore[no-untyped-call]
-        await stub.Register(pb.RegisterRequest(client="idle", protocol_version=PROTOCOL_VERSION, software_version="1"))
+        for client in clients:
+            known = pb.RegisterRequest(client=client, protocol_version=PROTOCOL_VERSION, software_version="1")
+            await stub.Register(known)
 
 
 async def watched(federation: LocalFederation, name: str, target: Target, seconds: float) -> Cost:

@@ -158,8 +158,8 @@ async def poll(channel: grpc.aio.Channel, number: int) -> None:
 
 
 async def long_poll(channel: grpc.aio.Channel, number: int) -> None:
-    """Polls of c1, which has no task."""
-    await FederationStub(channel).NextTask(pb.NextTaskRequest(client="idle", wait_s=60))  # type: ignore[no-untyped-call]
+    """Polls of a client without a task."""
+    await FederationStub(channel).NextTask(pb.NextTaskRequest(client="hoarder", wait_s=60))  # type: ignore[no-untyped-call]
 
 
 async def requests(port: int, count: int) -> None:

@@ -129,8 +129,11 @@ class Archive:
         self._mtime = int(job.created_at)
         self._members: list[Member] = []
         self._opened = ExitStack()
-        # A reader may go away before the first byte, so the blobs are closed when the archive is collected.
-        weakref.finalize(self, self._opened.close)
+        weakref.finalize(self, self._opened.close)  # where nobody has come to close it
+
+    def close(self) -> None:
+        """Lets go of the blobs; nothing can be read any more. A second time does nothing."""
+        self._opened.close()
 
     @property
     def size_bytes(self) -> int:

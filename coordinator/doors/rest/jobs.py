@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import Path as PathParameter
-from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import JSONResponse, StreamingResponse
 
 from coordinator.doors.rest import events, schemas, views
 from coordinator.doors.rest.audit import CALLER
-from coordinator.doors.rest.downloads import Download
+from coordinator.doors.rest.downloads import Download, chunks_of
 from coordinator.doors.rest.posting import JOB_BODY, check_allowed, check_central, check_source, read_job
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
-from coordinator.models.archive import Archive
 from coordinator.models.choice import chosen
 from coordinator.models.model_archive import ModelArchive
 from coordinator.state.job_state import Job, Status
@@ -231,7 +229,7 @@ def router(door: Jobs) -> APIRouter:
         the job ends.
         """
         archive = await asyncio.to_thread(ModelArchive, *await whole_version_of(job_id, version), door.blobs)
-        return Download(archive, iterate_in_threadpool(archive), lambda: reader.job(job_id))
+        return Download(archive, chunks_of(archive), lambda: reader.job(job_id))
 
     @routes.get("/jobs/{job_id}/adapter", response_class=StreamingResponse, responses=TAR_ANSWER)
     async def adapter(
@@ -249,17 +247,6 @@ def router(door: Jobs) -> APIRouter:
         """
         job, found, quality = await whole_version_of(job_id, version)
         archive = await asyncio.to_thread(AdapterArchive, job, found, rank, quality, door.blobs)
-        return Download(archive, _in_turn(archive, turns), lambda: reader.job(job_id))
+        return Download(archive, chunks_of(archive, turns), lambda: reader.job(job_id))
 
     return routes
-
-
-async def _in_turn(archive: Archive, turns: asyncio.Semaphore) -> AsyncIterator[bytes]:
-    """The chunks of an archive, each computed in a thread when it is its turn; waiting for a turn takes no thread."""
-    chunks = iter(archive)
-    while True:
-        async with turns:
-            chunk = await asyncio.to_thread(next, chunks, None)
-        if chunk is None:
-            return
-        yield chunk

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from coordinator.doors import watched
 from coordinator.doors.limits import DoorLimits
 from coordinator.doors.rest import acceptor, connection, problems, server
 from coordinator.doors.rest.acceptor import Acceptor
-from coordinator.doors.rest.downloads import Download
+from coordinator.doors.rest.downloads import Download, chunks_of
 from coordinator.doors.rest.server import bound, serving
 from coordinator.models.archive import Archive
 from coordinator.state.errors import JobNotFound
@@ -175,34 +175,33 @@ class Endless(Archive):
     size_bytes = 2**50
 
     def __init__(self) -> None:
-        self.file_name = "endless.tar"
+        self.file_name, self.is_closed = "endless.tar", asyncio.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            yield bytes(2**20)
+
+    def close(self) -> None:
+        self.is_closed.set()
 
 
 async def test_a_download_that_stands_still_ends_with_its_job(
     lines: list[Line], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_deleted, is_closed = asyncio.Event(), asyncio.Event()
-
-    async def chunks() -> AsyncIterator[bytes]:
-        try:
-            while True:
-                yield bytes(2**20)
-                await asyncio.sleep(0)
-        finally:
-            is_closed.set()
+    is_deleted, archive = asyncio.Event(), Endless()
 
     async def check() -> None:
         if is_deleted.is_set():
             raise JobNotFound("it is gone")
 
     monkeypatch.setattr(watched, "RECHECK_S", 0.01)
-    async with door(Download(Endless(), chunks(), check)) as port:
+    async with door(Download(archive, chunks_of(archive), check)) as port:
         reader = await say(port, lines, GET + b"\r\n")
         await reader.readuntil(b"\r\n\r\n")
         await asyncio.sleep(0.05)
-        assert not is_closed.is_set()
+        assert not archive.is_closed.is_set()
         is_deleted.set()
-        await asyncio.wait_for(is_closed.wait(), 10)
+        await asyncio.wait_for(archive.is_closed.wait(), 10)
 
 
 # --- the whole door -------------------------------------------------------------------------------------------------
