@@ -10,6 +10,7 @@ from typing import Any
 
 from fedgalore.data.messages import Message, is_learned
 from fedgalore.model.texts import TextInputs
+from fedgalore.process.panics import panics_as_errors
 
 NO_TEMPLATE = (
     "the model has no chat template, so that messages have no form; take a model whose folder has a "
@@ -96,6 +97,7 @@ class _Shown:
         except Exception as error:  # a template is a program
             raise ChatError(f"the model's chat template refuses these messages ({error}); correct them") from error
 
+    @panics_as_errors()
     def ids(self, rendered: str) -> list[int]:
         """Tokens of what the template wrote: its control tokens are such, those that contents spell are not."""
         marks = f"({'|'.join(map(re.escape, self.hidden))})"

@@ -18,6 +18,7 @@ from fedgalore.model.precision import passes_in
 from fedgalore.model.task import TaskModel
 from fedgalore.model.tasks.writing import Question, WritingTask
 from fedgalore.model.texts import TextInputs
+from fedgalore.process.panics import panics_as_errors
 
 _NO_SETTINGS = ("transformers_version", "_from_model_config")
 _ASKED = ("do_sample", "max_new_tokens")  # of `arguments`: what a user gives to see an evaluation's answers
@@ -26,6 +27,7 @@ _REPLACED = (*SAMPLING, *_UNLESS_SAID, "max_length", "max_new_tokens")
 _UNSAID = re.compile("token_id$|cache|^output_|^return_")  # of settings: what changes no word, or is agreed on
 
 
+@panics_as_errors()
 def generate(task: TaskModel, questions: Sequence[Question], max_new_tokens: int) -> list[str]:
     """One answer a question, up to an end token; of the most likely tokens, or of beams where the folder asks for some.
 

@@ -15,6 +15,7 @@ import transformers
 from fedgalore.model.configuration import agree_on_tokens
 from fedgalore.model.inputs import IGNORED, Batch, TaskError
 from fedgalore.model.tokens import ModelInputs, TextReader, check_ids, longest, padding_of
+from fedgalore.process.panics import panics_as_errors
 from fedgalore.spec.job import JobSpec
 
 
@@ -41,10 +42,11 @@ class TextInputs:
             TaskError: the folder has none, it lacks words or an end token, or it does not fit the model or the job.
         """
         try:
-            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError, KeyError) as error:
+            with panics_as_errors():
+                tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+                    str(folder), local_files_only=True, trust_remote_code=False
+                )
+        except Exception as error:  # of whatever code the folder's files ask for
             raise TaskError(
                 f"model.source: the folder has no tokenizer that transformers loads ({error}); add its files"
             ) from error

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from fedgalore.model.inputs import Batch, TaskError
+from fedgalore.process.panics import panics_as_errors
 
 _ALWAYS = "input_ids"
 
@@ -30,11 +31,13 @@ class TextReader:
         self._ids = set(tokenizer.convert_tokens_to_ids(spelt))
         self._spelt = re.compile("|".join(map(re.escape, spelt))) if spelt else None
 
+    @panics_as_errors()
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None, **options: Any) -> Any:
         """What the tokenizer makes of texts, or of pairs of texts."""
         second = None if pairs is None else [self.plain(text) for text in pairs]
         return self._tokenizer([self.plain(text) for text in texts], second, split_special_tokens=True, **options)
 
+    @panics_as_errors()
     def targets(self, texts: Sequence[str], **options: Any) -> Any:
         """What it makes of texts that a decoder writes, for which some models have another vocabulary."""
         targets = [self.plain(text) for text in texts]
@@ -44,6 +47,7 @@ class TextReader:
         """Whether the tokenizer might read a special token in a text."""
         return self._special.search(text) is not None
 
+    @panics_as_errors()
     def plain(self, text: str) -> str:
         """The text, with a blank in what the tokenizer would read as a special token even so.
 

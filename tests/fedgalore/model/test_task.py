@@ -303,6 +303,20 @@ def test_layers_that_would_be_left_out_are_refused(bert_copy):
     assert "more layers than its config.json says: 16 tensors such as encoder.layer.1.attention" in message
 
 
+def test_a_tokenizer_whose_library_breaks_down_is_refused_in_words(bert_copy):
+    path = bert_copy / "tokenizer.json"
+    document = json.loads(path.read_text())
+    document["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    path.write_text(json.dumps(document))
+    config = json.loads((bert_copy / "tokenizer_config.json").read_text())
+    (bert_copy / "tokenizer_config.json").write_text(
+        json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    )
+    assert "has no tokenizer that transformers loads (a library broke down" in refused(classifier(), bert_copy)
+    path.write_text("{}")
+    assert "has no tokenizer that transformers loads" in refused(classifier(), bert_copy)
+
+
 def test_a_folder_without_tokenizer_is_refused(bert_copy):
     for path in bert_copy.glob("token*"):
         path.unlink()
