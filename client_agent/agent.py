@@ -184,7 +184,7 @@ class Agent:
                 raise
             # Whatever went wrong in this job, the site goes on serving others.
             self._log.exception("task_failed", state=state.value)
-            return on.Failed(f"{type(error).__name__}: {error}")
+            return on.Failed(f"the task broke ({type(error).__name__}); the agent's log has why")
 
     def _forget_updates(self) -> None:
         if self._assignment is not None:

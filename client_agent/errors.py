@@ -45,6 +45,14 @@ class CannotTrain(AgentError):
     """This site cannot do the task: its data or the job's model or numbers do not allow it."""
 
 
+class UnfitData(CannotTrain):
+    """An example of this site does not fit the job. The message may leave the site: it names no row, value or file.
+    These stand in the agent's log.
+    """
+
+    code = "data.unfit"
+
+
 class SiteRefuses(CannotTrain):
     """This site will not do the task: its policy forbids it. Nothing was loaded or fetched for it."""
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
+from client_agent import policy
 from client_agent.policy import Refusal
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.plan import TrainingPlan
@@ -18,6 +19,11 @@ from fedgalore.spec.strict import Strict
 NAME = "protection"
 WITHHELD = "this site could not do its part; its own log has why, and its operator reads that"
 WITHHELD_CODE = f"{NAME}.withheld"
+
+
+def is_refusal(code: str) -> bool:
+    """Whether the site's own settings forbid a task, which tells nothing of its data."""
+    return code.startswith((f"{policy.NAME}.", f"{NAME}."))
 
 
 class Protection(Strict):

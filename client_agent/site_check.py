@@ -15,7 +15,7 @@ from client_agent import admission
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, RoundOver, SiteRefuses
 from client_agent.machine import memory
-from client_agent.protection import WITHHELD, WITHHELD_CODE
+from client_agent.protection import WITHHELD, WITHHELD_CODE, is_refusal
 from client_agent.task_log import TaskLog
 from fedgalore.spec.job import SpecError, parse
 from protos import federation_pb2 as pb
@@ -38,7 +38,7 @@ async def check_site(task: pb.Task, site: SiteContext) -> None:
     try:
         await noted.begins()
         answer = await asyncio.to_thread(_answer, task, site)
-        if answer.code:
+        if is_refusal(answer.code):
             await noted.refuses(SiteRefuses(answer.code, answer.problem))
         await noted.sends("check", answer.ByteSize())
     except OSError as error:
@@ -55,9 +55,9 @@ def _answer(task: pb.Task, site: SiteContext) -> pb.ReportCheckRequest:
         _look(task, site, answer)
     except Exception as error:  # whatever it is, other jobs are served and the coordinator hears of it
         _log.exception("site_check_failed", job=task.job_id)
-        answer.problem = f"the check of this site's data broke ({type(error).__name__}: {error}); look into its log"
+        answer.problem = f"the check of this site's data broke ({type(error).__name__}); the agent's log has why"
     _log.info("site_checked", job=task.job_id, fits=not answer.problem, code=answer.code, reason=answer.problem)
-    if site.settings.protection and answer.problem and not answer.code:
+    if site.settings.protection and answer.problem and not is_refusal(answer.code):
         answer.problem, answer.code = WITHHELD, WITHHELD_CODE
     return answer
 
@@ -82,7 +82,11 @@ def _look(task: pb.Task, site: SiteContext, answer: pb.ReportCheckRequest) -> No
     from fedgalore.preflight import preflight  # with torch, which takes seconds to load
 
     found = preflight(spec, *_splits(data))
-    answer.problem = found.problem or ""
+    for misfit in found.misfits:
+        _log.error("examples_unfit", job=task.job_id, reason=misfit.words)
+    if found.misfits:
+        told = "; ".join(misfit.told for misfit in found.misfits)
+        answer.problem, answer.code = f"{told}; the agent's log has file and row", found.misfits[0].code
     answer.facts.CopyFrom(
         pb.SiteFacts(
             examples=found.examples,

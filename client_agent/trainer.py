@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from client_agent.data import LocalSplit
-from client_agent.errors import CannotTrain
+from client_agent.errors import CannotTrain, UnfitData
 from client_agent.machine import Device, rooms
 from client_agent.tensor_files import FileTensors, VersionFile
 from fedgalore.aggregation import first_carried
@@ -30,6 +30,7 @@ from fedgalore.model.spread import Rooms, Spread
 from fedgalore.model.task import TaskModel
 from fedgalore.process import durable
 from fedgalore.process.faults import Fault, reach
+from fedgalore.process.panics import panics_as_errors
 from fedgalore.process.threads import announced
 from fedgalore.replay import Aggregate, Replayed
 from fedgalore.rounds import LocalRound, Start
@@ -147,7 +148,7 @@ class Trainer:
 
     def check(self, split: LocalSplit) -> None:
         """Refuses a split that the job cannot evaluate exact match on, before any training."""
-        with _in_words(split):
+        with _of_examples(split):
             check_exact_match(self._open_task(), split.examples)
 
     def evaluate(self, split: LocalSplit, goes_on: Callable[[], bool] | None = None) -> Evaluation:
@@ -156,7 +157,7 @@ class Trainer:
         Raises:
             TrainingStopped: `goes_on`, asked before each batch, answered False.
         """
-        with _in_words(split):
+        with _of_examples(split):
             return evaluate(self._open_task(), split.examples, goes_on)
 
     def train(
@@ -185,7 +186,7 @@ class Trainer:
             TrainingStopped: `on_step` answered False.
         """
         task, version = self._open_task(), self._makes()
-        with _in_words(split):
+        with _of_examples(split):
             beside = FileTensors(open_update(state)) if state else {}
             kept_before = _kept(kept, kept_tensors(task.spec, task.plan, client))
             this = LocalRound(task, client, version, Start(self._weights, beside, kept_before), self._behind)
@@ -299,20 +300,55 @@ def _weights_sha256(task: TaskModel, weights: Mapping[str, Tensor], version: int
 
 
 @contextmanager
-def _in_words(split: LocalSplit | None = None) -> Iterator[None]:
-    """Turns what the site, its files or the job cause into `CannotTrain`, with the data's file in front."""
+def _in_words() -> Iterator[None]:
+    """Turns what the job's model, or a file of its versions, causes into `CannotTrain`."""
     try:
-        yield
-    except (TaskError, TrainingError) as error:
-        raise CannotTrain(f"{split.path}: {error}" if split else str(error)) from error
-    except (CodecError, DataError, OSError) as error:
-        raise CannotTrain(str(error)) from error
-    except OutOfBounds as error:
-        raise CannotTrain(
-            f"the version received cannot be trained on: {error}; go back to an earlier version"
-        ) from error
+        with panics_as_errors():
+            yield
     except (CannotTrain, TrainingStopped):
         raise
-    except Exception as error:  # whatever the code of a model or a tokenizer comes upon
+    except OutOfBounds as error:
+        raise _untrainable(error) from error
+    except (TaskError, CodecError, OSError) as error:
+        raise CannotTrain(str(error)) from error
+    except Exception as error:  # whatever the code of a model comes upon
         _log.debug("model_failed", exc_info=True)
-        raise CannotTrain(f"{split.path}: {unforeseen(error)}" if split else unforeseen(error)) from error
+        raise CannotTrain(unforeseen(error)) from error
+
+
+@contextmanager
+def _of_examples(split: LocalSplit) -> Iterator[None]:
+    """The same of work on a site's examples. File, row and value stay in the log."""
+    try:
+        with panics_as_errors():
+            yield
+    except (CannotTrain, TrainingStopped):
+        raise
+    except OutOfBounds as error:
+        raise _untrainable(error) from error
+    except CodecError as error:
+        raise CannotTrain(str(error)) from error
+    except Exception as error:  # the code of models and tokenizers, too
+        _log.error("examples_unfit", file=str(split.path), reason=str(error))
+        _log.debug("model_failed", exc_info=True)
+        told = _told(error)
+        if isinstance(error, TrainingError):
+            raise CannotTrain(told) from error
+        raise UnfitData(f"{told}; the agent's log has file and row") from error
+
+
+def _untrainable(error: OutOfBounds) -> CannotTrain:
+    return CannotTrain(f"the version received cannot be trained on: {error}; go back to an earlier version")
+
+
+def _told(error: Exception) -> str:
+    """What may leave the site."""
+    match error:
+        case TaskError() | TrainingError():
+            return error.told
+        case DataError():
+            return "an example of this site cannot be read"
+        case OSError():
+            return f"a file of this site cannot be used ({error.strerror or type(error).__name__})"
+        case _:
+            return f"the code of the job's model failed ({type(error).__name__})"

@@ -77,7 +77,7 @@ def _counts(task: TaskModel, examples: Sequence[Example]) -> dict[str, Array]:
     number, right = task.task.hits(outputs, batch)
     mean = task.task.loss(outputs, batch).item()
     if not math.isfinite(mean):
-        raise TaskError(words_of_evaluation(task, examples, mean))
+        raise TaskError(*words_of_evaluation(task, examples, mean))
     loss = np.array([mean * number, number])
     counts = {"loss": loss, "perplexity": loss}
     if kind in ("texts", "entities") and right is not None:

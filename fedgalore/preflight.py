@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedgalore.data.batches import text_length
@@ -14,6 +14,12 @@ from fedgalore.model.inputs import TaskError
 from fedgalore.model.tasks.registry import check_examples
 from fedgalore.spec.job import JobSpec
 
+_UNFIT = {
+    "data.examples": "have columns, labels or texts that the job does not take: look at model.task, at label_names or "
+    "num_labels, and at data.template",
+    "data.answers": "have a completion without a number: take evaluation.exact_match: text",
+}
+
 
 @dataclass(frozen=True)
 class Split:
@@ -24,28 +30,45 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Misfit:
+    """Why data do not fit: in words for the site, and in words that may leave it, with a code for machines.
+
+    What leaves names no file, row, label or value: only how many examples it is.
+    """
+
+    words: str
+    told: str
+    code: str
+
+
+@dataclass(frozen=True)
 class Finding:
-    """What a site found: `problem` in words, None where its data fit; numbers of `examples` by split.
+    """What a site found: what does not fit, if anything does not; numbers of `examples` by split.
 
     `classes`: different labels; `longest`: characters of the longest text; `conversations`: whether there are any.
     """
 
-    problem: str | None
+    misfits: tuple[Misfit, ...]
     examples: int
     test_examples: int
     classes: int
     longest: int
     conversations: bool = False
 
+    @property
+    def problem(self) -> str | None:
+        """In words for the site; None where its data fit."""
+        return "; ".join(misfit.words for misfit in self.misfits) or None
+
 
 def preflight(spec: JobSpec, train: Split, test: Split | None) -> Finding:
     """Looks at columns, labels and answers of all examples of a site; each split's first problem is named."""
-    splits = [split for split in (train, test) if split is not None]
-    examples = [example for split in splits for example in split.examples]
-    problems = _not_allowed(spec)
-    problems += [words for split in splits if (words := _problem(spec, split, split is _evaluated(spec, train, test)))]
+    splits = {"training": train} | ({"test": test} if test else {})
+    examples = [example for split in splits.values() for example in split.examples]
+    evaluated = "training" if spec.evaluation.split == "train" else "test"
+    found = [_of_split(spec, name, split, name == evaluated) for name, split in splits.items()]
     return Finding(
-        "; ".join(problems) or None,
+        tuple(filter(None, (_of_metrics(spec), *found))),
         len(train.examples),
         len(test.examples) if test else 0,
         len({key(example["label"]) for example in examples if "label" in example}),
@@ -54,23 +77,31 @@ def preflight(spec: JobSpec, train: Split, test: Split | None) -> Finding:
     )
 
 
-def _not_allowed(spec: JobSpec) -> list[str]:
+def _of_metrics(spec: JobSpec) -> Misfit | None:
     try:
         check_allowed(spec.measured, "this site")
     except CustomMetricError as error:
-        return [str(error)]
-    return []
+        return Misfit(str(error), str(error), "data.metrics")
+    return None
 
 
-def _evaluated(spec: JobSpec, train: Split, test: Split | None) -> Split | None:
-    return train if spec.evaluation.split == "train" else test
+def _of_split(spec: JobSpec, name: str, split: Split, is_evaluated: bool) -> Misfit | None:
+    checks: dict[str, Callable[[Sequence[Example]], None]] = {
+        "data.examples": lambda examples: check_examples(examples, spec)
+    }
+    if is_evaluated:
+        checks["data.answers"] = lambda examples: check_answers(spec, examples)
+    for code, check in checks.items():
+        if words := _words(check, split.examples):
+            bad = sum(bool(_words(check, [example])) for example in split.examples)
+            told = f"{bad} of its {len(split.examples)} {name} examples {_UNFIT[code]}"
+            return Misfit(f"{split.place}: {words}", told if split.examples else f"it has no {name} examples", code)
+    return None
 
 
-def _problem(spec: JobSpec, split: Split, is_evaluated: bool) -> str:
+def _words(check: Callable[[Sequence[Example]], None], examples: Sequence[Example]) -> str:
     try:
-        check_examples(split.examples, spec)
-        if is_evaluated:
-            check_answers(spec, split.examples)
+        check(examples)
     except TaskError as error:
-        return f"{split.place}: {error}"
+        return str(error)
     return ""

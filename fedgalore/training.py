@@ -29,7 +29,11 @@ from fedgalore.spec.rates import remedy
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to change."""
+    """Training cannot go on; the message says why and what to change. `told`: as of a `TaskError`."""
+
+    def __init__(self, words: str, told: str = "") -> None:
+        super().__init__(words)
+        self.told = told or words
 
 
 class TrainingStopped(Exception):
@@ -128,8 +132,9 @@ def local_training(
                     passed = gradients.of(chosen)
                 except LossNotFinite as error:
                     received, weights = round.start.weights, gradients.class_weights
-                    words = words_of_loss(task, received, chosen, weights, error.loss, step, number)
-                    raise TrainingError(words) from None
+                    raise TrainingError(
+                        *words_of_loss(task, received, chosen, weights, error.loss, step, number)
+                    ) from None
                 if passed.learns:
                     training.step()
             if passed.learns and plain is not None:

@@ -35,4 +35,11 @@ class DataError(ValueError):
 
 
 class TaskError(ValueError):
-    """The model or an example does not fit the job; the message names the field and the remedy."""
+    """The model or an example does not fit the job; the message names the field and the remedy.
+
+    `told`: what of it may leave a site, where it is of a site's examples: no row, value, label or file.
+    """
+
+    def __init__(self, words: str, told: str = "the job cannot take an example of this site") -> None:
+        super().__init__(words)
+        self.told = told

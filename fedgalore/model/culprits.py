@@ -32,13 +32,15 @@ def naming_rows(
             raise
         others = all_examples[:OTHERS]
         if len(others) > 1 and all(_same_error(work, example, error) for example in (*examples, *others)):
-            raise TaskError(
-                f"the model fails on row after row alike ({short(error)}), so that it is no matter of the rows; take "
-                "another model.source, or mend this machine where other sites have no such error"
-            ) from error
+            alike = (
+                "the model fails on row after row alike ({}), so that it is no matter of the rows; take another "
+                "model.source, or mend this machine where other sites have no such error"
+            )
+            raise TaskError(alike.format(short(error)), alike.format(type(error).__name__)) from error
+        culprits = _culprits(work, examples)
         raise TaskError(
-            f"{_rows(_culprits(work, examples))}: the model fails on it ({short(error)}); "
-            "correct the data, or leave the row out"
+            f"{_rows(culprits)}: the model fails on it ({short(error)}); correct the data, or leave the row out",
+            f"the model fails on {len(culprits)} examples ({type(error).__name__})",
         ) from error
 
 

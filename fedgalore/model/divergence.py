@@ -23,43 +23,49 @@ def words_of_loss(
     loss: float,
     step: int,
     round_number: int,
-) -> str:
-    """What is to be looked at. Weighs each row of the batch by the received weights, which the task holds afterwards.
+) -> tuple[str, str]:
+    """What is to be looked at, and what of that may leave the site.
 
-    Rows that are bad before any training are no matter of the rate; where all rows are, it is the weights.
+    Weighs each row of the batch by the received weights, which the task holds afterwards. Rows that are bad before any
+    training are no matter of the rate; where all rows are, it is the weights.
     """
     what = f"the loss became {loss} at step {step} of round {round_number}"
     task.load_weights(received)
     bad = [example for example in batch if not _is_finite(task, example, class_weights)]
     precision = f"local.precision ({task.spec.local.precision})"
     if bad and len(bad) < len(batch):
-        return (
-            f"row {bad[0].get('row', '?')}: {what}, and this row gives such a loss with the weights that the round "
-            f"started from; look at the row, at what model.source makes of it, and at {precision}"
-        )
+        gives = "gives such a loss with the weights that the round started from"
+        told = f"{what}, and {len(bad)} of its {len(batch)} examples {gives}; look at {precision}"
+        row = bad[0].get("row", "?")
+        more = f"look at the row, at what model.source makes of it, and at {precision}"
+        return f"row {row}: {what}, and this row {gives}; {more}", told
+    words = f"{what}; {remedy(task.spec, task.plan)}, or look at this site's examples where no other site has it"
     if bad or step == 1:
         back = f", and go back to an earlier version ({_BACK}) where one had a finite loss" if round_number > 1 else ""
-        return (
+        words = (
             f"{what}, and the weights that the round started from give such a loss before any training; look at "
             f"model.source, at {precision}, and at this site's examples{back}"
         )
-    return f"{what}; {remedy(task.spec, task.plan)}, or look at this site's examples where no other site has it"
+    return words, words
 
 
-def words_of_evaluation(task: TaskModel, batch: Sequence[Example], loss: float) -> str:
-    """What is to be looked at where the loss of the evaluated weights, which the task holds, is not finite."""
+def words_of_evaluation(task: TaskModel, batch: Sequence[Example], loss: float) -> tuple[str, str]:
+    """What is to be looked at where the loss of the evaluated weights, which the task holds, is not finite.
+
+    And what of that may leave the site.
+    """
     bad = [example for example in batch if not _is_finite(task, example)]
     row = (bad or batch)[0].get("row", "?")
+    dtype = f"model.dtype ({task.spec.model.dtype})"
     if bad and len(bad) < len(batch):
-        return (
-            f"row {row}: the model's loss on it is {loss}; look at the row, at what model.source makes of it, and at "
-            f"model.dtype ({task.spec.model.dtype})"
-        )
-    return (
-        f"row {row} and those beside it: the model's loss on them is {loss}; look at model.source, at model.dtype "
-        f"({task.spec.model.dtype}), and, if it was finite in earlier rounds, {remedy(task.spec, task.plan)}, and "
-        f"go back to an earlier version ({_BACK})"
+        told = f"the model's loss on {len(bad)} of {len(batch)} examples is {loss}; look at {dtype}"
+        more = f"look at the row, at what model.source makes of it, and at {dtype}"
+        return f"row {row}: the model's loss on it is {loss}; {more}", told
+    finite = (
+        f"if it was finite in earlier rounds, {remedy(task.spec, task.plan)}, and go back to an earlier version ({_BACK})"
     )
+    what = f"the model's loss on them is {loss}; look at model.source, at {dtype}, and, {finite}"
+    return f"row {row} and those beside it: {what}", f"{len(batch)} examples: {what}"
 
 
 @torch.no_grad()

@@ -339,8 +339,10 @@ async def test_bad_labels_pause_the_job_before_a_byte_is_fetched_and_the_agent_g
     async with aggregating(coordinator), serving(config):
         broken = await post(coordinator, tiny_model, data={"name": "broken"}, evaluation={"every": 0})
         paused = await until(coordinator, broken, lambda job: job.status is Status.PAUSED)
-        for word in ("0 of 1 present sites fit the job", "broken.jsonl", "row 2", "77", "0 to 1"):
+        for word in ("0 of 1 present sites fit the job", "1 of its 16 training examples", "num_labels"):
             assert word in paused.reason
+        assert not any(word in paused.reason for word in ("broken.jsonl", "row 2", "77"))
+        assert paused.sites["a"].code == "data.examples"
         facts = paused.sites["a"].facts
         assert replace(facts, memory_bytes=0) == SiteFacts(16, 0, 2, len("the food was very good"))
         assert facts.memory_bytes > 0

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from client_agent.data import LocalSplit
-from client_agent.errors import CannotTrain
+from client_agent.errors import CannotTrain, UnfitData
 from client_agent.trainer import Trainer, where
 from fedgalore.data.examples import SplitFile, read_examples
 from fedgalore.maths.compression import rounded
@@ -133,12 +134,14 @@ def test_what_it_built_is_version_0_when_the_bits_are_the_servers(task, tiny_mod
     assert hash_file(first) == hash_file(second) == hash_file(tmp_path / "third.safetensors")
 
 
-def test_a_label_outside_the_range_is_reported_with_file_row_value_and_range(trainer, tmp_path):
+def test_a_label_outside_the_range_stands_in_the_log_with_file_row_value_and_range(trainer, tmp_path):
     split = reviews(tmp_path, labels=(0, 77))
-    with pytest.raises(CannotTrain) as caught:
+    with capture_logs() as logs, pytest.raises(UnfitData) as caught:
         train(trainer, split, tmp_path / "update.safetensors")
+    (line,) = [line for line in logs if line["event"] == "examples_unfit"]
     for word in ("reviews.jsonl", "row 2", "77", "0 to 1"):
-        assert word in str(caught.value)
+        assert word in f"{line['file']} {line['reason']}"
+        assert word not in str(caught.value)
 
 
 def test_numbers_that_explode_are_reported(task, tiny_model, tmp_path):
@@ -147,19 +150,19 @@ def test_numbers_that_explode_are_reported(task, tiny_model, tmp_path):
     trainer.open("job", a_spec(), task.plan, tiny_model, tmp_path / "held.weights")
     trainer.load(the_weights(task, tmp_path, weights=broken), "version 0")
     trainer.reset(0)
-    with pytest.raises(CannotTrain, match="reviews.jsonl: the loss became .* before any training"):
+    with pytest.raises(CannotTrain, match="^the loss became .* before any training"):
         train(trainer, reviews(tmp_path), tmp_path / "update.safetensors")
 
 
-def test_what_a_model_s_code_comes_upon_is_a_sentence_with_the_file(trainer, tmp_path):
+def test_what_a_model_s_code_comes_upon_is_a_sentence_without_what_it_read(trainer, tmp_path):
     def broken(*_):
-        raise KeyError("rope_scaling")
+        raise KeyError("a patient's name")
 
     trainer._task.model.register_forward_pre_hook(broken)
-    with pytest.raises(CannotTrain, match=r"reviews\.jsonl: the model fails on row after row alike \(KeyError: 'rope"):
+    with pytest.raises(UnfitData, match=r"^the model fails on row after row alike \(KeyError\), so that"):
         trainer.evaluate(reviews(tmp_path))
     trainer._task.load_weights = broken
-    with pytest.raises(CannotTrain, match=r"reviews\.jsonl: the job cannot go on: the code of its model failed"):
+    with pytest.raises(UnfitData, match=r"^the code of the job's model failed \(KeyError\); the agent's log has"):
         train(trainer, reviews(tmp_path), tmp_path / "update.safetensors")
 
 
@@ -262,8 +265,9 @@ def test_a_file_that_is_changed_meanwhile_is_named(trainer, tmp_path, monkeypatc
     monkeypatch.setattr("fedgalore.data.examples.MOST_HELD", 100)  # so that rows are read when they are asked for
     split = reviews(tmp_path)
     split.path.write_text("{}")
-    with pytest.raises(CannotTrain, match=r"reviews\.jsonl: was changed while it was in use; start again"):
+    with capture_logs() as logs, pytest.raises(UnfitData, match="^an example of this site cannot be read; the agent"):
         train(trainer, split, tmp_path / "update.safetensors")
+    assert any("reviews.jsonl: was changed while it was in use; start again" in line.get("reason", "") for line in logs)
 
 
 def test_a_restarted_agent_goes_on_from_the_version_on_its_disk(trainer, task, tiny_model, tmp_path):

@@ -364,9 +364,10 @@ def test_labels_outside_the_range_pause_the_job_before_a_byte_is_sent(running: R
     assert all(not each["participants"] for each in running.get(f"jobs/{job_id}/rounds")["rounds"])
     assert {name: site["fits"] for name, site in job["sites"].items()} == {"north": False, "south": False, "west": True}
     assert job["sites"]["west"]["examples"] == 60
-    assert "label 2 is outside the range 0 to 1" in job["reason"]
-    for words in ("north: ", "north-train.jsonl", "south: ", "south-test.jsonl", "row ", "model.num_labels"):
+    for words in ("north: ", "of its 60 training examples", "south: ", "test examples", "label_names or num_labels"):
         assert words in job["reason"]
+    assert not any(words in job["reason"] for words in (".jsonl", "row 1", "label 2"))
+    assert "label 2 is outside the range 0 to 1" in running.federation.agents["north"].last_lines(200)
     assert httpx.post(running.url(f"jobs/{job_id}/cancel")).status_code == 200
 
 
@@ -378,7 +379,7 @@ def test_completions_without_a_number_pause_the_job_before_any_training(running:
     )
     job = running.wait(job_id, ended)
     assert (job["status"], job["down_bytes"]) == ("PAUSED", 0)
-    for words in ("-test-questions.jsonl: row 1: the completion holds no number", "evaluation.exact_match: text"):
+    for words in ("test examples have a completion without a number", "evaluation.exact_match: text"):
         assert words in job["reason"]
     assert all(not each["participants"] for each in running.get(f"jobs/{job_id}/rounds")["rounds"])
     assert httpx.post(running.url(f"jobs/{job_id}/cancel")).status_code == 200

@@ -20,10 +20,10 @@ def look(train: list[dict[str, Any]], test: list[dict[str, Any]] | None = None, 
 
 
 def test_data_that_fit_are_told_in_numbers() -> None:
-    assert look(ROWS, ROWS[:1]) == Finding(None, 2, 1, 2, len("good food"))
-    assert look(ROWS) == Finding(None, 2, 0, 2, len("good food"))
+    assert look(ROWS, ROWS[:1]) == Finding((), 2, 1, 2, len("good food"))
+    assert look(ROWS) == Finding((), 2, 0, 2, len("good food"))
     talk = [{"row": 1, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}]
-    assert look(talk, model=LANGUAGE_MODEL) == Finding(None, 1, 0, 0, 2, conversations=True)
+    assert look(talk, model=LANGUAGE_MODEL) == Finding((), 1, 0, 0, 2, conversations=True)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,20 @@ def test_the_first_problem_of_each_split_is_named_with_its_file(rows: list[dict[
     assert problem is not None
     assert problem.count(words) == 2
     assert "; test.csv: " in problem
+
+
+def test_what_leaves_the_site_is_a_code_and_a_count() -> None:
+    rows = [*ROWS, {"text": "so so", "label": "Ann Lee", "row": 3}, {"prompt": "a", "completion": "b", "row": 4}]
+    (first, second) = look(rows, []).misfits
+    assert (first.code, second.code) == ("data.examples", "data.examples")
+    assert first.told.startswith("2 of its 4 training examples have columns, labels or texts that the job does not")
+    assert second.told == "it has no test examples"
+    assert not any(word in first.told + second.told for word in ("Ann", "row", "csv"))
+    answers = [{"prompt": "1 + 1", "completion": completion, "row": 1} for completion in ("2", "two")]
+    evaluation = {"exact_match": "number", "max_new_tokens": 4}
+    (misfit,) = look(answers, answers, model=LANGUAGE_MODEL, evaluation=evaluation).misfits
+    assert misfit.code == "data.answers"
+    assert misfit.told.startswith("1 of its 2 test examples have a completion without a number")
 
 
 TEMPLATE = {"prompt": "{question} {hint}", "completion": "{answer}"}

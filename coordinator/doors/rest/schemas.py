@@ -70,7 +70,7 @@ class SiteView(BaseModel):
 
     fits: bool | None = Field(description="null: it was asked and has not answered yet")
     problem: str | None = Field(
-        description="Why its data do not fit: file, row, column and remedy; or what its policy forbids"
+        description="Why its data do not fit, and how many examples; or what its policy forbids"
     )
     code: str | None = Field(description="Of the problem, such as policy.least_examples; null where it has none")
     examples: int | None
