@@ -148,7 +148,9 @@ class Agent:
                     if wait_s is None or in_hand is None:
                         return on.Failed(str(error))
                     self._hindrance = str(error)
-                    self._log.warning("no_room", reason=self._hindrance, again_in_s=wait_s)
+                    self._log.warning(
+                        "no_room", folder=str(self._site.settings.work_dir), reason=self._hindrance, again_in_s=wait_s
+                    )
                     await asyncio.sleep(wait_s)
                     await asyncio.to_thread(in_hand.make_room)
         finally:

@@ -28,18 +28,18 @@ def waits(limit_s: float) -> Iterator[float]:
 
 
 def check_room(folder: Path, needed_bytes: int, what: str) -> None:
-    """Raises `NoRoom` where the folder's disk has less room than `what` needs."""
+    """Raises `NoRoom`, which names no path of the site, where the folder's disk has less room than `what` needs."""
     free = _free_bytes(folder)
     if free is not None and free < needed_bytes:
         raise NoRoom(
-            f"work_dir: {folder} has {_size(free)} free, and {what} needs {_size(needed_bytes)}; make room "
-            "there, or give the agent a work_dir on another disk"
+            f"work_dir: its disk has {_size(free)} free, and {what} needs {_size(needed_bytes)}; make room there, or "
+            "give the agent a work_dir on another disk"
         )
 
 
 @contextmanager
 def room_in(folder: Path) -> Iterator[None]:
-    """Turns an error of a disk that is full, beyond its quota or read-only into `NoRoom`, with the folder."""
+    """Turns an error of a disk that is full, beyond its quota or read-only into `NoRoom`, which names no path."""
     try:
         yield
     except NoRoom:
@@ -50,7 +50,7 @@ def room_in(folder: Path) -> Iterator[None]:
         free = _free_bytes(folder)
         left = "" if free is None else f", {_size(free)} free"
         raise NoRoom(
-            f"work_dir: {folder} takes no more files ({_root(error)}{left}); make room there, or give the agent a "
+            f"work_dir: its disk takes no more files ({_why(error)}{left}); make room there, or give the agent a "
             "work_dir on another disk"
         ) from error
 
@@ -69,8 +69,8 @@ def wait_for_room(folder: Path, action: Callable[[], None]) -> None:
         except NoRoom as error:
             wait_s = next(tries, None)
             if wait_s is None:
-                raise WorkDirUnusable(str(error)) from error
-            _log.warning("no_room", reason=str(error), again_in_s=wait_s)
+                raise WorkDirUnusable(f"{error} ({folder})") from error
+            _log.warning("no_room", folder=str(folder), reason=str(error), again_in_s=wait_s)
             time.sleep(wait_s)
 
 
@@ -83,10 +83,10 @@ def _free_bytes(folder: Path) -> int | None:
     return status.f_bavail * status.f_frsize
 
 
-def _root(error: BaseException) -> BaseException:
+def _why(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return error
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
 
 
 def _size(size_bytes: int) -> str:

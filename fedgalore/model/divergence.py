@@ -61,10 +61,9 @@ def words_of_evaluation(task: TaskModel, batch: Sequence[Example], loss: float) 
         told = f"the model's loss on {len(bad)} of {len(batch)} examples is {loss}; look at {dtype}"
         more = f"look at the row, at what model.source makes of it, and at {dtype}"
         return f"row {row}: the model's loss on it is {loss}; {more}", told
-    finite = (
-        f"if it was finite in earlier rounds, {remedy(task.spec, task.plan)}, and go back to an earlier version ({_BACK})"
-    )
-    what = f"the model's loss on them is {loss}; look at model.source, at {dtype}, and, {finite}"
+    earlier = f"{remedy(task.spec, task.plan)}, and go back to an earlier version ({_BACK})"
+    looks = f"look at model.source, at {dtype}, and, if it was finite in earlier rounds, {earlier}"
+    what = f"the model's loss on them is {loss}; {looks}"
     return f"row {row} and those beside it: {what}", f"{len(batch)} examples: {what}"
 
 

@@ -339,7 +339,7 @@ async def test_bad_labels_pause_the_job_before_a_byte_is_fetched_and_the_agent_g
     async with aggregating(coordinator), serving(config):
         broken = await post(coordinator, tiny_model, data={"name": "broken"}, evaluation={"every": 0})
         paused = await until(coordinator, broken, lambda job: job.status is Status.PAUSED)
-        for word in ("0 of 1 present sites fit the job", "1 of its 16 training examples", "num_labels"):
+        for word in ("0 of 1 present sites fit the job", "8 of its 16 training examples", "num_labels"):
             assert word in paused.reason
         assert not any(word in paused.reason for word in ("broken.jsonl", "row 2", "77"))
         assert paused.sites["a"].code == "data.examples"
@@ -482,7 +482,7 @@ async def test_a_full_disk_is_waited_for_and_told(coordinator, tiny_model, tmp_p
 
         async def told() -> bool:
             said = (await coordinator.engine.reader.live_progress(job_id)).get("a", {"stage": ""})["stage"]
-            return said.startswith("waits: work_dir: ") and str(tmp_path / "a" / "work")[:100] in said
+            return said.startswith("waits: work_dir: its disk takes no more files") and str(tmp_path) not in said
 
         await eventually(told)
         full = False
@@ -498,7 +498,7 @@ async def test_a_disk_that_stays_full_lets_another_site_step_in(coordinator, tin
         job_id = await post(coordinator, tiny_model, rounds={"count": 1})
         await until(coordinator, job_id, lambda job: job.abandoned_in_a_row > 0)
     failure = (await round_of(coordinator.engine, job_id, 1)).participants["a"].failure
-    assert f"work_dir: {tmp_path / 'a' / 'work'} has " in failure
+    assert "work_dir: its disk has " in failure and str(tmp_path) not in failure
     assert "the update of round 1 needs 1e+06 TB" in failure
 
 

@@ -24,7 +24,7 @@ def test_what_is_missing_is_said_before_anything_is_written(tmp_path: Path) -> N
     check_room(tmp_path, 1, "a byte")
     with pytest.raises(NoRoom) as caught:
         check_room(tmp_path, 25 * 10**11, "the update of round 3")
-    assert f"work_dir: {tmp_path} has " in str(caught.value)
+    assert "work_dir: its disk has " in str(caught.value)
     assert "the update of round 3 needs 2.5 TB; make room there" in str(caught.value)
 
 
@@ -44,7 +44,7 @@ def test_each_way_in_which_a_disk_takes_nothing_names_the_folder(tmp_path: Path,
 
     for failing in (as_cause, of_safetensors, itself):
         with (
-            pytest.raises(NoRoom, match=f"work_dir: {tmp_path} takes no more files .* free.; make room"),
+            pytest.raises(NoRoom, match="work_dir: its disk takes no more files .* free.; make room"),
             room_in(tmp_path),
         ):
             failing()
@@ -68,5 +68,5 @@ def test_a_start_waits_for_room_and_then_ends_with_the_reason(tmp_path: Path, mo
     def never() -> None:
         raise OSError(errno.EROFS, "read-only")
 
-    with pytest.raises(WorkDirUnusable, match=f"work_dir: {tmp_path} takes no more files"):
+    with pytest.raises(WorkDirUnusable, match=f"work_dir: its disk takes no more files .*{tmp_path}"):
         wait_for_room(tmp_path, never)
