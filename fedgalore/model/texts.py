@@ -15,7 +15,7 @@ import transformers
 from fedgalore.model.configuration import agree_on_tokens
 from fedgalore.model.inputs import IGNORED, Batch, TaskError
 from fedgalore.model.tokens import ModelInputs, TextReader, check_ids, longest, padding_of
-from fedgalore.process.panics import panics_as_errors
+from fedgalore.process.panics import Panicked, panics_as_errors
 from fedgalore.spec.job import JobSpec
 
 
@@ -46,7 +46,7 @@ class TextInputs:
                 tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
                     str(folder), local_files_only=True, trust_remote_code=False
                 )
-        except Exception as error:  # of whatever code the folder's files ask for
+        except (OSError, ValueError, KeyError, Panicked) as error:
             raise TaskError(
                 f"model.source: the folder has no tokenizer that transformers loads ({error}); add its files"
             ) from error
