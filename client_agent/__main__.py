@@ -37,7 +37,7 @@ from fedgalore.spec.job import SpecError, load
 def agent(
     config: Annotated[Path | None, typer.Option(help="YAML file with the agent's settings.")] = None,
     name: Annotated[str | None, typer.Option(help="The client's name; unique in the federation.")] = None,
-    coordinator: Annotated[str | None, typer.Option(help="host:port of the coordinator's gRPC door.")] = None,
+    coordinator: Annotated[str | None, typer.Option(help="host:port of its gRPC door, or several with commas.")] = None,
     work_dir: Annotated[Path | None, typer.Option(help="Folder of this agent alone.", resolve_path=True)] = None,
     ca: Annotated[
         Path | None, typer.Option(help="CA of the coordinator's certificate, PEM; default: the system's.")

@@ -16,6 +16,7 @@ import structlog
 
 from client_agent.settings import AgentSettings
 from fedgalore.process import durable
+from fedgalore.process.address import targets
 from fedgalore.process.settings import SettingsError
 from fedgalore.process.tls import expiry, is_loopback
 from protos import INSTANCE_KEY
@@ -62,7 +63,7 @@ def line(settings: AgentSettings) -> Line:
     Raises:
         SettingsError: TLS is missing or cannot be set up, a secret would travel in plaintext, or cannot be read.
     """
-    local = is_loopback(settings.coordinator.rpartition(":")[0])
+    local = all(is_loopback(address.rpartition(":")[0]) for address in targets(settings.coordinator))
     tls = not settings.insecure and (not local or settings.ca is not None)
     if not tls and (unused := [name for name in ("ca", "tls_cert", "tls_key") if getattr(settings, name) is not None]):
         remedy = "unset insecure" if settings.insecure else "name the ca as well"

@@ -17,7 +17,7 @@ from pydantic_settings import SettingsError as SourceError
 from client_agent.policy import Policy
 from client_agent.protection import Protection
 from fedgalore.data.column_names import ColumnNames
-from fedgalore.process.address import check_target
+from fedgalore.process.address import check_targets
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file
 from fedgalore.process.threads import ThreadSetting
 from fedgalore.spec.findings import explain
@@ -44,8 +44,10 @@ class AgentSettings(MergedSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     name: Identifier = Field(description="The client's name; unique in the federation")
-    coordinator: Annotated[str, AfterValidator(check_target)] = Field(
-        default="127.0.0.1:50051", description="host:port of its gRPC door; an IPv6 address in brackets"
+    coordinator: Annotated[str, AfterValidator(check_targets)] = Field(
+        default="127.0.0.1:50051",
+        description="host:port of its gRPC door, an IPv6 address in brackets; of several replicas with commas between "
+        "them, of which the next is taken where one does not answer",
     )
     work_dir: Path = Field(description="Folder of this agent alone: its key, downloads, base models, updates")
     join_token: SecretStr | None = Field(default=None, description="Lets this client bring a key of its own, once")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from client_agent.errors import AgentError, AgentRefused, AgentUnknown, Coordina
 from client_agent.progress import Progress
 from client_agent.retries import BrokenTransfer, Patience, passes, within, words
 from client_agent.window import Window
+from fedgalore.process.address import targets
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
 from fedgalore.version import PROTOCOL_VERSION, __version__
@@ -51,23 +53,40 @@ class Transport:
     `CoordinatorAway` when it did not answer for `patience_s`; `register` and `next_task` wait as long as it takes.
     """
 
-    def __init__(self, address: str, client: str, patience_s: float = PATIENCE_S, line: Line | None = None) -> None:
-        self._address = address
+    def __init__(self, addresses: str, client: str, patience_s: float = PATIENCE_S, line: Line | None = None) -> None:
+        """`addresses`: as `fedgalore.process.address.targets` has them; any of them will do."""
+        self._named, self._addresses = addresses, deque(targets(addresses))
         self._client = client
         self._patience_s = patience_s
         self._line = line or Line()
-        if self._line.channel is None:
-            # A proxy of the environment would take what is not encrypted off this machine.
-            self._channel = grpc.aio.insecure_channel(address, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)])
-        else:
-            self._channel = grpc.aio.secure_channel(address, self._line.channel, options=_OPTIONS)
-        self._stub: Any = FederationStub(self._channel)  # type: ignore[no-untyped-call]
+        self._channels = {address: self._channel(address) for address in self._addresses}
+        self._stubs: dict[str, Any] = {
+            address: FederationStub(channel)  # type: ignore[no-untyped-call]
+            for address, channel in self._channels.items()
+        }
         self._away = False
         self._log = structlog.get_logger(__name__)
 
     async def close(self) -> None:
         """Ends the connection and whatever still runs on it."""
-        await self._channel.close(None)
+        for channel in self._channels.values():
+            await channel.close(None)
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        """It connects at its first call."""
+        if self._line.channel is None:
+            # A proxy of the environment would take what is not encrypted off this machine.
+            return grpc.aio.insecure_channel(address, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)])
+        return grpc.aio.secure_channel(address, self._line.channel, options=_OPTIONS)
+
+    @property
+    def _address(self) -> str:
+        """Where calls go."""
+        return self._addresses[0]
+
+    @property
+    def _stub(self) -> Any:
+        return self._stubs[self._address]
 
     async def register(self, datasets: Mapping[str, int]) -> pb.RegisterResponse:
         """Makes this client known with its data sets and their numbers of training examples.
@@ -230,7 +249,13 @@ class Transport:
         """The attempt's result, trying again after errors that pass by themselves."""
 
         async def once() -> T:
-            return await attempt()
+            address = self._address
+            try:
+                return await attempt()
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                if passes(error) and address == self._address:  # and no other call has gone on to the next
+                    self._addresses.rotate(-1)
+                raise
 
         retrying = AsyncRetrying(
             retry=retry_if_exception(passes),
@@ -245,7 +270,7 @@ class Transport:
             raise self._translate(error) from error
         if self._away:
             self._away = False
-            self._log.info("coordinator_back", coordinator=self._address)
+            self._log.info("coordinator_back", coordinator=self._named)
         return result
 
     def _note_away(self, state: RetryCallState) -> None:
@@ -253,11 +278,11 @@ class Transport:
             return  # logged once
         self._away = True
         error = state.outcome.exception() if state.outcome else None
-        self._log.warning("coordinator_away", coordinator=self._address, reason=words(error))
+        self._log.warning("coordinator_away", coordinator=self._named, reason=words(error))
 
     def _translate(self, error: grpc.aio.AioRpcError | TimeoutError | BrokenTransfer) -> AgentError:
         if passes(error) or not isinstance(error, grpc.aio.AioRpcError):
-            return CoordinatorAway(f"no answer from {self._address} for {self._patience_s:.0f} s ({words(error)})")
+            return CoordinatorAway(f"no answer from {self._named} for {self._patience_s:.0f} s ({words(error)})")
         if error.code() is _Status.UNAUTHENTICATED:
             return AgentUnknown(words(error))
         if error.code() is TAKEN:

@@ -28,6 +28,23 @@ def check_target(text: str) -> str:
     raise ValueError(f"{text!r} {fault}; write host:port of the agents' door, such as {_joined(parts.host, meant)}")
 
 
+def targets(text: str) -> list[str]:
+    """Addresses of agents' doors that stand in one text, with commas between them."""
+    return [part.strip() for part in text.split(",")]
+
+
+def check_targets(text: str) -> str:
+    """One address of an agents' door or several with commas between them, as they are.
+
+    Raises:
+        ValueError: as `check_target`, of the first that is wrong; one stands there twice.
+    """
+    found = [check_target(each) for each in targets(text)]
+    if twice := next((each for each in found if found.count(each) > 1), None):
+        raise ValueError(f"{text!r} has {twice} twice; name each address once")
+    return text
+
+
 def check_host(text: str) -> str:
     """The address or name that a door listens on, as it is.
 

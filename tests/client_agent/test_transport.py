@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -430,6 +431,18 @@ async def test_registering_waits_for_the_coordinator_and_says_so_once(away, logg
         await away.start()
         await asyncio.wait_for(waiting, 20)
         await transport.next_task(0)
+    events = [entry["event"] for entry in logged if str(entry["event"]).startswith("coordinator_")]
+    assert events == ["coordinator_away", "coordinator_back"]
+
+
+async def test_where_one_address_does_not_answer_the_next_is_taken(coordinator, logged):
+    with socket.socket() as nobody:  # bound, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        closed = f"127.0.0.1:{nobody.getsockname()[1]}"
+        async with cutting(coordinator.port) as line, connected(f"{closed}, {line.address}") as transport:
+            await transport.register({"reviews": 12})
+            await transport.next_task(0)
+            assert line.up > 0
     events = [entry["event"] for entry in logged if str(entry["event"]).startswith("coordinator_")]
     assert events == ["coordinator_away", "coordinator_back"]
 

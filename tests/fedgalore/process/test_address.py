@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from fedgalore.process.address import check_host, check_target, check_url
+from fedgalore.process.address import check_host, check_target, check_targets, check_url, targets
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:50051", "[::1]:50051", "[fe80::1%eth0]:1", "site.example:65535", "a_b:2"])
@@ -48,6 +48,15 @@ def test_a_target_is_a_host_and_a_port(text: str) -> None:
 def test_another_form_of_a_target_is_refused_with_the_right_one(text: str, fault: str, right: str) -> None:
     with pytest.raises(ValueError, match=f"{re.escape(fault)}.*; write host:port .* such as {re.escape(right)}$"):
         check_target(text)
+
+
+def test_several_targets_stand_with_commas() -> None:
+    for text in ("site:1", "a.example:50051, [::1]:50051,b:7000"):
+        assert check_targets(text) == text
+    assert targets("a:1, [::1]:2") == ["a:1", "[::1]:2"]
+    for text, fault in (("a:1,b", "'b' names no port"), ("a:1,", "names no host"), ("a:1, a:1", "has a:1 twice")):
+        with pytest.raises(ValueError, match=fault):
+            check_targets(text)
 
 
 @pytest.mark.parametrize("text", ["0.0.0.0", "::", "::1", "localhost", "a.example"])
