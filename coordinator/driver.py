@@ -64,15 +64,19 @@ async def clean(calls: DriverCalls, blobs: BlobStore, collector: Collector) -> N
     while True:
         await calls.leading()
         mark = calls.reader.mark(Effect.WAKE_COLLECTOR)
-        refusal = await _cleaned(calls, blobs, collector, clock())
-        with suppress(StateUnavailable):
+        with suppress(StateUnavailable, OSError):  # it passes, and what an earlier look found stands
+            refusal = await _cleaned(calls, blobs, collector, clock())
             await calls.note_refusal(refusal)
         await asyncio.sleep(min(CLEAN_S, LEAST_CLEAN_S))
         await calls.reader.wait_for_change(CLEAN_S, mark, Effect.WAKE_COLLECTOR)
 
 
 async def _cleaned(calls: DriverCalls, blobs: BlobStore, collector: Collector, now: float) -> str | None:
-    """Cleans once; what people should know if nothing was deleted."""
+    """Cleans once; what people should know if nothing was deleted.
+
+    Raises:
+        StateUnavailable, OSError: the state store or the blob store does not answer; it is logged.
+    """
     try:
         if freed := await collector.collect(now):
             log.info("blobs_collected", freed_bytes=freed)
@@ -84,7 +88,7 @@ async def _cleaned(calls: DriverCalls, blobs: BlobStore, collector: Collector, n
         return None if isinstance(error, NotBound) else str(error)  # what is not bound is no place for a note
     except (StateUnavailable, OSError) as error:
         log.warning("cleaning_failed", reason=str(error))
-        return f"no blob is deleted: {error}"
+        raise
     except Exception as error:  # the disk must not fill up because of a broken look
         log.exception("cleaning_failed")
         return f"no blob is deleted: the look at the state failed ({error}); the coordinator's log has more"

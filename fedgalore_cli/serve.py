@@ -125,7 +125,8 @@ def accept_state(
     """Take Redis and the blob directory as they are, after a restored backup or a loss of keys.
 
     Shows what does not fit. With --yes, this Redis counts as that of the blobs, jobs that the lists of jobs lack are
-    entered again, and blobs that no job names are deleted an hour later. Give it the settings of the coordinator.
+    entered again, and blobs that no job names are deleted an hour later; it is refused while the record of a job
+    cannot be read. Give it the settings of the coordinator.
     """
     settings = _settings(config, {"redis_url": redis_url, "blob_dir": blob_dir})
     import asyncio
@@ -145,7 +146,7 @@ def accept_state(
 
     try:
         findings = asyncio.run(found())
-    except (StateUnavailable, OSError) as error:
+    except (StateUnavailable, OSError, acceptance.NotAccepted) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     for line in filter(None, (findings.not_bound, *findings.contradictions)):

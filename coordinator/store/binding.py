@@ -40,23 +40,30 @@ class Binding:
         self._blobs = blobs
         self._warning: str | None = None
         self._turn = asyncio.Lock()  # a second check must not take the unfinished bond of the first for an old bond
-        self._held_at = float("-inf")  # of the monotonic clock
+        self._bound: Bound | None = None  # as last found
+        self._held_at = float("-inf")  # when that check began, by the monotonic clock
 
-    async def check(self) -> Bound:
+    async def check(self, max_age_s: float = 0.0) -> Bound:
         """Reads the ids of both sides, and binds blobs that are not bound yet.
+
+        Args:
+            max_age_s: a good check that began so long before this call at most, or since, will do.
 
         Raises:
             NotBound: the blobs belong to another state store.
             StateUnavailable, OSError: the state store or the blob store does not answer.
         """
+        asked = time.monotonic()
         async with self._turn:
+            if self._bound is not None and self._held_at > asked - max_age_s:
+                return self._bound
             return await self._check()
 
     async def must_hold(self, max_age_s: float = 0.0) -> None:
         """As `check`, for callers that wait until the right state store is there.
 
         Args:
-            max_age_s: a check that was made so long ago at most will do.
+            max_age_s: as of `check`.
 
         Raises:
             StateUnavailable: the two do not belong together, or cannot be read.
@@ -64,7 +71,7 @@ class Binding:
         if time.monotonic() - self._held_at < max_age_s:
             return
         try:
-            await self.check()
+            await self.check(max_age_s)
         except (NotBound, OSError) as error:
             raise StateUnavailable(str(error)) from error
 
@@ -79,6 +86,7 @@ class Binding:
         await asyncio.to_thread(self._blobs.note_age, before)
 
     async def _check(self) -> Bound:
+        began = time.monotonic()
         of_blobs = await asyncio.to_thread(self._blobs.store_id)
         of_store = await self._store.store_id()
         if of_blobs is None:
@@ -105,8 +113,8 @@ class Binding:
                 f"this Redis is an older copy (it was looked at {age} times, and blob_dir knows of {seen}), so no blob "
                 f"is deleted and nothing is written: give the newest copy. {_ACCEPT}"
             )
-        self._held_at = time.monotonic()
-        return Bound(of_blobs, self._warning)
+        self._bound, self._held_at = Bound(of_blobs, self._warning), began
+        return self._bound
 
     async def _must_be_new(self, of_store: str | None) -> None:
         """Raises `NotBound` for blobs without an id beside a state store that names none of them."""

@@ -50,12 +50,13 @@ async def take(connection: RedisConnection) -> Census:
             job_id: JobKeys(
                 job_id in listed,
                 job_id in active,
-                bool(has_document and version and status),
+                bool(has_document and version),
                 frozenset(parts[job_id]),
                 int(version or 0),
                 number or "",
                 closed,
                 sum(int(count or 0) for count in counts),
+                bool(status),
             )
             for job_id, has_document, (version, status, number), closed, counts in zip(
                 ids, rows[::4], rows[1::4], rows[2::4], rows[3::4], strict=True

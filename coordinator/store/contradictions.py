@@ -33,17 +33,28 @@ class JobKeys:
 
     listed: bool = False  # in `jobs`
     active: bool = False  # in `active`
-    has_record: bool = False  # a `job:<id>` with document, version and status
+    has_record: bool = False  # a `job:<id>` with document and version
     parts: frozenset[str] = frozenset()  # `rounds`, `events` and the like, as far as there are keys
     saves: int = 0
     round: str = ""  # number of the round in flight
     closed: int = 0  # rounds
     counted: int = 0  # rounds that closed, by its totals
+    has_status: bool = False
 
     @property
     def is_gone(self) -> bool:
         """Whether nothing of it is left."""
         return not (self.listed or self.active or self.has_record or self.parts)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether its record is gone and more is left than its name in a list."""
+        return bool(self.parts) and not self.has_record
+
+    @property
+    def lacks_derived(self) -> bool:
+        """Whether `coordinator.store.derived` has to fill in what its record and its rounds say."""
+        return self.has_record and (not self.has_status or self.counted < self.closed)
 
 
 class Size(NamedTuple):
@@ -80,7 +91,7 @@ def of_job(job_id: str, keys: JobKeys, expected: Expected | None) -> Iterator[st
         yield f"job {job_id} is missing in the list of jobs"
     if "events" not in keys.parts:
         yield f"the events of job {job_id} are missing"
-    if keys.counted != keys.closed:
+    if keys.counted > keys.closed:  # fewer are filled in from the rounds
         yield f"the totals of job {job_id} do not fit its rounds"
     if expected is None or expected.saves != keys.saves:  # saved since: the next look compares
         return

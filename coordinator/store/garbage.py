@@ -38,6 +38,7 @@ from coordinator.store.contradictions import (
     unnamed,
     with_before,
 )
+from coordinator.store.derived import fill_in
 from coordinator.store.looks import Looks
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.removal import Removal
@@ -100,8 +101,8 @@ class Collector:
             TooMuchToGo: more is unneeded than may go at a time.
             StateUnavailable, OSError: the state store or the blob store does not answer.
         """
-        looks = await self._looked_before()
-        await self._check_state(looks)
+        await fill_in(self._store, self._binding)
+        await self._check_state(await self._looked_before())
         discarded = await self._removal.discarded()
         # Checked last: a Redis that was emptied since the first line has lost its id, too.
         await self._binding.check()
@@ -112,7 +113,8 @@ class Collector:
             spent |= discarded
         held = await asyncio.to_thread(self._blobs.held, needed)
         saves = {job_id: job.saves for job_id, job in self._jobs.items()}
-        looks = looks.then(held.unneeded, needed, saves, self._sizes, now)
+        # Read again, as below: a person may have accepted the state meanwhile.
+        looks = (await self._looked_before()).then(held.unneeded, needed, saves, self._sizes, now)
         ripe = looks.ripe(spent, now)
         await asyncio.to_thread(self._blobs.note_looks, looks.to_json())
         await self._binding.grow_older()
@@ -172,7 +174,8 @@ class Collector:
         if found:
             self._jobs = {}  # what was read of a job that lacks something is read anew
             await self._binding.check()  # of the wrong Redis, everything contradicts
-            await asyncio.to_thread(self._blobs.note_looks, looks.refused().to_json())
+            refused = (await self._looked_before()).refused()
+            await asyncio.to_thread(self._blobs.note_looks, refused.to_json())
             raise StateContradicts(sorted(found))
 
     def _check_amount(self, held: Held, unexplained: Collection[str]) -> None:

@@ -104,6 +104,26 @@ async def test_cleaning_survives_whatever_happens(
     await engine.close()
 
 
+async def test_a_look_without_an_answer_leaves_what_was_found(redis_url: str, tmp_path: Path) -> None:
+    store, blobs = RedisStateStore(redis_url), DirectoryBlobStore(tmp_path)
+
+    class Away(Collector):
+        async def collect(self, now: float) -> int:
+            raise OSError("the disk does not answer")
+
+    engine = assemble(store)
+    await store.note_refusal("why")
+    with capture_logs() as logged:
+        task = asyncio.create_task(driver.clean(engine.driver, blobs, Away(store, blobs, Binding(store, blobs))))
+        await until(logged, "cleaning_failed")
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert await store.refusal() == "why"
+    await engine.close()
+
+
 async def test_partial_uploads_are_left_alone_while_redis_is_the_wrong_server(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """Around every call of the agents' door: its message comes in time, its answer is taken in time, and no caller has more
 calls at a time than its share.
 
-A call counts for the address that it comes from until it has shown whose it is, then for that client.
+A call counts for the address that it comes from until it has shown whose it is, then for that client. Over a connection
+that has shown a client's key before, it counts for that connection first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _END = grpc.aio.EOF  # type: ignore[attr-defined]
-READ_AT_ONCE = 32  # messages of callers at an address that have not shown whose they are: each may take 4 MiB
+READ_AT_ONCE = 32  # messages over the connections of an address that have shown no key: each may take 4 MiB
 
 
 class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -91,17 +92,17 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _enter(self, context: Context) -> None:
         peer = peer_of(context.peer())
-        client = self._connections.client_of(peer)
-        held = (self._visitors, holder_of(peer[0])) if client is None else (self._clients, client)
-        held[0].take(held[1])
-        self._held[context] = held
+        # Over a proxy's line nobody knows whose the next call is; strangers elsewhere at its address do not fill it.
+        holder = ":".join(peer) if self._connections.is_proved(peer) else holder_of(peer[0])
+        self._visitors.take(holder)
+        self._held[context] = self._visitors, holder
 
     async def _first(self, context: Context) -> Any:
         """The call's first message, or `_END`."""
-        places, holder = self._held[context]
         turn: Any = nullcontext()
-        if places is self._visitors:
-            turn = self._turns.setdefault(holder, asyncio.Semaphore(READ_AT_ONCE))
+        peer = peer_of(context.peer())
+        if not self._connections.is_proved(peer):
+            turn = self._turns.setdefault(holder_of(peer[0]), asyncio.Semaphore(READ_AT_ONCE))
         try:
             async with asyncio.timeout(MESSAGE_S), turn:
                 return await context.read()

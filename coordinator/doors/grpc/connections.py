@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+import structlog
+
 from coordinator.doors.limits import CONNECTIONS_OF_A_CLIENT, PROOF_S, DoorLimits, holder_of
 
 LOOK_S = 1.0
 FULL = 0.75  # of the most connections: from here on strangers give way
 _DESCRIPTORS = Path("/proc/self/fd")
 Peer = tuple[str, str]  # IP address and port
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,19 +53,26 @@ class Connections:
 
     def client_of(self, peer: Peer) -> str | None:
         """Whose a connection has shown to be; None where that is nobody's, or several clients' behind a proxy."""
-        clients = self._clients.get(peer, ())
-        return next(iter(clients)) if len(clients) == 1 else None
+        clients = list(self._clients.get(peer, set()).copy())  # a look is another thread's
+        return clients[0] if len(clients) == 1 else None
+
+    def is_proved(self, peer: Peer) -> bool:
+        """Whether a call over this connection has shown whose it is."""
+        return peer in self._clients
 
     async def keep(self) -> None:
         """Looks after them for ever."""
         while True:
             await asyncio.sleep(LOOK_S)
-            await asyncio.to_thread(self.look)
+            try:
+                await asyncio.to_thread(self.look)
+            except Exception:  # no descriptors, no thread: the next look may find some
+                log.exception("connections_unwatched")
 
     def look(self) -> None:
         """Shuts those that have to go."""
         now, descriptors, seen = self._clock(), dict[Peer, int](), dict[str, Connection | None]()
-        proved = list(self._clients)  # before the look: what is proved meanwhile may not be in the list
+        proved = list(self._clients.copy())  # before the look: what is proved meanwhile may not be in the list
         for path in _DESCRIPTORS.iterdir():
             with suppress(OSError):  # closed meanwhile
                 name = os.readlink(path)  # noqa: PTH115  (there may be thousands)

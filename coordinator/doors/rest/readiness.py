@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from pydantic import BaseModel, Field
@@ -16,6 +17,7 @@ from coordinator.store.redis_connection import PREFIX
 from fedgalore.process.tls import expiry
 
 TIMEOUT_S = 3.0
+SHARED_S = 1.0  # so long all who ask hear the same
 
 
 class Check(BaseModel):
@@ -39,8 +41,17 @@ class Probe:
         self._blobs = blobs
         self._binding = binding
         self._certificate = certificate
+        self._turn = asyncio.Lock()
+        self._last: tuple[float, Readiness] | None = None  # when it was found, by the monotonic clock
 
     async def readiness(self) -> Readiness:
+        async with self._turn:
+            if self._last is None or time.monotonic() - self._last[0] > SHARED_S:
+                found = await self._ask()
+                self._last = time.monotonic(), found
+            return self._last[1]
+
+    async def _ask(self) -> Readiness:
         warnings: list[str] = []
         checks = {"redis": await self._check_redis(warnings), "blobs": await self._check_blobs()}
         if all(check.ok for check in checks.values()):  # else there is nothing to compare

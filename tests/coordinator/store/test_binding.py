@@ -40,6 +40,23 @@ async def test_two_that_are_new_are_bound_and_stay_so(store: RedisStateStore, tm
     assert first.store_id == await store.store_id() == blobs.store_id()
 
 
+async def test_those_who_wait_share_a_check(store: RedisStateStore, tmp_path: Path) -> None:
+    class Counting(DirectoryBlobStore):
+        reads = 0
+
+        def store_id(self) -> str | None:
+            self.reads += 1
+            return super().store_id()
+
+    blobs = Counting(tmp_path)
+    binding = Binding(store, blobs)
+    await binding.check()
+    blobs.reads = 0
+    await asyncio.gather(*(binding.must_hold() for _ in range(20)))
+    await binding.must_hold(60)
+    assert blobs.reads <= 2  # one that was under way, and one for all who asked since
+
+
 async def test_a_fresh_volume_is_adopted_with_a_warning(store: RedisStateStore, tmp_path: Path) -> None:
     bound = await Binding(store, DirectoryBlobStore(tmp_path / "old")).check()
     binding = Binding(store, DirectoryBlobStore(tmp_path / "new"))

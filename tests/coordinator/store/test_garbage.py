@@ -19,13 +19,14 @@ from coordinator.state.job_state import Job, Prepared, Status
 from coordinator.state.round_state import ModelVersion, Round, UpdateReceipt
 from coordinator.state.versions import is_kept
 from coordinator.store import garbage
-from coordinator.store.acceptance import accept, look
+from coordinator.store.acceptance import NotAccepted, accept, look
 from coordinator.store.binding import Binding, NotBound
-from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S
+from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, Held
 from coordinator.store.contradictions import StateContradicts
 from coordinator.store.credentials import Role
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector, TooMuchToGo
+from coordinator.store.looks import Looks
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
@@ -439,8 +440,8 @@ async def test_a_lost_key_or_field_deletes_nothing(trained: tuple[House, str], m
     await credentials.close()
     record = f"job:{job}"
     tables = ("jobs", "active", "store", "age", "tokens", "agents", "credentials", "keys", "tasks:north")
-    lost = [(key, None) for key in (*tables, *(f"{record}{part}" for part in ("", ":rounds", ":events", ":totals")))]
-    lost += [(record, field) for field in ("document", "version", "status", "round")]
+    lost = [(key, None) for key in (*tables, *(f"{record}{part}" for part in ("", ":rounds", ":events")))]
+    lost += [(record, field) for field in ("document", "version", "round")]
     lost += [(f"{record}:rounds", str(ROUNDS))]
     with redis.Redis.from_url(house.url) as client:
         for name, field in lost:
@@ -501,6 +502,51 @@ async def test_what_is_accepted_goes_an_hour_later_and_not_before(trained: tuple
     assert all(house.held(stray, house.base, house.versions[-1].weights))
     await collector.collect(at(GRACE_S) + 1)
     assert house.held(stray, house.base, house.versions[-1].weights) == [False, True, True]
+
+
+async def test_what_an_earlier_version_did_not_write_is_filled_in(trained: tuple[House, str]) -> None:
+    house, job = trained
+    totals = [each.totals for each in await house.store.summaries()]
+    with redis.Redis.from_url(house.url) as client:
+        for _ in range(2):
+            client.hdel(f"fedgalore:job:{job}", "status")
+            client.delete(f"fedgalore:job:{job}:totals")
+            assert (await look(house.store, house.blobs)).contradictions == ()
+            await house.another_collector().collect(at(0))
+            assert [each.totals for each in await house.store.summaries()] == totals
+        client.hdel(f"fedgalore:job:{job}", "status")
+    await accept(house.store, house.blobs)
+    await house.swept(restarted=True)
+    assert all(house.held(house.base, house.export, house.versions[-1].weights))
+
+
+@pytest.mark.parametrize("field", ["document", "version"])
+async def test_jobs_whose_record_nobody_can_read_are_not_given_up(trained: tuple[House, str], field: str) -> None:
+    house, job = trained
+    with redis.Redis.from_url(house.url) as client:
+        client.hset(f"fedgalore:job:{job}", "document", "{}")
+        if field == "version":
+            client.hdel(f"fedgalore:job:{job}", "version")
+    looks = house.blobs.looks()
+    with pytest.raises(NotAccepted, match=f"jobs {job} are gone or cannot be read.*jobs delete <id> --cancel"):
+        await accept(house.store, house.blobs)
+    assert house.blobs.looks() == looks
+
+
+async def test_what_is_accepted_during_a_look_is_not_lost(
+    trained: tuple[House, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, _ = trained
+    stray = house.put("stray")
+    held = house.blobs.held
+
+    def accepted_meanwhile(needed: frozenset[str]) -> Held:
+        house.blobs.note_looks(Looks(let_go=frozenset({stray.sha256})).to_json())
+        return held(needed)
+
+    monkeypatch.setattr(house.blobs, "held", accepted_meanwhile)
+    await house.another_collector().collect(at(0))
+    assert stray.sha256 in Looks.read(house.blobs.looks()).let_go
 
 
 async def test_a_job_that_has_lost_its_record_can_be_deleted(trained: tuple[House, str]) -> None:

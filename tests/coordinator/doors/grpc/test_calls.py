@@ -67,6 +67,21 @@ async def test_a_call_whose_message_does_not_come_is_ended(
         await house.channel.stream_unary(f"/{SERVICE}/{method}")()
 
 
+async def test_half_open_calls_over_a_line_of_an_agent_do_not_keep_its_calls_out(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy joins strangers and agents on a line."""
+    monkeypatch.setattr(calls, "READ_AT_ONCE", 1)
+    await house.stub.Register(
+        pb.RegisterRequest(client="site-a", protocol_version=PROTOCOL_VERSION, software_version="1")
+    )
+    silent = [house.channel.stream_unary(f"/{SERVICE}/Enrol")() for _ in range(2 * SHARE)]
+    await asyncio.sleep(0.05)  # their headers go first
+    await asyncio.wait_for(house.poll("site-a"), 10)
+    for call in silent:
+        call.cancel()
+
+
 async def test_a_call_without_a_message_is_refused(house: House) -> None:
     async with failing(Code.INVALID_ARGUMENT, "request: missing"):
         await house.channel.stream_unary(f"/{SERVICE}/Register")(iter(()))

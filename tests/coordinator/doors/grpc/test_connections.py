@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.doors.grpc import connections
 from coordinator.doors.grpc.connections import Connection, Connections, peer_of, to_shut
@@ -54,6 +56,27 @@ def test_strangers_give_way_before_the_door_is_full() -> None:
     clients = {each.peer: str(each) for each in agents}
     assert to_shut([*strangers, *agents], clients, ROOM, 5) == strangers[:15]
     assert to_shut([*strangers, *agents], clients, ROOM, 0.5) == []  # they have just come
+
+
+async def test_a_look_that_fails_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = asyncio.Event()
+
+    class Short(Connections):
+        """Its first look finds no descriptor."""
+
+        def look(self) -> None:
+            if next(failing, None) is not None:
+                raise OSError(errno.EMFILE, "Too many open files")
+            loop.call_soon_threadsafe(looked.set)
+
+    loop, failing = asyncio.get_running_loop(), iter(range(1))
+    monkeypatch.setattr(connections, "LOOK_S", 0.0)
+    with capture_logs() as logged:
+        keeping = asyncio.create_task(Short(ROOM).keep())
+        await asyncio.wait_for(looked.wait(), 10)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+    assert [row["event"] for row in logged] == ["connections_unwatched"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import yaml
 from structlog.testing import capture_logs
 
 from coordinator.doors.grpc import messages
+from coordinator.doors.rest import readiness
 from coordinator.engine import people_calls
 from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
@@ -588,7 +589,10 @@ async def test_a_vanished_blob_store_is_named(stack: Stack, tmp_path: Path) -> N
     is_problem(await stack.http.get(f"{JOBS}/{job.id}/model"), 404, "blob_not_found")
 
 
-async def test_blobs_of_another_redis_make_it_not_ready(stack: Stack, redis_url: str) -> None:
+async def test_blobs_of_another_redis_make_it_not_ready(
+    stack: Stack, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "SHARED_S", -1.0)
     assert (await stack.http.get("/readyz")).status_code == 200
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
@@ -603,7 +607,11 @@ async def test_blobs_of_another_redis_make_it_not_ready(stack: Stack, redis_url:
         assert not client.exists("fedgalore:jobs")
 
 
-async def test_a_redis_that_may_lose_keys_makes_it_not_ready(stack: Stack, redis_url: str) -> None:
+async def test_a_redis_that_may_lose_keys_makes_it_not_ready(
+    stack: Stack, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "SHARED_S", -1.0)
+
     async def told() -> str:
         ready = await stack.http.get("/readyz")
         assert ready.status_code == 503

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,11 +22,16 @@ from coordinator.models.archive import Archive
 from coordinator.state.errors import JobNotFound
 from tests.coordinator.doors.rest.stack import Stack
 
+LARGE = 2**24
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
     """Answers; under /endless for as long as it is read."""
+    if scope["path"] == "/large":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % LARGE)]})
+        await send({"type": "http.response.body", "body": bytes(LARGE)})
+        return
     length = [(b"content-length", b"2")] if scope["path"] == "/" else []
     await send({"type": "http.response.start", "status": 200, "headers": length})
     if scope["path"] == "/endless":
@@ -109,6 +115,36 @@ async def test_who_does_not_read_is_cut(lines: list[Line], monkeypatch: pytest.M
         await asyncio.sleep(0.1)
         lines[0][1].transport.resume_reading()  # type: ignore[attr-defined]
         assert not (await everything(reader)).endswith(b"hi")
+
+
+async def test_a_slow_reader_gets_the_whole_answer(lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for the next header begins when the answer has left."""
+    monkeypatch.setattr(connection, "HEADER_S", 0.02)
+    monkeypatch.setattr(connection, "LOOK_S", 0.01)
+    got = 0
+    async with door() as port, asyncio.timeout(10):
+        reader = await say(port, lines, GET.replace(b"/ ", b"/large ") + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        for pause_s in (*(0.03,) * 5, *(0.0,) * LARGE):
+            await asyncio.sleep(pause_s)
+            if not (data := await reader.read(2**20)):
+                break
+            got += len(data)
+    assert got == LARGE
+
+
+def test_over_tls_both_buffers_are_counted_and_the_upper_one_is_small() -> None:
+    class Transport:
+        def __init__(self, size: int, below: Transport | None = None) -> None:
+            self.size, self._ssl_protocol = size, SimpleNamespace(_transport=below)
+
+        def get_write_buffer_size(self) -> int:
+            return self.size
+
+    line = connection.Connection.__new__(connection.Connection)
+    for upper, below, waits in ((0, 0, True), (1, 0, False), (0, 1, False)):
+        vars(line).update(cycle=None, transport=Transport(upper, Transport(below)))
+        assert line.is_waiting is waits
 
 
 async def test_requests_of_a_connection_follow_each_other(lines: list[Line]) -> None:
