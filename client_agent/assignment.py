@@ -26,6 +26,7 @@ from client_agent.session import Work
 from client_agent.settings import AgentSettings
 from client_agent.site_log import SiteLog
 from client_agent.task_log import TaskLog
+from client_agent.told_loss import ToldLoss
 from client_agent.training_thread import TrainingThread
 from client_agent.transport import Transport
 from client_agent.version import Version, blob_of
@@ -33,7 +34,7 @@ from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import ref_of_file
 from fedgalore.process.faults import Fault, reach
 from fedgalore.spec.job import JobSpec, parse
-from fedgalore.spec.layout import size_bytes, update_tensors
+from fedgalore.spec.layout import kept_tensors, size_bytes, update_tensors
 from fedgalore.spec.plan import TrainingPlan
 from fedgalore.spec.relief import Doing, relief
 from protos import federation_pb2 as pb
@@ -71,7 +72,7 @@ class Assignment:
         self._covered = ".covered" if site.settings.protection else ""
         self._update = site.cache.update(site.settings.name, task.job_id, f"{start}{self._covered}")
         self._state: Path | None = None  # what the round's clients start from beside the weights
-        self._progress = (0, 0.0)  # steps done, last loss
+        self._progress = (0, 0.0)  # steps done, the loss that is told
         self._has_begun = False
         self._log = TaskLog(site.log, task)
 
@@ -184,10 +185,10 @@ class Assignment:
         kept = site.cache.last_kept(client, self._task.job_id, self._kept_name(self._task.last_contribution))
         keep = site.cache.kept(client, self._task.job_id, self._kept_name(self._task.model_version + 1))
         check_room(site.settings.work_dir, self._update_bytes(), f"the update of round {self._task.round}")
+        local, least = spec.local, site.settings.policy.least_evaluation_examples
+        on_step = partial(self._on_step, ToldLoss(local.steps, local.batch_size, least))
         await site.thread.run(
-            lambda trainer: trainer.train(
-                split, client, self._state, kept, self._on_step, self._update, keep, self._noise()
-            )
+            lambda trainer: trainer.train(split, client, self._state, kept, on_step, self._update, keep, self._noise())
         )
 
     def _kept_name(self, version: int) -> str:
@@ -202,9 +203,11 @@ class Assignment:
         return SiteNoise(chosen.clip_norm, chosen.noise_multiplier, charge)
 
     def _update_bytes(self) -> int:
+        """Of all that training writes: what is sent and what is kept."""
         plan = _planned(self._task.plan_json)
-        tensors = update_tensors(self._spec, plan, self._site.settings.name, self._task.model_version + 1)
-        return size_bytes(tensors)
+        client, version = self._site.settings.name, self._task.model_version + 1
+        sent = update_tensors(self._spec, plan, client, version)
+        return size_bytes(sent) + size_bytes(kept_tensors(self._spec, plan, client))
 
     async def upload(self) -> None:
         """Delivers the update."""
@@ -306,10 +309,10 @@ class Assignment:
     def _model_files(self) -> dict[str, BlobRef]:
         return {file.name: blob_of(file.blob) for file in self._task.base_model}
 
-    def _on_step(self, step: int, loss: float) -> bool:
+    def _on_step(self, told: ToldLoss, step: int, loss: float) -> bool:
         if not self._progress[0]:
             self._site.cache.begun.end()
-        self._progress = step, nan if self._site.settings.protection else loss
+        self._progress = step, nan if self._site.settings.protection else told.after(loss)
         reach(Fault.TRAINED_STEP)
         return self._site.thread.goes_on()
 

@@ -62,6 +62,11 @@ class Policy(Strict):
     beta1: Range = Field(default=(0.5, 0.999), description="The first of local.betas")
     beta2: Range = Field(default=(0.9, 0.99999), description="The second: what is below it lets the last step decide")
     eps: Range = Field(default=(1e-12, 1e-5), description="local.eps: a great one shows the size of gradients")
+    max_grad_norm: Range = Field(
+        default=(1e-2, 1e9),
+        description="local.max_grad_norm, where a job names it: one near eps shows the gradients themselves, as a great "
+        "eps does",
+    )
     weight_decay: Range = Field(default=(0.0, 1.0), description="local.weight_decay")
     scale: Range = Field(default=(0.0, 64.0), description="scale and complement of a method, where it has them")
     most_class_weight: float = Field(
@@ -196,6 +201,8 @@ def _of_ranges(policy: Policy, spec: JobSpec, rates: Sequence[tuple[str, float]]
     yield from _of_range(policy.beta1, "beta1", [("local.betas", local.betas[0])])
     yield from _of_range(policy.beta2, "beta2", [("local.betas", local.betas[1])])
     yield from _of_range(policy.eps, "eps", [("local.eps", local.eps)])
+    if local.max_grad_norm is not None:
+        yield from _of_range(policy.max_grad_norm, "max_grad_norm", [("local.max_grad_norm", local.max_grad_norm)])
     yield from _of_range(policy.weight_decay, "weight_decay", [("local.weight_decay", local.weight_decay)])
     scales = [(f"method.{name}", getattr(method, name, None)) for name in ("scale", "complement")]
     yield from _of_range(policy.scale, "scale", [(field, value) for field, value in scales if value is not None])
@@ -205,7 +212,7 @@ def _of_classes(policy: Policy, spec: JobSpec, imbalance: float) -> Iterator[Ref
     weights, most = spec.local.class_weights, policy.most_class_weight
     times = max(weights) / min(weights) if isinstance(weights, tuple) else imbalance if weights else 1.0
     if times > most:
-        told = f"one is {times:.3g} times another here, and may be {most:g} times"
+        told = f"one is more than {most:g} times another here"  # how much more, the site keeps to itself
         yield _refusal("most_class_weight", "local.class_weights", told)
 
 

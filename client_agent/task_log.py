@@ -23,8 +23,8 @@ class TaskLog:
 
     @property
     def _version(self) -> int:
-        """That an update of the task makes."""
-        return int(self._task.model_version) + 1
+        """That an update of the task makes; of a task without one, the version that it looks at."""
+        return int(self._task.model_version) + (self._task.kind == pb.Task.KIND_TRAIN)
 
     async def begins(self) -> None:
         """The task, and its job's document where that is new. A task that goes on after a pause has begun before."""

@@ -309,7 +309,10 @@ def _in_words() -> Iterator[None]:
         raise
     except OutOfBounds as error:
         raise _untrainable(error) from error
-    except (TaskError, CodecError, OSError) as error:
+    except OSError as error:  # its words name a path of this site
+        _log.error("file_unusable", reason=str(error))
+        raise CannotTrain(_told(error)) from error
+    except (TaskError, CodecError) as error:
         raise CannotTrain(str(error)) from error
     except Exception as error:  # whatever the code of a model comes upon
         _log.debug("model_failed", exc_info=True)

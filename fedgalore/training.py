@@ -149,7 +149,6 @@ def local_training(
         del gradients, plain
         metrics = {
             "train_loss": sum(losses) / len(losses),
-            "last_loss": losses[-1],
             "steps": float(len(losses)),
             "learning_rate": round.rates.targets,
         }

@@ -53,6 +53,7 @@ def test_a_plain_job_is_allowed() -> None:
         ({"local": {"betas": (0.9, 0.9999999)}}, "beta2"),
         ({"local": {"eps": 1.0}}, "eps"),
         ({"local": {"eps": 1e-30}}, "eps"),
+        ({"local": {"eps": 1e-8, "max_grad_norm": 1e-9}}, "max_grad_norm"),
         ({"local": {"learning_rate": 5.0}}, "learning_rate"),
         ({"local": {"learning_rate": 1e-3, "head_learning_rate": 5.0}}, "learning_rate"),
         ({"local": {"class_weights": (1e6, 1e-6)}}, "most_class_weight"),
@@ -87,7 +88,9 @@ def test_a_class_of_few_examples_does_not_decide_alone(examples: list[dict[str, 
     assert imbalance_of(examples) == times
     policy, has = Policy(most_class_weight=2.5), replace(ENOUGH, imbalance=times)
     refused = ["policy.most_class_weight"] * (times > 2.5)
-    assert codes(policy, has, local={"class_weights": "balanced"}) == refused
+    found = [*of_job(policy, a_spec(**{**SANE, "local": {**SANE["local"], "class_weights": "balanced"}}), has)]
+    assert [refusal.code for refusal in found] == refused
+    assert all(": one is more than 2.5 times another here (" in refusal.words for refusal in found)  # not how many
     assert codes(policy, has) == []
 
 

@@ -211,6 +211,13 @@ def test_a_damaged_weights_file_is_refused(trainer, tmp_path):
         trainer.load(tmp_path / "damaged", "version 1")
 
 
+def test_a_file_that_cannot_be_read_is_told_without_its_path(trainer, tmp_path):
+    with capture_logs() as logs, pytest.raises(CannotTrain) as caught:
+        trainer.load(tmp_path / "gone", "version 1")
+    assert str(caught.value) == "a file of this site cannot be used (No such file or directory)"
+    assert str(tmp_path / "gone") in next(log["reason"] for log in logs if log["event"] == "file_unusable")
+
+
 def test_what_a_client_keeps_is_what_its_next_round_starts_from(task, tiny_model, tmp_path):
     spec = a_spec(method={"state_sync": "local", "prior_steps": None})
     trainer = Trainer("cpu", 1)

@@ -192,7 +192,7 @@ def test_metrics_tell_of_the_steps_taken(bert):
     assert update.num_examples == 12
     assert update.metrics["steps"] == 4
     assert update.metrics["train_loss"] == pytest.approx(sum(losses) / 4)
-    assert update.metrics["last_loss"] == losses[-1]
+    assert "last_loss" not in update.metrics  # of a batch that may be one example
     assert update.metrics["train_accuracy"] in [i / 16 for i in range(17)]
     assert update.metrics["learning_rate"] == 1e-2
     falling = classifier(local={"schedule": "linear", "steps": 1}, rounds={"count": 4})

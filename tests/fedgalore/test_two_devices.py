@@ -83,7 +83,7 @@ def test_two_gpus_train_as_one_and_run_a_layer_again_with_its_own_dropout(kind, 
 
     def losses(spread, spec):
         task = TaskModel.load(spec, bert_copy, first, spread=spread)
-        return an_update(task, spec, examples, "a", 1, Start(version_0(spec, bert_copy)[1])).metrics["last_loss"]
+        return an_update(task, spec, examples, "a", 1, Start(version_0(spec, bert_copy)[1])).metrics["train_loss"]
 
     over = Spread({first: 10**6, second: 10**6})
     assert losses(over, specs[True]) == pytest.approx(losses(over, specs[False]), rel=1e-4)
