@@ -53,6 +53,7 @@ def check_round(settings: AgentSettings, rounds_of_a_day: int) -> None:
     refuse(policy.of_day(settings.policy, rounds_of_a_day))
 
 
-def check_evaluation(settings: AgentSettings) -> None:
+def check_evaluation(spec: JobSpec, data: LocalData, settings: AgentSettings) -> None:
     """Whether metrics may leave."""
+    refuse(policy.of_evaluation(settings.policy, spec, data.holdings(spec)))
     refuse(protection.of_evaluation(settings.protection))

@@ -20,6 +20,7 @@ from client_agent.begun import MOST_DEATHS
 from client_agent.cache import Cache
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, OutOfMemory, RoundOver, SiteRefuses
+from client_agent.policy import of_evaluation
 from client_agent.protection import WITHHELD, WITHHELD_CODE, is_refusal
 from client_agent.room import check_room
 from client_agent.session import Work
@@ -127,7 +128,7 @@ class Assignment:
         participants = task.participants if self._trains else None
         admission.check_model(spec, _planned(task.plan_json), self._model_files(), participants, settings)
         if not self._trains:
-            admission.check_evaluation(settings)
+            admission.check_evaluation(spec, self._local_data(spec), settings)
             return
         admission.check_round(settings, self._log.rounds_of_a_day())
         if not self._update.is_file():  # else its noise has been counted
@@ -298,8 +299,10 @@ class Assignment:
         return data
 
     def _held_out(self, spec: JobSpec) -> LocalSplit | None:
-        """What the job's models are evaluated on, if this site has it."""
-        return self._local_data(spec).held_out(spec)
+        """What the job's models are evaluated on, if this site has enough of it."""
+        data = self._local_data(spec)
+        is_too_little = any(of_evaluation(self._site.settings.policy, spec, data.holdings(spec)))
+        return None if is_too_little else data.held_out(spec)
 
     async def _base_model(self) -> Path:
         task = self._task

@@ -10,7 +10,7 @@ from client_agent.cache import hash_of_files
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain
 from client_agent.machine import Memory, free_bytes, memory
-from client_agent.policy import of_job, of_task
+from client_agent.policy import of_evaluation, of_job, of_task
 from client_agent.settings import AgentSettings
 from fedgalore.model.folder import files as model_files
 from fedgalore.model.folder import has_safetensors
@@ -96,7 +96,8 @@ def _refused(
 ) -> list[str]:
     """What this site's policy forbids of the job, and what its protection cannot cover."""
     local, policy = data.get(spec.data.name), settings.policy
-    document = of_job(policy, spec, local.holdings(spec)) if local else ()
+    has = local.holdings(spec) if local else None
+    document = (*of_job(policy, spec, has), *of_evaluation(policy, spec, has)) if has else ()
     covered = (*protection.of_job(settings.protection, spec), *protection.of_plan(settings.protection, plan))
     found = dict.fromkeys((*document, *of_task(policy, spec, plan, base_model, None), *covered))
     return [f"{refusal.code}: {refusal.words}" for refusal in found]

@@ -64,8 +64,7 @@ class Policy(Strict):
     eps: Range = Field(default=(1e-12, 1e-5), description="local.eps: a great one shows the size of gradients")
     max_grad_norm: Range = Field(
         default=(1e-2, 1e9),
-        description="local.max_grad_norm, where a job names it: one near eps shows the gradients themselves, as a great "
-        "eps does",
+        description="local.max_grad_norm, where it is named: one near eps shows gradients, as a great eps does",
     )
     weight_decay: Range = Field(default=(0.0, 1.0), description="local.weight_decay")
     scale: Range = Field(default=(0.0, 64.0), description="scale and complement of a method, where it has them")
@@ -137,6 +136,17 @@ def of_job(policy: Policy, spec: JobSpec, has: Holdings) -> Iterator[Refusal]:
         yield _refusal("token_tables", tables[0], "trains what has a row for each token, which may not leave")
 
 
+def of_evaluation(policy: Policy, spec: JobSpec, has: Holdings) -> Iterator[Refusal]:
+    """The rule that measuring a model breaks at a site with so many examples; the site may train all the same."""
+    evaluated, most = has.held_out, spec.evaluation.max_examples
+    if evaluated is not None and most is not None:
+        evaluated = min(evaluated, most)
+    if evaluated is not None and evaluated < policy.least_evaluation_examples:
+        field = "evaluation.max_examples" if most == evaluated else f"data.{spec.data.name}"
+        few = f"an evaluation has {evaluated} examples here, and has to have {policy.least_evaluation_examples}"
+        yield _refusal("least_evaluation_examples", field, few)
+
+
 def of_task(
     policy: Policy, spec: JobSpec, plan: TrainingPlan, base_model: str | None, participants: int | None
 ) -> Iterator[Refusal]:
@@ -186,13 +196,6 @@ def _of_averages(policy: Policy, spec: JobSpec, has: Holdings) -> Iterator[Refus
     if has.examples < least:
         few = f"has {has.examples} training examples here, and has to have at least {least}"
         yield _refusal("least_examples", f"data.{spec.data.name}", few)
-    evaluated, most = has.held_out, spec.evaluation.max_examples
-    if evaluated is not None and most is not None:
-        evaluated = min(evaluated, most)
-    if evaluated is not None and evaluated < policy.least_evaluation_examples:
-        field = "evaluation.max_examples" if most == evaluated else f"data.{spec.data.name}"
-        few = f"an evaluation has {evaluated} examples here, and has to have {policy.least_evaluation_examples}"
-        yield _refusal("least_evaluation_examples", field, few)
 
 
 def _of_ranges(policy: Policy, spec: JobSpec, rates: Sequence[tuple[str, float]]) -> Iterator[Refusal]:

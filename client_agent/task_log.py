@@ -23,8 +23,8 @@ class TaskLog:
 
     @property
     def _version(self) -> int:
-        """That an update of the task makes; of a task without one, the version that it looks at."""
-        return int(self._task.model_version) + (self._task.kind == pb.Task.KIND_TRAIN)
+        """That an update of the task makes."""
+        return int(self._task.model_version) + 1
 
     async def begins(self) -> None:
         """The task, and its job's document where that is new. A task that goes on after a pause has begun before."""
@@ -43,7 +43,8 @@ class TaskLog:
 
     async def sends(self, what: str, size_bytes: int, **fields: Any) -> None:
         """Before `size_bytes` leave."""
-        await self._line("sends", what=what, bytes=size_bytes, version=self._version, **fields)
+        version = self._version if what == "update" else int(self._task.model_version)
+        await self._line("sends", what=what, bytes=size_bytes, version=version, **fields)
 
     def charge(self, noise_multiplier: float, clip_norm: float) -> None:
         """Before noise is drawn; from any thread."""

@@ -47,7 +47,7 @@ def test_what_fits_is_told_in_a_table_and_what_does_not_in_sentences(
     strict = {"least_examples": 8, "least_clients": 3, "base_models": ["a" * 64]}
     assert check(tmp_path, job, memory_bytes=10**9, policy=strict) == 1
     _, wrong = capsys.readouterr()
-    rules = ["least_examples", "least_evaluation_examples", "least_clients", "base_models"]
+    rules = ["least_examples", "least_clients", "least_evaluation_examples", "base_models"]
     assert re.findall(r"^policy\.(\w+): ", wrong, re.MULTILINE) == rules
 
     assert check(tmp_path, job | {"data": {"name": "broken"}}, memory_bytes=10**8) == 1

@@ -13,7 +13,7 @@ from client_agent.assignment import Assignment, SiteContext
 from client_agent.cache import Cache
 from client_agent.data import imbalance_of, read_all
 from client_agent.errors import SiteRefuses
-from client_agent.policy import Holdings, Policy, of_job, of_task, refuse
+from client_agent.policy import Holdings, Policy, of_evaluation, of_job, of_task, refuse
 from client_agent.settings import AgentSettings, DataSet
 from client_agent.site_log import SiteLog, read
 from client_agent.training_thread import TrainingThread
@@ -61,8 +61,6 @@ def test_a_plain_job_is_allowed() -> None:
         ({"method": {"kind": "fedgalore", "complement": 100}}, "scale"),
         ({"method": {"kind": "fedit", "scale": 1000}, "local": {"learning_rate": 1e-3}}, "scale"),
         ({"rounds": {"min_clients": 1}}, "least_clients"),
-        ({"evaluation": {"max_examples": 1}}, "least_evaluation_examples"),
-        ({"evaluation": {"split": "train", "max_examples": 15}}, "least_evaluation_examples"),
     ],
 )
 def test_the_default_forbids_what_shows_few_examples(sections: dict[str, Any], code: str) -> None:
@@ -96,8 +94,25 @@ def test_a_class_of_few_examples_does_not_decide_alone(examples: list[dict[str, 
 
 def test_no_update_averages_over_more_examples_than_a_site_has() -> None:
     assert codes(Policy(), Holdings(1, None)) == ["policy.least_examples"]
-    assert codes(Policy(), Holdings(100, 1)) == ["policy.least_evaluation_examples"]
-    assert codes(Policy(), Holdings(100, 16), evaluation={"max_examples": 1000}) == []
+
+
+@pytest.mark.parametrize(
+    ("held_out", "section", "refused"),
+    [
+        (1, {}, True),
+        (None, {}, False),
+        (16, {"max_examples": 1000}, False),
+        (100, {"max_examples": 1}, True),
+        (100, {"split": "train", "max_examples": 15}, True),
+    ],
+)
+def test_a_site_with_few_examples_to_evaluate_on_trains_and_measures_nothing(
+    held_out: int | None, section: dict[str, Any], refused: bool
+) -> None:
+    spec, has = a_spec(**SANE, evaluation=section), Holdings(100, held_out)
+    assert [*of_job(Policy(), spec, has)] == []
+    found = [refusal.code for refusal in of_evaluation(Policy(), spec, has)]
+    assert found == ["policy.least_evaluation_examples"] * refused
 
 
 NOISY: dict[str, Any] = {"privacy": {"clip_norm": 1, "noise_multiplier": 1}}
@@ -183,6 +198,11 @@ async def test_every_task_is_looked_at_and_an_update_that_lies_ready(tmp_path: P
         (lax.model_copy(update={"least_clients": 2}), {"participants": 1}, "least_clients"),
         (lax.model_copy(update={"base_models": (HASH,)}), {}, "base_models"),
         (lax.model_copy(update={"most_rounds_a_day": 1}), {}, "most_rounds_a_day"),
+        (
+            lax.model_copy(update={"least_evaluation_examples": 100}),
+            {"kind": pb.Task.KIND_EVALUATE},
+            "least_evaluation_examples",
+        ),
     ):
         for step in (Assignment.prepare, Assignment.upload):
             with pytest.raises(SiteRefuses) as caught:
@@ -195,6 +215,8 @@ async def test_every_task_is_looked_at_and_an_update_that_lies_ready(tmp_path: P
         refused[::2]
         == refused[1::2]
         == [
-            f"policy.{code}" for code in ("least_examples",) * 2 + ("least_clients", "base_models", "most_rounds_a_day")
+            f"policy.{code}"
+            for code in ("least_examples",) * 2
+            + ("least_clients", "base_models", "most_rounds_a_day", "least_evaluation_examples")
         ]
     )

@@ -15,6 +15,8 @@ from client_agent import __main__ as command
 from client_agent import site_log
 from client_agent.errors import WorkDirUnusable
 from client_agent.site_log import DAY_S, SiteLog, read
+from client_agent.task_log import TaskLog
+from protos import federation_pb2 as pb
 
 
 @pytest.fixture
@@ -157,3 +159,9 @@ def test_rounds_of_a_day_are_versions_that_updates_left_for(written: Path, monke
     later = site_log.time.time() + DAY_S + 1
     monkeypatch.setattr(site_log.time, "time", lambda: later)
     assert SiteLog(written).rounds_of_a_day(("job-1", 6)) == 0
+
+
+@pytest.mark.parametrize(("what", "version"), [("update", 4), ("evaluation", 3), ("check", 3), ("failure", 3)])
+async def test_only_an_update_makes_another_version(tmp_path: Path, what: str, version: int) -> None:
+    await TaskLog(SiteLog(tmp_path), pb.Task(job_id="job-1", model_version=3)).sends(what, 7)
+    assert read(tmp_path).lines[-1]["version"] == version
