@@ -578,7 +578,8 @@ async def test_an_unexpected_error_has_an_id_and_no_traceback(stack: Stack, tmp_
     assert [row["id"] for row in logged if row["event"] == "unexpected_error"] == [shown["id"]]
 
 
-async def test_a_vanished_blob_store_is_named(stack: Stack, tmp_path: Path) -> None:
+async def test_a_vanished_blob_store_is_named(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "SHARED_S", -1.0)
     job = await stack.completed(tmp_path)
     (tmp_path / "blobs").rename(tmp_path / "moved")
     (tmp_path / "blobs").write_text("in the way")
