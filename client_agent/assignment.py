@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from client_agent import admission
+from client_agent import admission, protection
 from client_agent.base_model import base_model
 from client_agent.begun import MOST_DEATHS
 from client_agent.cache import Cache
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, OutOfMemory, RoundOver, SiteRefuses
 from client_agent.policy import of_evaluation
-from client_agent.protection import WITHHELD, WITHHELD_CODE, is_refusal
 from client_agent.room import check_room
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
@@ -249,10 +248,8 @@ class Assignment:
 
     async def fail(self, reason: str, code: str = "") -> None:
         """Tells the coordinator that this site cannot do the task; `code` tells machines why."""
-        told = reason
-        if self._site.settings.protection and not is_refusal(code):
-            told, code = WITHHELD, WITHHELD_CODE
-        report = self.report(failure=told, failure_code=code)
+        told, told_code = protection.told(self._site.settings.protection, reason, code)
+        report = self.report(failure=told, failure_code=told_code)
         with suppress(OSError):  # a disk that takes nothing is what the coordinator may have to hear of
             await self._log.sends("failure", report.ByteSize(), reason=reason)
         await self._site.transport.report(report)

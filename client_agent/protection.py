@@ -26,6 +26,13 @@ def is_refusal(code: str) -> bool:
     return code.startswith((f"{policy.NAME}.", f"{NAME}."))
 
 
+def told(protection: Protection | None, words: str, code: str) -> tuple[str, str]:
+    """What the coordinator hears of a failure, and its code: under protection, nothing that tells of the data."""
+    if protection is None or is_refusal(code):
+        return words, code
+    return WITHHELD, WITHHELD_CODE
+
+
 class Protection(Strict):
     """How the agent covers its updates, whatever the coordinator does with them."""
 

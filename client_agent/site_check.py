@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from client_agent import admission
+from client_agent import admission, protection
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, RoundOver, SiteRefuses
 from client_agent.machine import memory
-from client_agent.protection import WITHHELD, WITHHELD_CODE, is_refusal
 from client_agent.task_log import TaskLog
 from fedgalore.spec.job import SpecError, parse
 from protos import federation_pb2 as pb
@@ -38,7 +37,7 @@ async def check_site(task: pb.Task, site: SiteContext) -> None:
     try:
         await noted.begins()
         answer = await asyncio.to_thread(_answer, task, site)
-        if is_refusal(answer.code):
+        if protection.is_refusal(answer.code):
             await noted.refuses(SiteRefuses(answer.code, answer.problem))
         await noted.sends("check", answer.ByteSize())
     except OSError as error:
@@ -57,8 +56,8 @@ def _answer(task: pb.Task, site: SiteContext) -> pb.ReportCheckRequest:
         _log.exception("site_check_failed", job=task.job_id)
         answer.problem = f"the check of this site's data broke ({type(error).__name__}); the agent's log has why"
     _log.info("site_checked", job=task.job_id, fits=not answer.problem, code=answer.code, reason=answer.problem)
-    if site.settings.protection and answer.problem and not is_refusal(answer.code):
-        answer.problem, answer.code = WITHHELD, WITHHELD_CODE
+    if answer.problem:
+        answer.problem, answer.code = protection.told(site.settings.protection, answer.problem, answer.code)
     return answer
 
 

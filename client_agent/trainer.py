@@ -308,7 +308,8 @@ def _in_words() -> Iterator[None]:
     except (CannotTrain, TrainingStopped):
         raise
     except OutOfBounds as error:
-        raise _untrainable(error) from error
+        untrainable = f"the version received cannot be trained on: {error}; go back to an earlier version"
+        raise CannotTrain(untrainable) from error
     except OSError as error:  # its words name a path of this site
         _log.error("file_unusable", reason=str(error))
         raise CannotTrain(_told(error)) from error
@@ -322,26 +323,19 @@ def _in_words() -> Iterator[None]:
 @contextmanager
 def _of_examples(split: LocalSplit) -> Iterator[None]:
     """The same of work on a site's examples. File, row and value stay in the log."""
-    try:
-        with panics_as_errors():
-            yield
-    except (CannotTrain, TrainingStopped):
-        raise
-    except OutOfBounds as error:
-        raise _untrainable(error) from error
-    except CodecError as error:
-        raise CannotTrain(str(error)) from error
-    except Exception as error:  # the code of models and tokenizers, too
-        _log.error("examples_unfit", file=str(split.path), reason=str(error))
-        _log.debug("model_failed", exc_info=True)
-        told = _told(error)
-        if isinstance(error, TrainingError):
-            raise CannotTrain(told) from error
-        raise UnfitData(f"{told}; the agent's log has file and row") from error
-
-
-def _untrainable(error: OutOfBounds) -> CannotTrain:
-    return CannotTrain(f"the version received cannot be trained on: {error}; go back to an earlier version")
+    with _in_words():
+        try:
+            with panics_as_errors():
+                yield
+        except (CannotTrain, TrainingStopped, OutOfBounds, CodecError):  # no matter of the examples
+            raise
+        except Exception as error:  # the code of models and tokenizers, too
+            _log.error("examples_unfit", file=str(split.path), reason=str(error))
+            _log.debug("model_failed", exc_info=True)
+            told = _told(error)
+            if isinstance(error, TrainingError):
+                raise CannotTrain(told) from error
+            raise UnfitData(f"{told}; the agent's log has file and row") from error
 
 
 def _told(error: Exception) -> str:
