@@ -17,7 +17,7 @@ from coordinator.doors import watched
 from coordinator.doors.doorkeeper import Access, Doorkeeper
 from coordinator.doors.limits import MOST_DOWNLOADS, DoorLimits, Places, holder_of
 from coordinator.doors.rest import problems
-from coordinator.doors.rest.audit import CALLER, DOWNLOADS
+from coordinator.doors.rest.audit import CALLER, DOWNLOADS, READS
 from coordinator.doors.rest.connection import CUT
 from coordinator.doors.rest.views import moment
 from coordinator.state.errors import Busy, DomainError, NotAllowed, NotAuthenticated, StateUnavailable
@@ -29,14 +29,13 @@ from fedgalore.spec.strict import Identifier, Strict
 API = "/api/"
 _GUARDED = (API, "/metrics")
 _OPERATORS = ("/api/v1/keys", "/api/v1/join-tokens", "/api/v1/audit")
-_READS = ("GET", "HEAD", "OPTIONS")
 
 
 def needed(method: str, path: str) -> Role | None:
     """The role that a request needs; None where nobody is asked."""
     if not path.startswith(_GUARDED):
         return None
-    return Role.VIEWER if method in _READS and not path.startswith(_OPERATORS) else Role.OPERATOR
+    return Role.VIEWER if method in READS and not path.startswith(_OPERATORS) else Role.OPERATOR
 
 
 class KeyGuard:
@@ -63,7 +62,7 @@ class KeyGuard:
                     f"Authorization: the key is a {caller.role}'s, and {scope['method']} {scope['path']} needs an "
                     "operator's; ask an operator for a key of that role"
                 )
-            if scope["method"] not in _READS:
+            if scope["method"] not in READS:
                 await self._doorkeeper.check_writable()
         except DomainError as error:
             await problems.of(error)(scope, receive, send)

@@ -20,14 +20,14 @@ from coordinator.store.credentials import KEY, bearer, id_of
 
 CALLER = "fedgalore.caller"  # in a request's scope, once its key was seen
 MOST_CHARACTERS = 500  # of a path
-_READS = ("GET", "HEAD", "OPTIONS")
+READS = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
 DOWNLOADS = ("/model", "/adapter")
 log = structlog.get_logger(__name__)
 
 
 def is_audited(method: str, path: str) -> bool:
     """Whether a request changes something, or takes a model away."""
-    return path.startswith("/api/") and (method not in _READS or path.endswith(DOWNLOADS))
+    return path.startswith("/api/") and (method not in READS or path.endswith(DOWNLOADS))
 
 
 class Audit:
