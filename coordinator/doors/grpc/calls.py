@@ -45,6 +45,7 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._clients = Places("calls", limits.max_calls_per_client, "max_calls_per_client")
         self._connections = connections
         self._held: dict[Context, tuple[Places, str]] = {}
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by address
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any] | None] = {}
 
@@ -60,6 +61,11 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 return handler  # type: ignore[unreachable]
             self._wrapped[method] = self._around(handler)
         return self._wrapped[method]  # type: ignore[return-value]
+
+    async def ended(self) -> None:
+        """Returns when no call is under way: gRPC's stop does not wait for what those that it ends still write."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
 
     def admit(self, context: Context, client: str) -> None:
         """The call has shown whose it is. A second time changes nothing.
@@ -78,6 +84,10 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """On the wire a single message is a stream of one. As streams, all calls are read and answered here."""
 
         async def call(requests: Any, context: Context) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
             try:
                 self._enter(context)
                 try:

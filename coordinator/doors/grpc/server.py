@@ -53,6 +53,7 @@ class RunningServer:
     port: int
     _server: grpc.aio.Server = field(repr=False)
     _federation: Federation = field(repr=False)
+    _calls: Calls = field(repr=False)
     _health: Any = field(repr=False)
     _keeping: asyncio.Task[None] = field(repr=False)
 
@@ -61,6 +62,7 @@ class RunningServer:
         self._federation.stopping.set()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
+        await self._calls.ended()  # what they still write meets an open store
         self._keeping.cancel()
         await asyncio.wait([self._keeping])
 
@@ -107,4 +109,5 @@ async def serve(
     for service in ("", SERVICE):
         await checks.set(service, health_pb2.HealthCheckResponse.SERVING)
     connections.port = bound
-    return RunningServer(bound, server, federation, checks, asyncio.create_task(connections.keep(), name="connections"))
+    keeping = asyncio.create_task(connections.keep(), name="connections")
+    return RunningServer(bound, server, federation, calls, checks, keeping)

@@ -60,6 +60,8 @@ class _Server(uvicorn.Server):
             self.acceptor.close()
             await super().shutdown(sockets)
             await self.acceptor.cut()
+            while self.server_state.tasks:  # answers that were cut short still write their audit
+                await asyncio.wait(self.server_state.tasks)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -149,6 +149,24 @@ async def test_an_upload_that_stands_still_is_ended(house: House, monkeypatch: p
             pass
 
 
+@pytest.mark.parametrize("begin", [standing_upload, standing_download])
+async def test_a_server_that_stops_waits_for_what_its_calls_still_write(
+    house: House, monkeypatch: pytest.MonkeyPatch, begin: Any
+) -> None:
+    job = await house.round()
+    call = await begin(house, job)
+    count = house.engine.agents.count_traffic
+
+    async def late(*arguments: Any) -> None:
+        await asyncio.sleep(0.1)
+        await count(*arguments)
+
+    monkeypatch.setattr(house.engine.agents, "count_traffic", late)
+    await house.server.stop(0)
+    assert await house.traffic(job)
+    call.cancel()
+
+
 async def test_a_chunk_is_no_longer_than_agents_send(house: House) -> None:
     job = await house.round()
     sample = house.sample(job)

@@ -133,6 +133,21 @@ async def test_a_slow_reader_gets_the_whole_answer(lines: list[Line], monkeypatc
     assert got == LARGE
 
 
+async def test_a_door_that_closes_waits_for_what_a_cut_answer_still_writes(lines: list[Line]) -> None:
+    written = []
+
+    async def audited(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await hello(scope, receive, send)
+        finally:
+            await asyncio.sleep(0.05)
+            written.append(scope["path"])
+
+    async with door(audited) as port:
+        await (await say(port, lines, GET.replace(b"/ ", b"/endless ") + b"\r\n")).readuntil(b"\r\n\r\n")
+    assert written == ["/endless"]
+
+
 def test_over_tls_both_buffers_are_counted_and_the_upper_one_is_small() -> None:
     class Transport:
         def __init__(self, size: int, below: Transport | None = None) -> None:
