@@ -9,6 +9,7 @@ from math import inf, isfinite
 from pathlib import Path
 from statistics import mean, stdev
 
+from benchmarks import equal_bytes
 from benchmarks.suites import Entry, Result, chosen_runs, in_words, key_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "RESULTS.md"
@@ -36,8 +37,11 @@ def write(entries: Sequence[Entry], results: Results, plots: Path, page: Path | 
             _plot(suite, mine, results, plots / f"{suite}.png")
     text = _summary(suites, results)
     print(f"\nsummary\n{text}")
+    bytes_text = _equal_bytes(suites, results)
+    print(f"\nequal bytes\n{bytes_text}")
     if page is not None and whole:
         _replace(page, "summary", text)
+        _replace(page, "equal bytes", bytes_text)
 
 
 # --- what a run shows ----------------------------------------------------------------------------------------
@@ -200,6 +204,25 @@ def _summary(suites: Mapping[str, Sequence[Entry]], results: Results) -> str:
     against = ["fedgalore against it", "against flora r8 with momentum", "against fedavg"]
     settings = ["fedgalore r8, no rate", "fedgalore r8, searched"]
     return _rows(["suite", "measure", *settings, "best LoRA of rank 8", *against], rows)
+
+
+def _equal_bytes(suites: Mapping[str, Sequence[Entry]], results: Results) -> str:
+    rows = []
+    for suite, entries in suites.items():
+        runs = {entry.name: chosen_runs(entry, results) for entry in entries}
+        measure, done = _measure(entries[0]), [group for group in runs.values() if group]
+        if entries[0].every_rate or not done:
+            continue
+        rivals = [entry.name for entry in entries if _kind(entry) in LORA and "momentum" not in entry.name]
+        target = _target(done) if measure is ACCURACY else _least_loss(runs, rivals)
+        row = equal_bytes.row(suite, runs, rivals, measure.metric, target, measure.sign)
+        rows += [row] if row else []
+    return _rows(equal_bytes.HEAD, rows)
+
+
+def _least_loss(runs: Mapping[str, Sequence[Result]], rivals: Sequence[str]) -> float:
+    """What the best of the rivals ends at."""
+    return min(mean(run["curve"][-1]["validation"]["loss"] for run in runs[name]) for name in rivals if runs[name])
 
 
 def _replace(page: Path, suite: str, text: str) -> None:
