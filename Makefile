@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test proofs sweep chaos fuzz mutation check hooks bench-accuracy bench-gpu lock clean
+.PHONY: help demo quick test proofs sweep chaos fuzz mutation check hooks bench-accuracy bench-gpu lock release clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -26,6 +26,8 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 # Without kept bytecode each test process reads all tests anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 PIP_FLAGS := --disable-pip-version-check --quiet
+# The list of parts of a release is written by cyclonedx-bom.
+CYCLONEDX := 7.5.0
 # Generated code of one generation: it must load under the protobuf that grpcio-tools pins.
 GENERATED := grpcio-health-checking==1.75.1 grpcio-reflection==1.75.1
 
@@ -105,6 +107,20 @@ lock: ## pins anew everything that pyproject.toml asks for
 	"$$python" -m pip install $(PIP_FLAGS) --no-build-isolation -c "$$folder/frozen" '.[mutation]'; \
 	{ echo "# What \`make mutation\` adds to requirements.lock; written by \`make lock\`."; \
 	  frozen | grep -vxFf "$$folder/frozen"; } > requirements-mutation.lock
+
+# Everything of a release comes from a commit that carries its tag. Images are built where there is a Docker.
+release: $(READY) ## dist/: wheel, source, list of parts (CycloneDX), and images, of the commit that the version's tag names
+	@version=$$($(BIN)/python -c 'from fedgalore.version import __version__ as version; print(version)'); \
+	test -z "$$(git status --porcelain)" || { echo "commit or stash what changed; a release is what a tag names" >&2; exit 1; }; \
+	git tag --points-at HEAD | grep -qx "v$$version" || { echo "this commit has no tag v$$version; fedgalore/version.py says $$version" >&2; exit 1; }; \
+	rm -rf dist build; mkdir dist; folder=$$(mktemp -d); trap 'rm -rf "$$folder" build *.egg-info' EXIT; \
+	$(BIN)/python -c 'from setuptools import build_meta as b; b.build_sdist("dist"); b.build_wheel("dist")' >/dev/null; \
+	$(PYTHON) -m venv "$$folder" && "$$folder/bin/python" -m pip install $(PIP_FLAGS) cyclonedx-bom==$(CYCLONEDX); \
+	"$$folder/bin/cyclonedx-py" requirements --output-reproducible --of JSON -o dist/sbom.json requirements.lock; \
+	if command -v docker >/dev/null; then for target in coordinator agent; do \
+	  docker build -f deploy/Dockerfile --target $$target -t fedgalore-$$target:$$version . || exit 1; done; \
+	else echo "no docker here: no images were built"; fi; \
+	(cd dist && sha256sum -- * | tee SHA256SUMS)
 
 clean: ## removes .venv and everything that tools left
 	rm -rf $(VENV) build dist mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

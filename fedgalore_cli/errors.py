@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 _ARGUMENTS = "fedgalore.arguments"
+_OURS = ("fedgalore", "fedgalore_cli", "coordinator", "client_agent", "protos", "None")
 _UsageError: Any = typer.BadParameter.mro()[1]  # of every wrong call; typer has no public name for it
 
 
@@ -36,13 +38,23 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            return _with_extras(super().invoke, ctx)
         except (Failed, _UsageError) as error:
             _reword(error)
             if "--json" in ctx.meta[_ARGUMENTS]:
                 problem = error.problem if isinstance(error, Failed) else " ".join(error.format_message().split())
                 typer.echo(json.dumps({"type": "error", "problem": problem}))
             raise
+
+
+def _with_extras(invoke: Callable[[Any], Any], ctx: Any) -> Any:
+    """Of the extras of pyproject.toml, the command line alone needs none; other commands say what brings theirs."""
+    try:
+        return invoke(ctx)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in _OURS:
+            raise
+        fail(f"this command needs {error.name}, which is not installed; run: pip install 'fedgalore[all]'")
 
 
 def _reword(error: Any) -> None:

@@ -22,13 +22,14 @@ def pins(*names: str) -> dict[str, str]:
 
 
 def requirements() -> list[tuple[Requirement, tuple[str, ...]]]:
-    """Each requirement, with the locks of which one must pin it."""
+    """Each requirement, with the locks of which one must pin it; not those of an extra for other extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     groups = {"": project["dependencies"], **project["optional-dependencies"]}
     return [
         (Requirement(line), (EVERYBODY, MUTATION) if extra == "mutation" else (EVERYBODY,))
         for extra, lines in groups.items()
         for line in lines
+        if Requirement(line).name != project["name"]
     ]
 
 
