@@ -117,9 +117,9 @@ release: $(READY) ## dist/: wheel, source, list of parts (CycloneDX), and images
 	$(BIN)/python -c 'from setuptools import build_meta as b; b.build_sdist("dist"); b.build_wheel("dist")' >/dev/null; \
 	$(PYTHON) -m venv "$$folder" && "$$folder/bin/python" -m pip install $(PIP_FLAGS) cyclonedx-bom==$(CYCLONEDX); \
 	"$$folder/bin/cyclonedx-py" requirements --output-reproducible --of JSON -o dist/sbom.json requirements.lock; \
-	if command -v docker >/dev/null; then for target in coordinator agent; do \
+	if docker info >/dev/null 2>&1; then for target in coordinator agent; do \
 	  docker build -f deploy/Dockerfile --target $$target -t fedgalore-$$target:$$version . || exit 1; done; \
-	else echo "no docker here: no images were built"; fi; \
+	else echo "no Docker answers here: no images were built"; fi; \
 	(cd dist && sha256sum -- * | tee SHA256SUMS)
 
 clean: ## removes .venv and everything that tools left
