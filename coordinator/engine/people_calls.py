@@ -21,10 +21,11 @@ from coordinator.state.errors import (
     JobUnreadable,
     TooMany,
 )
-from coordinator.state.job_events import Cancel, JobEvent, Pause, Resume, RollBack, WeightsWanted
+from coordinator.state.job_events import Cancel, Describe, JobEvent, Pause, Resume, RollBack, WeightsWanted
 from coordinator.state.job_id import new_id
 from coordinator.state.job_state import Job
 from coordinator.state.job_words import explain
+from coordinator.state.labels import NONE, Labels
 from coordinator.state.records import AgentStatus
 from coordinator.state.round_state import ModelVersion
 from coordinator.state.stream_events import changes
@@ -63,7 +64,13 @@ class PeopleCalls:
         self._token = token
         self._max_jobs = max_jobs
 
-    async def create(self, spec: JobSpec, idempotency_key: str | None = None, posted_by: str = "") -> tuple[Job, bool]:
+    async def create(
+        self,
+        spec: JobSpec,
+        idempotency_key: str | None = None,
+        posted_by: str = "",
+        labels: Labels = NONE,
+    ) -> tuple[Job, bool]:
         """A new job and True, or the job that was posted with the same key before and False.
 
         Args:
@@ -75,8 +82,9 @@ class PeopleCalls:
         """
         now = self._clock()
         job_id = new_id(now, self._token())
-        job = jobs.create(job_id, spec, now, idempotency_key, secrets.token_hex(32), posted_by)
-        outcome, job_id = await self._store.create(job, changes(None, job, None, job.reason), self._max_jobs)
+        job = jobs.create(job_id, spec, now, idempotency_key, secrets.token_hex(32), posted_by, labels)
+        events = changes(None, job, None, job.reason, posted_by)
+        outcome, job_id = await self._store.create(job, events, self._max_jobs)
         reach(Fault.JOB_CREATED)
         if outcome == "full":
             raise _too_many(job_id)
@@ -105,21 +113,21 @@ class PeopleCalls:
             )
         return before
 
-    async def pause(self, job_id: str) -> Job:
+    async def pause(self, job_id: str, by: str = "") -> Job:
         """Opens no further round; the round in flight goes on to its end.
 
         Raises:
             JobNotFound, IllegalTransition: the latter unless the job is RUNNING, or PAUSED already.
         """
-        return await self._send(job_id, Pause())
+        return await self._send(job_id, Pause(by=by))
 
-    async def resume(self, job_id: str) -> Job:
+    async def resume(self, job_id: str, by: str = "") -> Job:
         """Goes on after a pause.
 
         Raises:
             JobNotFound, IllegalTransition: the latter unless the job is PAUSED, or RUNNING already.
         """
-        return await self._send(job_id, Resume())
+        return await self._send(job_id, Resume(by=by))
 
     async def with_whole_weights(self, job: Job, model: ModelVersion) -> ModelVersion:
         """A version of the job with its whole weights, which the aggregator makes now where there are none.
@@ -148,7 +156,7 @@ class PeopleCalls:
                 )
             await self.reader.wait_for_change(left, mark)
 
-    async def roll_back(self, job_id: str, version: ModelVersion) -> Job:
+    async def roll_back(self, job_id: str, version: ModelVersion, by: str = "") -> Job:
         """Goes on from an earlier version; a round in flight is abandoned, and a completed job is paused.
 
         Raises:
@@ -159,15 +167,23 @@ class PeopleCalls:
         job = await self.reader.job(job_id)
         if job.status.is_final and (active := len(await self._store.active_ids())) >= self._max_jobs:
             raise _too_many(active)
-        return await self._send(job_id, RollBack(version))
+        return await self._send(job_id, RollBack(version, by=by))
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str, by: str = "") -> Job:
         """Ends the job and its round in flight.
 
         Raises:
             JobNotFound, IllegalTransition: the latter when the job has ended otherwise.
         """
-        return await self._send(job_id, Cancel())
+        return await self._send(job_id, Cancel(by=by))
+
+    async def describe(self, job_id: str, tags: tuple[str, ...] | None, description: str | None, by: str = "") -> Job:
+        """Gives a job these tags and this description, whatever its status; None leaves them as they are.
+
+        Raises:
+            JobNotFound
+        """
+        return await self._send(job_id, Describe(tags, description, by=by))
 
     async def delete(self, job_id: str, *, cancel: bool, stored_bytes: Callable[[BlobRef], int | None]) -> int:
         """Takes a job that has ended out of the state, with all that is kept for it.

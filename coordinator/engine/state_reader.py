@@ -9,8 +9,9 @@ from typing import Any
 
 from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.stepper import Stepper
+from coordinator.state.job_filter import ALL, Facts, JobFilter
 from coordinator.state.job_id import posted_before
-from coordinator.state.job_state import Job, Status
+from coordinator.state.job_state import Job
 from coordinator.state.job_words import explain
 from coordinator.state.limits import MAX_EVENTS_READ
 from coordinator.state.pooled import results
@@ -55,8 +56,11 @@ class StateReader:
         """
         return explain((await self._stepper.load(job_id)).job, self._clock())
 
-    async def jobs(self, status: Status | None = None, limit: int = 50, after: str | None = None) -> list[Job]:
-        """Jobs, newest first; `after` is the id of the last job of the page before, which may be deleted meanwhile.
+    async def jobs(self, wanted: JobFilter = ALL, limit: int = 50, after: str | None = None) -> list[Job]:
+        """Jobs that are asked for, newest first.
+
+        Args:
+            after: id of the last job of the page before, which may be deleted meanwhile.
 
         Raises:
             JobNotFound: `after` is no id of a job.
@@ -65,9 +69,9 @@ class StateReader:
             await self._stepper.load(after)
         listed: list[Job] = []
         while len(listed) < limit:
-            ids = await self._store.job_ids(after, limit)
+            ids = await self._store.job_ids(after, limit, wanted)
             page = await self._store.load_many(ids)
-            listed += [explain(job, self._clock()) for job in page if status in (None, job.status)]
+            listed += [explain(job, self._clock()) for job in page if wanted.takes(Facts.of(job))]
             if len(ids) < limit:
                 break
             after = ids[-1]
@@ -204,3 +208,7 @@ class StateReader:
             if rows or left <= 0:
                 return rows
             await self.wait_for_change(left, mark)
+
+    async def history(self, job: Job, after: str | None, limit: int, *, last: bool) -> list[StreamRow]:
+        """Up to `limit` rows as `events`: the first after the id `after`, or the `last` of them."""
+        return await self._store.events(job.id, after or "0", limit, last=last)

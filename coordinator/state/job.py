@@ -20,6 +20,7 @@ from coordinator.state.errors import IllegalTransition, RoundNotInFlight
 from coordinator.state.job_events import (
     AggregationFailed,
     Cancel,
+    Describe,
     InRound,
     JobEvent,
     LoadedBack,
@@ -36,6 +37,7 @@ from coordinator.state.job_events import (
 )
 from coordinator.state.job_state import Job, Status
 from coordinator.state.job_words import explain, refusal
+from coordinator.state.labels import NONE, Labels
 from coordinator.state.pooled import check_counts
 from coordinator.state.rollback import rolled_back
 from coordinator.state.round_state import Abandon, Effect, Evaluated, Round, Tick
@@ -63,6 +65,7 @@ def create(
     idempotency_key: str | None = None,
     secret: str | None = None,
     posted_by: str = "",
+    labels: Labels = NONE,
 ) -> Job:
     """A job that was just posted. `secret`, hexadecimal, makes the noise of a job with privacy; others keep none."""
     return Job(
@@ -75,6 +78,7 @@ def create(
         idempotency_key=idempotency_key,
         secret=secret if spec.privacy is not None else None,
         posted_by=posted_by,
+        labels=labels,
     )
 
 
@@ -149,7 +153,7 @@ def _sites_matched(job: Job) -> Job:
 
 
 def _pause(job: Job, event: Pause, now: float) -> _Outcome:
-    reason = "paused by the operator; resume it to open the next round"
+    reason = f"paused by {_who(event)}; resume it to open the next round"
     return _Outcome(replace(job, status=Status.PAUSED, reason=reason))
 
 
@@ -168,8 +172,20 @@ def _resume(job: Job, event: Resume, now: float) -> _Outcome:
 
 
 def _cancel(job: Job, event: Cancel, now: float) -> _Outcome:
-    cancelled = replace(job, status=Status.CANCELLED, reason="cancelled by the operator")
+    cancelled = replace(job, status=Status.CANCELLED, reason=f"cancelled by {_who(event)}")
     return _without_round(cancelled, "the job was cancelled", now)
+
+
+def _who(event: Pause | Cancel) -> str:
+    return event.by or "the operator"
+
+
+def _described(job: Job, event: Describe, now: float) -> _Outcome:
+    tags, description = job.labels.tags, job.labels.description
+    labels = Labels(
+        tags if event.tags is None else event.tags, description if event.description is None else event.description
+    )
+    return _Outcome(job if labels == job.labels else replace(job, labels=labels))
 
 
 def _roll_back(job: Job, event: RollBack, now: float) -> _Outcome:
@@ -302,4 +318,4 @@ _ROWS: dict[Status, dict[type, _Row]] = {
 }
 TRANSITIONS: dict[tuple[Status, type], _Row] = {
     (status, event): row for status, rows in _ROWS.items() for event, row in rows.items()
-}
+} | {(status, Describe): to(_described, status) for status in Status}

@@ -38,26 +38,41 @@ class SiteChecked:
     code: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ByPerson:
+    """What a person wants. `by`: the name of the API key; empty where nobody was asked for one."""
+
+    by: str = ""
+
+
 @dataclass(frozen=True)
-class Pause:
+class Pause(ByPerson):
     pass
 
 
 @dataclass(frozen=True)
-class Resume:
+class Resume(ByPerson):
     pass
 
 
 @dataclass(frozen=True)
-class Cancel:
+class Cancel(ByPerson):
     pass
 
 
 @dataclass(frozen=True)
-class RollBack:
-    """An operator wants training to go on from this version, which there was before."""
+class RollBack(ByPerson):
+    """Training is to go on from this version, which there was before."""
 
     model: ModelVersion
+
+
+@dataclass(frozen=True)
+class Describe(ByPerson):
+    """Tags and description are to be these; None: as they are."""
+
+    tags: tuple[str, ...] | None = None
+    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +140,7 @@ JobEvent = (
     | Resume
     | Cancel
     | RollBack
+    | Describe
     | InRound
     | AggregationFailed
     | LoadedBack

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from coordinator.state.errors import NotReady
+from coordinator.state.labels import Labels
 from coordinator.state.round_state import ModelVersion, Phase, Policy, Round
 from coordinator.state.setbacks import Setback
 from coordinator.state.sites import SiteCheck
@@ -108,6 +109,7 @@ class Job:
     idempotency_key: str | None = None
     secret: str | None = None  # of the noise of a job with privacy; shown to nobody
     posted_by: str = ""  # whose API key it was posted with; empty: nobody was asked for one
+    labels: Labels = field(default_factory=Labels)
 
     @property
     def stage(self) -> Preparing | Ready:

@@ -34,10 +34,12 @@ def refusal(job: Job, event: JobEvent) -> str:
         case Pause() if job.status is Status.PENDING:
             return f"{standing}: it can be paused once it runs; wait for its preparation, or cancel it"
         case Pause() | Cancel() if job.status.is_final:
-            return f"{standing}: it has ended, and there is nothing to {'pause' if event == Pause() else 'cancel'}"
+            return (
+                f"{standing}: it has ended, and there is nothing to {'pause' if isinstance(event, Pause) else 'cancel'}"
+            )
         case Resume() | RollBack() if job.status.is_final:
             copy = f"fedgalore jobs clone {job.id}{'' if job.model else ' --from-base'}"
-            what = "resumed" if event == Resume() else "rolled back"
+            what = "resumed" if isinstance(event, Resume) else "rolled back"
             return f"{standing} and cannot be {what}; post a copy that goes on from it (`{copy}`)"
         case Resume():
             return f"{standing}: only a paused job can be resumed"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from coordinator.state import job as jobs
-from coordinator.state.job_events import JobEvent
+from coordinator.state.job_events import ByPerson, JobEvent
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import Effect, Round
 from coordinator.state.stream_events import StreamEvent, changes
@@ -54,7 +54,8 @@ def take(before: Job, decisions: Sequence[Decide], now: float) -> Steps:
         outcomes.append(changed := step is not None and step.job is not job)
         if step is None or not changed:
             continue
-        events += changes(job, step.job, step.closed, step.reason)
+        by = event.by if isinstance(event, ByPerson) else ""
+        events += changes(job, step.job, step.closed, step.reason, by)
         effects |= dict.fromkeys(step.effects)
         job, closed = step.job, step.closed
         if closed is not None:

@@ -2,14 +2,16 @@
 
 | type                | data                                                                     |
 |---------------------|--------------------------------------------------------------------------|
-| `job.status`        | status, reason; the first is the job's creation                          |
-| `job.rollback`      | model_version, of: the version that has weights and state of an earlier  |
+| `job.status`        | status, was: the one before, reason, by: the person who wanted it; the first is the creation |
+| `job.rollback`      | model_version, of: the version that has weights and state of an earlier; by |
+| `job.labels`        | tags, description, by                                                    |
 | `site.check`        | client, fits, problem, code: whether the site's data fit the job         |
 | `round.phase`       | round, kind, phase, at, reason; on COMMITTED also model_version, timings and statistics |
 | `client.task`       | round, client: the client took its task                                  |
 | `client.report`     | round, client, num_examples, size_bytes, metrics                         |
 | `client.evaluation` | round, client, model_version, examples, metrics                          |
 | `client.failure`    | round, client, reason, code                                              |
+| `client.late`       | round, client, reason: the round ended without what the client was asked for |
 | `client.dropped`    | round, client, reason: its update is not in the round's result           |
 | `client.lost`       | round, client, reason: its update is damaged on disk and asked for again |
 """
@@ -26,19 +28,28 @@ StreamEvent = tuple[str, dict[str, Any]]  # type, data
 StreamRow = tuple[str, str, dict[str, Any]]  # id in the stream, type, data
 
 
-def changes(before: Job | None, after: Job, closed: Round | None, reason: str) -> list[StreamEvent]:
-    """Events of one step, in the order in which they happened. `closed`: the round that the step ended."""
+def changes(before: Job | None, after: Job, closed: Round | None, reason: str, by: str = "") -> list[StreamEvent]:
+    """Events of one step, in the order in which they happened.
+
+    Args:
+        closed: the round that the step ended.
+        by: the person who wanted the step; empty: nobody, or one whose name was not asked.
+    """
+    who = {"by": by} if by else {}
     rows: list[StreamEvent] = list(_checks(before, after))
     for now in (closed, after.round):
         if now is None:
             continue
         was = before.round if before and before.round and before.round.number == now.number else None
-        rows += [*_clients(was, now), *_phases(was, now)]
+        rows += [*_clients(was, now), *_late(was, now), *_phases(was, now)]
     if before is not None and len(after.rollbacks) > len(before.rollbacks):
         newest = after.rollbacks[-1]
-        rows.append(("job.rollback", {"model_version": newest.model.version, "of": newest.of}))
+        rows.append(("job.rollback", {"model_version": newest.model.version, "of": newest.of, **who}))
+    if before is not None and before.labels != after.labels:
+        rows.append(("job.labels", {"tags": list(after.labels.tags), "description": after.labels.description, **who}))
     if before is None or before.status is not after.status:
-        rows.append(("job.status", {"status": after.status, "reason": reason}))
+        earlier = {"was": before.status} if before is not None else {}
+        rows.append(("job.status", {"status": after.status, "reason": reason, **earlier, **who}))
     return rows
 
 
@@ -89,3 +100,16 @@ def _phases(was: Round | None, now: Round) -> Iterator[StreamEvent]:
             if now.result and now.result.held_out_failure:
                 data["held_out_failure"] = now.result.held_out_failure
         yield "round.phase", data
+
+
+def _late(was: Round | None, now: Round) -> Iterator[StreamEvent]:
+    """Clients that were still at work when the round waited for them no longer."""
+    if was is None or not was.phase.takes_reports or now.phase.takes_reports:
+        return
+    over = was.deadline_at is not None and now.phase_at[now.phase] >= was.deadline_at
+    if now.phase is Phase.ABANDONED and not over:
+        return
+    reason = "the deadline passed" if over else "enough others had reported"
+    for client, each in sorted(now.participants.items()):
+        if not now.has_reported(client) and each.failure is None:
+            yield "client.late", {"round": now.number, "client": client, "reason": reason}

@@ -40,7 +40,7 @@ async def take(connection: RedisConnection) -> Census:
     async with redis.pipeline(transaction=False) as pipeline:
         for job_id in ids:
             pipeline.hexists(connection.job(job_id), "document")
-            pipeline.hmget(connection.job(job_id), ["version", "status", "round"])
+            pipeline.hmget(connection.job(job_id), ["version", "status", "round", "facts"])
             pipeline.hlen(connection.job(job_id, "rounds"))
             pipeline.hmget(connection.job(job_id, "totals"), ["committed", "abandoned"])
         rows = await ask(pipeline.execute())
@@ -56,9 +56,9 @@ async def take(connection: RedisConnection) -> Census:
                 number or "",
                 closed,
                 sum(int(count or 0) for count in counts),
-                bool(status),
+                bool(status and facts),
             )
-            for job_id, has_document, (version, status, number), closed, counts in zip(
+            for job_id, has_document, (version, status, number, facts), closed, counts in zip(
                 ids, rows[::4], rows[1::4], rows[2::4], rows[3::4], strict=True
             )
         },

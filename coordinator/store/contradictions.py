@@ -39,7 +39,7 @@ class JobKeys:
     round: str = ""  # number of the round in flight
     closed: int = 0  # rounds
     counted: int = 0  # rounds that closed, by its totals
-    has_status: bool = False
+    is_found: bool = False  # by its status and facts
 
     @property
     def is_gone(self) -> bool:
@@ -54,7 +54,7 @@ class JobKeys:
     @property
     def lacks_derived(self) -> bool:
         """Whether `coordinator.store.derived` has to fill in what its record and its rounds say."""
-        return self.has_record and (not self.has_status or self.counted < self.closed)
+        return self.has_record and (not self.is_found or self.counted < self.closed)
 
 
 class Size(NamedTuple):

@@ -1,11 +1,13 @@
-"""What Redis keeps of a job beside its document so that nobody has to read it: status and totals. Jobs that an earlier
-version of this software wrote lack them, and a hand may have lost them; document and rounds say what they were."""
+"""What Redis keeps of a job beside its document so that nobody has to read it: status, facts and totals. Jobs that an
+earlier version of this software wrote lack them, and a hand may have lost them; document and rounds say what they were.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 
+from coordinator.state.job_filter import Facts
 from coordinator.state.pooled import pooled, results
 from coordinator.state.round_state import Phase, Round
 from coordinator.store.binding import Binding
@@ -32,8 +34,9 @@ async def fill_in(store: RedisStateStore, binding: Binding | None = None) -> Non
     script = store.connection.script("fill_in")
     for job in await store.load_many(list(lacking)):
         totals = _totals(await store.closed_rounds(job.id))
+        args = [str(lacking[job.id]), job.status, json.dumps(totals), Facts.of(job).to_json()]
         keys = [store.connection.job(job.id), store.connection.job(job.id, "totals")]
-        await store.connection.ask(script(keys=keys, args=[str(lacking[job.id]), job.status, json.dumps(totals)]))
+        await store.connection.ask(script(keys=keys, args=args))
 
 
 def _totals(rounds: Sequence[Round]) -> dict[str, str]:

@@ -8,7 +8,8 @@ Layout, every key under `<prefix>:`
 | `active`             | set    | ids of jobs that are not final                                                  |
 | `idempotency`        | hash   | idempotency key -> job id                                                       |
 | `job:<id>`           | hash   | `document`: the job as JSON, round in flight inside; `version`: number of saves; |
-|                      |        | `round`: number of the round in flight, or empty; `status`                      |
+|                      |        | `round`: number of the round in flight, or empty; `status`; `facts`: by which it |
+|                      |        | is found (`coordinator.state.job_filter`), JSON                                  |
 | `job:<id>:rounds`    | hash   | number -> closed round as JSON                                                  |
 | `job:<id>:events`    | stream | `type`, `data` (JSON): `coordinator.state.stream_events`                        |
 | `job:<id>:progress`  | hash   | with `job:<id>:attempts` and `job:<id>:traffic`: `redis_beside_store`           |
@@ -40,7 +41,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from coordinator.state.errors import JobUnreadable
-from coordinator.state.job_id import posted_before
+from coordinator.state.job_filter import ALL, Facts, JobFilter
 from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_JOBS
 from coordinator.state.pooled import pooled, results
@@ -51,6 +52,7 @@ from coordinator.store.gathering import Gathering
 from coordinator.store.redis_agent_store import RedisAgentStore
 from coordinator.store.redis_beside_store import RedisBesideStore
 from coordinator.store.redis_connection import PREFIX, RedisConnection
+from coordinator.store.redis_job_list import RedisJobList
 from coordinator.store.watcher import Watcher
 from coordinator.store.writes import Change, Stored, VersionedJob
 
@@ -74,6 +76,7 @@ class RedisStateStore:
         self._known: dict[str, tuple[str, Job]] = {}  # documents as last seen: most are read again unchanged
         self.agents = RedisAgentStore(self.connection)
         self.beside = RedisBesideStore(self.connection)
+        self._list = RedisJobList(self.connection)
         self._create = self.connection.script("create")
         self._save = self.connection.script("save")
         self._lease = self.connection.script("lease")
@@ -121,7 +124,7 @@ class RedisStateStore:
         keys += [self._key("jobs"), self._key("active")]
         args = [job.idempotency_key or "", job.id, job.to_json(), repr(job.created_at)]
         args += [json.dumps([(kind, json.dumps(data)) for kind, data in events]), self._key("wake"), str(max_active)]
-        args.append(job.status)
+        args += [job.status, Facts.of(job).to_json()]
         outcome, job_id = await self._ask(self._create(keys=keys, args=args))
         return outcome, job_id
 
@@ -158,6 +161,7 @@ class RedisStateStore:
         rest: dict[str, Any] = {
             "final": job.is_at_rest,
             "status": job.status,
+            "facts": Facts.of(job).to_json(),
             "round": str(job.round.number) if job.round else "",
             "events": [(kind, json.dumps(data)) for kind, data in change.events],
             "gained": len(gained),
@@ -189,17 +193,9 @@ class RedisStateStore:
         """Gives the lease up if this holder has it."""
         await self._ask(self._release(keys=[self._key(f"lease:{name}")], args=[holder]))
 
-    async def job_ids(self, after: str | None, limit: int) -> list[str]:
-        """Newest first, from the job that follows `after` on; empty when `after` is no id of a job."""
-        start = 0
-        if after is not None:
-            rank = await self._ask(self._redis.zrevrank(self._key("jobs"), after))
-            if rank is None:  # deleted meanwhile
-                if (posted := posted_before(after)) is None:
-                    return []
-                rank = await self._ask(self._redis.zcount(self._key("jobs"), posted, "+inf")) - 1
-            start = rank + 1
-        return list(await self._ask(self._redis.zrange(self._key("jobs"), start, start + limit - 1, desc=True)))
+    async def job_ids(self, after: str | None, limit: int, wanted: JobFilter = ALL) -> list[str]:
+        """Those that are asked for, newest first; see `RedisJobList.ids`."""
+        return await self._list.ids(after, limit, wanted)
 
     async def active_ids(self) -> list[str]:
         return sorted(await self._ask(self._redis.smembers(self._key("active"))))
@@ -234,17 +230,16 @@ class RedisStateStore:
 
     async def closed_rounds(self, job_id: str) -> list[Round]:
         documents = await self._ask(self._redis.hvals(self.connection.job(job_id, "rounds")))
-        rounds = await asyncio.to_thread(
-            lambda: [_ROUND.validate_json(each) for each in documents]
-        )  # there may be 1000
-        return sorted(rounds, key=attrgetter("number"))
+        return sorted(await asyncio.to_thread(_rounds, documents), key=attrgetter("number"))  # there may be 1000
 
     async def some_rounds(self, job_id: str, numbers: Sequence[int]) -> list[Round]:
         """Those of these rounds that have closed."""
         if not numbers:
             return []
         documents = await self._ask(self._redis.hmget(self.connection.job(job_id, "rounds"), list(map(str, numbers))))
-        return [_ROUND.validate_json(document) for document in documents if document]
+        if len(documents) <= READ_AT_ONCE:
+            return _rounds(documents)
+        return await asyncio.to_thread(_rounds, documents)
 
     async def summaries(self) -> list[Summary]:
         """Of every job, what is counted of it, without reading its document."""
@@ -261,9 +256,13 @@ class RedisStateStore:
         document = await self._ask(self._redis.hget(self.connection.job(job_id, "rounds"), str(number)))
         return _ROUND.validate_json(document) if document else None
 
-    async def events(self, job_id: str, after: str, limit: int) -> list[StreamRow]:
-        """Rows (id, type, data) after the id `after`, oldest first."""
-        rows = await self._ask(self._redis.xrange(self.connection.job(job_id, "events"), f"({after}", "+", count=limit))
+    async def events(self, job_id: str, after: str, limit: int, *, last: bool = False) -> list[StreamRow]:
+        """Rows (id, type, data) after the id `after`, oldest first: the first of them, or the `last`."""
+        key = self.connection.job(job_id, "events")
+        if last:
+            rows = (await self._ask(self._redis.xrevrange(key, "+", f"({after}", count=limit)))[::-1]
+        else:
+            rows = await self._ask(self._redis.xrange(key, f"({after}", "+", count=limit))
         return [(event_id, fields["type"], json.loads(fields["data"])) for event_id, fields in rows]
 
     @property
@@ -319,3 +318,8 @@ class RedisStateStore:
         self._known[job.id] = document, job
         if len(self._known) > MOST_KNOWN:
             del self._known[next(iter(self._known))]
+
+
+def _rounds(documents: Sequence[str | None]) -> list[Round]:
+    """Those that there are."""
+    return [_ROUND.validate_json(each) for each in documents if each]

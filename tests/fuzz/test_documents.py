@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client_agent.settings import AgentSettings, load
-from coordinator.doors.rest.jobs import read_job
+from coordinator.doors.rest.posting import read_job
 from coordinator.state.errors import InvalidJob
 from coordinator.state.limits import MAX_BODY_BYTES
 from fedgalore.process.settings import SettingsError

@@ -17,7 +17,7 @@ from coordinator.doors import watched
 from coordinator.doors.doorkeeper import Access, Doorkeeper
 from coordinator.doors.limits import MOST_DOWNLOADS, DoorLimits, Places, holder_of
 from coordinator.doors.rest import problems
-from coordinator.doors.rest.audit import CALLER, DOWNLOADS, READS
+from coordinator.doors.rest.audit import CALLER, DOWNLOADS, changes
 from coordinator.doors.rest.connection import CUT
 from coordinator.doors.rest.views import moment
 from coordinator.state.errors import Busy, DomainError, NotAllowed, NotAuthenticated, StateUnavailable
@@ -35,7 +35,7 @@ def needed(method: str, path: str) -> Role | None:
     """The role that a request needs; None where nobody is asked."""
     if not path.startswith(_GUARDED):
         return None
-    return Role.VIEWER if method in READS and not path.startswith(_OPERATORS) else Role.OPERATOR
+    return Role.OPERATOR if changes(method, path) or path.startswith(_OPERATORS) else Role.VIEWER
 
 
 class KeyGuard:
@@ -62,7 +62,7 @@ class KeyGuard:
                     f"Authorization: the key is a {caller.role}'s, and {scope['method']} {scope['path']} needs an "
                     "operator's; ask an operator for a key of that role"
                 )
-            if scope["method"] not in READS:
+            if changes(scope["method"], scope["path"]):
                 await self._doorkeeper.check_writable()
         except DomainError as error:
             await problems.of(error)(scope, receive, send)
@@ -176,7 +176,7 @@ def router(doorkeeper: Doorkeeper) -> APIRouter:
         )
 
     @routes.get("/keys")
-    async def keys() -> KeyList:
+    async def list_keys() -> KeyList:
         """API keys without their secrets; the operator's key of the settings is not among them."""
         return KeyList(keys=[_key_view(key) for key in await doorkeeper.keys()])
 
@@ -192,7 +192,7 @@ def router(doorkeeper: Doorkeeper) -> APIRouter:
         await doorkeeper.revoke_key(key_id)
 
     @routes.get("/join-tokens")
-    async def join_tokens() -> JoinTokenList:
+    async def list_join_tokens() -> JoinTokenList:
         """Join tokens without their secrets, used and expired ones among them."""
         return JoinTokenList(join_tokens=[token_view(token) for token in await doorkeeper.join_tokens()])
 

@@ -20,8 +20,9 @@ from starlette.responses import HTMLResponse
 from coordinator.doors.doorkeeper import Doorkeeper
 from coordinator.doors.limits import DoorLimits
 from coordinator.doors.rest import access as rest_access
-from coordinator.doors.rest import audit, problems, schemas, views
+from coordinator.doors.rest import audit, history, models, problems, rounds, schemas, views
 from coordinator.doors.rest import jobs as rest_jobs
+from coordinator.doors.rest.jobs_door import JobsDoor
 from coordinator.doors.rest.metrics import Metrics
 from coordinator.doors.rest.parameters import refuse_unknown
 from coordinator.doors.rest.readiness import Probe, Readiness
@@ -63,7 +64,7 @@ def create_app(
     Args:
         stopping: set when the process is about to end, so that event streams end too.
         sees_models: whether model folders of posted jobs can be looked at from this process.
-        held_out: as `coordinator.doors.rest.jobs.Jobs`.
+        held_out: as `coordinator.doors.rest.jobs_door.JobsDoor`.
     """
     app = FastAPIOffline(  # /docs without a CDN: many sites have no way out
         title="FedGaLore coordinator",
@@ -71,6 +72,7 @@ def create_app(
         summary="Federated fine-tuning of transformers along low-rank gradient subspaces",
         description="A parameter or a field that a route does not list, or that is given twice, is refused.",
         dependencies=[Depends(refuse_unknown)],
+        generate_unique_id_function=lambda route: route.name,  # the names of calls in clients made from the document
         separate_input_output_schemas=False,  # a job is posted with defaults left out and shown with them: one schema
     )
     metrics = Metrics(people.reader)
@@ -78,7 +80,9 @@ def create_app(
     app.add_middleware(problems.Guard, metrics=metrics)  # added later: around the other
     app.add_middleware(audit.Audit, trail=trail)
     problems.install(app)
-    app.include_router(rest_jobs.router(rest_jobs.Jobs(people, blobs, stopping, sees_models, held_out)))
+    door = JobsDoor(people, blobs, stopping, sees_models, held_out)
+    for routes in (rest_jobs.router(door), rounds.router(people.reader), history.router(door), models.router(door)):
+        app.include_router(routes)
     app.include_router(_agents(people, doorkeeper))
     app.include_router(rest_access.router(doorkeeper))
     app.include_router(audit.router(trail))
@@ -91,11 +95,11 @@ def _agents(people: PeopleCalls, doorkeeper: Doorkeeper) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 
     @routes.get("")
-    async def agents() -> schemas.AgentList:
+    async def list_agents() -> schemas.AgentList:
         return schemas.AgentList(agents=[views.agent_view(agent) for agent in await people.reader.agents()])
 
     @routes.post("", status_code=201, responses={200: {"model": schemas.AgentView}})
-    async def expect(agent: NewAgent, response: Response) -> schemas.AgentView:
+    async def expect_agent(agent: NewAgent, response: Response) -> schemas.AgentView:
         """Enters a site that is expected, so that it shows before its agent has come; 200 when it is known already.
 
         An agent can register without such an entry; where credentials are asked for, it needs a join token.
@@ -105,7 +109,7 @@ def _agents(people: PeopleCalls, doorkeeper: Doorkeeper) -> APIRouter:
         return views.agent_view(status)
 
     @routes.delete("/{name}", status_code=204)
-    async def forget(name: str) -> None:
+    async def delete_agent(name: str) -> None:
         """Revokes an agent's key and its join tokens, gives up its open tasks and forgets it.
 
         Its next call is refused. Where no credentials are asked for, an agent that still runs registers again.
@@ -126,23 +130,23 @@ def _operations(probe: Probe, metrics: Metrics) -> APIRouter:
     policy = _content_policy(page)
 
     @routes.get("/livez")
-    async def livez() -> Live:
+    async def get_livez() -> Live:
         """This process answers; asks nothing else."""
         return Live(live=True)
 
     @routes.get("/readyz", responses={503: {"model": Readiness}})
-    async def readyz(response: Response) -> Readiness:
+    async def get_readyz(response: Response) -> Readiness:
         """Whether Redis and the blob store answer, each by name."""
         readiness = await probe.readiness()
         response.status_code = 200 if readiness.ready else 503
         return readiness
 
     @routes.get("/version")
-    async def version() -> Version:
+    async def get_version() -> Version:
         return Version(version=__version__, protocol_version=PROTOCOL_VERSION)
 
     @routes.get("/metrics", response_class=Response)
-    async def prometheus() -> Response:
+    async def get_metrics() -> Response:
         return Response(await metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     @routes.get("/", response_class=HTMLResponse, include_in_schema=False)

@@ -21,13 +21,19 @@ from coordinator.store.credentials import KEY, bearer, id_of
 CALLER = "fedgalore.caller"  # in a request's scope, once its key was seen
 MOST_CHARACTERS = 500  # of a path
 READS = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
+LOOKS = ":validate"  # the end of paths by which nothing changes, whatever the method
 DOWNLOADS = ("/model", "/adapter")
 log = structlog.get_logger(__name__)
 
 
+def changes(method: str, path: str) -> bool:
+    """Whether a request may change something."""
+    return method not in READS and not path.endswith(LOOKS)
+
+
 def is_audited(method: str, path: str) -> bool:
     """Whether a request changes something, or takes a model away."""
-    return path.startswith("/api/") and (method not in READS or path.endswith(DOWNLOADS))
+    return path.startswith("/api/") and (changes(method, path) or path.endswith(DOWNLOADS))
 
 
 class Audit:
@@ -113,7 +119,7 @@ def router(trail: AuditTrail) -> APIRouter:
     routes = APIRouter(prefix="/api/v1", tags=["access"])
 
     @routes.get("/audit")
-    async def audit(
+    async def list_audit(
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         after: Annotated[str | None, Query(pattern=r"^\d{1,18}-\d{1,18}$", examples=["1700000000000-0"])] = None,
         strangers: Annotated[bool, Query(description="Requests without a known key, which are kept apart")] = False,

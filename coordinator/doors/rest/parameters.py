@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from fastapi import Request
+from fastapi._compat import field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -24,14 +25,14 @@ async def refuse_unknown(request: Request) -> None:
         RequestValidationError: with a row for each parameter that is unknown or is given twice, and one for a body.
     """
     route: APIRoute = request.scope["route"]
-    known = sorted(_names(route.dependant))
+    known = dict(sorted(_parameters(route.dependant)))
     taken = f"takes {', '.join(known)}" if known else "takes no parameters"
     rows = []
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
             problem = f"unknown parameter; {request.method} {route.path} {taken}"
             rows.append({"type": OWN[0], "loc": ("query", name or "query"), "msg": problem})
-        elif times > 1:
+        elif times > 1 and not known[name]:
             rows.append({"type": OWN[0], "loc": ("query", name), "msg": f"is given {times} times; give it once"})
     if request.method != "GET" and (problem := _odd_body(route, request, await request.body())):
         rows.append({"type": OWN[0], "loc": ("body",), "msg": problem})
@@ -39,11 +40,13 @@ async def refuse_unknown(request: Request) -> None:
         raise RequestValidationError(rows)
 
 
-def _names(dependant: Dependant) -> Iterator[str]:
-    """The names of the query parameters of a route and of all that it depends on."""
-    yield from (parameter.alias for parameter in dependant.query_params)
+def _parameters(dependant: Dependant) -> Iterator[tuple[str, bool]]:
+    """The names of the query parameters of a route and of all that it depends on, and whether each may come twice."""
+    yield from (
+        (each.alias, field_annotation_is_sequence(each.field_info.annotation)) for each in dependant.query_params
+    )
     for each in dependant.dependencies:
-        yield from _names(each)
+        yield from _parameters(each)
 
 
 def _odd_body(route: APIRoute, request: Request, body: bytes) -> str:

@@ -1,4 +1,4 @@
-"""How a job is posted: a document as a job, what is refused at once, and a trial that makes no job."""
+"""How a job is posted: a document as a job, what is refused at once, and looks at it that make no job."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from collections.abc import Awaitable, Callable, Collection
 from fastapi import HTTPException
 from pydantic import ValidationError
 
+from coordinator.doors.rest import schemas, views
+from coordinator.doors.rest.problems import FieldProblem
+from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.source import SourceError, check_folder, is_cached, local_folder
 from coordinator.settings import not_held_out
 from coordinator.state.errors import InvalidJob, JobNotFound, JobUnreadable, NotReady, VersionNotFound
+from coordinator.state.outlook import warnings
 from fedgalore.measures import custom
 from fedgalore.spec.documents import DocumentError, read_json, read_yaml
 from fedgalore.spec.job import JobSpec, explain
@@ -25,6 +29,59 @@ JOB_BODY = {
         },
     }
 }
+
+
+class Post:
+    """Documents that are posted, for a job or for a look.
+
+    Args:
+        sees_models, held_out: as `coordinator.doors.rest.jobs_door.JobsDoor`.
+        version_of: finds a version of a job, by id and number.
+    """
+
+    def __init__(
+        self,
+        people: PeopleCalls,
+        sees_models: bool,
+        held_out: Collection[str] | None,
+        version_of: Callable[[str, str], Awaitable[object]],
+    ) -> None:
+        self._people, self._sees_models, self._held_out = people, sees_models, held_out
+        self._version_of = version_of
+
+    async def read(self, body: bytes, content_type: str) -> tuple[JobSpec, list[dict[str, str]]]:
+        """The job, and `{field, problem}` rows of what only the aggregator can tell.
+
+        Raises:
+            InvalidJob, HTTPException, StateUnavailable: as the functions below.
+        """
+        spec = await asyncio.to_thread(read_job, body, content_type)
+        check_allowed(spec)
+        check_central(spec, self._held_out)
+        return spec, await check_source(spec.model.source, self._sees_models, self._version_of)
+
+    async def trial(self, spec: JobSpec, unsure: list[dict[str, str]], key: str | None) -> schemas.JobTrial:
+        """What the document would be as a job.
+
+        Raises:
+            IdempotencyConflict, TooMany: as a post with this key.
+        """
+        before = await self._people.would_create(spec, key)
+        rows = [*unsure, *warnings(spec, await self._people.reader.presence())]
+        return views.job_trial(spec, before, rows)
+
+    async def review(self, body: bytes, content_type: str, key: str | None) -> schemas.JobReview:
+        """What a post would say of the document.
+
+        Raises:
+            HTTPException, StateUnavailable, IdempotencyConflict, TooMany: as a post.
+        """
+        try:
+            trial = await self.trial(*await self.read(body, content_type), key)
+        except InvalidJob as error:
+            errors = [FieldProblem(**row) for row in error.errors]
+            return schemas.JobReview(valid=False, errors=errors, job=None, warnings=[], spec=None)
+        return schemas.JobReview(valid=True, errors=[], job=trial.job, warnings=trial.warnings, spec=trial.spec)
 
 
 def read_job(body: bytes, content_type: str) -> JobSpec:

@@ -115,7 +115,10 @@ def _rows(request: Request, place: str, found: Sequence[dict[str, Any]]) -> list
         parameters = [each for each in operation.get("parameters", []) if each["in"] == place]
         schema, remedy = {"properties": {each["name"]: _without_null(each["schema"]) for each in parameters}}, ""
     inner = [each | {"loc": each["loc"][1:]} for each in found]
-    return [row | {"problem": row["problem"] + remedy} for row in findings.rows(inner, schema, document, place)]
+    rows = findings.rows(inner, schema, document, place)
+    if place != "body":  # the third of a parameter that is given several times has the name of the first
+        rows = [row | {"field": row["field"].partition(".")[0]} for row in rows]
+    return [row | {"problem": row["problem"] + remedy} for row in rows]
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

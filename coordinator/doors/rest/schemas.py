@@ -115,6 +115,7 @@ class JobSummary(BaseModel):
     rounds_total: int
     method: str
     posted_by: str = Field(description="Whose API key it was posted with; empty: nobody was asked for one")
+    tags: list[str]
 
 
 class CensusView(BaseModel):
@@ -145,6 +146,7 @@ class JobView(JobSummary):
         "answers that are judged"
     )
     rounds_opened: int = Field(description="Number of the newest round; 0 before the first")
+    description: str = Field(description="By people, for people")
     up_bytes: int = Field(description="Received from clients so far")
     down_bytes: int = Field(description="Sent to clients so far")
     warnings: list[FieldProblem] = Field(description="What keeps its rounds waiting as the agents stand now")
@@ -157,6 +159,16 @@ class JobTrial(BaseModel):
     job: str | None = Field(description="The job that was posted with this Idempotency-Key before; null: a new one")
     warnings: list[FieldProblem] = Field(description="What no dry run can tell, and what would keep rounds waiting")
     spec: JobSpec = Field(description="The document with all defaults filled in")
+
+
+class JobReview(BaseModel):
+    """What a post would say of a document. Nothing was made."""
+
+    valid: bool
+    errors: list[FieldProblem] = Field(description="What is wrong: a row for each field; empty where it is valid")
+    job: str | None = Field(description="The job that was posted with this Idempotency-Key before; null: a new one")
+    warnings: list[FieldProblem] = Field(description="What nobody can tell yet, and what would keep rounds waiting")
+    spec: JobSpec | None = Field(description="The document with all defaults filled in; null where it has faults")
 
 
 class DeletedJob(BaseModel):

@@ -69,6 +69,7 @@ def job_view(
         sites={client: _site(check) for client, check in sorted(job.sites.items())},
         trains=CensusView(**job.prepared.plan["census"]) if job.prepared else None,
         notes=list(job.prepared.notes) if job.prepared else [],
+        description=job.labels.description,
         up_bytes=totals.up,
         down_bytes=totals.down,
         rounds_opened=job.rounds_opened,
@@ -215,6 +216,7 @@ def _summary(job: Job) -> dict[str, Any]:
         "rounds_total": spec.rounds.count,
         "method": spec.method.kind,
         "posted_by": job.posted_by,
+        "tags": list(job.labels.tags),
     }
 
 

@@ -1,7 +1,7 @@
 -- A new job, unless this idempotency key made one before.
 -- KEYS: idempotency, job, events, jobs, active
 -- ARGV: idempotency key or '', job id, document, created_at, events as JSON [[type, data], ...], channel, most active jobs,
---   status
+--   status, facts
 -- Outcome: {'created', id} | {'exists', id of the job made before} | {'full', count of active jobs}
 if ARGV[1] ~= '' then
   local before = redis.call('HGET', KEYS[1], ARGV[1])
@@ -19,7 +19,7 @@ end
 if ARGV[1] ~= '' then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 end
-redis.call('HSET', KEYS[2], 'document', ARGV[3], 'version', 1, 'status', ARGV[8])
+redis.call('HSET', KEYS[2], 'document', ARGV[3], 'version', 1, 'status', ARGV[8], 'facts', ARGV[9])
 redis.call('ZADD', KEYS[4], ARGV[4], ARGV[2])
 redis.call('SADD', KEYS[5], ARGV[2])
 for _, event in ipairs(cjson.decode(ARGV[5])) do

@@ -2,7 +2,7 @@
 -- KEYS: job, events, rounds, active, progress, attempts, lease, totals, then the sets of tasks and of checks of clients
 --   that gained or lost one of this job
 -- ARGV: version the change was made from, document, job id, channel, message, the rest as JSON, fencing token or '':
---   {final: bool, nobody has anything to do for it any more, status, round: number in flight or '',
+--   {final: bool, nobody has anything to do for it any more, status, facts, round: number in flight or '',
 --    events: [[type, data], ...], closed: {number, document, outcome, measured: JSON or ''} | absent,
 --    gained: count of leading sets}
 -- Outcome: 'saved' | 'stale' | 'fenced': the token is not that of the lease's holder
@@ -13,7 +13,8 @@ if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
   return 'stale'
 end
 local change = cjson.decode(ARGV[6])
-redis.call('HSET', KEYS[1], 'document', ARGV[2], 'round', change.round, 'status', change.status)
+redis.call('HSET', KEYS[1], 'document', ARGV[2], 'round', change.round, 'status', change.status,
+  'facts', change.facts)
 redis.call('HINCRBY', KEYS[1], 'version', 1)
 for _, event in ipairs(change.events) do
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'type', event[1], 'data', event[2])

@@ -38,12 +38,13 @@ from tests.sites import FACTS, all_fit
 MAY = {
     AgentCalls: "admit check_free check_instance check_open client_failed count_traffic evaluated next_task "
     "progress register report site_checked withdraw",
-    PeopleCalls: "cancel create delete expect forget_agent pause resume roll_back with_whole_weights would_create",
+    PeopleCalls: "cancel create delete describe expect forget_agent pause resume roll_back with_whole_weights "
+    "would_create",
     DriverCalls: "leading note_refusal tick_all",
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
     "loaded_back preparation_failed prepared update_lost weights_lost weights_made",
-    StateReader: "active_jobs agents events job jobs live_progress mark newest_evaluated page_of_rounds presence "
-    "refusal round rounds rounds_from summaries totals totals_of_deleted traffic version versions_to_come "
+    StateReader: "active_jobs agents events history job jobs live_progress mark newest_evaluated page_of_rounds "
+    "presence refusal round rounds rounds_from summaries totals totals_of_deleted traffic version versions_to_come "
     "wait_for_change",
 }
 

@@ -10,6 +10,7 @@ from coordinator.engine.assembly import Engine
 from coordinator.state.errors import (
     JobNotFound,
 )
+from coordinator.state.job_filter import JobFilter
 from coordinator.state.job_state import Status
 from coordinator.state.records import OpenTask
 from tests.builders import a_prepared, a_receipt, a_spec
@@ -30,9 +31,10 @@ async def test_job_ids_are_url_safe_and_sort_by_time(federation: Federation, eng
     assert [job.id for job in await engine.reader.jobs(limit=2, after=ids[3])] == [ids[2], ids[1]]
     await engine.people.cancel(ids[0])
     await engine.people.cancel(ids[4])
-    assert [job.id for job in await engine.reader.jobs(status=Status.CANCELLED, limit=2)] == [ids[4], ids[0]]
-    assert [job.id for job in await engine.reader.jobs(status=Status.CANCELLED, limit=1)] == [ids[4]]
-    assert [job.id for job in await engine.reader.jobs(status=Status.CANCELLED, limit=1, after=ids[4])] == [ids[0]]
+    cancelled = JobFilter(statuses=frozenset({Status.CANCELLED}))
+    assert [job.id for job in await engine.reader.jobs(cancelled, limit=2)] == [ids[4], ids[0]]
+    assert [job.id for job in await engine.reader.jobs(cancelled, limit=1)] == [ids[4]]
+    assert [job.id for job in await engine.reader.jobs(cancelled, limit=1, after=ids[4])] == [ids[0]]
     with pytest.raises(JobNotFound, match="job-x"):
         await engine.reader.jobs(after="job-x")
 

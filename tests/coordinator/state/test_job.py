@@ -19,6 +19,7 @@ from coordinator.state.errors import DomainError, IllegalTransition, NotReady, R
 from coordinator.state.job_events import (
     AggregationFailed,
     Cancel,
+    Describe,
     InRound,
     JobEvent,
     LoadedBack,
@@ -35,6 +36,7 @@ from coordinator.state.job_events import (
 )
 from coordinator.state.job_state import Job, Preparing, Ready, Status
 from coordinator.state.job_words import explain
+from coordinator.state.labels import Labels
 from coordinator.state.records import RoundTask
 from coordinator.state.round_state import (
     Abandon,
@@ -102,6 +104,7 @@ EVENTS: dict[str, JobEvent] = {
     "Resume": Resume(),
     "Cancel": Cancel(),
     "RollBack": RollBack(a_version(0)),
+    "Describe": Describe(("nightly",), "of all sites"),
     "InRound": InRound(1, Tick()),
     "AggregationFailed": AggregationFailed(1, "cut short"),
     "LoadedBack": LoadedBack(1),
@@ -156,6 +159,9 @@ OUTCOMES: dict[Status, dict[str, Any]] = {
     Status.CANCELLED: {**OVER, **dict.fromkeys(WEIGHTS, Status.CANCELLED), "Cancel": Status.CANCELLED},
 }
 
+for _status, _row in OUTCOMES.items():
+    _row["Describe"] = _status
+
 
 @pytest.mark.parametrize(("status", "name"), list(product(Status, EVENTS)))
 def test_every_pair_of_status_and_event(status: Status, name: str) -> None:
@@ -202,7 +208,8 @@ def test_every_status_that_a_row_names_is_reached() -> None:
                 after = jobs.advance(job, event, now).job
                 reached.add((job.status, type(event), after.status))
                 job = after
-    assert reached == {(*key, status) for key, row in jobs.TRANSITIONS.items() for status in row.leads_to}
+    named = {(*key, status) for key, row in jobs.TRANSITIONS.items() for status in row.leads_to}
+    assert reached == {row for row in named if row[1] is not Describe}  # which leads from everywhere to the same
 
 
 def any_of(draw: Random, number: int, version: int) -> JobEvent:
@@ -231,6 +238,19 @@ def any_of(draw: Random, number: int, version: int) -> JobEvent:
 def test_asking_twice_is_asking_once(event: JobEvent, status: Status) -> None:
     """A person who saw no answer asks again, and so does the client library."""
     assert play(IN[status], event) is IN[status]
+
+
+def test_what_is_not_said_of_a_job_stays_as_it_was() -> None:
+    job = play(a_job(), Describe(("b", "a", "b"), "of all sites"))
+    assert job.labels == Labels(("a", "b"), "of all sites")
+    assert play(job, Describe(tags=())).labels == Labels((), "of all sites")
+    assert play(job, Describe(description="")).labels == Labels(("a", "b"), "")
+    assert play(job, Describe(("a", "b"))) is job
+
+
+def test_who_paused_or_cancelled_a_job_is_said() -> None:
+    assert play(running(), Pause(by="ada key-1")).reason.startswith("paused by ada key-1; resume it")
+    assert play(running(), Cancel(by="ada key-1")).reason == "cancelled by ada key-1"
 
 
 def test_pausing_what_does_not_run_yet_names_the_remedy() -> None:
@@ -457,6 +477,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
             "idempotency_key",
             "secret",
             "posted_by",
+            "labels",
         ),
     }
     assert set(document["prepared"]) == {"plan", "base_model", "export", "model", "chat_template", "notes", "memory"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from coordinator.state import job as jobs
-from coordinator.state.job_events import InRound, LoadedBack, Pause, PreparedModel
+from coordinator.state.job_events import Describe, InRound, LoadedBack, Pause, PreparedModel
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import (
     Abandon,
@@ -58,7 +60,7 @@ def test_the_creation_is_the_first_row() -> None:
 def test_a_status_comes_with_its_reason_and_only_when_it_changes() -> None:
     job = after(a_job(), PreparedModel(a_prepared()))
     paused, rows = step(job, Pause(), 2.0)
-    assert rows == [("job.status", {"status": "PAUSED", "reason": paused.reason})]
+    assert rows == [("job.status", {"status": "PAUSED", "reason": paused.reason, "was": "RUNNING"})]
     assert step(paused, Pause(), 3.0)[1] == []
 
 
@@ -140,7 +142,38 @@ def test_an_evaluation_round_commits_the_version_that_it_evaluated() -> None:
     assert passed == {"round": 2, "kind": "evaluate", "phase": "REPORTING", "at": 21.0}
     assert committed["model_version"] == 1
     job, rows = step(job, LoadedBack(1), 22.0)
-    assert rows == [("job.status", {"status": "COMPLETED", "reason": job.reason})]
+    assert rows == [("job.status", {"status": "COMPLETED", "reason": job.reason, "was": "RUNNING"})]
+
+
+@pytest.mark.parametrize(
+    ("events", "now", "late"),
+    [
+        ([Reported("a", a_receipt()), Reported("b", a_receipt()), Tick()], 1e6, {"c": "the deadline passed"}),
+        ([ClientFailed("a", "broke"), Reported("b", a_receipt()), Tick()], 1e6, {"c": "the deadline passed"}),
+        ([ClientFailed("a", "broke"), Abandon("the job was cancelled")], 2.0, {}),
+    ],
+    ids=["committed without it", "abandoned at the deadline", "abandoned for another reason"],
+)
+def test_who_is_late_is_told_once_with_the_end_of_the_reporting(events: list[Any], now: float, late: Any) -> None:
+    *first, last = in_round(1, *events)
+    job, rows = step(after(started(), *first), last, now)
+    assert {data["client"]: data["reason"] for kind, data in rows if kind == "client.late"} == late
+    assert job.round is None or job.round.phase == "AGGREGATION"
+
+
+def test_those_that_were_chosen_beyond_the_goal_are_late_when_it_is_reached() -> None:
+    job = a_job(rounds={"count": 2, "goal_clients": 2, "over_selection": 1.5})
+    job = after(job, PreparedModel(a_prepared()), Tick(), *in_round(1, Candidates(TRIO), Reported("a", a_receipt())))
+    _, rows = step(job, InRound(1, Reported("c", a_receipt("c"))), 5.0)
+    told = ("client.late", {"round": 1, "client": "b", "reason": "enough others had reported"})
+    assert [row for row in rows if row[0] == "client.late"] == [told]
+
+
+def test_labels_and_who_wrote_them() -> None:
+    job = jobs.advance(a_job(), Describe(("a",), by="ada key-1"), 2.0).job
+    assert changes(a_job(), job, None, job.reason, "ada key-1") == [
+        ("job.labels", {"tags": ["a"], "description": "", "by": "ada key-1"})
+    ]
 
 
 def test_the_end_of_a_round_comes_before_the_beginning_of_the_next() -> None:

@@ -64,6 +64,8 @@ async def test_a_viewer_reads_everything_and_changes_nothing(http: httpx.AsyncCl
     viewer = bearing((await new_key(http, "viewer"))["key"])
     assert (await http.get("/api/v1/jobs", headers=viewer)).json() == {"jobs": [], "next": None}
     assert (await http.get("/metrics", headers=viewer)).status_code == 200
+    looked = await http.post("/api/v1/jobs:validate", json={}, headers=viewer)  # makes nothing
+    assert (looked.status_code, looked.json()["valid"]) == (200, False)
     for method, path in (
         ("POST", "/api/v1/jobs"),
         ("POST", "/api/v1/jobs/x/cancel"),
