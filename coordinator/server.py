@@ -143,6 +143,7 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             sees_models=settings.aggregator,
             held_out=held_out,
             limits=limits,
+            origins=settings.cors_origins,
         )
         await stack.enter_async_context(rest_server.serving(app, listener, plan.tls, limits, GRACE_S))
         stack.callback(stopping.set)

@@ -29,6 +29,7 @@ from fedgalore.data.column_names import ColumnNames
 from fedgalore.process.address import check_host, check_url
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
 from fedgalore.process.threads import ThreadSetting
+from fedgalore.spec.documents import printable
 from fedgalore.spec.findings import WHOLE, explain
 from fedgalore.spec.strict import Identifier
 
@@ -37,6 +38,20 @@ SECRETS = ("redis_url", "operator_key")
 SHORTEST_KEY = 32  # characters
 REDIS_PORT = 6379
 Host = Annotated[str, AfterValidator(check_host)]
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]{1,253}|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
+
+
+def check_origin(origin: str) -> str:
+    """Raises `ValueError` for what no browser sends as the origin of a page."""
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError(
+            f"{printable(origin, 60)} is no origin of pages; write scheme and host in small letters, and the port "
+            "where it is not the scheme's own, such as https://portal.example or http://localhost:3000"
+        )
+    return origin
+
+
+Origin = Annotated[str, AfterValidator(check_origin)]
 
 
 class HeldOutSet(ColumnNames):
@@ -103,6 +118,9 @@ class CoordinatorSettings(MergedSettings):
     client_ca: Path | None = Field(default=None, description="CA of the certificates that agents have to show, PEM")
     mutual_tls: bool = Field(default=True, description="Whether a door that is open to the network needs client_ca")
     insecure: bool = Field(default=False, description="Plaintext and no credentials, also beyond this machine")
+    cors_origins: tuple[Origin, ...] = Field(
+        default=(), description="Pages of other origins that may call REST, such as https://portal.example"
+    )
     lease_s: float = Field(
         default=10, ge=1, le=300, description="Time after which another replica takes over from a replica that died"
     )

@@ -1,13 +1,15 @@
 """The change that a job trained, as a PEFT LoRA adapter in a tar: a folder for `peft.PeftModel.from_pretrained`.
 
 The adapter holds, of every trained matrix, the best approximation of the requested rank of its change since version 0.
-It is computed matrix by matrix, while the tar is sent. Ranks and shapes are known before, and so is
-the tar's size. `coordinator.models.peft_adapter` says which modules are sent whole, and writes PEFT's configuration.
+It is computed matrix by matrix, while the tar is sent, also when only its end is asked for. Ranks and shapes are known
+before, and so is the size. `coordinator.models.peft_adapter` says which modules are sent whole, and writes PEFT's
+configuration.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +27,7 @@ from coordinator.models.archive import (
     Held,
     Joined,
     Piece,
+    behind,
     card,
     whole_weights,
 )
@@ -48,6 +51,7 @@ from fedgalore.spec.dtypes import Dtype, exported
 from fedgalore.spec.plan import Target, TrainingPlan, adapter_shapes
 
 DEFAULT_RANK = 16
+_PROCESS = secrets.token_hex(8)  # another machine, or another number of threads, may round otherwise
 
 
 @dataclass
@@ -88,7 +92,10 @@ class _Adapter:
     def size_bytes(self) -> int:
         return sum(tensor.size_bytes for tensor in self.tensors.values())
 
-    def read(self) -> Iterator[bytes]:
+    def read(self, skip: int = 0) -> Iterator[bytes]:
+        return behind(self._computed(), skip)
+
+    def _computed(self) -> Iterator[bytes]:
         change = (self.after.floats() - self.before.floats()).reshape(self.target.shape)
         lora_b, lora_a, kept = low_rank(change.T if self.target.fan_in_fan_out else change, self.rank)
         self.shares.total[self.target.name] = float(np.einsum("ij,ij->", change, change, dtype=np.float64))
@@ -109,8 +116,8 @@ class _Card:
     def size_bytes(self) -> int:
         return len(self._text(0.123456))
 
-    def read(self) -> Iterator[bytes]:
-        yield self._text(None).ljust(self.size_bytes)
+    def read(self, skip: int = 0) -> Iterator[bytes]:
+        yield self._text(None).ljust(self.size_bytes)[skip:]
 
     def _text(self, share: float | None) -> bytes:
         """`share` stands in for every share; None means the measured shares."""
@@ -211,6 +218,10 @@ class AdapterArchive(Archive):
         self._add("adapter_model.safetensors", Held(_header(tensors)), *adapters, *bodies)
         facts = card(job, version) | {"rank": rank, "evaluation_of_the_full_model": evaluation}
         self._add(CARD, _Card(facts, adapters, shares))  # last, because the shares are measured by then
+        self._note(facts, _PROCESS)
+
+    def read(self, skip: int = 0) -> Iterator[bytes]:
+        return behind(super().read(), skip)  # the card at the end tells of each matrix
 
 
 def _body(trained: Sequence[StoredTensor], first: StoredTensor, choice: Dtype) -> ByteSource:

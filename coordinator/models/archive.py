@@ -1,13 +1,15 @@
-"""Folders as tars, streamed. The size of a tar is known before its first byte; no file of it is held in memory.
+"""Folders as tars, streamed. The size of a tar is known before its first byte; no file of it is held in memory. It has
+the same bytes whenever it is read, so that a part of it that was read later fits what was read before.
 
 An archive opens its blobs at the start, so that it is complete also if a sweep deletes them while it is sent.
 """
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +21,7 @@ from coordinator.store.blob_store import BlobStore
 from coordinator.store.numbers import WIDTHS, in_format
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.ranges import RangeReader
+from fedgalore.version import __version__
 
 BLOCK = tarfile.BLOCKSIZE
 CHUNK_BYTES = 2**20
@@ -36,7 +39,8 @@ class ByteSource(Protocol):
     @property
     def size_bytes(self) -> int: ...
 
-    def read(self) -> Iterator[bytes]: ...
+    def read(self, skip: int = 0) -> Iterator[bytes]:
+        """Its bytes without the first `skip`; an empty piece stands for some of those."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class Held:
     def size_bytes(self) -> int:
         return len(self.data)
 
-    def read(self) -> Iterator[bytes]:
-        yield self.data
+    def read(self, skip: int = 0) -> Iterator[bytes]:
+        yield self.data[skip:]
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ class Piece:
     offset: int
     size_bytes: int
 
-    def read(self) -> Iterator[bytes]:
-        offset, end = self.offset, self.offset + self.size_bytes
+    def read(self, skip: int = 0) -> Iterator[bytes]:
+        offset, end = self.offset + skip, self.offset + self.size_bytes
         while offset < end:
             chunk = self.blob.read(offset, min(end - offset, CHUNK_BYTES))
             if not chunk:
@@ -81,9 +85,8 @@ class Joined:
     def size_bytes(self) -> int:
         return sum(part.size_bytes for part in self.parts)
 
-    def read(self) -> Iterator[bytes]:
-        for part in self.parts:
-            yield from part.read()
+    def read(self, skip: int = 0) -> Iterator[bytes]:
+        return joined(self.parts, skip)
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,32 @@ class Converted:
     def size_bytes(self) -> int:
         return self.source.size_bytes // WIDTHS[self.stored] * WIDTHS[self.wanted]
 
-    def read(self) -> Iterator[bytes]:
+    def read(self, skip: int = 0) -> Iterator[bytes]:
+        skipped = skip // WIDTHS[self.wanted]  # numbers
+        return behind(self._numbers_from(skipped), skip - skipped * WIDTHS[self.wanted])
+
+    def _numbers_from(self, number: int) -> Iterator[bytes]:
         width, rest = WIDTHS[self.stored], b""
-        for chunk in self.source.read():
+        for chunk in self.source.read(number * width):
             data = rest + chunk
             whole = len(data) - len(data) % width
             rest = data[whole:]
             yield in_format(data[:whole], self.stored, self.wanted)
+
+
+def behind(chunks: Iterable[bytes], skip: int) -> Iterator[bytes]:
+    """The chunks without their first `skip` bytes, as many of them as before."""
+    for chunk in chunks:
+        yield chunk[skip:]
+        skip = max(0, skip - len(chunk))
+
+
+def joined(sources: Iterable[ByteSource], skip: int) -> Iterator[bytes]:
+    """The bytes of several sources without their first `skip`; what lies before is not read."""
+    for source in sources:
+        if skip < source.size_bytes:
+            yield from source.read(skip)
+        skip = max(0, skip - source.size_bytes)
 
 
 @dataclass(frozen=True)
@@ -128,6 +150,7 @@ class Archive:
         self._folder = job.parsed.name
         self._mtime = int(job.created_at)
         self._members: list[Member] = []
+        self._made_of = hashlib.sha256(f"{__version__} {job.id} {file_name} {self._mtime}".encode())
         self._opened = ExitStack()
         weakref.finalize(self, self._opened.close)  # where nobody has come to close it
 
@@ -140,21 +163,31 @@ class Archive:
         """Bytes of the whole tar."""
         return sum(BLOCK + _padded(member.size_bytes) for member in self._members) + BLOCK + 2 * BLOCK
 
+    @property
+    def etag(self) -> str:
+        """The hash of all that it is made of, in quotes: archives with the same have the same bytes."""
+        return f'"{self._made_of.hexdigest()}"'
+
     def __iter__(self) -> Iterator[bytes]:
-        """The tar's bytes. Blocks on the disk.
+        return self.read()
+
+    def read(self, skip: int = 0) -> Iterator[bytes]:
+        """The tar's bytes without the first `skip`; an empty piece stands for some of those. Blocks on the disk.
 
         Raises:
             ArchiveError: a blob ended early.
             OSError: a blob cannot be read.
         """
-        yield self._head(self._folder, 0, tarfile.DIRTYPE, 0o755)
+        return joined(self._sources(), skip)
+
+    def _sources(self) -> Iterator[ByteSource]:
+        yield Held(self._head(self._folder, 0, tarfile.DIRTYPE, 0o755))
         for member in self._members:
             size = member.size_bytes
-            yield self._head(f"{self._folder}/{member.name}", size, tarfile.REGTYPE, 0o644)
-            for part in member.parts:
-                yield from part.read()
-            yield bytes(_padded(size) - size)
-        yield bytes(2 * BLOCK)
+            yield Held(self._head(f"{self._folder}/{member.name}", size, tarfile.REGTYPE, 0o644))
+            yield from member.parts
+            yield Held(bytes(_padded(size) - size))
+        yield Held(bytes(2 * BLOCK))
 
     def unpack(self, folder: Path, *, with_card: bool = False) -> None:
         """Writes the files into a new folder, without the card unless it is wanted. Blocks on the disk.
@@ -175,6 +208,7 @@ class Archive:
         if path.is_absolute() or ".." in path.parts or taken or len(name.encode()) > MAX_NAME_BYTES:
             raise ArchiveError(f"{name!r} cannot be a file of this archive")
         self._members.append(Member(name, parts))
+        self._note(name, *(part.data if isinstance(part, Held) else part.size_bytes for part in parts))
 
     def _open(self, blobs: BlobStore, sha256: str) -> RangeReader:
         """The blob, open as long as this archive lives.
@@ -183,8 +217,13 @@ class Archive:
             BlobNotFound: the store lacks it.
         """
         blob = blobs.open(sha256)
+        self._note(sha256)
         self._opened.callback(blob.close)
         return blob
+
+    def _note(self, *facts: object) -> None:
+        """What the archive's bytes follow from, beside the code."""
+        self._made_of.update(repr(facts).encode())
 
     def _head(self, name: str, size_bytes: int, kind: bytes, mode: int) -> bytes:
         info = tarfile.TarInfo(name)

@@ -71,6 +71,8 @@ def test_a_secret_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("THREADS", "0", "'0' does not fit; give auto or a whole number from 1 to 1024"),
         ("LOG_FORMAT", "xml", "auto, json or text"),
         ("PRESENCE_S", "0", "from 1 to 3600"),
+        ("CORS_ORIGINS", '["*"]', "* is no origin of pages; write scheme and host"),
+        ("CORS_ORIGINS", '["https://portal.example/"]', "https://portal.example/ is no origin of pages"),
     ],
 )
 def test_a_bad_value_names_its_variable(

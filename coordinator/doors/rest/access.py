@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Collection
 from contextlib import ExitStack
 from datetime import datetime
 from typing import Annotated
@@ -41,8 +42,10 @@ def needed(method: str, path: str) -> Role | None:
 class KeyGuard:
     """ASGI middleware that lets nothing of a request be read before its key was: no route can forget to ask."""
 
-    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper, limits: DoorLimits) -> None:
+    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper, limits: DoorLimits, origins: Collection[str] = ()) -> None:
+        """`origins`: of pages of other sites that may call where nobody is asked for a key."""
         self._app = app
+        self._origins = frozenset(origins)
         self._doorkeeper = doorkeeper
         self._requests = Places("requests", limits.max_requests_per_key, "max_requests_per_key")
         self._downloads = Places("downloads", MOST_DOWNLOADS)
@@ -107,9 +110,10 @@ class KeyGuard:
         if self._doorkeeper.access is Access.SECURED:
             return  # a page does not have the key
         host, origin = headers.get("host", ""), headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
+        if origin is not None and origin not in self._origins and origin.partition("://")[2] != host:
             raise NotAllowed(
-                f"Origin: a page of {origin} may not call this coordinator; open the coordinator's own dashboard"
+                f"Origin: a page of {origin} may not call this coordinator; open the coordinator's own dashboard, or "
+                "name the page in the setting cors_origins"
             )
         if self._doorkeeper.access is Access.OPEN and not is_loopback(re.sub(r":\d*$", "", host)):
             raise NotAllowed(

@@ -15,13 +15,16 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse
 
 from coordinator.doors.doorkeeper import Doorkeeper
 from coordinator.doors.limits import DoorLimits
 from coordinator.doors.rest import access as rest_access
-from coordinator.doors.rest import audit, history, models, problems, rounds, schemas, views
+from coordinator.doors.rest import audit, event_schemas, history, models, problems, rounds, schemas, views
 from coordinator.doors.rest import jobs as rest_jobs
+from coordinator.doors.rest.compact import Compact
+from coordinator.doors.rest.head import Head
 from coordinator.doors.rest.jobs_door import JobsDoor
 from coordinator.doors.rest.metrics import Metrics
 from coordinator.doors.rest.parameters import refuse_unknown
@@ -32,6 +35,10 @@ from coordinator.store.audit import AuditTrail
 from coordinator.store.blob_store import BlobStore
 from fedgalore.spec.strict import Identifier, Strict
 from fedgalore.version import PROTOCOL_VERSION, __version__
+
+# Of pages of other origins, beside what any page may send and read. A key goes in Authorization: no cookie is taken.
+ASKED_HEADERS = ("Authorization", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID", "Range")
+TOLD_HEADERS = ("Accept-Ranges", "Content-Disposition", "Content-Range", "ETag", "Link", "Location", "Retry-After")
 
 
 class Live(BaseModel):
@@ -58,12 +65,14 @@ def create_app(
     sees_models: bool,
     held_out: Collection[str] | None,
     limits: DoorLimits,
+    origins: Collection[str] = (),
 ) -> FastAPI:
     """The whole door.
 
     Args:
         stopping: set when the process is about to end, so that event streams end too.
         sees_models: whether model folders of posted jobs can be looked at from this process.
+        origins: of pages elsewhere that may call this door (CORS).
         held_out: as `coordinator.doors.rest.jobs_door.JobsDoor`.
     """
     app = FastAPIOffline(  # /docs without a CDN: many sites have no way out
@@ -76,9 +85,19 @@ def create_app(
         separate_input_output_schemas=False,  # a job is posted with defaults left out and shown with them: one schema
     )
     metrics = Metrics(people.reader)
-    app.add_middleware(rest_access.KeyGuard, doorkeeper=doorkeeper, limits=limits)
-    app.add_middleware(problems.Guard, metrics=metrics)  # added later: around the other
+    app.add_middleware(Compact)
+    app.add_middleware(Head)
+    app.add_middleware(rest_access.KeyGuard, doorkeeper=doorkeeper, limits=limits, origins=origins)
+    app.add_middleware(problems.Guard, metrics=metrics)  # added later: around the others
     app.add_middleware(audit.Audit, trail=trail)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
+            allow_headers=ASKED_HEADERS,
+            expose_headers=TOLD_HEADERS,
+        )
     problems.install(app)
     door = JobsDoor(people, blobs, stopping, sees_models, held_out)
     for routes in (rest_jobs.router(door), rounds.router(people.reader), history.router(door), models.router(door)):
@@ -175,6 +194,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             schemas.pop(name, None)
         described = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(described.pop("$defs"), Problem=described)
+        schemas.update(event_schemas.schemas())
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         document["components"]["securitySchemes"] = {
             "key": {

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
-from coordinator.doors.rest import events
+from coordinator.doors.rest import event_schemas, events
+from coordinator.doors.rest.head import is_head
 from coordinator.doors.rest.jobs_door import JobsDoor
 from coordinator.doors.rest.views import moment
 from coordinator.state.history import LEVELS, Level, line
@@ -17,9 +18,7 @@ from coordinator.state.limits import MAX_EVENTS_READ
 from coordinator.state.stream_events import StreamRow
 
 EVENT_ID = r"^\d{1,18}(-\d{1,18})?$"
-EVENTS_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-}
+EVENTS_ANSWER: dict[int | str, dict[str, Any]] = {200: event_schemas.answer()}
 
 
 class LogLine(BaseModel):
@@ -47,16 +46,17 @@ def router(door: JobsDoor) -> APIRouter:
 
     @routes.get("/jobs/{job_id}/events", response_class=StreamingResponse, responses=EVENTS_ANSWER)
     async def stream_events(
+        request: Request,
         job_id: str,
         last_event_id: Annotated[str | None, Header(pattern=EVENT_ID, examples=["1700000000000-0"])] = None,
-    ) -> StreamingResponse:
+    ) -> Response:
         """Server-sent events from the job's start, or after Last-Event-ID; ends with `end` when the job is final."""
         job = await reader.job(job_id)
-        return StreamingResponse(
-            events.stream(reader, job, last_event_id or events.FROM_THE_START, door.stopping),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        if is_head(request.scope):
+            return Response(media_type="text/event-stream", headers=headers)
+        rows = events.stream(reader, job, last_event_id or events.FROM_THE_START, door.stopping)
+        return StreamingResponse(rows, media_type="text/event-stream", headers=headers)
 
     @routes.get("/jobs/{job_id}/logs")
     async def list_logs(

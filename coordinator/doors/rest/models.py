@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
-from starlette.responses import StreamingResponse
 
 from coordinator.doors.rest import views
-from coordinator.doors.rest.downloads import Download, chunks_of
+from coordinator.doors.rest.downloads import answer
 from coordinator.doors.rest.jobs_door import JobsDoor, VersionQuery
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.model_archive import ModelArchive
@@ -23,8 +22,11 @@ from coordinator.state.versions import is_kept, versions, with_weights
 MOST_VERSIONS = 20  # of a job, in the list
 TAIL = 8  # rounds of a job that are read at once: most versions that are kept are the newest
 MAX_LISTED = 100
+_TAR = {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
 TAR_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
+    200: {**_TAR, "description": "The whole tar"},
+    206: {**_TAR, "description": "The bytes that Range asks for"},
+    304: {"description": "If-None-Match names the ETag of this tar"},
 }
 
 
@@ -109,33 +111,35 @@ def router(door: JobsDoor) -> APIRouter:
         models = await asyncio.gather(*(model_view(job) for job in page if job.model is not None))
         return ModelList(models=models, next=page[-1].id if len(page) == limit else None)
 
-    @routes.get("/jobs/{job_id}/model", tags=["models"], response_class=StreamingResponse, responses=TAR_ANSWER)
-    async def download_model(job_id: str, version: VersionQuery = "last") -> StreamingResponse:
+    @routes.get("/jobs/{job_id}/model", tags=["models"], response_class=Response, responses=TAR_ANSWER)
+    async def download_model(request: Request, job_id: str, version: VersionQuery = "last") -> Response:
         """A tar of a folder that `from_pretrained` loads: of this version of the model.
 
         The newest and the best are always there, others as the job's `rounds.keep_versions` says; version 0, too, until
-        the job ends.
+        the job ends. A download that broke goes on with Range, and If-Range with the ETag that it came with.
         """
         archive = await asyncio.to_thread(ModelArchive, *await door.whole_version_of(job_id, version), door.blobs)
-        return Download(archive, chunks_of(archive), lambda: reader.job(job_id))
+        return answer(request, archive, lambda: reader.job(job_id))
 
-    @routes.get("/jobs/{job_id}/adapter", tags=["models"], response_class=StreamingResponse, responses=TAR_ANSWER)
+    @routes.get("/jobs/{job_id}/adapter", tags=["models"], response_class=Response, responses=TAR_ANSWER)
     async def download_adapter(
+        request: Request,
         job_id: str,
         rank: Annotated[
             int,
             Query(ge=1, lt=2**31, description="Of each matrix; a matrix whose smaller side is less goes along exactly"),
         ] = DEFAULT_RANK,
         version: VersionQuery = "last",
-    ) -> StreamingResponse:
+    ) -> Response:
         """A tar of a folder that `peft.PeftModel.from_pretrained` loads on top of the base model.
 
         Holds the best approximation of this rank of every trained matrix's change since version 0, and the head whole,
-        of any method's job. `fedgalore.json` in it says which share of the change is kept. Computed while it is sent.
+        of any method's job. `fedgalore.json` in it says which share of the change is kept. Computed while it is sent,
+        also for a Range; its ETag holds as long as this coordinator runs.
         """
         job, found, quality = await door.whole_version_of(job_id, version)
         archive = await asyncio.to_thread(AdapterArchive, job, found, rank, quality, door.blobs)
-        return Download(archive, chunks_of(archive, turns), lambda: reader.job(job_id))
+        return answer(request, archive, lambda: reader.job(job_id), turns)
 
     return routes
 

@@ -391,7 +391,12 @@ def test_a_pending_job_has_no_adapter(tmp_path: Path) -> None:
 def test_what_is_collected_meanwhile_is_sent_to_the_end(tiny_bert: Path, tmp_path: Path) -> None:  # noqa: F811
     house = House(tmp_path, tiny_bert)
     version = house.trained()
-    whole = b"".join(AdapterArchive(house.job, version, 4, None, house.blobs))
+    archive = AdapterArchive(house.job, version, 4, None, house.blobs)
+    whole = b"".join(archive)
+    again = AdapterArchive(house.job, version, 4, None, house.blobs)
+    assert again.etag == archive.etag
+    assert b"".join(again.read(5000)) == whole[5000:], "a download that broke goes on"
+    assert AdapterArchive(house.job, version, 2, None, house.blobs).etag != archive.etag
     chunks = iter(AdapterArchive(house.job, version, 4, None, house.blobs))
     started = next(chunks)
     shutil.rmtree(tmp_path / "blobs")

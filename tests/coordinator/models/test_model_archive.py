@@ -123,6 +123,21 @@ def test_every_tensor_is_in_the_format_that_the_job_chose(
         assert index["metadata"]["total_size"] == sum(t.numel() * t.element_size() for t in saved.values())
 
 
+@pytest.mark.parametrize(("dtype", "shard"), [("bfloat16", "8KB"), ("base", "1GB")])
+def test_what_is_read_later_fits_what_was_read_before(
+    dtype: str, shard: str, tmp_path: Path, blobs: DirectoryBlobStore
+) -> None:
+    job = prepared_job(tmp_path / "export", blobs, tiny_model(), shard, dtype)
+    assert job.model is not None
+    archive = ModelArchive(job, job.model, {"accuracy": 0.5}, blobs)
+    whole = b"".join(archive)
+    for skip in (0, 1, 511, 512, 5003, len(whole) // 2, len(whole) // 2 + 1, len(whole) - 1025, len(whole)):
+        assert b"".join(archive.read(skip)) == whole[skip:], skip
+    again, other = (ModelArchive(job, job.model, {"accuracy": value}, blobs) for value in (0.5, 0.75))
+    assert again.etag == archive.etag != other.etag
+    assert b"".join(again) == whole != b"".join(other)
+
+
 def test_version_0_is_the_model_bit_for_bit(tmp_path: Path, blobs: DirectoryBlobStore) -> None:
     job = prepared_job(tmp_path / "export", blobs, tiny_model(), "1GB")
     assert job.model is not None

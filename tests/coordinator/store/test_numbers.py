@@ -44,8 +44,8 @@ class Crumbs:
         self.data = data
         self.size_bytes = len(data)
 
-    def read(self):
-        for start in range(0, len(self.data), 7):
+    def read(self, skip=0):
+        for start in range(skip, len(self.data), 7):
             yield self.data[start : start + 7]
 
 

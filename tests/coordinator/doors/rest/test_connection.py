@@ -17,6 +17,7 @@ from coordinator.doors.limits import DoorLimits
 from coordinator.doors.rest import acceptor, connection, problems, server
 from coordinator.doors.rest.acceptor import Acceptor
 from coordinator.doors.rest.downloads import Download, chunks_of
+from coordinator.doors.rest.ranges import Part
 from coordinator.doors.rest.server import bound, serving
 from coordinator.models.archive import Archive
 from coordinator.state.errors import JobNotFound
@@ -228,7 +229,7 @@ class Endless(Archive):
     def __init__(self) -> None:
         self.file_name, self.is_closed = "endless.tar", asyncio.Event()
 
-    def __iter__(self) -> Iterator[bytes]:
+    def read(self, skip: int = 0) -> Iterator[bytes]:
         while True:
             yield bytes(2**20)
 
@@ -246,7 +247,7 @@ async def test_a_download_that_stands_still_ends_with_its_job(
             raise JobNotFound("it is gone")
 
     monkeypatch.setattr(watched, "RECHECK_S", 0.01)
-    async with door(Download(archive, chunks_of(archive), check)) as port:
+    async with door(Download(archive, chunks_of(archive), check, Part(200, 0, archive.size_bytes), {})) as port:
         reader = await say(port, lines, GET + b"\r\n")
         await reader.readuntil(b"\r\n\r\n")
         await asyncio.sleep(0.05)
