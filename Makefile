@@ -3,13 +3,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test proofs sweep chaos fuzz mutation check hooks bench-accuracy bench-gpu lock release clean
+.PHONY: help demo quick test proofs sweep chaos fuzz mutation docs references check hooks bench-accuracy bench-gpu lock release clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_FOR_MUTATION := $(VENV)/.ready-for-mutation
+READY_FOR_DOCS := $(VENV)/.ready-for-docs
 DEMO_ARGS ?=
 COMPARE ?=
 TEST_ARGS ?=
@@ -17,6 +18,8 @@ CHAOS_ARGS ?=
 BENCH_ARGS ?=
 MUTATION_ARGS ?=
 SWEEP_ARGS ?=
+# Modules of tools/, each of which writes a page, or with --check compares it.
+REFERENCES := job_reference rest_reference proto_reference state_diagrams sizing_page
 # Two test processes with two torch threads each would fight over two cores.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
@@ -74,13 +77,21 @@ $(READY_FOR_MUTATION): $(READY) requirements-mutation.lock
 mutation: $(READY_FOR_MUTATION) ## changes the pure modules, thing by thing, and prints what no test notices; half an hour at most
 	$(TEST_ENV) $(BIN)/python -m tools.mutation $(MUTATION_ARGS)
 
+$(READY_FOR_DOCS): $(READY) requirements-docs.lock
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps -r requirements-docs.lock
+	@touch $@
+
+docs: $(READY_FOR_DOCS) ## the site of these pages, into site/; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+references: $(READY) ## writes anew what pages have from the code
+	for page in $(REFERENCES); do $(BIN)/python -m tools.$$page; done
+
 check: $(READY) ## formatting, lint, types, layers, generated stubs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m protos.generate --check
-	$(BIN)/python -m tools.job_reference --check
-	$(BIN)/python -m tools.state_diagrams --check
-	$(BIN)/python -m tools.sizing_page --check
+	for page in $(REFERENCES); do $(BIN)/python -m tools.$$page --check; done
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
@@ -106,7 +117,11 @@ lock: ## pins anew everything that pyproject.toml asks for
 	  cat "$$folder/frozen"; } > requirements.lock; \
 	"$$python" -m pip install $(PIP_FLAGS) --no-build-isolation -c "$$folder/frozen" '.[mutation]'; \
 	{ echo "# What \`make mutation\` adds to requirements.lock; written by \`make lock\`."; \
-	  frozen | grep -vxFf "$$folder/frozen"; } > requirements-mutation.lock
+	  frozen | grep -vxFf "$$folder/frozen"; } > requirements-mutation.lock; \
+	"$$python" -m pip uninstall $(PIP_FLAGS) --yes -r requirements-mutation.lock; \
+	"$$python" -m pip install $(PIP_FLAGS) --no-build-isolation -c "$$folder/frozen" '.[docs]'; \
+	{ echo "# What \`make docs\` adds to requirements.lock; written by \`make lock\`."; \
+	  frozen | grep -vxFf "$$folder/frozen"; } > requirements-docs.lock
 
 # Everything of a release comes from a commit that carries its tag. Images are built where there is a Docker.
 release: $(READY) ## dist/: wheel, source, list of parts (CycloneDX), and images, of the commit that the version's tag names
@@ -123,5 +138,5 @@ release: $(READY) ## dist/: wheel, source, list of parts (CycloneDX), and images
 	(cd dist && sha256sum -- * | tee SHA256SUMS)
 
 clean: ## removes .venv and everything that tools left
-	rm -rf $(VENV) build dist mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist mutants site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

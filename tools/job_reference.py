@@ -13,20 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from fedgalore.spec.job import JobSpec
 from tools.blocks import keep
+from tools.schema_words import Schema, one_line, range_words, type_words
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "JOBS.md"
 COMMAND = "python -m tools.job_reference"
 HEAD = "| field | type | default | range | what it does |\n| --- | --- | --- | --- | --- |\n"
-UNBOUNDED = 2**53  # the bound of all counts, which no reader needs to see
-IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"  # the page calls it a name
-TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
-SIZES = {"Length": "characters", "Items": "entries", "Properties": "entries"}
-
-Schema = Mapping[str, Any]
 
 
 def blocks() -> dict[str, str]:
@@ -62,7 +56,9 @@ def _models(node: Schema, schema: Schema) -> Iterator[Schema]:
 
 def _kinds(models: Sequence[Schema]) -> str:
     """A part for each kind; neighbours with the same fields share one."""
-    rows = [(_table(model), kind, _line(model.get("description", ""))) for model in models for kind in _kinds_of(model)]
+    rows = [
+        (_table(model), kind, one_line(model.get("description", ""))) for model in models for kind in _kinds_of(model)
+    ]
     parts = []
     for table, alike in groupby(rows, key=itemgetter(0)):
         same = list(alike)
@@ -92,65 +88,8 @@ def _row(name: str, node: Schema, model: Schema, types: Mapping[str, str]) -> tu
     default = "required" if name in model.get("required", ()) else f"`{json.dumps(node.get('default'))}`"
     if name in types:
         default = default if default in ("required", "`null`") else "see there"
-        return f"`{name}`", types[name], default, "", _line(node.get("description", ""))
-    return f"`{name}`", _type(node), default, _range(node), _line(node.get("description", ""))
-
-
-def _type(node: Schema) -> str:
-    if "anyOf" in node:
-        return " or ".join(map(_type, node["anyOf"]))
-    if "enum" in node:
-        return ", ".join(f"`{value}`" for value in node["enum"])
-    if node.get("pattern") == IDENTIFIER:
-        return "name"
-    if "$ref" in node:
-        return "mapping of fields"
-    if node["type"] == "array":
-        fixed = node.get("prefixItems", ())
-        return f"list of {len(fixed)}: {', '.join(map(_type, fixed))}" if fixed else f"list of {_type(node['items'])}"
-    if node["type"] == "object":
-        key = "name" if "patternProperties" in node else "text"
-        return f"mapping of {key} to {_type(_values(node)[0])}"
-    return TYPES[node["type"]]
-
-
-def _values(node: Schema) -> list[Schema]:
-    """What the entries of a list or mapping are."""
-    values = [*node.get("prefixItems", ()), *node.get("patternProperties", {}).values()]
-    return values + [node[key] for key in ("items", "additionalProperties") if isinstance(node.get(key), dict)]
-
-
-def _range(node: Schema) -> str:
-    """What a value may be, and each of its entries; empty where everything of its type is right."""
-    words = [_bounds(node)]
-    if "prefixItems" not in node:  # the type says how many
-        words += [_size(node.get(f"min{key}"), node.get(f"max{key}"), unit) for key, unit in SIZES.items()]
-    words += map(_range, node.get("anyOf", ()))
-    words += [f"each {_range(value)}" for value in _values(node) if _range(value)]
-    return "; ".join(dict.fromkeys(filter(None, words)))
-
-
-def _bounds(node: Schema) -> str:
-    least, most = node.get("minimum"), node.get("maximum", UNBOUNDED)
-    above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum", UNBOUNDED)
-    if least is not None and most < UNBOUNDED:
-        return f"{_number(least)} to {_number(most)}"
-    words = [("at least", least), ("above", above), ("at most", most), ("below", below)]
-    return ", ".join(f"{word} {_number(value)}" for word, value in words if value is not None and value < UNBOUNDED)
-
-
-def _size(least: int | None, most: int | None, unit: str) -> str:
-    if most is None:
-        return "" if least is None else f"at least {_number(least)} {unit}"
-    return f"{'at most' if least is None else f'{_number(least)} to'} {_number(most)} {unit}"
-
-
-def _number(value: float) -> str:
-    return f"{int(value):,}" if value == int(value) else f"{value:g}"
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
+        return f"`{name}`", types[name], default, "", one_line(node.get("description", ""))
+    return f"`{name}`", type_words(node), default, range_words(node), one_line(node.get("description", ""))
 
 
 def main(arguments: list[str] | None = None) -> int:
