@@ -82,7 +82,7 @@ $(READY_FOR_DOCS): $(READY) requirements-docs.lock
 	@touch $@
 
 docs: $(READY_FOR_DOCS) ## the site of these pages, into site/; a link that leads nowhere is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 references: $(READY) ## writes anew what pages have from the code
 	for page in $(REFERENCES); do $(BIN)/python -m tools.$$page; done

@@ -24,6 +24,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "REST.md"
 COMMAND = "python -m tools.rest_reference"
 PARAMETERS = "| parameter | in | type | default | range | what it does |\n| --- | --- | --- | --- | --- | --- |\n"
 FIELDS = "| field | type | range | what it is |\n| --- | --- | --- | --- |\n"
+_NAME = re.compile(r"`(\w+Event)`")  # of a shape, in words about events
 ROLE = re.compile(r"\s*Needs a key of role (\w+)\.\s*$")
 
 
@@ -73,7 +74,7 @@ def _call(title: str, call: Schema, model: Any) -> Iterator[str]:
         yield PARAMETERS + "\n".join(_row(*row) for row in told)
     if body := call.get("requestBody"):
         yield f"Body: {_content(body['content'], model)}."
-    yield "\n".join(f"- {line}" for line in _answers(call["responses"], model))
+    yield from _answers(call["responses"], model)
     for body in [call.get("requestBody", {}), *call["responses"].values()]:
         yield from _examples(body.get("content", {}))
 
@@ -89,11 +90,11 @@ def _parameter(each: Schema, model: Any) -> tuple[str, ...]:
 
 def _answers(responses: Schema, model: Any) -> Iterator[str]:
     """The statuses of success; every error is a problem, which the page says once."""
-    for status, answer in responses.items():
-        if status != "default":
-            what = _content(answer.get("content", {}), model)
-            said = answer["description"]
-            yield f"{status}: {what}{'' if said == 'Successful Response' else f'. {one_line(said)}'}"
+    successes = {status: answer for status, answer in responses.items() if status != "default"}
+    yield "\n".join(f"- {status}: {_content(answer.get('content', {}), model)}" for status, answer in successes.items())
+    for status, answer in successes.items():
+        if (said := answer["description"].strip()) != "Successful Response":
+            yield f"{status}: {_NAME.sub(lambda match: model(match[1]), said)}"
 
 
 def _content(content: Schema, model: Any) -> str:
@@ -111,8 +112,8 @@ def _examples(content: Schema) -> Iterator[str]:
             value = example.get("value", "")
             text = value if isinstance(value, str) else json.dumps(value, indent=2)
             language = "json" if "json" in media else "yaml" if "yaml" in media else ""
-            title = example.get("summary") or name
-            yield f"Example{f', {title}' if title else ''}:\n\n```{language}\n{text.strip()}\n```"
+            title = (example.get("summary") or name).rstrip(".")
+            yield f"Example{f' ({title})' if title else ''}:\n\n```{language}\n{text.strip()}\n```"
 
 
 def _shape(name: str, schema: Schema, model: Any) -> str:

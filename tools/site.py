@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 # Where a page of the repository is on the site, if that is not its place below docs/.
 MOVED = {
-    "README.md": "README.md",
+    "README.md": "OVERVIEW.md",  # the home is docs/README.md
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "examples/README.md": "EXAMPLES.md",
     "examples/own_method/README.md": "OWN_METHOD.md",
 }
-ADDED = {there: here for here, there in MOVED.items() if here != "README.md"}  # the home is docs/README.md
+ADDED = {there: here for here, there in MOVED.items()}
 FILES = "files"  # the site's folder of copied files
 _FENCE = re.compile(r"^(?P<fence> *```).*?^(?P=fence)$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")

@@ -10,14 +10,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.pictures import gradients, kill, shared, wire
+from benchmarks.pictures import gradients, shared, wire
 
 TO = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 PICTURES: dict[str, Callable[[Path], None]] = {
     "gradients": gradients.draw,
     "shared": shared.draw,
     "wire": wire.draw,
-    "kill": kill.draw,
 }
 
 

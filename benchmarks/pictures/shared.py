@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,15 +14,19 @@ from fedgalore.maths.projector import range_basis
 from fedgalore.maths.shared_signal import SharedSignal, extract
 
 BATCHES = 5
-SHOWN = "encoder.layer.3.intermediate.dense.weight"
+KIND = "intermediate.dense.weight"
+SHOWN = f"encoder.layer.3.{KIND}"
 
 
 def draw(to: Path) -> None:
     """Left: how the directions of one matrix are told apart. Right: what each site's second moments are made of."""
     task = sites.model(sites.job())
     task.model.eval()
-    of_sites = [list(sites.gradients(task, site, BATCHES)) for site in sites.sites()]
-    names = [name for name in of_sites[0][0] if name.endswith("intermediate.dense.weight")]
+    names = [name for name in task.targets() if name.endswith(KIND)]
+    of_sites = [
+        [{name: batch[name] for name in names} for batch in sites.gradients(task, site, BATCHES)]
+        for site in sites.sites()
+    ]
     blocks = torch.stack([_second_moments([[batch[name] for batch in site] for site in of_sites]) for name in names])
     signal = extract(blocks)
     with figure(to, 2, 9.5, 3.6) as (left, right):
@@ -36,18 +41,18 @@ def _second_moments(gradients: list[list[Tensor]]) -> Tensor:
     return torch.stack([torch.stack([(basis.T @ batch).square() for batch in site]).mean(0) for site in gradients])
 
 
-def _directions(axes, signal: SharedSignal, place: int) -> None:  # type: ignore[no-untyped-def]  # matplotlib's
+def _directions(axes: Any, signal: SharedSignal, place: int) -> None:
     values = signal.squared_values[place]
     count = int(signal.joint_rank[place])
     bound = float(torch.maximum(signal.wedin_bound, signal.random_bound)[place])
     colours = [BLUE] * count + [GREY] * (len(values) - count)
     axes.bar(range(1, len(values) + 1), values, color=colours)
     axes.axhline(bound, color=RED, linestyle="--")
-    axes.text(len(values) + 0.5, bound + 0.06, "bound: noise would come so far", color=RED, ha="right")
+    axes.text(len(values) + 0.5, bound + 0.08, "chance reaches this", color=RED, ha="right")
     axes.set(title="How many of the 4 sites have a direction", xlabel="candidates of one matrix", ylim=(0, 4.2))
 
 
-def _parts(axes, signal: SharedSignal, blocks: Tensor) -> None:  # type: ignore[no-untyped-def]  # matplotlib's
+def _parts(axes: Any, signal: SharedSignal, blocks: Tensor) -> None:
     whole = blocks.double().square().sum((0, 2, 3))
     parts = [part.square().sum((0, 2, 3)) / whole for part in signal.split(blocks)]
     start = torch.zeros(blocks.shape[1])

@@ -16,7 +16,7 @@ from matplotlib import pyplot
 # Told apart under the common deficiencies of colour vision (Okabe and Ito).
 BLUE, ORANGE, GREEN, GREY, RED = "#0072b2", "#e69f00", "#009e73", "#8a8f98", "#d55e00"
 SITES = (BLUE, ORANGE, GREEN, "#cc79a7")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.facecolor": "#fbfbf8",
     "axes.facecolor": "#fbfbf8",
     "axes.spines.top": False,

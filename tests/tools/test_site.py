@@ -27,7 +27,7 @@ def pages(nav: object) -> list[str]:
         ("docs/JOBS.md", "../CONTRIBUTING.md#add-a-method", "CONTRIBUTING.md#add-a-method"),
         ("docs/decisions/0007-redis-alone.md", "../KILLS.md", "../KILLS.md"),
         ("docs/RESULTS.md", "../benchmarks/results/math-by-source.png", "files/benchmarks/results/math-by-source.png"),
-        ("docs/decisions/README.md", "../../README.md", "../README.md"),
+        ("docs/decisions/README.md", "../../README.md", "../OVERVIEW.md"),
         ("CHANGELOG.md", "docs/SITES.md", "SITES.md"),
         ("CHANGELOG.md", "docs/decisions/README.md", "decisions/README.md"),
         ("examples/README.md", "galore_optimizer.py", "files/examples/galore_optimizer.py"),
