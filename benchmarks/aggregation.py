@@ -10,7 +10,8 @@ an earlier round left out, as in all rounds but the first. A line a case tells
 - the plain way: processor seconds to decode each client's change into a matrix, to add them, and to decompose the sum
   (its Gram matrix, float64). One matrix of each shape is taken, and counts as often as the model has it. In `dense`
   nothing is decomposed: the plain way reads, adds and writes the same bytes in float32;
-- a floor: the SHA-256 of all bytes that are read and written.
+- floors: the SHA-256 of all bytes that are read and written, and the arithmetic of the cut: the multiplications of
+  its large products (`fedgalore.maths.factors`), at the rate of one product of 1024 x 1024 matrices in float32.
 
 Cases: `demo` has the matrices of MiniLM (22 million parameters) and 4 clients; `llama` those of a Llama of 0.27 billion
 and 1 or 4 clients; `8b` those of Llama 3 8B and 16 clients, 3 GB on disk; `dense` is `fedavg` with 256 MB from each of
@@ -45,6 +46,7 @@ from coordinator.state.round_state import ModelVersion, Participant, Phase, Roun
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.chain import Cut
 from fedgalore.maths.compression import rounded
+from fedgalore.maths.factors import OVERSAMPLING, POWER_ITERATIONS
 from fedgalore.maths.quantization import told_by
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.spec import layout
@@ -173,6 +175,26 @@ class House:
         hashlib.sha256(some)
         return (time.process_time() - before) / len(some) * (sum(b.size_bytes for b in read) + written + whole)
 
+    def products_s(self) -> float:
+        """Seconds of one thread for the large products of the cut, at the peak of this machine."""
+        side = 1024
+        matrix = torch.randn(side, side)
+        best = min(_timed(lambda: matrix @ matrix) for _ in range(9))
+        return best * sum(map(self._products, self.plan.targets)) / side**3
+
+    def _products(self, target: Target) -> int:
+        """Multiplications: of the range finder, of its core and of what goes with the rounded directions."""
+        rank = layout.cut_rank(self.spec, target)
+        if rank is None:
+            return 0
+        update = layout.update_tensors(self.spec, TrainingPlan((target,), ()), "a", 2)
+        code = update[f"{target.name}/left"].quantization
+        columns = rank + len(self.updates) * (code.shape if code else update[f"{target.name}/left"].shape)[1]
+        width, sides = min(rank + OVERSAMPLING, target.d), target.d + target.k
+        iterated = 2 * POWER_ITERATIONS + 1
+        cut = columns * (width * ((iterated + 1) * sides + target.k) + rank * sides)
+        return cut + (columns + rank) * width * iterated * sides
+
     def plain_s(self) -> float:
         """Processor seconds of the plain way."""
         files = [map_tensors(self.blobs, blob.sha256) for blob in self.updates]
@@ -239,19 +261,26 @@ def anonymous_bytes(process: int | str = "self") -> float:
     return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
-def line_of(house: House, plain: bool, threads: int) -> str:
+def _clocked(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of wall time and of the processor."""
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def line_of(house: House, plain: bool, threads: int, rounds: int) -> str:
     torch.set_num_threads(threads)
     os.sync()  # what the kernel has to write of the drawn files is none of the round's time
     before = anonymous_bytes()
     most: list[float] = []
     with watched(most):
-        wall, processor = time.perf_counter(), time.process_time()
-        house.aggregated()
-        wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    floor, line = house.floor_s(), f"{house.case.name:<28} {wall:>7.2f} {processor:>7.2f}"
-    line += f" {most[0] / MB:>8.0f} {(most[0] - before) / MB:>8.0f} {floor:>8.2f}"
+        seconds = [_clocked(house.aggregated) for _ in range(rounds)]
+    wall, processor = map(min, zip(*seconds, strict=True))
+    line = f"{house.case.name:<28} {wall:>7.2f} {processor:>7.2f}"
+    line += f" {most[0] / MB:>8.0f} {(most[0] - before) / MB:>8.0f} {house.floor_s():>8.2f}"
+    torch.set_num_threads(1)  # more of them wait for each other on a busy machine
+    line += f" {house.products_s():>8.2f}"
     if plain:
-        torch.set_num_threads(1)  # more of them wait for each other on a busy machine
         other = house.plain_s()
         line += f" {other:>8.2f} {processor / other:>8.3f}"
     return line
@@ -262,20 +291,23 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", default=["demo", "llama", "8b", "dense"], help="of those above")
     parser.add_argument("--layers", type=int, default=32, help="of the 32 of 8b; the case's name says so")
     parser.add_argument("--threads", type=int, default=1, help="of the aggregation")
+    parser.add_argument("--rounds", type=int, default=1, help="of which the quickest counts; the first warms up")
     parser.add_argument("--ours-alone", action="store_true", help="without the plain way")
     options = parser.parse_args()
     load = os.getloadavg()[0]
     print(f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, load {load:.1f}, threads: {options.threads}")
-    print(
-        f"{'':<28} {'wall s':>7} {'CPU s':>7} {'peak MB':>8} {'its own':>8} {'hash s':>8} {'plain s':>8} {'ratio':>8}"
-    )
+    columns = ("wall s", "CPU s", "peak MB", "its own", "hash s", "products", "plain s", "ratio")
+    print(f"{'':<28}" + "".join(f" {name:>{7 if place < 2 else 8}}" for place, name in enumerate(columns)))
     torch.set_num_threads(1)
     context = multiprocessing.get_context("fork")  # none finds the memory that another let go of
     for name in options.cases:
         for case in cases(options.layers)[name]:
             with tempfile.TemporaryDirectory() as folder, context.Pool(1) as draws, context.Pool(1) as measures:
                 house = draws.apply(House, (case, Path(folder)))
-                print(measures.apply(line_of, (house, not options.ours_alone, options.threads)), flush=True)
+                print(
+                    measures.apply(line_of, (house, not options.ours_alone, options.threads, options.rounds)),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fedgalore.deltas import Lookup, orient_back, together
-from fedgalore.maths.compression import Sent, rounded, with_feedback
+from fedgalore.maths.compression import encoded_together, rounded, rounded_together, with_feedback
 from fedgalore.maths.factors import ThinSum, best_right, remainder, split
 from fedgalore.maths.mean import Factors, Term, Terms
 from fedgalore.maths.quantization import told_by
@@ -71,33 +71,29 @@ def _put_cut(targets: Sequence[Target], whole: ThinSum, rank: int, round: Server
     """The leading part of `whole` into the aggregate, and the leading part of what that leaves out into the residue."""
     codes = cut(round.spec, targets[0])
     seed = derive_seed(round.spec.seed, "downlink", round.number)
-    leading = split(whole, rank, seed).left
-    lefts = [rounded(left, codes["left"].quantization) for left in _columns(leading, rank)]
-    read = _read(lefts, round.device)
-    rights = [rounded(right, codes["right"].quantization) for right in best_right(read, whole).cpu().contiguous()]
-    rest = remainder(whole, read, _read(rights, round.device), rank, seed)
-    kept = zip(_columns(rest.left, rank), _columns(rest.right.mT, rank), strict=True)
+    left = rounded_together(_padded(split(whole, rank, seed).left, rank), codes["left"].quantization)
+    right = rounded_together(best_right(left.tensor, whole), codes["right"].quantization)
+    rest = remainder(whole, left.tensor, right.tensor, rank, seed)
+    _put(targets, left.wire, right.wire, result.aggregate)
     codes = residue(round.spec, targets[0])
-    for target, left, right, (rest_left, rest_right) in zip(targets, lefts, rights, kept, strict=True):
-        result.aggregate |= {f"{target.name}/left": left.wire, f"{target.name}/right": right.wire}
-        result.residue |= {
-            f"{target.name}/left": rounded(rest_left, codes["left"].quantization).wire,
-            f"{target.name}/right": rounded(rest_right.mT.contiguous(), codes["right"].quantization).wire,
-        }
+    rest_left = encoded_together(_padded(rest.left, rank), codes["left"].quantization)
+    rest_right = encoded_together(_padded(rest.right.mT, rank).mT.contiguous(), codes["right"].quantization)
+    _put(targets, rest_left, rest_right, result.residue)
+
+
+def _put(targets: Sequence[Target], left: Tensor, right: Tensor, part: dict[str, Tensor]) -> None:
+    """Factors as they travel, batches of one of each target, into a part of the version."""
+    for target, one_left, one_right in zip(targets, left.cpu(), right.cpu(), strict=True):
+        part |= {f"{target.name}/left": one_left, f"{target.name}/right": one_right}
 
 
 def _times(rate: float, change: Tensor) -> Tensor:
     return change if rate == 1 else rate * change
 
 
-def _columns(batch: Tensor, count: int) -> list[Tensor]:
-    """Each of `(B, d, q)` on the CPU, with columns of zeros up to `count`, so that low ranks fill their places too."""
-    return list(pad(batch, (0, count - batch.shape[-1])).cpu().contiguous())
-
-
-def _read(factors: Sequence[Sent], device: torch.device) -> Tensor:
-    """What the receivers read, as a batch."""
-    return torch.stack([factor.tensor for factor in factors]).to(device)
+def _padded(batch: Tensor, count: int) -> Tensor:
+    """`(B, d, q)` with columns of zeros up to `count`, so that low ranks fill their places too."""
+    return pad(batch, (0, count - batch.shape[-1])) if batch.shape[-1] < count else batch
 
 
 def _left_out(targets: Sequence[Target], spec: JobSpec, kept: Lookup, device: torch.device) -> list[Term]:

@@ -96,8 +96,9 @@ def sound(group: Group, round: ServerRound, make: Make) -> GroupResult:
     """
     try:
         result = make(group, round)
+        read = _read(group, round, result)
         for item in group:
-            _check(item, round, result)
+            _check(item, round, result, read)
         for name, values in result.statistics.items():
             if not all(map(isfinite, values)):
                 raise OutOfBounds(f"{name} of {group[0].name} is NaN or infinite")
@@ -145,9 +146,12 @@ def _loudest(group: Group, round: ServerRound) -> str:
     return max(louder, key=lambda client: (louder[client], client))
 
 
-def _check(item: Item, round: ServerRound, result: GroupResult) -> None:
-    """Looks at all that a round writes of an item, and at its weights where they move far."""
-    parts = _parts(item, round, result)
+def _check(item: Item, round: ServerRound, result: GroupResult, read: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Looks at all that a round writes of an item, and at its weights where they move far.
+
+    `read`: of the item's group, as `_read` gives it.
+    """
+    parts = {part: {name: read[part][name] for name in _of_item(item, tensors)} for part, tensors in result.parts()}
     for part, tensors in parts.items():
         for name, tensor in tensors.items():
             check(f"{name} of the {part}", tensor)
@@ -200,22 +204,27 @@ def _weights(item: Item, round: ServerRound, aggregate: Mapping[str, Tensor]) ->
     return Replayed(old, [Aggregate(aggregate, round.decay)], _plan_of(item), round.spec).replayed(item).items()
 
 
-def _parts(item: Item, round: ServerRound, result: GroupResult) -> dict[str, dict[str, Tensor]]:
-    """An item's tensors by part of the version, as whoever reads them decodes them."""
-    spec, plan, clients = round.spec, _plan_of(item), [client.client for client in round.clients]
+def _of_item(item: Item, names: Iterable[str]) -> list[str]:
+    """Those of an item."""
+    return [name for name in names if name == item.name or name.rsplit("/", 1)[0] == item.name]
+
+
+def _read(group: Group, round: ServerRound, result: GroupResult) -> dict[str, dict[str, Tensor]]:
+    """A group's tensors by part of the version, as whoever reads them decodes them: those of one kind at once."""
+    spec, plan, clients = round.spec, _plan_of(*group), [client.client for client in round.clients]
     files = {
         "aggregate": layout.aggregate_tensors(spec, plan, clients, round.number),
         "state": layout.state_tensors(spec, plan, round.number),
         "residue": layout.residue_tensors(spec, plan),
     }
-    return {
-        part: {
-            name: told_by(tensor, files[part][name].quantization if name in files[part] else None)
-            for name, tensor in tensors.items()
-            if name == item.name or name.rsplit("/", 1)[0] == item.name
-        }
-        for part, tensors in result.parts()
-    }
+    read: dict[str, dict[str, Tensor]] = {}
+    for part, tensors in result.parts():
+        codes = {name: files[part][name].quantization if name in files[part] else None for name in tensors}
+        read[part] = {name: tensor for name, tensor in tensors.items() if codes[name] is None}
+        for code in {code for code in codes.values() if code is not None}:
+            names = [name for name in tensors if codes[name] == code]
+            read[part] |= zip(names, told_by(torch.stack([tensors[name] for name in names]), code), strict=True)
+    return read
 
 
 def _reach(item: Item, spec: JobSpec, change: Mapping[str, Tensor]) -> float:
@@ -232,15 +241,11 @@ def _reach(item: Item, spec: JobSpec, change: Mapping[str, Tensor]) -> float:
     return inf if told else reach
 
 
-def _plan_of(item: Item) -> TrainingPlan:
-    """The plan of one item."""
-    match item:
-        case Target():
-            return TrainingPlan((item,), ())
-        case Dense():
-            return TrainingPlan((), (item,))
-        case Buffer():
-            return TrainingPlan((), (), (item,))
+def _plan_of(*items: Item) -> TrainingPlan:
+    """The plan of some items."""
+    targets = tuple(item for item in items if isinstance(item, Target))
+    dense = tuple(item for item in items if isinstance(item, Dense))
+    return TrainingPlan(targets, dense, tuple(item for item in items if isinstance(item, Buffer)))
 
 
 def _listed(reasons: Mapping[str, str]) -> str:

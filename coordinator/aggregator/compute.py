@@ -236,7 +236,8 @@ def aggregate(job: Job, blobs: BlobStore, device: torch.device) -> StoredVersion
         result, parts = without_the_unfit(make)
         computed = time.perf_counter()
         reach(Fault.VERSION_WRITTEN)
-        refs = {part: blobs.put_file(folder / part, move=True) for part in parts}
+        stored_ones = in_order(lambda part: blobs.put_file(folder / part, move=True), parts)  # disks sync side by side
+        refs = dict(zip(parts, stored_ones, strict=True))
     stored = time.perf_counter()
     timings = {"compute_s": computed - started, "store_s": stored - computed}
     weights, cut = refs.get("weights"), refs.get("aggregate")

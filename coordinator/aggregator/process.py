@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -67,6 +68,8 @@ def _import_torch(threads: int | Literal["auto"]) -> None:
     import coordinator.aggregator.compute  # noqa: F401
 
     torch.set_num_threads(announced(threads))
+    gc.collect()
+    gc.freeze()  # no collection in a round walks through what was imported
 
 
 def main(arguments: list[str] | None = None) -> int:

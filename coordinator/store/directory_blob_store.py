@@ -55,6 +55,9 @@ class DirectoryBlobStore:
                     return self._put_composed(folder / "parts", path, move)
         if move:
             blob = ref_of_file(path)
+            if self._scratch.holds(path):
+                self._adopt(path, blob)
+                return blob
             with self.scratch_folder() as folder:
                 # A rename, or a copy where `path` is on another disk.
                 self._adopt(Path(shutil.move(path, folder / "blob")), blob)

@@ -41,6 +41,10 @@ class Scratch:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield files
 
+    def holds(self, path: Path) -> bool:
+        """Whether a path is below the root, so on its disk, in a folder that nobody sweeps while it is worked in."""
+        return self._root in path.parents
+
     def sweep(self, before: float) -> None:
         """Deletes folders of killed processes that have not changed since `before`, in seconds since the epoch."""
         for scratch in self._root.iterdir():

@@ -44,9 +44,10 @@ def largest(tensor: Tensor) -> float:
 def largest_of_product(left: Tensor, right: Tensor) -> float:
     """A bound of the largest entry of `left (d, q) @ right (q, k)` without the product, by Cauchy and Schwarz.
 
-    It is at most `sqrt(d)` times too large where the columns of `left` are orthonormal.
+    It is at most `sqrt(d)` times too large where the columns of `left` are orthonormal; infinite where float32 cannot
+    hold the squares.
     """
-    rows, columns = left.double().square().sum(-1), right.double().square().sum(-2)
+    rows, columns = left.square().sum(-1), right.square().sum(-2)
     return math.sqrt(largest(rows)) * math.sqrt(largest(columns))
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedgalore.maths.projector import project, range_basis
-from fedgalore.maths.quantization import Code, quantize, told_by
+from fedgalore.maths.quantization import Code, quantize, quantize_together, told_by
 
 
 @dataclass(frozen=True)
@@ -98,3 +98,14 @@ def rounded(tensor: Tensor, code: Code | None) -> Sent:
         return Sent(tensor, tensor)
     data = quantize(tensor, code.bits, code.axis, code.signed)
     return Sent(data, told_by(data, code))
+
+
+def rounded_together(tensors: Tensor, code: Code | None) -> Sent:
+    """As `rounded`, each of `tensors (B, *shape)`; both of its result are batches."""
+    wire = encoded_together(tensors, code)
+    return Sent(wire, told_by(wire, code))
+
+
+def encoded_together(tensors: Tensor, code: Code | None) -> Tensor:
+    """Each of `tensors (B, *shape)` as it travels, where nobody asks what its receiver reads."""
+    return tensors if code is None else quantize_together(tensors, code.bits, code.axis, code.signed)

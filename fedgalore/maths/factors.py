@@ -14,13 +14,13 @@ all that is large is products of matrices. One code serves every device. The bit
 callers take clients in the order of their names; and, as of every matrix product, on the processor and the number of
 threads.
 
-Columns may differ in scale by all that float32 can hold: the scale of what each adds to the sum is taken out before
-anything is squared.
+Columns may differ in scale by all that float32 can hold: it is taken out before anything is multiplied.
 """
 
 from __future__ import annotations
 
 import copy
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -30,8 +30,7 @@ from fedgalore.maths.mean import Factors, Term, Terms
 
 OVERSAMPLING = 16
 POWER_ITERATIONS = 1  # beside the start, which is as good as one
-DEPENDENT = 1e-14  # eigenvalues of a Gram matrix below this share of the largest are rounding
-LEVEL = 1e-12  # likewise, of columns in float32
+RIDGE = 1e-7  # of the largest entry of a Gram matrix: what float32 cannot tell from a column that depends on others
 BLOCK = 1024  # columns that are float64 at a time
 
 
@@ -43,8 +42,8 @@ def split(whole: ThinSum, rank: int, seed: int = 0) -> Factors:
         seed: of the range finder's test matrix, which is drawn on the CPU.
 
     Returns:
-        `left (B, d, q)`: orthonormal columns, those that carry most first; columns of zeros where the terms span fewer
-        directions. `right (B, q, k)`: what they carry. Both float32.
+        `left (B, d, q)`: orthonormal columns, those that carry most first; where the terms span fewer directions, the
+        last carry nothing but rounding. `right (B, q, k)`: what they carry. Both float32.
 
     Raises:
         ValueError: the rank is below 1.
@@ -55,8 +54,9 @@ def split(whole: ThinSum, rank: int, seed: int = 0) -> Factors:
     most = min(whole.d, whole.k, whole.columns())
     span = _span(whole, min(rank + OVERSAMPLING, most), seed)
     core = whole.seen_from(span)
-    order = _leading(_gram(core), span.square().sum(-2) > 0.5, min(rank, most))
-    return Factors(_mixed(span, order), whole.at_its_size(order.mT.float() @ core))
+    _, vectors = torch.linalg.eigh(_gram(core))
+    leading = vectors.flip(-1)[..., : min(rank, most)].float()
+    return Factors(span @ leading, whole.at_its_size(leading.mT @ core))
 
 
 def leading_basis(change: Factors | Terms, rank: int, seed: int = 0) -> Tensor:
@@ -72,15 +72,18 @@ def leading_basis(change: Factors | Terms, rank: int, seed: int = 0) -> Tensor:
 
 
 def best_right(sent_left: Tensor, whole: ThinSum) -> Tensor:
-    """`(l^T l)^+ l^T X (B, q, k)` float32: what goes best with `l (B, d, q)`, which rounding left not orthonormal.
+    """`(l^T l)^-1 l^T X (B, q, k)` float32: what goes best with `l (B, d, q)`, which rounding left not orthonormal.
 
     A column of zeros gets a row of zeros.
 
     Raises:
         OverflowError: it exceeds the range of float32.
     """
-    root = _whitening(_gram(sent_left.mT))
-    return whole.at_its_size(whole.seen_from(_mixed(sent_left, root @ root.mT)))
+    gram = _gram(sent_left.mT)
+    ridge = (RIDGE * gram.diagonal(dim1=-2, dim2=-1).amax(-1)).clamp_min(torch.finfo(gram.dtype).tiny)
+    gram.diagonal(dim1=-2, dim2=-1).add_(ridge[..., None])
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    return whole.at_its_size(whole.seen_from(sent_left @ inverse.float()))
 
 
 def remainder(whole: ThinSum, sent_left: Tensor, sent_right: Tensor, cap: int, seed: int = 0) -> Factors:
@@ -93,9 +96,11 @@ def remainder(whole: ThinSum, sent_left: Tensor, sent_right: Tensor, cap: int, s
 
 
 class ThinSum:
-    """A sum of terms that stand side by side: `X = L diag(w) R`, for `L (B, d, q)` and `R (B, q, k)` float32.
+    """A sum of terms that stand side by side, `X = L R`, for `L (B, d, q)` and `R (B, q, k)` float32.
 
-    Inside, it is divided by the size of the largest that it adds up, so that float32 holds what is made of it.
+    Inside, it is divided by the size of the largest that it adds up, so that float32 holds what is made of it, and the
+    columns of `L` are scaled to entries of about 1, so that each row of `R` is as large as what it adds. All scales are
+    powers of two, which round nothing.
 
     Args:
         whole: at least one term, of any floating type, on one device.
@@ -112,47 +117,48 @@ class ThinSum:
         if not fits or len(ends) != 1:
             raise ValueError(f"terms: expected shapes (B, d, q) and (B, q, k) with one B, d and k, got {shapes}")
         _, self.d, self.k = next(iter(ends))
-        left = _together([term.left.mT for term in whole.terms]).mT
-        right = _together([term.right for term in whole.terms])
-        counts = torch.tensor([term.left.shape[-1] for term in whole.terms])
-        weights = torch.tensor([term.weight for term in whole.terms], dtype=torch.float64).repeat_interleave(counts)
-        self._blocks = [_Block.of(left, right, weights.to(left.device))]
-        loudest = self._blocks[0].sizes.amax(-1)
+        sizes = [_Sizes.of(term) for term in whole.terms]
+        loudest = torch.cat([each.added for each in sizes], -1).amax(-1)
         if not bool(torch.isfinite(loudest).all()):
             raise FloatingPointError("a factor holds values that are not finite")
-        self._exponent = torch.frexp(torch.where(loudest > 0, loudest, 1.0)).exponent[:, None, None]
+        self._exponent = _exponent(loudest)[:, None, None]
+        self._blocks = [_side_by_side(whole, sizes, self._exponent)]
+        self._start: _Start | None = None
 
     def without(self, left: Tensor, right: Tensor) -> ThinSum:
-        """`X - left right`, which copies nothing."""
+        """`X - left right`, which copies nothing of `X`."""
         less = copy.copy(self)
-        less._blocks = [*self._blocks, _Block.of(left.float(), right.float(), left.new_tensor([-1.0]).double())]
+        right = -self._divided(right.float())
+        less._blocks = [*self._blocks, (left.float(), right)]
+        if self._start is not None:
+            rows, columns = self._start
+            less._start = _Start(rows, columns + left.float() @ (right @ rows.mT))
         return less
 
     def columns(self) -> int:
         """Of all terms together."""
-        return sum(block.left.shape[-1] for block in self._blocks)
+        return sum(left.shape[-1] for left, _ in self._blocks)
 
     def seen_at_random(self, width: int, seed: int) -> Tensor:
-        """`X Y^T (B, d, width)` of rows `Y` drawn from those that the terms add, each by what its column weighs.
+        """`X Y^T (B, d, width)` of rows `Y` drawn from those that the terms add.
 
-        Where the columns of `L` are orthogonal it is `X X^T` of a random matrix, so as good as a power iteration.
+        Where the columns of `L` are orthogonal it is `X X^T` of a random matrix, so as good as a power iteration. What
+        is left of a sum is seen by the same rows: they are drawn once.
         """
-        device = self._blocks[0].left.device
-        rows = []
-        generator = torch.Generator("cpu").manual_seed(seed)
-        for block in self._blocks:
-            mix = torch.randn(width, block.left.shape[-1], generator=generator, device="cpu").to(device)
-            weighed = (block.peaks * torch.exp2(-self._exponent[..., 0].double())).float()
-            rows.append((mix * weighed[..., None, :], block.right))
-        return self.forth(_sum(rows))
+        if self._start is None or self._start.rows.shape[-2] != width:
+            rights = [right for _, right in self._blocks]
+            mix = _drawn(width, self.columns(), seed).to(rights[0].device).expand(len(rights[0]), -1, -1)
+            rows = _sum(list(zip(mix.split([right.shape[-2] for right in rights], dim=-1), rights, strict=True)))
+            self._start = _Start(rows, self.forth(rows))
+        return self._start.columns
 
     def forth(self, rows: Tensor) -> Tensor:
         """`X Y^T (B, d, w)` of `Y (B, w, k)`."""
-        return _sum([(block.left, self._thin(block.right @ rows.mT, block.weights[:, None])) for block in self._blocks])
+        return _sum([(left, right @ rows.mT) for left, right in self._blocks])
 
     def seen_from(self, columns: Tensor) -> Tensor:
         """`Y^T X (B, w, k)` of `Y (B, d, w)`."""
-        return _sum([(self._thin(columns.mT @ block.left, block.weights), block.right) for block in self._blocks])
+        return _sum([(columns.mT @ left, right) for left, right in self._blocks])
 
     def at_its_size(self, part: Tensor) -> Tensor:
         """A part of the sum, no longer divided.
@@ -160,47 +166,69 @@ class ThinSum:
         Raises:
             OverflowError: it exceeds the range of float32.
         """
-        for step in self._steps:
-            part = part * torch.exp2(step)
+        part = _times_power(part, self._exponent)
         if not bool(torch.isfinite(_largest(part.flatten(), 0))):
             raise OverflowError("the product of the factors exceeds the range of float32")
         return part
 
-    def _thin(self, product: Tensor, weights: Tensor) -> Tensor:
-        first, second = self._steps
-        return product.mul_(torch.exp2(-first) * weights).mul_(torch.exp2(-second))
-
-    @property
-    def _steps(self) -> tuple[Tensor, Tensor]:
-        """Exponents of two, which round nothing; two of them, as float32 may not hold the size."""
-        half = self._exponent // 2
-        return half.float(), (self._exponent - half).float()
+    def _divided(self, part: Tensor) -> Tensor:
+        return _times_power(part, -self._exponent)
 
 
-class _Block(NamedTuple):
-    """Terms side by side, `L diag(w) R`, with `weights (q,)` float32.
+class _Start(NamedTuple):
+    """`rows Y (B, w, k)`, and `columns X Y^T (B, d, w)` of a sum."""
 
-    `peaks (B, q)`: the largest entries of the columns of `L diag(w)`; `sizes (B, q)`: the largest that each adds, not
-    finite where a factor is not; both float64.
+    rows: Tensor
+    columns: Tensor
+
+
+class _Sizes(NamedTuple):
+    """Of a term: the largest entries of its `columns` and `rows`, and the largest that each `added`, `(B, q)` float64.
+
+    What a column adds is not finite where a factor is not.
     """
 
-    left: Tensor
-    right: Tensor
-    weights: Tensor
-    peaks: Tensor
-    sizes: Tensor
+    columns: Tensor
+    added: Tensor
 
     @classmethod
-    def of(cls, left: Tensor, right: Tensor, weights: Tensor) -> _Block:
-        columns, rows = (_largest(each, dim).double() for each, dim in ((left, -2), (right, -1)))
-        peaks = columns * weights.abs()
-        return cls(left, right, weights.float(), peaks, torch.where(columns.isfinite(), peaks * rows, torch.nan))
+    def of(cls, term: Term) -> _Sizes:
+        columns, rows = _largest(term.left.mT, -1).double(), _largest(term.right, -1).double()
+        return cls(columns, torch.where(columns.isfinite(), columns * rows * abs(term.weight), torch.nan))
 
 
-def _together(rows: list[Tensor]) -> Tensor:
-    """Batches of rows, `(B, q_i, n)`, under each other; float32."""
-    first, *others = rows
-    return torch.cat([each.float() for each in rows], dim=-2) if others else first.float()
+def _side_by_side(whole: Terms, sizes: list[_Sizes], exponent: Tensor) -> tuple[Tensor, Tensor]:
+    """`L (B, d, q)` with entries of about 1, and `R (B, q, k)`, weighed and divided by `2^exponent`."""
+    counts = [term.right.shape[-2] for term in whole.terms]
+    (batch, d, _), device = whole.terms[0].left.shape, whole.terms[0].left.device
+    rows = torch.empty(batch, sum(counts), d, device=device)  # of `L^T`
+    right = torch.empty(batch, sum(counts), whole.terms[0].right.shape[-1], device=device)
+    places = zip(whole.terms, sizes, rows.split(counts, -2), right.split(counts, -2), strict=True)
+    for term, size, some_rows, some_right in places:
+        columns = _exponent(size.columns)[..., None]
+        _times_power(term.left.mT.float(), -columns, some_rows)
+        _times_power(term.right.float(), columns - exponent, some_right, term.weight)
+    return rows.mT, right
+
+
+@lru_cache(maxsize=8)
+def _drawn(width: int, count: int, seed: int) -> Tensor:
+    """The same random numbers for every group of a round, `(width, count)`; not to be changed."""
+    return torch.randn(width, count, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+
+
+def _exponent(size: Tensor) -> Tensor:
+    """The power of two that comes next; 0 for 0."""
+    return torch.frexp(torch.where(size > 0, size, 1.0)).exponent
+
+
+def _times_power(tensor: Tensor, exponent: Tensor, out: Tensor | None = None, weight: float = 1.0) -> Tensor:
+    """`weight 2^exponent` times a tensor, float32; in two steps where float32 cannot hold the power."""
+    half = exponent // 2
+    first, second = torch.exp2(half.float()), weight * torch.exp2((exponent - half).float())
+    if bool((exponent.abs() < 120).all()):
+        return torch.mul(tensor, first * second, out=out)
+    return torch.mul(tensor, first, out=out).mul_(second)
 
 
 def _largest(tensor: Tensor, dim: int) -> Tensor:
@@ -217,41 +245,11 @@ def _sum(products: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _span(whole: ThinSum, width: int, seed: int) -> Tensor:
-    """An orthonormal basis `(B, d, width)` of what is loudest in a sum; columns of zeros where it has less."""
-    columns = whole.seen_at_random(width, seed)
+    """An orthonormal basis `(B, d, width)` of what is loudest in a sum."""
+    span, _ = torch.linalg.qr(whole.seen_at_random(width, seed))
     for _ in range(POWER_ITERATIONS):
-        columns = whole.forth(whole.seen_from(_levelled(columns)))
-    once = _mixed(columns, _whitening(_gram(columns.mT)))
-    gram = _gram(once.mT)  # what is weak is not quite orthogonal yet
-    return _mixed(once, 1.5 * torch.eye(width, dtype=gram.dtype, device=gram.device) - 0.5 * gram)
-
-
-def _levelled(columns: Tensor) -> Tensor:
-    """The same span by columns of like size, by a shifted Cholesky factor: what a power iteration needs, and cheap."""
-    gram = _gram(columns.mT)
-    diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    sizes = diagonal.amax(-1, keepdim=True)
-    shift = LEVEL * torch.where(sizes > 0, sizes, 1.0)
-    factor = torch.linalg.cholesky(gram + torch.diag_embed(shift.expand(diagonal.shape)))
-    return torch.linalg.solve_triangular(factor.mT, columns.double(), upper=True, left=False).float()
-
-
-def _whitening(gram: Tensor) -> Tensor:
-    """`F L^(-1/2)` of `X^T X = F L F^T`: `X` times it is orthonormal, with columns of zeros where `L` is rounding."""
-    values, vectors = torch.linalg.eigh(gram)
-    keeps = values > DEPENDENT * values[..., -1:]
-    return vectors / torch.where(keeps, values, torch.inf).sqrt()[..., None, :]
-
-
-def _leading(gram: Tensor, keeps: Tensor, count: int) -> Tensor:
-    """The `count` leading eigenvectors `(B, w, count)` of a Gram matrix whose rows outside `keeps` are zeros.
-
-    Those outside come last, as zeros: below all others, whose eigenvalues are at least 0, they mix with none of them.
-    """
-    dropped = torch.diag_embed((~keeps).to(gram.dtype))
-    sizes = gram.diagonal(dim1=-2, dim2=-1).amax(-1)
-    values, vectors = torch.linalg.eigh(gram / torch.where(sizes > 0, sizes, 1.0)[..., None, None] - dropped)
-    return (vectors * (values > -0.5)[..., None, :]).flip(-1)[..., :count]
+        span, _ = torch.linalg.qr(whole.forth(whole.seen_from(span)))
+    return span
 
 
 def _gram(rows: Tensor) -> Tensor:
@@ -261,8 +259,3 @@ def _gram(rows: Tensor) -> Tensor:
         wide = part.double()
         gram += wide @ wide.mT
     return gram
-
-
-def _mixed(columns: Tensor, mix: Tensor) -> Tensor:
-    """`X M` in float64, as float32."""
-    return (columns.double() @ mix).float()

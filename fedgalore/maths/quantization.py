@@ -120,6 +120,33 @@ def quantize(matrix: Tensor, bits: int, axis: int = -1, signed: bool = True) -> 
     return data
 
 
+def quantize_together(matrices: Tensor, bits: int, axis: int = -1, signed: bool = True) -> Tensor:
+    """The bytes of each of `matrices (B, *shape)`, `(B, quantized_bytes(shape, bits))` uint8, as `quantize` makes them.
+
+    Together where they are whole blocks, so that many small ones cost no more than one large one.
+
+    Raises:
+        NotQuantizable, ValueError: as `quantize`.
+    """
+    shape, entries = matrices.shape[1:], prod(matrices.shape[1:])
+    if not signed or not matrices.numel() or entries % BLOCK:
+        return torch.stack([quantize(matrix, bits, axis, signed) for matrix in matrices])
+    _check_axis(shape, axis)
+    rows = (matrices.mT if axis == -2 else matrices).float().flatten(1)
+    if bits == 16:
+        factor = _factor(torch.maximum(rows.amax(-1, keepdim=True), -rows.amin(-1, keepdim=True)))
+        values = (rows / factor).clamp_(-_LARGEST_HALF, _LARGEST_HALF).half()
+        return torch.cat([factor.view(torch.uint8), values.view(torch.uint8)], dim=1)
+    steps = torch.empty(len(rows), entries // BLOCK, dtype=torch.float32, device=rows.device)
+    codes = torch.empty(*steps.shape, BLOCK * bits // 8, dtype=torch.int8, device=rows.device)
+    for start, chunk in _chunks(rows, -1, signed):
+        place = slice(start // BLOCK, (start + len(chunk)) // BLOCK)
+        steps.view(-1)[place], codes.flatten(0, 1)[place] = _steps_and_codes(chunk.view(-1, BLOCK), bits, signed)
+    factor = _factor(steps)
+    parts = (factor, steps.div_(factor).half(), codes.flatten(1))
+    return torch.cat([part.view(torch.uint8) for part in parts], dim=1)
+
+
 def dequantize(data: Tensor, shape: Sequence[int], bits: int, axis: int = -1, signed: bool = True) -> Tensor:
     """The matrix of these bytes, exactly, float32; with axis -2 it lies in memory column after column.
 
@@ -270,12 +297,12 @@ def _read_codes(blocks: Tensor, codes: Tensor, bits: int, signed: bool) -> None:
 
 
 def _factor(numbers: Tensor) -> Tensor:
-    """The power of two that the largest of these numbers is 2^14 to 2^15 times as large as; from 2^-126 to 2^112.
+    """The power of two that the largest of `numbers (..., n)` is 2^14 to 2^15 times as large as; from 2^-126 to 2^112.
 
-    At its upper end it is twice as small as that, so that even 65504 times it is a float32.
+    At its upper end it is twice as small as that, so that even 65504 times it is a float32. `(..., 1)`.
     """
-    largest = numbers.amax()
-    if not bool(torch.isfinite(largest)):
+    largest = numbers.amax(-1, keepdim=True)
+    if not bool(torch.isfinite(largest).all()):
         raise NotQuantizable("holds NaN or infinite values")
     exponent = (largest.view(torch.int32) >> 23) - 14
     return (exponent.clamp_(1, 239) << 23).view(torch.float32)

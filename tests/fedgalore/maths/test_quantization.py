@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedgalore.maths import quantization
-from fedgalore.maths.quantization import NotQuantizable, dequantize, quantize, quantized_bytes
+from fedgalore.maths.quantization import NotQuantizable, dequantize, quantize, quantize_together, quantized_bytes
 from fedgalore.spec.quantization import Quantization
 from tests.fedgalore.maths.quantization_reference import numbers_in
 
@@ -168,11 +168,14 @@ def test_bytes_hang_neither_on_memory_nor_on_chunks(
 
 
 @pytest.mark.parametrize(("bits", "axis", "signed"), WAYS)
-@pytest.mark.parametrize("shape", [(50, 45), (3, 0), (2, 64)])
-def test_a_batch_is_decoded_as_each_alone(bits: int, axis: int, signed: bool, shape: tuple[int, int]) -> None:
-    coded = [quantize(drawn(*shape, seed=seed).abs(), bits, axis, signed) for seed in range(3)]
-    decoded = dequantize(torch.stack(coded), shape, bits, axis, signed)
-    assert torch.equal(decoded, torch.stack([dequantize(data, shape, bits, axis, signed) for data in coded]))
+@pytest.mark.parametrize("shape", [(50, 45), (3, 0), (2, 64), (64, 30)])
+def test_a_batch_is_coded_and_decoded_as_each_alone(bits: int, axis: int, signed: bool, shape: tuple[int, int]) -> None:
+    matrices = torch.stack([10.0**seed * drawn(*shape, seed=seed) for seed in range(5)])
+    matrices = matrices if signed else matrices.abs()
+    data = torch.stack([quantize(matrix, bits, axis, signed) for matrix in matrices])
+    assert torch.equal(quantize_together(matrices, bits, axis, signed), data)
+    alone = [dequantize(each, shape, bits, axis, signed) for each in data]
+    assert torch.equal(dequantize(data, shape, bits, axis, signed), torch.stack(alone))
 
 
 def test_every_number_of_threads_gives_the_same_bytes() -> None:
