@@ -48,7 +48,7 @@ def _directions(axes: Any, signal: SharedSignal, place: int) -> None:
     colours = [BLUE] * count + [GREY] * (len(values) - count)
     axes.bar(range(1, len(values) + 1), values, color=colours)
     axes.axhline(bound, color=RED, linestyle="--")
-    axes.text(len(values) + 0.5, bound + 0.08, "chance reaches this", color=RED, ha="right")
+    axes.text(len(values) + 0.5, bound + 0.06, "chance reaches this", color=RED, ha="right")
     axes.set(title="How many of the 4 sites have a direction", xlabel="candidates of one matrix", ylim=(0, 4.2))
 
 
