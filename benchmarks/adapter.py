@@ -32,6 +32,7 @@ from coordinator.state.round_state import ModelVersion
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.chain import Chain
+from fedgalore.client.archive import unpack
 from fedgalore.data.examples import Example
 from fedgalore.evaluation import evaluate
 from fedgalore.model.task import TaskModel
@@ -41,7 +42,6 @@ from fedgalore.spec.job import JobSpec, parse
 from fedgalore.spec.layout import weights_tensors
 from fedgalore_cli.demo.job import LEARNING_RATES, job_document
 from fedgalore_cli.demo.sites import demo_sites
-from fedgalore_cli.download import unpack
 from protos.codec import SafetensorsWriter
 
 

@@ -39,7 +39,8 @@ def perform(run: Run, data_folder: Path, cache: Path) -> Result:
 
     torch.set_num_threads(1)
     from fedgalore.evaluation import evaluate
-    from fedgalore.simulation import RoundRecord, simulate
+    from fedgalore.records import RoundRecord
+    from fedgalore.simulation import simulate
     from fedgalore.training import TrainingError
 
     data = run["data"]

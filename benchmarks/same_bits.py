@@ -29,7 +29,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
-from fedgalore.simulation import SimulationResult, Site, simulate
+from fedgalore.records import SimulationResult
+from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import parse
 from fedgalore_cli.local import LocalFederation
 

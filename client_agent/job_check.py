@@ -9,12 +9,13 @@ from client_agent import protection
 from client_agent.cache import hash_of_files
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain
-from client_agent.machine import Memory, free_bytes, memory
+from client_agent.machine import Memory, memory
 from client_agent.policy import of_evaluation, of_job, of_task
 from client_agent.settings import AgentSettings
 from fedgalore.model.folder import files as model_files
 from fedgalore.model.folder import has_safetensors
 from fedgalore.process.content_folder import ref_of_file
+from fedgalore.process.disk import free_bytes
 from fedgalore.process.memory import anonymous_bytes
 from fedgalore.sizing import SiteMemory, SiteNeeds, site_needs, tokens_in_a_pass
 from fedgalore.spec.amounts import size, table

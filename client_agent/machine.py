@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from client_agent.errors import CannotTrain
@@ -72,13 +70,3 @@ def _has_gpu(device: Device) -> bool:
     if device == "cuda" and not there:
         raise CannotTrain("device: cuda is set, but torch sees none here; set device: auto or cpu")
     return there and device != "cpu"
-
-
-def free_bytes(folder: Path) -> int | None:
-    """Of the disk that the folder is on, or will be, for this process; None where the system does not say."""
-    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    try:
-        status = os.statvfs(there)
-    except OSError:
-        return None
-    return status.f_bavail * status.f_frsize

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from fedgalore.data.examples import SplitFile, read_examples
     from fedgalore.data.partition import split
     from fedgalore.maths.optim import GaLoreAdamW
-    from fedgalore.simulation import RoundRecord, SimulationResult, Site, simulate
+    from fedgalore.records import RoundRecord, SimulationResult
+    from fedgalore.simulation import Site, simulate
     from fedgalore.spec.job import JobSpec
     from fedgalore.spec.job import load as load_job
     from fedgalore.spec.job import parse as parse_job
@@ -39,8 +40,8 @@ __all__ = [
 _HOMES = {
     "GaLoreAdamW": ("fedgalore.maths.optim", "GaLoreAdamW"),
     "JobSpec": ("fedgalore.spec.job", "JobSpec"),
-    "RoundRecord": ("fedgalore.simulation", "RoundRecord"),
-    "SimulationResult": ("fedgalore.simulation", "SimulationResult"),
+    "RoundRecord": ("fedgalore.records", "RoundRecord"),
+    "SimulationResult": ("fedgalore.records", "SimulationResult"),
     "Site": ("fedgalore.simulation", "Site"),
     "SplitFile": ("fedgalore.data.examples", "SplitFile"),
     "load_job": ("fedgalore.spec.job", "load"),

@@ -8,14 +8,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fedgalore.aggregation import NextVersion, TensorSink, first_version, next_version
-from fedgalore.alignment import Alignment
 from fedgalore.best import Best, best_of, is_worn_out, no_best
 from fedgalore.chain import Chain, Cut, Earlier, Trail, goes_down_whole, total_bytes
 from fedgalore.data.examples import Example
@@ -29,6 +28,7 @@ from fedgalore.model.probe import probe, probe_narrow
 from fedgalore.model.task import TaskModel
 from fedgalore.preflight import Split, preflight
 from fedgalore.process.blob_ref import BlobRef
+from fedgalore.records import RoundRecord, SimulationResult
 from fedgalore.replay import apply_aggregate
 from fedgalore.rounds import LocalRound, Start
 from fedgalore.selection import choose_cohort
@@ -58,45 +58,6 @@ class Site:
         if spec.evaluation.split == "train":
             return self.train, self.train_place
         return self.test, self.test_place
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """What one round showed.
-
-    By client: metrics of the model it started from (`evaluation`) and of `training`, and why its update was left out
-    (`dropped`). `pooled`: that model on all clients' examples, as one test set. `held_out`: that model on each held-out
-    set, by name. `statistics` of states, and by layer their `alignment`; `up_bytes`, `down_bytes` of all participants
-    together, tensors only. The base model's way down is not counted.
-    """
-
-    number: int
-    model_version: int
-    evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
-    training: dict[str, dict[str, float]] = field(default_factory=dict)
-    held_out: dict[str, Measured] = field(default_factory=dict)
-    dropped: dict[str, str] = field(default_factory=dict)
-    statistics: dict[str, float] = field(default_factory=dict)
-    alignment: dict[str, Alignment] = field(default_factory=dict)
-    up_bytes: int = 0
-    down_bytes: int = 0
-    pooled: Measured = field(default_factory=Measured)
-
-
-@dataclass(frozen=True)
-class SimulationResult:
-    """`task` holds the final weights.
-
-    `weights`, and `best_weights` of the best version where the job keeps one, are as `layout.weights_tensors` lists
-    them: adapters beside the trained weights. `no_best`: why there is no best one, although the job keeps one.
-    """
-
-    task: TaskModel
-    weights: dict[str, Tensor]
-    rounds: list[RoundRecord]
-    best: Best | None = None
-    no_best: str | None = None
-    best_weights: dict[str, Tensor] | None = None
 
 
 def simulate(
@@ -247,6 +208,7 @@ class _Federation:
             if not final:
                 updates[name] = self._train(site, number)
                 record.training[name] = updates[name].metrics
+                record.examples[name] = updates[name].num_examples
         pooled = _pooled(evaluations)
         self._judge(model_version, pooled, _pooled(held_out))
         record.evaluation.update({name: result.metrics for name, result in evaluations.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ from fedgalore.process import durable
 from fedgalore.process.address import check_host
 from fedgalore_cli import secret_file
 from fedgalore_cli.errors import fail
+from fedgalore_cli.options import Format, Output
+from fedgalore_cli.output import put
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -42,6 +45,7 @@ def certs(
     agent: Annotated[list[str] | None, typer.Option(help="A client's name; may be given again.")] = None,
     operator_key: Annotated[bool, typer.Option("--operator-key", help="Create an operator's key as well.")] = False,
     days: Annotated[int, typer.Option(help="Days that the certificates are good for.", min=1, max=CA_DAYS)] = 365,
+    output: Output = Format.TABLE,
 ) -> None:
     """Create a CA, the coordinator's certificate (--host), agents' certificates (--agent) and an operator's key.
 
@@ -55,17 +59,24 @@ def certs(
         _check_client(name)
     for name in host or ():
         _check_host(name)
+    made: list[str] = []
+
+    def tell(path: Path) -> None:
+        made.append(str(path))
+        if output is Format.TABLE:  # at once: a later file may fail
+            typer.echo(path)
+
     if operator_key:
         with secret_file.new(directory / "operator.key") as file:
             file.write(secrets.token_hex(32).encode() + b"\n")
-        typer.echo(str(directory / "operator.key"))
-    if not (host or agent):
-        return
-    ca, key = _authority(directory)
-    if host:
-        _issue(directory / "coordinator", host[0], host, server=True, days=days, ca=ca, ca_key=key)
-    for name in agent or ():
-        _issue(directory / f"agent-{name}", name, [name], server=False, days=days, ca=ca, ca_key=key)
+        tell(directory / "operator.key")
+    if host or agent:
+        ca, key = _authority(directory, tell)
+        if host:
+            _issue(directory / "coordinator", host[0], host, tell, server=True, days=days, ca=ca, ca_key=key)
+        for name in agent or ():
+            _issue(directory / f"agent-{name}", name, [name], tell, server=False, days=days, ca=ca, ca_key=key)
+    put(output, {"files": made}, lambda: None)
 
 
 def _check_host(name: str) -> None:
@@ -86,7 +97,7 @@ def _check_client(name: str) -> None:
         fail(str(error))
 
 
-def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
+def _authority(directory: Path, tell: Callable[[Path], None]) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
     """The CA in the folder. Creates a CA where there is none."""
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -102,7 +113,7 @@ def _authority(directory: Path) -> tuple[x509.Certificate, EllipticCurvePrivateK
             .add_extension(x509.BasicConstraints(True, 0), critical=True)
             .add_extension(x509.KeyUsage(**usage), critical=True)
         )
-        _write(directory / "ca", _signed(builder, key), key)
+        _write(directory / "ca", _signed(builder, key), key, tell)
     try:
         ca = x509.load_pem_x509_certificate(certificate.read_bytes())
         loaded = load_pem_private_key(key_file.read_bytes(), None)
@@ -117,6 +128,7 @@ def _issue(
     stem: Path,
     name: str,
     alternatives: list[str],
+    tell: Callable[[Path], None],
     *,
     server: bool,
     days: int,
@@ -143,7 +155,7 @@ def _issue(
         .add_extension(names, critical=False)
         .add_extension(issuer_key, critical=False)
     )
-    _write(stem, _signed(builder, ca_key), key)
+    _write(stem, _signed(builder, ca_key), key, tell)
 
 
 def _alternative(text: str) -> x509.GeneralName:
@@ -183,7 +195,9 @@ def _signed(builder: x509.CertificateBuilder, key: EllipticCurvePrivateKey) -> x
     return builder.sign(key, hashes.SHA256())
 
 
-def _write(stem: Path, certificate: x509.Certificate, key: EllipticCurvePrivateKey) -> None:
+def _write(
+    stem: Path, certificate: x509.Certificate, key: EllipticCurvePrivateKey, tell: Callable[[Path], None]
+) -> None:
     from cryptography.hazmat.primitives import serialization as to
 
     pem = key.private_bytes(to.Encoding.PEM, to.PrivateFormat.PKCS8, to.NoEncryption())
@@ -199,4 +213,4 @@ def _write(stem: Path, certificate: x509.Certificate, key: EllipticCurvePrivateK
                 draft.write_bytes(content)
         except OSError as error:
             fail(f"{path} cannot be written ({error}); name another folder by --dir")
-        typer.echo(str(path))
+        tell(path)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-from urllib.parse import quote
+from typing import Annotated, Literal
 
 import typer
 
 from fedgalore_cli import secret_file
-from fedgalore_cli.client import DEFAULT_URL, AsJson, Coordinator, Url
+from fedgalore_cli.options import Format, Output, Url, connect
+from fedgalore_cli.output import listing, put
 
 app = typer.Typer(help="Make, list and revoke API keys; needs an operator's key.", no_args_is_help=True)
 
@@ -16,38 +16,38 @@ app = typer.Typer(help="Make, list and revoke API keys; needs an operator's key.
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is.")],
-    role: Annotated[str, typer.Option(help="viewer: reads everything; operator: changes things as well.")] = "viewer",
+    role: Annotated[
+        Literal["viewer", "operator"],
+        typer.Option(help="viewer: reads everything; operator: changes things as well."),
+    ] = "viewer",
     out: secret_file.Out = None,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Make an API key. Commands take it from FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE."""
-    with Coordinator(url) as coordinator, secret_file.teller(out) as tell:
-        key = coordinator.ask("POST", "/api/v1/keys", json={"name": name, "role": role})
-        tell(key["key"], f"key {key['id']} of {name}, {role}")
+    with connect(url) as client, secret_file.teller(out, output) as tell:
+        key = client.create_api_key(name, role)
+        tell(key.key, f"key {key.id} of {name}, {role}", key.document(), "key")
 
 
 @app.command("list")
-def list_keys(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+def list_keys(url: Url = None, output: Output = Format.TABLE) -> None:
     """List API keys, without their secrets."""
-    from fedgalore_cli import show
+    from fedgalore_cli.show import lists
 
-    with Coordinator(url) as coordinator:
-        answer = coordinator.ask("GET", "/api/v1/keys")
-    show.listing(
-        answer,
-        "keys",
-        show.keys,
-        "there are no keys but the operator's own: make a key with `fedgalore keys create NAME`",
-        as_json,
-    )
+    with connect(url) as client:
+        rows = [key.document() for key in client.api_keys()]
+    nothing = "there are no keys but the operator's own: make a key with `fedgalore keys create NAME`"
+    listing(output, "keys", rows, lambda: lists.keys(rows), nothing)
 
 
 @app.command()
 def revoke(
     key: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, as `list` shows it.")],
-    url: Url = DEFAULT_URL,
+    url: Url = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Make an API key void, from its next request on."""
-    with Coordinator(url) as coordinator:
-        coordinator.ask("DELETE", f"/api/v1/keys/{quote(key, safe='')}")
-    typer.echo(f"key {key} is revoked")
+    with connect(url) as client:
+        client.revoke_api_key(key)
+    put(output, {"revoked": key}, f"key {key} is revoked")

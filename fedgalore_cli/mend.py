@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fedgalore.spec.documents import DocumentError, read_yaml
-from fedgalore_cli.show import as_yaml
+from fedgalore_cli.output import as_yaml
 
 _PART = re.compile(r"[^.\[\]]+")  # of `model.label_names[0]`, which is also model.label_names.0
 

@@ -12,9 +12,11 @@ from rich.table import Table
 
 from fedgalore.process.address import check_target
 from fedgalore_cli.errors import fail
+from fedgalore_cli.options import Format, Output
+from fedgalore_cli.output import put
 from fedgalore_cli.partition_files import write_client
 from fedgalore_cli.partition_split import DEFAULT_ALPHA, Kind, Splitting, columns_of, has_class, key_of
-from fedgalore_cli.show import console
+from fedgalore_cli.show.console import console
 from fedgalore_cli.words import percent
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ def partition(
     column: Column = None,
     picture: Picture = None,
     coordinator: Annotated[str, typer.Option("--coordinator", help="Written into the configs")] = "127.0.0.1:50051",
+    output: Output = Format.TABLE,
 ) -> None:
     """Split one data set into unlike shards, with an agent config for each: a federation to try things out on."""
     from fedgalore.data.examples import DataError
@@ -105,8 +108,10 @@ def partition(
             write_client(to / site.name, {"train": site.train, "test": site.test or held_out}, dataset, coordinator)
     except (DataError, ValueError, OSError) as error:
         fail(str(error))
-    _show(sites, splitting.by)
-    typer.echo(f"shards and agents' configs: {to / '*' / 'agent.yaml'}")
+    clients_made = [
+        {"name": site.name, "examples": len(site.train), "config": str(to / site.name / "agent.yaml")} for site in sites
+    ]
+    put(output, {"clients": clients_made}, lambda: _show(sites, splitting.by, to))
 
 
 def check_picture(picture: Path | None) -> None:
@@ -149,8 +154,8 @@ def _held(sites: Sequence[Site], by: str | None) -> tuple[list[range], list[str]
     return shards, [str(key_of(example, by)) for site in sites for example in site.train]
 
 
-def _show(sites: Sequence[Site], by: str | None) -> None:
-    """Prints who holds what as a table."""
+def _show(sites: Sequence[Site], by: str | None, to: Path) -> None:
+    """Prints who holds what as a table, and where the configs are."""
     from fedgalore_cli.partition_picture import counts
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -167,3 +172,4 @@ def _show(sites: Sequence[Site], by: str | None) -> None:
             cells += [str(len(held[number])), str(largest), percent(count / len(site.train))]
         table.add_row(*cells)
     console().print(table)
+    typer.echo(f"shards and agents' configs: {to / '*' / 'agent.yaml'}")

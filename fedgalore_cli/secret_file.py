@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
 from fedgalore.process import durable
 from fedgalore_cli.errors import fail
+from fedgalore_cli.options import Format
+from fedgalore_cli.output import note, put
 
 Out = Annotated[
     Path | None,
@@ -35,24 +37,29 @@ def new(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-@contextlib.contextmanager
-def teller(out: Path | None) -> Iterator[Callable[[str, str], None]]:
-    """Yields a function that shows a secret and its description. The description goes to stderr, the secret to `out`.
+Tell = Callable[[str, str, dict[str, Any], str], None]
 
-    Without `out` the secret goes to stdout, so that a pipe gets the secret alone.
+
+@contextlib.contextmanager
+def teller(out: Path | None, output: Format) -> Iterator[Tell]:
+    """Yields a function that shows a secret, its description, and the document that has it in a field of this name.
+
+    The description goes to stderr, the secret to `out`; then the document on stdout lacks it. Without `out` the secret
+    goes to stdout alone, so that a pipe gets nothing else, or in the document, where that is asked for.
     """
     if out is None:
-        yield _print
+
+        def show(secret: str, what: str, document: dict[str, Any], name: str) -> None:
+            note(f"{what}; it is shown this once:")
+            put(output, document, secret)
+
+        yield show
         return
     with new(out) as file:
 
-        def put(secret: str, what: str) -> None:
+        def write(secret: str, what: str, document: dict[str, Any], name: str) -> None:
             file.write(secret.encode() + b"\n")
-            typer.echo(f"{what}; it is in {out}", err=True)
+            note(f"{what}; it is in {out}")
+            put(output, {key: value for key, value in document.items() if key != name}, lambda: None)
 
-        yield put
-
-
-def _print(secret: str, what: str) -> None:
-    typer.echo(f"{what}; it is shown this once:", err=True)
-    typer.echo(secret)
+        yield write

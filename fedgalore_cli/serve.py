@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedgalore_cli.errors import fail
+from fedgalore_cli.exits import Exit
+from fedgalore_cli.options import Format, Output
+from fedgalore_cli.output import put
+
 if TYPE_CHECKING:
     from coordinator.settings import CoordinatorSettings
+    from coordinator.store import acceptance
 
 PANEL = "Run the parts"
 Config = Annotated[
@@ -89,8 +95,7 @@ def coordinator(
     try:
         server.run(settings)
     except server.CoordinatorError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        fail(str(error))
 
 
 def aggregator(
@@ -121,6 +126,7 @@ def accept_state(
     redis_url: RedisUrl = None,
     blob_dir: BlobDir = None,
     yes: Annotated[bool, typer.Option("--yes", help="Take it; else it is only shown.")] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Take Redis and the blob directory as they are, after a restored backup or a loss of keys.
 
@@ -147,16 +153,28 @@ def accept_state(
     try:
         findings = asyncio.run(found())
     except (StateUnavailable, OSError, acceptance.NotAccepted) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        fail(str(error))
+    unneeded = findings.held.unneeded
+    document = {
+        "accepted": yes,
+        "not_bound": findings.not_bound or None,
+        "contradictions": list(findings.contradictions),
+        "unneeded_blobs": len(unneeded),
+        "unneeded_bytes": sum(unneeded.values()),
+        "all_bytes": findings.held.all_bytes,
+    }
+    put(output, document, lambda: _show(findings, yes))
+
+
+def _show(findings: acceptance.Findings, accepted: bool) -> None:
     for line in filter(None, (findings.not_bound, *findings.contradictions)):
         typer.echo(f"- {line}")
     unneeded = findings.held.unneeded
     typer.echo(
         f"No job names {len(unneeded)} blobs with {sum(unneeded.values())} of {findings.held.all_bytes} bytes"
-        + ("; they are deleted in an hour." if yes else ".")
+        + ("; they are deleted in an hour." if accepted else ".")
     )
-    typer.echo("Taken as it is." if yes else "Nothing is changed; --yes takes it as it is.")
+    typer.echo("Taken as it is." if accepted else "Nothing is changed; --yes takes it as it is.")
 
 
 def agent(context: typer.Context) -> None:
@@ -176,4 +194,4 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> CoordinatorSettings
         return load(config, flags)
     except SettingsError as error:
         typer.echo(str(error), err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(Exit.WRONG_CALL) from None

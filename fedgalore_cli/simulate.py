@@ -12,14 +12,16 @@ import typer
 from fedgalore.spec.start import PREFIX
 from fedgalore_cli import partition as parts
 from fedgalore_cli.errors import fail
+from fedgalore_cli.options import Format, Output
 from fedgalore_cli.partition_split import Splitting, columns_of
-from fedgalore_cli.show import console
+from fedgalore_cli.show.console import console
 from fedgalore_cli.simulate_records import Records
 from fedgalore_cli.words import heading, listed, value
 
 if TYPE_CHECKING:
     from fedgalore.data.examples import Example
-    from fedgalore.simulation import RoundRecord, Site
+    from fedgalore.records import RoundRecord
+    from fedgalore.simulation import Site
     from fedgalore.spec.job import JobSpec
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job document, YAML or JSON", show_default=False)]
@@ -31,7 +33,7 @@ WITH_AGENTS = {
     "to",
     "version",
     "threads",
-    "as_json",
+    "output",
     "allowed",
 }  # all other options are about splitting
 
@@ -71,23 +73,20 @@ def simulate(
         list[str] | None,
         typer.Option("--allow-metric", help="A metric of another package that the job names, package.module:NAME"),
     ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print every record as a JSON object a line; the lines for people go to stderr."),
-    ] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Run a job in this process alone: no coordinator, no agents, the same mathematics.
 
     Data comes either from agents' own configs (--agent, once for each), or from a data set that is split (--train,
     --clients, --split). With the agents' data, seed and machine of a distributed run the final weights are the same,
     bit for bit. Each agent is tested on its own test data; the clients of a split data set are all tested on --test, or
-    on their own domain's part of it.
+    on their own domain's part of it. As JSON, each record is an object a line; the lines for people go to stderr.
     """
     from fedgalore.data.examples import DataError
     from fedgalore.measures.custom import allow
     from fedgalore.spec import job as job_spec
 
-    records = Records(as_json)
+    records = Records(output)
     try:
         allow(allowed or ())
         spec = job_spec.load(job)

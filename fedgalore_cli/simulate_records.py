@@ -1,39 +1,44 @@
-"""`fedgalore simulate --json`: every record as a JSON object a line, on stdout. Each object has its `type`:
+"""`fedgalore simulate --output json`: every record as a JSON object a line, on stdout. Each object has its `type`:
 
 | type | what |
 |---|---|
 | `job` | the first: `version` of this software, `job` with all defaults, examples of `sites` and `held_out` |
-| `round` | every field of a `fedgalore.simulation.RoundRecord` |
+| `round` | every field of a `fedgalore.records.RoundRecord` |
 | `result` | the last: `model_version`, `evaluation`, `pooled` and `held_out` of the final model |
 |          | `best` (`evaluation.keep`): its version and value, and by whom, or in `no_best` why there is none |
 |          | the `folder` that holds the `folder_version` |
 | `error` | the last, in place of `result`, by `fedgalore_cli.errors`: `problem`, which stands on stderr too |
 
-A number that is not finite, which JSON cannot hold, is null.
+A number that is not finite, which JSON cannot hold, is null. As YAML, each is a document of a stream.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from fedgalore_cli.options import Format
+from fedgalore_cli.output import record
 
 if TYPE_CHECKING:
     from fedgalore.data.examples import Example
-    from fedgalore.simulation import RoundRecord, SimulationResult, Site
+    from fedgalore.records import RoundRecord, SimulationResult
+    from fedgalore.simulation import Site
     from fedgalore.spec.job import JobSpec
 
 
 class Records:
     """Prints the records of one simulation; prints nothing where they are not wanted."""
 
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted
+    def __init__(self, output: Format) -> None:
+        self._output = output
+
+    @property
+    def wanted(self) -> bool:
+        return self._output is not Format.TABLE
 
     def begin(self, spec: JobSpec, sites: Sequence[Site], held_out: Mapping[str, Sequence[Example]]) -> None:
         from fedgalore.version import __version__
@@ -59,7 +64,7 @@ class Records:
 
     def _print(self, kind: str, values: dict[str, Any]) -> None:
         if self.wanted:
-            typer.echo(json.dumps({"type": kind, **_finite(values)}, allow_nan=False))
+            record(self._output, {"type": kind, **_finite(values)})
 
 
 def _finite(value: Any) -> Any:

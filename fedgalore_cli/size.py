@@ -11,6 +11,8 @@ import typer
 
 from fedgalore_cli.errors import fail
 from fedgalore_cli.mend import MendError, mended
+from fedgalore_cli.options import Format, Output
+from fedgalore_cli.output import put
 
 if TYPE_CHECKING:
     from fedgalore.sizing import CoordinatorNeeds, Parts, SiteNeeds
@@ -41,7 +43,7 @@ def size(
             "--set", metavar="PATH=VALUE", help="Another value of a field of the job, such as local.batch_size=1"
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print sizes in bytes, as JSON")] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Say what a job on a model takes: memory and disk of a site and of the coordinator, and bytes on the line.
 
@@ -63,14 +65,10 @@ def size(
         fail(str(error))
     sites = [site_needs(spec, plan, base, on_gpu=on_gpu) for on_gpu in (False, True)]
     coordinator = coordinator_needs(spec, plan, base, clients)
-    if as_json:
-        from fedgalore_cli import show
-
-        shape = asdict(plan.shape) | {"trained": plan.trained_numbers}
-        cpu, gpu = map(asdict, sites)
-        show.as_json({"model": shape, "clients": clients, "site": cpu, "gpu": gpu, "coordinator": asdict(coordinator)})
-        return
-    typer.echo("\n".join(report(spec, plan, sites, coordinator, clients)))
+    shape = asdict(plan.shape) | {"trained": plan.trained_numbers}
+    cpu, gpu = map(asdict, sites)
+    found = {"model": shape, "clients": clients, "site": cpu, "gpu": gpu, "coordinator": asdict(coordinator)}
+    put(output, found, "\n".join(report(spec, plan, sites, coordinator, clients)))
 
 
 def _document(model: Path, job: Path | None, rank: int | None, assignments: list[str]) -> dict[str, Any]:

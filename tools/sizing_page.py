@@ -82,7 +82,7 @@ def _run(folder: Path, clients: int, *more: str) -> str:
 
 
 def _numbers(folder: Path, clients: int, *more: str) -> dict[str, Any]:
-    numbers: dict[str, Any] = json.loads(_run(folder, clients, "--json", *more))
+    numbers: dict[str, Any] = json.loads(_run(folder, clients, "--output", "json", *more))
     return numbers
 
 

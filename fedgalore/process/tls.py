@@ -26,9 +26,18 @@ def expiry(certificate: Path) -> str | None:
     Raises:
         OSError, ValueError: it cannot be read.
     """
+    end = ends(certificate.read_bytes())
+    if end > datetime.now(UTC) + SOON:
+        return None
+    return f"{certificate} {'ends' if end > datetime.now(UTC) else 'ended'} on {end:%Y-%m-%d}; renew it"
+
+
+def ends(certificate: bytes) -> datetime:
+    """When a certificate in PEM ends, in UTC.
+
+    Raises:
+        ValueError: it is none.
+    """
     from cryptography import x509
 
-    ends = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
-    if ends > datetime.now(UTC) + SOON:
-        return None
-    return f"{certificate} {'ends' if ends > datetime.now(UTC) else 'ended'} on {ends:%Y-%m-%d}; renew it"
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedgalore_cli.client import job_path, rounds_of
 from fedgalore_cli.errors import fail
+from fedgalore_cli.exits import Exit
 
 if TYPE_CHECKING:
-    from fedgalore_cli.client import Coordinator
+    from fedgalore.client import Client
     from fedgalore_cli.demo.report import Run
     from fedgalore_cli.demo.sites import DemoSite
 
@@ -46,16 +46,16 @@ def demo(
     """
     from rich.text import Text
 
-    from fedgalore_cli import show
-    from fedgalore_cli.client import Coordinator
+    from fedgalore.client import Client
     from fedgalore_cli.demo import report
     from fedgalore_cli.demo.job import SHOWN, agent_documents, job_document, rivals
     from fedgalore_cli.demo.sites import demo_sites
     from fedgalore_cli.local import LaunchError, LocalFederation
+    from fedgalore_cli.show.console import console
 
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: no process is left behind
-    console = show.console()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.TERMINATED))  # as Ctrl-C does: no process is left behind
+    out = console()
     try:
         kinds = [SHOWN, *rivals(compare or [])]
         sites = demo_sites(clients, alpha, seed)
@@ -65,17 +65,17 @@ def demo(
     _make_room(to)
     root = to / "federation"
     told = f": {clients} sites, {rounds} rounds, rank {rank}; logs under {root / 'logs'}"
-    console.print(Text.assemble(("FedGaLore demo", "bold"), told))
-    console.print(f"FedGaLore: {report.states(documents[0])}")
+    out.print(Text.assemble(("FedGaLore demo", "bold"), told))
+    out.print(f"FedGaLore: {report.states(documents[0])}")
     other_s: dict[str, float] = {}
     cores = len(os.sched_getaffinity(0))  # the sites wait while the aggregator works, and its bits hang on no number
     try:
         with LocalFederation(root, agent_documents(sites, root / "data"), threads=cores) as federation:
             other_s["starting the processes"] = time.monotonic() - started
-            console.print(f"dashboard and API while it runs: {federation.rest_url}/  {federation.rest_url}/docs")
-            with Coordinator(federation.rest_url) as coordinator:
-                runs = [_run(coordinator, documents[0], to / "model")]
-                runs += [_run(coordinator, document) for document in documents[1:]]
+            out.print(f"dashboard and API while it runs: {federation.rest_url}/  {federation.rest_url}/docs")
+            with Client(federation.rest_url) as client:
+                runs = [_run(client, documents[0], to / "model")]
+                runs += [_run(client, document) for document in documents[1:]]
     except LaunchError as error:
         fail(str(error))
     for heavy in ("blobs", "agents", "redis"):
@@ -83,30 +83,27 @@ def demo(
     other_s["in all"] = time.monotonic() - started
     report.plot(runs, sites).savefig(to / "accuracy.png", dpi=130)
     (to / RESULT).write_text(json.dumps({"runs": [asdict(run) for run in runs], "seconds": other_s}, indent=1))
-    console.print(report.tables(runs, sites, other_s))
-    _try_out(to / "model", sites, console)
+    out.print(report.tables(runs, sites, other_s))
+    _try_out(to / "model", sites, out)
     made = (("model", to / "model"), ("plot", to / "accuracy.png"), ("numbers", to / RESULT))
-    console.print()
-    console.print(Text("  ").join(Text.assemble(f"{what}: ", (str(path), "bold")) for what, path in made))
+    out.print()
+    out.print(Text("  ").join(Text.assemble(f"{what}: ", (str(path), "bold")) for what, path in made))
 
 
-def _run(coordinator: Coordinator, document: dict[str, Any], model: Path | None = None) -> Run:
+def _run(client: Client, document: dict[str, Any], model: Path | None = None) -> Run:
     """Posts a job, follows it to its end, and downloads its model if there is a folder for it."""
     from fedgalore_cli.demo.report import Run
-    from fedgalore_cli.download import unpack
-    from fedgalore_cli.watch import watch
+    from fedgalore_cli.jobs.watching import follow
 
     posted = time.monotonic()
-    job = coordinator.ask("POST", "/api/v1/jobs", json=document)["id"]
-    watch(coordinator, job)
-    path = job_path(job)
-    rounds = rounds_of(lambda part: coordinator.ask("GET", path + part))
-    in_rounds = sum(seconds for entry in rounds for seconds in entry["phase_s"].values())
+    job = client.submit(document).id
+    follow(client, job)
+    rounds = client.rounds(job)
+    in_rounds = sum(seconds for each in rounds for seconds in each.phase_s.values())
     preparing_s = time.monotonic() - posted - in_rounds
     if model is not None:
-        with coordinator.stream(f"{path}/model") as chunks:
-            unpack(chunks, model)
-    return Run(document, rounds, preparing_s)
+        client.model(job, model)
+    return Run(document, [each.document() for each in rounds], preparing_s)
 
 
 def _make_room(to: Path) -> None:
@@ -120,7 +117,7 @@ def _make_room(to: Path) -> None:
     (to / MARK).touch()
 
 
-def _try_out(model: Path, sites: list[DemoSite], console: Any) -> None:
+def _try_out(model: Path, sites: list[DemoSite], out: Any) -> None:
     """Loads the folder as any user would, and classifies a held-out text of each site."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -131,11 +128,11 @@ def _try_out(model: Path, sites: list[DemoSite], console: Any) -> None:
     disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(model)
     classifier = AutoModelForSequenceClassification.from_pretrained(model).eval()
-    console.print("\nThe downloaded model on held-out texts:")
+    out.print("\nThe downloaded model on held-out texts:")
     for number, site in enumerate(sites):
         row = [row for row in site.test if row["label"] == str(number % 2)][-1]
         with torch.no_grad():
             scores = classifier(**tokenizer(row["text"], return_tensors="pt", truncation=True)).logits.softmax(-1)[0]
         name = classifier.config.id2label[int(scores.argmax())]
         truth = LABELS[int(row["label"])]
-        console.print(f"  {name} ({scores.max():.0%}; people: {truth})  {row['text'][:70]}")
+        out.print(f"  {name} ({scores.max():.0%}; people: {truth})  {row['text'][:70]}")

@@ -33,7 +33,8 @@ from coordinator.state.sites import SiteFacts
 from fedgalore import chain
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import hash_file
-from fedgalore.simulation import SimulationResult, Site, simulate
+from fedgalore.records import SimulationResult
+from fedgalore.simulation import Site, simulate
 from protos.codec import open_update
 from tests.builders import ANY_JOB, a_spec, blob_path
 from tests.client_agent.conftest import Coordinator, write_reviews

@@ -23,7 +23,8 @@ import torch
 from client_agent.data import read_all
 from client_agent.settings import load
 from fedgalore.data.examples import Example
-from fedgalore.simulation import SimulationResult, Site, simulate
+from fedgalore.records import SimulationResult
+from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import parse
 from fedgalore_cli.local import LocalFederation
 from tests.fedgalore.conftest import COLOURS, questions, sentences, squares, tiny_bert, tiny_gpt2, tiny_levit, tiny_vit  # noqa: F401  # fixtures

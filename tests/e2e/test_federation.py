@@ -23,9 +23,10 @@ from transformers import (
     pipeline,
 )
 
+from fedgalore.client import Client
 from fedgalore.measures import custom
 from fedgalore.measures.values import MEASURES
-from fedgalore.simulation import SimulationResult
+from fedgalore.records import SimulationResult
 from fedgalore.spec.registry import methods
 from tests.e2e.conftest import NAMES, TOP_TWO, Running, different, ended
 from tests.fedgalore.conftest import COLOURS, sentences
@@ -48,18 +49,17 @@ def assert_same_bits(
 
 
 def assert_reported(running: Running, job_id: str, simulated: SimulationResult) -> None:
-    """REST reports the same rounds of the job as the simulation."""
+    """REST reports the same rounds of the job as the simulation, and the client the same metrics."""
+    with Client(running.federation.rest_url) as client:
+        measured, expected = client.metrics(job_id), simulated.metrics()
+    for source in ("evaluation", "training", "held_out"):
+        assert measured.where(source=source) == expected.where(source=source)
     rounds = running.get(f"jobs/{job_id}/rounds")["rounds"]
     trained = len(simulated.rounds) - 1
     phases = [("train", "COMMITTED")] * trained + [("evaluate", "COMMITTED")]
     assert [(entry["kind"], entry["phase"]) for entry in rounds] == phases
     for entry, record in zip(rounds, simulated.rounds, strict=True):
-        sites = entry["participants"]
-        assert {name: site["evaluation"]["metrics"] for name, site in sites.items()} == record.evaluation
-        assert {name: site["metrics"] for name, site in sites.items() if site["metrics"]} == record.training
         assert entry["statistics"] == record.statistics
-    for entry, record in zip(rounds, simulated.rounds, strict=True):
-        assert entry["evaluation"]["metrics"] == record.pooled.metrics
         assert entry["evaluation"]["confusion_matrix"] == record.pooled.confusion_matrix
         by_class = {name: list(row.values()) for name, row in entry["evaluation"]["per_class"].items()}
         assert by_class == record.pooled.per_class

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +56,32 @@ def test_the_simulated_federation_learns_round_by_round(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.proof
+@pytest.mark.timeout(300)
+def test_the_notebook_runs_from_its_first_cell_to_its_last(monkeypatch, tmp_path):
+    """Its own last cells compare the federation's metrics to the simulation's."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    threads = torch.get_num_threads()
+    try:
+        shown = cells_run(ROOT / "examples" / "client_and_simulation.ipynb")
+    finally:
+        torch.set_num_threads(threads)
+    accuracy = shown["measured"].where(source="evaluation", client=None, metric="accuracy").column("value")
+    assert len(accuracy) == 5 and accuracy[-1] > accuracy[0]
+    assert shown["trained"].config.id2label == {0: "weather", 1: "music", 2: "food"}
+
+
+def cells_run(notebook: Path) -> dict[str, Any]:
+    """Runs the code of all cells in their order; returns the names that they leave."""
+    names: dict[str, Any] = {}
+    for number, cell in enumerate(json.loads(notebook.read_text())["cells"]):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None, "clear the outputs before you commit"
+            exec(compile("".join(cell["source"]), f"{notebook.name} cell {number}", "exec"), names)
+    return names
+
+
 def test_the_readme_lists_every_example():
     text = (ROOT / "examples" / "README.md").read_text()
-    scripts = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert scripts == set(re.findall(r"\]\((\w+\.py)\)", text))
+    files = {path.name for pattern in ("*.py", "*.ipynb") for path in (ROOT / "examples").glob(pattern)}
+    assert files == set(re.findall(r"\]\((\w+\.(?:py|ipynb))\)", text))

@@ -57,7 +57,7 @@ def test_a_key_is_created_used_and_revoked(tmp_path: Path, monkeypatch: pytest.M
     assert run("keys", "create", "x y", "--out", str(tmp_path / "refused")).exit_code == 1
     assert not (tmp_path / "refused").exists()
     assert "auditor" in run("keys", "list").stdout
-    (row,) = json.loads(run("keys", "list", "--json").stdout)["keys"]
+    (row,) = json.loads(run("keys", "list", "-o", "json").stdout)["keys"]
     assert run("keys", "revoke", row["id"]).exit_code == 0
     assert "no keys but the operator's own" in run("keys", "list").stderr
 
@@ -79,7 +79,7 @@ def test_a_client_is_invited_listed_and_revoked() -> None:
     assert "hospital-a" in listed.stdout
     assert "open" in listed.stdout
     assert created.stdout.strip() not in listed.stdout
-    (token,) = json.loads(run("agents", "tokens", "--json").stdout)["join_tokens"]
+    (token,) = json.loads(run("agents", "tokens", "-o", "json").stdout)["join_tokens"]
     assert run("agents", "revoke-token", token["id"]).exit_code == 0
     assert "no join tokens" in run("agents", "tokens").stderr
     assert run("agents", "invite", "hospital-a").exit_code == 0

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -28,7 +27,6 @@ from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import RedisServer, free_port
-from fedgalore_cli.download import UnsafeArchive, unpack
 from fedgalore_cli.main import app
 from protos.codec import SafetensorsWriter
 from tests.builders import a_plan, a_prepared, job_document, put_bytes, whole_version
@@ -158,15 +156,15 @@ def test_a_job_is_submitted_listed_and_cancelled(coordinator: Coordinator, job_f
     job = submitted.stdout.strip()
     assert fedgalore("jobs", "submit", job_file, "--key", "once").stdout.strip() == job
 
-    listed = json.loads(fedgalore("jobs", "list", "--json").stdout)["jobs"]
+    listed = json.loads(fedgalore("jobs", "list", "-o", "json").stdout)["jobs"]
     assert [row["id"] for row in listed] == [job]
     assert "PENDING" in fedgalore("jobs", "list").stdout
-    assert json.loads(fedgalore("jobs", "get", job, "--json").stdout)["spec"]["name"] == "tiny"
+    assert json.loads(fedgalore("jobs", "get", job, "-o", "json").stdout)["spec"]["name"] == "tiny"
     assert "waiting for the aggregator" in fedgalore("jobs", "get", job).stdout
-    assert json.loads(fedgalore("jobs", "rounds", job, "--json").stdout) == {"rounds": [], "next": None}
+    assert json.loads(fedgalore("jobs", "rounds", job, "-o", "json").stdout) == {"rounds": []}
     assert_error_line(fedgalore("jobs", "pause", job), "PENDING", "[illegal_transition]")
     assert "CANCELLED" in fedgalore("jobs", "cancel", job).stdout
-    assert json.loads(fedgalore("jobs", "list", "--status", "completed", "--json").stdout)["jobs"] == []
+    assert json.loads(fedgalore("jobs", "list", "--status", "completed", "-o", "json").stdout)["jobs"] == []
     watched = fedgalore("jobs", "watch", job)
     assert "tiny: CANCELLED" in watched.stdout
     assert_error_line(watched, "is CANCELLED", status=4)
@@ -186,11 +184,11 @@ def test_a_mended_copy_starts_from_a_version_of_the_old_job(
     assert {"+  steps: 20", "-  steps: 2", f"+  source: job:{old}@0"} <= set(tried.stderr.splitlines())
     clone = fedgalore("jobs", "clone", old, *steps, "--version", "0", "--key", "k").stdout.strip()
     assert fedgalore("jobs", "clone", old, *steps, "--key", "k").stdout.strip() == clone
-    spec = json.loads(fedgalore("jobs", "get", clone, "--json").stdout)["spec"]
+    spec = json.loads(fedgalore("jobs", "get", clone, "-o", "json").stdout)["spec"]
     assert (spec["model"]["source"], spec["local"]["steps"]) == (f"job:{old}@0", 20)
     again = fedgalore("jobs", "clone", old, "--from-base").stdout.strip()
-    assert json.loads(fedgalore("jobs", "get", again, "--json").stdout)["spec"]["model"]["source"] == "models/tiny"
-    assert len(json.loads(fedgalore("jobs", "list", "--json").stdout)["jobs"]) == 3
+    assert json.loads(fedgalore("jobs", "get", again, "-o", "json").stdout)["spec"]["model"]["source"] == "models/tiny"
+    assert len(json.loads(fedgalore("jobs", "list", "-o", "json").stdout)["jobs"]) == 3
     assert_error_line(fedgalore("jobs", "clone", old, "--set", "local.stpes=3"), "local has no stpes; it has steps")
     assert_error_line(fedgalore("jobs", "clone", old, "--version", "first"), "say last, best, or a version's number")
     assert_error_line(fedgalore("jobs", "clone", old, "--version", "best"), "has no best version")
@@ -220,8 +218,8 @@ def test_a_job_is_validated_without_being_posted(coordinator: Coordinator, job_f
     assert "warning: data.name: no agent is present" in tried.stderr
     offline = fedgalore("jobs", "validate", job_file, "--offline", "--url", "http://127.0.0.1:9")
     assert (offline.exit_code, yaml.safe_load(offline.stdout), offline.stderr) == (0, whole, "")
-    assert json.loads(fedgalore("jobs", "validate", job_file, "--json").stdout)["spec"] == whole
-    assert fedgalore("jobs", "list", "--json").stdout.strip() == json.dumps({"jobs": [], "next": None}, indent=2)
+    assert json.loads(fedgalore("jobs", "validate", job_file, "-o", "json").stdout)["spec"] == whole
+    assert fedgalore("jobs", "list", "-o", "json").stdout.strip() == json.dumps({"jobs": []}, indent=2)
     whole_file = tmp_path / "whole.yaml"
     whole_file.write_text(tried.stdout)
     submitted = fedgalore("jobs", "submit", whole_file)
@@ -306,11 +304,52 @@ def test_exact_match_is_shown_where_a_job_has_it(
 
 
 @pytest.mark.slow
+def test_jobs_are_labelled_compared_and_told_of(
+    coordinator: Coordinator, redis_url: str, job_file: Path, tmp_path: Path
+) -> None:
+    first = fedgalore("jobs", "submit", job_file, "--tag", "nightly", "--description", "a trial").stdout.strip()
+    second = fedgalore("jobs", "clone", first, "--from-base", "--set", "method.rank=1").stdout.strip()
+    assert fedgalore("jobs", "label", second, "--tag", "b", "--tag", "a").stdout == f"{second}: a, b\n"
+    assert fedgalore("jobs", "label", second, "--no-tags").stdout == f"{second}: no tags\n"
+    assert_error_line(fedgalore("jobs", "label", second), "nothing is to be changed")
+    assert_error_line(fedgalore("jobs", "label", second, "--tag", "a", "--no-tags"), "leave one of the two out")
+    tagged = json.loads(fedgalore("jobs", "list", "--tag", "nightly", "--name", "TIN", "-o", "json").stdout)["jobs"]
+    assert [row["id"] for row in tagged] == [first]
+
+    shown = fedgalore("jobs", "compare", first, second).stdout.splitlines()
+    assert shown[-2].split() == ["differences", first, second]
+    assert shown[-1].split() == ["method.rank", "2", "1"]
+    compared = json.loads(fedgalore("jobs", "compare", first, second, "-o", "json").stdout)
+    assert compared["differences"] == {"method.rank": {first: 2, second: 1}}
+    assert compared["results"]["status"] == {first: "PENDING", second: "PENDING"}
+    for jobs in ([first], [first, first], [first] * 9):
+        assert_error_line(fedgalore("jobs", "compare", *jobs), "give two to 8 different ones")
+
+    moved(redis_url, lambda engine: engine.aggregator.prepared(first, a_prepared()))
+    (model,) = json.loads(fedgalore("models", "list", "-o", "json").stdout)["models"]
+    assert (model["job"], model["versions"][0]["version"]) == (first, 0)
+    assert first in fedgalore("models", "list", "--tag", "nightly").stdout
+    assert "there are no such models" in fedgalore("models", "list", "--tag", "weekly").stderr
+    assert "nothing such was measured yet" in fedgalore("jobs", "metrics", first).stderr
+
+    fedgalore("jobs", "cancel", first)
+    lines = fedgalore("jobs", "logs", first).stdout.splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d info    submitted: .*", lines[0])
+    assert "cancelled" in lines[-1]
+    followed = fedgalore("jobs", "logs", first, "--follow", "--tail", "1", "-o", "json").stdout
+    assert json.loads(followed)["text"] in lines[-1]
+
+
+@pytest.mark.slow
 def test_agents_are_listed(coordinator: Coordinator, redis_url: str) -> None:
     assert "no agents yet" in fedgalore("agents", "list").stderr
     moved(redis_url, lambda engine: engine.agents.register("clinic-1", PROTOCOL_VERSION, "0.1.0", {"reviews": 7}))
     assert "clinic-1" in fedgalore("agents", "list").stdout
-    assert json.loads(fedgalore("agents", "list", "--json").stdout)["agents"][0]["datasets"] == {"reviews": 7}
+    assert json.loads(fedgalore("agents", "list", "-o", "json").stdout)["agents"][0]["datasets"] == {"reviews": 7}
+    described = fedgalore("agents", "describe", "clinic-1").stdout
+    assert described.startswith("clinic-1 is present")
+    assert "data reviews: 7 training examples\nhas no task" in described
+    assert_error_line(fedgalore("agents", "describe", "clinic-2"), "there is no agent 'clinic-2'")
 
 
 @pytest.mark.slow
@@ -323,7 +362,7 @@ def test_errors_are_a_single_line_with_a_remedy(coordinator: Coordinator, tmp_pa
     assert_error_line(fedgalore("jobs", "get", "../agents"), "../agents' is no id of a job")
     assert_error_line(fedgalore("jobs", "list", "--status", "done"), "status", "[invalid_request]")
     away = f"http://127.0.0.1:{free_port()}"
-    assert_error_line(fedgalore("jobs", "list", "--url", away), away, "fedgalore coordinator")
+    assert_error_line(fedgalore("jobs", "list", "--url", away), away, "fedgalore coordinator", status=6)
     assert fedgalore("jobs", "list", "--limit", "0").exit_code == 2
     assert fedgalore("jobs", "bogus").exit_code == 2
 
@@ -409,59 +448,6 @@ def aggregator_pids(running: Coordinator, but: int = 0) -> list[int]:
             return pids
         time.sleep(0.1)
     raise AssertionError(running.log.read_text())
-
-
-def a_tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for info, data in members:
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def a_link(name: str, to: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, to
-    return info
-
-
-def chunks(data: bytes, size: int = 700) -> Iterator[bytes]:
-    return (data[start : start + size] for start in range(0, len(data), size))
-
-
-def test_unpack_leaves_out_the_top_folder(tmp_path: Path) -> None:
-    data = a_tar((tarfile.TarInfo("job/config.json"), b"{}"), (tarfile.TarInfo("job/sub/x.bin"), bytes(5000)))
-    unpack(chunks(data), tmp_path / "new" / "model")
-    assert (tmp_path / "new" / "model" / "config.json").read_bytes() == b"{}"
-    assert (tmp_path / "new" / "model" / "sub" / "x.bin").stat().st_size == 5000
-
-
-@pytest.mark.parametrize(
-    "member",
-    [
-        tarfile.TarInfo("../evil"),
-        tarfile.TarInfo("job/../../evil"),
-        tarfile.TarInfo("/evil"),
-        tarfile.TarInfo("evil"),
-        a_link("job/evil", "/etc"),
-        a_link("job/evil", "job/config.json", tarfile.LNKTYPE),
-        a_link("job/evil", "", tarfile.FIFOTYPE),
-    ],
-    ids=lambda info: f"{info.name}-{info.type.decode()}",
-)
-def test_unpack_refuses_what_is_no_plain_file_inside(member: tarfile.TarInfo, tmp_path: Path) -> None:
-    data = a_tar((tarfile.TarInfo("job/config.json"), b"{}"), (member, b""))
-    with pytest.raises(UnsafeArchive, match="evil"):
-        unpack(chunks(data), tmp_path / "model")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_unpack_keeps_nothing_of_a_tar_that_is_cut_off(tmp_path: Path) -> None:
-    data = a_tar((tarfile.TarInfo("job/x.bin"), bytes(5000)))
-    with pytest.raises(UnsafeArchive, match="not a whole tar"):
-        unpack(chunks(data[:3000]), tmp_path / "model")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_redis_that_was_emptied_can_be_accepted(redis_url: str, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from fedgalore.client import download, waiting
 from fedgalore.process.redis_server import free_port
-from fedgalore_cli import client, following
 from fedgalore_cli.main import app
+from tests.fedgalore.client.documents import a_job
 
 AWAY = (503, {"detail": "Redis does not answer; try again", "code": "state_unavailable"})
 
@@ -32,7 +33,7 @@ class Script:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, body = (200, {"rounds": []}) if "/rounds?" in self.path else script.next()
+                status, body = (200, {"rounds": [], "next": None}) if "/rounds?" in self.path else script.next()
                 data = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", f"application/{'json' if status == 200 else 'problem+json'}")
@@ -55,13 +56,9 @@ class Script:
         return self
 
 
-def a_job(status: str) -> dict[str, Any]:
-    return {"id": "job-1", "name": "tiny", "status": status, "reason": f"because it is {status.lower()}"}
-
-
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
-    monkeypatch.setattr(following, "POLL_S", 0.05)
+    monkeypatch.setattr(waiting, "POLL_S", 0.05)
     script = Script()
     thread = threading.Thread(target=script.server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -78,7 +75,7 @@ def jobs(script: Script, *arguments: str) -> Result:
 def test_a_download_asks_again_while_its_weights_are_being_made(
     script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(client, "AGAIN_S", 0.01)
+    monkeypatch.setattr(download, "AGAIN_S", 0.01)
     being_made = (503, {"detail": "the aggregator is making them; ask again", "code": "being_made"})
     lost = (500, {"detail": "blob 12 is damaged; restore it", "code": "blob_lost"})
     script.plays(being_made, being_made, lost)
@@ -109,10 +106,10 @@ def test_a_coordinator_that_is_away_for_a_while_is_waited_for(script: Script) ->
 
 
 def test_patience_ends(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "FIRST_PATIENCE_S", 0.02)
+    monkeypatch.setattr(waiting, "FIRST_PATIENCE_S", 0.02)
     monkeypatch.setattr(script, "url", f"http://127.0.0.1:{free_port()}")
     done = jobs(script, "wait")
-    assert done.exit_code == 1
+    assert done.exit_code == 6
     assert done.stderr.splitlines()[-1].startswith(f"error: no answer from {script.url}")
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedgalore_cli import show
+from fedgalore_cli.show import console as terminal
+from fedgalore_cli.show import job as show
+from fedgalore_cli.show import lists
 
 METRICS = {"loss": 1.09, "accuracy": 0.45, "auroc": 0.509, "f1": 0.207, "mcc": 0.2891}
 
@@ -17,7 +19,9 @@ METRICS = {"loss": 1.09, "accuracy": 0.45, "auroc": 0.509, "f1": 0.207, "mcc": 0
 def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Console:
     """Where `show` finds its tables to be drawn: a narrow terminal, and a pipe."""
     screen = Console(width=request.param, file=io.StringIO(), highlight=False, markup=False, emoji=False)
+    monkeypatch.setattr(terminal, "console", lambda: screen)
     monkeypatch.setattr(show, "console", lambda: screen)
+    monkeypatch.setattr(lists, "console", lambda: screen)
     return screen
 
 
@@ -87,33 +91,27 @@ def test_a_clients_numbers_are_whole_on_every_screen(screen: Console) -> None:
     assert "…" not in text and "hospital-1" in text and "45.0 %" in text and "91.6 MB" in text
 
 
-def test_lists_lose_nothing_on_any_screen(screen: Console) -> None:
+def test_lists_have_a_row_a_line_and_lose_nothing_in_a_pipe(
+    screen: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
     moment = "2026-01-31T12:00:00+00:00"
     job = {"id": "20260131-a1b2c3", "name": "discharge-notes-of-five-hospitals", "status": "PAUSED", "rounds_done": 3}
-    job |= {
-        "rounds_total": 20,
-        "method": "fedgalore",
-        "updated": moment,
-        "reason": "round 4 was abandoned: " + "x" * 120,
-    }
+    job |= {"rounds_total": 20, "method": "fedgalore", "updated": moment, "tags": ["weekly"]}
+    job |= {"reason": "round 4 was abandoned: too few"}
     agent = {"name": "hospital-of-the-north-1", "present": True, "datasets": {"discharge-notes": 200, "reports": 1000}}
     agent |= {"software_version": "0.1.0", "last_seen": moment, "task": {"job": "20260131-a1b2c3", "round": 4}}
-    for show_rows, row, words in (
-        (show.jobs, job, ("20260131-a1b2c3", "PAUSED", "3/20", "fedgalore", job["reason"], job["name"])),
-        (show.agents, agent, (agent["name"], "discharge-notes(200),reports(1000)", "20260131-a1b2c3round4")),
+    for show_rows, row, everywhere, in_a_pipe in (
+        (lists.jobs, job, (job["id"], job["name"], "PAUSED", "3 / 20", job["reason"]), ("fedgalore",)),
+        (lists.agents, agent, (agent["name"], "yes"), ("discharge-notes (200), reports (1000)", "round 4")),
     ):
         with screen.capture() as capture:
             show_rows([row])
-        text = capture.get()
-        assert "…" not in text and max(map(len, text.splitlines())) <= screen.width
-        if screen.width > 80:
-            assert all(word in text.replace(" ", "") for word in (each.replace(" ", "") for each in words))
-        else:
-            letters = sorted(text.replace(" ", "").replace("\n", ""))
-            assert all(
-                letters.count(each) >= "".join(words).replace(" ", "").count(each)
-                for each in set("".join(words)) - {" "}
-            )
+        heading, line, *below = capture.get().splitlines()
+        assert all(word in "\n".join([line, *below]) for word in everywhere)
+        assert all(word in line for word in in_a_pipe) or screen.width == 80
+        assert max(map(len, (heading, line, *below))) <= screen.width
+        assert (below == []) or (screen.width == 80 and row is job)
+        assert ("no room for" in capsys.readouterr().err) == (screen.width == 80)
 
 
 HOSTILE = "[/x] [bold] :warning: \\"

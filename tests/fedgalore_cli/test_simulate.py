@@ -13,8 +13,9 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from fedgalore.measures.values import Measured
-from fedgalore.simulation import RoundRecord
+from fedgalore.records import RoundRecord
 from fedgalore_cli.main import app
+from fedgalore_cli.options import Format
 from fedgalore_cli.simulate import line, without_value
 from fedgalore_cli.simulate_records import Records
 from tests.builders import job_document
@@ -62,7 +63,7 @@ def test_data_that_are_split_are_tested_once_for_all_clients(folder: Path) -> No
 
 def test_clients_of_a_domain_are_tested_on_it(folder: Path) -> None:
     files = ("--train", folder / "train.jsonl", "--test", folder / "test.jsonl")
-    done = simulate(folder, *files, "--split", "domain", "--domain", "from", "--clients", "3", "--json")
+    done = simulate(folder, *files, "--split", "domain", "--domain", "from", "--clients", "3", "-o", "json")
     assert done.exit_code == 0, done.stderr
     job = json.loads(done.stdout.splitlines()[0])
     assert job["held_out"] == {}
@@ -72,7 +73,7 @@ def test_clients_of_a_domain_are_tested_on_it(folder: Path) -> None:
 
 def test_every_record_is_a_json_object_a_line(folder: Path) -> None:
     files = ("--train", folder / "train.jsonl", "--test", folder / "test.jsonl", "--split", "iid", "--clients", "2")
-    done = simulate(folder, *files, "--json", "--to", folder / "model")
+    done = simulate(folder, *files, "-o", "json", "--to", folder / "model")
     assert done.exit_code == 0, done.stderr
     job, first, last, result = (json.loads(line) for line in done.stdout.splitlines())
     assert [each["type"] for each in (job, first, last, result)] == ["job", "round", "round", "result"]
@@ -91,7 +92,7 @@ def test_every_record_is_a_json_object_a_line(folder: Path) -> None:
 
 def test_an_error_is_the_last_json_line(folder: Path) -> None:
     for options in ((), ("--train", folder / "train.jsonl", "--clients", "2", "--to", "/proc/model")):
-        refused = simulate(folder, "--json", *options)
+        refused = simulate(folder, "-o", "json", *options)
         assert refused.exit_code == 1
         (line,) = map(json.loads, refused.stdout.splitlines())
         assert line["type"] == "error"
@@ -107,13 +108,13 @@ def test_an_error_is_the_last_json_line(folder: Path) -> None:
         ),
         (["simulate", "job.yaml", "--nosuch"], "--nosuch"),
         (["simulate"], "JOB"),
-        (["jobs", "list", "--limit", "0"], "--limit': '0' does not fit; give a whole number from 1 to 200"),
+        (["jobs", "list", "--limit", "0"], "--limit': '0' does not fit; give a whole number of at least 1"),
         (["simulate", "job.yaml", "--split", "x"], "'x' is not one of 'iid', 'dirichlet', 'quantity', 'domain'."),
         (["agents", "tokens", "--nosuch"], "--nosuch"),
     ],
 )
 def test_a_wrong_call_is_a_json_record_as_well(call: list[str], words: str) -> None:
-    refused = CliRunner().invoke(app, [*call, "--json"])
+    refused = CliRunner().invoke(app, [*call, "-o", "json"])
     assert refused.exit_code == 2
     record = json.loads(refused.stdout)
     assert record["type"] == "error" and words in record["problem"]
@@ -145,7 +146,7 @@ def test_a_file_that_does_not_do_is_named_with_its_option(
 
 
 def test_numbers_that_json_lacks_are_null(capsys: pytest.CaptureFixture[str]) -> None:
-    Records(wanted=True).round(RoundRecord(1, 0, {"a": {"loss": math.nan, "accuracy": 0.5}}))
+    Records(Format.JSON).round(RoundRecord(1, 0, {"a": {"loss": math.nan, "accuracy": 0.5}}))
     assert json.loads(capsys.readouterr().out)["evaluation"] == {"a": {"loss": None, "accuracy": 0.5}}
 
 

@@ -33,7 +33,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def size(*words: str | Path) -> dict[str, Any]:
-    result = CliRunner().invoke(app, ["size", *map(str, words), "--json"])
+    result = CliRunner().invoke(app, ["size", *map(str, words), "-o", "json"])
     assert result.exit_code == 0, result.output
     answer: dict[str, Any] = json.loads(result.output)
     return answer

@@ -62,8 +62,9 @@ def fedgalore(hidden: str, *arguments: str) -> tuple[int, str]:
     ("arguments", "status", "told"),
     [
         (["--help"], 0, "Federated fine-tuning"),
-        (["jobs", "list", "--url", "http://127.0.0.1:9"], 1, "127.0.0.1:9"),
+        (["jobs", "list", "--url", "http://127.0.0.1:9"], 6, "127.0.0.1:9"),
         (["certs", "--help"], 0, "certs"),
+        (["doctor", "--url", "http://127.0.0.1:9"], 0, "pip install 'fedgalore[coordinator]' brings it"),
         (["coordinator", "--blob-dir", "blobs"], 1, "pip install 'fedgalore[all]'"),
         (["simulate", "examples"], 1, "pip install 'fedgalore[all]'"),
     ],

@@ -14,9 +14,9 @@ from coordinator.state.errors import StateUnavailable
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import BlobStore
 from coordinator.store.redis_connection import PREFIX
+from coordinator.store.redis_health import TIMEOUT_S, look
 from fedgalore.process.tls import expiry
 
-TIMEOUT_S = 3.0
 SHARED_S = 1.0  # so long all who ask hear the same
 
 
@@ -65,56 +65,9 @@ class Probe:
         await self._redis.aclose()
 
     async def _check_redis(self, warnings: list[str]) -> Check:
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                await self._redis.ping()
-        except (RedisError, OSError, TimeoutError) as error:
-            return Check(
-                ok=False, detail=f"no answer ({error or type(error).__name__}); check redis_url and the server"
-            )
-        if problem := await self._redis_loses(warnings):
-            return Check(ok=False, detail=problem)
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                configured = await self._redis.config_get("append*")
-        except (RedisError, OSError, TimeoutError):
-            warnings.append(
-                "redis: CONFIG GET is not allowed, so nobody knows whether commits survive a crash; allow it, or set "
-                "appendonly yes and appendfsync always"
-            )
-            return Check(ok=True, detail="answers; durability unknown")
-        durability = ", ".join(f"{name} {configured.get(name)}" for name in ("appendonly", "appendfsync"))
-        if (configured.get("appendonly"), configured.get("appendfsync")) != ("yes", "always"):
-            warnings.append(
-                f"redis: has {durability}; a crash may lose commits; set appendonly yes and appendfsync always"
-            )
-        return Check(ok=True, detail=f"answers; {durability}")
-
-    async def _redis_loses(self, warnings: list[str]) -> str | None:
-        """Why this Redis does not keep what is written to it."""
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                # Writes no byte, and no key either; a Redis that takes no writes refuses it all the same.
-                await self._redis.setrange(f"{PREFIX}:probe", 0, "")
-        except (RedisError, OSError, TimeoutError) as error:
-            return f"takes no writes ({error}); give it memory (maxmemory) or disk, and a master's role"
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                facts = {**await self._redis.info("memory"), **await self._redis.info("stats")}
-        except (RedisError, OSError, TimeoutError):
-            warnings.append(
-                "redis: INFO is not allowed, so nobody knows whether it evicts keys; allow it, or see to it that "
-                "maxmemory-policy is noeviction"
-            )
-            return None
-        if (policy := facts.get("maxmemory_policy", "noeviction")) != "noeviction":
-            return f"has maxmemory-policy {policy}, by which it deletes jobs; set maxmemory-policy noeviction"
-        if evicted := int(facts.get("evicted_keys", 0)):
-            return (
-                f"has evicted {evicted} keys, which may be those of jobs, clients or credentials; restore it from a "
-                "backup, or make sure that nothing is missing and say CONFIG RESETSTAT"
-            )
-        return None
+        health = await look(self._redis)
+        warnings += health.warnings
+        return Check(ok=health.ok, detail=health.detail)
 
     async def _check_blobs(self) -> Check:
         try:

@@ -34,10 +34,10 @@ from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
+from fedgalore.client.archive import unpack
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec import layout
 from fedgalore.spec.plan import Dense, Target, TrainingPlan
-from fedgalore_cli.download import unpack
 from tests.builders import a_job, a_receipt, a_spec, put_bytes, whole_version
 from tests.coordinator.doors.rest.conftest import stack  # noqa: F401  # a fixture
 from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem

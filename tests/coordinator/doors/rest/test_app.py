@@ -29,7 +29,7 @@ from coordinator.state.round_state import EvaluationResult
 from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import free_port
 from fedgalore.spec.plan import TrainingPlan
-from fedgalore_cli.show import headline
+from fedgalore_cli.show.job import headline
 from tests.builders import a_plan, a_receipt, a_result, a_spec, a_step_on, blob_path, job_document, put_bytes
 from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem
 from tests.looking import events_of

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedgalore_cli.client import DEFAULT_URL, Coordinator, JobId, Url, job_path
 from fedgalore_cli.errors import fail
-from fedgalore_cli.posting import Key, Watch, post, tried
+from fedgalore_cli.jobs.posting import Key, Watch, show_posted, show_review
+from fedgalore_cli.options import Format, JobId, Output, Url, connect
+from fedgalore_cli.output import note
+
+if TYPE_CHECKING:
+    from fedgalore.client import Job
 
 
 def clone(
@@ -35,45 +38,44 @@ def clone(
     ] = False,
     key: Key = None,
     watch: Watch = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Post a mended copy of a job, and print its id.
 
     The copy starts from what a download of the old job's version holds; the old job may go on, or have ended. What is
     changed is shown on stderr as a diff of the documents.
     """
-    from fedgalore_cli import show
     from fedgalore_cli.mend import MendError, diff, mended
 
     if from_base and version is not None:
         fail("--version: --from-base starts from no version; leave one of the two out")
-    with Coordinator(url) as coordinator:
-        old = coordinator.ask("GET", job_path(job))
-        copy = old["spec"] if from_base else {**old["spec"], "model": _started(old, version or "last")}
+    with connect(url) as client:
+        old = client.job(job)
+        copy = old.spec if from_base else {**old.spec, "model": _started(old, version or "last")}
         try:
             copy = mended(copy, assignments or [])
         except MendError as error:
             fail(str(error))
-        typer.echo(diff(old["spec"], copy) or "the copy equals the old job", err=True)
-        body, kind = json.dumps(copy).encode(), "application/json"
+        note(diff(old.spec, copy) or "the copy equals the old job")
         if dry_run:
-            show.trial(tried(coordinator, body, kind, key))
+            show_review(client.validate(copy, idempotency=key).document(), output)
         else:
-            post(coordinator, body, kind, key, watch)
+            show_posted(client, client.submit(copy, idempotency=key), watch, output)
 
 
-def _started(old: dict[str, Any], version: str) -> dict[str, Any]:
+def _started(old: Job, version: str) -> dict[str, Any]:
     """The model section of a copy that starts from this version of the old job."""
     if version == "last":
-        number = old["model_version"]
+        number = old.model_version
         if number is None:
-            fail(f"--version: job {old['id']} is {old['status']} and has no version; start the copy with --from-base")
+            fail(f"--version: job {old.id} is {old.status} and has no version; start the copy with --from-base")
     elif version == "best":
-        if old["best"] is None:
-            fail(f"--version: job {old['id']} has no best version; say last or a number, or keep it by evaluation.keep")
-        number = old["best"]["model_version"]
+        if old.best is None:
+            fail(f"--version: job {old.id} has no best version; say last or a number, or keep it by evaluation.keep")
+        number = old.best.model_version
     elif version.isdecimal():
         number = int(version)
     else:
         fail(f"--version: {version!r} is no version; say last, best, or a version's number")
-    return {**old["spec"]["model"], "source": f"job:{old['id']}@{number}"}
+    return {**old.spec["model"], "source": f"job:{old.id}@{number}"}

@@ -8,28 +8,29 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from fedgalore.client.errors import BadDownload, WrongArgument
 from fedgalore.process import durable
-
-
-class UnsafeArchive(ValueError):
-    """A tar that holds anything but plain files of a single folder."""
 
 
 def unpack(chunks: Iterator[bytes], to: Path) -> None:
     """Writes the files of a streamed tar into the folder `to`, without the tar's top folder.
 
-    `to` appears whole or not at all.
+    `to` appears whole or not at all. All chunks are taken, also what follows the tar's end.
 
     Raises:
-        FileExistsError: `to` exists and is not an empty folder.
-        UnsafeArchive: the tar holds a link, a device or a path that leaves the folder, or it is cut off.
-        OSError: the disk refuses.
+        WrongArgument: `to` exists and is not an empty folder, or the disk refuses.
+        BadDownload: the tar holds a link, a device or a path that leaves the folder, or it is cut off.
     """
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise FileExistsError(f"{to} exists and is not an empty folder")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with durable.folder_appears_whole(to) as draft:
-        _unpack(chunks, draft)
+    try:
+        if to.exists() and (not to.is_dir() or any(to.iterdir())):
+            raise WrongArgument("to", f"{to} exists and is not an empty folder; name another folder")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with durable.folder_appears_whole(to) as draft:
+            _unpack(chunks, draft)
+            for _ in chunks:
+                pass
+    except OSError as error:
+        raise WrongArgument("to", f"{to}: {error}; nothing was kept, so try again") from error
 
 
 def _unpack(chunks: Iterator[bytes], folder: Path) -> None:
@@ -39,20 +40,18 @@ def _unpack(chunks: Iterator[bytes], folder: Path) -> None:
                 path = PurePosixPath(member.name)
                 content = tar.extractfile(member) if member.isreg() else None
                 if path.is_absolute() or ".." in path.parts or (content is None and not member.isdir()):
-                    raise UnsafeArchive(
-                        f"the archive holds {member.name!r}, which is not a plain file inside its folder"
-                    )
+                    raise BadDownload(f"the archive holds {member.name!r}, which is not a plain file inside its folder")
                 target = folder.joinpath(*path.parts[1:])
                 if content is None:
                     target.mkdir(parents=True, exist_ok=True)
                     continue
                 if target == folder:
-                    raise UnsafeArchive(f"the archive holds {member.name!r} outside of its folder")
+                    raise BadDownload(f"the archive holds {member.name!r} outside of its folder")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as file:
                     shutil.copyfileobj(content, file, 2**20)
     except tarfile.TarError as error:
-        raise UnsafeArchive(f"the download is not a whole tar ({error})") from error
+        raise BadDownload(f"the download is not a whole tar ({error}); nothing was kept, so try again") from error
 
 
 class _Reader:

@@ -1,0 +1,71 @@
+"""The shapes of what a coordinator answers, and of what a simulation records.
+
+A newer coordinator may answer more than is named here: that is kept, as attributes and in `document()`. Times are in
+UTC, durations end in `_s`, sizes in `_bytes`. The coordinator's own document, `/openapi.json`, says more of each field.
+"""
+
+from fedgalore.client.shapes.jobs import (
+    Alignment,
+    Best,
+    Census,
+    CurrentRound,
+    DeletedJob,
+    Evaluation,
+    Job,
+    JobSummary,
+    LiveParticipant,
+    LogLine,
+    Model,
+    ModelEvaluation,
+    ModelVersion,
+    Participant,
+    PooledEvaluation,
+    Review,
+    Round,
+    Site,
+    Warned,
+)
+from fedgalore.client.shapes.operations import (
+    Agent,
+    AuditEntry,
+    Check,
+    JoinToken,
+    Key,
+    MadeJoinToken,
+    MadeKey,
+    Readiness,
+    Task,
+    Version,
+)
+
+__all__ = [
+    "Agent",
+    "Alignment",
+    "AuditEntry",
+    "Best",
+    "Census",
+    "Check",
+    "CurrentRound",
+    "DeletedJob",
+    "Evaluation",
+    "Job",
+    "JobSummary",
+    "JoinToken",
+    "Key",
+    "LiveParticipant",
+    "LogLine",
+    "MadeJoinToken",
+    "MadeKey",
+    "Model",
+    "ModelEvaluation",
+    "ModelVersion",
+    "Participant",
+    "PooledEvaluation",
+    "Readiness",
+    "Review",
+    "Round",
+    "Site",
+    "Task",
+    "Version",
+    "Warned",
+]

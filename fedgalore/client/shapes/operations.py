@@ -1,0 +1,89 @@
+"""Agents, keys and tokens, the audit, and the coordinator itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from fedgalore.client.shapes.shape import Shape
+
+
+class Task(Shape):
+    job: str
+    round: int
+
+
+class Agent(Shape):
+    """A client that has registered or is expected. `datasets`: training examples by name."""
+
+    name: str
+    present: bool
+    datasets: dict[str, int]
+    software_version: str
+    registered: datetime
+    last_seen: datetime | None
+    task: Task | None
+
+
+class Key(Shape):
+    """An API key without its secret."""
+
+    id: str
+    name: str
+    role: str
+    created: datetime
+
+
+class MadeKey(Key):
+    """`key`: the secret, shown this once."""
+
+    key: str
+
+
+class JoinToken(Shape):
+    """A token by which an agent enrols once, without its secret."""
+
+    id: str
+    client: str
+    created: datetime
+    expires: datetime
+    used: datetime | None
+    expired: bool
+
+
+class MadeJoinToken(JoinToken):
+    """`token`: the secret, shown this once."""
+
+    token: str
+
+
+class AuditEntry(Shape):
+    """A request that changed something or took a model."""
+
+    id: str
+    at: datetime
+    key: str
+    name: str
+    role: str
+    address: str
+    method: str
+    path: str
+    outcome: str
+    sent_bytes: int
+
+
+class Check(Shape):
+    ok: bool
+    detail: str
+
+
+class Readiness(Shape):
+    """Whether a coordinator can do its work, part by part."""
+
+    ready: bool
+    checks: dict[str, Check]
+    warnings: list[str]
+
+
+class Version(Shape):
+    version: str
+    protocol_version: int

@@ -1,0 +1,3 @@
+"""A real coordinator for the client."""
+
+from tests.coordinator.doors.rest.conftest import stack  # noqa: F401
