@@ -1,4 +1,4 @@
-"""A stream that is read ahead: the next chunks arrive while the last ones are written."""
+"""Streams that are read ahead: the next chunks arrive while the last ones are written."""
 
 from __future__ import annotations
 
@@ -6,38 +6,55 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 
-MOST_AHEAD = 2  # chunks; as many more may be in hand
+MOST_AHEAD = 2  # chunks of a stream, before the next is asked for; as many more may be in hand
+TOGETHER = 8  # of all streams; each may hold one whatever the others do, so that none waits for a slow line
 
 
-async def batches(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """What has arrived since the batch before, one chunk at least. To be closed where it is not read to its end.
+class ReadAhead:
+    """Streams of one process, which share the chunks that may be in memory: many lines take little more than few."""
 
-    Raises:
-        Exception: what the stream raises, once the chunks before are out.
-    """
-    arrived: deque[bytes] = deque()
-    news, room = asyncio.Event(), asyncio.Event()
+    def __init__(self) -> None:
+        self._held = 0
+        self._room = asyncio.Event()
 
-    async def read() -> None:
-        async for chunk in chunks:
-            while len(arrived) >= MOST_AHEAD:
-                room.clear()
-                await room.wait()
-            arrived.append(chunk)
-            news.set()
+    async def batches(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
+        """What has arrived since the batch before, one chunk at least. To be closed where it is not read to its end.
 
-    reader = asyncio.create_task(read())
-    reader.add_done_callback(lambda _: news.set())
-    try:
-        while arrived or not reader.done():
-            await news.wait()
-            news.clear()
-            batch = list(arrived)
-            arrived.clear()
-            room.set()
-            if batch:
-                yield batch
-        reader.result()
-    finally:
-        reader.cancel()
-        await asyncio.wait([reader])
+        Raises:
+            Exception: what the stream raises, once the chunks before are out.
+        """
+        arrived: deque[bytes] = deque()
+        in_hand: list[bytes] = []
+        news = asyncio.Event()
+
+        async def read() -> None:
+            async for chunk in chunks:
+                arrived.append(chunk)
+                self._held += 1
+                news.set()
+                while len(arrived) >= MOST_AHEAD or ((arrived or in_hand) and self._held >= TOGETHER):
+                    self._room.clear()
+                    await self._room.wait()
+
+        reader = asyncio.create_task(read())
+        reader.add_done_callback(lambda _: news.set())
+        try:
+            while arrived or not reader.done():
+                await news.wait()
+                news.clear()
+                in_hand.extend(arrived)
+                arrived.clear()
+                if in_hand:
+                    self._room.set()
+                    yield list(in_hand)
+                    self._release(len(in_hand))
+                    in_hand.clear()
+            reader.result()
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+            self._release(len(arrived) + len(in_hand))
+
+    def _release(self, count: int) -> None:
+        self._held -= count
+        self._room.set()

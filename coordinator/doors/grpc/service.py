@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from coordinator.doors.grpc import messages
-from coordinator.doors.grpc.ahead import batches
+from coordinator.doors.grpc.ahead import ReadAhead
 from coordinator.doors.grpc.calls import written
 from coordinator.doors.grpc.guard import (
     answers,
@@ -79,6 +79,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         self._calls = calls
         self._blobs = blobs
         self._doorkeeper = doorkeeper
+        self._ahead = ReadAhead()
         self.stopping = asyncio.Event()
 
     @answers
@@ -201,7 +202,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         arrived = 0
         try:
             await in_thread(upload.open, announced.offset)
-            async with aclosing(batches(_chunks(requests))) as arriving:
+            async with aclosing(self._ahead.batches(_chunks(requests))) as arriving:
                 async for batch in arriving:
                     arrived += sum(map(len, batch))
                     await in_thread(upload.write, *batch)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from coordinator.doors.grpc.ahead import MOST_AHEAD, batches
+from coordinator.doors.grpc.ahead import MOST_AHEAD, TOGETHER, ReadAhead
 
 CHUNKS = [bytes([number]) for number in range(20)]
 
@@ -35,7 +35,7 @@ class Stream:
 
 async def test_all_chunks_come_in_order_and_few_lie_ahead() -> None:
     stream, seen = Stream(), list[bytes]()
-    async for batch in batches(stream()):
+    async for batch in ReadAhead().batches(stream()):
         assert 1 <= len(batch) <= MOST_AHEAD
         seen += batch
         for _ in range(10):
@@ -48,7 +48,7 @@ async def test_an_error_of_the_stream_comes_behind_what_arrived_before() -> None
     seen = list[bytes]()
 
     async def read() -> None:
-        async for batch in batches(Stream(ValueError("broken line"))()):
+        async for batch in ReadAhead().batches(Stream(ValueError("broken line"))()):
             seen.extend(batch)
 
     with pytest.raises(ValueError, match="broken line"):
@@ -59,6 +59,20 @@ async def test_an_error_of_the_stream_comes_behind_what_arrived_before() -> None
 async def test_who_stops_reading_lets_go_of_the_stream() -> None:
     for error in (None, ValueError("nobody hears of it")):
         stream = Stream(error)
-        async with aclosing(batches(stream())) as arriving:
+        async with aclosing(ReadAhead().batches(stream())) as arriving:
             await anext(arriving)
         assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def test_many_streams_share_what_lies_ahead_and_one_that_stands_still_holds_up_none() -> None:
+    ahead, streams = ReadAhead(), [Stream() for _ in range(3 * TOGETHER)]
+    still = ahead.batches(streams[0]())
+    await anext(still)  # nobody writes its chunks, nor any others for now
+    others = [ahead.batches(stream()) for stream in streams[1:]]
+    first = [await anext(each) for each in others]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sum(stream.taken for stream in streams) <= TOGETHER + len(streams)
+    for start, each in zip(first, others, strict=True):
+        assert start + [chunk async for batch in each for chunk in batch] == CHUNKS
+    await still.aclose()
