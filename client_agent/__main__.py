@@ -30,6 +30,7 @@ from fedgalore.data.examples import DataError
 from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults, logs
 from fedgalore.process.leaving import end_at_once
+from fedgalore.process.metrics_page import served
 from fedgalore.process.settings import SettingsError
 from fedgalore.spec.job import SpecError, load
 
@@ -96,7 +97,11 @@ def agent(
         except MemoryError:
             typer.echo("data: there is too little memory to read the site's data; give the agent more", err=True)
             raise typer.Exit(2) from None
-        raise typer.Exit(asyncio.run(_serve(chosen, data, way)))
+        try:
+            raise typer.Exit(asyncio.run(_serve(chosen, data, way)))
+        except SettingsError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(2) from None
 
 
 def _check(chosen: AgentSettings, job: Path) -> int:
@@ -143,11 +148,12 @@ def _settled(chosen: AgentSettings) -> Iterator[Line]:
 
 
 async def _serve(chosen: AgentSettings, data: Mapping[str, LocalData], way: Line) -> int:
-    served = Agent(chosen, data, way)
+    client = Agent(chosen, data, way)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, served.stop)
-    return await served.run()
+        loop.add_signal_handler(number, client.stop)
+    with served(client.exported.registry, chosen.metrics_host, chosen.metrics_port, "metrics_port"):
+        return await client.run()
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from client_agent.cache import Cache
 from client_agent.credential import Line
 from client_agent.data import LocalData
 from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, NoRoom, OutOfMemory, RoundOver
+from client_agent.exported import Exported
 from client_agent.instance import instance_of
 from client_agent.retries import words
 from client_agent.room import PATIENCE_S, room_in, waits
@@ -66,6 +67,7 @@ class Agent:
         self._hindrance = ""  # why the state's action waits
         self._stop = asyncio.Event()
         self._log = structlog.get_logger(__name__)
+        self.exported = Exported(lambda: not self._site.transport.is_away)
 
     def stop(self) -> None:
         """Makes `run` return soon: training ends at its next step, a transfer at once; a restart goes on with both."""
@@ -75,7 +77,10 @@ class Agent:
         """Serves; returns the exit code."""
         try:
             while self._session.exit_code is None:
-                before, event = self._session.state, await self._perform()
+                before, work = self._session.state, self._session.work
+                about = {"job": work.job_id, "round": work.round} if work else {}
+                with structlog.contextvars.bound_contextvars(**about):
+                    event = await self._perform()
                 self._move(event)
                 if self._session.state is SessionState.IDLE and before is not SessionState.IDLE:
                     await self._tidy()
@@ -89,6 +94,7 @@ class Agent:
 
     def _move(self, event: SessionEvent) -> None:
         before, self._session = self._session, advance(self._session, event)
+        self.exported.moved(before, event, self._session)
         work, state, reason = self._session.work, self._session.state, self._session.reason
         log = self._log.bind(job=work.job_id, round=work.round) if work else self._log
         if state is SessionState.FAILING or isinstance(event, on.Dropped | on.Refused):

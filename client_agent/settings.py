@@ -17,7 +17,7 @@ from pydantic_settings import SettingsError as SourceError
 from client_agent.policy import Policy
 from client_agent.protection import Protection
 from fedgalore.data.column_names import ColumnNames
-from fedgalore.process.address import check_targets
+from fedgalore.process.address import check_host, check_targets
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file
 from fedgalore.process.threads import ThreadSetting
 from fedgalore.spec.findings import explain
@@ -77,6 +77,12 @@ class AgentSettings(MergedSettings):
         default=(), description="Metrics of other packages that jobs may count here, as package.module:NAME"
     )
     cache_bytes: int = Field(default=4 * 2**30, ge=0, description="Downloads kept beyond the round at hand")
+    metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Where the agent shows its metrics to Prometheus; null: nowhere"
+    )
+    metrics_host: Annotated[str, AfterValidator(check_host)] = Field(
+        default="127.0.0.1", description="Address of that page, which asks for no key"
+    )
     log_format: Literal["auto", "json", "text"] = Field(default="auto", description="auto: JSON unless at a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -43,7 +44,8 @@ class TrainingThread:
             OutOfMemory: there was too little; the trainer is as if it had never held a model.
         """
         self._halt.clear()
-        future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: self._done(work))
+        known = contextvars.copy_context()  # what lines of the log say of the task
+        future = asyncio.get_running_loop().run_in_executor(self._executor, lambda: known.run(self._done, work))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:

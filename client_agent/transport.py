@@ -273,6 +273,11 @@ class Transport:
             self._log.info("coordinator_back", coordinator=self._named)
         return result
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the coordinator did not answer when it was last called."""
+        return self._away
+
     def _note_away(self, state: RetryCallState) -> None:
         if self._away:
             return  # logged once

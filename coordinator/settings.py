@@ -89,6 +89,10 @@ class CoordinatorSettings(MergedSettings):
     grpc_port: int = Field(default=50051, ge=0, le=65535, description="0: any free port")
     port_file: Path | None = Field(default=None, description="Written when ready: the ports as JSON")
     aggregator: bool = Field(default=True, description="Start an aggregator process beside the doors")
+    aggregator_metrics_port: int | None = Field(
+        default=None, ge=0, le=65535, description="Where the aggregator shows its own metrics, beside /metrics of REST"
+    )
+    metrics_host: Host = Field(default="127.0.0.1", description="Address of that page, which asks for no key")
     threads: ThreadSetting = Field(
         default="auto", description="CPU threads of the aggregator; auto: by cores, quota and our other processes"
     )
@@ -186,6 +190,8 @@ class CoordinatorSettings(MergedSettings):
             "redis_url": self.redis_url,
             "blob_dir": str(self.blob_dir.absolute()),
             "threads": self.threads,
+            "aggregator_metrics_port": self.aggregator_metrics_port,
+            "metrics_host": self.metrics_host,
             "presence_s": self.presence_s,
             "lease_s": self.lease_s,
             "allow_pickle": self.allow_pickle,

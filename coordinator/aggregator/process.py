@@ -10,11 +10,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Literal
 
+from coordinator.aggregator.exported import REGISTRY
 from coordinator.aggregator.worker import Aggregator
 from coordinator.settings import CoordinatorSettings, load
 from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults
 from fedgalore.process.leaving import end_at_once
+from fedgalore.process.metrics_page import served
 from fedgalore.process.settings import SettingsError
 from fedgalore.process.threads import announced
 
@@ -48,11 +50,13 @@ async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False)
     # the first import takes seconds: before the first job asks
     await asyncio.to_thread(_import_torch, settings.threads)
     blobs = DirectoryBlobStore(settings.blob_dir)
-    engine = build(settings, blobs)
-    try:
-        await Aggregator(engine.aggregator, blobs, settings.allow_pickle, settings.held_out).run(stop)
-    finally:
-        await engine.close()
+    port = settings.aggregator_metrics_port
+    with served(REGISTRY, settings.metrics_host, port, "FEDGALORE_AGGREGATOR_METRICS_PORT"):
+        engine = build(settings, blobs)
+        try:
+            await Aggregator(engine.aggregator, blobs, settings.allow_pickle, settings.held_out).run(stop)
+        finally:
+            await engine.close()
 
 
 def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
@@ -90,5 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
     except CustomMetricError as error:
         print(error, file=sys.stderr)
         return 2
-    asyncio.run(serve(settings, "--until-stdin-closes" in given))
+    try:
+        asyncio.run(serve(settings, "--until-stdin-closes" in given))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0

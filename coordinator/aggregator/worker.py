@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from coordinator.aggregator.doing import Doing, NoRoom, Post
+from coordinator.aggregator.exported import timed
 from coordinator.aggregator.pieces import Aggregation, Completion, Preparation, Verification, Work, piece_of
 from coordinator.state.errors import DomainError, LeaseLost, StateUnavailable
 from coordinator.state.round_state import Effect
@@ -120,7 +121,8 @@ class Aggregator:
             return False
         self._in_hand = piece
         reach(Fault.ATTEMPT_COUNTED)
-        posts = await self._doing.done(piece, attempt)
+        with timed(type(piece).__name__.lower()):
+            posts = await self._doing.done(piece, attempt)
         for post in posts:
             await self._delivered(post)
         if posts:

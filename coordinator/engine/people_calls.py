@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 
+from coordinator.engine import journal
 from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.state_reader import StateReader
 from coordinator.engine.stepper import Stepper
@@ -89,6 +90,7 @@ class PeopleCalls:
         if outcome == "full":
             raise _too_many(job_id)
         if outcome == "created":
+            journal.write(job_id, events)
             return explain(await self._stepper.ask_sites(job_id), now), True
         return await self._posted_before(job_id, spec, idempotency_key), False
 

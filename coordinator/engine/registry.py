@@ -61,6 +61,7 @@ class ClientRegistry:
         seen = await self._agents.register(record, now, now - self._presence_s)
         if seen is not None:
             raise self._taken(client, seen)
+        log.info("agent_registered", client=client, version=software_version, datasets=sorted(datasets))
 
     async def check_free(self, client: str, instance: Instance) -> None:
         """Raises `NameTaken` where an agent of another folder speaks for the client, and is present."""
@@ -190,6 +191,7 @@ class ClientRegistry:
         """
         if not await self._agents.forget(client):
             raise AgentNotFound(f"agent {client!r} is not registered; GET /api/v1/agents lists those that are")
+        log.info("agent_forgotten", client=client)
 
 
 def known(client: str, contact: Contact) -> Waiting:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from coordinator.engine.lease import AGGREGATOR, DRIVER
 from coordinator.engine.registry import ClientRegistry
 from coordinator.engine.stepper import Stepper
 from coordinator.state.job_filter import ALL, Facts, JobFilter
@@ -180,6 +181,14 @@ class StateReader:
     async def totals_of_deleted(self) -> dict[str, int]:
         """What jobs counted that were deleted: rounds `committed` and `abandoned`, bytes `up` and `down`."""
         return await self._removal.totals()
+
+    async def counters(self) -> dict[str, float]:
+        """What is counted of all jobs together: `coordinator.state.counters`."""
+        return await self._store.counters()
+
+    async def leases(self) -> dict[str, bool]:
+        """By the name of each lease, whether a process holds it."""
+        return await self._store.leases((DRIVER, AGGREGATOR))
 
     async def refusal(self) -> str | None:
         """Why the collector deletes nothing, in words for people; None where it works."""

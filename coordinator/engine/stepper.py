@@ -11,6 +11,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 from weakref import WeakValueDictionary
 
+from coordinator.engine import journal
 from coordinator.engine.lease import Lease, NoLease
 from coordinator.engine.registry import ClientRegistry
 from coordinator.state.admission import check_late
@@ -257,6 +258,7 @@ class Stepper:
                 raise LeaseLost(f"job {job_id}: another process has taken over; the step of this process is dropped")
             if outcome == "saved":
                 reach(Fault.STEP_SAVED)
+                journal.write(job_id, steps.events)
                 return VersionedJob(steps.job, stored.version + 1), steps
             await asyncio.sleep(random.uniform(0, min(0.05, 0.001 * (attempt + 1))))
         raise StateUnavailable(f"job {job_id} is written to by too many at once; try again")

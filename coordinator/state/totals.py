@@ -17,6 +17,7 @@ class Totals:
     """Of a job: rounds that closed, bytes from (up) and to (down) its clients.
 
     `evaluated`: the last closed round in which clients evaluated the model, 0 for none; `metrics`: what they measured.
+    `statistics`: what the aggregator told of the last version that it made.
     """
 
     committed: int = 0
@@ -25,6 +26,7 @@ class Totals:
     down: int = 0
     evaluated: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Summary(NamedTuple):
@@ -37,5 +39,6 @@ class Summary(NamedTuple):
 
 def totals_of(stored: Mapping[str, str]) -> Totals:
     """Totals as they lie in the store: texts by name."""
-    counts = {name: int(text) for name, text in stored.items() if name != "metrics"}
-    return Totals(**counts, metrics=json.loads(stored.get("metrics", "{}")))
+    tables = {name: json.loads(stored.get(name, "{}")) for name in ("metrics", "statistics")}
+    counts = {name: int(text) for name, text in stored.items() if name not in tables}
+    return Totals(**counts, metrics=tables["metrics"], statistics=tables["statistics"])

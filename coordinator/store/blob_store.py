@@ -83,6 +83,9 @@ class PartialFile(Protocol):
 class BlobStore(Protocol):
     """A blob is complete and never changes; several processes may share a store."""
 
+    def room(self) -> tuple[int, int] | None:
+        """Bytes of the disk that it is on, and those that are free; None where nobody knows."""
+
     def put_file(self, path: Path, *, move: bool = False, copies: Sequence[Copy] = ()) -> BlobRef:
         """Stores a file's content. When the call returns, the blob is safe from a power cut, be it new or not.
 

@@ -46,4 +46,6 @@ def _totals(rounds: Sequence[Round]) -> dict[str, str]:
     for each in rounds:
         if results(each):
             totals |= {"evaluated": str(each.number), "metrics": json.dumps(pooled(each).metrics)}
+        if each.statistics:
+            totals["statistics"] = json.dumps(each.statistics)
     return totals

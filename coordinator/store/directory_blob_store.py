@@ -238,6 +238,13 @@ class DirectoryBlobStore:
     def note_age(self, age: int) -> None:
         _write(self._age, f"{age}\n")
 
+    def room(self) -> tuple[int, int] | None:
+        try:
+            found = shutil.disk_usage(self._looks.parent)
+        except OSError:
+            return None
+        return found.total, found.free
+
     def check(self) -> None:
         with self.scratch_folder() as folder:
             (folder / "byte").write_bytes(b"\0")

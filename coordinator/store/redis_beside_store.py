@@ -7,7 +7,8 @@
 |                      |      | it is done, or the round or the job closes                                      |
 | `job:<id>:traffic`   | hash | `<round>/<client>/<up or down>` -> bytes                                        |
 | `job:<id>:totals`    | hash | `committed`, `abandoned` (rounds), `up`, `down` (bytes), `evaluated` (the last  |
-|                      |      | closed round in which clients did), `metrics` (of that round, JSON)             |
+|                      |      | closed round in which clients did), `metrics` (of that round, JSON),            |
+|                      |      | `statistics` (of the last version that was made, JSON)                          |
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ Layout, every key under `<prefix>:`
 | `taken_out`          | hash   | table -> entries that were deleted on purpose: `coordinator.store.contradictions` |
 | `refusal`            | string | why the collector deletes nothing, where it does not                            |
 | `lease:<name>`       | hash   | `holder`, `token` of who drives, or aggregates; expires unless it is renewed    |
+| `counters`           | hash   | what is counted of all jobs together: `coordinator.state.counters`              |
 | `tokens`             | string | the last fencing token; each holder of a lease has a higher token than before   |
 | `discarded`          | set    | with `deleted` and `removed`: what deleted jobs leave: `coordinator.store.removal` |
 | `credentials`        | hash   | with `keys`, `join_tokens` and `struck`: `redis_credential_store`               |
@@ -40,6 +41,7 @@ from typing import Any, Literal
 import structlog
 from pydantic import TypeAdapter
 
+from coordinator.state.counters import counted
 from coordinator.state.errors import JobUnreadable
 from coordinator.state.job_filter import ALL, Facts, JobFilter
 from coordinator.state.job_state import Job, Status
@@ -157,7 +159,7 @@ class RedisStateStore:
         keys = [self.connection.job(job.id), *(self.connection.job(job.id, part) for part in ("events", "rounds"))]
         keys += [self._key("active"), *(self.connection.job(job.id, part) for part in ("progress", "attempts"))]
         keys.append(self._key(f"lease:{change.fence.lease if change.fence else ''}"))
-        keys += [self.connection.job(job.id, "totals"), *gained, *lost]
+        keys += [self.connection.job(job.id, "totals"), self._key("counters"), *gained, *lost]
         rest: dict[str, Any] = {
             "final": job.is_at_rest,
             "status": job.status,
@@ -165,6 +167,7 @@ class RedisStateStore:
             "round": str(job.round.number) if job.round else "",
             "events": [(kind, json.dumps(data)) for kind, data in change.events],
             "gained": len(gained),
+            "counts": [[name, repr(added)] for name, added in counted(change.events, change.closed).items()],
         }
         if change.closed:
             closed = _ROUND.dump_json(change.closed).decode()
@@ -174,6 +177,7 @@ class RedisStateStore:
                 "document": closed,
                 "outcome": "committed" if change.closed.phase is Phase.COMMITTED else "abandoned",
                 "measured": json.dumps(measured) if results(change.closed) else "",
+                "statistics": json.dumps(change.closed.statistics) if change.closed.statistics else "",
             }
         document = job.to_json()
         args = [str(change.before.version), document, job.id, self._key("wake"), " ".join(change.effects)]
@@ -192,6 +196,17 @@ class RedisStateStore:
     async def release_lease(self, name: str, holder: str) -> None:
         """Gives the lease up if this holder has it."""
         await self._ask(self._release(keys=[self._key(f"lease:{name}")], args=[holder]))
+
+    async def counters(self) -> dict[str, float]:
+        """What is counted of all jobs together: `coordinator.state.counters`."""
+        return {
+            name: float(text) for name, text in (await self._ask(self._redis.hgetall(self._key("counters")))).items()
+        }
+
+    async def leases(self, names: Sequence[str]) -> dict[str, bool]:
+        """Whether a process holds each of these leases."""
+        found = await asyncio.gather(*(self._ask(self._redis.exists(self._key(f"lease:{name}"))) for name in names))
+        return dict(zip(names, map(bool, found), strict=True))
 
     async def job_ids(self, after: str | None, limit: int, wanted: JobFilter = ALL) -> list[str]:
         """Those that are asked for, newest first; see `RedisJobList.ids`."""

@@ -6,6 +6,7 @@ import weakref
 from pathlib import Path
 
 import pytest
+import structlog
 import torch
 
 from client_agent.errors import CannotTrain, OutOfMemory
@@ -40,4 +41,12 @@ async def test_what_does_not_fit_fails_and_gives_back_what_was_held(tiny_model: 
     assert [each() for each in held] == [None, None]
     assert await thread.run(lambda trainer: trainer.job_id) is None  # so that the next task opens the model anew
     await thread.run(lambda trainer: trainer.open("job", a_spec(), plan, tiny_model, tmp_path / "held"))
+    thread.close()
+
+
+async def test_lines_of_the_log_from_the_thread_carry_the_task() -> None:
+    thread = TrainingThread("cpu", 1)
+    with structlog.contextvars.bound_contextvars(job="job-1", round=3):
+        assert await thread.run(lambda trainer: structlog.contextvars.get_contextvars()) == {"job": "job-1", "round": 3}
+    assert await thread.run(lambda trainer: structlog.contextvars.get_contextvars()) == {}
     thread.close()

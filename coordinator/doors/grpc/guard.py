@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import grpc
 import structlog
 
+from coordinator.doors.grpc.counts import CALLS
 from coordinator.state.errors import DomainError, InvalidRequest, NotAllowed, StorageFull
 from coordinator.state.limits import check_name, check_text
 from coordinator.state.records import Instance
@@ -59,10 +60,16 @@ def answers(handler: Callable[[Any, Any, Context], Awaitable[R]]) -> Callable[[A
 
     @wraps(handler)
     async def call(self: Any, request: Any, context: Context) -> R:
+        code = "cancelled"
         try:
-            return await handler(self, request, context)
+            answer = await handler(self, request, context)
+            code = "ok"
+            return answer
         except Exception as error:
+            code = error.code if isinstance(error, DomainError) else "internal_error"
             await fail(context, error)
+        finally:
+            CALLS.labels(handler.__name__, code).inc()
 
     return call
 

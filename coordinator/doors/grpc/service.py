@@ -47,9 +47,11 @@ from coordinator.state.errors import (
     Stalled,
     WrongOffset,
 )
+from coordinator.state.limits import MAX_TEXT
 from coordinator.store.credentials import bearer
 from coordinator.store.partials import PartialKey, received_bytes
 from fedgalore.process.faults import Fault, reach
+from fedgalore.process.plain import plain
 from fedgalore.version import __version__
 from protos import CHUNK_BYTES, PIECE_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
@@ -265,6 +267,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         check_certificate(context, client)
         await self._doorkeeper.check_agent(client, bearer(header(context, "authorization")))
         self._calls.admit(context, client)
+        structlog.contextvars.bind_contextvars(client=client, **_about(message))  # of this call's task alone
         return client
 
     async def _still_caller(self, message: Any, context: Context) -> None:
@@ -293,6 +296,12 @@ class Federation(federation_pb2_grpc.FederationServicer):
         except asyncio.CancelledError:
             await asyncio.wait([counting])
             raise
+
+
+def _about(message: Any) -> dict[str, Any]:
+    """Job and round of a message that has them, for lines of the log."""
+    job, number = plain(getattr(message, "job_id", "")[:MAX_TEXT]), getattr(message, "round", 0)
+    return ({"job": job} if job else {}) | ({"round": number} if number else {})
 
 
 async def _chunks(requests: AsyncIterator[pb.SubmitUpdateRequest]) -> AsyncIterator[bytes]:

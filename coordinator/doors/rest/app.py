@@ -84,7 +84,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,  # the names of calls in clients made from the document
         separate_input_output_schemas=False,  # a job is posted with defaults left out and shown with them: one schema
     )
-    metrics = Metrics(people.reader)
+    metrics = Metrics(people.reader, blobs.room)
     app.add_middleware(Compact)
     app.add_middleware(Head)
     app.add_middleware(rest_access.KeyGuard, doorkeeper=doorkeeper, limits=limits, origins=origins)

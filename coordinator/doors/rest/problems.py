@@ -21,8 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coordinator.doors.limits import BODY_S
 from coordinator.doors.rest.metrics import Metrics
 from coordinator.state.errors import DomainError, InvalidJob, StorageFull
-from coordinator.state.limits import MAX_BODY_BYTES
+from coordinator.state.limits import MAX_BODY_BYTES, MAX_TEXT
 from fedgalore.process.disk import takes_nothing
+from fedgalore.process.plain import plain
 from fedgalore.spec import findings
 
 PLACES = ("path", "query", "header", "body")  # of a request, where something can be wrong
@@ -165,6 +166,7 @@ class Guard:
                 MutableHeaders(scope=message).setdefault("Cache-Control", "no-store")
             await send(message)
 
+        structlog.contextvars.bind_contextvars(**_about(scope))  # of this request's task alone
         try:
             if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
                 await _two_lengths(scope, receive, watched)
@@ -214,6 +216,15 @@ async def _two_lengths(scope: Scope, receive: Receive, send: Send) -> None:
     """A proxy in front might go by the other length, and take what lies between for the next request."""
     detail = "Content-Length: comes with Transfer-Encoding, which says otherwise how long the body is; send one of them"
     await problem(400, "bad_request", detail, headers={"Connection": "close"})(scope, receive, send)
+
+
+def _about(scope: Scope) -> dict[str, str]:
+    """The job that a request is about, for lines of the log."""
+    match scope["path"].split("/")[1:5]:
+        case ["api", "v1", "jobs", job] if job:
+            return {"job": plain(job[:MAX_TEXT])}
+        case _:
+            return {}
 
 
 def _route(scope: Scope) -> str:

@@ -1,10 +1,10 @@
 -- A job's next state and all that follows from it, if nobody was faster.
--- KEYS: job, events, rounds, active, progress, attempts, lease, totals, then the sets of tasks and of checks of clients
+-- KEYS: job, events, rounds, active, progress, attempts, lease, totals, counters, then the sets of tasks and of checks of clients
 --   that gained or lost one of this job
 -- ARGV: version the change was made from, document, job id, channel, message, the rest as JSON, fencing token or '':
 --   {final: bool, nobody has anything to do for it any more, status, facts, round: number in flight or '',
---    events: [[type, data], ...], closed: {number, document, outcome, measured: JSON or ''} | absent,
---    gained: count of leading sets}
+--    events: [[type, data], ...], closed: {number, document, outcome, measured and statistics: JSON or ''} | absent,
+--    gained: count of leading sets, counts: [[counter, what is added], ...]}
 -- Outcome: 'saved' | 'stale' | 'fenced': the token is not that of the lease's holder
 if ARGV[7] ~= '' and redis.call('HGET', KEYS[7], 'token') ~= ARGV[7] then
   return 'fenced'
@@ -25,6 +25,12 @@ if change.closed then
   if change.closed.measured ~= '' then
     redis.call('HSET', KEYS[8], 'evaluated', change.closed.number, 'metrics', change.closed.measured)
   end
+  if change.closed.statistics ~= '' then
+    redis.call('HSET', KEYS[8], 'statistics', change.closed.statistics)
+  end
+end
+for _, count in ipairs(change.counts) do
+  redis.call('HINCRBYFLOAT', KEYS[9], count[1], count[2])
 end
 if change.closed or change.final then
   redis.call('DEL', KEYS[5], KEYS[6])
@@ -34,8 +40,8 @@ if change.final then
 else
   redis.call('SADD', KEYS[4], ARGV[3])  -- a completed job that is rolled back, or asked for weights, is active again
 end
-for i = 9, #KEYS do
-  if i - 8 <= change.gained then
+for i = 10, #KEYS do
+  if i - 9 <= change.gained then
     redis.call('SADD', KEYS[i], ARGV[3])
   else
     redis.call('SREM', KEYS[i], ARGV[3])

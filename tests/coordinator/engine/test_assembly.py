@@ -43,9 +43,9 @@ MAY = {
     DriverCalls: "leading note_refusal tick_all",
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
     "loaded_back preparation_failed prepared update_lost weights_lost weights_made",
-    StateReader: "active_jobs agents events history job jobs live_progress mark newest_evaluated page_of_rounds "
-    "presence refusal round rounds rounds_from summaries totals totals_of_deleted traffic version versions_to_come "
-    "wait_for_change",
+    StateReader: "active_jobs agents counters events history job jobs leases live_progress mark newest_evaluated "
+    "page_of_rounds presence refusal round rounds rounds_from summaries totals totals_of_deleted traffic version "
+    "versions_to_come wait_for_change",
 }
 
 

@@ -18,6 +18,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from coordinator.doors.grpc.counts import REGISTRY
 from coordinator.doors.grpc.guard import status_of
 from coordinator.doors.grpc.server import SERVICE, serve
 from coordinator.state import errors
@@ -55,6 +56,8 @@ async def test_another_protocol_version_is_refused_with_the_side_to_upgrade(hous
             pb.RegisterRequest(client="site-a", protocol_version=PROTOCOL_VERSION + 1, software_version="2")
         )
     assert await house.engine.reader.agents() == []
+    refused = {"method": "Register", "code": "protocol_mismatch"}
+    assert (REGISTRY.get_sample_value("fedgalore_agent_calls_total", refused) or 0) >= 1
 
 
 GOOD: dict[str, dict[str, Any]] = {

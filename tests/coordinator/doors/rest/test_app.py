@@ -331,7 +331,7 @@ async def test_a_round_shows_its_clients_as_one_test_set(stack: Stack, tmp_path:
         await stack.engine.agents.report(job.id, number, client, a_receipt(client))
     await stack.engine.aggregator.aggregated(job.id, number, stack.version(tmp_path, 1), {}, {})
     told = (await stack.http.get("/metrics")).text
-    assert f'fedgalore_job_metric{{job="{job.id}",metric="accuracy"}} 0.5' in told
+    assert f'fedgalore_job_metric{{job_id="{job.id}",metric="accuracy"}} 0.5' in told
 
 
 async def test_why_there_is_no_value_and_no_best_version_is_shown(stack: Stack, tmp_path: Path) -> None:
