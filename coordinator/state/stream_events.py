@@ -57,7 +57,7 @@ def _checks(before: Job | None, after: Job) -> Iterator[StreamEvent]:
     """Answers that came."""
     was = before.sites if before else {}
     for client, check in after.sites.items():
-        if check.answered_at is not None and was.get(client) is not check:
+        if check.answered_at is not None and was.get(client) != check:
             yield "site.check", {"client": client, "fits": check.fits, "problem": check.problem, "code": check.code}
 
 

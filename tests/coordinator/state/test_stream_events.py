@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from coordinator.state import job as jobs
-from coordinator.state.job_events import Describe, InRound, LoadedBack, Pause, PreparedModel
+from coordinator.state.job_events import (
+    Describe,
+    InRound,
+    LoadedBack,
+    Pause,
+    PreparedModel,
+    SiteChecked,
+    SitesSeen,
+)
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import (
     Abandon,
@@ -20,6 +28,7 @@ from coordinator.state.round_state import (
     Tick,
     UpdateLost,
 )
+from coordinator.state.sites import SiteFacts
 from coordinator.state.stream_events import changes
 from tests.builders import a_job, a_prepared, a_receipt, a_result, a_version
 
@@ -167,6 +176,15 @@ def test_those_that_were_chosen_beyond_the_goal_are_late_when_it_is_reached() ->
     _, rows = step(job, InRound(1, Reported("c", a_receipt("c"))), 5.0)
     told = ("client.late", {"round": 1, "client": "b", "reason": "enough others had reported"})
     assert [row for row in rows if row[0] == "client.late"] == [told]
+
+
+def test_an_answer_of_a_site_comes_once() -> None:
+    facts = SiteFacts(20, 5, 2, 100, memory_bytes=2**40)
+    asked = after(a_job(), SitesSeen({"a": 1.0}))
+    job, rows = step(asked, SiteChecked("a", None, facts), 2.0)
+    assert rows == [("site.check", {"client": "a", "fits": True, "problem": None, "code": None})]
+    _, rows = step(job, PreparedModel(a_prepared()), 3.0)  # looks at its memory again
+    assert [kind for kind, _ in rows] == ["job.status"]
 
 
 def test_labels_and_who_wrote_them() -> None:
