@@ -97,7 +97,8 @@ class Aggregator:
         pieces = [piece for job in await self._calls.reader.active_jobs() if (piece := piece_of(job))]
         full = False
         for piece in sorted(pieces, key=lambda piece: TURNS.index(type(piece))):
-            with structlog.contextvars.bound_contextvars(job=piece.job.id, piece=piece.name):
+            about = {"round": piece.round.number} if isinstance(piece, Aggregation) else {}
+            with structlog.contextvars.bound_contextvars(job=piece.job.id, piece=piece.name, **about):
                 try:
                     if await self._serve(piece):
                         return True

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, disable_created_metrics, start_http_server
 
 from fedgalore.process.settings import SettingsError
 from fedgalore.version import PROTOCOL_VERSION, __version__
+
+disable_created_metrics()  # when a counter began is no news to Prometheus, and a series more for each
 
 
 def registry() -> CollectorRegistry:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from coordinator.doors.grpc import counts
 from coordinator.doors.rest.snapshot import Snapshot, State
 from coordinator.engine.state_reader import StateReader
+from fedgalore.process import metrics_page
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))  # others are counted as one
 BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
@@ -22,8 +23,7 @@ class Metrics:
     def __init__(self, reader: StateReader, room: Callable[[], tuple[int, int] | None] = lambda: None) -> None:
         """`room`: as that of the blob store."""
         self._reader, self._room = reader, room
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
+        self._registry = metrics_page.registry()
         self._requests = Counter(
             "fedgalore_http_requests", "Requests answered", ["method", "route", "status"], registry=self._registry
         )

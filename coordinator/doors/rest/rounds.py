@@ -71,7 +71,8 @@ def router(reader: StateReader) -> APIRouter:
             made |= {first: found} if (found := await reader.version(job, first)) else {}
         follows, headers = _next(job, page), {"Vary": "Accept"}
         if follows is not None:
-            headers["Link"] = f'<{request.url.include_query_params(after=follows)}>; rel="next"'
+            page_after = request.url.include_query_params(after=follows)
+            headers["Link"] = f'<{page_after.path}?{page_after.query}>; rel="next"'  # a proxy may have another host
         records = measurements.records(page, made, traffic, frozenset(metric), frozenset(client))
         # In a thread: a page has ten thousand records where many sites take part.
         if measurements.prefers_csv(accept):

@@ -19,7 +19,6 @@ from prometheus_client.registry import Collector
 from coordinator.state.counters import BUCKETS_S, OUTCOMES
 from coordinator.state.job_state import Status
 from coordinator.state.round_state import Phase
-from fedgalore.version import PROTOCOL_VERSION, __version__
 
 
 @dataclass
@@ -49,9 +48,6 @@ class Snapshot(Collector):
 
     def collect(self) -> Iterator[Metric]:
         state = self._state
-        build = GaugeMetricFamily("fedgalore_build_info", "Always 1; what runs", labels=["version", "protocol_version"])
-        build.add_metric([__version__, str(PROTOCOL_VERSION)], 1)
-        yield build
         yield _gauge("fedgalore_jobs", "Jobs by status", "status", state.statuses)
         outcomes = {name: state.totals[name] for name in ("committed", "abandoned")}
         yield _counter("fedgalore_rounds", "Rounds that ended, by outcome", "outcome", outcomes)
