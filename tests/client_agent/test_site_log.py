@@ -109,8 +109,9 @@ def test_a_death_in_the_middle_of_a_line_costs_that_line_alone(written: Path) ->
 
 
 def test_the_command_prints_every_line_and_says_what_is_wrong(
-    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(command.logs, "configure", lambda *_, **__: None)  # it would hold for the tests that follow
     rows = {"train": "t.jsonl", "text": "x", "label": "y"}  # the data need not be there
     config = tmp_path / "agent.yaml"
     config.write_text(yaml.safe_dump({"name": "a", "work_dir": ".", "data": {"d": rows}}))
