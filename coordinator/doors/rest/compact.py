@@ -47,8 +47,10 @@ class Compact:
                 return
             if held is not None:
                 start, held = held, None
-                body = await _compact(start, message["body"], asked, is_api=scope["path"].startswith("/api/"))
-                message = {**message, "body": body}
+                if not message.get("more_body", False):  # else it comes in pieces after all
+                    body = message.get("body", b"")
+                    is_api = scope["path"].startswith("/api/")
+                    message = {**message, "body": await _compact(start, body, asked, is_api=is_api)}
                 await send(start)
             await send(message)
 
