@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, disabl
 from fedgalore.process.settings import SettingsError
 from fedgalore.version import PROTOCOL_VERSION, __version__
 
-disable_created_metrics()  # when a counter began is no news to Prometheus, and a series more for each
+# When a counter began is no news to Prometheus, and a series more for each.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 def registry() -> CollectorRegistry:
