@@ -12,7 +12,10 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERYBODY = "requirements.lock"
-MUTATION = "requirements-mutation.lock"  # installed beside the other by `make mutation` alone
+BESIDE = {  # of an extra that one command alone installs, beside the other
+    "mutation": "requirements-mutation.lock",
+    "docs": "requirements-docs.lock",
+}
 
 
 def pins(*names: str) -> dict[str, str]:
@@ -26,7 +29,7 @@ def requirements() -> list[tuple[Requirement, tuple[str, ...]]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     groups = {"": project["dependencies"], **project["optional-dependencies"]}
     return [
-        (Requirement(line), (EVERYBODY, MUTATION) if extra == "mutation" else (EVERYBODY,))
+        (Requirement(line), (EVERYBODY, BESIDE[extra]) if extra in BESIDE else (EVERYBODY,))
         for extra, lines in groups.items()
         for line in lines
         if Requirement(line).name != project["name"]
@@ -40,11 +43,12 @@ def test_a_dependency_is_pinned_within_its_range(requirement: Requirement, locks
     assert requirement.specifier.contains(version), "run `make lock`"
 
 
-def test_a_mutation_run_changes_no_version_that_everybody_has() -> None:
-    assert not pins(MUTATION).keys() & pins(EVERYBODY).keys()
+@pytest.mark.parametrize("lock", BESIDE.values())
+def test_what_is_installed_beside_changes_no_version_that_everybody_has(lock: str) -> None:
+    assert not pins(lock).keys() & pins(EVERYBODY).keys()
 
 
 def test_pins_fit_every_platform() -> None:
-    for name in (EVERYBODY, MUTATION, "requirements-model.lock"):
+    for name in (EVERYBODY, *BESIDE.values(), "requirements-model.lock"):
         for package, version in pins(name).items():
             assert re.fullmatch(r"[0-9][0-9a-z.]*", version), f"{package}=={version} names a build of one platform"
