@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test proofs sweep chaos fuzz mutation docs references check hooks bench-accuracy bench-gpu lock release clean
+.PHONY: help demo quick test proofs browser sweep chaos fuzz mutation docs references check hooks bench-accuracy bench-gpu lock release clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_FOR_MUTATION := $(VENV)/.ready-for-mutation
 READY_FOR_DOCS := $(VENV)/.ready-for-docs
+READY_FOR_BROWSER := $(VENV)/.ready-for-browser
 DEMO_ARGS ?=
 COMPARE ?=
 TEST_ARGS ?=
@@ -53,13 +54,20 @@ demo: $(READY) ## a whole federation on this machine, watched live (COMPARE=fedi
 quick: $(READY) ## at every save: lint, and the tests that are not slow (TEST_ARGS="-k round")
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not proof and not chaos and not fuzz" $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not proof and not browser and not chaos and not fuzz" $(TEST_ARGS)
 
 test: $(READY) ## the test suite (TEST_ARGS="-k round")
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not proof and not chaos and not fuzz" $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not proof and not browser and not chaos and not fuzz" $(TEST_ARGS)
 
 proofs: $(READY) ## every method, task and wire as a federation of processes, bit for bit the simulation (TEST_ARGS="-k tags")
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m proof $(TEST_ARGS)
+
+$(READY_FOR_BROWSER): $(READY) requirements-browser.lock
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps -r requirements-browser.lock
+	@touch $@
+
+browser: $(READY_FOR_BROWSER) ## the dashboard in a real browser; needs Chromium (Debian: apt-get install chromium)
+	$(TEST_ENV) $(BIN)/python -m pytest -m browser tests/browser $(TEST_ARGS)
 
 sweep: $(READY) ## a hundred architectures of transformers: trained, written, loaded back (SWEEP_ARGS="--only bert vit")
 	$(TEST_ENV) $(BIN)/python -m benchmarks.sweep $(SWEEP_ARGS)
@@ -115,13 +123,12 @@ lock: ## pins anew everything that pyproject.toml asks for
 	frozen > "$$folder/frozen"; \
 	{ echo "# Exact versions of everything, development tools included; written by \`make lock\`."; \
 	  cat "$$folder/frozen"; } > requirements.lock; \
-	"$$python" -m pip install $(PIP_FLAGS) --no-build-isolation -c "$$folder/frozen" '.[mutation]'; \
-	{ echo "# What \`make mutation\` adds to requirements.lock; written by \`make lock\`."; \
-	  frozen | grep -vxFf "$$folder/frozen"; } > requirements-mutation.lock; \
-	"$$python" -m pip uninstall $(PIP_FLAGS) --yes -r requirements-mutation.lock; \
-	"$$python" -m pip install $(PIP_FLAGS) --no-build-isolation -c "$$folder/frozen" '.[docs]'; \
-	{ echo "# What \`make docs\` adds to requirements.lock; written by \`make lock\`."; \
-	  frozen | grep -vxFf "$$folder/frozen"; } > requirements-docs.lock
+	for extra in mutation docs browser; do \
+	  "$$python" -m pip install $(PIP_FLAGS) --no-build-isolation -c "$$folder/frozen" ".[$$extra]"; \
+	  { echo "# What \`make $$extra\` adds to requirements.lock; written by \`make lock\`."; \
+	    frozen | grep -vxFf "$$folder/frozen"; } > "requirements-$$extra.lock"; \
+	  "$$python" -m pip uninstall $(PIP_FLAGS) --yes -r "requirements-$$extra.lock"; \
+	done
 
 # Everything of a release comes from a commit that carries its tag. Images are built where there is a Docker.
 release: $(READY) ## dist/: wheel, source, list of parts (CycloneDX), and images, of the commit that the version's tag names

@@ -112,7 +112,9 @@ def _round(number: int, at: float, names: list[str], dice: random.Random) -> Rou
         timings={"read_s": 0.2, "compute_s": 0.9, "write_s": 0.3},
         statistics={"joint_rank": _joint_rank(number, 3), "explained_share": 0.6},
         alignment={
-            layer: Alignment(_joint_rank(number, depth), {name: _alike(place, number, depth) for place, name in enumerate(names)})
+            layer: Alignment(
+                _joint_rank(number, depth), {name: _alike(place, number, depth) for place, name in enumerate(names)}
+            )
             for depth, layer in enumerate(LAYERS)
         },
     )
@@ -123,7 +125,9 @@ def _joint_rank(number: int, depth: int) -> float:
 
 
 def _alike(place: int, number: int, depth: int) -> float:
-    return min(1.0, 0.25 + 0.5 * (1 - math.exp(-number / 20)) + 0.02 * depth - (0.2 if place % 7 == 3 else 0.005 * place))
+    return min(
+        1.0, 0.25 + 0.5 * (1 - math.exp(-number / 20)) + 0.02 * depth - (0.2 if place % 7 == 3 else 0.005 * place)
+    )
 
 
 def _participant(name: str, place: int, number: int, at: float, dice: random.Random) -> Participant:
@@ -140,7 +144,9 @@ def _participant(name: str, place: int, number: int, at: float, dice: random.Ran
             loss = 1.4 * math.exp(-number / 25) + 0.1 * dice.random() + 0.01 * place
             blob = BlobRef(a_blob(f"{name} {number}").sha256, UPDATE_BYTES + dice.randrange(900))
             dropped = "its norm is 9.1 times the median of all; server.drop_norm leaves it out" if draw < 0.06 else None
-            return Participant(taken_at, UpdateReceipt(blob, 200 + 13 * place, {"train_loss": loss}), evaluation, dropped=dropped)
+            return Participant(
+                taken_at, UpdateReceipt(blob, 200 + 13 * place, {"train_loss": loss}), evaluation, dropped=dropped
+            )
 
 
 def result_of(place: int, version: int, dice: random.Random) -> EvaluationResult:
@@ -194,4 +200,6 @@ class Sites:
             job = await self._engine.reader.job(self._job_id)
             if job.round and job.round.number == number and job.round.phase is Phase.AGGREGATION:
                 version = job.round.model_version + 1
-                await self._engine.aggregator.aggregated(self._job_id, number, a_version(version), {"compute_s": 1.0}, {})
+                await self._engine.aggregator.aggregated(
+                    self._job_id, number, a_version(version), {"compute_s": 1.0}, {}
+                )

@@ -18,7 +18,13 @@ from fedgalore.process.redis_server import RedisServer
 _CONSOLE = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)  # the other takes seconds
 structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _CONSOLE])
 
-TIERS = {"fuzz": "make fuzz", "chaos": "make chaos", "proof": "make proofs", "slow": "make test"}
+TIERS = {
+    "browser": "make browser",
+    "fuzz": "make fuzz",
+    "chaos": "make chaos",
+    "proof": "make proofs",
+    "slow": "make test",
+}
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 

@@ -15,6 +15,7 @@ EVERYBODY = "requirements.lock"
 BESIDE = {  # of an extra that one command alone installs, beside the other
     "mutation": "requirements-mutation.lock",
     "docs": "requirements-docs.lock",
+    "browser": "requirements-browser.lock",
 }
 
 

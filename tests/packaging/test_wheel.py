@@ -77,7 +77,11 @@ def test_it_claims_five_names_at_the_top(wheel: Path) -> None:
 def test_every_file_of_the_packages_is_inside(wheel: Path) -> None:
     expected = {name for name in tracked() if name.split("/")[0] in PACKAGES}
     assert names(wheel) == expected
-    for example in ("coordinator/doors/rest/dashboard.html", "protos/federation.proto"):
+    for example in (
+        "coordinator/doors/rest/page/views/job.js",
+        "coordinator/doors/rest/page/vendor/uPlot-LICENSE.txt",
+        "protos/federation.proto",
+    ):
         assert example in expected
     for folder, ending in (("coordinator/store/lua/", ".lua"), ("fedgalore_cli/demo/data/", ".csv")):
         assert any(name.startswith(folder) and name.endswith(ending) for name in expected)

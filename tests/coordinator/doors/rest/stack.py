@@ -34,13 +34,21 @@ class Stack:
 
     async def running(self, folder: Path, **sections: Any) -> Job:
         """A prepared job whose first round is under way with the agents a and b."""
+        await self.enrolled()
+        job, _ = await self.engine.people.create(a_spec(**sections), None)
+        return await self.started(job.id, folder)
+
+    async def enrolled(self) -> None:
+        """The agents a and b are there."""
         for name in ("a", "b"):
             await self.engine.agents.register(name, PROTOCOL_VERSION, "0.1.0", {"reviews": 20})
-        job, _ = await self.engine.people.create(a_spec(**sections), None)
+
+    async def started(self, job_id: str, folder: Path) -> Job:
+        """A posted job gets its model, and its first round begins."""
         await all_fit(self.engine)
         model = self.version(folder, 0)
         export = (("config.json", put_bytes(self.blobs, b"{}")), ("model.safetensors", model.weights))
-        return await self.engine.aggregator.prepared(job.id, Prepared(a_plan().to_dict(), export, export, model))
+        return await self.engine.aggregator.prepared(job_id, Prepared(a_plan().to_dict(), export, export, model))
 
     def version(self, folder: Path, number: int) -> ModelVersion:
         specs = TrainingPlan.from_dict(a_plan().to_dict()).weights()

@@ -39,7 +39,7 @@ export class LaunchPage {
     const { name, model, data, method, local } = spec;
     const least = { name, model, data: { name: data.name }, method: { kind: method.kind }, ...(local.learning_rate == null ? {} : { local: { learning_rate: local.learning_rate } }) };
     const trial = await this.#try(JSON.stringify(least)).catch(() => null);
-    const own = trial ? trimmed(spec, { ...trial.spec, name: null, model: null, data: { ...trial.spec.data, name: null }, method: { ...trial.spec.method, kind: null } }) : spec;
+    const own = trial ? trimmed(spec, { ...trial.spec, name: null, model: null, data: { ...trial.spec.data, name: null }, method: { ...trial.spec.method, kind: null }, local: { ...trial.spec.local, learning_rate: null } }) : spec;
     const set = Object.entries(model).filter(([, value]) => value !== null);
     return { ...own, name: `${name.slice(0, 58)}-2`, model: Object.fromEntries(set) };
   }
@@ -86,6 +86,10 @@ export class LaunchPage {
   async #launch(event) {
     event.preventDefault();
     if (this.sending) return;
+    if (this.told.state === "refused") {
+      (this.root.querySelector("[aria-invalid]") ?? this.root.querySelector("textarea")).focus();
+      return;
+    }
     this.sending = true;
     if (this.sent !== this.text) Object.assign(this, { sent: this.text, idempotency: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` });
     this.#draw();
@@ -102,10 +106,10 @@ export class LaunchPage {
 
   #draw() {
     if (this.closed) return;
-    const { told } = this, ready = told.state === "fits" && !this.sending;
+    const unready = this.told.state === "refused" || this.sending;
     show(this.root, h("form", { onsubmit: (event) => this.#launch(event), novalidate: true },
       h("div", { class: "head" }, h("h1", { tabindex: -1 }, "New job"), h("span", { class: "space" }), this.#state(),
-        h("button", { class: "main", "aria-disabled": String(!ready), type: "submit" }, this.sending ? "Launching …" : "Launch")),
+        h("button", { class: "main", "aria-disabled": String(Boolean(unready)), type: "submit" }, this.sending ? "Launching …" : "Launch")),
       h("div", { class: "two" }, this.#form(), this.#paper())));
   }
 
