@@ -57,7 +57,8 @@ async def measure(address: str, seconds: float) -> None:
     from playwright.async_api import async_playwright
 
     requests: Counter[str] = Counter()
-    received: Counter[str] = Counter()
+    received: Counter[str] = Counter()  # bytes by path
+    wire = 0  # bytes, compressed and with heads, of answers that came to their end
     async with async_playwright() as tool:
         browser = await tool.chromium.launch(executable_path=executable(), args=ARGUMENTS)
         page = await browser.new_page()
@@ -73,7 +74,13 @@ async def measure(address: str, seconds: float) -> None:
             received[paths[event["requestId"]]] += event["dataLength"]
 
         session.on("Network.requestWillBeSent", sent)
+
+        def ended(event: dict[str, Any]) -> None:
+            nonlocal wire
+            wire += event["encodedDataLength"]
+
         session.on("Network.dataReceived", came)
+        session.on("Network.loadingFinished", ended)
         await session.send("Network.enable")
         await page.goto(address)
         await page.wait_for_timeout(1000 * seconds)
@@ -81,6 +88,7 @@ async def measure(address: str, seconds: float) -> None:
     for path, count in requests.most_common():
         print(f"{count:6} requests {received[path] / 1000:12.1f} kB  {path}")
     print(f"{requests.total():6} requests {received.total() / 1000:12.1f} kB  in {seconds:.0f} s")
+    print(f"{wire / 1000:28.1f} kB  on the wire, compressed and with heads, but for streams that go on")
 
 
 async def run(options: argparse.Namespace) -> None:

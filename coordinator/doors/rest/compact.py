@@ -15,7 +15,7 @@ from coordinator.doors.rest.ranges import knows
 LEAST_BYTES = 2048  # below, a head is as large as what is saved
 LARGE_BYTES = 2**16  # compressed in a thread
 LEVEL = 5
-TEXTS = ("application/json", "text/csv", "text/html", "text/plain")
+TEXTS = ("application/json", "image/svg+xml", "text/css", "text/csv", "text/html", "text/javascript", "text/plain")
 _GZIP = re.compile(r"(?:^|,)\s*(?:gzip|\*)\s*(?:;\s*q=(?P<q>[0-9.]+)\s*)?(?=,|$)", re.IGNORECASE)
 
 

@@ -12,6 +12,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 from starlette.exceptions import HTTPException
 
+from coordinator.doors.rest.ranges import knows
+
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -26,7 +28,7 @@ POLICY = "; ".join(
 )
 FOR_GOOD = "public, max-age=31536000, immutable"  # their addresses change with their content
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
-ETags = Annotated[str | None, Header(alias="If-None-Match")]
+ETags = Annotated[str, Header(alias="If-None-Match")]
 
 
 def content() -> dict[str, bytes]:
@@ -56,20 +58,20 @@ def router() -> APIRouter:
     release = digest(pages)
     index = pages.pop("index.html").replace(b'"files/', f'"/dashboard/{release}/'.encode())
 
-    def answer(name: str, body: bytes, cached: str, known: str | None) -> Response:
+    def answer(name: str, body: bytes, cached: str, known: str) -> Response:
         tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         headers = {"ETag": tag, "Cache-Control": cached, "Content-Security-Policy": POLICY}
-        if known is not None and tag in (each.strip().removeprefix("W/") for each in known.split(",")):
+        if knows(known, tag):
             return Response(status_code=304, headers=headers)
         kind = TYPES.get(f".{name.rpartition('.')[2]}") or mimetypes.guess_type(name)[0] or "application/octet-stream"
         return Response(body, media_type=kind, headers=headers)
 
     @routes.get("/")
-    async def dashboard(known: ETags = None) -> Response:
+    async def dashboard(known: ETags = "") -> Response:
         return answer("index.html", index, "no-cache", known)
 
     @routes.get("/dashboard/{asked}/{name:path}")
-    async def file(asked: str, name: str, known: ETags = None) -> Response:
+    async def file(asked: str, name: str, known: ETags = "") -> Response:
         if asked != release or name not in pages:
             raise HTTPException(404, "the dashboard has no such file any more; load the page / again")
         return answer(name, pages[name], FOR_GOOD, known)

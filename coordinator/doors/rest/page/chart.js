@@ -79,7 +79,7 @@ class Chart {
       width: this.plotted.clientWidth || 600,
       height: HEIGHT,
       legend: { show: false },
-      focus: { alpha: 0.15 },
+      focus: { alpha: 0.25 },
       cursor: { focus: { prox: 24 }, drag: { x: false, y: false }, points: { size: 7 } },
       scales: { x: { time: false } },
       axes: [

@@ -32,7 +32,7 @@ async def test_every_file_that_the_page_names_is_there_for_good(stack: Stack) ->
     for path in (
         f"/dashboard/{release}/nothing.js",
         f"/dashboard/{'0' * 16}/main.js",
-        f"/dashboard/{release}/../app.py",
+        f"/dashboard/{release}/%2e%2e/app.py",
     ):
         is_problem(await stack.http.get(path), 404, "not_found")
 

@@ -39,12 +39,12 @@ export class LaunchPage {
     const { name, model, data, method, local } = spec;
     const least = { name, model, data: { name: data.name }, method: { kind: method.kind }, ...(local.learning_rate == null ? {} : { local: { learning_rate: local.learning_rate } }) };
     const trial = await this.#try(JSON.stringify(least)).catch(() => null);
-    const own = trial ? trimmed(spec, { ...trial.spec, name: null, model: null, data: { ...trial.spec.data, name: null }, method: { ...trial.spec.method, kind: null }, local: { ...trial.spec.local, learning_rate: null } }) : spec;
+    const own = trial?.spec ? trimmed(spec, { ...trial.spec, name: null, model: null, data: { ...trial.spec.data, name: null }, method: { ...trial.spec.method, kind: null }, local: { ...trial.spec.local, learning_rate: null } }) : spec;
     const set = Object.entries(model).filter(([, value]) => value !== null);
     return { ...own, name: `${name.slice(0, 58)}-2`, model: Object.fromEntries(set) };
   }
 
-  #try(text) { return post("jobs?dry_run=true", text, kindOf(text)); }
+  #try(text) { return post("jobs:validate", text, kindOf(text)); }
 
   #set(document) {
     this.text = JSON.stringify(document, null, 2);
@@ -71,8 +71,8 @@ export class LaunchPage {
     const { text } = this;
     let told;
     try {
-      const trial = await this.#try(text);
-      told = { state: "fits", warnings: trial.warnings, spec: trial.spec };
+      const { valid, errors, warnings, spec } = await this.#try(text);
+      told = { state: valid ? "fits" : "refused", warnings, errors, spec: spec ?? this.told.spec };
       this.app.connected();
     } catch (error) {
       told = { state: "refused", message: error.message, errors: error.errors ?? [] };
@@ -125,7 +125,7 @@ export class LaunchPage {
     if (!document) {
       return h("section", { class: "card", key: "form" }, h("h2", {}, "Form"),
         h("p", {}, "The form works on a document in JSON; this one is YAML, or is not complete yet. Go on in the document, or turn it into JSON once it fits."),
-        h("button", { type: "button", disabled: !this.told.spec, onclick: toJson }, "Turn into JSON"));
+        h("button", { type: "button", disabled: this.told.state !== "fits", onclick: toJson }, "Turn into JSON"));
     }
     return h("section", { class: "card", key: "form" }, FIELDS.map(({ section, fields }) => h("fieldset", { key: section }, h("legend", {}, section),
       fields.filter((field) => applies(field, document)).map((field) => this.#field(field, document)))));
