@@ -21,12 +21,11 @@ from tests.browser.dashboard import Dashboard
 from tests.coordinator.doors.rest.conftest import stack  # noqa: F401  # fixture
 from tests.coordinator.doors.rest.stack import Stack
 
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed; `make browser` does it")
-
 
 @pytest.fixture
 async def page() -> AsyncIterator[Any]:
     """A page of its own; what went wrong in it fails the test."""
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is missing; `make browser` installs it")
     path = executable()
     if path is None:
         pytest.skip("no Chromium is found on this machine; install one (Debian: apt-get install chromium)")
