@@ -164,7 +164,8 @@ def _events(job: Job, done: Round) -> Iterator[tuple[float, str, dict[str, Any]]
         part = done.participants.get(str(data.get("client")), Participant())
         began, place = part.taken_at or done.opened_at, int(str(data.get("client", "-0")).rpartition("-")[2] or 0)
         took = {"client.evaluation": 2.0 + 0.05 * place, "client.report": 9.0 + 0.2 * place, "client.failure": 0.4}
-        yield (data["at"] if "at" in data else began + took.get(kind, 0.0)), kind, data
+        ended = done.phase_at[Phase.AGGREGATION.value] if kind == "client.late" else began + took.get(kind, 0.0)
+        yield data.get("at", ended), kind, data
 
 
 class Sites:

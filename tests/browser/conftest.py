@@ -38,7 +38,7 @@ async def page() -> AsyncIterator[Any]:
     async with playwright.async_playwright() as tool:
         browser = await tool.chromium.launch(executable_path=path, args=ARGUMENTS)
         context = await browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)  # a busy machine is no fault of the page
         shown = await context.new_page()
         shown.on("console", heard)
         shown.on("pageerror", lambda error: faults.append(str(error)))

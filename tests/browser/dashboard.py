@@ -10,6 +10,7 @@ PAGES = {
     "new job": "#/launch",
     "clone": "#/launch/JOB",
     "agents": "#/agents",
+    "all models": "#/models",
     "audit": "#/audit",
     "compare": "#/compare/JOB,JOB",
     **{

@@ -16,7 +16,7 @@ from tests.builders import a_receipt, a_spec
 from tests.coordinator.doors.access import OPERATOR, bearing
 from tests.coordinator.doors.rest.stack import Stack
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 
 async def posted(stack: Stack) -> str:
@@ -101,9 +101,12 @@ async def test_jobs_are_found_and_compared(dashboard: Dashboard, stack: Stack, t
     await stack.engine.people.create(a_spec(name="two", seed=3))
     page = dashboard.page
     await dashboard.open()
-    await page.get_by_role("searchbox").fill("tw")
+    await page.get_by_label("Part of the name").fill("tw")
     await page.get_by_role("link", name="one", exact=True).wait_for(state="detached")
-    await page.get_by_role("searchbox").fill("")
+    await page.get_by_label("Part of the name").fill("")
+    await dashboard.press("running")
+    await page.get_by_role("link", name="two", exact=True).wait_for(state="detached")
+    await dashboard.press("running")
     for name in ("one", "two"):
         await page.get_by_role("checkbox", name=f"Compare {name}").check()
     await dashboard.press("Compare", "link")
@@ -128,6 +131,23 @@ async def test_a_job_is_cancelled_after_a_question(dashboard: Dashboard, stack: 
     await dashboard.press("Cancel the job")
     await dashboard.says("CANCELLED")
     assert (await stack.engine.reader.job(job.id)).status == "CANCELLED"
+
+
+async def test_labels_are_changed_and_the_log_tells_of_it(dashboard: Dashboard, stack: Stack, tmp_path: Path) -> None:
+    job = await stack.running(tmp_path)
+    await dashboard.open(f"#/jobs/{job.id}/log")
+    await dashboard.says("RUNNING")
+    await dashboard.press("Label")
+    await dashboard.page.get_by_label("Tags, with spaces between").fill("nightly, team:cardiology")
+    await dashboard.page.get_by_label("Description").fill("<b>for the board</b>")
+    await dashboard.press("Save")
+    await dashboard.page.get_by_role("listitem").filter(has_text="team:cardiology").wait_for()
+    await dashboard.says("<b>for the board</b>")
+    await dashboard.open("#/models")
+    await dashboard.says("untrained")
+    async with dashboard.page.expect_download() as coming:
+        await dashboard.press("Model", "link")
+    assert (await coming.value).suggested_filename.endswith(".tar")
 
 
 async def test_a_lost_connection_is_told_and_mended(page: Any, redis_url: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from coordinator.store.redis_state_store import RedisStateStore
 from tests.browser.dashboard import PAGES, Dashboard
 from tests.coordinator.doors.rest.stack import Stack
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 SERIOUS = ("serious", "critical")
 SITES = site_names(30)

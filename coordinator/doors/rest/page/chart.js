@@ -60,7 +60,10 @@ class Chart {
     let place = 0;
     this.looks = props.lines.map((line) => (line.main ? { colour: "--text", dash: [], main: true } : look(place++)));
     if (!same) this.#draw();
-    else if (moved) this.plot.setData(aligned(props.lines));
+    else if (moved) {
+      this.plot.setData(aligned(props.lines));
+      requestAnimationFrame(() => this.plot.redraw(false)); // uPlot does not draw a focus that moves with the data
+    }
     this.#legend();
   }
 

@@ -24,8 +24,8 @@ export async function roundsAfter(jobId, after) {
 }
 
 export class JobData {
-  constructor(id, { changed, failed, lost, connected }) {
-    Object.assign(this, { id, changed, failed, lost, connected });
+  constructor(id, { changed, failed, lost, connected, heard }) {
+    Object.assign(this, { id, changed, failed, lost, connected, heard });
     this.job = null;
     this.rounds = []; // in the order of their numbers, the one in flight last
     this.agents = {};
@@ -109,6 +109,7 @@ export class JobData {
 
   // What an event tells is taken from it; what it only hints at is looked at.
   #take({ type, data }) {
+    this.heard();
     if (type === "round.phase" && CLOSED.includes(data.phase)) return this.look("job", "rounds");
     const round = this.job.round, part = round && round.number === data.round ? round.participants[data.client] : null;
     if (!part || !type.startsWith("client.")) return this.look("job");

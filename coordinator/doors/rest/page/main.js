@@ -9,9 +9,10 @@ import { ComparePage } from "./views/compare.js";
 import { JobPage } from "./views/job.js";
 import { JobsPage } from "./views/jobs.js";
 import { LaunchPage } from "./views/launch.js";
+import { ModelsPage } from "./views/all_models.js";
 
 const COMPLAINT_MS = 9000;
-const NAV = [["jobs", "Jobs"], ["launch", "New job"], ["agents", "Agents"], ["audit", "Audit"]];
+const NAV = [["jobs", "Jobs"], ["launch", "New job"], ["models", "Models"], ["agents", "Agents"], ["audit", "Audit"]];
 const $ = (id) => document.getElementById(id);
 const root = $("page");
 
@@ -52,6 +53,7 @@ function make({ name, rest }) {
   if (name === "jobs" && rest.length) return [`job ${rest[0]}`, () => new JobPage(root, app, rest[0]), rest.slice(1)];
   if (name === "launch") return [`launch ${rest[0] ?? ""}`, () => new LaunchPage(root, app), rest];
   if (name === "compare") return [`compare ${rest[0]}`, () => new ComparePage(root, app, rest[0] ?? ""), []];
+  if (name === "models") return ["models", () => new ModelsPage(root, app), []];
   if (name === "agents") return ["agents", () => new AgentsPage(root, app), []];
   if (name === "audit") return ["audit", () => new AuditPage(root, app), []];
   return ["jobs", () => new JobsPage(root, app), []];

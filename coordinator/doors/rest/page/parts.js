@@ -43,6 +43,8 @@ export function choice(label, options, chosen, change) {
   return h("label", { class: "choice" }, h("span", {}, label), h("select", { value: chosen, onchange: (event) => change(event.target.value) }, shown));
 }
 
+export const tagList = (tags) => tags.length > 0 && h("ul", { class: "tags", "aria-label": "Tags" }, tags.map((tag) => h("li", {}, tag)));
+
 export const jobLink = (id, text) => h("a", { href: `#/jobs/${encodeURIComponent(id)}` }, text ?? id);
 export const roundLink = (id, number, text) => h("a", { href: `#/jobs/${encodeURIComponent(id)}/rounds/${number}` }, text ?? `round ${number}`);
 

@@ -7,6 +7,7 @@ import { JobData } from "../job_data.js";
 import { empty, isFinal, pill } from "../parts.js";
 import { alignmentTab } from "./alignment.js";
 import { documentTab } from "./document.js";
+import { label, labels } from "./labels.js";
 import { LogTab } from "./log.js";
 import { modelsTab } from "./models.js";
 import { overviewTab } from "./overview.js";
@@ -23,7 +24,7 @@ export class JobPage {
     this.redraw = () => this.#draw();
     this.data = new JobData(id, {
       changed: this.redraw, connected: () => app.connected(), lost: (error) => app.failed(error),
-      failed: (error) => { this.error = error; app.failed(error); this.#draw(); },
+      heard: () => this.part?.heard?.(), failed: (error) => { this.error = error; app.failed(error); this.#draw(); },
     });
   }
 
@@ -72,8 +73,9 @@ export class JobPage {
       h("div", { class: "head" }, h("h1", { tabindex: -1 }, job.name), pill(job.status), h("span", { class: "dim id" }, job.id), h("span", { class: "space" }),
         h("div", { class: "actions" }, !isFinal(job) && [act("pause", job.status === "RUNNING"), act("resume", job.status === "PAUSED"), act("cancel", true, true)],
           isFinal(job) && act("delete", true, true),
-          h("a", { class: "button", href: `#/launch/${path(job.id)}` }, "Clone"))),
+          h("button", { onclick: () => label(this, !this.state.labelling) }, "Label"), h("a", { class: "button", href: `#/launch/${path(job.id)}` }, "Clone"))),
       h("p", { class: "reason", role: "status" }, job.reason),
+      labels(this),
       unmeasured.map(([name, why]) => h("p", { class: "note" }, `No ${words(name)}: ${why}`)),
       job.notes.map((note) => h("p", { class: "note" }, note)),
       fresh.map((row) => h("p", { class: "warning" }, `${row.field}: ${row.problem}`)),

@@ -3,15 +3,16 @@
 import { ask } from "../api.js";
 import { h, show } from "../dom.js";
 import { NONE, STATUSES, ago, when } from "../format.js";
-import { empty, jobLink, pill, plainCard, rowHead, table, wide } from "../parts.js";
+import { choice, empty, jobLink, pill, plainCard, rowHead, table, tagList, wide } from "../parts.js";
 
 const LOOK_MS = 5000;
+const TYPING_MS = 300;
 const PAGE = 50;
 const MOST_COMPARED = 8;
 
 export class JobsPage {
   constructor(root, app) {
-    Object.assign(this, { root, app, jobs: [], next: null, wanted: PAGE, chosen: new Set(), statuses: new Set(), text: "" });
+    Object.assign(this, { root, app, jobs: [], next: null, wanted: PAGE, chosen: new Set(), statuses: new Set(), methods: new Set(), name: "", tag: "", method: "" });
     this.known = false;
   }
 
@@ -26,29 +27,43 @@ export class JobsPage {
   }
 
   async #look() {
+    const asked = this.#query();
     try {
       if (!document.hidden) {
         const found = [];
         let after = null;
         do {
-          const page = await ask(`jobs?limit=${PAGE}${after ? `&after=${encodeURIComponent(after)}` : ""}`);
+          const page = await ask(`jobs?${this.#query(after)}`);
           found.push(...page.jobs);
           after = page.next;
         } while (after && found.length < this.wanted);
+        if (asked !== this.#query()) return; // a filter has changed meanwhile, and asks for itself
         Object.assign(this, { jobs: found, next: after, known: true });
+        found.forEach((job) => this.methods.add(job.method));
         this.app.connected();
       }
       this.#draw();
     } catch (error) {
       this.app.failed(error);
     }
+    clearTimeout(this.timer);
     if (!this.closed) this.timer = setTimeout(() => this.#look(), LOOK_MS);
   }
 
-  #matches(job) {
-    const text = this.text.trim().toLowerCase();
-    return (!this.statuses.size || this.statuses.has(job.status))
-      && [job.name, job.id, job.method, job.posted_by].some((each) => each.toLowerCase().includes(text));
+  #query(after = null) {
+    const query = new URLSearchParams({ limit: PAGE });
+    this.statuses.forEach((status) => query.append("status", status));
+    for (const [name, value] of Object.entries({ name: this.name.trim(), tag: this.tag.trim(), method: this.method, after })) if (value) query.set(name, value);
+    return query.toString();
+  }
+
+  get #filtered() { return this.statuses.size > 0 || Boolean(this.name.trim() || this.tag.trim() || this.method); }
+
+  // Asks for what fits the filters now, a moment after the last letter.
+  #narrow(pause = 0) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.#look(), pause);
+    this.#draw();
   }
 
   #draw() {
@@ -63,28 +78,31 @@ export class JobsPage {
   #filters() {
     const toggle = (status) => () => {
       if (!this.statuses.delete(status)) this.statuses.add(status);
-      this.#draw();
+      this.#narrow();
     };
-    const typed = (event) => {
-      this.text = event.target.value;
-      this.#draw();
+    const typed = (field) => (event) => {
+      this[field] = event.target.value;
+      this.#narrow(TYPING_MS);
     };
-    const counted = (status) => this.jobs.filter((job) => job.status === status).length;
-    return h("div", { class: "filters" },
-      h("input", { type: "search", placeholder: "Name, id, method or poster", "aria-label": "Filter by name, id, method or poster", oninput: typed }),
-      STATUSES.map((status) => h("button", { class: "small", "aria-pressed": String(this.statuses.has(status)), onclick: toggle(status) }, `${status.toLowerCase()} ${counted(status)}`)));
+    const choose = (method) => {
+      this.method = method;
+      this.#narrow();
+    };
+    const search = (field, words) => h("input", { key: field, type: "search", placeholder: words, "aria-label": words, oninput: typed(field) });
+    return h("div", { class: "filters" }, search("name", "Part of the name"), search("tag", "Tag"),
+      this.methods.size > 1 && choice("Method", [["", "any"], ...[...this.methods].sort().map((each) => [each, each])], this.method, choose),
+      STATUSES.map((status) => h("button", { key: status, class: "small", "aria-pressed": String(this.statuses.has(status)), onclick: toggle(status) }, status.toLowerCase())));
   }
 
   #table() {
-    const found = this.jobs.filter((job) => this.#matches(job));
     if (!this.known) return empty("Asking the coordinator …");
+    if (!this.jobs.length && this.#filtered) return empty("No job fits the filters.");
     if (!this.jobs.length) return empty("No jobs yet. ", h("a", { href: "#/launch" }, "Launch one"), ", or post it: ", h("code", {}, "fedgalore jobs submit job.yaml"));
     const more = () => {
       this.wanted += 4 * PAGE;
-      clearTimeout(this.timer);
-      this.#look();
+      this.#narrow();
     };
-    return [found.length ? table("Jobs", ["compare", "name", "status", "rounds", "method", "posted", "how it stands"], found.map((job) => this.#row(job))) : empty("No job matches the filters."),
+    return [table("Jobs", ["compare", "name", "status", "rounds", "method", "posted", "how it stands"], this.jobs.map((job) => this.#row(job))),
       this.next && h("p", {}, h("button", { onclick: more }, "Load older jobs"))];
   }
 
@@ -98,7 +116,7 @@ export class JobsPage {
     const share = job.rounds_total ? (job.rounds_done ?? 0) / job.rounds_total : 0;
     return { key: job.id, cells: [
       h("input", { type: "checkbox", "aria-label": `Compare ${job.name} ${job.id}`, disabled: full, onchange: choose }),
-      rowHead(jobLink(job.id, job.name), h("div", { class: "dim small-text" }, job.id)),
+      rowHead(jobLink(job.id, job.name), h("div", { class: "dim small-text" }, job.id), tagList(job.tags)),
       pill(job.status),
       h("td", {}, `${job.rounds_done ?? NONE} of ${job.rounds_total}`, h("div", { class: "bar", "aria-hidden": "true" }, h("div", { style: { width: `${100 * Math.min(1, share)}%` } }))),
       job.method,
