@@ -124,14 +124,14 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         if settings.aggregator:
             parts["keep_aggregator"] = driver.keep_aggregator(settings.environment())
         await stack.enter_async_context(_background(parts, stopping))
+        trail = AuditTrail(store.connection, settings.audit_entries)
         try:
             door = await grpc_server.serve(
-                engine.agents, blobs, doorkeeper, settings.grpc_host, settings.grpc_port, plan.tls, limits
+                engine.agents, blobs, doorkeeper, trail, settings.grpc_host, settings.grpc_port, plan.tls, limits
             )
         except OSError as error:
             raise StartError(f"FEDGALORE_GRPC_PORT: {error}; choose another port, 0 for any") from error
         stack.push_async_callback(door.stop, GRACE_S)
-        trail = AuditTrail(store.connection, settings.audit_entries)
         held_out = settings.held_out if settings.aggregator else None
         app = create_app(
             engine.people,

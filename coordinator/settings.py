@@ -135,7 +135,10 @@ class CoordinatorSettings(MergedSettings):
         default=1000, ge=1, le=1_000_000, description="Blobs that may be deleted at a time without a job's word"
     )
     audit_entries: int = Field(
-        default=100_000, ge=100, le=100_000_000, description="Requests that the audit keeps, and as many of strangers"
+        default=100_000,
+        ge=100,
+        le=100_000_000,
+        description="Entries that the audit keeps of people, agents and strangers each",
     )
     allow_pickle: bool = Field(
         default=False, description="Take model folders whose weights are a pickle, read without running code"

@@ -15,6 +15,7 @@ from coordinator import driver
 from coordinator.doors.doorkeeper import Doorkeeper
 from coordinator.doors.grpc import server as grpc_server
 from coordinator.engine.assembly import Engine, assemble
+from coordinator.store.audit import AuditTrail
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
@@ -28,6 +29,7 @@ class Coordinator:
     engine: Engine
     blobs: DirectoryBlobStore
     doorkeeper: Doorkeeper
+    trail: AuditTrail
     port: int
     server: grpc_server.RunningServer | None = None
 
@@ -36,7 +38,9 @@ class Coordinator:
         return f"127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        self.server = await grpc_server.serve(self.engine.agents, self.blobs, self.doorkeeper, "127.0.0.1", self.port)
+        self.server = await grpc_server.serve(
+            self.engine.agents, self.blobs, self.doorkeeper, self.trail, "127.0.0.1", self.port
+        )
 
     async def stop(self) -> None:
         if self.server is not None:
@@ -47,9 +51,11 @@ class Coordinator:
 @pytest.fixture
 async def away(redis_url: str, tmp_path: Path) -> AsyncIterator[Coordinator]:
     """A coordinator whose door is not open yet."""
-    engine = assemble(RedisStateStore(redis_url), presence_s=3)
+    store = RedisStateStore(redis_url)
+    engine, trail = assemble(store, presence_s=3), AuditTrail(store.connection, 1000)
     credentials = RedisCredentialStore(redis_url)
-    coordinator = Coordinator(engine, DirectoryBlobStore(tmp_path / "blobs"), Doorkeeper(credentials), free_port())
+    blobs = DirectoryBlobStore(tmp_path / "blobs")
+    coordinator = Coordinator(engine, blobs, Doorkeeper(credentials), trail, free_port())
     ticks = asyncio.create_task(driver.tick(engine.driver))
     try:
         yield coordinator

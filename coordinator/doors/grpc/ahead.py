@@ -6,6 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from coordinator.doors.limits import STALL_S
+from coordinator.state.errors import InvalidRequest, Stalled
+from protos import CHUNK_BYTES
+from protos import federation_pb2 as pb
+
 MOST_AHEAD = 2  # chunks of a stream, before the next is asked for; as many more may be in hand
 TOGETHER = 8  # of all streams; each may hold one whatever the others do, so that none waits for a slow line
 
@@ -58,3 +63,25 @@ class ReadAhead:
     def _release(self, count: int) -> None:
         self._held -= count
         self._room.set()
+
+
+async def chunks(requests: AsyncIterator[pb.SubmitUpdateRequest]) -> AsyncIterator[bytes]:
+    """What follows an update's header.
+
+    Raises:
+        InvalidRequest: a message without a chunk, or with too long a one.
+        Stalled: nothing came for `STALL_S`.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(STALL_S):
+                message = await anext(requests, None)
+        except TimeoutError:
+            raise Stalled(f"nothing of the update came for {STALL_S:.0f} s; go on where it ended") from None
+        if message is None:
+            return
+        if message.WhichOneof("part") != "chunk":
+            raise InvalidRequest("chunk: missing; after the header, every message holds a chunk")
+        if len(message.chunk) > CHUNK_BYTES:
+            raise InvalidRequest(f"chunk: has {len(message.chunk)} bytes; send at most {CHUNK_BYTES} in a message")
+        yield message.chunk

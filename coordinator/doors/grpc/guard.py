@@ -6,13 +6,12 @@ import asyncio
 import math
 import re
 import uuid
-from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import grpc
 import structlog
 
-from coordinator.doors.grpc.counts import CALLS
+from coordinator.doors.unbroken import to_its_end
 from coordinator.state.errors import DomainError, InvalidRequest, NotAllowed, StorageFull
 from coordinator.state.limits import check_name, check_text
 from coordinator.state.records import Instance
@@ -22,8 +21,7 @@ from fedgalore.process.plain import plain
 from protos import INSTANCE_KEY, STAGES, WAITS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
-    from typing import NoReturn
+    from collections.abc import Callable, Iterable, Mapping
 
     from protos import federation_pb2 as pb
 
@@ -48,30 +46,6 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     error_id = uuid.uuid4().hex[:12]
     _log.error("unexpected_error", id=error_id, exc_info=error)
     return grpc.StatusCode.INTERNAL, f"this is a fault of the coordinator; its log has more under {error_id}"
-
-
-async def fail(context: Context, error: Exception) -> NoReturn:
-    """Ends the call with the error's status."""
-    await context.abort(*status_of(error))
-
-
-def answers(handler: Callable[[Any, Any, Context], Awaitable[R]]) -> Callable[[Any, Any, Context], Awaitable[R]]:
-    """Wraps a handler so that what it raises reaches the agent as a status."""
-
-    @wraps(handler)
-    async def call(self: Any, request: Any, context: Context) -> R:
-        code = "cancelled"
-        try:
-            answer = await handler(self, request, context)
-            code = "ok"
-            return answer
-        except Exception as error:
-            code = error.code if isinstance(error, DomainError) else "internal_error"
-            await fail(context, error)
-        finally:
-            CALLS.labels(handler.__name__, code).inc()
-
-    return call
 
 
 def header(context: Context, key: str) -> str | None:
@@ -106,14 +80,7 @@ def check_certificate(context: Context, client: str) -> None:
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """The result of blocking work, from a thread. When cancelled, it waits for the work's end before it raises: no
     thread touches a file that was given up."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # looked at, or asyncio complains of it
-        raise
+    return await to_its_end(asyncio.to_thread(function, *args, **kwargs))
 
 
 def name(field: str, value: str) -> str:

@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from coordinator.doors.grpc.audit import CallAudit
 from coordinator.doors.grpc.calls import Calls
 from coordinator.doors.grpc.connections import Connections
 from coordinator.doors.grpc.service import Federation
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from coordinator.doors.doorkeeper import Doorkeeper
     from coordinator.doors.opening import Tls
     from coordinator.engine.agent_calls import AgentCalls
+    from coordinator.store.audit import AuditTrail
     from coordinator.store.blob_store import BlobStore
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Federation"].full_name
@@ -71,6 +73,7 @@ async def serve(
     agents: AgentCalls,
     blobs: BlobStore,
     doorkeeper: Doorkeeper,
+    trail: AuditTrail,
     host: str,
     port: int,
     tls: Tls | None = None,
@@ -83,7 +86,7 @@ async def serve(
     """
     limits = limits or DoorLimits()
     connections = Connections(limits)
-    calls = Calls(limits, connections)
+    calls = Calls(limits, connections, CallAudit(trail))
     server = grpc.aio.server(
         interceptors=[calls],
         options=[

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from coordinator.doors.grpc import messages
-from coordinator.doors.grpc.ahead import ReadAhead
+from coordinator.doors.grpc.ahead import ReadAhead, chunks
 from coordinator.doors.grpc.calls import written
 from coordinator.doors.grpc.guard import (
-    answers,
     check_certificate,
     code,
     finite,
@@ -28,23 +28,21 @@ from coordinator.doors.grpc.guard import (
     stage,
     text,
 )
+from coordinator.doors.grpc.metered import metered
 from coordinator.doors.grpc.pieces import next_piece
 from coordinator.doors.grpc.uploads import Upload
-from coordinator.doors.limits import STALL_S
 from coordinator.doors.watched import watched
 from coordinator.state.admission import Duplicate
 from coordinator.state.errors import (
     AgentNotFound,
     BlobLost,
     BlobNotFound,
-    DomainError,
     InvalidRequest,
     JobNotFound,
     NotAuthenticated,
     NotParticipant,
     RoundClosed,
     RoundNotFound,
-    Stalled,
     WrongOffset,
 )
 from coordinator.state.limits import MAX_TEXT
@@ -57,7 +55,8 @@ from protos import CHUNK_BYTES, PIECE_BYTES, federation_pb2_grpc
 from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
     from typing import Literal
 
     from coordinator.doors.doorkeeper import Doorkeeper
@@ -70,7 +69,6 @@ if TYPE_CHECKING:
 
 LONGEST_POLL_S = 60.0
 _TASK_GONE = (JobNotFound, RoundNotFound, RoundClosed, NotParticipant)
-_log = structlog.get_logger(__name__)
 
 
 class Federation(federation_pb2_grpc.FederationServicer):
@@ -84,16 +82,15 @@ class Federation(federation_pb2_grpc.FederationServicer):
         self._ahead = ReadAhead()
         self.stopping = asyncio.Event()
 
-    @answers
     async def Enrol(self, request: pb.EnrolRequest, context: Context) -> pb.EnrolResponse:
         client = name("client", request.client)
         check_certificate(context, client)
         token, digest = text("join_token", request.join_token), sha256("key_sha256", request.key_sha256)
         await self._agents.check_free(client, instance(context))  # its key would be void, and it with the key
         await self._doorkeeper.enrol(client, token, digest)
+        self._calls.account(context).client = client
         return pb.EnrolResponse()
 
-    @answers
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
         client = await self._caller(request, context)
         version = positive("protocol_version", request.protocol_version)
@@ -107,7 +104,6 @@ class Federation(federation_pb2_grpc.FederationServicer):
             raise
         return pb.RegisterResponse(software_version=__version__, presence_s=self._agents.presence_s)
 
-    @answers
     async def NextTask(self, request: pb.NextTaskRequest, context: Context) -> pb.NextTaskResponse:
         client = await self._caller(request, context)
         wait_s = min(max(finite("wait_s", request.wait_s), 0.0), LONGEST_POLL_S)
@@ -124,7 +120,6 @@ class Federation(federation_pb2_grpc.FederationServicer):
             await asyncio.gather(asked, stopping, return_exceptions=True)
         return pb.NextTaskResponse(task=messages.task(task, request.client) if task else None)
 
-    @answers
     async def DownloadBlob(self, request: pb.DownloadBlobRequest, context: Context) -> None:
         client = await self._caller(request, context)
         wanted = sha256("sha256", request.sha256)
@@ -145,8 +140,8 @@ class Federation(federation_pb2_grpc.FederationServicer):
         await watched(self._send(request, job, size, client, context), check)
 
     async def _send(self, request: pb.DownloadBlobRequest, job: Job, size: int, client: str, context: Context) -> None:
-        offset, piece_bytes = request.offset, PIECE_BYTES
-        try:
+        offset, piece_bytes, account = request.offset, PIECE_BYTES, self._calls.account(context)
+        async with self._metered(request, client, "down") as passed:
             while offset < size:
                 data = await in_thread(self._read, request.sha256, offset)
                 if not data:
@@ -156,12 +151,11 @@ class Federation(federation_pb2_grpc.FederationServicer):
                     piece = data[start : start + piece_bytes]
                     await written(context, pb.DownloadBlobResponse(data=piece))
                     offset += len(piece)
+                    passed(len(piece))
+                    account.sent_bytes += len(piece)
                 piece_bytes = next_piece(piece_bytes, time.monotonic() - begun)
                 reach(Fault.CHUNK_SENT)
-        finally:
-            await self._count(request.job_id, request.round, client, "down", offset - request.offset)
 
-    @answers
     async def SubmitUpdate(self, requests: AsyncIterator[pb.SubmitUpdateRequest], context: Context) -> None:
         await context.write(await self._receive(requests, context))
 
@@ -201,22 +195,21 @@ class Federation(federation_pb2_grpc.FederationServicer):
         requests: AsyncIterator[pb.SubmitUpdateRequest],
         context: Context,
     ) -> UpdateReceipt:
-        arrived = 0
-        try:
-            await in_thread(upload.open, announced.offset)
-            async with aclosing(self._ahead.batches(_chunks(requests))) as arriving:
-                async for batch in arriving:
-                    arrived += sum(map(len, batch))
-                    await in_thread(upload.write, *batch)
-                    await written(context, pb.SubmitUpdateResponse(received_bytes=upload.received))
-            return await in_thread(upload.finish)
-        finally:
+        account = self._calls.account(context)
+        async with self._metered(announced, announced.client, "up") as passed:
             try:
-                await in_thread(upload.close)
+                await in_thread(upload.open, announced.offset)
+                async with aclosing(self._ahead.batches(chunks(requests))) as arriving:
+                    async for batch in arriving:
+                        size = sum(map(len, batch))
+                        passed(size)
+                        account.received_bytes += size
+                        await in_thread(upload.write, *batch)
+                        await written(context, pb.SubmitUpdateResponse(received_bytes=upload.received))
+                return await in_thread(upload.finish)
             finally:
-                await self._count(announced.job_id, announced.round, announced.client, "up", arrived)
+                await in_thread(upload.close)
 
-    @answers
     async def QueryUpload(self, request: pb.QueryUploadRequest, context: Context) -> pb.QueryUploadResponse:
         client = await self._caller(request, context)
         job_id, number = in_round(request)
@@ -227,7 +220,6 @@ class Federation(federation_pb2_grpc.FederationServicer):
         key = PartialKey(job_id, admitted.round.model_version + 1, client, blob.sha256)
         return pb.QueryUploadResponse(received_bytes=await in_thread(received_bytes, self._blobs, key, blob))
 
-    @answers
     async def ReportCheck(self, request: pb.ReportCheckRequest, context: Context) -> pb.ReportCheckResponse:
         client = await self._caller(request, context)
         problem = prose("problem", request.problem) if request.problem else None
@@ -236,7 +228,6 @@ class Federation(federation_pb2_grpc.FederationServicer):
         await self._agents.site_checked(job_id, client, problem, messages.site_facts(request), agent, reason)
         return pb.ReportCheckResponse()
 
-    @answers
     async def ReportProgress(self, request: pb.ReportProgressRequest, context: Context) -> pb.ReportProgressResponse:
         client = await self._caller(request, context)
         (job_id, number), agent = in_round(request), instance(context)
@@ -281,46 +272,16 @@ class Federation(federation_pb2_grpc.FederationServicer):
         except BlobNotFound:
             return b""
 
-    async def _count(self, job_id: str, number: int, client: str, direction: Literal["up", "down"], size: int) -> None:
-        """Counts bytes, also for a call that is being cancelled; a counter that fails must not fail the transfer."""
-
-        async def count() -> None:
-            try:
-                await self._agents.count_traffic(job_id, number, client, direction, size)
-            except DomainError as error:
-                _log.warning("traffic_not_counted", job=job_id, round=number, client=client, reason=str(error))
-
-        counting = asyncio.ensure_future(count())
-        try:
-            await asyncio.shield(counting)
-        except asyncio.CancelledError:
-            await asyncio.wait([counting])
-            raise
+    def _metered(
+        self, message: pb.UpdateHeader | pb.DownloadBlobRequest, client: str, direction: Literal["up", "down"]
+    ) -> AbstractAsyncContextManager[Callable[[int], None]]:
+        """Counts bytes for the traffic of the message's round."""
+        job_id, number = message.job_id, message.round
+        count = partial(self._agents.count_traffic, job_id, number, client, direction)
+        return metered(count, job=job_id, round=number, client=client)
 
 
 def _about(message: Any) -> dict[str, Any]:
     """Job and round of a message that has them, for lines of the log."""
     job, number = plain(getattr(message, "job_id", "")[:MAX_TEXT]), getattr(message, "round", 0)
     return ({"job": job} if job else {}) | ({"round": number} if number else {})
-
-
-async def _chunks(requests: AsyncIterator[pb.SubmitUpdateRequest]) -> AsyncIterator[bytes]:
-    """What follows an update's header.
-
-    Raises:
-        InvalidRequest: a message without a chunk, or with too long a one.
-        Stalled: nothing came for `STALL_S`.
-    """
-    while True:
-        try:
-            async with asyncio.timeout(STALL_S):
-                message = await anext(requests, None)
-        except TimeoutError:
-            raise Stalled(f"nothing of the update came for {STALL_S:.0f} s; go on where it ended") from None
-        if message is None:
-            return
-        if message.WhichOneof("part") != "chunk":
-            raise InvalidRequest("chunk: missing; after the header, every message holds a chunk")
-        if len(message.chunk) > CHUNK_BYTES:
-            raise InvalidRequest(f"chunk: has {len(message.chunk)} bytes; send at most {CHUNK_BYTES} in a message")
-        yield message.chunk

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import Annotated
 
-import structlog
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coordinator.doors.audited import shown, write_down
 from coordinator.doors.doorkeeper import Caller
 from coordinator.doors.rest.views import moment
-from coordinator.state.errors import StateUnavailable
-from coordinator.store.audit import AuditTrail, Entry, Recorded
+from coordinator.store.audit import AuditTrail, Entry, Recorded, Whose
 from coordinator.store.credentials import KEY, bearer, id_of
 
 CALLER = "fedgalore.caller"  # in a request's scope, once its key was seen
-MOST_CHARACTERS = 500  # of a path
 READS = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
 LOOKS = ":validate"  # the end of paths by which nothing changes, whatever the method
 DOWNLOADS = ("/model", "/adapter")
-log = structlog.get_logger(__name__)
 
 
 def changes(method: str, path: str) -> bool:
@@ -47,7 +43,13 @@ class Audit:
         if scope["type"] != "http" or not is_audited(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
-        status, sent_bytes, whole = 0, 0, False
+        status, sent_bytes, received_bytes, whole = 0, 0, 0, False
+
+        async def heard() -> Message:
+            nonlocal received_bytes
+            message = await receive()
+            received_bytes += len(message.get("body", b""))
+            return message
 
         async def watched(message: Message) -> None:
             nonlocal status, sent_bytes, whole
@@ -57,57 +59,46 @@ class Audit:
             whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, heard, watched)
         finally:
-            outcome = f"{status}" if whole else f"{status} cut"
-            writing = asyncio.ensure_future(self._write(scope, outcome, sent_bytes))
-            try:
-                await asyncio.shield(writing)
-            except asyncio.CancelledError:  # the caller has gone; what it did is written all the same
-                await asyncio.wait([writing])
-                raise
+            await self._write(scope, f"{status}" if whole else f"{status} cut", sent_bytes, received_bytes)
 
-    async def _write(self, scope: Scope, outcome: str, sent_bytes: int) -> None:
+    async def _write(self, scope: Scope, outcome: str, sent_bytes: int, received_bytes: int) -> None:
         caller: Caller | None = scope.get(CALLER)
         secret = bearer(Headers(scope=scope).get("authorization"))
+        query = b"?" + scope["query_string"] if scope["query_string"] else b""
         entry = Entry(
             key=caller.key if caller else id_of(KEY, secret or "") or "",
             name=caller.name if caller else "",
             role=caller.role.value if caller else "",
             address=(scope.get("client") or ("",))[0],
-            method=scope["method"][:MOST_CHARACTERS],
-            path=_asked(scope),
+            method=shown(scope["method"]),
+            path=shown((scope["raw_path"] + query).decode("ascii", "backslashreplace")),
             outcome=outcome,
             sent_bytes=sent_bytes,
+            received_bytes=received_bytes,
         )
-        if caller is None:  # anybody can cause these: the log leaves some out, the trail keeps the newest
-            log.warning("request_audited", **vars(entry))
-        else:
-            log.info("request_audited", **vars(entry))
-        try:
-            await self._trail.add(entry, stranger=caller is None)
-        except StateUnavailable as error:
-            log.error("audit_failed", reason=str(error))
-
-
-def _asked(scope: Scope) -> str:
-    """Path and query as they came; what nobody could print is escaped."""
-    query = b"?" + scope["query_string"] if scope["query_string"] else b""
-    text = (scope["raw_path"] + query)[:MOST_CHARACTERS].decode("ascii", "backslashreplace")
-    return "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in text)
+        await write_down(self._trail, entry, Whose.PEOPLE if caller else Whose.STRANGERS)
 
 
 class AuditEntry(BaseModel):
     id: str
     at: datetime
-    key: str = Field(description="Id of the API key, `settings` for the operator's key of the settings, else empty")
-    name: str
-    role: str
+    key: str = Field(
+        description="Id of the API key; `settings` for the operator's key of the settings; of an agent, how its key's "
+        "SHA-256 begins; else empty"
+    )
+    name: str = Field(description="Of the key; of an agent, the client")
+    role: str = Field(description="`viewer`, `operator`, `agent`; of strangers empty")
     address: str
-    method: str
+    method: str = Field(description="Of HTTP, or the name of the agent's call")
     path: str
-    outcome: str = Field(description="HTTP status; with ` cut` where the answer did not arrive whole")
-    sent_bytes: int
+    outcome: str = Field(
+        description="HTTP status, with ` cut` where the answer did not arrive whole; of an agent's call the status of "
+        "gRPC, `CANCELLED` where it broke"
+    )
+    sent_bytes: int = Field(description="By the coordinator: the answer's body, or a file")
+    received_bytes: int = Field(description="By the coordinator: the request's body, or an update")
 
 
 class AuditPage(BaseModel):
@@ -122,10 +113,12 @@ def router(trail: AuditTrail) -> APIRouter:
     async def list_audit(
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         after: Annotated[str | None, Query(pattern=r"^\d{1,18}-\d{1,18}$", examples=["1700000000000-0"])] = None,
-        strangers: Annotated[bool, Query(description="Requests without a known key, which are kept apart")] = False,
+        of: Annotated[
+            Whose, Query(description="Each is kept apart; strangers are those without a known key, at either door")
+        ] = Whose.PEOPLE,
     ) -> AuditPage:
-        """Requests that changed something or took a model, refused ones included, newest first."""
-        page = await trail.page(after, limit, strangers=strangers)
+        """Who changed something, took a model, or sent and fetched files, refused calls included, newest first."""
+        page = await trail.page(after, limit, of)
         return AuditPage(entries=list(map(_view, page)), next=page[-1].id if len(page) == limit else None)
 
     return routes

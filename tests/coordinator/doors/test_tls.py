@@ -56,7 +56,7 @@ async def plaintext(port: int) -> AsyncIterator[federation_pb2_grpc.FederationSt
 async def test_agents_show_certificates_that_name_them(house: House, certs: Path, tmp_path: Path) -> None:
     await enrol(house)
     tls = Tls(certs / "coordinator.pem", certs / "coordinator.key", certs / "ca.pem")
-    server = await serve(house.engine.agents, house.blobs, house.doorkeeper, "127.0.0.1", 0, tls)
+    server = await serve(house.engine.agents, house.blobs, house.doorkeeper, house.trail, "127.0.0.1", 0, tls)
     other = tmp_path / "other"
     CliRunner().invoke(app, ["certs", "--dir", str(other), "--agent", "site-a", "--host", "127.0.0.1"])
     try:
@@ -84,7 +84,7 @@ async def test_agents_show_certificates_that_name_them(house: House, certs: Path
 async def test_without_a_client_ca_an_agent_needs_its_key_alone(house: House, certs: Path) -> None:
     await enrol(house)
     tls = Tls(certs / "coordinator.pem", certs / "coordinator.key", None)
-    server = await serve(house.engine.agents, house.blobs, house.doorkeeper, "127.0.0.1", 0, tls)
+    server = await serve(house.engine.agents, house.blobs, house.doorkeeper, house.trail, "127.0.0.1", 0, tls)
     try:
         async with channel(server.port, certs) as stub:
             await stub.Register(CALLS["Register"], metadata=as_agent())

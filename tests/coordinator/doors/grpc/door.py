@@ -18,6 +18,7 @@ from coordinator.doors.grpc.server import RunningServer, serve
 from coordinator.doors.limits import DoorLimits
 from coordinator.engine.assembly import Engine, assemble
 from coordinator.state.job_state import Job, Prepared
+from coordinator.store.audit import AuditTrail, Entry, Whose
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
@@ -42,6 +43,7 @@ class House:
     blobs: DirectoryBlobStore
     server: RunningServer
     doorkeeper: Doorkeeper
+    trail: AuditTrail
     channel: grpc.aio.Channel
     stub: Any
     tmp: Path
@@ -117,10 +119,13 @@ class House:
         await call.read()
         return call
 
-    async def let_go(self, job: Job) -> None:
-        """Returns when the server has ended a transfer of site-a, whether that can be read or not."""
+    async def let_go(self) -> Entry:
+        """What the audit says of a transfer, when the server has ended it, whether that can be read or not."""
         async with asyncio.timeout(20):
-            while not await self.traffic(job):  # noqa: ASYNC110
+            while True:
+                for each in await self.trail.page(None, 10, Whose.AGENTS):
+                    if each.entry.method in ("DownloadBlob", "SubmitUpdate"):
+                        return each.entry
                 await asyncio.sleep(0.01)
 
     async def traffic(self, job: Job) -> dict[str, dict[str, int]]:
@@ -167,14 +172,15 @@ async def failing(code: grpc.StatusCode, *words: str) -> AsyncIterator[None]:
 async def open_house(
     redis_url: str, tmp: Path, access: Access = Access.OPEN, limits: DoorLimits | None = None
 ) -> AsyncIterator[House]:
-    engine = assemble(RedisStateStore(redis_url))
+    store = RedisStateStore(redis_url)
+    engine, trail = assemble(store), AuditTrail(store.connection, 1000)
     credentials = RedisCredentialStore(redis_url)
     doorkeeper = Doorkeeper(credentials, access)
     blobs = DirectoryBlobStore(tmp / "store")
-    server = await serve(engine.agents, blobs, doorkeeper, "127.0.0.1", 0, limits=limits)
+    server = await serve(engine.agents, blobs, doorkeeper, trail, "127.0.0.1", 0, limits=limits)
     options = [("grpc.http2.bdp_probe", 0)]  # else the window grows, and a line takes a whole file that nobody reads
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=options) as channel:
-        yield House(engine, blobs, server, doorkeeper, channel, federation_pb2_grpc.FederationStub(channel), tmp)
+        yield House(engine, blobs, server, doorkeeper, trail, channel, federation_pb2_grpc.FederationStub(channel), tmp)
     await server.stop(0)
     await engine.close()
     await credentials.close()

@@ -196,7 +196,9 @@ async def test_a_download_ends_when_its_client_is_revoked(house: House, monkeypa
     await house.stub.NextTask(pb.NextTaskRequest(client="site-a"), metadata=as_agent())
     call = await house.begin_download(job, as_agent())
     await house.doorkeeper.revoke_agent("site-a")
-    await house.let_go(job)  # it stands still, and ends all the same
+    entry = await house.let_go()  # it stands still, and ends all the same
+    assert (entry.name, entry.outcome) == ("site-a", "UNAUTHENTICATED")
+    assert entry.sent_bytes > 0
     async with failing(Code.UNAUTHENTICATED):
         while await call.read():
             pass

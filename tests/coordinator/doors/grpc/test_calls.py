@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from coordinator.doors import watched
-from coordinator.doors.grpc import calls, service
+from coordinator.doors.grpc import ahead, calls
 from coordinator.doors.grpc.server import SERVICE
 from coordinator.doors.limits import DoorLimits
 from fedgalore import PROTOCOL_VERSION
@@ -119,8 +119,12 @@ async def standing_download(house: House, job: Any) -> Any:
 async def test_a_stream_that_stands_still_ends_with_its_round(house: House, begin: Any) -> None:
     job = await house.round()
     call = await begin(house, job)
+    async with asyncio.timeout(10):
+        while not any((await house.traffic(job)).get("site-a", {}).values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # it is counted before it ends: somebody may kill the coordinator
     await house.engine.people.cancel(job.id)
-    await house.let_go(job)
+    entry, moved = await house.let_go(), (await house.traffic(job))["site-a"]
+    assert (entry.outcome, entry.received_bytes, entry.sent_bytes) == ("FAILED_PRECONDITION", *moved.values())
     async with failing(Code.FAILED_PRECONDITION):
         async with asyncio.timeout(10):
             while await call.read():
@@ -142,7 +146,7 @@ async def test_an_upload_whose_place_another_takes_lets_go_of_its_file(house: Ho
 
 async def test_an_upload_that_stands_still_is_ended(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     call = await standing_upload(house, await house.round())
-    monkeypatch.setattr(service, "STALL_S", 0.02)
+    monkeypatch.setattr(ahead, "STALL_S", 0.02)
     await call.write(pb.SubmitUpdateRequest(chunk=b"x"))
     async with failing(Code.ABORTED, "nothing of the update came"):
         while await call.read():

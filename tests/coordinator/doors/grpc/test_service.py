@@ -292,7 +292,7 @@ async def test_health_and_reflection_are_served(house: House) -> None:
 
 async def test_a_taken_port_is_an_error(house: House) -> None:
     with pytest.raises(OSError, match=f"127.0.0.1:{house.server.port}"):
-        await serve(house.engine.agents, house.blobs, house.doorkeeper, "127.0.0.1", house.server.port)
+        await serve(house.engine.agents, house.blobs, house.doorkeeper, house.trail, "127.0.0.1", house.server.port)
 
 
 async def test_an_unexpected_error_is_reported_by_an_id_that_the_log_has(house: House) -> None:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from coordinator.doors import opening as doors
 from coordinator.doors import watched
 from coordinator.doors.rest import access as rest_access
-from coordinator.store.audit import AuditTrail, Entry
+from coordinator.store.audit import AuditTrail, Entry, Whose
 from coordinator.store.credentials import digest_of
 from coordinator.store.redis_connection import RedisConnection
 from tests.builders import job_document
@@ -247,7 +247,7 @@ async def test_a_stream_of_events_ends_when_its_key_is_revoked(
 async def test_what_changes_or_takes_something_is_audited(http: httpx.AsyncClient) -> None:
     key = await new_key(http, "viewer")
     viewer, operator = bearing(key["key"]), bearing(OPERATOR)
-    await http.post("/api/v1/jobs?dry_run=true", headers=viewer)
+    await http.post("/api/v1/jobs?dry_run=true", headers=viewer, content=b"{}")
     await http.get("/api/v1/jobs", headers=viewer)
     await http.get("/api/v1/jobs/x/model?version=best", headers=viewer)
     with capture_logs() as logged:
@@ -268,7 +268,7 @@ async def test_what_changes_or_takes_something_is_audited(http: httpx.AsyncClien
     rest_of = (await http.get(f"/api/v1/audit?limit=3&after={first['next']}", headers=operator)).json()
     assert first["entries"] + rest_of["entries"] == told["entries"]
     assert rest_of["next"] is None
-    (stranger,) = (await http.get("/api/v1/audit?strangers=true", headers=operator)).json()["entries"]
+    (stranger,) = (await http.get("/api/v1/audit?of=strangers", headers=operator)).json()["entries"]
     assert (stranger["key"], stranger["name"], stranger["outcome"]) == ("01234567", "", "401")
     assert (await http.get("/api/v1/audit", headers=viewer)).status_code == 403
 
@@ -276,11 +276,11 @@ async def test_what_changes_or_takes_something_is_audited(http: httpx.AsyncClien
 async def test_the_audit_is_bounded_and_strangers_push_nobody_out(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
     trail = AuditTrail(connection, most=100)
-    await trail.add(Entry("k", "known", "operator", "::1", "POST", "/", "201", 0), stranger=False)
+    await trail.add(Entry("k", "known", "operator", "::1", "POST", "/", "201", 0), Whose.PEOPLE)
     for number in range(500):
-        await trail.add(Entry("", "", "", "::1", "POST", f"/{number}", "401", 0), stranger=True)
-    strangers = await trail.page(None, 1000, strangers=True)
+        await trail.add(Entry("", "", "", "::1", "POST", f"/{number}", "401", 0), Whose.STRANGERS)
+    strangers = await trail.page(None, 1000, Whose.STRANGERS)
     assert strangers[0].entry.path == "/499"
     assert 100 <= len(strangers) < 300
-    assert [each.entry.name for each in await trail.page(None, 10, strangers=False)] == ["known"]
+    assert [each.entry.name for each in await trail.page(None, 10, Whose.PEOPLE)] == ["known"]
     await connection.close()
