@@ -1,11 +1,12 @@
 """Clipped changes, noise of the deviation that was asked for, and an epsilon that holds."""
 
-from math import exp, sqrt
+from math import comb, exp, log, sqrt
 
 import pytest
 import torch
 from scipy.stats import kstest, norm
 
+from benchmarks.epsilon import exact_delta, exact_epsilon, integrated_divergence, integrated_epsilon
 from fedgalore.aggregation import privacy_spent
 from fedgalore.deltas import orient_back
 from fedgalore.maths.privacy import digest, epsilon, epsilon_of_site, fresh_noise, noise, noise_key
@@ -21,24 +22,30 @@ from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of, v
 SECRET = "5e" * 32
 
 
-def least_delta(multiplier, rounds, at):
-    """Of the Gaussian mechanism, exactly: Balle, Wang (2018), theorem 8, with a sensitivity of 1."""
-    mean = sqrt(rounds) / multiplier
-    return norm.cdf(mean / 2 - at / mean) - exp(at) * norm.cdf(-mean / 2 - at / mean)
-
-
 @pytest.mark.parametrize(("multiplier", "rounds", "delta"), [(1.0, 1, 1e-5), (1.0, 20, 1e-5), (4.0, 100, 1e-6)])
 def test_epsilon_holds_and_is_not_much_too_large(multiplier, rounds, delta):
-    spent = epsilon(multiplier, rounds, delta)
-    assert least_delta(multiplier, rounds, spent) <= delta
-    assert least_delta(multiplier, rounds, 0.85 * spent) > delta
+    spent, mean = epsilon(multiplier, rounds, delta), sqrt(rounds) / multiplier
+    assert exact_delta(mean, spent) <= delta
+    assert exact_delta(mean, 0.85 * spent) > delta
+    assert exact_delta(mean, exact_epsilon(mean, delta)) == pytest.approx(delta, rel=1e-6)
+    integrated = integrated_epsilon(multiplier, rounds, 1.0, delta)
+    assert integrated <= spent == pytest.approx(integrated, rel=1e-3)
+    assert integrated_epsilon(multiplier, rounds, 0.5, delta) < integrated  # which nobody claims
+
+
+@pytest.mark.parametrize(("multiplier", "rate", "order"), [(1.0, 1.0, 8.0), (0.8, 0.1, 4.0), (2.0, 0.3, 12.0)])
+def test_the_divergence_that_is_integrated_is_that_of_the_sampled_gaussian(multiplier, rate, order):
+    """Of whole orders there is a sum: Mironov, Talwar, Zhang (2019), section 3.3."""
+    n, z = int(order), multiplier
+    terms = [comb(n, k) * (1 - rate) ** (n - k) * rate**k * exp((k * k - k) / (2 * z * z)) for k in range(n + 1)]
+    assert integrated_divergence(z, rate, order) == pytest.approx(log(sum(terms)) / (order - 1), rel=1e-9)
 
 
 @pytest.mark.parametrize("multipliers", [[4.0], [8.0] * 20, [3.0, 5.0, 50.0]])
 def test_epsilon_of_a_site_holds_for_changes_that_are_two_lengths_apart(multipliers):
     mean = sqrt(sum((2 / each) ** 2 for each in multipliers))
     spent = epsilon_of_site(multipliers, 1e-5)
-    assert norm.cdf(mean / 2 - spent / mean) - exp(spent) * norm.cdf(-mean / 2 - spent / mean) <= 1e-5
+    assert exact_delta(mean, spent) <= 1e-5 < exact_delta(mean, 0.85 * spent)
     assert spent == pytest.approx(epsilon(1 / mean, 1, 1e-5), rel=1e-9)
     assert epsilon_of_site([], 1e-5) == 0 < epsilon_of_site(multipliers[:1], 1e-5) <= spent
 
