@@ -49,7 +49,7 @@ def check_spent(settings: AgentSettings, log: SiteLog) -> None:
 
 
 def check_round(settings: AgentSettings, rounds_of_a_day: int) -> None:
-    """Whether another round of training may be done today."""
+    """Whether another round may be done today, be it an evaluation alone."""
     refuse(policy.of_day(settings.policy, rounds_of_a_day))
 
 

@@ -64,9 +64,11 @@ class Assignment:
         self._task = task
         self._site = site
         self._trains = task.kind == pb.Task.KIND_TRAIN
-        # By the weights that it starts from: an update that a round was abandoned without is that of the next try.
+        self._log = TaskLog(site.log, task)
+        # By the weights and the document that it starts from: an update that a round was abandoned without is that of
+        # the next try.
         self._version = Version(task, site)
-        start = f"{task.model_version + 1}.{self._version.trail.chain.id[:12]}"
+        start = f"{task.model_version + 1}.{self._version.trail.chain.id[:12]}.{self._log.document[:12]}"
         self._key = f"{task.job_id} {task.round} {start}"
         # What was made without noise is never taken for what has some: it has another name.
         self._covered = ".covered" if site.settings.protection else ""
@@ -74,7 +76,6 @@ class Assignment:
         self._state: Path | None = None  # what the round's clients start from beside the weights
         self._progress = (0, 0.0)  # steps done, the loss that is told
         self._has_begun = False
-        self._log = TaskLog(site.log, task)
 
     @property
     def remaining_s(self) -> float:
@@ -92,11 +93,11 @@ class Assignment:
         await self._admit()
         task, site, spec = self._task, self._site, self._spec
         held_out = self._held_out(spec)
-        opened = await site.thread.run(lambda trainer: trainer.job_id == task.job_id)
+        plan = _planned(task.plan_json)
+        opened = await site.thread.run(lambda trainer: trainer.runs(task.job_id, spec, plan))
         folder = None if opened else await self._base_model()
         self._begin()
         if folder is not None:
-            plan = _planned(task.plan_json)
             held = site.cache.held(task.job_id)
             await site.thread.run(lambda trainer: trainer.open(task.job_id, spec, plan, folder, held))
         if held_out is not None:
@@ -126,10 +127,10 @@ class Assignment:
         admission.check_job(spec, self._local_data(spec), settings)
         participants = task.participants if self._trains else None
         admission.check_model(spec, _planned(task.plan_json), self._model_files(), participants, settings)
+        admission.check_round(settings, self._log.rounds_of_a_day())
         if not self._trains:
             admission.check_evaluation(spec, self._local_data(spec), settings)
             return
-        admission.check_round(settings, self._log.rounds_of_a_day())
         if not self._update.is_file():  # else its noise has been counted
             admission.check_spent(settings, self._site.log)
 

@@ -27,6 +27,7 @@ _TEXT = "document"  # the field of a line that is left out of memory
 _START = "0" * 64
 
 Line = dict[str, Any]
+Start = tuple[str, str, int]  # job, SHA-256 of its document, the version that training or an evaluation starts from
 
 
 @dataclass
@@ -95,11 +96,10 @@ class SiteLog:
         """Of the noises that were drawn, one for each update that left or may have left."""
         return [line["noise_multiplier"] for line in self.lines("noise")]
 
-    def rounds_of_a_day(self, but: tuple[str, int]) -> int:
-        """How many versions of models updates were sent for in the last 24 hours, but for this version of a job."""
+    def rounds_of_a_day(self, but: Start) -> int:
+        """From how many starts an update or an evaluation was sent in the last 24 hours, or both, but for this one."""
         since = time.time() - DAY_S
-        updates = (line for line in self.lines("sends") if line["what"] == "update" and line["at"] > since)
-        return len({(line["job"], line["version"]) for line in updates} - {but})
+        return len({_start(line) for line in self.lines("sends") if line["at"] > since} - {None, but})
 
 
 def read(work_dir: Path) -> Reading:
@@ -152,6 +152,13 @@ def _check_end(found: Reading, told: tuple[int, str] | None, path: Path) -> None
         found.problems.append(f"line {number} was the last, and the log ends with line {last}: its end is missing")
     elif not found.problems and head != _hash_of_line(path, number):
         found.problems.append(f"line {number} has another hash than {beside} says: one of them was changed")
+
+
+def _start(line: Line) -> Start | None:
+    """What a line of `sends` counts as; None: it tells of no example's loss."""
+    if line["what"] not in ("update", "evaluation"):
+        return None
+    return line["job"], line["document_sha256"], line["version"] - (line["what"] == "update")
 
 
 def _chained(before: str, text: str) -> str:

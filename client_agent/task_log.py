@@ -18,6 +18,7 @@ class TaskLog:
 
     def __init__(self, log: SiteLog, task: pb.Task) -> None:
         self._log, self._task = log, task
+        self._document = hashlib.sha256(task.spec_json.encode()).hexdigest()
         self._has_begun = False
         self._reports, self._report_bytes = 0, 0
 
@@ -30,9 +31,8 @@ class TaskLog:
         """The task, and its job's document where that is new. A task that goes on after a pause has begun before."""
         if self._has_begun:
             return
-        task, sha256 = self._task, hashlib.sha256(self._task.spec_json.encode()).hexdigest()
-        about = {"posted_by": task.posted_by, "document_sha256": sha256}
-        if not self._log.knows(task.job_id, sha256):
+        task, about = self._task, {"posted_by": self._task.posted_by, "document_sha256": self._document}
+        if not self._log.knows(task.job_id, self._document):
             await self._line("document", **about, document=task.spec_json)
         models = {"model_version": task.model_version, "participants": task.participants}
         await self._line("task", kind=_KINDS.get(task.kind, "unknown"), **about, **models)
@@ -44,7 +44,13 @@ class TaskLog:
     async def sends(self, what: str, size_bytes: int, **fields: Any) -> None:
         """Before `size_bytes` leave."""
         version = self._version if what == "update" else int(self._task.model_version)
-        await self._line("sends", what=what, bytes=size_bytes, version=version, **fields)
+        about = {"document_sha256": self._document, "version": version}
+        await self._line("sends", what=what, bytes=size_bytes, **about, **fields)
+
+    @property
+    def document(self) -> str:
+        """The SHA-256 of the job's document as the task brings it."""
+        return self._document
 
     def charge(self, noise_multiplier: float, clip_norm: float) -> None:
         """Before noise is drawn; from any thread."""
@@ -63,7 +69,7 @@ class TaskLog:
 
     def rounds_of_a_day(self) -> int:
         """Beside this task's own."""
-        return self._log.rounds_of_a_day((self._task.job_id, self._version))
+        return self._log.rounds_of_a_day((self._task.job_id, self._document, self._task.model_version))
 
     async def _line(self, event: str, **fields: Any) -> None:
         await asyncio.to_thread(self._log.append, event, job=self._task.job_id, round=self._task.round, **fields)

@@ -88,6 +88,13 @@ class Trainer:
         if (found := VersionFile.noted(held, self._specs)) is not None:
             self._weights, self.held, self.unproven_steps = found
 
+    def runs(self, job_id: str, spec: JobSpec, plan: TrainingPlan) -> bool:
+        """Whether this is what is open: a document that has changed under its job's id is another."""
+        task = self._task
+        if task is None or (self.job_id, task.spec) != (job_id, spec):
+            return False
+        return task.plan.to_dict() == plan.to_dict()  # with the numbers that rates follow from
+
     def let_go(self) -> None:
         """Gives the memory of the job's model back; the next task opens it anew."""
         self._task, self._weights = None, {}

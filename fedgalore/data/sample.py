@@ -16,13 +16,15 @@ from fedgalore.spec.job import JobSpec
 def evaluated(examples: Sequence[Example], spec: JobSpec) -> Sequence[Example]:
     """At most `evaluation.max_examples` of a client's examples, in their order: a fair sample, the same at every round.
 
-    It hangs on the job's seed and the examples alone. Each label keeps its share, as far as whole examples allow.
+    It hangs on the job's seed, the limit and the examples alone. Samples of n and of n + 1 have no more in common than
+    any two, or the difference of two evaluations would be one example. Each label keeps its share, as far as whole
+    examples allow.
     """
     most = spec.evaluation.max_examples
     if most is None or len(examples) <= most:
         return examples
     labels = [values.key(example.get("label")) for example in examples]
-    return [examples[index] for index in stratified(labels, most, derive_seed(spec.seed, "evaluated"))]
+    return [examples[index] for index in stratified(labels, most, derive_seed(spec.seed, "evaluated", most))]
 
 
 def stratified(keys: Sequence[Hashable], count: int, seed: int) -> list[int]:

@@ -191,13 +191,14 @@ async def test_every_task_is_looked_at_and_an_update_that_lies_ready(tmp_path: P
 
     lax = Policy.model_validate(ANY_JOB)
     (tmp_path / "work").mkdir()
-    SiteLog(tmp_path / "work").append("sends", job="another", what="update", version=1)
+    SiteLog(tmp_path / "work").append("sends", job="another", document_sha256=HASH, what="update", version=1)
     for policy, changes, code in (
         (Policy(), {}, "least_examples"),
         (Policy(), {"kind": pb.Task.KIND_EVALUATE}, "least_examples"),
         (lax.model_copy(update={"least_clients": 2}), {"participants": 1}, "least_clients"),
         (lax.model_copy(update={"base_models": (HASH,)}), {}, "base_models"),
         (lax.model_copy(update={"most_rounds_a_day": 1}), {}, "most_rounds_a_day"),
+        (lax.model_copy(update={"most_rounds_a_day": 1}), {"kind": pb.Task.KIND_EVALUATE}, "most_rounds_a_day"),
         (
             lax.model_copy(update={"least_evaluation_examples": 100}),
             {"kind": pb.Task.KIND_EVALUATE},
@@ -217,6 +218,6 @@ async def test_every_task_is_looked_at_and_an_update_that_lies_ready(tmp_path: P
         == [
             f"policy.{code}"
             for code in ("least_examples",) * 2
-            + ("least_clients", "base_models", "most_rounds_a_day", "least_evaluation_examples")
+            + ("least_clients", "base_models", "most_rounds_a_day", "most_rounds_a_day", "least_evaluation_examples")
         ]
     )

@@ -18,20 +18,22 @@ from client_agent.site_log import DAY_S, SiteLog, read
 from client_agent.task_log import TaskLog
 from protos import federation_pb2 as pb
 
+DOCUMENT = "ab"
+
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     """A work folder with a log of six lines."""
     log = SiteLog(tmp_path)
-    log.append("document", job="job-1", document_sha256="ab", document='{"name": "\x1b[31m"}')
+    log.append("document", job="job-1", document_sha256=DOCUMENT, document='{"name": "\x1b[31m"}')
     for version in range(1, 6):
-        log.append("sends", job="job-1", what="update", version=version, bytes=7)
+        log.append("sends", job="job-1", what="update", version=version, bytes=7, document_sha256=DOCUMENT)
     return tmp_path
 
 
 def test_a_restart_goes_on_where_the_log_ended(written: Path) -> None:
     log = SiteLog(written)
-    log.append("sends", job="job-2", what="update", version=1, bytes=7)
+    log.append("sends", job="job-2", what="update", version=1, bytes=7, document_sha256=DOCUMENT)
     found = read(written)
     assert (found.problems, [line["number"] for line in found.lines]) == ([], [*range(1, 8)])
     assert log.knows("job-1", "ab")
@@ -125,7 +127,9 @@ def test_the_command_prints_every_line_and_says_what_is_wrong(
     assert status() == 0
     told, wrong = capsys.readouterr()
     *lines, last = told.splitlines()
-    assert re.fullmatch(r" +2  20\d\d-\d\d-\d\d [\d:]+Z  sends     job=job-1 what=update version=1 bytes=7", lines[1])
+    assert re.fullmatch(
+        r" +2  20\d\d-\d\d-\d\d [\d:]+Z  sends     job=job-1 what=update version=1 bytes=7 \S+", lines[1]
+    )
     assert lines[6].endswith(r'refuses   job=job-2 reason="\u001b[31m no"')
     assert (last, wrong) == (f"7 lines; the hash of the last is {read(written).head}", "")
     path = written / "site.log"
@@ -151,15 +155,22 @@ def test_a_line_that_the_disk_does_not_take_leaves_the_log_as_it_was(
     assert read(written).problems == []
 
 
-def test_rounds_of_a_day_are_versions_that_updates_left_for(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds_of_a_day_are_starts_that_an_update_or_an_evaluation_left_for(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = SiteLog(written)
-    log.append("sends", job="job-1", what="update", version=5, bytes=7)  # again, after a restart
-    log.append("sends", job="job-1", what="evaluation", version=9, bytes=7)
-    assert log.rounds_of_a_day(("job-1", 6)) == 5
-    assert log.rounds_of_a_day(("job-1", 5)) == 4
+    for what, version in (("update", 5), ("evaluation", 4), ("evaluation", 0), ("failure", 7)):  # no other start
+        log.append("sends", job="job-1", document_sha256=DOCUMENT, what=what, version=version, bytes=7)
+    assert log.rounds_of_a_day(("job-1", DOCUMENT, 5)) == 5
+    assert log.rounds_of_a_day(("job-1", DOCUMENT, 4)) == 4
+    log.append("sends", job="job-1", document_sha256=DOCUMENT, what="evaluation", version=5, bytes=7)  # of its end
+    log.append(
+        "sends", job="job-1", document_sha256="e" * 64, what="evaluation", version=4, bytes=7
+    )  # another document
+    assert log.rounds_of_a_day(("job-1", DOCUMENT, 4)) == 6
     later = site_log.time.time() + DAY_S + 1
     monkeypatch.setattr(site_log.time, "time", lambda: later)
-    assert SiteLog(written).rounds_of_a_day(("job-1", 6)) == 0
+    assert SiteLog(written).rounds_of_a_day(("job-1", DOCUMENT, 6)) == 0
 
 
 @pytest.mark.parametrize(("what", "version"), [("update", 4), ("evaluation", 3), ("check", 3), ("failure", 3)])

@@ -281,6 +281,9 @@ def test_a_restarted_agent_goes_on_from_the_version_on_its_disk(trainer, task, t
     again = Trainer("cpu", 1)
     again.open("job", a_spec(), task.plan, tiny_model, tmp_path / "held.weights")
     assert (again.held, again.unproven_steps) == ("version 0", 0)
+    assert again.runs("job", a_spec(), task.plan)
+    assert not again.runs("job", a_spec(local={"steps": 1}), task.plan)  # which nobody would see the difference of
+    assert not again.runs("job", a_spec(), replace(task.plan, size=1.0))
     again.reset(0)
     split = reviews(tmp_path)
     assert again.evaluate(split) == trainer.evaluate(split)

@@ -36,6 +36,8 @@ def test_a_folder_that_is_sorted_by_class_is_sampled_from_each() -> None:
     assert Counter(example["label"] for example in chosen) == {0: 5, 1: 5}
     assert [example["row"] for example in chosen] == sorted(example["row"] for example in chosen)
     assert evaluated(examples, spec) == chosen == evaluated(chosen, spec)
+    one_more = {example["row"] for example in evaluated(examples, classifier(evaluation={"max_examples": 11}))}
+    assert len(one_more & {example["row"] for example in chosen}) < 6  # or their losses would differ by one example's
     assert evaluated(examples, classifier(evaluation={"max_examples": 10}, seed=1)) != chosen
 
 
