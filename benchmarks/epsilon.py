@@ -15,8 +15,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
-from scipy.special import log_ndtr, logsumexp
+from scipy.optimize import brentq, minimize_scalar  # type: ignore[import-untyped]
+from scipy.special import log_ndtr, logsumexp  # type: ignore[import-untyped]
 
 from fedgalore.maths.privacy import epsilon, epsilon_of_site
 

@@ -12,6 +12,7 @@ import structlog
 
 from client_agent.errors import NoRoom, WorkDirUnusable
 from fedgalore.process.disk import takes_nothing
+from fedgalore.spec.amounts import size
 
 PATIENCE_S = 60.0
 FIRST_WAIT_S = 1.0
@@ -32,7 +33,7 @@ def check_room(folder: Path, needed_bytes: int, what: str) -> None:
     free = _free_bytes(folder)
     if free is not None and free < needed_bytes:
         raise NoRoom(
-            f"work_dir: its disk has {_size(free)} free, and {what} needs {_size(needed_bytes)}; make room there, or "
+            f"work_dir: its disk has {size(free)} free, and {what} needs {size(needed_bytes)}; make room there, or "
             "give the agent a work_dir on another disk"
         )
 
@@ -48,7 +49,7 @@ def room_in(folder: Path) -> Iterator[None]:
         if not takes_nothing(error):
             raise
         free = _free_bytes(folder)
-        left = "" if free is None else f", {_size(free)} free"
+        left = "" if free is None else f", {size(free)} free"
         raise NoRoom(
             f"work_dir: its disk takes no more files ({_why(error)}{left}); make room there, or give the agent a "
             "work_dir on another disk"
@@ -87,11 +88,3 @@ def _why(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
-
-
-def _size(size_bytes: int) -> str:
-    size, unit = float(size_bytes), "bytes"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size >= 1000:
-            size, unit = size / 1000, larger
-    return f"{size:.3g} {unit}"

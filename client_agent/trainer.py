@@ -1,4 +1,4 @@
-"""The job's model on this machine, kept between rounds. The agent's only module that imports torch."""
+"""The job's model on this machine, kept between rounds. Of the agent, only this and what it imports take torch."""
 
 from __future__ import annotations
 
@@ -16,21 +16,17 @@ import torch
 from torch import Tensor
 
 from client_agent.data import LocalSplit
-from client_agent.errors import CannotTrain, UnfitData
+from client_agent.errors import CannotTrain
 from client_agent.machine import Device, rooms
 from client_agent.tensor_files import FileTensors, VersionFile
+from client_agent.trainer_words import in_words, of_examples
 from fedgalore.aggregation import first_carried
-from fedgalore.data.errors import DataError
 from fedgalore.evaluation import Evaluation, evaluate
-from fedgalore.maths.bounds import OutOfBounds
-from fedgalore.model.culprits import unforeseen
 from fedgalore.model.exact_match import check_exact_match
-from fedgalore.model.inputs import TaskError
 from fedgalore.model.spread import Rooms, Spread
 from fedgalore.model.task import TaskModel
 from fedgalore.process import durable
 from fedgalore.process.faults import Fault, reach
-from fedgalore.process.panics import panics_as_errors
 from fedgalore.process.threads import announced
 from fedgalore.replay import Aggregate, Replayed
 from fedgalore.rounds import LocalRound, Start
@@ -39,7 +35,7 @@ from fedgalore.sizing import SiteMemory
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import UPDATE_FORMAT, WEIGHTS_FORMAT, kept_tensors, update_tensors, weights_tensors
 from fedgalore.spec.plan import TensorSpec, TrainingPlan
-from fedgalore.training import Trained, TrainingError, TrainingStopped, local_training
+from fedgalore.training import Trained, local_training
 from protos.codec import CodecError, Numbers, SafetensorsWriter, encode_header, open_update
 
 _log = structlog.get_logger(__name__)
@@ -75,7 +71,7 @@ class Trainer:
         """
         self.let_go()
         self._file = held
-        with _in_words():
+        with in_words():
             device, spread = where(self._rooms(), SiteMemory.of(spec, plan), spec)
             task = TaskModel.load(spec, folder, device, narrow=True, spread=spread)
         if task.plan != plan:
@@ -107,7 +103,7 @@ class Trainer:
         """Right after `open`: takes what that built as version 0 if it is, bit for bit, so that nobody fetches it."""
         task = self._open_task()
         assert self.held is None
-        with _in_words():
+        with in_words():
             beside = first_carried(task)
             first = ((name, beside[name] if name in beside else task.weight(name)) for name in self._specs_of(0))
             weights = VersionFile.written(self._file, self._specs, first)
@@ -118,7 +114,7 @@ class Trainer:
 
     def load(self, weights: Path, id: str) -> None:
         """Takes all global weights of a version from their file, which is gone afterwards."""
-        with _in_words(), self._whole_or_gone():
+        with in_words(), self._whole_or_gone():
             self._hold(VersionFile.of_checkpoint(self._file, weights, self._specs), id)
 
     def step(self, cut: Path, id: str) -> None:
@@ -128,7 +124,7 @@ class Trainer:
         """
         task, weights, steps = self._open_task(), self._weights, self.unproven_steps + 1
         assert isinstance(weights, VersionFile)
-        with _in_words(), self._whole_or_gone():
+        with in_words(), self._whole_or_gone():
             file = open_update(cut)
             aggregate = Aggregate(FileTensors(file), float(file.metadata["decay"]))
             weights.replace(Replayed(weights, [aggregate], task.plan, task.spec).items())
@@ -147,7 +143,7 @@ class Trainer:
         Args:
             behind: rounds of training that they come from; None: as many as the version's number says.
         """
-        with _in_words():
+        with in_words():
             self._open_task().narrow()  # only now: `begin` needs all that the base model's folder says
             self._open_task().load_weights(self._weights)
         self.version = version
@@ -155,7 +151,7 @@ class Trainer:
 
     def check(self, split: LocalSplit) -> None:
         """Refuses a split that the job cannot evaluate exact match on, before any training."""
-        with _of_examples(split):
+        with of_examples(split):
             check_exact_match(self._open_task(), split.examples)
 
     def evaluate(self, split: LocalSplit, goes_on: Callable[[], bool] | None = None) -> Evaluation:
@@ -164,7 +160,7 @@ class Trainer:
         Raises:
             TrainingStopped: `goes_on`, asked before each batch, answered False.
         """
-        with _of_examples(split):
+        with of_examples(split):
             return evaluate(self._open_task(), split.examples, goes_on)
 
     def train(
@@ -193,7 +189,7 @@ class Trainer:
             TrainingStopped: `on_step` answered False.
         """
         task, version = self._open_task(), self._makes()
-        with _of_examples(split):
+        with of_examples(split):
             beside = FileTensors(open_update(state)) if state else {}
             kept_before = _kept(kept, kept_tensors(task.spec, task.plan, client))
             this = LocalRound(task, client, version, Start(self._weights, beside, kept_before), self._behind)
@@ -304,55 +300,3 @@ def _weights_sha256(task: TaskModel, weights: Mapping[str, Tensor], version: int
     for name in tensors:
         digest.update(weights[name].view(-1).numpy().data)
     return digest.hexdigest()
-
-
-@contextmanager
-def _in_words() -> Iterator[None]:
-    """Turns what the job's model, or a file of its versions, causes into `CannotTrain`."""
-    try:
-        with panics_as_errors():
-            yield
-    except (CannotTrain, TrainingStopped):
-        raise
-    except OutOfBounds as error:
-        untrainable = f"the version received cannot be trained on: {error}; go back to an earlier version"
-        raise CannotTrain(untrainable) from error
-    except OSError as error:  # its words name a path of this site
-        _log.error("file_unusable", reason=str(error))
-        raise CannotTrain(_told(error)) from error
-    except (TaskError, CodecError) as error:
-        raise CannotTrain(str(error)) from error
-    except Exception as error:  # whatever the code of a model comes upon
-        _log.debug("model_failed", exc_info=True)
-        raise CannotTrain(unforeseen(error)) from error
-
-
-@contextmanager
-def _of_examples(split: LocalSplit) -> Iterator[None]:
-    """The same of work on a site's examples. File, row and value stay in the log."""
-    with _in_words():
-        try:
-            with panics_as_errors():
-                yield
-        except (CannotTrain, TrainingStopped, OutOfBounds, CodecError):  # no matter of the examples
-            raise
-        except Exception as error:  # the code of models and tokenizers, too
-            _log.error("examples_unfit", file=str(split.path), reason=str(error))
-            _log.debug("model_failed", exc_info=True)
-            told = _told(error)
-            if isinstance(error, TrainingError):
-                raise CannotTrain(told) from error
-            raise UnfitData(f"{told}; the agent's log has file and row") from error
-
-
-def _told(error: Exception) -> str:
-    """What may leave the site."""
-    match error:
-        case TaskError() | TrainingError():
-            return error.told
-        case DataError():
-            return "an example of this site cannot be read"
-        case OSError():
-            return f"a file of this site cannot be used ({error.strerror or type(error).__name__})"
-        case _:
-            return f"the code of the job's model failed ({type(error).__name__})"

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import structlog
@@ -46,6 +46,13 @@ _ROUND_OVER = {_Status.NOT_FOUND, _Status.FAILED_PRECONDITION, _Status.PERMISSIO
 T = TypeVar("T")
 
 
+class _Door(NamedTuple):
+    """Of a coordinator."""
+
+    channel: grpc.aio.Channel
+    stub: Any
+
+
 class Transport:
     """One client's connection to its coordinator. Every method may be cancelled at any time.
 
@@ -59,25 +66,23 @@ class Transport:
         self._client = client
         self._patience_s = patience_s
         self._line = line or Line()
-        self._channels = {address: self._channel(address) for address in self._addresses}
-        self._stubs: dict[str, Any] = {
-            address: FederationStub(channel)  # type: ignore[no-untyped-call]
-            for address, channel in self._channels.items()
-        }
+        self._doors = {address: self._door(address) for address in self._addresses}
         self._away = False
         self._log = structlog.get_logger(__name__)
 
     async def close(self) -> None:
         """Ends the connection and whatever still runs on it."""
-        for channel in self._channels.values():
-            await channel.close(None)
+        for door in self._doors.values():
+            await door.channel.close(None)
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
+    def _door(self, address: str) -> _Door:
         """It connects at its first call."""
         if self._line.channel is None:
             # A proxy of the environment would take what is not encrypted off this machine.
-            return grpc.aio.insecure_channel(address, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)])
-        return grpc.aio.secure_channel(address, self._line.channel, options=_OPTIONS)
+            channel = grpc.aio.insecure_channel(address, options=[*_OPTIONS, ("grpc.enable_http_proxy", 0)])
+        else:
+            channel = grpc.aio.secure_channel(address, self._line.channel, options=_OPTIONS)
+        return _Door(channel, FederationStub(channel))  # type: ignore[no-untyped-call]
 
     @property
     def _address(self) -> str:
@@ -86,7 +91,7 @@ class Transport:
 
     @property
     def _stub(self) -> Any:
-        return self._stubs[self._address]
+        return self._doors[self._address].stub
 
     async def register(self, datasets: Mapping[str, int]) -> pb.RegisterResponse:
         """Makes this client known with its data sets and their numbers of training examples.

@@ -24,6 +24,7 @@ from fedgalore.spec.start import job_version
 
 if TYPE_CHECKING:
     from coordinator.aggregator.compute import UpdatesDamaged
+    from coordinator.aggregator.weights import ChainBroken
     from coordinator.engine.aggregator_calls import AggregatorCalls
     from coordinator.settings import HeldOutSet
     from coordinator.state.job_state import Job, Prepared
@@ -142,9 +143,7 @@ class Doing:
         except aggregation.UpdatesDamaged as error:
             return self._asked_again(piece, error)
         except ChainBroken as error:
-            reason = f"{error}; {whole.remedy(piece.job, error.version)}"
-            log.error("version_damaged", reason=reason)
-            return [partial(abandon, reason, lost=True)]
+            return [partial(abandon, self._damaged(piece.job, error), lost=True)]
         except TooFewLeft as error:
             reason = str(error) if error.left else f"{error}; {whole.way_back(piece.job, piece.round.model_version)}"
             log.error("updates_unfit", reason=reason)
@@ -187,9 +186,7 @@ class Doing:
         except (NoRoom, StateUnavailable):
             raise
         except ChainBroken as error:
-            reason = f"{error}; {whole.remedy(piece.job, error.version)}"
-            log.error("version_damaged", reason=reason)
-            return [partial(lost, reason)]
+            return [partial(lost, self._damaged(piece.job, error))]
         except OutOfBounds as error:
             return [partial(lost, self._beyond(piece.job, piece.version, error))]
         except Exception as error:  # whatever it is, who waits for the weights must hear of it
@@ -201,6 +198,13 @@ class Doing:
         reach(Fault.WEIGHTS_STORED)
         log.info("weights_made", version=piece.version)
         return [partial(self._calls.weights_made, piece.job.id, piece.version, weights)]
+
+    @staticmethod
+    def _damaged(job: Job, error: ChainBroken) -> str:
+        """Why a version cannot be made of what is stored, and the way out."""
+        reason = f"{error}; {whole.remedy(job, error.version)}"
+        log.error("version_damaged", reason=reason)
+        return reason
 
     @staticmethod
     def _beyond(job: Job, version: int, error: Exception) -> str:

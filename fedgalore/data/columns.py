@@ -13,7 +13,7 @@ from fedgalore.data import images
 from fedgalore.data.errors import DataError, shown
 from fedgalore.data.messages import FORM, Message, MessageError, messages_of
 from fedgalore.data.values import as_list, as_number, is_readable
-from fedgalore.spec.names import plain
+from fedgalore.spec.names import normal_form
 from fedgalore.spec.strict import MANY
 
 Label = bool | int | float | str
@@ -53,7 +53,8 @@ def require_columns(path: Path, columns: Sequence[str], present: Sequence[str], 
             problem = "no such column" if column not in present else "the column appears more than once"
             names = ", ".join(map(repr, present[:20])) or "no columns"
             remedy = f"the file has {names}; name the right one"
-            if alike := next((name for name in present if plain(name).casefold() == plain(column).casefold()), None):
+            wanted = normal_form(column).casefold()
+            if alike := next((name for name in present if normal_form(name).casefold() == wanted), None):
                 remedy += f", as it stands there: {alike!a}" if alike != column else ""
             if len(present) == 1 and (divider := next((mark for mark in ";\t|" if mark in present[0]), None)):
                 remedy = f"the file has {names}, which {divider!r} divides; save it with commas, or with tabs as .tsv"

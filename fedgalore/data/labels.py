@@ -11,7 +11,7 @@ from typing import Any
 from fedgalore.data.errors import TaskError, shown
 from fedgalore.data.values import as_number, as_truth
 from fedgalore.spec.job import JobSpec
-from fedgalore.spec.names import plain
+from fedgalore.spec.names import normal_form
 
 _MOST_NAMES = 20  # in a message
 
@@ -43,7 +43,7 @@ class Classes:
 
         Args and raises as `index`; raises for a list that can be read either way, too.
         """
-        named = any(plain(name) in self._by_name for name in given)  # then a number stands for a name, and marks none
+        named = any(normal_form(name) in self._by_name for name in given)  # then a number is a name, and marks none
         marked = None if named else self._marked(values)
         try:
             listed = self._listed(values, row, given)
@@ -95,7 +95,7 @@ class Classes:
 
     def _same(self, value: Any) -> list[int]:
         """The classes whose names are this text; or else, whose names say the same truth value or number."""
-        text = plain(value) if isinstance(value, str) else None
+        text = normal_form(value) if isinstance(value, str) else None
         if text in self._by_name:
             return [self._by_name[text]]
         truth, number = as_truth(value), as_number(value)
@@ -142,9 +142,9 @@ class Classes:
         index, name = int(number), given[int(number)]
         if not self.names:
             return self._number(number)
-        if plain(name) in self._by_name:
-            return self._by_name[plain(name)]
-        if self._by_number or any(plain(other) in self._by_name for other in given):
+        if normal_form(name) in self._by_name:
+            return self._by_name[normal_form(name)]
+        if self._by_number or any(normal_form(other) in self._by_name for other in given):
             there = f"index {index}, {self.names[index]!r}" if index < self.count else f"index {index}"
             raise ValueError(
                 f"may be {name!r}, as the data set calls it, or {there} of the job; add the name to model.label_names, "
@@ -177,7 +177,7 @@ class Classes:
 
     @cached_property
     def _by_name(self) -> dict[str | None, int]:
-        return {plain(name): index for index, name in enumerate(self._names)}
+        return {normal_form(name): index for index, name in enumerate(self._names)}
 
     @cached_property
     def _by_truth(self) -> dict[bool, list[int]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fedgalore.spec.names import plain
+from fedgalore.spec.names import normal_form
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,80}(?:\.[0-9]{0,80})?|\.[0-9]{1,80})(?:[eE][+-]?[0-9]{1,3})?")
 _TRUTH = {"true": True, "false": False}
@@ -75,5 +75,5 @@ def key(value: Any) -> Hashable:
         return str(truth).lower()
     number = as_number(value)
     if number is None:
-        return plain(str(value))
+        return normal_form(str(value))
     return int(number) if number == number.to_integral_value() else str(number.normalize())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 LARGEST: Final = 2.0**15  # of a trained weight: half of what float16 holds
 WIDEST: Final = 2.0**30  # of running statistics and counts: int32 holds it
-FARTHEST: Final = 2.0**60  # of all else, such as roots of second moments: float32 holds its square
+FARTHEST: Final = 2.0**30  # of all else; a root of second moments is no larger than gradients, even of targets of 1e8
 CALM: Final = 2.0**5  # what a round moves a weight by at most before the weight itself is looked at
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def plain(name: str) -> str:
+def normal_form(name: str) -> str:
     """A name as it is compared: in Unicode's form NFC, without outer white space."""
     return unicodedata.normalize("NFC", name).strip()
 
@@ -30,15 +30,15 @@ def check_different(names: Sequence[str]) -> None:
     """Refuses names that data could not tell apart.
 
     Raises:
-        ValueError: fewer than two names, an empty one, or two that are equal as `plain`.
+        ValueError: fewer than two names, an empty one, or two that are equal in their `normal_form`.
     """
     if len(names) < 2:
         raise ValueError("label_names needs at least two different names")
     seen: dict[str, int] = {}
     for position, name in enumerate(names, start=1):
-        if not plain(name):
+        if not normal_form(name):
             raise ValueError(f"label_names: name {position} is empty; no example could have it")
-        first = seen.setdefault(plain(name), position)
+        first = seen.setdefault(normal_form(name), position)
         if first != position:
             raise ValueError(
                 f"label_names needs different names, and names {first} and {position} are both {name!r} to a reader; "

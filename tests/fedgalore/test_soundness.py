@@ -171,7 +171,7 @@ def test_the_reason_names_the_tensor(change: tuple[float, float, float], name: s
     spec, updates = of_fedavg(**CALM_CLIENTS, mallory=change)
     made = aggregated(SMALL, a_round(spec, updates, start(spec, SMALL)))
     assert list(made.dropped) == ["mallory"]
-    assert made.dropped["mallory"].startswith(f"its update is not fit: {name} ")
+    assert made.dropped["mallory"].startswith(f"its update is not fit: {name}")
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -238,3 +238,6 @@ def test_the_bound_of_a_product_is_never_below_its_largest_entry() -> None:
         left, right = drawn(seed, 7, 3), drawn(seed + 10, 3, 9)
         assert float((left @ right).abs().max()) <= largest_of_product(left, right)
     check("nothing", torch.empty(0, 3))
+    check("w/rms of the state", torch.tensor([1e8]))  # of gradients whose targets are as large
+    with pytest.raises(OutOfBounds, match="w/rms of the state holds values as large as 1e"):
+        check("w/rms of the state", torch.tensor([1e18]))
