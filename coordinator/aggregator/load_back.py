@@ -22,6 +22,7 @@ from coordinator.store.blob_store import BlobStore
 from fedgalore.methods.lora.spec import LoRASpec
 from fedgalore.model.culprits import short
 from fedgalore.model.load_back import COARSE, TOLERANCE, Answers, answers, difference, far, logits_of
+from fedgalore.model.widened import widened
 from fedgalore.process.memory import is_short
 from fedgalore.process.ranges import FileRanges
 
@@ -31,7 +32,7 @@ WHOLE = 0.9999  # share of the change's energy from which on an adapter answers 
 def differences(job: Job, blobs: BlobStore, device: torch.device) -> str | None:
     """How the newest version's download, or the adapter of a job that trains one, differs from what was trained.
 
-    Holds one model in memory at a time.
+    On a CPU a model is mapped from files, one at a time: memory is for layers in 16 bits, whose arithmetic is tried.
 
     Returns:
         A sentence; None where nothing differs.
@@ -68,7 +69,7 @@ def _of_adapter(job: Job, model: ModelVersion, base: Path, blobs: BlobStore, exp
         except NoAdapter:
             return None
         try:
-            logits = _adapted(base, folder, expected)
+            logits = _adapted(widened(base, scratch / "float32") or base, folder, expected)
         except Exception as error:  # whatever its user would come upon
             if is_short(error):
                 raise

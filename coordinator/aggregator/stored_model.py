@@ -30,10 +30,16 @@ def base_model(prepared: Prepared, blobs: BlobStore) -> Iterator[Path]:
 def load_version(spec: JobSpec, base: Path, version: ModelVersion, blobs: BlobStore, device: torch.device) -> TaskModel:
     """The job's model with the weights of a version, which are read, or replayed, one by one.
 
+    On a CPU the model is mapped from files, and takes no memory beside what they hold.
+
     Raises:
-        ChainBroken, CodecError, OSError: what the weights are made of is damaged or missing.
+        ChainBroken, CodecError, OSError: what the weights are made of is damaged or missing, or the disk is full.
         TaskError: the base model cannot be loaded.
     """
-    task = TaskModel.load(spec, base, device)
+    with blobs.scratch_folder() as scratch:  # whose files last as long as they are mapped
+        on_cpu = device.type == "cpu"
+        task = TaskModel.load(spec, base, device, scratch=scratch / "float32" if on_cpu else None)
+        if on_cpu:
+            task.hold_in(scratch / "trained")
     task.load_weights(weights_of(version, task.plan, spec, blobs))
     return task

@@ -6,7 +6,7 @@ Works with any Hugging Face model for one of the tasks of `fedgalore.model.tasks
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -21,6 +21,7 @@ from fedgalore.maths.seeding import derive_seed
 from fedgalore.model.configuration import leave_out_outputs, mend_generation
 from fedgalore.model.export import AS_LOADED, Formats, formats_of, is_stored_in, save_model
 from fedgalore.model.folder import ModelFolderError, check, has_safetensors
+from fedgalore.model.in_file import in_file
 from fedgalore.model.inputs import Batch, TaskError
 from fedgalore.model.matrices import matrices_of, part_memory, places_of, put
 from fedgalore.model.missing import new_tensors
@@ -167,14 +168,35 @@ class TaskModel:
         """
         if self.spec.local.weights == "float32" or self._is_narrow:
             return
-        whole, self._matrices, self._is_narrow = {item.name for item in self.plan.dense}, {}, True
+        whole, self._is_narrow = {item.name for item in self.plan.dense}, True
+
+        def held(name: str, old: Tensor) -> Tensor:
+            return old.to(torch.bfloat16 if old.dim() > 1 and name not in whole else torch.float32)
+
+        self._replace(list(self._parameters), held)
+
+    def hold_in(self, folder: Path) -> None:
+        """Moves what is trained into files of a new folder, so that `load_weights` takes no memory on a CPU.
+
+        The folder may be deleted. The model itself takes none where it was loaded with `scratch`.
+
+        Raises:
+            OSError: the disk has no room.
+        """
+        folder.mkdir()
+        trained = {place.parameter for place in self.plan.places().values()}
+        names = [name for name in self._parameters if name in trained]
+        self._replace(names, lambda name, old: in_file(folder / name, old))
+
+    def _replace(self, names: Iterable[str], new: Callable[[str, Tensor], Tensor]) -> None:
+        """Puts another tensor in the place of parameters, one after the other: two models need not be in memory."""
+        self._matrices = {}
         places = places_of(self.model)
-        for name in list(self._parameters):  # one after the other: two models need not be in memory
+        for name in names:
             old = self._parameters[name]
-            dtype = torch.bfloat16 if old.dim() > 1 and name not in whole else torch.float32
-            new = nn.Parameter(old.detach().to(dtype), old.requires_grad)
-            put(new, places.pop(old))
-            self._parameters[name] = new
+            parameter = nn.Parameter(new(name, old.detach()), old.requires_grad)
+            put(parameter, places.pop(old))
+            self._parameters[name] = parameter
             del old
         self._matrices = matrices_of(self.plan, self._parameters)
 

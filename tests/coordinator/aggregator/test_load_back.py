@@ -12,6 +12,7 @@ from safetensors.torch import load, load_file, save_file
 
 from coordinator.aggregator.compute import PreparationError, prepare
 from coordinator.aggregator.load_back import differences
+from coordinator.aggregator.stored_model import base_model, load_version
 from coordinator.state.job_state import Job, Status
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from fedgalore.spec.plan import TrainingPlan
@@ -41,6 +42,34 @@ def trained(blobs: DirectoryBlobStore, folder: Path, source: Path, **sections: A
     save_file(weights, folder / "weights")
     version = whole_version(1, blobs.put_file(folder / "weights"))
     return replace(job, status=Status.RUNNING, prepared=prepared, model=version)
+
+
+def file_of(address: int) -> str:
+    """The file that memory is mapped from; empty where it is from none."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, *_, named = [*line.split(maxsplit=5), ""][:6]
+        start, end = (int(each, 16) for each in place.split("-"))
+        if start <= address < end:
+            return named
+    return ""
+
+
+def test_a_version_is_loaded_without_holding_what_is_trained(
+    blobs: DirectoryBlobStore,
+    tmp_path: Path,
+    tiny_bert: Path,  # noqa: F811
+) -> None:
+    job = trained(blobs, tmp_path, tiny_bert)
+    assert job.prepared is not None
+    assert job.model is not None
+    with base_model(job.prepared, blobs) as base:
+        task = load_version(job.parsed, base, job.model, blobs, CPU)
+    weights = load(content_of(blobs, job.model.weights.sha256 if job.model.weights else ""))
+    for name, parameter in task.trained().items():
+        assert torch.equal(parameter, weights[name])
+        assert "/trained/" in file_of(parameter.data_ptr())
+    task.load_weights({name: torch.zeros_like(tensor) for name, tensor in weights.items()})
+    assert not any(bool(parameter.any()) for parameter in task.trained().values())
 
 
 @pytest.mark.slow
