@@ -7,6 +7,8 @@ work folder that cannot be used, 3 refused by the coordinator.
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,19 +22,23 @@ from client_agent.agent import Agent
 from client_agent.cache import Cache, claimed
 from client_agent.credential import Line, line
 from client_agent.data import LocalData, read_all
-from client_agent.errors import CannotTrain, WorkDirUnusable
+from client_agent.errors import AgentError, WorkDirUnusable
 from client_agent.instance import instance_of
 from client_agent.room import wait_for_room
 from client_agent.settings import AgentSettings
 from client_agent.show_log import shown
 from client_agent.site_log import FILE, SiteLog
+from client_agent.transport import Transport
 from fedgalore.data.examples import DataError
 from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults, logs
 from fedgalore.process.leaving import end_at_once
 from fedgalore.process.metrics_page import served
 from fedgalore.process.settings import SettingsError
-from fedgalore.spec.job import SpecError, load
+from fedgalore.spec.job import JobSpec, SpecError, load, parse
+
+PATIENCE_S = 10.0  # with a coordinator that is asked for a job
+_ID = re.compile(r"job-[0-9a-f]+-\w+", re.ASCII)
 
 
 def agent(
@@ -52,8 +58,12 @@ def agent(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, json or text.")] = None,
     check: Annotated[
-        Path | None,
-        typer.Option(metavar="JOB", help="Say whether this job fits the site's policy, data and machine, and end."),
+        str | None,
+        typer.Option(
+            metavar="JOB",
+            help="Say whether this job, a file or the id of one that the coordinator has, fits the site's policy, data "
+            "and machine, and end.",
+        ),
     ] = None,
     log: Annotated[
         bool, typer.Option("--log", help="Print and check what jobs have done here, from the work folder, and end.")
@@ -104,19 +114,39 @@ def agent(
             raise typer.Exit(2) from None
 
 
-def _check(chosen: AgentSettings, job: Path) -> int:
+def _check(chosen: AgentSettings, job: str) -> int:
     from client_agent.job_check import check_job
 
-    spec = load(job)
     try:
-        text, problems = check_job(chosen, read_all(chosen.data), spec)
-    except CannotTrain as error:
+        text, problems = check_job(chosen, read_all(chosen.data), _spec(chosen, job))
+    except AgentError as error:
         typer.echo(str(error), err=True)
         return 1
     typer.echo(text)
     for problem in problems:
         typer.echo(f"\n{problem}", err=True)
     return int(bool(problems))
+
+
+def _spec(chosen: AgentSettings, job: str) -> JobSpec:
+    """Of a file; where there is none, of the job with this id at the coordinator, by the key in the work folder.
+
+    Raises:
+        SpecError, SettingsError
+        AgentError: the coordinator does not give it, or does not answer.
+    """
+    if Path(job).exists() or not _ID.fullmatch(job):
+        return load(Path(job))
+    way = line(chosen.model_copy(update={"join_token": None, "join_token_file": None}))  # which joins nothing
+
+    async def asked() -> str:
+        transport = Transport(chosen.coordinator, chosen.name, PATIENCE_S, way)
+        try:
+            return await transport.job_document(job)
+        finally:
+            await transport.close()
+
+    return parse(json.loads(asyncio.run(asked())))
 
 
 def _show_log(chosen: AgentSettings) -> int:

@@ -232,6 +232,20 @@ class Transport:
 
         await self._persist(attempt, Patience(self._patience_s))
 
+    async def job_document(self, job_id: str) -> str:
+        """The document, JSON, of a job on data that this client has.
+
+        Raises:
+            AgentError: the coordinator does not give it, or does not answer.
+        """
+        request = pb.ReadJobRequest(client=self._client, job_id=job_id)
+
+        async def attempt() -> str:
+            answer = await self._stub.ReadJob(request, timeout=CALL_TIMEOUT_S, metadata=self._line.metadata)
+            return str(answer.spec_json)
+
+        return await self._persist(attempt, Patience(self._patience_s))
+
     async def report(self, request: pb.ReportProgressRequest) -> pb.ReportProgressResponse:
         """Delivers an evaluation or a failure."""
         return await self._persist(lambda: self.heartbeat(request), Patience(self._patience_s))

@@ -244,6 +244,20 @@ class SiteFacts(_message.Message):
     on_gpu: bool
     def __init__(self, examples: _Optional[int] = ..., test_examples: _Optional[int] = ..., classes: _Optional[int] = ..., longest: _Optional[int] = ..., conversations: bool = ..., memory_bytes: _Optional[int] = ..., on_gpu: bool = ...) -> None: ...
 
+class ReadJobRequest(_message.Message):
+    __slots__ = ("client", "job_id")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    job_id: str
+    def __init__(self, client: _Optional[str] = ..., job_id: _Optional[str] = ...) -> None: ...
+
+class ReadJobResponse(_message.Message):
+    __slots__ = ("spec_json",)
+    SPEC_JSON_FIELD_NUMBER: _ClassVar[int]
+    spec_json: str
+    def __init__(self, spec_json: _Optional[str] = ...) -> None: ...
+
 class ReportCheckRequest(_message.Message):
     __slots__ = ("client", "job_id", "problem", "facts", "code")
     CLIENT_FIELD_NUMBER: _ClassVar[int]

@@ -75,6 +75,11 @@ class FederationStub(object):
                 request_serializer=protos_dot_federation__pb2.ReportCheckRequest.SerializeToString,
                 response_deserializer=protos_dot_federation__pb2.ReportCheckResponse.FromString,
                 _registered_method=True)
+        self.ReadJob = channel.unary_unary(
+                '/fedgalore.v1.Federation/ReadJob',
+                request_serializer=protos_dot_federation__pb2.ReadJobRequest.SerializeToString,
+                response_deserializer=protos_dot_federation__pb2.ReadJobResponse.FromString,
+                _registered_method=True)
         self.ReportProgress = channel.unary_unary(
                 '/fedgalore.v1.Federation/ReportProgress',
                 request_serializer=protos_dot_federation__pb2.ReportProgressRequest.SerializeToString,
@@ -141,6 +146,14 @@ class FederationServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadJob(self, request, context):
+        """The document of a job on a data set that the client has registered with, for whoever looks at it there. No sign of
+        life. NOT_FOUND: there is no such job, or it is on other data.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReportProgress(self, request, context):
         """Progress, evaluation results, failure; the answer says whether to go on.
         """
@@ -185,6 +198,11 @@ def add_FederationServicer_to_server(servicer, server):
                     servicer.ReportCheck,
                     request_deserializer=protos_dot_federation__pb2.ReportCheckRequest.FromString,
                     response_serializer=protos_dot_federation__pb2.ReportCheckResponse.SerializeToString,
+            ),
+            'ReadJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadJob,
+                    request_deserializer=protos_dot_federation__pb2.ReadJobRequest.FromString,
+                    response_serializer=protos_dot_federation__pb2.ReadJobResponse.SerializeToString,
             ),
             'ReportProgress': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportProgress,
@@ -387,6 +405,33 @@ class Federation(object):
             '/fedgalore.v1.Federation/ReportCheck',
             protos_dot_federation__pb2.ReportCheckRequest.SerializeToString,
             protos_dot_federation__pb2.ReportCheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedgalore.v1.Federation/ReadJob',
+            protos_dot_federation__pb2.ReadJobRequest.SerializeToString,
+            protos_dot_federation__pb2.ReadJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

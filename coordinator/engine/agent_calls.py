@@ -120,6 +120,21 @@ class AgentCalls:
             # A waiting client is present: it must look in often enough to stay so.
             await self._store.wait(min(left, self.presence_s / 3), mark, Effect.WAKE_AGENTS)
 
+    async def job_of(self, job_id: str, client: str) -> Job:
+        """A job on data that the client has; no sign of life.
+
+        Raises:
+            UnknownClient, JobNotFound
+        """
+        datasets = await self._registry.datasets(client)
+        job = (await self._stepper.load(job_id)).job
+        if job.parsed.data.name not in datasets:
+            raise JobNotFound(
+                f"job {job_id} is on data that {client} has not registered with; add the data set to the agent's "
+                "config, and start the agent once"
+            )
+        return job
+
     async def check_open(self, job_id: str, number: int, client: str, instance: Instance | None = None) -> Job:
         """The job, when its round `number` is in flight and takes something more of this client.
 

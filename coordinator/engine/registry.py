@@ -136,6 +136,17 @@ class ClientRegistry:
         """
         return known(client, await self.touch(client, instance))
 
+    async def datasets(self, client: str) -> dict[str, int]:
+        """Training examples by data set, as the client has registered.
+
+        Raises:
+            UnknownClient: it has to register first.
+        """
+        record = await self._agents.record(client)
+        if record is None:
+            raise UnknownClient(f"client {client!r} has not registered with this coordinator; start its agent once")
+        return dict(record.datasets)
+
     async def silent(self, clients: Collection[str]) -> frozenset[str]:
         """Those of the clients that have given no sign of life for `presence_s`."""
         oldest = self._clock() - self._presence_s

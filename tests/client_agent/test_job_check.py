@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ import yaml
 from client_agent import __main__ as command
 from client_agent import job_check, settings
 from client_agent.machine import Memory
+from fedgalore import PROTOCOL_VERSION
 from fedgalore.model.skeleton import plan_of_folder
 from fedgalore.sizing import site_needs
 from tests.builders import a_spec, job_document
+from tests.client_agent.conftest import Coordinator
 from tests.client_agent.test_agent import configure
 
 
 def check(folder: Path, job: dict[str, Any], **changes: object) -> int:
     """The command's status."""
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
-    return command._check(settings.load(configure(folder, "127.0.0.1:1", **changes)), folder / "job.yaml")
+    return command._check(settings.load(configure(folder, "127.0.0.1:1", **changes)), str(folder / "job.yaml"))
 
 
 def test_what_fits_is_told_in_a_table_and_what_does_not_in_sentences(
@@ -70,6 +73,25 @@ def test_a_model_that_lies_here_is_known_by_its_name_and_takes_no_disk(
     assert "has a config.json on this machine; put the model's config.json" in capsys.readouterr().err
     assert check(tmp_path, job | {"data": {"name": "others"}}, models=[str(tiny_model)]) == 1
     assert "data: this site has no data set others" in capsys.readouterr().err
+
+
+async def test_a_posted_job_is_given_by_its_id_to_whoever_has_its_data(
+    coordinator: Coordinator, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, _ = await coordinator.engine.people.create(a_spec(model={"source": str(tiny_model)}), posted_by="alice")
+    chosen = settings.load(configure(tmp_path, coordinator.address, memory_bytes=10**9))
+
+    async def told(job_id: str, status: int) -> str:
+        assert await asyncio.to_thread(command._check, chosen, job_id) == status
+        return "".join(capsys.readouterr())
+
+    assert "'a' has not registered with this coordinator; start its agent once" in await told(job.id, 1)
+    register = coordinator.engine.agents.register
+    await register("a", PROTOCOL_VERSION, "1", {"others": 16})
+    assert f"job {job.id} is on data that a has not registered with; add the data set" in await told(job.id, 1)
+    await register("a", PROTOCOL_VERSION, "1", {"reviews": 16})
+    assert f"job {job.parsed.name}: fedgalore on" in await told(job.id, 0)
+    assert "does not exist" in await told("job-0123456789a-gone", 1)
 
 
 def test_a_gpu_has_the_model_and_the_host_little_of_it(tiny_model: Path) -> None:

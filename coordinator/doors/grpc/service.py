@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import aclosing, suppress
 from functools import partial
@@ -227,6 +228,11 @@ class Federation(federation_pb2_grpc.FederationServicer):
         reason = code("code", request.code)
         await self._agents.site_checked(job_id, client, problem, messages.site_facts(request), agent, reason)
         return pb.ReportCheckResponse()
+
+    async def ReadJob(self, request: pb.ReadJobRequest, context: Context) -> pb.ReadJobResponse:
+        client = await self._caller(request, context)
+        job = await self._agents.job_of(text("job_id", request.job_id), client)
+        return pb.ReadJobResponse(spec_json=json.dumps(job.spec))
 
     async def ReportProgress(self, request: pb.ReportProgressRequest, context: Context) -> pb.ReportProgressResponse:
         client = await self._caller(request, context)

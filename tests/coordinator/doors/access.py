@@ -57,6 +57,7 @@ CALLS: dict[str, Any] = {
             )
         )
     ],
+    "ReadJob": pb.ReadJobRequest(client="site-a", job_id="job-1"),
     "ReportCheck": pb.ReportCheckRequest(client="site-a", job_id="job-1"),
     "QueryUpload": pb.QueryUploadRequest(
         client="site-a", job_id="job-1", round=1, blob=pb.BlobRef(sha256="0" * 64, size_bytes=1)
