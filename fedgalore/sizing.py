@@ -38,7 +38,7 @@ BLOCK = 3.6  # the same of one block that is computed again, with the gradients 
 FORWARD = 1.5  # the same of one block in a pass without a way back
 LOGITS = 3.3  # of a token's logits: they, their logarithms, their gradient
 AGGREGATOR = 4 * GB // 10
-LOADED_BACK = 4.0  # bytes a parameter while the aggregator loads the final model back, or evaluates a version itself
+LOADED_BACK = 1.0  # bytes a parameter while the aggregator loads the final model back, or evaluates a version itself
 AGGREGATION_S, CLIENT_S = 8e-9, 4e-10  # a trained parameter, and for each client
 
 
@@ -190,7 +190,7 @@ def coordinator_needs(spec: JobSpec, plan: TrainingPlan, base_bytes: int, client
         "a checkpoint": size_bytes(weights_tensors(spec, plan, _LATER)),
         "updates of a round": clients * up,
         "a download": base_bytes,
-        "float32, while prepared": 4 * plan.shape.parameters,
+        "float32, while prepared or loaded back": 4 * (plan.shape.parameters + plan.trained_numbers),
     }
     return CoordinatorNeeds(
         memory={
