@@ -51,7 +51,8 @@ class Policy(Strict):
         ge=1,
         le=MANY,
         description="Examples that an update averages over: local.steps x local.batch_size, and no more than the data "
-        "set has. Micro-batches change nothing: their gradients leave as one sum",
+        "set has. Of fedgalore with complement: 0 a batch counts alone, whose directions leave. Micro-batches change "
+        "nothing: their gradients leave as one sum",
     )
     least_evaluation_examples: int = Field(
         default=16, ge=1, le=MANY, description="Examples that an evaluation averages over"
@@ -191,7 +192,11 @@ def _of_names(policy: Policy, spec: JobSpec) -> Iterator[Refusal]:
 
 def _of_averages(policy: Policy, spec: JobSpec, has: Holdings) -> Iterator[Refusal]:
     local, least = spec.local, policy.least_examples
-    if (averaged := local.steps * local.batch_size) < least:
+    if spec.method.tells_single_batches:
+        if local.batch_size < least:
+            told = f"is {local.batch_size}, and updates of this method tell of each batch alone"
+            yield _refusal("least_examples", "local.batch_size", f"{told}; it has to be at least {least}")
+    elif (averaged := local.steps * local.batch_size) < least:
         field, product = "local.steps", f"{local.steps} x local.batch_size {local.batch_size} is {averaged}"
         yield _refusal("least_examples", field, f"{product} examples an update, and has to be at least {least}")
     if has.examples < least:

@@ -100,6 +100,11 @@ class MethodSpec(Strict):
         """Whether all that a client sends follows from the parameters that it moved: `fedgalore.site_noise`."""
         return False
 
+    @property
+    def tells_single_batches(self) -> bool:
+        """Whether an update tells something of a single batch's gradient, however many steps it sums."""
+        return False
+
     def rank_of_module(self, module: str) -> int:
         """The rank at which the module of this name is trained; 0: in full."""
         return 0

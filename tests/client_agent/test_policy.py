@@ -48,6 +48,13 @@ def test_a_plain_job_is_allowed() -> None:
         ({"local": {"steps": 1, "batch_size": 1}}, "least_examples"),
         ({"local": {"steps": 1, "batch_size": 31}}, "least_examples"),
         ({"local": {"steps": 8, "batch_size": 1, "micro_batch_size": 1}}, "least_examples"),
+        (
+            {
+                "method": {"complement": 0, "update_proj_gap": 1, "basis_pool": 1},
+                "local": {"steps": 32, "batch_size": 1},
+            },
+            "least_examples",
+        ),
         ({"local": {"betas": (0.0, 0.999)}}, "beta1"),
         ({"local": {"betas": (0.9, 0.0)}}, "beta2"),
         ({"local": {"betas": (0.9, 0.9999999)}}, "beta2"),

@@ -135,6 +135,10 @@ class FedGaLoreSpec(RankedSpec):
         return self.form == "leading part" and not self.sends_state
 
     @property
+    def tells_single_batches(self) -> bool:
+        return self.form == "exact factors"  # each basis is of one gradient, each factor of the steps in it
+
+    @property
     def sends_state(self) -> bool:
         """Whether clients tell their second moments, to be combined."""
         return self.state_sync in ("ajive", "average")
