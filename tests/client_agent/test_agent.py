@@ -500,7 +500,7 @@ async def test_a_disk_that_stays_full_lets_another_site_step_in(coordinator, tin
         await until(coordinator, job_id, lambda job: job.abandoned_in_a_row > 0)
     failure = (await round_of(coordinator.engine, job_id, 1)).participants["a"].failure
     assert "work_dir: its disk has " in failure and str(tmp_path) not in failure
-    assert "the update of round 1 needs 2e+06 TB" in failure
+    assert "the update of round 1 needs 2000000.0 TB" in failure
 
 
 @pytest.mark.slow
