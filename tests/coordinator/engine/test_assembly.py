@@ -36,7 +36,7 @@ from tests.looking import events_of, round_of, rounds_of
 from tests.sites import FACTS, all_fit
 
 MAY = {
-    AgentCalls: "admit check_free check_instance check_open client_failed count_traffic evaluated next_task "
+    AgentCalls: "admit check_free check_instance check_open client_failed count_traffic evaluated job_of next_task "
     "progress register report site_checked withdraw",
     PeopleCalls: "cancel create delete describe expect forget_agent pause resume roll_back with_whole_weights "
     "would_create",

@@ -232,7 +232,7 @@ async def test_no_call_of_another_machine_is_taken_while_the_first_is_present(ho
     other = pb.EnrolRequest(client="site-a", join_token=token, key_sha256=digest_of("fga_" + "7" * 64))
     with pytest.raises(grpc.aio.AioRpcError, match="another agent serves as"):
         await house.stub.Enrol(other, metadata=instance("second"))
-    for method in CALLS:
+    for method in CALLS.keys() - {"ReadJob"}:  # which `--check` asks beside a running agent
         with pytest.raises(grpc.aio.AioRpcError, match="another agent") as caught:
             await call(house, method, metadata=as_agent() + instance("second"))
         assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
