@@ -190,8 +190,10 @@ class AsyncClient:
     async def revoke_api_key(self, key_id: str) -> None:
         await self._run(calls.revoke_key(key_id))
 
-    async def audit(self, *, limit: int = 100, strangers: bool = False) -> list[shapes.AuditEntry]:
-        return await self._run(calls.audit(limit, strangers))
+    async def audit(
+        self, *, limit: int = 100, of: Literal["people", "agents", "strangers"] = "people"
+    ) -> list[shapes.AuditEntry]:
+        return await self._run(calls.audit(limit, of))
 
     async def version(self) -> shapes.Version:
         return await self._run(calls.version())

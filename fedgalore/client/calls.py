@@ -206,9 +206,9 @@ def revoke_key(key_id: str) -> Flow[None]:
     yield Ask("DELETE", f"{API}/keys/{_segment(key_id, 'key')}")
 
 
-def audit(limit: int, strangers: bool) -> Flow[list[shapes.AuditEntry]]:
+def audit(limit: int, of: str) -> Flow[list[shapes.AuditEntry]]:
     """Newest first, `limit` at most."""
-    query = {"strangers": strangers}
+    query = {"of": of}
     return (yield from _listed(shapes.AuditEntry, f"{API}/audit", "entries", query, limit, AUDIT_PAGE))
 
 

@@ -264,9 +264,11 @@ class Client:
         """Makes an API key void, from its next request on."""
         self._run(calls.revoke_key(key_id))
 
-    def audit(self, *, limit: int = 100, strangers: bool = False) -> list[shapes.AuditEntry]:
-        """Requests that changed something or took a model, newest first. `strangers`: those without a known key."""
-        return self._run(calls.audit(limit, strangers))
+    def audit(
+        self, *, limit: int = 100, of: Literal["people", "agents", "strangers"] = "people"
+    ) -> list[shapes.AuditEntry]:
+        """Who changed, took or sent something, newest first. `of`: each is kept apart; strangers have no known key."""
+        return self._run(calls.audit(limit, of))
 
     def version(self) -> shapes.Version:
         """Of the coordinator's software, and of the protocol that agents speak."""

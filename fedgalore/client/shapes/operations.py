@@ -57,7 +57,7 @@ class MadeJoinToken(JoinToken):
 
 
 class AuditEntry(Shape):
-    """A request that changed something or took a model."""
+    """A request or an agent's call that changed, took or sent something."""
 
     id: str
     at: datetime
@@ -69,6 +69,7 @@ class AuditEntry(Shape):
     path: str
     outcome: str
     sent_bytes: int
+    received_bytes: int
 
 
 class Check(Shape):
