@@ -35,6 +35,7 @@ from fedgalore_cli.local import LocalFederation
 LIBRARIES = 0.8e9  # bytes that an agent's process has without a model
 BARS = {"float32": 5.5, "bfloat16": 3.5}  # bytes a parameter
 DISK_BAR = 8.0
+ANSWER_S = 300  # a machine whose cores and memory are all taken answers late
 WORDS = [f"w{number}" for number in range(2000)]
 
 
@@ -79,10 +80,11 @@ def measure(folder: Path, billions: str, weights: str, options: argparse.Namespa
     with LocalFederation(folder / "federation", agents(folder, options.agents), threads=1) as federation:
         seen: dict[str, float] = defaultdict(float)
         with federation.http() as http, peaks(federation, seen):
+            http.timeout = ANSWER_S
             began = time.monotonic()
             url = f"/api/v1/jobs/{http.post('/api/v1/jobs', json=job).raise_for_status().json()['id']}"
             while (found := http.get(url).json())["status"] in ("PENDING", "RUNNING"):
-                time.sleep(0.2)
+                time.sleep(1)
             took = time.monotonic() - began
             rounds = http.get(f"{url}/rounds?limit=200").json()["rounds"]
         base = sum(path.stat().st_size for path in (folder / "model").iterdir())
