@@ -50,7 +50,8 @@ def row(
     scale, digits = (100, 1) if metric == "accuracy" else (1, 3)
 
     def shown(values: Sequence[float]) -> str:
-        return f"{scale * mean(values):.{digits}f} ± {scale * stdev(values):.{digits}f}"
+        spread = f" ± {scale * stdev(values):.{digits}f}" if len(values) > 1 else " (one seed)"
+        return f"{scale * mean(values):.{digits}f}{spread}"
 
     def sent(points: Sequence[Point]) -> str:
         needed = until(points, target, sign)

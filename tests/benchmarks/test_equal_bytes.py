@@ -55,4 +55,6 @@ def test_a_row_compares_at_what_the_default_sends_in_the_whole_job() -> None:
         "40 (fedit r8)",
         "",
     ]
+    alone = equal_bytes.row("suite", {equal_bytes.DEFAULT: OURS[:1], "fedit r8": LORA}, ["fedit r8"], "accuracy", 0.35)
+    assert alone is not None and alone[2] == "90.0 (one seed)"
     assert equal_bytes.row("suite", {"fedit r8": LORA}, ["fedit r8"], "accuracy", 0.3) is None
