@@ -28,7 +28,7 @@ def an_entry(**more):
 
 def a_result(run, accuracy):
     metrics = None if accuracy is None else {"accuracy": accuracy, "loss": 1 - accuracy}
-    curve = [] if accuracy is None else [{"version": 1, "validation": metrics, "up_bytes": 1}]
+    curve = [] if accuracy is None else [{"version": 1, "validation": metrics, "up_bytes": 1, "down_bytes": 1}]
     return {"run": run, "test": metrics, "curve": curve, "up_bytes": 1, "down_bytes": 1, "cpu_s": 1, "statistics": {}}
 
 
@@ -175,7 +175,7 @@ def test_the_report_counts_rounds_and_compares_seed_by_seed(tmp_path, capsys):
     for entry, value in zip(mine, (0.8, 0.7, 0.9, 0.75, 0.78), strict=True):
         for seed in (0, 1):
             result = a_result(entry.run(entry.grid[0], seed), value + 0.02 * seed)
-            early = {"version": 0, "validation": {"accuracy": 0.1, "loss": 1}, "up_bytes": 0}
+            early = {"version": 0, "validation": {"accuracy": 0.1, "loss": 1}, "up_bytes": 0, "down_bytes": 0}
             results[key_of(result["run"])] = result | {"curve": [early, result["curve"][0] | {"version": 10}]}
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- generated: summary -->\nold\n<!-- end: summary -->\nb\n")
