@@ -70,6 +70,8 @@ async def test_a_viewer_reads_everything_and_changes_nothing(http: httpx.AsyncCl
         ("POST", "/api/v1/jobs"),
         ("POST", "/api/v1/jobs/x/cancel"),
         ("DELETE", "/api/v1/agents/site-a"),
+        ("DELETE", "/api/v1/agents/site-a:validate"),  # whatever a path ends with
+        ("PATCH", "/api/v1/jobs/x:validate"),
         ("GET", "/api/v1/keys"),
         ("GET", "/api/v1/join-tokens"),
         ("POST", "/api/v1/keys"),
