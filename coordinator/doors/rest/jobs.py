@@ -19,6 +19,7 @@ from coordinator.state.job_filter import JobFilter
 from coordinator.state.job_state import Status
 from coordinator.state.labels import MAX_DESCRIPTION, MAX_TAGS, Description, Labels, Tag, Tags
 from coordinator.state.limits import MAX_JOBS_LISTED, MAX_TEXT
+from coordinator.store.credentials import Role
 from coordinator.store.partials import discard_partials
 from fedgalore.spec.strict import Strict
 
@@ -75,10 +76,12 @@ def router(door: JobsDoor) -> APIRouter:
     async def validate_job(request: Request, idempotency_key: IdempotencyKey = None) -> schemas.JobReview:
         """Looks at a document as a post would, and makes no job. A key of role viewer will do.
 
+        A viewer does not hear which folders and models lie on the coordinator's machine: that warns, and a post tells.
         Answers 200 for a document with faults, too: `valid` is false then, and `errors` has a row for each.
         """
         body, kind = await request.body(), request.headers.get("content-type", "")
-        return await post.review(body, kind, idempotency_key)
+        changes_jobs = request.scope[CALLER].role is Role.OPERATOR
+        return await post.review(body, kind, idempotency_key, looks_here=changes_jobs)
 
     @routes.get("/jobs")
     async def list_jobs(

@@ -49,8 +49,13 @@ class Post:
         self._people, self._sees_models, self._held_out = people, sees_models, held_out
         self._version_of = version_of
 
-    async def read(self, body: bytes, content_type: str) -> tuple[JobSpec, list[dict[str, str]]]:
+    async def read(
+        self, body: bytes, content_type: str, *, looks_here: bool = True
+    ) -> tuple[JobSpec, list[dict[str, str]]]:
         """The job, and `{field, problem}` rows of what only the aggregator can tell.
+
+        Args:
+            looks_here: whether the caller may hear what lies on this machine.
 
         Raises:
             InvalidJob, HTTPException, StateUnavailable: as the functions below.
@@ -58,7 +63,7 @@ class Post:
         spec = await asyncio.to_thread(read_job, body, content_type)
         check_allowed(spec)
         check_central(spec, self._held_out)
-        return spec, await check_source(spec.model.source, self._sees_models, self._version_of)
+        return spec, await check_source(spec.model.source, self._sees_models and looks_here, self._version_of)
 
     async def trial(self, spec: JobSpec, unsure: list[dict[str, str]], key: str | None) -> schemas.JobTrial:
         """What the document would be as a job.
@@ -70,14 +75,19 @@ class Post:
         rows = [*unsure, *warnings(spec, await self._people.reader.presence())]
         return views.job_trial(spec, before, rows)
 
-    async def review(self, body: bytes, content_type: str, key: str | None) -> schemas.JobReview:
+    async def review(
+        self, body: bytes, content_type: str, key: str | None, *, looks_here: bool = True
+    ) -> schemas.JobReview:
         """What a post would say of the document.
+
+        Args:
+            looks_here: as `read`.
 
         Raises:
             HTTPException, StateUnavailable, IdempotencyConflict, TooMany: as a post.
         """
         try:
-            trial = await self.trial(*await self.read(body, content_type), key)
+            trial = await self.trial(*await self.read(body, content_type, looks_here=looks_here), key)
         except InvalidJob as error:
             errors = [FieldProblem(**row) for row in error.errors]
             return schemas.JobReview(valid=False, errors=errors, job=None, warnings=[], spec=None)
@@ -142,7 +152,8 @@ async def check_source(
     """Refuses at once a source that the aggregator could not read either.
 
     Args:
-        sees_models: whether the aggregator is beside this process, and sees the same folders.
+        sees_models: whether the aggregator is beside this process, and sees the same folders, and the caller may hear
+            of them.
         version_of: finds a version of a job, by id and number.
 
     Returns:
@@ -158,7 +169,7 @@ async def check_source(
         except (JobNotFound, JobUnreadable, NotReady, VersionNotFound) as error:
             raise InvalidJob([{"field": "model.source", "problem": str(error)}]) from error
         return []
-    problem = f"whether {source} is a model is seen when the aggregator, which runs elsewhere, prepares the job"
+    problem = f"whether {source} is a model is seen when the aggregator prepares the job"
     if sees_models:
         try:
             if (folder := await asyncio.to_thread(local_folder, source)) is not None:

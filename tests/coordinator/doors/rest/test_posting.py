@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from coordinator.doors.rest.posting import check_source
+from coordinator.doors.rest.posting import Post, check_source
 from coordinator.state.errors import InvalidJob, JobNotFound, StateUnavailable, VersionNotFound
 from tests.builders import job_document
 from tests.coordinator.doors.rest.stack import Stack, is_problem
@@ -34,12 +35,27 @@ async def test_a_model_folder_that_does_not_exist_is_refused_at_once(tmp_path: P
     (row,) = await check_source("organisation/model", True, no_version)
     assert "is seen when the job is prepared" in row["problem"]
     (row,) = await check_source(str(tmp_path / "nowhere"), False, no_version)
-    assert "runs elsewhere" in row["problem"]
+    assert "is seen when the aggregator prepares the job" in row["problem"]
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InvalidJob, match=r"has no weights, such as model\.safetensors"):
         await check_source(str(tmp_path), True, no_version)
     (tmp_path / "model.safetensors").write_bytes(b"")  # which nobody reads here
     assert await check_source(str(tmp_path), True, no_version) == []
+
+
+async def test_a_look_of_a_viewer_tells_nothing_of_this_machines_disk(stack: Stack, tmp_path: Path) -> None:
+    post = Post(stack.engine.people, True, None, no_version)
+
+    async def found(folder: Path, *, looks_here: bool) -> tuple[bool, list[str]]:
+        body = json.dumps(job_document(model={"source": str(folder)})).encode()
+        review = await post.review(body, "application/json", None, looks_here=looks_here)
+        rows = [row for row in (*review.errors, *review.warnings) if row.field == "model.source"]
+        return review.valid, [row.problem.replace(str(folder), "it") for row in rows]
+
+    there, nowhere = tmp_path, tmp_path / "nowhere"
+    assert await found(there, looks_here=True) != await found(nowhere, looks_here=True)
+    assert await found(there, looks_here=False) == await found(nowhere, looks_here=False)
+    assert (await found(nowhere, looks_here=False))[0]
 
 
 @pytest.mark.parametrize("error", [JobNotFound("no job"), VersionNotFound("no version")])
