@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FOLLOW_S = 2.0
 Level = Literal["debug", "info", "warning", "error"]
+LEVELS = get_args(Level)  # the least first
 
 
 def logs(
@@ -42,11 +43,15 @@ def logs(
 
 def _follow(client: Client, job: str, level: Level, tail: int | None, output: Format) -> None:
     after: str | None = None
+    hidden = LEVELS[: LEVELS.index(level)]
     while True:
         final = client.job(job).is_final  # as of before the look: whatever it did is in its log by then
-        lines = client.logs(job, level=level, after=after, tail=tail if after is None else None)
+        # All levels: the id of what is not told says, too, where the next look begins.
+        lines = client.logs(job, level="debug", after=after, tail=tail if after is None else None)
         for line in lines:
             after = line.id
+            if line.level in hidden:
+                continue
             if output is Format.TABLE:
                 typer.echo(_words(line))
             else:

@@ -12,14 +12,16 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from fedgalore.client import download, waiting
 from fedgalore.process.redis_server import free_port
+from fedgalore_cli.jobs import logs
 from fedgalore_cli.main import app
-from tests.fedgalore.client.documents import a_job
+from tests.fedgalore.client.documents import MOMENT, a_job
 
 AWAY = (503, {"detail": "Redis does not answer; try again", "code": "state_unavailable"})
 
@@ -29,11 +31,15 @@ class Script:
 
     def __init__(self) -> None:
         self.answers: list[tuple[int, dict[str, Any]]] = []
+        self.logs: list[list[dict[str, Any]]] = []  # what has happened at each look at it
         script = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status, body = (200, {"rounds": [], "next": None}) if "/rounds?" in self.path else script.next()
+                if "/logs?" in self.path:
+                    status, body = 200, script.lines(dict(parse_qsl(urlsplit(self.path).query)))
+                else:
+                    status, body = (200, {"rounds": [], "next": None}) if "/rounds?" in self.path else script.next()
                 data = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", f"application/{'json' if status == 200 else 'problem+json'}")
@@ -49,6 +55,13 @@ class Script:
 
     def next(self) -> tuple[int, dict[str, Any]]:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+    def lines(self, query: dict[str, str]) -> dict[str, Any]:
+        """A page of the log, as the coordinator cuts it: of the events that are looked at, those of the level."""
+        happened = self.logs.pop(0) if len(self.logs) > 1 else self.logs[0]
+        looked_at = [each for each in happened if each["id"] > query.get("after", "")]
+        looked_at = looked_at[-int(query["limit"]) :] if "tail" in query else looked_at
+        return {"lines": [each for each in looked_at if each["level"] >= query["level"]], "next": None}
 
     def plays(self, *answers: str | tuple[int, dict[str, Any]]) -> Script:
         """Statuses of a job, or refusals."""
@@ -118,6 +131,17 @@ def test_a_time_limit_has_its_own_status(script: Script, answers: tuple[Any, ...
     done = jobs(script.plays(*answers), "wait", "--timeout", "0.05")
     assert done.exit_code == 5
     assert done.stderr.splitlines()[-1] == "error: --timeout: job job-1 is RUNNING after 0.05 s, and goes on"
+
+
+def test_a_log_is_followed_behind_what_is_not_told(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "FOLLOW_S", 0.001)
+    lines = [
+        {"id": f"{at}-0", "at": MOMENT, "level": level, "event": "x", "round": 1, "client": None, "text": f"line {at}"}
+        for at, level in enumerate(("warning", "debug", "warning", "debug"))
+    ]
+    script.logs = [lines[:2], lines]
+    followed = jobs(script.plays("RUNNING", "COMPLETED"), "logs", "--follow", "--tail", "1", "--level", "warning")
+    assert (followed.exit_code, followed.stdout) == (0, "2026-01-31 12:00:00 warning round 1: line 2\n")
 
 
 def test_a_job_that_is_not_there_ends_the_wait(script: Script) -> None:
