@@ -31,7 +31,8 @@ class RedisJobList:
             )
             found += [job_id for job_id, _ in listed] if wanted == ALL else await self._fitting(listed, wanted)
             over = wanted.created_after is not None and bool(listed) and listed[-1][1] <= wanted.created_after
-            start = start + many if len(listed) == many and not over else None
+            # Behind that job and not that place: the list may have grown at its front, or shrunk, meanwhile.
+            start = await self._behind(listed[-1][0]) if len(listed) == many and not over else None
         return found[:limit]
 
     async def _behind(self, after: str | None) -> int | None:

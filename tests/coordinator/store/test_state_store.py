@@ -14,12 +14,15 @@ from redis.asyncio import Redis
 from coordinator.state import job as jobs
 from coordinator.state.errors import JobUnreadable, StateUnavailable
 from coordinator.state.job_events import AggregationFailed, Cancel, InRound, JobEvent, PreparedModel, Resume
+from coordinator.state.job_filter import JobFilter
 from coordinator.state.job_state import Job, Status
 from coordinator.state.records import AgentRecord, Waiting
 from coordinator.state.round_state import Candidates, Effect, Participant, Phase, Reported, Round, Tick
 from coordinator.state.setbacks import TRIES_UNTIL_PAUSE
 from coordinator.state.totals import Totals
+from coordinator.store import redis_job_list
 from coordinator.store.redis_agent_store import Contact
+from coordinator.store.redis_job_list import RedisJobList
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.writes import Change, Fence, VersionedJob
 from fedgalore import PROTOCOL_VERSION
@@ -196,6 +199,27 @@ async def test_jobs_are_paged_newest_first(store: RedisStateStore) -> None:
     assert await store.job_ids("j1", 3) == ["j0"]
     assert await store.job_ids("unknown", 3) == []
     assert [each.id for each in await store.load_many(["j2", "unknown", "j0"])] == ["j2", "j0"]
+
+
+async def test_a_list_that_changes_while_it_is_read_repeats_no_job_and_skips_none(
+    store: RedisStateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_job_list, "LOOKED_AT", 2)
+    for number in range(6):
+        await store.create(job(f"j{number}", at=float(number)), [])
+    changes = [
+        lambda: store.create(job("new", at=9.0), []),
+        lambda: store.connection.redis.zrem(store.connection.key("jobs"), "new"),
+    ]
+    fitting = RedisJobList._fitting
+
+    async def meanwhile(jobs: RedisJobList, listed: list[tuple[str, float]], wanted: JobFilter) -> list[str]:
+        if changes:
+            await changes.pop(0)()
+        return await fitting(jobs, listed, wanted)
+
+    monkeypatch.setattr(RedisJobList, "_fitting", meanwhile)
+    assert await store.job_ids(None, 10, JobFilter(name="tiny")) == [f"j{number}" for number in range(5, -1, -1)]
 
 
 async def test_agents_and_their_signs_of_life(store: RedisStateStore) -> None:
