@@ -93,7 +93,7 @@ def reaching(url: str) -> Iterator[None]:
     """
     try:
         yield
-    except (httpx.TransportError, httpx.InvalidURL) as broken:
+    except (httpx.RequestError, httpx.InvalidURL) as broken:
         said = str(broken) or type(broken).__name__
         if "CERTIFICATE_VERIFY_FAILED" in said:
             problem = f"the certificate of {url} is not believed ({said}); name the CA of its certificate"

@@ -97,7 +97,8 @@ class _Transfer:
     def _begin(self, answer: httpx.Response) -> None:
         if self._got:
             start = answer.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
-            if answer.status_code != httpx.codes.PARTIAL_CONTENT or start != str(self._got):
+            fits = start == str(self._got) and answer.headers.get("etag") == self._tag  # whatever a cache makes of it
+            if answer.status_code != httpx.codes.PARTIAL_CONTENT or not fits:
                 raise BadDownload("what is downloaded has changed meanwhile; nothing was kept, so try again")
             return
         length = answer.headers.get("content-length")

@@ -22,6 +22,7 @@ from fedgalore.process.redis_server import free_port
 from fedgalore.spec.job import parse
 from tests.builders import job_document
 from tests.coordinator.doors.rest.stack import Stack
+from tests.fedgalore.client.played import Part, played
 
 
 def url_of(stack: Stack) -> str:
@@ -210,3 +211,9 @@ def test_nobody_there_is_said_with_the_address_and_what_is_wrong_is_not_asked_fo
             client.submit(tmp_path / "nowhere.yaml")
         with pytest.raises(WrongArgument, match="cannot be written as JSON"):
             client.submit({"rank": float("nan")})
+
+
+def test_an_answer_that_comes_broken_is_said_in_a_sentence() -> None:
+    broken = Part(200, {"Content-Type": "application/json", "Content-Encoding": "gzip", "Content-Length": "4"}, b"torn")
+    with played(broken) as server, Client(server.url) as client, pytest.raises(Unreachable, match=server.url):
+        client.jobs()

@@ -63,6 +63,7 @@ async def test_what_breaks_goes_on_at_its_last_byte(tmp_path: Path) -> None:
         ([Part(200, {"Content-Length": str(len(TAR))}, TAR[:3000])], "broke after 3.0 kB of 20.5 kB"),
         ([Part(200, WHOLE, TAR[:3000]), Part(200, WHOLE, TAR)], "has changed meanwhile"),
         ([Part(200, WHOLE, TAR[:3000]), rest(2000)], "has changed meanwhile"),
+        ([Part(200, WHOLE, TAR[:3000]), rest(3000, ETag='"v2"')], "has changed meanwhile"),
         ([Part(200, {"Content-Length": "300"}, TAR[:300])], "not a whole tar"),
     ],
 )
