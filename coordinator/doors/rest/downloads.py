@@ -31,7 +31,10 @@ def answer(request: Request, archive: Archive, check: Check, turns: asyncio.Sema
         check: raises `JobNotFound` when there is nothing to be sent any more.
         turns: at most so many chunks of such archives are made at a time.
     """
-    part = wanted(request.headers, archive.etag, archive.size_bytes)
+    asked = dict(request.headers)
+    if is_head(request.scope):
+        asked.pop("range", None)  # of the whole: a part is for GET alone to ask for (RFC 9110, 14.2)
+    part = wanted(asked, archive.etag, archive.size_bytes)
     headers = {"ETag": archive.etag, "Accept-Ranges": "bytes"}
     if part.status == 304:
         archive.close()
