@@ -25,6 +25,7 @@ _OPTIONS = {  # what the client's arguments are called here
     "document": "FILE",
     "name": "NAME",
     "key": "ID",
+    "idempotency": "--key",
     "token": "ID",
     "to": "--to",
     "timeout_s": "--timeout",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,7 @@ _IS_NONE = {
     "key": "is no id of a key; `fedgalore keys list` shows them",
     "token": "is no id of a join token; `fedgalore agents tokens` shows them",
 }
+_HEADER = re.compile(r"[!-~]{1,200}")  # what the coordinator takes, and a line of HTTP can carry
 Document = Mapping[str, Any] | BaseModel | Path | str | bytes
 T = TypeVar("T")
 
@@ -75,6 +77,8 @@ def validate(document: Document, idempotency: str | None) -> Flow[shapes.Review]
 
 def _posting(path: str, document: Document, idempotency: str | None, query: dict[str, Any]) -> Ask:
     body, kind = encoded(document)
+    if idempotency is not None and not _HEADER.fullmatch(idempotency):
+        raise WrongArgument("idempotency", f"{idempotency[:60]!r} is no key; take up to 200 signs of ASCII, no blanks")
     headers = {"Content-Type": kind} | ({"Idempotency-Key": idempotency} if idempotency is not None else {})
     return Ask("POST", path, query, content=body, headers=headers)
 

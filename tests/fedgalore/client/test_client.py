@@ -211,6 +211,9 @@ def test_nobody_there_is_said_with_the_address_and_what_is_wrong_is_not_asked_fo
             client.submit(tmp_path / "nowhere.yaml")
         with pytest.raises(WrongArgument, match="cannot be written as JSON"):
             client.submit({"rank": float("nan")})
+        for key in ("schlüssel", "two words", "two\nlines", "", "x" * 201):
+            with pytest.raises(WrongArgument, match="idempotency: .* is no key"):
+                client.validate({}, idempotency=key)
 
 
 def test_an_answer_that_comes_broken_is_said_in_a_sentence() -> None:
