@@ -14,7 +14,7 @@ import httpx
 from fedgalore.client import calls, shapes
 from fedgalore.client.access import Access
 from fedgalore.client.answers import content, error, reaching
-from fedgalore.client.download import Hooks, download
+from fedgalore.client.download import Either, Hooks, download
 from fedgalore.client.errors import ClientError, Unreachable
 from fedgalore.client.events import SILENCE_S, Event, Stream
 from fedgalore.client.flow import Ask, Flow, Pause
@@ -228,7 +228,8 @@ class AsyncClient:
 
     async def _download(self, path: str, to: str | Path, query: dict[str, Any], hooks: Hooks | None) -> Path:
         """In a thread with a connection of its own: tars and files are read and written there."""
-        hooks, folder = replace(hooks or Hooks()), Path(to)
+        given, folder = hooks or Hooks(), Path(to)
+        hooks = replace(given, stopping=Either(given.stopping))  # the caller may pass the same hooks to others
 
         def fetch() -> None:
             with httpx.Client(**self._access.for_httpx(self._timeout_s)) as http:
@@ -240,5 +241,6 @@ class AsyncClient:
         except asyncio.CancelledError:
             hooks.stopping.set()
             await asyncio.wait([fetching])  # nothing of a draft is left behind
+            fetching.exception()  # that it was stopped; asyncio logs what nobody has asked for
             raise
         return folder

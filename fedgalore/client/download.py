@@ -34,6 +34,21 @@ class Hooks:
     stopping: threading.Event = field(default_factory=threading.Event)
 
 
+class Either(threading.Event):
+    """Set as soon as it is set itself, or the other event is. To set it leaves the other as it is."""
+
+    def __init__(self, other: threading.Event) -> None:
+        super().__init__()
+        self._other = other
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._other.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """The other one is looked at when the time is over."""
+        return super().wait(timeout) or self.is_set()
+
+
 def download(http: httpx.Client, url: str, path: str, params: dict[str, Any], to: Path, hooks: Hooks) -> None:
     """Unpacks the tar at this path into the new folder `to`, which appears whole or not at all.
 

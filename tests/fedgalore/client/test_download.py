@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tarfile
 from pathlib import Path
@@ -55,6 +56,25 @@ async def test_what_breaks_goes_on_at_its_last_byte(tmp_path: Path) -> None:
         assert {each.get("if-range") for each in server.asked[1:]} == {'"v1"'}
         assert seen[-1] == (len(TAR), len(TAR))
         assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+async def test_a_download_that_is_cancelled_stops_no_other_with_the_same_hooks(tmp_path: Path) -> None:
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+    hooks = Hooks(on_progress=lambda *_: loop.call_soon_threadsafe(begun.set))  # type: ignore[func-returns-value]
+    with played(Part(200, WHOLE, TAR[:3000]), Part(503, {"Content-Length": "0"})) as server:
+        async with AsyncClient(server.url) as client:
+            fetching = asyncio.create_task(client.model("job-1", tmp_path / "model", hooks=hooks))
+            await begun.wait()
+            fetching.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await fetching
+    assert not list(tmp_path.iterdir())
+    with played(Part(200, WHOLE, TAR)) as server:
+        async with AsyncClient(server.url) as client:
+            await client.model("job-1", tmp_path / "model", hooks=hooks)
+            hooks.stopping.set()
+            with pytest.raises(BadDownload, match="was stopped"):
+                await client.model("job-1", tmp_path / "other", hooks=hooks)
 
 
 @pytest.mark.parametrize(
