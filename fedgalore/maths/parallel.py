@@ -47,7 +47,7 @@ def in_order(work: Callable[[T], R], pieces: Iterable[T], at_most: int | None = 
             del result  # not held while the next one is made
         return
     try:
-        with ThreadPoolExecutor(side_by_side, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(side_by_side, initializer=_alone) as pool:
             begun: deque[Future[R]] = deque()
             for piece in pieces:
                 if len(begun) == side_by_side:
@@ -57,3 +57,9 @@ def in_order(work: Callable[[T], R], pieces: Iterable[T], at_most: int | None = 
                 yield begun.popleft().result()
     finally:
         torch.set_num_threads(threads)  # what a thread sets, threads that begin later take over
+
+
+def _alone() -> None:
+    """For good: what a thread has asked for once, it does not take over later from what others set meanwhile."""
+    torch.get_num_threads()
+    torch.set_num_threads(1)

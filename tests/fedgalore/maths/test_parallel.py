@@ -41,6 +41,22 @@ def test_results_come_in_order_and_each_piece_has_one_thread(threads: int) -> No
     assert threads_of_another() == threads
 
 
+def test_what_others_set_meanwhile_gives_no_piece_more_threads(threads: int) -> None:
+    were_set = threading.Event()
+
+    def work(piece: int) -> int:
+        if piece and threads > 1:
+            assert were_set.wait(10)
+        return torch.get_num_threads()  # the first that the piece's thread asks for
+
+    results = in_order(work, range(3))
+    assert next(results) == 1
+    with one_thread():  # as a sink does, and sets the threads back
+        pass
+    were_set.set()
+    assert list(results) == [1, 1]
+
+
 @pytest.mark.parametrize("at_most", [1, 2, None])
 def test_no_more_pieces_are_begun_than_there_is_room_for(threads: int, at_most: int | None) -> None:
     begun: list[int] = []
