@@ -20,7 +20,7 @@ class ReadAhead:
 
     def __init__(self) -> None:
         self._held = 0
-        self._room = asyncio.Event()
+        self._standing: set[asyncio.Event] = set()  # the rooms of streams that wait to go on; each holds a chunk
 
     async def batches(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
         """What has arrived since the batch before, one chunk at least. To be closed where it is not read to its end.
@@ -30,16 +30,18 @@ class ReadAhead:
         """
         arrived: deque[bytes] = deque()
         in_hand: list[bytes] = []
-        news = asyncio.Event()
+        news, room = asyncio.Event(), asyncio.Event()
+
+        def is_full() -> bool:
+            return len(arrived) >= MOST_AHEAD or (bool(arrived or in_hand) and self._held >= TOGETHER)
 
         async def read() -> None:
             async for chunk in chunks:
                 arrived.append(chunk)
                 self._held += 1
                 news.set()
-                while len(arrived) >= MOST_AHEAD or ((arrived or in_hand) and self._held >= TOGETHER):
-                    self._room.clear()
-                    await self._room.wait()
+                while is_full():
+                    await self._stand(room)
 
         reader = asyncio.create_task(read())
         reader.add_done_callback(lambda _: news.set())
@@ -50,19 +52,32 @@ class ReadAhead:
                 in_hand.extend(arrived)
                 arrived.clear()
                 if in_hand:
-                    self._room.set()
+                    room.set()
                     yield list(in_hand)
                     self._release(len(in_hand))
                     in_hand.clear()
+                    room.set()
             reader.result()
         finally:
             reader.cancel()
-            await asyncio.wait([reader])
-            self._release(len(arrived) + len(in_hand))
+            try:
+                await asyncio.wait([reader])
+            finally:  # of a call that is cancelled once more, too: what it holds, others lack
+                self._release(len(arrived) + len(in_hand))
+
+    async def _stand(self, room: asyncio.Event) -> None:
+        room.clear()
+        self._standing.add(room)
+        try:
+            await room.wait()
+        finally:
+            self._standing.discard(room)
 
     def _release(self, count: int) -> None:
         self._held -= count
-        self._room.set()
+        if self._held < TOGETHER:  # so fewer than that are standing; else a thousand would wake up for nothing
+            for room in self._standing:
+                room.set()
 
 
 async def chunks(requests: AsyncIterator[pb.SubmitUpdateRequest]) -> AsyncIterator[bytes]:

@@ -76,3 +76,56 @@ async def test_many_streams_share_what_lies_ahead_and_one_that_stands_still_hold
     for start, each in zip(first, others, strict=True):
         assert start + [chunk async for batch in each for chunk in batch] == CHUNKS
     await still.aclose()
+
+
+async def test_what_a_stream_lets_go_of_wakes_few_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait, waits = asyncio.Event.wait, 0
+
+    async def counted(event: asyncio.Event) -> bool:
+        nonlocal waits
+        waits += 1
+        return await wait(event)
+
+    monkeypatch.setattr(asyncio.Event, "wait", counted)
+    ahead, turns = ReadAhead(), asyncio.Semaphore(2)
+
+    async def receive() -> int:
+        count = 0
+        async for batch in ahead.batches(Stream()()):
+            async with turns:
+                await asyncio.sleep(0)
+            count += len(batch)
+        return count
+
+    streams = 10 * TOGETHER
+    assert await asyncio.gather(*(receive() for _ in range(streams))) == [len(CHUNKS)] * streams
+    assert waits <= 5 * streams * len(CHUNKS)
+
+
+async def test_a_call_that_is_cancelled_twice_holds_nothing() -> None:
+    async def slow_to_end() -> AsyncIterator[bytes]:
+        try:
+            yield CHUNKS[0]
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+
+    async def receive() -> None:
+        async with aclosing(ahead.batches(slow_to_end())) as arriving:
+            async for _ in arriving:
+                await asyncio.sleep(60)
+
+    ahead = ReadAhead()
+    calls = [asyncio.create_task(receive()) for _ in range(TOGETHER)]
+    for _ in range(2):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+    await asyncio.wait(calls)
+    stream = Stream()
+    async with aclosing(ahead.batches(stream())) as arriving:
+        await anext(arriving)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert stream.taken > 1  # it reads ahead, as nobody else holds anything
