@@ -186,6 +186,8 @@ class Assignment:
         kept = site.cache.last_kept(client, self._task.job_id, self._kept_name(self._task.last_contribution))
         keep = site.cache.kept(client, self._task.job_id, self._kept_name(self._task.model_version + 1))
         check_room(site.settings.work_dir, self._update_bytes(), f"the update of round {self._task.round}")
+        if site.settings.protection is None:
+            await self._log.tells_progress()
         local, least = spec.local, site.settings.policy.least_evaluation_examples
         on_step = partial(self._on_step, ToldLoss(local.steps, local.batch_size, least))
         await site.thread.run(

@@ -82,8 +82,8 @@ class Policy(Strict):
         default=1000,
         ge=1,
         le=MANY,
-        description="Rounds of all jobs together from which an update or an evaluation leaves in any 24 hours; null: "
-        "any number",
+        description="Rounds of all jobs together from which losses, an update or an evaluation leave in any 24 hours; "
+        "null: any number",
     )
     least_noise: float | None = Field(
         default=None,

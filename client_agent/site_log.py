@@ -97,7 +97,7 @@ class SiteLog:
         return [line["noise_multiplier"] for line in self.lines("noise")]
 
     def rounds_of_a_day(self, but: Start) -> int:
-        """From how many starts an update or an evaluation was sent in the last 24 hours, or both, but for this one."""
+        """From how many starts losses, an update or an evaluation were sent in the last 24 hours, but for this one."""
         since = time.time() - DAY_S
         return len({_start(line) for line in self.lines("sends") if line["at"] > since} - {None, but})
 
@@ -156,7 +156,7 @@ def _check_end(found: Reading, told: tuple[int, str] | None, path: Path) -> None
 
 def _start(line: Line) -> Start | None:
     """What a line of `sends` counts as; None: it tells of no example's loss."""
-    if line["what"] not in ("update", "evaluation"):
+    if line["what"] not in ("progress", "update", "evaluation"):
         return None
     return line["job"], line["document_sha256"], line["version"] - (line["what"] == "update")
 

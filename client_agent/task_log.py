@@ -19,7 +19,7 @@ class TaskLog:
     def __init__(self, log: SiteLog, task: pb.Task) -> None:
         self._log, self._task = log, task
         self._document = hashlib.sha256(task.spec_json.encode()).hexdigest()
-        self._has_begun = False
+        self._has_begun = self._has_told = False
         self._reports, self._report_bytes = 0, 0
 
     @property
@@ -46,6 +46,12 @@ class TaskLog:
         version = self._version if what == "update" else int(self._task.model_version)
         about = {"document_sha256": self._document, "version": version}
         await self._line("sends", what=what, bytes=size_bytes, **about, **fields)
+
+    async def tells_progress(self) -> None:
+        """Before training, whose reports of progress tell of losses; `ends` has their bytes."""
+        if not self._has_told:
+            await self.sends("progress", 0)
+            self._has_told = True
 
     @property
     def document(self) -> str:

@@ -170,7 +170,7 @@ async def test_a_job_from_the_first_poll_to_the_final_evaluation(momentum, coord
 
     told = site_log.read(tmp_path / "a" / "work")
     lines = [(line["event"], line.get("kind") or line.get("what")) for line in told.lines]
-    trained = [("task", "train"), ("sends", "evaluation"), ("sends", "update"), ("ends", None)]
+    trained = [("task", "train"), *(("sends", what) for what in ("evaluation", "progress", "update")), ("ends", None)]
     assert lines[:3] == [("document", None), ("task", "check"), ("sends", "check")]
     assert lines[3:] == [*trained * 2, ("task", "evaluate"), ("sends", "evaluation"), ("ends", None)]
     sent = [(line["sha256"], line["bytes"]) for line in told.lines if line.get("what") == "update"]

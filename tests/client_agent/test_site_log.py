@@ -155,11 +155,12 @@ def test_a_line_that_the_disk_does_not_take_leaves_the_log_as_it_was(
     assert read(written).problems == []
 
 
-def test_rounds_of_a_day_are_starts_that_an_update_or_an_evaluation_left_for(
+def test_rounds_of_a_day_are_starts_that_losses_an_update_or_an_evaluation_left_for(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = SiteLog(written)
-    for what, version in (("update", 5), ("evaluation", 4), ("evaluation", 0), ("failure", 7)):  # no other start
+    # of no other start
+    for what, version in (("update", 5), ("evaluation", 4), ("progress", 4), ("evaluation", 0), ("failure", 7)):
         log.append("sends", job="job-1", document_sha256=DOCUMENT, what=what, version=version, bytes=7)
     assert log.rounds_of_a_day(("job-1", DOCUMENT, 5)) == 5
     assert log.rounds_of_a_day(("job-1", DOCUMENT, 4)) == 4
@@ -168,12 +169,16 @@ def test_rounds_of_a_day_are_starts_that_an_update_or_an_evaluation_left_for(
         "sends", job="job-1", document_sha256="e" * 64, what="evaluation", version=4, bytes=7
     )  # another document
     assert log.rounds_of_a_day(("job-1", DOCUMENT, 4)) == 6
+    log.append("sends", job="job-2", document_sha256=DOCUMENT, what="progress", version=0, bytes=0)  # given up
+    assert log.rounds_of_a_day(("job-1", DOCUMENT, 4)) == 7
     later = site_log.time.time() + DAY_S + 1
     monkeypatch.setattr(site_log.time, "time", lambda: later)
     assert SiteLog(written).rounds_of_a_day(("job-1", DOCUMENT, 6)) == 0
 
 
-@pytest.mark.parametrize(("what", "version"), [("update", 4), ("evaluation", 3), ("check", 3), ("failure", 3)])
+@pytest.mark.parametrize(
+    ("what", "version"), [("update", 4), ("evaluation", 3), ("check", 3), ("failure", 3), ("progress", 3)]
+)
 async def test_only_an_update_makes_another_version(tmp_path: Path, what: str, version: int) -> None:
     await TaskLog(SiteLog(tmp_path), pb.Task(job_id="job-1", model_version=3)).sends(what, 7)
     assert read(tmp_path).lines[-1]["version"] == version
