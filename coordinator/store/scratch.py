@@ -30,10 +30,12 @@ class Scratch:
     def folder(self) -> Iterator[Path]:
         """A new, empty folder, which is deleted at the end.
 
+        What cannot be deleted then is left to `sweep`: a network disk keeps a mapped file, by another name.
+
         Raises:
             OSError: the folder cannot be created.
         """
-        with tempfile.TemporaryDirectory(dir=self._root) as scratch:
+        with tempfile.TemporaryDirectory(dir=self._root, ignore_cleanup_errors=True) as scratch:
             files = Path(scratch) / "files"
             files.mkdir()
             # The lock is on a file, because network disks have no locks on folders.

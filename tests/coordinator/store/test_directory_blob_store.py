@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +64,25 @@ def test_old_scratch_goes_when_its_owner_is_gone(blobs: DirectoryBlobStore, root
         blobs.sweep((), (), time.time() + GRACE_S + 1)
         assert not left.exists()
         assert (folder / "export").exists()
+    assert list((root / "scratch").iterdir()) == []
+
+
+def test_scratch_that_a_network_disk_keeps_is_swept_later(
+    blobs: DirectoryBlobStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = os.rmdir
+
+    def refused(path: str | Path, **options: Any) -> None:  # as of a folder in which a mapped file was renamed
+        if str(path) == "files":
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+        remove(path, **options)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "rmdir", refused)
+        with blobs.scratch_folder():
+            pass
+    assert len(list((root / "scratch").iterdir())) == 1
+    blobs.sweep((), (), time.time() + GRACE_S + 1)
     assert list((root / "scratch").iterdir()) == []
 
 
