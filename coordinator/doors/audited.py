@@ -23,8 +23,8 @@ async def write_down(trail: AuditTrail, entry: Entry, whose: Whose) -> None:
 
 
 def shown(text: str) -> str:
-    """The start of what a caller wrote, in `plain` letters."""
-    return plain(text[:MOST_CHARACTERS])
+    """The start of what a caller wrote, in `plain` letters, of which one may take ten."""
+    return plain(text[:MOST_CHARACTERS])[:MOST_CHARACTERS]
 
 
 async def _kept(trail: AuditTrail, entry: Entry, whose: Whose) -> None:

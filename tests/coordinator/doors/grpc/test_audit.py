@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from coordinator.doors.audited import MOST_CHARACTERS, shown
 from coordinator.doors.doorkeeper import Access
 from coordinator.store.audit import Entry, Whose
 from coordinator.store.credentials import digest_of
@@ -88,3 +89,8 @@ async def test_whoever_shows_no_known_key_is_audited_apart(house: House, method:
         ("Register", r"\x1b[31m", "", "", "INVALID_ARGUMENT"),
     ]
     assert await entries(house, Whose.AGENTS) == []
+
+
+@pytest.mark.parametrize("letter", ["a", "\x1b", "\u202e", "\U000e0001"])
+def test_what_strangers_write_takes_no_more_room_spelled_out(letter: str) -> None:
+    assert len(shown(letter * 10_000)) == MOST_CHARACTERS
