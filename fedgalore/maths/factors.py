@@ -31,6 +31,7 @@ from fedgalore.maths.mean import Factors, Term, Terms
 OVERSAMPLING = 16
 POWER_ITERATIONS = 1  # beside the start, which is as good as one
 RIDGE = 1e-7  # of the largest entry of a Gram matrix: what float32 cannot tell from a column that depends on others
+NOTHING = -1024  # as an exponent: the row of a column of zeros, however large, takes no digits of others
 BLOCK = 1024  # columns that are float64 at a time
 
 
@@ -207,7 +208,8 @@ def _side_by_side(whole: Terms, sizes: list[_Sizes], exponent: Tensor) -> tuple[
     for term, size, some_rows, some_right in places:
         columns = _exponent(size.columns)[..., None]
         _times_power(term.left.mT.float(), -columns, some_rows)
-        _times_power(term.right.float(), columns - exponent, some_right, term.weight)
+        lifted = torch.where(size.columns[..., None] > 0, columns - exponent, NOTHING)
+        _times_power(term.right.float(), lifted, some_right, term.weight)
     return rows.mT, right
 
 

@@ -114,6 +114,18 @@ def test_a_product_of_any_size_keeps_its_digits(first, second):
     torch.testing.assert_close(found / (first * second), signs * expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("large", [1.0, 1e15, 1e38])
+def test_the_row_of_a_column_of_zeros_counts_for_nothing(large):
+    left, right = planted(40, 60, torch.logspace(-8, -10, 12))
+    silent = Term(torch.zeros(1, 40, 4), torch.full((1, 4, 60), large))
+    plain, beside = (ThinSum(Terms([Term(left, right), *more])) for more in ([], [silent]))
+    best = best_error(dense(left, right), 5)
+    for whole in (plain, beside):
+        found = split(whole, 5)
+        left_out = dense(left, right) - dense(found.left, best_right(found.left, whole))
+        assert float(left_out.norm()) <= (1 + 1e-4) * best
+
+
 def test_what_float32_cannot_hold_is_told():
     left, right = normal(1, 20, 3) * 1e25, normal(1, 3, 30) * 1e25
     columns = torch.linalg.qr(left)[0][..., :2]
