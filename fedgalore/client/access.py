@@ -3,7 +3,8 @@
 What an argument leaves out comes from the environment: the address from FEDGALORE_URL, the key from FEDGALORE_API_KEY
 or the file that FEDGALORE_API_KEY_FILE names, the CA's file from FEDGALORE_CA. Where a context is named, or neither
 argument nor environment names an address, they come from a context (`fedgalore.client.contexts`), and from the
-environment what it lacks. A context's key goes to the context's address and to no other.
+environment what it lacks. A context's key goes to the context's address and to no other, and so does the
+environment's key where FEDGALORE_URL says whose it is.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Access:
             where = urlsplit(check_url(address, ("http", "https"), REST_PORT))
         except ValueError as error:
             raise WrongArgument("url", str(error)) from None
-        label, secret = _key(key, source.key_file)
+        elsewhere = named_by is not None and named_by.rstrip("/") != address.rstrip("/")
+        label, secret = _key(key, source.key_file, from_environment=not elsewhere)
         if secret is not None and where.scheme != "https" and not is_loopback(where.hostname or ""):
             raise WrongArgument(
                 label,
@@ -103,7 +105,7 @@ def _context(name: str | None) -> Context:
     return found.named(chosen) if chosen is not None else Context(url=DEFAULT_URL)
 
 
-def _key(given: str | None, file: Path | None) -> tuple[str, str | None]:
+def _key(given: str | None, file: Path | None, from_environment: bool) -> tuple[str, str | None]:
     """What the key is called in messages, and the key itself, None where there is none. `file`: of the context."""
     name, key = "key", given
     if key is None and file is not None:
@@ -112,7 +114,7 @@ def _key(given: str | None, file: Path | None) -> tuple[str, str | None]:
             key = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise WrongArgument(name, f"{file} cannot be read ({error}); name the file that holds the key") from None
-    elif key is None:
+    elif key is None and from_environment:
         environment = os.environ.get("FEDGALORE_API_KEY")
         try:
             key = with_secrets({"api_key": environment} if environment else {}, "FEDGALORE_", ("api_key",)).get(

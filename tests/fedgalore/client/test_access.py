@@ -73,6 +73,10 @@ def test_arguments_come_before_the_environment_and_that_before_contexts(
         "https://from.environment", {"Authorization": "Bearer fgk_environment"}, Path("/environment.pem")
     )
     assert Access.of(context="clinic") == Access(SECURED, {"Authorization": "Bearer fgk_context"}, tmp_path / "ca.pem")
+    assert Access.of("https://from.environment") == found
+    elsewhere = Access(DEFAULT_URL, {}, Path("/environment.pem"))
+    assert Access.of(context="here") == Access.of(DEFAULT_URL) == elsewhere  # the key is of FEDGALORE_URL's coordinator
+    monkeypatch.delenv("FEDGALORE_URL")
     lent = Access(DEFAULT_URL, {"Authorization": "Bearer fgk_environment"}, Path("/environment.pem"))
     assert Access.of(context="here") == lent  # what the context lacks
     with pytest.raises(WrongArgument, match="context: here does not go with an address"):
