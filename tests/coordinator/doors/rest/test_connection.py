@@ -110,10 +110,16 @@ async def trickle(writer: asyncio.StreamWriter) -> None:
 
 async def test_who_does_not_read_is_cut(lines: list[Line], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "STALL_S", 0.02)
-    async with door() as port:
+    ended = asyncio.Event()
+
+    async def told(scope: Any, receive: Any, send: Any) -> None:
+        await hello(scope, receive, send)
+        ended.set()
+
+    async with door(told) as port, asyncio.timeout(20):
         reader = await say(port, lines, GET.replace(b"/ ", b"/endless ") + b"\r\n")
         lines[0][1].transport.pause_reading()  # type: ignore[attr-defined]
-        await asyncio.sleep(0.1)
+        await ended.wait()
         lines[0][1].transport.resume_reading()  # type: ignore[attr-defined]
         assert not (await everything(reader)).endswith(b"hi")
 
