@@ -178,6 +178,8 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab(page: Any, redis_url: str,
         await page.get_by_label("API key", exact=True).last.fill(OPERATOR)
         await page.keyboard.press("Enter")
         await dashboard.says("/api/v1/keys")
+        await dashboard.press("Without a known key")
+        await dashboard.says("There is nothing here yet.")
 
 
 async def test_a_killed_site_is_silent_and_an_odd_reason_is_text(page: Any, redis_url: str, tmp_path: Path) -> None:
