@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from client_agent.errors import NoRoom, WorkDirUnusable
-from fedgalore.process.disk import takes_nothing
+from fedgalore.process.disk import free_bytes, takes_nothing
 from fedgalore.spec.amounts import size
 
 PATIENCE_S = 60.0
@@ -30,7 +29,7 @@ def waits(limit_s: float) -> Iterator[float]:
 
 def check_room(folder: Path, needed_bytes: int, what: str) -> None:
     """Raises `NoRoom`, which names no path of the site, where the folder's disk has less room than `what` needs."""
-    free = _free_bytes(folder)
+    free = free_bytes(folder)
     if free is not None and free < needed_bytes:
         raise NoRoom(
             f"work_dir: its disk has {size(free)} free, and {what} needs {size(needed_bytes)}; make room there, or "
@@ -48,7 +47,7 @@ def room_in(folder: Path) -> Iterator[None]:
     except Exception as error:
         if not takes_nothing(error):
             raise
-        free = _free_bytes(folder)
+        free = free_bytes(folder)
         left = "" if free is None else f", {size(free)} free"
         raise NoRoom(
             f"work_dir: its disk takes no more files ({_why(error)}{left}); make room there, or give the agent a "
@@ -73,15 +72,6 @@ def wait_for_room(folder: Path, action: Callable[[], None]) -> None:
                 raise WorkDirUnusable(f"{error} ({folder})") from error
             _log.warning("no_room", folder=str(folder), reason=str(error), again_in_s=wait_s)
             time.sleep(wait_s)
-
-
-def _free_bytes(folder: Path) -> int | None:
-    """For this process; None where the system does not say."""
-    try:
-        status = os.statvfs(folder)
-    except OSError:
-        return None
-    return status.f_bavail * status.f_frsize
 
 
 def _why(error: BaseException) -> str:

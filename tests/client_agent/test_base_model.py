@@ -79,7 +79,7 @@ async def test_shards_that_lie_here_are_not_fetched_and_nothing_is_where_there_i
         site = a_site(tmp_path, transport, models=[str(near)])
         before = line.down
         with monkeypatch.context() as full:
-            full.setattr("client_agent.room._free_bytes", lambda folder: SHARD)
+            full.setattr("client_agent.room.free_bytes", lambda folder: SHARD)
             with pytest.raises(NoRoom, match=rf"has 2.1 MB free, and job {job_id} needs"):
                 await base_model(files, site, spec, a_plan(), job_id, 1)
         assert line.down - before < 2**12  # what the line says by itself
