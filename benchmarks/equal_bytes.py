@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean, stdev
@@ -53,26 +53,25 @@ def row(
         spread = f" ± {scale * stdev(values):.{digits}f}" if len(values) > 1 else " (one seed)"
         return f"{scale * mean(values):.{digits}f}{spread}"
 
-    def sent(points: Sequence[Point]) -> str:
-        needed = until(points, target, sign)
-        return "never" if needed is None else f"{needed:.0f}"
-
     lora = f"{shown(under(curves[best], budget))} ({best})"
     quality = [shown(under(curves[DEFAULT], budget)), lora, shown(under(dense, budget)) if dense else ""]
-    reached = [sent(curves[DEFAULT]), first_of(curves, rivals, sent), sent(dense) if dense else ""]
+    needed = {name: until(points, target, sign) for name, points in curves.items()}
+    lora_needs = first_of({name: needed[name] for name in rivals if name in needed})
+    reached = [whole(needed[DEFAULT]), lora_needs, whole(needed["fedavg"]) if dense else ""]
     return [suite, f"{budget:.0f}", *quality, f"{scale * target:.{0 if scale == 100 else digits}f}", *reached]
 
 
-def first_of(
-    curves: Mapping[str, Sequence[Point]], rivals: Sequence[str], sent: Callable[[Sequence[Point]], str]
-) -> str:
-    """What the rival that needs least sends, with its name."""
-    told = {name: sent(curves[name]) for name in rivals if name in curves}
-    arrived = {name: float(megabytes) for name, megabytes in told.items() if megabytes != "never"}
+def whole(reached: float | None) -> str:
+    return "never" if reached is None else f"{reached:.0f}"
+
+
+def first_of(needed: Mapping[str, float | None]) -> str:
+    """What the one that needs least sends, with its name."""
+    arrived = {name: megabytes for name, megabytes in needed.items() if megabytes is not None}
     if not arrived:
         return "never"
     best = min(arrived, key=lambda name: arrived[name])
-    return f"{told[best]} ({best})"
+    return f"{whole(arrived[best])} ({best})"
 
 
 def curve(runs: Sequence[Result], metric: str) -> list[Point]:
@@ -96,12 +95,17 @@ def under(points: Sequence[Point], megabytes: float) -> tuple[float, ...]:
 
 def until(points: Sequence[Point], target: float, sign: int = 1) -> float | None:
     """Megabytes sent until the seeds' mean is as good as the target; None: it never is."""
+    return crossing(((point.megabytes, sign * mean(point.quality)) for point in points), sign * target)
+
+
+def crossing(points: Iterable[tuple[float, float]], target: float) -> float | None:
+    """Where a curve of (x, y) first reaches y = target, interpolated between its points; None: it never does."""
     before: tuple[float, float] | None = None
-    for point in points:
-        here = point.megabytes, sign * mean(point.quality)
-        if here[1] >= sign * target:
+    for here in points:
+        if here[1] >= target:
             if before is None:
                 return here[0]
-            return before[0] + (sign * target - before[1]) / (here[1] - before[1]) * (here[0] - before[0])
+            part = (target - before[1]) / (here[1] - before[1])
+            return before[0] + part * (here[0] - before[0])
         before = here
     return None

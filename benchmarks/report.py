@@ -92,16 +92,11 @@ def _spread(values: Sequence[float], measure: Measure = ACCURACY, sign: str = ""
 
 def _rounds_to(target: float, runs: Sequence[Result]) -> str:
     """Rounds until the seeds' mean validation accuracy reaches the target, interpolated between evaluations."""
-    before: tuple[float, float] | None = None
-    for points in zip(*(run["curve"] for run in runs), strict=False):
-        here = float(points[0]["version"]), mean(point["validation"]["accuracy"] for point in points)
-        if here[1] >= target:
-            if before is None:
-                return f"{here[0]:.0f}"
-            part = (target - before[1]) / (here[1] - before[1])
-            return f"{before[0] + part * (here[0] - before[0]):.0f}"
-        before = here
-    return "never"
+    means = (
+        (float(points[0]["version"]), mean(point["validation"]["accuracy"] for point in points))
+        for points in zip(*(run["curve"] for run in runs), strict=False)
+    )
+    return equal_bytes.whole(equal_bytes.crossing(means, target))
 
 
 def _target(runs: Sequence[Sequence[Result]]) -> float:
