@@ -1,15 +1,14 @@
 """Weights, updates and model files are kept outside Redis. Each file is a blob, named by the hash of its content.
 
 `BlobStore` is what the coordinator asks of a place for blobs. `coordinator.store.directory_blob_store` keeps them in a
-directory. A bucket can keep them as well, because no caller asks where a blob lies; a caller that has to map a file
-into memory asks for it by `on_disk`.
+directory. No caller asks where a blob lies; a caller that has to map a file into memory asks for it by `on_disk`.
 
 All calls block. Asyncio code runs them in threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ class PartialInUse(RuntimeError):
 
 
 class PartialFile(Protocol):
-    """A file that is being received. One opener has it until `close`; its bytes outlive the process."""
+    """A file that is being received. One opener at a time has it, and no other's bytes become the blob."""
 
     def received(self) -> Iterator[bytes]:
         """The bytes received so far, from the first on, in blocks. Nothing may be appended meanwhile.
@@ -46,7 +45,7 @@ class PartialFile(Protocol):
         """
 
     def append(self, data: bytes) -> None:
-        """Adds bytes at the end. They outlive this process when the call returns.
+        """Adds bytes at the end. But for the last `BlobStore.unsaved_bytes` of the file, they outlive this process.
 
         Raises:
             OSError: the bytes cannot be written; some of them may have been.
@@ -77,11 +76,15 @@ class PartialFile(Protocol):
         """Deletes the bytes received so far. `close` is still to be called."""
 
     def close(self) -> None:
-        """Lets go of the file. The next opener goes on where it ends."""
+        """Lets go of the file, all of which is saved. The next opener goes on where it ends."""
 
 
 class BlobStore(Protocol):
     """A blob is complete and never changes; several processes may share a store."""
+
+    @property
+    def unsaved_bytes(self) -> int:
+        """How much of a partial file its opener may hold back; a kill loses as much, and it is sent again."""
 
     def room(self) -> tuple[int, int] | None:
         """Bytes of the disk that it is on, and those that are free; None where nobody knows."""
@@ -91,8 +94,8 @@ class BlobStore(Protocol):
 
         Args:
             move: the file itself becomes the blob and is gone from `path`; otherwise it is copied and left alone.
-            copies: what of the file other blobs of this store may hold. Those that do are not stored again, and a sweep
-                leaves them as long as this blob.
+            copies: what of the file other blobs of this store may hold. Those that do need not be stored again; where
+                they are not, a sweep leaves those blobs as long as this blob.
 
         Raises:
             BlobNotFound: one of these blobs was deleted meanwhile.
@@ -100,7 +103,7 @@ class BlobStore(Protocol):
         """
 
     def open(self, sha256: str) -> RangeReader:
-        """The blob, to be read in ranges until it is closed, also after a sweep has deleted it.
+        """The blob, to be read in ranges until it is closed: where it has a `path`, also after a sweep has deleted it.
 
         Raises:
             BlobNotFound: the blob is not in this store, or `sha256` is no hash.
@@ -125,6 +128,9 @@ class BlobStore(Protocol):
 
     def exists(self, sha256: str) -> bool:
         """Whether the blob is in this store. False where `sha256` is no hash."""
+
+    def present(self, hashes: Collection[str]) -> set[str]:
+        """Which of these blobs are in this store."""
 
     def holds(self, blob: BlobRef) -> bool:
         """Whether the blob is in this store at its size. Its content is not read."""
@@ -151,8 +157,10 @@ class BlobStore(Protocol):
 
         Where nothing was received under this key and the store has the blob, the whole blob counts as received.
 
+        An opener before this one that has not closed it either keeps it, or has lost it and hears so.
+
         Raises:
-            PartialInUse: another opener has the partial file.
+            PartialInUse: another opener has the partial file, and keeps it.
             OSError: the store cannot be written.
             ValueError: the key does not start with a letter or digit, or has characters outside `A-Za-z0-9._+-`.
         """
@@ -171,8 +179,8 @@ class BlobStore(Protocol):
             ValueError: as `open_partial`.
         """
 
-    def partial_keys(self) -> list[str]:
-        """Keys of all partial files, sorted."""
+    def partial_keys(self, start: str = "") -> list[str]:
+        """Keys of all partial files that start so, sorted."""
 
     def scratch_folder(self) -> AbstractContextManager[Path]:
         """An empty folder on this machine, for files that `put_file(move=True)` takes. It is deleted at the end."""

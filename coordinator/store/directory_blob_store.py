@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from fedgalore.process.ranges import FileRanges, RangeReader
 
 class DirectoryBlobStore:
     """`BlobStore` in a directory. The protocol's docstrings say what the methods do."""
+
+    unsaved_bytes = 0
 
     def __init__(self, root: Path) -> None:
         """Creates the folders.
@@ -112,6 +114,9 @@ class DirectoryBlobStore:
         except ValueError:
             return False
 
+    def present(self, hashes: Collection[str]) -> set[str]:
+        return {sha256 for sha256 in hashes if self.exists(sha256)}
+
     def holds(self, blob: BlobRef) -> bool:
         return self._content.holds(blob) or self._composed.size_bytes(blob.sha256) == blob.size_bytes
 
@@ -153,8 +158,8 @@ class DirectoryBlobStore:
     def discard_partial(self, key: str) -> None:
         self._content.partial_path(key).unlink(missing_ok=True)
 
-    def partial_keys(self) -> list[str]:
-        return self._content.partial_keys()
+    def partial_keys(self, start: str = "") -> list[str]:
+        return [key for key in self._content.partial_keys() if key.startswith(start)]
 
     def scratch_folder(self) -> AbstractContextManager[Path]:
         return self._scratch.folder()

@@ -120,7 +120,7 @@ class Collector:
         await self._binding.grow_older()
         self._check_amount(held, looks.unexplained(ripe, spent))
         freed = await asyncio.to_thread(self._blobs.sweep, needed, spent, now, ripe)
-        left = await asyncio.to_thread(lambda: {sha256 for sha256 in spent if self._blobs.exists(sha256)})
+        left = await asyncio.to_thread(self._blobs.present, spent)
         for remembered in known:
             remembered.spent &= left
         await self._removal.forget_discarded(discarded & (needed | (spent - left)))

@@ -49,10 +49,9 @@ def received_bytes(blobs: BlobStore, key: PartialKey, blob: BlobRef) -> int:
 def discard_partials(blobs: BlobStore, job_id: str) -> int:
     """Deletes the partial files of a job's updates. Returns the bytes freed."""
     freed = 0
-    for key in blobs.partial_keys():
-        if key.startswith(_SEPARATOR.join((_PREFIX, job_id, ""))):
-            freed += blobs.partial_bytes(key) or 0
-            blobs.discard_partial(key)
+    for key in blobs.partial_keys(_SEPARATOR.join((_PREFIX, job_id, ""))):
+        freed += blobs.partial_bytes(key) or 0
+        blobs.discard_partial(key)
     return freed
 
 
@@ -66,7 +65,7 @@ async def clean_partials(blobs: BlobStore, versions_to_come: Callable[[], Awaita
         StateUnavailable: nothing was deleted.
     """
     # The files are listed first: a job that is posted after the look at the jobs has no file in the list.
-    keys = [key for key in await asyncio.to_thread(blobs.partial_keys) if key.startswith(_PREFIX + _SEPARATOR)]
+    keys = await asyncio.to_thread(blobs.partial_keys, _PREFIX + _SEPARATOR)
     if not keys:
         return 0
     wanted = {(job_id, str(version)) for job_id, version in await versions_to_come()}

@@ -65,8 +65,8 @@ class Upload:
             raise UploadInProgress(
                 "this update is being received over another connection; ask with QueryUpload, then try again"
             ) from error
-        for other in self._blobs.partial_keys():
-            if other.startswith(self._key.place) and other != str(self._key):
+        for other in self._blobs.partial_keys(self._key.place):
+            if other != str(self._key):
                 self._blobs.discard_partial(other)
         try:
             for block in self._partial.received():
@@ -83,7 +83,7 @@ class Upload:
         reach(Fault.UPLOAD_OPENED)
 
     def write(self, *chunks: bytes) -> None:
-        """Checks, hashes and writes the next bytes. They outlive this process when the call returns.
+        """Checks, hashes and writes the next bytes.
 
         Raises:
             InvalidUpdate: the header is refused, or more bytes than announced have come; the partial file is deleted.
