@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test proofs browser sweep chaos fuzz mutation docs references check hooks bench-accuracy bench-gpu lock release clean
+.PHONY: help demo quick test proofs browser check-deploy sweep chaos fuzz mutation docs references check hooks bench-accuracy bench-gpu lock release clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -12,6 +12,7 @@ READY := $(VENV)/.ready
 READY_FOR_MUTATION := $(VENV)/.ready-for-mutation
 READY_FOR_DOCS := $(VENV)/.ready-for-docs
 READY_FOR_BROWSER := $(VENV)/.ready-for-browser
+READY_FOR_DEPLOY := $(VENV)/.ready-for-deploy
 DEMO_ARGS ?=
 COMPARE ?=
 TEST_ARGS ?=
@@ -19,8 +20,8 @@ CHAOS_ARGS ?=
 BENCH_ARGS ?=
 MUTATION_ARGS ?=
 SWEEP_ARGS ?=
-# Modules of tools/, each of which writes a page, or with --check compares it.
-REFERENCES := job_reference rest_reference proto_reference state_diagrams sizing_page
+# Modules of tools/, each of which writes a page or files, or with --check compares them.
+REFERENCES := job_reference rest_reference proto_reference state_diagrams sizing_page chart_presets
 # Two test processes with two torch threads each would fight over two cores.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 
@@ -54,10 +55,10 @@ demo: $(READY) ## a whole federation on this machine, watched live (COMPARE=fedi
 quick: $(READY) ## at every save: lint, and the tests that are not slow (TEST_ARGS="-k round")
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not proof and not browser and not chaos and not fuzz" $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not proof and not browser and not deploy and not chaos and not fuzz" $(TEST_ARGS)
 
 test: $(READY) ## the test suite (TEST_ARGS="-k round")
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not proof and not browser and not chaos and not fuzz" $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not proof and not browser and not deploy and not chaos and not fuzz" $(TEST_ARGS)
 
 proofs: $(READY) ## every method, task and wire as a federation of processes, bit for bit the simulation (TEST_ARGS="-k tags")
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m proof $(TEST_ARGS)
@@ -68,6 +69,13 @@ $(READY_FOR_BROWSER): $(READY) requirements-browser.lock
 
 browser: $(READY_FOR_BROWSER) ## the dashboard in a real browser; needs Chromium (Debian: apt-get install chromium)
 	$(TEST_ENV) $(BIN)/python -m pytest -m browser tests/browser $(TEST_ARGS)
+
+$(READY_FOR_DEPLOY): $(READY) requirements-deploy.lock
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps -r requirements-deploy.lock
+	@touch $@
+
+check-deploy: $(READY_FOR_DEPLOY) ## the Helm charts: lint, schemas, every preset, and the bases written from them
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 -m deploy tests/deploy $(TEST_ARGS)
 
 sweep: $(READY) ## a hundred architectures of transformers: trained, written, loaded back (SWEEP_ARGS="--only bert vit")
 	$(TEST_ENV) $(BIN)/python -m benchmarks.sweep $(SWEEP_ARGS)
@@ -123,9 +131,9 @@ lock: ## pins anew everything that pyproject.toml asks for
 	frozen > "$$folder/frozen"; \
 	{ echo "# Exact versions of everything, development tools included; written by \`make lock\`."; \
 	  cat "$$folder/frozen"; } > requirements.lock; \
-	for extra in mutation docs browser; do \
+	for extra in mutation docs browser deploy; do \
 	  "$$python" -m pip install $(PIP_FLAGS) --no-build-isolation -c "$$folder/frozen" ".[$$extra]"; \
-	  { echo "# What \`make $$extra\` adds to requirements.lock; written by \`make lock\`."; \
+	  { echo "# What \`make $${extra/deploy/check-deploy}\` adds to requirements.lock; written by \`make lock\`."; \
 	    frozen | grep -vxFf "$$folder/frozen"; } > "requirements-$$extra.lock"; \
 	  "$$python" -m pip uninstall $(PIP_FLAGS) --yes -r "requirements-$$extra.lock"; \
 	done

@@ -57,23 +57,24 @@ COEFFICIENTS = {
 def blocks() -> dict[str, str]:
     """The page's blocks by name."""
     with tempfile.TemporaryDirectory() as name:
-        folders = {model: _folder(Path(name) / model, model) for model in WIDTHS}
+        folders = {model: folder_of(Path(name) / model, model) for model in WIDTHS}
         return {
             "coefficients": "\n".join(_coefficients()),
             "sites": "\n".join(_sites(folders)),
             "coordinators": "\n".join(_coordinators(folders)),
-            "example": f"```\n{_run(folders['8B'], 4, *WEIGHTS['bfloat16'])}```",
+            "example": f"```\n{run(folders['8B'], 4, *WEIGHTS['bfloat16'])}```",
         }
 
 
-def _folder(folder: Path, model: str) -> Path:
+def folder_of(folder: Path, model: str) -> Path:
+    """Makes the folder of a model of `WIDTHS`, by its configuration alone."""
     folder.mkdir()
     config = COMMON | WIDTHS[model] | {"tie_word_embeddings": model == "1B"}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 
-def _run(folder: Path, clients: int, *more: str) -> str:
+def run(folder: Path, clients: int, *more: str) -> str:
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     result = CliRunner().invoke(app, ["size", str(folder), "--clients", str(clients), *settings, *more])
     if result.exit_code:
@@ -81,8 +82,9 @@ def _run(folder: Path, clients: int, *more: str) -> str:
     return result.output
 
 
-def _numbers(folder: Path, clients: int, *more: str) -> dict[str, Any]:
-    numbers: dict[str, Any] = json.loads(_run(folder, clients, "--output", "json", *more))
+def numbers_of(folder: Path, clients: int, *more: str) -> dict[str, Any]:
+    """What `fedgalore size` says, as its JSON."""
+    numbers: dict[str, Any] = json.loads(run(folder, clients, "--output", "json", *more))
     return numbers
 
 
@@ -99,7 +101,7 @@ def _sites(folders: dict[str, Path]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|"
     for model, folder in folders.items():
         for weights, more in WEIGHTS.items():
-            found = _numbers(folder, 4, *more)
+            found = numbers_of(folder, 4, *more)
             cpu, gpu = found["site"], found["gpu"]
             parts = [cpu["host"], gpu["device"], gpu["host"], cpu["disk"]]
             yield _row(model, weights, *map(_sum, parts), size(cpu["download"]), _both(cpu))
@@ -110,7 +112,7 @@ def _coordinators(folders: dict[str, Path]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for model, folder in folders.items():
         for clients in SITES:
-            found = _numbers(folder, clients)["coordinator"]
+            found = numbers_of(folder, clients)["coordinator"]
             cells = [_sum(found["memory"]), _sum(found["disk"]), f"{found['seconds']:,.0f} s"]
             yield _row(model, str(clients), *cells, _both(found))
 

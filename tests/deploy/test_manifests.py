@@ -43,6 +43,9 @@ def rendered() -> Iterator[dict[str, Any]]:
 
 
 RESOURCES = list(rendered())
+FILES = {
+    name: text for item in RESOURCES if item["kind"] == "ConfigMap" for name, text in item["data"].items()
+}  # of all config maps
 PODS = {item["metadata"]["name"]: item["spec"]["template"]["spec"] for item in RESOURCES if item["kind"] in WORKLOADS}
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
@@ -101,11 +104,10 @@ def test_the_base_says_that_it_is_plaintext() -> None:
     assert {"name": "FEDGALORE_INSECURE", "value": "true"} in coordinator["env"]
 
 
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl renders the overlay")
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl renders it")
 @pytest.mark.slow
-def test_the_secured_overlay_renders_with_the_files_that_its_comment_makes(tmp_path: Path) -> None:
-    for name in ("k8s", "k8s-secured"):
-        shutil.copytree(ROOT / "deploy" / name, tmp_path / name, ignore=shutil.ignore_patterns("pki"))
+def test_the_secured_base_renders_with_the_files_that_its_comment_makes(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy" / "k8s-secured", tmp_path / "k8s-secured", ignore=shutil.ignore_patterns("pki"))
     pki = tmp_path / "k8s-secured" / "pki"
     comment = (tmp_path / "k8s-secured" / "kustomization.yaml").read_text()
     command = re.search(r"fedgalore (certs .*)", comment)
@@ -129,12 +131,16 @@ def test_the_secured_overlay_renders_with_the_files_that_its_comment_makes(tmp_p
         assert mounted <= set(secrets)
     (coordinator,) = pods["coordinator"]["containers"]
     given = {variable["name"]: variable.get("value") for variable in coordinator["env"]}
-    assert given["FEDGALORE_INSECURE"] == "false"
-    files = set(secrets[pods["coordinator"]["volumes"][0]["secret"]["secretName"]]["data"])
+    assert "FEDGALORE_INSECURE" not in given
+    folders = {mount["mountPath"]: mount["name"] for mount in coordinator["volumeMounts"]}
+    of_volumes = {
+        volume["name"]: volume["secret"]["secretName"]
+        for volume in pods["coordinator"]["volumes"]
+        if "secret" in volume
+    }
     for name in ("FEDGALORE_TLS_CERT", "FEDGALORE_TLS_KEY", "FEDGALORE_CLIENT_CA", "FEDGALORE_OPERATOR_KEY_FILE"):
         folder, _, file = str(given[name]).rpartition("/")
-        assert folder == "/secrets/coordinator"
-        assert file in files
+        assert file in secrets[of_volumes[folders[folder]]]["data"], name
     assert all("ca.key" not in secret["data"] for secret in secrets.values())
 
 
@@ -157,6 +163,7 @@ def test_a_compose_service_is_watched_and_locked_down(service: str) -> None:
     else:
         assert options["healthcheck"]["test"]
     assert options["read_only"] is True
+    assert options["mem_limit"].startswith("${")
     assert "no-new-privileges:true" in options["security_opt"]
 
 
@@ -164,6 +171,18 @@ def test_compose_publishes_on_loopback_only() -> None:
     published = [port for options in COMPOSE["services"].values() for port in options.get("ports", [])]
     assert published
     assert all(port.startswith(("127.0.0.1:", "${GRPC_ADDRESS:-127.0.0.1}:")) for port in published)
+
+
+def test_the_agent_on_a_gpu_comes_by_its_profile_alone() -> None:
+    (name,) = [name for name, options in COMPOSE["services"].items() if "profiles" in options]
+    options = COMPOSE["services"][name]
+    assert options["profiles"] == ["gpu"]
+    (device,) = options["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    for service in ("secrets", "invite"):  # its credentials are made with the others'
+        assert name in COMPOSE["services"][service]["entrypoint"]
+        assert f"{name}-secrets:/secrets/{name}" in COMPOSE["services"][service]["volumes"]
+    assert f"/secrets/{name}" in DOCKERFILE
 
 
 def test_compose_mounts_what_is_there() -> None:
@@ -181,20 +200,26 @@ def test_redis_confirms_a_write_only_when_it_is_on_disk() -> None:
     words = " ".join(COMPOSE["services"]["redis"]["command"])
     assert "--appendonly yes" in words
     assert "--appendfsync always" in words
-    config = (K8S / "config" / "redis.conf").read_text().splitlines()
-    assert {"appendonly yes", "appendfsync always"} <= set(config)
+    assert {"appendonly yes", "appendfsync always"} <= set(FILES["redis.conf"].splitlines())
 
 
-def test_the_example_job_fits_the_example_agents(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = JobSpec.model_validate(json.loads((ROOT / "deploy" / "compose" / "job.json").read_text()))
+@pytest.fixture
+def agent_configs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, Path]:
+    """The settings of the example agents: of compose, and of Kubernetes."""
     monkeypatch.setenv("FEDGALORE_AGENT_NAME", "agent-1")
-    for config in (ROOT / "deploy" / "compose" / "agent.yaml", K8S / "config" / "agent.yaml"):
+    (tmp_path / "agent.yaml").write_text(FILES["agent.yaml"])
+    return ROOT / "deploy" / "compose" / "agent.yaml", tmp_path / "agent.yaml"
+
+
+def test_the_example_job_fits_the_example_agents(agent_configs: tuple[Path, Path]) -> None:
+    job = JobSpec.model_validate(json.loads((ROOT / "deploy" / "compose" / "job.json").read_text()))
+    for config in agent_configs:
         agent = settings.load(config)
         assert job.data.name in agent.data
         assert [*of_job(agent.policy, job, Holdings(320, 80))] == []
         model = Path(str(get_model_path()))
         assert [*of_task(agent.policy, job, plan_of_folder(job, model), hash_of_model(model), 2)] == []
-    agents = [name for name in COMPOSE["services"] if name.startswith("agent-")]
+    agents = [name for name in COMPOSE["services"] if re.fullmatch(r"agent-\d", name)]
     assert len(agents) >= job.rounds.cohort_size
     assert re.search(rf"copytree\([^)]*\(\), '{job.model.source}'", DOCKERFILE)
     for name in agents:
@@ -204,9 +229,8 @@ def test_the_example_job_fits_the_example_agents(monkeypatch: pytest.MonkeyPatch
             assert labels.count(0) == labels.count(1) > 0
 
 
-def test_the_example_agents_have_one_policy_that_is_stricter_than_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEDGALORE_AGENT_NAME", "agent-1")
-    one, other = (settings.load(d / "agent.yaml").policy for d in (ROOT / "deploy" / "compose", K8S / "config"))
+def test_the_example_agents_have_one_policy_that_is_stricter_than_the_default(agent_configs: tuple[Path, Path]) -> None:
+    one, other = (settings.load(config).policy for config in agent_configs)
     assert one == other
     assert set(Policy.model_fields) - one.model_fields_set == {"least_noise"}
     assert one.least_examples > Policy().least_examples
