@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import ceil
 from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, Field
@@ -21,6 +22,7 @@ from fedgalore.spec.registry import methods
 from fedgalore.spec.strict import MANY, Strict, Text
 
 NAME = "policy"
+PARTS = 4  # of `least_examples`, one of which a batch has whose directions an update shows more than others
 _TABLES = ("embeddings", "output")  # of `method.train_also`: a row of them for each token of the vocabulary
 
 
@@ -51,8 +53,8 @@ class Policy(Strict):
         ge=1,
         le=MANY,
         description="Examples that an update averages over: local.steps x local.batch_size, and no more than the data "
-        "set has. Of fedgalore with complement: 0 a batch counts alone, whose directions leave. Micro-batches change "
-        "nothing: their gradients leave as one sum",
+        "set has. Of fedgalore, whose bases are of one batch each, a batch has a quarter of them, and with complement "
+        "below 1 all. Micro-batches change nothing: their gradients leave as one sum",
     )
     least_evaluation_examples: int = Field(
         default=16, ge=1, le=MANY, description="Examples that an evaluation averages over"
@@ -194,11 +196,14 @@ def _of_averages(policy: Policy, spec: JobSpec, has: Holdings) -> Iterator[Refus
     local, least = spec.local, policy.least_examples
     if spec.method.tells_single_batches:
         if local.batch_size < least:
-            told = f"is {local.batch_size}, and updates of this method tell of each batch alone"
+            told = f"is {local.batch_size}, and updates of this method, as it is set, tell of each batch alone"
             yield _refusal("least_examples", "local.batch_size", f"{told}; it has to be at least {least}")
     elif (averaged := local.steps * local.batch_size) < least:
         field, product = "local.steps", f"{local.steps} x local.batch_size {local.batch_size} is {averaged}"
         yield _refusal("least_examples", field, f"{product} examples an update, and has to be at least {least}")
+    elif spec.method.favours_a_batch and local.batch_size < (wanted := ceil(least / PARTS)):
+        told = f"is {local.batch_size}, and updates of this method show the batch that a basis is drawn from most"
+        yield _refusal("least_examples", "local.batch_size", f"{told}; it has to be at least {wanted}")
     if has.examples < least:
         few = f"has {has.examples} training examples here, and has to have at least {least}"
         yield _refusal("least_examples", f"data.{spec.data.name}", few)

@@ -14,10 +14,11 @@ from fedgalore.best import Best
 from fedgalore.client.records import COLUMNS, Records
 from fedgalore.client.shapes import Alignment as AlignmentShape
 from fedgalore.client.shapes import Evaluation, Participant, PooledEvaluation, Round
-from fedgalore.measures.values import Measured
+from fedgalore.measures.values import Measured, training_mean
 from fedgalore.model.task import TaskModel
 from fedgalore.spec.job import JobSpec
 from fedgalore.spec.metrics import class_names
+from fedgalore.spec.server import ServerSpec
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ class SimulationResult:
 
         Of `traffic` there are tensors alone, of all clients together; of `server` no seconds.
         """
-        return Records.of(row for record in self.rounds for row in _rows(record))
+        return Records.of(row for record in self.rounds for row in _rows(record, self.task.spec.server))
 
 
-def _rows(record: RoundRecord) -> Iterator[dict[str, Any]]:
+def _rows(record: RoundRecord, server: ServerSpec) -> Iterator[dict[str, Any]]:
     """Values that JSON holds, as the coordinator answers them."""
 
     def rows(client: str | None, source: str, values: Mapping[str, float]) -> Iterator[dict[str, Any]]:
@@ -88,23 +89,13 @@ def _rows(record: RoundRecord) -> Iterator[dict[str, Any]]:
     held_out = next(iter(record.held_out.values()), Measured())
     yield from rows(None, "evaluation", record.pooled.metrics if record.evaluation else {})
     yield from rows(None, "held_out", held_out.metrics)
-    yield from rows(None, "training", _mean(record))
+    trained = {client: (record.examples[client], metrics) for client, metrics in record.training.items()}
+    yield from rows(None, "training", training_mean(server, trained))
     yield from rows(None, "server", record.statistics)
     yield from rows(None, "traffic", {"up_bytes": record.up_bytes, "down_bytes": record.down_bytes})
     for source, by_client in (("evaluation", record.evaluation), ("training", record.training)):
         for client, values in by_client.items():
             yield from rows(client, source, values)
-
-
-def _mean(record: RoundRecord) -> dict[str, float]:
-    """Of what clients measured while they trained, by training examples, summed in the order of their names."""
-    sums: dict[str, tuple[float, int]] = {}
-    for client in sorted(record.training):
-        for metric, value in record.training[client].items():
-            total, weight = sums.get(metric, (0.0, 0))
-            examples = record.examples[client]
-            sums[metric] = total + examples * value, weight + examples
-    return {metric: total / weight for metric, (total, weight) in sums.items() if weight}
 
 
 def _round(record: RoundRecord, spec: JobSpec, dense_bytes: int, final: bool) -> Round:

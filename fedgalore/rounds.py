@@ -22,7 +22,7 @@ from fedgalore.maths.mean import (
     squared_norm_of_product,
 )
 from fedgalore.maths.privacy import noise
-from fedgalore.maths.robust import bounded, combine, combine_numbers
+from fedgalore.maths.robust import combine, combine_numbers
 from fedgalore.model.task import TaskModel
 from fedgalore.momentum import last_step
 from fedgalore.spec.job import JobSpec
@@ -173,8 +173,7 @@ class ServerRound:
         server = self.spec.server
         if self.spec.privacy is not None or server.weighting == "equal":  # how many it has is its own affair
             return torch.full((len(self.clients),), 1 / len(self.clients), dtype=torch.float64)
-        claimed = [client.num_examples for client in self.clients]
-        counts = torch.tensor(bounded(claimed, server.max_examples, server.max_weight), dtype=torch.float64)
+        counts = torch.tensor(server.counted([client.num_examples for client in self.clients]), dtype=torch.float64)
         return counts / counts.sum()
 
     @property

@@ -35,6 +35,7 @@ from fedgalore.selection import choose_cohort
 from fedgalore.soundness import check_weights, without_the_unfit
 from fedgalore.spec import layout
 from fedgalore.spec.job import JobSpec
+from fedgalore.spec.server import ServerSpec
 from fedgalore.training import Update, local_update
 
 
@@ -147,9 +148,14 @@ def _at(*place: str) -> Iterator[None]:
         raise TaskError(": ".join((*place, str(error)))) from error
 
 
-def _pooled(evaluations: Mapping[str, Evaluation]) -> Measured:
-    """Of all their examples as one test set, summed in the order of the names, as the coordinator does."""
-    return measured(pool([evaluations[name].counts for name in sorted(evaluations)]))
+def _pooled(evaluations: Mapping[str, Evaluation], server: ServerSpec | None = None) -> Measured:
+    """Of all their examples as one test set, summed in the order of the names, as the coordinator does.
+
+    Args:
+        server: of a job whose sites these are; None: of held-out sets, each of which counts whole.
+    """
+    counts = [evaluations[name].counts for name in sorted(evaluations)]
+    return measured(pool(counts, server.near_median if server else None))
 
 
 class _Federation:
@@ -209,7 +215,7 @@ class _Federation:
                 updates[name] = self._train(site, number)
                 record.training[name] = updates[name].metrics
                 record.examples[name] = updates[name].num_examples
-        pooled = _pooled(evaluations)
+        pooled = _pooled(evaluations, spec.server)
         self._judge(model_version, pooled, _pooled(held_out))
         record.evaluation.update({name: result.metrics for name, result in evaluations.items()})
         record.held_out.update({name: measured(result.counts) for name, result in held_out.items()})

@@ -10,6 +10,7 @@ from coordinator.state.pooled import of_held_out, pooled
 from coordinator.state.round_state import ModelVersion, Phase, Round
 from fedgalore.best import Told, best_of, describe
 from fedgalore.chain import Cut, Earlier
+from fedgalore.measures.values import Measured
 
 
 def after_round(job: Job, closed: Round, now: float) -> Job:
@@ -20,7 +21,9 @@ def after_round(job: Job, closed: Round, now: float) -> Job:
             f"version {closed.model_version} is final",
             closed.reason,
             describe(
-                job.best, {"sites": pooled(closed).undefined, "central": of_held_out(job.model).undefined}, job.parsed
+                job.best,
+                {"sites": _of_sites(job, closed).undefined, "central": of_held_out(job.model).undefined},
+                job.parsed,
             ),
         )
         return replace(job, closing="; ".join(filter(None, parts)))
@@ -45,10 +48,14 @@ def _judged(job: Job, closed: Round) -> Job:
     """
     over = closed.phase is Phase.COMMITTED
     central = of_held_out(job.model).metrics if closed.evaluate and (over or closed.kind == "evaluate") else {}
-    told: Told[float] = {"sites": pooled(closed).metrics if over else {}, "central": central}
+    told: Told[float] = {"sites": _of_sites(job, closed).metrics if over else {}, "central": central}
     best = best_of(job.best, closed.model_version, told, job.parsed)
     is_new = best is not None and (job.best is None or best.version != job.best.version)
     return replace(job, best=best, best_model=job.model if is_new else job.best_model)
+
+
+def _of_sites(job: Job, closed: Round) -> Measured:
+    return pooled(closed, job.parsed.server)
 
 
 def _after_commit(job: Job, closed: Round) -> Job:

@@ -13,6 +13,7 @@ from coordinator.state.round_state import Phase, Round
 from coordinator.store.binding import Binding
 from coordinator.store.census import take
 from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore.spec.server import ServerSpec
 
 
 async def fill_in(store: RedisStateStore, binding: Binding | None = None) -> None:
@@ -33,19 +34,19 @@ async def fill_in(store: RedisStateStore, binding: Binding | None = None) -> Non
         await binding.check()
     script = store.connection.script("fill_in")
     for job in await store.load_many(list(lacking)):
-        totals = _totals(await store.closed_rounds(job.id))
+        totals = _totals(await store.closed_rounds(job.id), job.parsed.server)
         args = [str(lacking[job.id]), job.status, json.dumps(totals), Facts.of(job).to_json()]
         keys = [store.connection.job(job.id), store.connection.job(job.id, "totals")]
         await store.connection.ask(script(keys=keys, args=args))
 
 
-def _totals(rounds: Sequence[Round]) -> dict[str, str]:
+def _totals(rounds: Sequence[Round], server: ServerSpec) -> dict[str, str]:
     """As `save.lua` counts them."""
     committed = sum(each.phase is Phase.COMMITTED for each in rounds)
     totals = {"committed": str(committed), "abandoned": str(len(rounds) - committed)}
     for each in rounds:
         if results(each):
-            totals |= {"evaluated": str(each.number), "metrics": json.dumps(pooled(each).metrics)}
+            totals |= {"evaluated": str(each.number), "metrics": json.dumps(pooled(each, server).metrics)}
         if each.statistics:
             totals["statistics"] = json.dumps(each.statistics)
     return totals

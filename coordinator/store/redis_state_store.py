@@ -171,7 +171,7 @@ class RedisStateStore:
         }
         if change.closed:
             closed = _ROUND.dump_json(change.closed).decode()
-            measured = pooled(change.closed).metrics
+            measured = pooled(change.closed, job.parsed.server).metrics
             rest["closed"] = {
                 "number": str(change.closed.number),
                 "document": closed,

@@ -1,15 +1,10 @@
 """Means over clients that a few of them cannot pull away: coordinate by coordinate, every client alike.
 
 Yin, Chen, Ramchandran, Bartlett (2018), "Byzantine-robust distributed learning", arXiv 1803.01498. `stack (M, ...)`
-holds one tensor of every client. Example counts do not weigh there: a client could claim any number. In a plain mean
-they do, and `bounded` keeps a claim near the others'.
+holds one tensor of every client. Example counts do not weigh there: a client could claim any number.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from math import inf
-from statistics import median_low
 
 import torch
 from torch import Tensor
@@ -44,14 +39,3 @@ def combine(stack: Tensor, how: str, trim_share: float) -> Tensor:
 def combine_numbers(values: list[float], how: str, trim_share: float) -> float:
     """The same of one number of every client."""
     return float(combine(torch.tensor(values, dtype=torch.float64), how, trim_share))
-
-
-def bounded(claimed: Sequence[int], most: int | None, times: float | None) -> list[float]:
-    """Numbers of examples, none above `most`, and none above `times` their median; None: no such limit.
-
-    Of an even number of clients the smaller one in the middle is the median: of two, no claim raises it.
-    """
-    limit = inf if most is None else float(most)
-    if times is not None:
-        limit = min(limit, times * median_low(claimed))
-    return [float(min(number, limit)) for number in claimed]

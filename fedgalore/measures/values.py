@@ -25,9 +25,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedgalore.measures import formulas
+from fedgalore.measures import claims, formulas
+from fedgalore.measures.claims import Claim
 from fedgalore.measures.formulas import Array, Undefined
 from fedgalore.spec.metrics import is_custom
+from fedgalore.spec.server import ServerSpec
 
 Counts = Mapping[str, Sequence[float] | Array]
 
@@ -54,15 +56,23 @@ def _added(parts: Sequence[Array]) -> Array:
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric: its value, what it says of each class, and how counts of several sites become one."""
+    """A metric: its value, what its counts claim, what it says of each class, and how counts of several become one.
+
+    `claim`: None of a metric of another package, whose counts can be anything.
+    """
 
     value: Callable[[Array], float]
+    claim: Claim | None = None
     by_class: Callable[[Array], list[float | None]] | None = None
     pooled: Callable[[Sequence[Array]], Array] = _added
 
 
-def pool(parts: Sequence[Counts]) -> dict[str, Array]:
+def pool(parts: Sequence[Counts], bounded: Callable[[Sequence[float]], list[float]] | None = None) -> dict[str, Array]:
     """The counts of one test set that holds the examples of all parts, in this order.
+
+    Args:
+        bounded: of how many examples each part counts where they claim so many; a part that claims more counts as if
+            it had fewer of the same. None: all that they claim.
 
     Raises:
         ValueError: the parts count different metrics, or with different numbers of classes.
@@ -75,7 +85,46 @@ def pool(parts: Sequence[Counts]) -> dict[str, Array]:
         if len({np.size(part[name]) for part in parts}) > 1 and name != "spearman":
             raise ValueError(f"counts of {name} are not of one size")
     with np.errstate(all="ignore"):  # what overflows has no value, and `measured` says so
-        return {name: _pooling(name)([np.asarray(part[name], np.float64) for part in parts]) for name in names}
+        arrays = {name: [np.asarray(part[name], np.float64) for part in parts] for name in names}
+        return {name: _pooling(name)(_within(name, each, bounded)) for name, each in arrays.items()}
+
+
+def _within(name: str, parts: list[Array], bounded: Callable[[Sequence[float]], list[float]] | None) -> Sequence[Array]:
+    """The parts, those that claim too many examples shrunk."""
+    claim = MEASURES.get(name, _UNKNOWN).claim
+    if bounded is None or claim is None:
+        return parts
+    sizes = [claim.size(part) for part in parts]
+    claimed = [size for size in sizes if size > 0]
+    counted = dict(zip(claimed, bounded(claimed), strict=True))
+    return [
+        part if counted.get(size, size) >= size else claim.shrunk(part, counted[size] / size)
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+
+
+Trained = tuple[int, Mapping[str, float]]  # how many examples a client claims to have trained on, and its metrics
+
+
+def training_mean(server: ServerSpec, trained: Mapping[str, Trained]) -> dict[str, float]:
+    """What clients measured while they trained, weighed as their changes are; summed in the order of their names.
+
+    Those that lack a metric do not count in it.
+    """
+    clients = sorted(trained)
+    weights = server.counted([trained[client][0] for client in clients])
+    sums: dict[str, tuple[float, float]] = {}
+    for client, weight in zip(clients, weights, strict=True):
+        for metric, value in trained[client][1].items():
+            total, of_all = sums.get(metric, (0.0, 0.0))
+            sums[metric] = total + weight * value, of_all + weight
+    return {metric: total / of_all for metric, (total, of_all) in sums.items() if of_all}
+
+
+def fits(name: str, counts: Sequence[float]) -> bool:
+    """Whether any examples are counted so; of finite numbers in the metric's size."""
+    claim = MEASURES.get(name, _UNKNOWN).claim
+    return claim is None or claim.fits(np.asarray(counts, np.float64))
 
 
 def measured(counts: Counts) -> Measured:
@@ -125,21 +174,32 @@ def _unknown(sums: Array) -> float:
 
 
 _UNKNOWN = Measure(_unknown)
-_MEAN = Measure(formulas.mean)
+_LOSS = Measure(formulas.mean, claims.LOSSES)
+_SCORE = Measure(formulas.mean, claims.SCORES)
+
+
+def _of_classes(
+    value: Callable[[Array], float], by_class: Callable[[Array], list[float | None]] | None = None
+) -> Measure:
+    return Measure(value, claims.CLASSES, by_class)
+
+
 MEASURES: dict[str, Measure] = {
-    **dict.fromkeys(("loss", "accuracy", "exact_match", "rouge1", "rouge2", "rougeL", "mse", "mae"), _MEAN),
-    "perplexity": Measure(formulas.perplexity),
-    "f1": Measure(formulas.macro(formulas.f1s), formulas.f1s),
-    "f1_micro": Measure(formulas.micro(formulas.f1s)),
-    "f1_weighted": Measure(formulas.f1_weighted),
-    "precision": Measure(formulas.macro(formulas.precisions), formulas.precisions),
-    "recall": Measure(formulas.macro(formulas.recalls), formulas.recalls),
-    "mcc": Measure(formulas.mcc),
-    "entity_f1": Measure(formulas.micro(formulas.f1s), formulas.f1s),
-    "entity_precision": Measure(formulas.micro(formulas.precisions), formulas.precisions),
-    "entity_recall": Measure(formulas.micro(formulas.recalls), formulas.recalls),
-    "auroc": Measure(formulas.auroc, formulas.aurocs),
-    "r2": Measure(formulas.r2, pooled=formulas.pooled_r2),
-    "pearson": Measure(formulas.pearson, pooled=formulas.pooled_pearson),
-    "spearman": Measure(formulas.spearman, pooled=formulas.pooled_cells),
+    **dict.fromkeys(("loss", "mse", "mae"), _LOSS),
+    **dict.fromkeys(("accuracy", "exact_match", "rouge1", "rouge2", "rougeL"), _SCORE),
+    "perplexity": Measure(formulas.perplexity, claims.LOSSES),
+    "f1": _of_classes(formulas.macro(formulas.f1s), formulas.f1s),
+    "f1_micro": _of_classes(formulas.micro(formulas.f1s)),
+    "f1_weighted": _of_classes(formulas.f1_weighted),
+    "precision": _of_classes(formulas.macro(formulas.precisions), formulas.precisions),
+    "recall": _of_classes(formulas.macro(formulas.recalls), formulas.recalls),
+    "mcc": _of_classes(formulas.mcc),
+    "entity_f1": _of_classes(formulas.micro(formulas.f1s), formulas.f1s),
+    "entity_precision": _of_classes(formulas.micro(formulas.precisions), formulas.precisions),
+    "entity_recall": _of_classes(formulas.micro(formulas.recalls), formulas.recalls),
+    CONFUSION: Measure(_unknown, claims.TABLE),
+    "auroc": Measure(formulas.auroc, claims.HISTOGRAMS, formulas.aurocs),
+    "r2": Measure(formulas.r2, claims.R2, pooled=formulas.pooled_r2),
+    "pearson": Measure(formulas.pearson, claims.PEARSON, pooled=formulas.pooled_pearson),
+    "spearman": Measure(formulas.spearman, claims.CELLS, pooled=formulas.pooled_cells),
 }

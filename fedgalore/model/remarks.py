@@ -39,12 +39,27 @@ def _rates(task: TaskModel) -> str | None:
 
 
 def _claims(spec: JobSpec) -> str | None:
-    if not spec.server.believes_claims or spec.privacy is not None:
+    """What of `server` does not protect against a client that claims or sends what it likes."""
+    server, few = spec.server, spec.rounds.min_clients
+    if spec.privacy is not None:
         return None
-    return (
-        "server.max_weight: null lets a client that claims enough examples outweigh all others, whatever clip_norm and "
-        "drop_norm say; name a number, such as 3, set max_examples, or take weighting: equal"
-    )
+    if server.believes_claims:
+        return (
+            "server.max_weight: null lets a client that claims enough examples outweigh all others, whatever clip_norm "
+            "and drop_norm say; name a number, such as 3, set max_examples, or take weighting: equal"
+        )
+    if server.is_robust and few < 3:
+        return (
+            f"server.aggregation: {server.aggregation} of fewer than three clients is their plain mean, and "
+            f"rounds.min_clients is {few}; raise that to 3 or more"
+        )
+    if server.one_outweighs(few):
+        return (
+            f"server.max_weight: {server.max_weight:g} lets a client count for as much as all others together in a "
+            f"round of {few} (rounds.min_clients), whatever clip_norm and drop_norm say; lower the one, raise the "
+            "other, or take weighting: equal"
+        )
+    return None
 
 
 def _micro_batches(task: TaskModel) -> str | None:

@@ -105,6 +105,11 @@ class MethodSpec(Strict):
         """Whether an update tells something of a single batch's gradient, however many steps it sums."""
         return False
 
+    @property
+    def favours_a_batch(self) -> bool:
+        """Whether an update shows more of one batch's gradient than of the others' that it sums."""
+        return False
+
     def rank_of_module(self, module: str) -> int:
         """The rank at which the module of this name is trained; 0: in full."""
         return 0

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import inf
+from statistics import median_low
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from fedgalore.spec.strict import MANY, Strict
+
+DEFAULT_MAX_WEIGHT = 3.0
 
 
 class ServerSpec(Strict):
@@ -32,10 +37,10 @@ class ServerSpec(Strict):
         "all alike, so that nobody gains by what it claims",
     )
     max_weight: float | None = Field(
-        default=3.0,
+        default=DEFAULT_MAX_WEIGHT,
         ge=1,
-        description="Most examples that a client counts for in the mean, as a multiple of the round's median number; "
-        "null: no limit, so that a client that claims enough decides alone",
+        description="Most examples that a client counts for, in the mean and in what evaluations of the round come to, "
+        "as a multiple of the round's median number; null: no limit, so that a client that claims enough decides alone",
     )
     max_examples: int | None = Field(
         default=None,
@@ -79,6 +84,29 @@ class ServerSpec(Strict):
         """Whether a client that claims enough examples outweighs all others together, however many they are."""
         unbounded = self.max_weight is None and self.max_examples is None
         return self.aggregation == "mean" and self.weighting == "examples" and unbounded
+
+    def one_outweighs(self, clients: int) -> bool:
+        """Whether a job that bounds what a client can do lets one of so many claim as much as all others together."""
+        asked = self.clip_norm is not None or self.drop_norm is not None or self.max_weight != DEFAULT_MAX_WEIGHT
+        weighed = self.aggregation == "mean" and self.weighting == "examples" and self.max_examples is None
+        return asked and weighed and self.max_weight is not None and self.max_weight >= clients - 1
+
+    def counted(self, claims: Sequence[int]) -> list[float]:
+        """What each client counts for in a mean that claims so many training examples."""
+        if self.weighting == "equal":
+            return [1.0] * len(claims)
+        most = inf if self.max_examples is None else self.max_examples
+        return [min(claim, most) for claim in self.near_median(claims)]
+
+    def near_median(self, claims: Sequence[float]) -> list[float]:
+        """Numbers of examples, none above `max_weight` times their median.
+
+        Of an even number of clients the smaller one in the middle is the median: of two, no claim raises it.
+        """
+        if self.max_weight is None or not claims:
+            return [float(claim) for claim in claims]
+        most = self.max_weight * median_low(claims)
+        return [float(min(claim, most)) for claim in claims]
 
 
 class PrivacySpec(Strict):

@@ -55,6 +55,9 @@ def test_a_plain_job_is_allowed() -> None:
             },
             "least_examples",
         ),
+        ({"method": {"complement": 1e-30}, "local": {"steps": 32, "batch_size": 1}}, "least_examples"),
+        ({"method": {"complement": 0.5}, "local": {"steps": 10, "batch_size": 31}}, "least_examples"),
+        ({"local": {"steps": 32, "batch_size": 7}}, "least_examples"),  # a basis is of one batch
         ({"local": {"betas": (0.0, 0.999)}}, "beta1"),
         ({"local": {"betas": (0.9, 0.0)}}, "beta2"),
         ({"local": {"betas": (0.9, 0.9999999)}}, "beta2"),
@@ -72,6 +75,19 @@ def test_a_plain_job_is_allowed() -> None:
 )
 def test_the_default_forbids_what_shows_few_examples(sections: dict[str, Any], code: str) -> None:
     assert f"policy.{code}" in codes(Policy(), **sections)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"local": {"steps": 4, "batch_size": 8}},
+        {"method": {"complement": 0.5}, "local": {"steps": 1, "batch_size": 32}},
+        {"method": {"basis": "shared"}, "local": {"steps": 32, "batch_size": 1}},  # no basis of its own leaves
+        {"method": {"kind": "flora"}, "local": {"steps": 32, "batch_size": 1, "learning_rate": 1e-3}},
+    ],
+)
+def test_a_batch_needs_no_more_examples_than_an_update_shows_of_it(sections: dict[str, Any]) -> None:
+    assert codes(Policy(), **sections) == []
 
 
 def test_micro_batches_are_parts_of_what_is_averaged() -> None:

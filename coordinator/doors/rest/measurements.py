@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
@@ -15,6 +14,9 @@ from pydantic import BaseModel, Field
 from coordinator.state.pooled import of_held_out, pooled, results
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.state.totals import Traffic
+from fedgalore.measures.values import Trained, training_mean
+from fedgalore.spec.job import JobSpec
+from fedgalore.spec.server import ServerSpec
 
 Source = Literal["evaluation", "training", "held_out", "server", "traffic"]
 
@@ -27,8 +29,8 @@ class Measurement(BaseModel):
     client: str | None = Field(description="null: of all clients of the round together")
     source: Source = Field(
         description="`evaluation`: on clients' test examples; `training`: while they trained, together the mean by "
-        "training examples; `held_out`: on the job's evaluation.central; `server`: by the aggregator, of trained "
-        "matrices and of its time; `traffic`: bytes"
+        "training examples, weighed as the changes of the model are; `held_out`: on the job's evaluation.central; "
+        "`server`: by the aggregator, of trained matrices and of its time; `traffic`: bytes"
     )
     metric: str = Field(examples=["accuracy"])
     value: float
@@ -55,6 +57,7 @@ class Record(NamedTuple):
 
 
 def records(
+    spec: JobSpec,
     rounds: Iterable[Round],
     versions: Mapping[int, ModelVersion],
     traffic: Traffic,
@@ -69,12 +72,12 @@ def records(
         metrics, clients: only these, where any are named.
     """
     for each in rounds:
-        for record in _of(each, versions.get(each.model_version), traffic):
+        for record in _of(spec.server, each, versions.get(each.model_version), traffic):
             if (not metrics or record.metric in metrics) and (not clients or record.client in clients):
                 yield record
 
 
-def _of(round: Round, start: ModelVersion | None, traffic: Traffic) -> Iterator[Record]:
+def _of(server: ServerSpec, round: Round, start: ModelVersion | None, traffic: Traffic) -> Iterator[Record]:
     def rows(client: str | None, source: Source, values: Mapping[str, float]) -> Iterator[Record]:
         for metric, value in values.items():
             if math.isfinite(value):  # JSON has no other numbers
@@ -82,9 +85,9 @@ def _of(round: Round, start: ModelVersion | None, traffic: Traffic) -> Iterator[
 
     clients = sorted(round.participants.items())
     bytes_of = traffic.get(round.number, {})
-    yield from rows(None, "evaluation", pooled(round).metrics if results(round) else {})
+    yield from rows(None, "evaluation", pooled(round, server).metrics if results(round) else {})
     yield from rows(None, "held_out", of_held_out(start).metrics)
-    yield from rows(None, "training", _mean(round))
+    yield from rows(None, "training", training_mean(server, _trained(round)))
     yield from rows(None, "server", {**round.statistics, **round.timings})
     moved = {f"{way}_bytes": sum(each.get(way, 0) for each in bytes_of.values()) for way in ("up", "down")}
     yield from rows(None, "traffic", moved if bytes_of else {})
@@ -94,14 +97,9 @@ def _of(round: Round, start: ModelVersion | None, traffic: Traffic) -> Iterator[
         yield from rows(client, "traffic", {f"{way}_bytes": n for way, n in bytes_of.get(client, {}).items()})
 
 
-def _mean(round: Round) -> dict[str, float]:
-    """Of what clients measured while they trained, by training examples; those that lack a metric do not count."""
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for receipt in round.receipts.values():
-        for metric, value in receipt.metrics.items():
-            sums[metric][0] += receipt.num_examples * value
-            sums[metric][1] += receipt.num_examples
-    return {metric: total / weight for metric, (total, weight) in sums.items() if weight}
+def _trained(round: Round) -> dict[str, Trained]:
+    """What the clients of a round said of their training."""
+    return {client: (receipt.num_examples, receipt.metrics) for client, receipt in round.receipts.items()}
 
 
 def json_of(found: Iterable[Record], follows: int | None) -> str:

@@ -73,7 +73,7 @@ def router(reader: StateReader) -> APIRouter:
         if follows is not None:
             page_after = request.url.include_query_params(after=follows)
             headers["Link"] = f'<{page_after.path}?{page_after.query}>; rel="next"'  # a proxy may have another host
-        records = measurements.records(page, made, traffic, frozenset(metric), frozenset(client))
+        records = measurements.records(job.parsed, page, made, traffic, frozenset(metric), frozenset(client))
         # In a thread: a page has ten thousand records where many sites take part.
         if measurements.prefers_csv(accept):
             text, kind = await asyncio.to_thread(measurements.csv_of, records), "text/csv; charset=utf-8"

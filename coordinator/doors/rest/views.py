@@ -189,7 +189,7 @@ def held_out(spec: JobSpec, version: ModelVersion | None) -> PooledEvaluation | 
 def _pooled(spec: JobSpec, version: int, results: Mapping[str, EvaluationResult]) -> PooledEvaluation | None:
     if not results:
         return None
-    measured = pool(results)
+    measured = pool(results, spec.server)
     return PooledEvaluation(
         model_version=version,
         examples=sum(result.examples for result in results.values()),

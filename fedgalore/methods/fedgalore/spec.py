@@ -136,7 +136,12 @@ class FedGaLoreSpec(RankedSpec):
 
     @property
     def tells_single_batches(self) -> bool:
-        return self.form == "exact factors"  # each basis is of one gradient, each factor of the steps in it
+        # A basis is of one gradient. Sent as it is, or where little else moves, it is what an update shows.
+        return self.form != "shared basis" and self.outside < 1
+
+    @property
+    def favours_a_batch(self) -> bool:
+        return self.form == "leading part"
 
     @property
     def sends_state(self) -> bool:

@@ -6,13 +6,14 @@ import torch
 from scipy import stats
 
 from fedgalore.deltas import nothing, orient_back
-from fedgalore.maths.robust import bounded, median, trimmed, trimmed_mean
+from fedgalore.maths.robust import median, trimmed, trimmed_mean
 from fedgalore.model.remarks import remarks
 from fedgalore.rounds import ClientTensors, Start
 from fedgalore.screening import screened
 from fedgalore.simulation import Site, simulate
 from fedgalore.spec.job import SpecError
 from fedgalore.spec.layout import aggregate_tensors
+from fedgalore.spec.server import ServerSpec
 from fedgalore.training import local_update
 from tests.fedgalore.conftest import classifier, sentences
 from tests.fedgalore.rounds import a_round, aggregated, an_update, clients_of, version_0
@@ -153,8 +154,8 @@ def test_a_client_weighs_what_the_job_lets_it_claim(server, claim, weights):
 
 
 def test_of_two_clients_the_smaller_claim_is_the_median_and_no_limit_is_told(tiny_bert):
-    assert bounded([10**15, 5], None, 3.0) == [15.0, 5.0]
-    assert bounded([3, 10**15, 4, 5], None, 3.0) == [3.0, 12.0, 4.0, 5.0]
+    assert ServerSpec().near_median([10**15, 5]) == [15.0, 5.0]
+    assert ServerSpec().near_median([3, 10**15, 4, 5]) == [3.0, 12.0, 4.0, 5.0]
     task, _ = version_0(a_job({"kind": "fedavg"}), tiny_bert)
     told = {
         name: [word for word in remarks(task.under(a_job({"kind": "fedavg"}, **server))) if "claims" in word]
@@ -163,6 +164,25 @@ def test_of_two_clients_the_smaller_claim_is_the_median_and_no_limit_is_told(tin
     (note,) = told.pop("none")
     assert note.startswith("server.max_weight: null lets a client that claims enough examples outweigh all others")
     assert not any(told.values())
+
+
+@pytest.mark.parametrize(
+    ("server", "clients", "words"),
+    [
+        ({"max_weight": 1e9}, 5, "server.max_weight: 1e+09 lets a client count for as much as all others together"),
+        ({"clip_norm": 2}, 4, "server.max_weight: 3 lets"),
+        ({"clip_norm": 2}, 5, ""),
+        ({}, 2, ""),  # nothing was asked for; SECURITY says what one of two can do
+        ({"clip_norm": 2, "weighting": "equal"}, 2, ""),
+        ({"max_weight": 1e9, "max_examples": 100}, 2, ""),
+        ({"aggregation": "median"}, 2, "server.aggregation: median of fewer than three clients is their plain mean"),
+        ({"aggregation": "trimmed_mean"}, 3, ""),
+    ],
+)
+def test_what_protects_nobody_in_so_small_a_round_is_said(server, clients, words, tiny_bert):
+    spec = classifier(method={"kind": "fedavg"}, server=server, rounds={"count": 2, "min_clients": clients})
+    told = [each for each in remarks(version_0(spec, tiny_bert)[0]) if each.startswith("server.")]
+    assert [each[: len(words)] for each in told] == [words] * bool(words)
 
 
 def test_states_are_combined_alike(tiny_bert):

@@ -50,7 +50,7 @@ def test_what_has_no_value_is_absent_and_says_why(name: str, sums: list[float], 
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(sorted(MEASURES)), st.data())
+@given(st.sampled_from(sorted(set(MEASURES) - {"confusion_matrix"})), st.data())
 def test_any_sums_of_the_right_size_give_a_finite_number_or_a_reason(name: str, data: st.DataObject) -> None:
     size = min(counts_of(name, TAGS), 8)
     if name == "auroc":
