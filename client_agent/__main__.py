@@ -7,7 +7,6 @@ work folder that cannot be used, 3 refused by the coordinator.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import signal
 from collections.abc import Iterator, Mapping
@@ -28,14 +27,15 @@ from client_agent.room import wait_for_room
 from client_agent.settings import AgentSettings
 from client_agent.show_log import shown
 from client_agent.site_log import FILE, SiteLog
+from client_agent.task_document import job_of
 from client_agent.transport import Transport
 from fedgalore.data.examples import DataError
 from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults, logs
-from fedgalore.process.leaving import end_at_once
+from fedgalore.process.leaving import end_at_once, end_within
 from fedgalore.process.metrics_page import served
 from fedgalore.process.settings import SettingsError
-from fedgalore.spec.job import JobSpec, SpecError, load, parse
+from fedgalore.spec.job import JobSpec, SpecError, load
 
 PATIENCE_S = 10.0  # with a coordinator that is asked for a job
 _ID = re.compile(r"job-[0-9a-f]+-\w+", re.ASCII)
@@ -146,7 +146,7 @@ def _spec(chosen: AgentSettings, job: str) -> JobSpec:
         finally:
             await transport.close()
 
-    return parse(json.loads(asyncio.run(asked())))
+    return job_of(asyncio.run(asked()))
 
 
 def _show_log(chosen: AgentSettings) -> int:
@@ -181,9 +181,14 @@ async def _serve(chosen: AgentSettings, data: Mapping[str, LocalData], way: Line
     client = Agent(chosen, data, way)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, client.stop)
+        loop.add_signal_handler(number, _stop, client)
     with served(client.exported.registry, chosen.metrics_host, chosen.metrics_port, "metrics_port"):
         return await client.run()
+
+
+def _stop(client: Agent) -> None:
+    client.stop()
+    end_within()  # a step may take longer: as after a kill, its round is trained again
 
 
 def main() -> None:

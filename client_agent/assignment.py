@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from client_agent.room import check_room
 from client_agent.session import Work
 from client_agent.settings import AgentSettings
 from client_agent.site_log import SiteLog
+from client_agent.task_document import job_of, plan_of
 from client_agent.task_log import TaskLog
 from client_agent.told_loss import ToldLoss
 from client_agent.training_thread import TrainingThread
@@ -33,9 +33,8 @@ from client_agent.version import Version, blob_of
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.content_folder import ref_of_file
 from fedgalore.process.faults import Fault, reach
-from fedgalore.spec.job import JobSpec, parse
+from fedgalore.spec.job import JobSpec
 from fedgalore.spec.layout import kept_tensors, size_bytes, update_tensors
-from fedgalore.spec.plan import TrainingPlan
 from fedgalore.spec.relief import Doing, relief
 from protos import federation_pb2 as pb
 
@@ -93,7 +92,7 @@ class Assignment:
         await self._admit()
         task, site, spec = self._task, self._site, self._spec
         held_out = self._held_out(spec)
-        plan = _planned(task.plan_json)
+        plan = plan_of(task.plan_json)
         opened = await site.thread.run(lambda trainer: trainer.runs(task.job_id, spec, plan))
         folder = None if opened else await self._base_model()
         self._begin()
@@ -126,7 +125,7 @@ class Assignment:
         task, spec, settings = self._task, self._spec, self._site.settings
         admission.check_job(spec, self._local_data(spec), settings)
         participants = task.participants if self._trains else None
-        admission.check_model(spec, _planned(task.plan_json), self._model_files(), participants, settings)
+        admission.check_model(spec, plan_of(task.plan_json), self._model_files(), participants, settings)
         admission.check_round(settings, self._log.rounds_of_a_day())
         if not self._trains:
             admission.check_evaluation(spec, self._local_data(spec), settings)
@@ -207,7 +206,7 @@ class Assignment:
 
     def _update_bytes(self) -> int:
         """Of all that training writes: what is sent and what is kept."""
-        plan = _planned(self._task.plan_json)
+        plan = plan_of(self._task.plan_json)
         client, version = self._site.settings.name, self._task.model_version + 1
         sent = update_tensors(self._spec, plan, client, version)
         return size_bytes(sent) + size_bytes(kept_tensors(self._spec, plan, client))
@@ -286,11 +285,7 @@ class Assignment:
 
     @cached_property
     def _spec(self) -> JobSpec:
-        """Parsed once a job: its tasks bring the same text."""
-        try:
-            return _parsed(self._task.spec_json)
-        except ValueError as error:  # of the document, or of its JSON
-            raise CannotTrain(f"this version of the agent does not know such a job; upgrade it ({error})") from None
+        return job_of(self._task.spec_json)
 
     def _local_data(self, spec: JobSpec) -> LocalData:
         data = self._site.data.get(spec.data.name)
@@ -306,7 +301,7 @@ class Assignment:
 
     async def _base_model(self) -> Path:
         task = self._task
-        plan = _planned(task.plan_json)
+        plan = plan_of(task.plan_json)
         return await base_model(self._model_files(), self._site, self._spec, plan, task.job_id, task.round)
 
     def _model_files(self) -> dict[str, BlobRef]:
@@ -318,13 +313,3 @@ class Assignment:
         self._progress = step, nan if self._site.settings.protection else told.after(loss)
         reach(Fault.TRAINED_STEP)
         return self._site.thread.goes_on()
-
-
-@lru_cache(maxsize=8)
-def _planned(plan_json: str) -> TrainingPlan:
-    return TrainingPlan.from_dict(json.loads(plan_json))
-
-
-@lru_cache(maxsize=8)
-def _parsed(spec_json: str) -> JobSpec:
-    return parse(json.loads(spec_json))

@@ -6,7 +6,6 @@ Answered before a byte of a model is fetched.
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,8 +14,8 @@ from client_agent import admission, protection
 from client_agent.data import LocalData, LocalSplit
 from client_agent.errors import CannotTrain, InvalidExchange, RoundOver, SiteRefuses
 from client_agent.machine import memory
+from client_agent.task_document import job_of
 from client_agent.task_log import TaskLog
-from fedgalore.spec.job import SpecError, parse
 from protos import federation_pb2 as pb
 
 if TYPE_CHECKING:
@@ -63,9 +62,9 @@ def _answer(task: pb.Task, site: SiteContext) -> pb.ReportCheckRequest:
 
 def _look(task: pb.Task, site: SiteContext, answer: pb.ReportCheckRequest) -> None:
     try:
-        spec = parse(json.loads(task.spec_json))
-    except SpecError as error:
-        answer.problem = f"this version of the agent does not know such a job; upgrade it ({error})"
+        spec = job_of(task.spec_json)
+    except CannotTrain as error:
+        answer.problem = str(error)
         return
     data = site.data.get(spec.data.name)
     if data is None:

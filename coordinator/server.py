@@ -31,6 +31,7 @@ from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import durable, faults, logs
+from fedgalore.process.leaving import end_within
 from fedgalore.process.settings import SettingsError
 from fedgalore.version import __version__
 
@@ -67,6 +68,7 @@ async def _until_signal(settings: CoordinatorSettings) -> None:
     async with serving(settings, stopping):
         await stopping.wait()
         log.info("stop_requested")
+        end_within()
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ from coordinator.aggregator.worker import Aggregator
 from coordinator.settings import CoordinatorSettings, load
 from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import faults
-from fedgalore.process.leaving import end_at_once
+from fedgalore.process.leaving import end_at_once, end_within
 from fedgalore.process.metrics_page import served
 from fedgalore.process.settings import SettingsError
 from fedgalore.process.threads import announced
@@ -44,7 +44,7 @@ async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, stop.set)
+        loop.add_signal_handler(sign, _stop, stop)
     if until_stdin_closes:
         threading.Thread(target=_wait_for_end_of_input, args=(loop, stop), daemon=True).start()
     # the first import takes seconds: before the first job asks
@@ -63,7 +63,12 @@ def _wait_for_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event)
     # Not through `sys.stdin`, whose lock this thread would still hold when the interpreter ends.
     while os.read(0, 4096):
         pass
-    loop.call_soon_threadsafe(stop.set)
+    loop.call_soon_threadsafe(_stop, stop)
+
+
+def _stop(stop: asyncio.Event) -> None:
+    stop.set()
+    end_within()  # what it is at, another begins again
 
 
 def _import_torch(threads: int | Literal["auto"]) -> None:

@@ -15,11 +15,16 @@ log = structlog.get_logger(__name__)
 
 async def write_down(trail: AuditTrail, entry: Entry, whose: Whose) -> None:
     """Returns when it is written, or Redis has no answer. A caller that is cancelled meanwhile is cancelled then."""
+    note(entry, whose)
+    await to_its_end(_kept(trail, entry, whose))
+
+
+def note(entry: Entry, whose: Whose = Whose.AGENTS) -> None:
+    """The line in the log."""
     if whose is Whose.STRANGERS:  # anybody can cause these: the log leaves some out, the trail keeps the newest
         log.warning("request_audited", **vars(entry))
     else:
         log.info("request_audited", **vars(entry))
-    await to_its_end(_kept(trail, entry, whose))
 
 
 def shown(text: str) -> str:

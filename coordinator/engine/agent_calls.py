@@ -121,17 +121,20 @@ class AgentCalls:
             await self._store.wait(min(left, self.presence_s / 3), mark, Effect.WAKE_AGENTS)
 
     async def job_of(self, job_id: str, client: str) -> Job:
-        """A job on data that the client has; no sign of life.
+        """A job on data that the client has; no sign of life. The answer tells of no other job that it is there.
 
         Raises:
             UnknownClient, JobNotFound
         """
         datasets = await self._registry.datasets(client)
-        job = (await self._stepper.load(job_id)).job
-        if job.parsed.data.name not in datasets:
+        try:
+            job = (await self._stepper.load(job_id)).job
+        except (JobNotFound, JobUnreadable):
+            job = None
+        if job is None or job.parsed.data.name not in datasets:
             raise JobNotFound(
-                f"job {job_id} is on data that {client} has not registered with; add the data set to the agent's "
-                "config, and start the agent once"
+                f"there is no job {job_id} on data that {client} has registered with; look at the id, or add the job's "
+                "data set to the agent's config and start the agent once"
             )
         return job
 

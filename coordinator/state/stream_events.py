@@ -110,6 +110,7 @@ def _late(was: Round | None, now: Round) -> Iterator[StreamEvent]:
     if now.phase is Phase.ABANDONED and not over:
         return
     reason = "the deadline passed" if over else "enough others had reported"
+    was_over = any(each.lost for each in now.participants.values())  # of others than these it has been said
     for client, each in sorted(now.participants.items()):
-        if not now.has_reported(client) and each.failure is None:
+        if not now.has_reported(client) and each.failure is None and (each.lost or not was_over):
             yield "client.late", {"round": now.number, "client": client, "reason": reason}

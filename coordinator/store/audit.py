@@ -37,6 +37,7 @@ class Entry:
     `outcome`: the HTTP status, with ` cut` where the answer did not arrive whole; the status of gRPC, `CANCELLED` where
     the call broke.
     `sent_bytes`, `received_bytes`: of bodies, models and updates, by the coordinator.
+    `left_out`: entries of this client that the log alone has, since its entry before: it called too often.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Entry:
     outcome: str
     sent_bytes: int = 0
     received_bytes: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,5 +96,5 @@ class AuditTrail:
 
 
 def _entry(fields: dict[str, str]) -> Entry:
-    numbers = {name: int(fields[name]) for name in ("sent_bytes", "received_bytes")}
+    numbers = {name: int(fields.get(name, 0)) for name in ("sent_bytes", "received_bytes", "left_out")}
     return Entry(**{**fields, **numbers})  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 LARGEST: Final = 2.0**15  # of a trained weight: half of what float16 holds
 WIDEST: Final = 2.0**30  # of running statistics and counts: int32 holds it
-FARTHEST: Final = 2.0**30  # of all else; a root of second moments is no larger than gradients, even of targets of 1e8
+FARTHEST: Final = 2.0**30  # of all else; roots of second moments are no larger than gradients
 CALM: Final = 2.0**5  # what a round moves a weight by at most before the weight itself is looked at
 
 

@@ -5,12 +5,15 @@ Polls, questions and reports of progress are not in it, unless the caller was re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from coordinator.doors.audited import shown, write_down
+from coordinator.doors.audited import note, shown, write_down
 from coordinator.doors.grpc.guard import header
 from coordinator.store.audit import Entry, Whose
 from coordinator.store.credentials import JOIN_TOKEN, bearer, digest_of, id_of
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 AUDITED = {"Enrol", "Register", "DownloadBlob", "SubmitUpdate"}
 REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 ROLE = "agent"
+MOST_AT_ONCE = 1000  # entries of a client in the stream; what is beyond stands in the log alone
+MOST_PER_S = 0.2  # in the long run: a round makes three
 _KEY_DIGITS = 8  # of the digest of an agent's key, which has no id of its own
 
 
@@ -37,11 +42,33 @@ class Account:
     received_bytes: int = 0  # of an update
 
 
+@dataclass
+class Share:
+    """How much of the agents' stream a client may fill, so that none pushes the others' entries out."""
+
+    at: float  # when `entries` was true, in seconds
+    entries: float = MOST_AT_ONCE
+    left_out: int = 0  # since the last entry
+
+    def take(self, now: float) -> int | None:
+        """How many entries were left out before this one; None: it is left out too."""
+        self.entries = min(MOST_AT_ONCE, self.entries + (now - self.at) * MOST_PER_S)
+        self.at = now
+        if self.entries < 1:
+            self.left_out += 1
+            return None
+        self.entries -= 1
+        left_out, self.left_out = self.left_out, 0
+        return left_out
+
+
 class CallAudit:
     """Writes an entry for a call that has ended, however it did."""
 
-    def __init__(self, trail: AuditTrail) -> None:
+    def __init__(self, trail: AuditTrail, clock: Callable[[], float] = time.monotonic) -> None:
         self._trail = trail
+        self._shares: defaultdict[str, Share] = defaultdict(lambda: Share(clock()))
+        self._clock = clock
 
     async def write(self, method: str, account: Account, context: Context, status: grpc.StatusCode) -> None:
         """Of a call of this method, such as `SubmitUpdate`; nothing where it is none to be audited."""
@@ -61,7 +88,14 @@ class CallAudit:
             sent_bytes=account.sent_bytes,
             received_bytes=account.received_bytes,
         )
-        await write_down(self._trail, entry, Whose.AGENTS if account.client else Whose.STRANGERS)
+        if not account.client:
+            await write_down(self._trail, entry, Whose.STRANGERS)
+            return
+        left_out = self._shares[account.client].take(self._clock())
+        if left_out is None:
+            note(entry)
+        else:
+            await write_down(self._trail, replace(entry, left_out=left_out), Whose.AGENTS)
 
 
 def _told(first: Any) -> Any:

@@ -99,6 +99,10 @@ class AuditEntry(BaseModel):
     )
     sent_bytes: int = Field(description="By the coordinator: the answer's body, or a file")
     received_bytes: int = Field(description="By the coordinator: the request's body, or an update")
+    left_out: int = Field(
+        default=0,
+        description="Entries since this client's last one that the coordinator's log alone has: it called too often",
+    )
 
 
 class AuditPage(BaseModel):

@@ -70,6 +70,7 @@ class AuditEntry(Shape):
     outcome: str
     sent_bytes: int
     received_bytes: int
+    left_out: int = 0
 
 
 class Check(Shape):

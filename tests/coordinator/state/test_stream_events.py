@@ -213,3 +213,11 @@ def test_rows_of_several_steps_are_reported_together() -> None:
     for before in (None, opened):
         rows = changes(before, job, None, job.reason)
         assert [row for row in rows if row[0].startswith("client.")] == expected
+
+
+def test_who_is_late_is_told_once_where_the_round_waits_again_for_a_lost_update() -> None:
+    job = a_job(rounds={"count": 2, "goal_clients": 2, "over_selection": 1.5})
+    job = after(job, PreparedModel(a_prepared()), Tick(), *in_round(1, Candidates(TRIO), Reported("a", a_receipt())))
+    job = after(job, InRound(1, Reported("c", a_receipt("c"))), InRound(1, UpdateLost("c", a_receipt("c").blob, "bad")))
+    _, rows = step(job, InRound(1, Reported("c", a_receipt("again"))), 6.0)
+    assert [kind for kind, _ in rows] == ["client.task", "client.report", "round.phase"]  # b has been told late

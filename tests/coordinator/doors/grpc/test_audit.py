@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from coordinator.doors.audited import MOST_CHARACTERS, shown
 from coordinator.doors.doorkeeper import Access
+from coordinator.doors.grpc.audit import MOST_AT_ONCE, MOST_PER_S, Share
 from coordinator.store.audit import Entry, Whose
 from coordinator.store.credentials import digest_of
 from protos import federation_pb2 as pb
@@ -89,6 +90,28 @@ async def test_whoever_shows_no_known_key_is_audited_apart(house: House, method:
         ("Register", r"\x1b[31m", "", "", "INVALID_ARGUMENT"),
     ]
     assert await entries(house, Whose.AGENTS) == []
+
+
+def test_a_client_that_calls_without_end_has_its_share_of_the_stream() -> None:
+    share = Share(at=0.0)
+    assert [share.take(0.0) for _ in range(MOST_AT_ONCE + 3)] == [0] * MOST_AT_ONCE + [None] * 3
+    assert share.take(1 / MOST_PER_S) == 3  # one more, which says how many the log alone has
+    assert share.take(1 / MOST_PER_S) is None
+    assert [share.take(1e9) for _ in range(MOST_AT_ONCE + 1)] == [1, *[0] * (MOST_AT_ONCE - 1), None]
+
+
+async def test_what_a_looping_agent_does_beyond_its_share_is_in_the_log_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.doors.grpc.audit.MOST_AT_ONCE", 2)
+    monkeypatch.setattr("coordinator.doors.grpc.audit.MOST_PER_S", 0)
+    await both_registered(house)
+    with capture_logs() as logged:
+        for _ in range(3):
+            await call(house, "Register", metadata=as_agent())
+    assert [row["name"] for row in logged if row["event"] == "request_audited"] == ["site-a"] * 3
+    kept = [(each.name, each.method) for each in await entries(house, Whose.AGENTS)]
+    assert sorted(kept) == [(name, method) for name in ("site-a", "site-b") for method in ("Enrol", "Register")]
 
 
 @pytest.mark.parametrize("letter", ["a", "\x1b", "\u202e", "\U000e0001"])
