@@ -25,8 +25,9 @@ from coordinator.state.limits import (
     MAX_JOBS,
     MAX_REQUESTS_PER_KEY,
 )
+from coordinator.store.redis_address import RedisAddress
 from fedgalore.data.column_names import ColumnNames
-from fedgalore.process.address import check_host, check_url
+from fedgalore.process.address import check_host
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
 from fedgalore.process.threads import ThreadSetting
 from fedgalore.spec.documents import printable
@@ -36,7 +37,6 @@ from fedgalore.spec.strict import Identifier
 PREFIX = "FEDGALORE_"
 SECRETS = ("redis_url", "operator_key")
 SHORTEST_KEY = 32  # characters
-REDIS_PORT = 6379
 Host = Annotated[str, AfterValidator(check_host)]
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]{1,253}|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 
@@ -79,7 +79,7 @@ class CoordinatorSettings(MergedSettings):
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0",
         repr=False,
-        description="State store: redis://, rediss:// or unix://",
+        description="State store: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
         json_schema_extra={"writeOnly": True},  # it may hold a password
     )
     blob_dir: Path = Field(default=Path("fedgalore-blobs"), description="Directory of weights and updates")
@@ -155,16 +155,7 @@ class CoordinatorSettings(MergedSettings):
     @field_validator("redis_url")
     @classmethod
     def _right_form(cls, url: str) -> str:
-        if "@" in _beyond_the_host(url):
-            raise ValueError("has a password with /, ?, # or @ in it: write those as %2F, %3F, %23 and %40")
-        if url.startswith("unix://"):
-            return url
-        check_url(url, ("redis", "rediss"), REDIS_PORT)
-        database = urlsplit(url).path.strip("/")
-        if not re.fullmatch(r"[0-9]*", database, re.ASCII):
-            raise ValueError(
-                f"has {database[:64]!r} where the number of a database belongs; write it such as redis://host:6379/0"
-            )
+        RedisAddress.parse(url)
         return url
 
     @field_validator("operator_key")
@@ -236,11 +227,6 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
     except ValidationError as error:
         rows = explain(error, CoordinatorSettings)
         raise SettingsError("\n".join(_line(row["field"], row["problem"], given) for row in rows)) from None
-
-
-def _beyond_the_host(url: str) -> str:
-    _, *rest = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)
-    return "".join(rest)
 
 
 def _line(field: str, problem: str, flags: Container[str]) -> str:

@@ -163,7 +163,10 @@ class AgentCalls:
         asked_for = await self._stepper.round(job, number)
         if not asked_for.holds_update(client):
             known(client, contact)
-        return admit(job, asked_for, client)
+        admitted = admit(job, asked_for, client)
+        if isinstance(admitted, Duplicate):  # whoever hears that deletes its copy
+            await self._store.connection.confirm()
+        return admitted
 
     async def report(
         self, job_id: str, number: int, client: str, receipt: UpdateReceipt, instance: Instance | None = None
@@ -201,7 +204,10 @@ class AgentCalls:
         self, job_id: str, number: int, event: Reported | Evaluated | ClientFailed, instance: Instance | None
     ) -> Recorded:
         await self._registry.waiting(event.client, instance)
-        return await self._stepper.record(job_id, number, event)
+        recorded = await self._stepper.record(job_id, number, event)
+        if recorded.outcome == "duplicate":
+            await self._store.connection.confirm()
+        return recorded
 
     async def site_checked(
         self,

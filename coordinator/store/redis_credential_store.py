@@ -36,7 +36,8 @@ class RedisCredentialStore:
         self._enrol, self._revoke = self._connection.script("enrol"), self._connection.script("revoke")
 
     async def add_key(self, key: ApiKey) -> None:
-        await self._ask(self._redis.hset(self._keys, key.id, json.dumps(asdict(key))))
+        document = json.dumps(asdict(key))
+        await self._connection.write(lambda pipeline: pipeline.hset(self._keys, key.id, document))
 
     async def key(self, key_id: str) -> ApiKey | None:
         document = await self._ask(self._redis.hget(self._keys, key_id))
@@ -52,7 +53,8 @@ class RedisCredentialStore:
         return await self._connection.take_out("keys", key_id)
 
     async def add_join_token(self, token: JoinToken) -> None:
-        await self._ask(self._redis.hset(self._tokens, token.id, json.dumps(asdict(token))))
+        document = json.dumps(asdict(token))
+        await self._connection.write(lambda pipeline: pipeline.hset(self._tokens, token.id, document))
 
     async def join_tokens(self) -> list[JoinToken]:
         """Used and expired ones among them, oldest first."""
@@ -71,15 +73,15 @@ class RedisCredentialStore:
     async def enrol(self, token_id: str, token_digest: str, client: str, key_digest: str, now: float) -> Enrolment:
         """Takes the token and the client's key in one step, or neither."""
         args = [token_id, token_digest, client, key_digest, repr(now)]
-        outcome: Enrolment = await self._ask(
-            self._enrol(keys=[self._tokens, self._credentials, self._struck], args=args)
+        outcome: Enrolment = await self._connection.keep(
+            self._enrol, [self._tokens, self._credentials, self._struck], args
         )
         return outcome
 
     async def revoke(self, client: str) -> bool:
         """Strikes the client's key for good, and the tokens made for it; False when there was neither."""
         keys = [self._tokens, self._credentials, self._struck, self._connection.key("taken_out")]
-        return bool(await self._ask(self._revoke(keys=keys, args=[client])))
+        return bool(await self._connection.keep(self._revoke, keys, [client]))
 
     async def close(self) -> None:
         await self._connection.close()

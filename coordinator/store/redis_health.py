@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from coordinator.store.redis_connection import PREFIX
+from coordinator.store.redis_address import RedisAddress
+from coordinator.store.redis_client import client_at, key_prefix
 
 TIMEOUT_S = 3.0
 OLDEST = 7  # major version
+_MAY_LOSE = (
+    "redis: a failover may lose the last second of what was acknowledged; add ?replicas=1 to redis_url, so that a "
+    "replica has a write before it counts"
+)
 FAULTS = (RedisError, OSError, TimeoutError)
 T = TypeVar("T")
 
@@ -27,7 +32,12 @@ class Health:
     warnings: tuple[str, ...] = ()
 
 
-async def look(redis: Redis) -> Health:
+def client(address: RedisAddress, **options: Any) -> Redis:
+    """For `look`: a client with connections of its own, so that a busy pool does not look like a dead server."""
+    return client_at(address, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, **options)
+
+
+async def look(redis: Redis, address: RedisAddress) -> Health:
     """Asks the server; each question has `TIMEOUT_S`. Writes nothing."""
     try:
         await _in_time(redis.ping())
@@ -35,10 +45,10 @@ async def look(redis: Redis) -> Health:
         return Health(False, f"no answer ({error or type(error).__name__}); check redis_url and the server")
     try:
         # Writes no byte, and no key either; a Redis that takes no writes refuses it all the same.
-        await _in_time(redis.setrange(f"{PREFIX}:probe", 0, ""))
+        await _in_time(redis.setrange(f"{key_prefix(address)}:probe", 0, ""))
     except FAULTS as error:
         return Health(False, f"takes no writes ({error}); give it memory (maxmemory) or disk, and a master's role")
-    problem, unsure = await _loses(redis)
+    problem, unsure = await _loses(redis, address)
     if problem is not None:
         return Health(False, problem, unsure)
     try:
@@ -56,13 +66,14 @@ async def look(redis: Redis) -> Health:
     return Health(True, f"answers; {durability}", unsure)
 
 
-async def _loses(redis: Redis) -> tuple[str | None, tuple[str, ...]]:
+async def _loses(redis: Redis, address: RedisAddress) -> tuple[str | None, tuple[str, ...]]:
     """Why this Redis does not keep what is written to it, or is too old; and what nobody knows."""
     try:
         facts = {
             **await _in_time(redis.info("server")),
             **await _in_time(redis.info("memory")),
             **await _in_time(redis.info("stats")),
+            **await _in_time(redis.info("replication")),
         }
     except FAULTS:
         unknown = (
@@ -80,6 +91,13 @@ async def _loses(redis: Redis) -> tuple[str | None, tuple[str, ...]]:
             f"has evicted {evicted} keys, which may be those of jobs, clients or credentials; restore it from a "
             "backup, or make sure that nothing is missing and say CONFIG RESETSTAT"
         ), ()
+    if (replicas := int(facts.get("connected_slaves", 0))) < address.replicas:
+        return (
+            f"has {replicas} replicas, and redis_url asks for {address.replicas}, so nothing is written; look after "
+            "the replicas, or ask for fewer"
+        ), ()
+    if address.fails_over and not address.replicas:
+        return None, (_MAY_LOSE,)
     return None, ()
 
 

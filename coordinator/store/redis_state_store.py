@@ -23,6 +23,7 @@ Layout, every key under `<prefix>:`
 | `tokens`             | string | the last fencing token; each holder of a lease has a higher token than before   |
 | `discarded`          | set    | with `deleted` and `removed`: what deleted jobs leave: `coordinator.store.removal` |
 | `credentials`        | hash   | with `keys`, `join_tokens` and `struck`: `redis_credential_store`               |
+| `confirmed`          | string | empty; written where replicas have to say that they have all up to here         |
 | `wake`               | pubsub | a message for each save: names of effects, parted by spaces; may be empty       |
 
 Writes to several keys are one Lua script each (`coordinator/store/lua`), with named outcomes. A job's document moves by
@@ -53,13 +54,15 @@ from coordinator.state.totals import Summary, totals_of
 from coordinator.store.gathering import Gathering
 from coordinator.store.redis_agent_store import RedisAgentStore
 from coordinator.store.redis_beside_store import RedisBesideStore
-from coordinator.store.redis_connection import PREFIX, RedisConnection
+from coordinator.store.redis_client import PREFIX
+from coordinator.store.redis_connection import RedisConnection
 from coordinator.store.redis_job_list import RedisJobList
 from coordinator.store.watcher import Watcher
 from coordinator.store.writes import Change, Stored, VersionedJob
 
 _ROUND = TypeAdapter(Round)
 MOST_KNOWN = 64  # jobs
+MOST_VERSIONS = 1000  # of jobs
 READ_AT_ONCE = 16  # documents
 log = structlog.get_logger(__name__)
 
@@ -76,6 +79,7 @@ class RedisStateStore:
         self._redis, self._key, self._ask = self.connection.redis, self.connection.key, self.connection.ask
         self._unreadable: set[str] = set()
         self._known: dict[str, tuple[str, Job]] = {}  # documents as last seen: most are read again unchanged
+        self._versions: dict[str, int] = {}  # the newest that were seen
         self.agents = RedisAgentStore(self.connection)
         self.beside = RedisBesideStore(self.connection)
         self._list = RedisJobList(self.connection)
@@ -127,7 +131,7 @@ class RedisStateStore:
         args = [job.idempotency_key or "", job.id, job.to_json(), repr(job.created_at)]
         args += [json.dumps([(kind, json.dumps(data)) for kind, data in events]), self._key("wake"), str(max_active)]
         args += [job.status, Facts.of(job).to_json()]
-        outcome, job_id = await self._ask(self._create(keys=keys, args=args))
+        outcome, job_id = await self.connection.keep(self._create, keys, args)
         return outcome, job_id
 
     async def enter(self, job: Job) -> None:
@@ -182,9 +186,10 @@ class RedisStateStore:
         document = job.to_json()
         args = [str(change.before.version), document, job.id, self._key("wake"), " ".join(change.effects)]
         args += [json.dumps(rest), str(change.fence.token) if change.fence else ""]
-        outcome: Literal["saved", "stale", "fenced"] = await self._ask(self._save(keys=keys, args=args))
+        outcome: Literal["saved", "stale", "fenced"] = await self.connection.keep(self._save, keys, args)
         if outcome == "saved":
             self._know(document, job)
+            self._notice(job.id, change.before.version + 1, 0)
         return outcome
 
     async def take_lease(self, name: str, holder: str, lease_s: float) -> int | None:
@@ -299,11 +304,33 @@ class RedisStateStore:
     async def _fetched(self, job_ids: list[str]) -> list[Stored]:
         """Documents and versions; a job that many ask for is fetched once."""
         wanted = list(dict.fromkeys(job_ids))
+        seen = {job_id: self._versions.get(job_id, 0) for job_id in wanted}
         async with self._redis.pipeline(transaction=False) as pipeline:
             for job_id in wanted:
                 pipeline.hmget(self.connection.job(job_id), ["document", "version"])
             found = dict(zip(wanted, await self._ask(pipeline.execute()), strict=True))
+        for job_id, (document, version) in found.items():
+            if document and version:
+                self._notice(job_id, int(version), seen[job_id])
         return [found[job_id] for job_id in job_ids]
+
+    def _notice(self, job_id: str, version: int, before: int) -> None:
+        """Takes down the version of a job, which never falls but where Redis has lost saves.
+
+        Args:
+            before: the newest that was seen when this one was asked for.
+        """
+        if version < before:
+            log.error(
+                "state_went_back",
+                job=job_id,
+                reason=f"Redis has lost the last {before - version} saves of the job, as a failover may; it goes on "
+                "from what is left, and agents do again what is missing. Add replicas=1 to redis_url against that",
+            )
+            self._versions.pop(job_id, None)
+        self._versions[job_id] = max(version, self._versions.pop(job_id, 0))
+        if len(self._versions) > MOST_VERSIONS:
+            del self._versions[next(iter(self._versions))]
 
     def _waiting_sets(self, job: Job, other: Job) -> list[str]:
         """The sets of clients that have something to do in one state of a job and nothing in the other."""

@@ -23,7 +23,7 @@ class Removal:
 
     def __init__(self, connection: RedisConnection) -> None:
         self._redis, self._key, self._ask = connection.redis, connection.key, connection.ask
-        self._remove = connection.script("remove")
+        self._keep, self._remove = connection.keep, connection.script("remove")
 
     async def remove(
         self,
@@ -56,8 +56,8 @@ class Removal:
         ]
         args = [job_id, "" if version is None else str(version), idempotency_key, self._key("wake")]
         args.append(json.dumps(sorted(blobs)))
-        outcome: Literal["removed", "stale", "gone"] = await self._ask(
-            self._remove(keys=[self._key(name) for name in names], args=args)
+        outcome: Literal["removed", "stale", "gone"] = await self._keep(
+            self._remove, [self._key(name) for name in names], args
         )
         return outcome
 

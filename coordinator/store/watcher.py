@@ -62,10 +62,16 @@ class Watcher:
     async def _follow(self) -> None:
         async with self._redis.pubsub() as subscription:
             await subscription.subscribe(self._channel)
+            asked = False
             while True:
                 message = await subscription.get_message(timeout=LISTEN_S)
                 if message is None:
+                    if asked:
+                        return  # a server that is cut off says nothing, not even that it is gone
+                    await subscription.ping()
+                    asked = True
                     continue
+                asked = False
                 if message["type"] == "subscribe":
                     self._subscriptions += 1
                     self._wake(set(self._changes))

@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -59,8 +60,8 @@ def free_port() -> int:
         return port
 
 
-def arguments(data_dir: Path, port: int, host: str = "127.0.0.1") -> list[str]:
-    """The server's command line."""
+def arguments(data_dir: Path, port: int, host: str = "127.0.0.1", further: Sequence[str] = ()) -> list[str]:
+    """The server's command line. `further`: more words of it, such as `--replicaof HOST PORT`."""
     options = {
         "bind": host,
         "port": str(port),
@@ -70,13 +71,17 @@ def arguments(data_dir: Path, port: int, host: str = "127.0.0.1") -> list[str]:
         "appendonly": "yes",
         "appendfsync": "always",
     }
-    return [find_binary(), *(word for name, value in options.items() for word in (f"--{name}", value))]
+    return [find_binary(), *(word for name, value in options.items() for word in (f"--{name}", value)), *further]
 
 
 class RedisServer:
-    """A child process that serves `data_dir` on a loopback port; `port` None takes a free one and keeps it."""
+    """A child process that serves `data_dir` on a loopback port; `port` None takes a free one and keeps it.
 
-    def __init__(self, data_dir: Path, port: int | None = None) -> None:
+    `further`: as of `arguments`.
+    """
+
+    def __init__(self, data_dir: Path, port: int | None = None, further: Sequence[str] = ()) -> None:
+        self._further = further
         self._data_dir = data_dir
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
@@ -152,7 +157,7 @@ class RedisServer:
         with log.open("ab") as output:
             # A session of its own: Ctrl-C at the terminal reaches us first, and we stop it last.
             self._process = subprocess.Popen(
-                arguments(self._data_dir, port),
+                arguments(self._data_dir, port, further=self._further),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -53,22 +53,17 @@ def coordinator(config: Path | None) -> Findings:
 
 
 def _redis(settings: CoordinatorSettings) -> Findings:
-    from redis.asyncio import Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    from coordinator.store.redis_health import TIMEOUT_S, Health, look
+    from coordinator.store.redis_address import RedisAddress
+    from coordinator.store.redis_health import Health, client, look
 
     async def health() -> Health:
-        server = Redis.from_url(
-            settings.redis_url,
-            decode_responses=True,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+        address = RedisAddress.parse(settings.redis_url)
+        server = client(address, retry=Retry(NoBackoff(), 0))
         try:
-            return await look(server)
+            return await look(server, address)
         finally:
             await server.aclose()
 

@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 from pydantic import BaseModel, Field
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from coordinator.state.errors import StateUnavailable
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import BlobStore
-from coordinator.store.redis_connection import PREFIX
-from coordinator.store.redis_health import TIMEOUT_S, look
+from coordinator.store.redis_address import RedisAddress
+from coordinator.store.redis_client import key_prefix
+from coordinator.store.redis_health import TIMEOUT_S, client, look
 from fedgalore.process.tls import expiry
 
 SHARED_S = 1.0  # so long all who ask hear the same
@@ -35,9 +35,8 @@ class Probe:
     """Asks Redis over a separate connection, so that a busy pool does not look like a dead server."""
 
     def __init__(self, redis_url: str, blobs: BlobStore, binding: Binding, certificate: Path | None = None) -> None:
-        self._redis: Redis = Redis.from_url(
-            redis_url, decode_responses=True, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-        )
+        self._address = RedisAddress.parse(redis_url)
+        self._redis = client(self._address)
         self._blobs = blobs
         self._binding = binding
         self._certificate = certificate
@@ -65,7 +64,7 @@ class Probe:
         await self._redis.aclose()
 
     async def _check_redis(self, warnings: list[str]) -> Check:
-        health = await look(self._redis)
+        health = await look(self._redis, self._address)
         warnings += health.warnings
         return Check(ok=health.ok, detail=health.detail)
 
@@ -91,7 +90,7 @@ class Probe:
         """What the collector found, which looks at the state every few seconds."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                refusal = await self._redis.get(f"{PREFIX}:refusal")
+                refusal = await self._redis.get(f"{key_prefix(self._address)}:refusal")
         except (RedisError, OSError, TimeoutError) as error:
             return Check(ok=False, detail=str(error) or "no answer in time")
         return Check(ok=not refusal, detail=str(refusal or "no key is known to be missing"))

@@ -81,6 +81,16 @@ async def test_a_dead_holder_costs_at_most_the_lease(store: RedisStateStore) -> 
         assert second.fence.token > before
 
 
+async def test_a_token_is_higher_than_one_that_a_failover_lost(store: RedisStateStore) -> None:
+    first = await store.take_lease("driver", "one", LONG_S)
+    await store.connection.redis.delete(store.connection.key("lease:driver"), store.connection.key("tokens"))
+    await asyncio.sleep(0.002)
+    second = await store.take_lease("driver", "two", LONG_S)
+    assert first is not None and second is not None and second > first
+    await store.release_lease("driver", "two")
+    assert (await store.take_lease("driver", "one", LONG_S) or 0) > second
+
+
 async def running(engine: Engine) -> str:
     """A job whose first round waits for its last report."""
     for client in "ab":

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import structlog
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from coordinator.state import job as jobs
 from coordinator.state.errors import JobUnreadable, StateUnavailable
-from coordinator.state.job_events import AggregationFailed, Cancel, InRound, JobEvent, PreparedModel, Resume
+from coordinator.state.job_events import AggregationFailed, Cancel, InRound, JobEvent, Pause, PreparedModel, Resume
 from coordinator.state.job_filter import JobFilter
 from coordinator.state.job_state import Job, Status
 from coordinator.state.records import AgentRecord, Waiting
@@ -67,6 +68,19 @@ async def test_a_job_is_kept_with_its_version(store: RedisStateStore) -> None:
         ("created", {"by": "test"}),
         ("step", {"event": "PreparedModel"}),
     ]
+
+
+async def test_a_redis_that_went_back_in_time_is_noticed(store: RedisStateStore) -> None:
+    await in_configuration(store)
+    key = store.connection.job("one")
+    before = await store.connection.redis.hgetall(key)
+    await step(store, "one", Pause())
+    await store.connection.redis.hset(key, mapping=before)
+    with capture_logs() as lines:
+        assert (await store.load("one")).version == int(before["version"])
+        assert await store.load("one") is not None
+    assert [(line["event"], line["job"]) for line in lines] == [("state_went_back", "one")]
+    assert "lost the last 1 saves" in lines[0]["reason"]
 
 
 async def test_a_stale_save_writes_nothing_at_all(store: RedisStateStore) -> None:
