@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
@@ -125,7 +126,6 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         }
         if settings.aggregator:
             parts["keep_aggregator"] = driver.keep_aggregator(settings.environment())
-        await stack.enter_async_context(_background(parts, stopping))
         trail = AuditTrail(store.connection, settings.audit_entries)
         try:
             door = await grpc_server.serve(
@@ -149,6 +149,7 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         )
         await stack.enter_async_context(rest_server.serving(app, listener, plan.tls, limits, GRACE_S))
         stack.callback(stopping.set)
+        await stack.enter_async_context(_working(parts, stopping, door, probe, settings.drain_s))
 
         ports = {"rest": listener.getsockname()[1], "grpc": door.port}
         how = {"tls": plan.tls is not None, "access": plan.access.name.lower()}
@@ -169,6 +170,33 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
                 draft.write_text(json.dumps(ports), encoding="utf-8")
             stack.callback(settings.port_file.unlink, missing_ok=True)
         yield ports
+
+
+@contextlib.asynccontextmanager
+async def _working(
+    parts: dict[str, Coroutine[Any, Any, None]],
+    stopping: asyncio.Event,
+    door: grpc_server.RunningServer,
+    probe: Probe,
+    drain_s: float,
+) -> AsyncIterator[None]:
+    """Runs what is beside the doors as long as the block. Then readiness says no and the leases are given up, so that
+    another replica has them at once; the doors answer for `drain_s` seconds more.
+
+    Raises:
+        CoordinatorError: as `_background`.
+    """
+    asked = 0.0
+    try:
+        async with _background(parts, stopping):
+            try:
+                yield
+            finally:
+                asked = time.monotonic()
+                probe.leave()
+                await door.leave()
+    finally:
+        await asyncio.sleep(asked + drain_s - time.monotonic())
 
 
 @contextlib.contextmanager

@@ -128,6 +128,12 @@ class CoordinatorSettings(MergedSettings):
     lease_s: float = Field(
         default=10, ge=1, le=300, description="Time after which another replica takes over from a replica that died"
     )
+    drain_s: float = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="Time that the doors stay open after SIGTERM, while readiness says no: balancers look elsewhere",
+    )
     sweep_share: float = Field(
         default=0.5, gt=0, le=1, description="Share of all bytes that may be deleted at a time without a job's word"
     )

@@ -18,7 +18,7 @@ from contextlib import suppress
 import structlog
 
 from coordinator.state.errors import LeaseLost, StateUnavailable
-from coordinator.store.redis_state_store import RedisStateStore
+from coordinator.store.redis_state_store import LEASE_FREE, RedisStateStore
 from coordinator.store.writes import Fence
 
 DRIVER, AGGREGATOR = "driver", "aggregator"
@@ -101,14 +101,19 @@ class Lease:
             await self._held.wait()
 
     async def keep(self) -> None:
-        """Takes the lease when it is free, renews it, takes it anew when it was lost; gives it up when cancelled."""
+        """Takes the lease when it is free, renews it, takes it anew when it was lost; gives it up when cancelled.
+
+        Who gives it up wakes the others, so that one of them has it at once.
+        """
         try:
             while True:
+                mark = self._store.mark(LEASE_FREE)
                 await self._turn()
                 # A third: two renewals may fail before the lease ends.
-                await asyncio.sleep(self._lease_s / 3)
+                await self._store.wait(self._lease_s / 3, mark, LEASE_FREE)
         finally:
             if self.is_held:
+                self.drop()
                 with suppress(StateUnavailable):
                     await self._store.release_lease(self._name, self._holder)
 

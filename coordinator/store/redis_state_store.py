@@ -24,7 +24,7 @@ Layout, every key under `<prefix>:`
 | `discarded`          | set    | with `deleted` and `removed`: what deleted jobs leave: `coordinator.store.removal` |
 | `credentials`        | hash   | with `keys`, `join_tokens` and `struck`: `redis_credential_store`               |
 | `confirmed`          | string | empty; written where replicas have to say that they have all up to here         |
-| `wake`               | pubsub | a message for each save: names of effects, parted by spaces; may be empty       |
+| `wake`               | pubsub | a message for each save: names of effects, or `LEASE_FREE`, parted by spaces     |
 
 Writes to several keys are one Lua script each (`coordinator/store/lua`), with named outcomes. A job's document moves by
 compare-and-set on its version.
@@ -61,6 +61,7 @@ from coordinator.store.watcher import Watcher
 from coordinator.store.writes import Change, Stored, VersionedJob
 
 _ROUND = TypeAdapter(Round)
+LEASE_FREE = "LEASE_FREE"  # a topic: somebody gave a lease up
 MOST_KNOWN = 64  # jobs
 MOST_VERSIONS = 1000  # of jobs
 READ_AT_ONCE = 16  # documents
@@ -199,8 +200,9 @@ class RedisStateStore:
         return int(token) if token is not None else None
 
     async def release_lease(self, name: str, holder: str) -> None:
-        """Gives the lease up if this holder has it."""
-        await self._ask(self._release(keys=[self._key(f"lease:{name}")], args=[holder]))
+        """Gives the lease up if this holder has it, and wakes who waits for `LEASE_FREE`."""
+        args = [holder, self._key("wake"), LEASE_FREE]
+        await self._ask(self._release(keys=[self._key(f"lease:{name}")], args=args))
 
     async def counters(self) -> dict[str, float]:
         """What is counted of all jobs together: `coordinator.state.counters`."""

@@ -7,8 +7,11 @@ import contextlib
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import grpc
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
@@ -16,12 +19,16 @@ from coordinator import driver
 from coordinator.doors.rest.server import bound
 from coordinator.engine.assembly import assemble
 from coordinator.engine.driver_calls import DriverCalls
+from coordinator.engine.lease import DRIVER, Lease
 from coordinator.server import CoordinatorError, serving
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.binding import Binding
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector
 from coordinator.store.redis_state_store import RedisStateStore
+from fedgalore import PROTOCOL_VERSION
+from protos import federation_pb2 as pb
+from protos.federation_pb2_grpc import FederationStub
 
 PATIENCE_S = 20
 
@@ -53,6 +60,39 @@ async def test_a_part_that_ends_is_logged_at_once_and_ends_the_coordinator(
 
     with capture_logs() as logged, pytest.raises(CoordinatorError, match=r"tick \(ValueError: no more ticks\)"):
         await serve()
+
+
+async def test_who_is_asked_to_stop_hands_its_lease_over_and_ends_what_is_under_way(
+    redis_url: str, tmp_path: Path
+) -> None:
+    given = {"redis_url": redis_url, "blob_dir": tmp_path, "rest_port": 0, "grpc_port": 0, "aggregator": False}
+    settings = CoordinatorSettings(**given, lease_s=300, drain_s=1.0)  # type: ignore[arg-type]
+    store, running = RedisStateStore(redis_url), contextlib.AsyncExitStack()
+    other = Lease(store, DRIVER, 300)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
+        await stack.enter_async_context(running)
+        ports = await running.enter_async_context(serving(settings, asyncio.Event()))
+        stub = FederationStub(await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{ports['grpc']}")))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports['rest']}"))
+        await stub.Register(pb.RegisterRequest(client="a", protocol_version=PROTOCOL_VERSION, software_version="1"))
+        poll = asyncio.ensure_future(stub.NextTask(pb.NextTaskRequest(client="a", wait_s=60)))
+        keeping = asyncio.create_task(other.keep())
+        stack.callback(keeping.cancel)
+        await asyncio.sleep(0.3)
+        assert (await http.get("/readyz")).json()["checks"]["redis"]["ok"] and not other.is_held
+
+        began = time.monotonic()
+        ending = asyncio.create_task(running.aclose())
+        async with asyncio.timeout(PATIENCE_S):
+            await other.held()
+        assert time.monotonic() - began < 0.5  # of a lease of five minutes
+        answer = await http.get("/readyz")
+        assert answer.status_code == 503 and "another replica" in answer.json()["checks"]["process"]["detail"]
+        assert not poll.done()  # the doors are open yet
+        assert not (await poll).HasField("task")
+        await ending
+        assert 1.0 < time.monotonic() - began < PATIENCE_S
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:

@@ -59,10 +59,14 @@ class RunningServer:
     _health: Any = field(repr=False)
     _keeping: asyncio.Task[None] = field(repr=False)
 
+    async def leave(self) -> None:
+        """Its health says NOT_SERVING from now on; it answers as before."""
+        await self._health.enter_graceful_shutdown()
+
     async def stop(self, grace_s: float = 5.0) -> None:
         """Answers waiting polls, lets transfers go on for `grace_s` seconds, then ends them; they can be resumed."""
         self._federation.stopping.set()
-        await self._health.enter_graceful_shutdown()
+        await self.leave()
         await self._server.stop(grace_s)
         await self._calls.ended()  # what they still write meets an open store
         self._keeping.cancel()

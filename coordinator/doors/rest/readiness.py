@@ -31,6 +31,9 @@ class Readiness(BaseModel):
     warnings: list[str] = Field(description="What works but may lose data")
 
 
+_LEAVES = Check(ok=False, detail="was asked to stop, and ends what is under way; call another replica")
+
+
 class Probe:
     """Asks Redis over a separate connection, so that a busy pool does not look like a dead server."""
 
@@ -42,6 +45,12 @@ class Probe:
         self._certificate = certificate
         self._turn = asyncio.Lock()
         self._last: tuple[float, Readiness] | None = None  # when it was found, by the monotonic clock
+        self._leaves = False
+
+    def leave(self) -> None:
+        """From now on it says that it is not ready: nobody new is to be sent here."""
+        self._leaves = True
+        self._last = None
 
     async def readiness(self) -> Readiness:
         async with self._turn:
@@ -52,6 +61,8 @@ class Probe:
 
     async def _ask(self) -> Readiness:
         warnings: list[str] = []
+        if self._leaves:
+            return Readiness(ready=False, checks={"process": _LEAVES}, warnings=[])
         checks = {"redis": await self._check_redis(warnings), "blobs": await self._check_blobs()}
         if all(check.ok for check in checks.values()):  # else there is nothing to compare
             checks["binding"] = await self._check_binding(warnings)
