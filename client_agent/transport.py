@@ -23,7 +23,7 @@ from client_agent.window import Window
 from fedgalore.process.address import targets
 from fedgalore.process.blob_ref import BlobRef
 from fedgalore.process.faults import Fault, reach
-from fedgalore.version import PROTOCOL_VERSION, __version__
+from fedgalore.version import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, __version__
 from protos import KEEPALIVE_TIMEOUT_MS, MAX_RESPONSE_BYTES, PING_TIMEOUT_MS
 from protos import federation_pb2 as pb
 from protos.federation_pb2_grpc import FederationStub
@@ -99,14 +99,15 @@ class Transport:
         Where the coordinator does not know the client's key yet, the join token brings the key in.
 
         Raises:
-            AgentRefused: another protocol version, a name or credential that the coordinator does not take, a name that
-                another agent has, or no coordinator at that address.
+            AgentRefused: no protocol version in common, a name or credential that the coordinator does not take, a name
+                that another agent has, or no coordinator at that address.
         """
         request = pb.RegisterRequest(
             client=self._client,
             protocol_version=PROTOCOL_VERSION,
             software_version=__version__,
             datasets=dict(datasets),
+            oldest_protocol_version=OLDEST_PROTOCOL_VERSION,
         )
         try:
             try:

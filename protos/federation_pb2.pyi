@@ -22,7 +22,7 @@ class EnrolResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("client", "protocol_version", "software_version", "datasets")
+    __slots__ = ("client", "protocol_version", "software_version", "datasets", "oldest_protocol_version")
     class DatasetsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -34,19 +34,23 @@ class RegisterRequest(_message.Message):
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
     DATASETS_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     client: str
     protocol_version: int
     software_version: str
     datasets: _containers.ScalarMap[str, int]
-    def __init__(self, client: _Optional[str] = ..., protocol_version: _Optional[int] = ..., software_version: _Optional[str] = ..., datasets: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    oldest_protocol_version: int
+    def __init__(self, client: _Optional[str] = ..., protocol_version: _Optional[int] = ..., software_version: _Optional[str] = ..., datasets: _Optional[_Mapping[str, int]] = ..., oldest_protocol_version: _Optional[int] = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
-    __slots__ = ("software_version", "presence_s")
+    __slots__ = ("software_version", "presence_s", "protocol_version")
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
     PRESENCE_S_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     software_version: str
     presence_s: float
-    def __init__(self, software_version: _Optional[str] = ..., presence_s: _Optional[float] = ...) -> None: ...
+    protocol_version: int
+    def __init__(self, software_version: _Optional[str] = ..., presence_s: _Optional[float] = ..., protocol_version: _Optional[int] = ...) -> None: ...
 
 class NextTaskRequest(_message.Message):
     __slots__ = ("client", "wait_s")

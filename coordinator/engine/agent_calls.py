@@ -14,6 +14,7 @@ from coordinator.state.admission import Admitted, Duplicate, admit, check_open
 from coordinator.state.errors import (
     IllegalTransition,
     JobNotFound,
+    JobTooNew,
     JobUnreadable,
     NotParticipant,
     RoundClosed,
@@ -63,15 +64,22 @@ class AgentCalls:
         software_version: str,
         datasets: dict[str, int],
         instance: Instance = NOBODY,
-    ) -> None:
-        """Makes a client known, or known again after a restart. `datasets`: training examples by data set.
+        oldest_protocol_version: int = 0,
+    ) -> int:
+        """Makes a client known, or known again after a restart; the newest protocol version that both sides speak.
+
+        Args:
+            datasets: training examples by data set.
+            oldest_protocol_version: that the agent speaks; 0: `protocol_version` alone.
 
         Raises:
             ProtocolMismatch, InvalidAgent
             NameTaken: an agent of another folder speaks for the client, and is present.
         """
-        await self._registry.register(client, protocol_version, software_version, datasets, instance)
+        versions = protocol_version, software_version
+        common = await self._registry.register(client, *versions, datasets, instance, oldest_protocol_version)
         await self._stepper.ask_site(datasets)
+        return common
 
     async def check_free(self, client: str, instance: Instance) -> None:
         """Raises `NameTaken` where an agent of another folder speaks for the client, and is present."""
@@ -100,20 +108,28 @@ class AgentCalls:
         Raises:
             UnknownClient: it has to register first.
             NameTaken: as `check_instance`.
+            JobTooNew: a replica that is upgraded has work for it.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_s
         while True:
             mark = self._store.mark(Effect.WAKE_AGENTS)
-            waiting = await self._registry.waiting(client, instance)
+            waiting, too_new = await self._registry.waiting(client, instance), None
             for job_id in waiting.checks:
                 with suppress(JobUnreadable, JobNotFound):
                     if client in (job := (await self._stepper.load(job_id)).job).unanswered:
                         return CheckTask(job)
             for job_id in waiting.tasks:
-                with suppress(JobUnreadable, JobNotFound):  # the latter: it was deleted a moment ago
-                    if (task := await self._stepper.take(job_id, client)) is not None:
-                        return task
+                try:
+                    with suppress(JobNotFound):  # it was deleted a moment ago
+                        if (task := await self._stepper.take(job_id, client)) is not None:
+                            return task
+                except JobTooNew as error:
+                    too_new = error
+                except JobUnreadable:
+                    continue
+            if too_new is not None:
+                raise too_new
             left = end - loop.time()
             if left <= 0:
                 return None

@@ -13,7 +13,7 @@ from coordinator.state.records import NOBODY, AgentRecord, AgentStatus, Instance
 from coordinator.state.round_state import Candidates
 from coordinator.store.redis_agent_store import Contact
 from coordinator.store.redis_state_store import RedisStateStore
-from fedgalore.version import PROTOCOL_VERSION
+from fedgalore import version
 
 log = structlog.get_logger(__name__)
 
@@ -36,32 +36,39 @@ class ClientRegistry:
         software_version: str,
         datasets: dict[str, int],
         instance: Instance = NOBODY,
-    ) -> None:
-        """Makes a client known, or known again. What it says now replaces what it said before.
+        oldest_protocol_version: int = 0,
+    ) -> int:
+        """Makes a client known, or known again; the newest protocol version that both sides speak.
+
+        What the client says now replaces what it said before.
 
         From now on this process of an agent speaks for the client, and no other.
 
         Raises:
-            ProtocolMismatch: with both versions and which side to upgrade.
+            ProtocolMismatch: with the versions of both and which side to upgrade.
             InvalidAgent: a name that cannot be used, a data set without examples, or too many of them.
             TooMany: no other client can be enrolled.
             NameTaken: an agent of another folder speaks for the client, and is present.
         """
-        if protocol_version != PROTOCOL_VERSION:
-            older = "the agent" if protocol_version < PROTOCOL_VERSION else "the coordinator"
+        common = version.common_protocol(protocol_version, oldest_protocol_version)
+        if common is None:
+            older = "the agent" if protocol_version < version.PROTOCOL_VERSION else "the coordinator"
+            theirs = version.protocols(protocol_version, oldest_protocol_version)
+            ours = version.protocols(version.PROTOCOL_VERSION, version.OLDEST_PROTOCOL_VERSION)
             raise ProtocolMismatch(
-                f"protocol_version: agent {client!r} speaks {protocol_version} and the coordinator speaks "
-                f"{PROTOCOL_VERSION}; upgrade {older}"
+                f"protocol_version: agent {client!r} speaks {theirs} and the coordinator speaks {ours}; upgrade {older}"
             )
         check_name("client", client)
         check_datasets(datasets)
         await self._check_room(client)
         now = self._clock()
-        record = AgentRecord(client, dict(datasets), software_version, now, protocol_version, *instance)
+        more = oldest_protocol_version if oldest_protocol_version < protocol_version else 0
+        record = AgentRecord(client, dict(datasets), software_version, now, protocol_version, *instance, more)
         seen = await self._agents.register(record, now, now - self._presence_s)
         if seen is not None:
             raise self._taken(client, seen)
         log.info("agent_registered", client=client, version=software_version, datasets=sorted(datasets))
+        return common
 
     async def check_free(self, client: str, instance: Instance) -> None:
         """Raises `NameTaken` where an agent of another folder speaks for the client, and is present."""
@@ -159,7 +166,7 @@ class ClientRegistry:
         return {
             record.name: record.registered_at
             for record, _ in seen_lately
-            if dataset in record.datasets and record.protocol_version == PROTOCOL_VERSION
+            if dataset in record.datasets and record.is_understood
         }
 
     async def candidates(self, job: Job, offering: Iterable[str]) -> Candidates:

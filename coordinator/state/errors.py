@@ -27,6 +27,12 @@ class JobUnreadable(DomainError):
     code, http_status, grpc_status = "job_unreadable", 500, "FAILED_PRECONDITION"
 
 
+class JobTooNew(JobUnreadable):
+    """A newer release has written a job's document: a replica that is upgraded serves it."""
+
+    code, http_status, grpc_status = "job_too_new", 503, "UNAVAILABLE"
+
+
 class RoundNotFound(DomainError):
     code, http_status, grpc_status = "round_not_found", 404, "NOT_FOUND"
 

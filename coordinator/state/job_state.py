@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from coordinator.state import formats
 from coordinator.state.errors import NotReady
 from coordinator.state.labels import Labels
 from coordinator.state.round_state import ModelVersion, Phase, Policy, Round
@@ -110,6 +111,7 @@ class Job:
     secret: str | None = None  # of the noise of a job with privacy; shown to nobody
     posted_by: str = ""  # whose API key it was posted with; empty: nobody was asked for one
     labels: Labels = field(default_factory=Labels)
+    format: int = 1  # in which it is stored: `coordinator.state.formats`
 
     @property
     def stage(self) -> Preparing | Ready:
@@ -214,16 +216,22 @@ class Job:
         return self.round is not None and self.round.phase.takes_reports and not self.round.free_seats()
 
     def to_json(self) -> str:
-        return _JOB.dump_json(self).decode()
+        return _JOB.dump_json(replace(self, format=formats.needed(self))).decode()
 
     @classmethod
     def from_json(cls, text: str) -> Job:
         """What `to_json` wrote.
 
         Raises:
-            ValueError: it is something else, such as what another version of this software wrote.
+            NewerFormat: a newer release wrote it, and this one would lose part of it.
+            ValueError: it is something else.
         """
-        job = _JOB.validate_json(text)
+        try:
+            job = _JOB.validate_json(text)
+        except ValidationError:
+            formats.check(_format_of(text))
+            raise
+        formats.check(job.format)
         _ = job.parsed  # whoever has a job can rely on its spec
         return job
 
@@ -232,6 +240,15 @@ class Job:
 def _parsed(spec: str) -> JobSpec:
     """Every step of a job makes a new object with the same spec."""
     return JobSpec.model_validate(json.loads(spec))
+
+
+def _format_of(text: str) -> object:
+    """The format that a document names, whatever else is in it."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return None
+    return document.get("format") if isinstance(document, dict) else None
 
 
 _JOB = TypeAdapter(Job)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import Round
+from fedgalore.version import common_protocol
 
 
 class Instance(NamedTuple):
@@ -39,6 +40,12 @@ class AgentRecord:
     protocol_version: int = 0  # 0: it has not said so yet
     folder: str = ""
     process: str = ""
+    oldest_protocol_version: int = 0  # 0: it speaks `protocol_version` alone
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether it speaks a protocol version that this release speaks."""
+        return common_protocol(self.protocol_version, self.oldest_protocol_version) is not None
 
 
 @dataclass(frozen=True)

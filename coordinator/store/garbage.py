@@ -20,6 +20,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from coordinator.state.errors import StateUnavailable
 from coordinator.state.job_state import Job
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.state.versions import is_kept, versions, with_weights
@@ -140,7 +141,13 @@ class Collector:
         self._jobs = {job_id: known for job_id, known in self._jobs.items() if job_id in held}
         for job in jobs:
             await self._look_at(job, held[job.id].saves)
-        found = {f"the record of job {job_id} cannot be read" for job_id in set(changed) - {job.id for job in jobs}}
+        unread = set(changed) - {job.id for job in jobs}
+        if newer := sorted(unread & self._store.too_new):
+            raise StateUnavailable(
+                f"no blob is deleted by this coordinator: a newer version has written job {newer[0]}; a replica "
+                "that is upgraded cleans up"
+            )
+        found = {f"the record of job {job_id} cannot be read" for job_id in unread}
         for job_id, keys in census.jobs.items():
             found |= {*of_job(job_id, keys, self._known(job_id).expected), *self._known(job_id).problems}
         found |= await self._unheard_of(held)

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import NamedTuple
 
 from coordinator.state.records import AgentRecord, Waiting
 from coordinator.store.gathering import Gathering
 from coordinator.store.redis_connection import RedisConnection
 from coordinator.store.writes import NOTHING, Stored
-from fedgalore.version import PROTOCOL_VERSION
+from fedgalore import version
+
+_FIELDS = frozenset(field.name for field in fields(AgentRecord))
+_NEWER = frozenset({"oldest_protocol_version"})  # fields that the release before does not know
 
 
 class Contact(NamedTuple):
@@ -29,7 +32,8 @@ class Contact(NamedTuple):
 
     Args:
         record: what it registered; None where it is not known.
-        waiting: None where it is not registered, or was with another protocol version: no sign of life is noted then.
+        waiting: None where it is not registered, or speaks no protocol version that is spoken here: no sign of life is
+            noted then.
         stored: document and version of the job that it speaks of.
     """
 
@@ -70,7 +74,7 @@ class RedisAgentStore:
         Otherwise an agent of another folder has its name, and has given a sign of life since `present_since`: its last.
         """
         keys = [self._key("seen"), self._key("agents")]
-        args = [agent.name, json.dumps(asdict(agent)), repr(now), repr(present_since)]
+        args = [agent.name, _stored(agent), repr(now), repr(present_since)]
         outcome, *seen = await self._ask(self._register(keys=keys, args=args))
         return float(seen[0]) if outcome == "taken" else None
 
@@ -81,7 +85,7 @@ class RedisAgentStore:
     async def expect(self, agent: AgentRecord) -> bool:
         """Enters a client that has not been seen yet; False, and nothing changed, when its name is entered already."""
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.hsetnx(self._key("agents"), agent.name, json.dumps(asdict(agent)))
+            pipeline.hsetnx(self._key("agents"), agent.name, _stored(agent))
             pipeline.zadd(self._key("seen"), {agent.name: 0}, nx=True)
             return bool((await self._ask(pipeline.execute()))[0])
 
@@ -136,7 +140,8 @@ class RedisAgentStore:
 
     async def _noted(self, signs: list[_Sign]) -> list[Contact]:
         jobs: dict[str | None, Stored] = {sign.job_id: NOTHING for sign in signs if sign.job_id is not None}
-        keys, args = [self._key("seen"), self._key("agents")], [str(PROTOCOL_VERSION)]
+        keys = [self._key("seen"), self._key("agents")]
+        args = [str(version.PROTOCOL_VERSION), str(version.OLDEST_PROTOCOL_VERSION)]
         for sign in signs:
             keys += [self.tasks(sign.client), self.checks(sign.client)]
             args += [sign.client, repr(sign.now)]
@@ -154,8 +159,16 @@ def _pairs(flat: list[str | None]) -> Iterator[tuple[str | None, str | None]]:
     return zip(flat[::2], flat[1::2], strict=True)
 
 
+def _stored(record: AgentRecord) -> str:
+    """Without what says nothing: the release before may read it, and knew no such field."""
+    return json.dumps({name: value for name, value in asdict(record).items() if value or name not in _NEWER})
+
+
 def _record(document: str | None) -> AgentRecord | None:
-    return AgentRecord(**json.loads(document)) if document else None
+    """What was registered, as far as this release knows the fields: the next one may have written it."""
+    if not document:
+        return None
+    return AgentRecord(**{name: value for name, value in json.loads(document).items() if name in _FIELDS})
 
 
 def _waiting(ids: str | None) -> Waiting | None:

@@ -43,7 +43,8 @@ import structlog
 from pydantic import TypeAdapter
 
 from coordinator.state.counters import counted
-from coordinator.state.errors import JobUnreadable
+from coordinator.state.errors import JobTooNew, JobUnreadable
+from coordinator.state.formats import NewerFormat
 from coordinator.state.job_filter import ALL, Facts, JobFilter
 from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_JOBS
@@ -79,6 +80,7 @@ class RedisStateStore:
         self.connection = RedisConnection(url, prefix)
         self._redis, self._key, self._ask = self.connection.redis, self.connection.key, self.connection.ask
         self._unreadable: set[str] = set()
+        self._too_new: set[str] = set()
         self._known: dict[str, tuple[str, Job]] = {}  # documents as last seen: most are read again unchanged
         self._versions: dict[str, int] = {}  # the newest that were seen
         self.agents = RedisAgentStore(self.connection)
@@ -292,6 +294,11 @@ class RedisStateStore:
         """Ids of the jobs whose documents could not be read."""
         return frozenset(self._unreadable)
 
+    @property
+    def too_new(self) -> frozenset[str]:
+        """Ids of the jobs whose documents a newer release has written, as far as they were asked for."""
+        return frozenset(self._too_new)
+
     def mark(self, topic: str = "") -> int:
         return self._watcher.mark(topic)
 
@@ -345,6 +352,14 @@ class RedisStateStore:
             return self._known[job_id][1]
         try:
             job = Job.from_json(document)
+        except NewerFormat as error:
+            if job_id not in self._too_new:
+                self._too_new.add(job_id)
+                log.warning("job_too_new", job=job_id, reason=str(error))
+            raise JobTooNew(
+                f"a newer version of this software has written job {job_id} ({error}); upgrade this coordinator, or "
+                "call a replica that is upgraded"
+            ) from error
         except ValueError as error:
             if job_id not in self._unreadable:
                 self._unreadable.add(job_id)
@@ -354,6 +369,7 @@ class RedisStateStore:
                 "restore it from a backup of Redis"
             ) from error
         self._unreadable.discard(job_id)
+        self._too_new.discard(job_id)
         self._know(document, job)
         return job
 

@@ -6,7 +6,7 @@ import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from fedgalore.version import PROTOCOL_VERSION
+from fedgalore.version import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, common_protocol, protocols
 from fedgalore_cli.doctor.finding import Findings, fail, ok, warn
 from fedgalore_cli.doctor.machine import ending
 from fedgalore_cli.errors import told
@@ -34,9 +34,11 @@ def door(url: str | None) -> Findings:
 def _asked(client: Client) -> Findings:
     found = client.version()
     yield ok("coordinator", f"{client.url} is fedgalore {found.version}")
-    if found.protocol_version != PROTOCOL_VERSION:
-        words = f"it speaks protocol {found.protocol_version}, and this software {PROTOCOL_VERSION}; take one version"
-        yield fail("protocol", words)
+    if common_protocol(found.protocol_version, found.oldest_protocol_version) is None:
+        older = "this software" if found.protocol_version > PROTOCOL_VERSION else "the coordinator"
+        theirs = protocols(found.protocol_version, found.oldest_protocol_version)
+        ours = protocols(PROTOCOL_VERSION, OLDEST_PROTOCOL_VERSION)
+        yield fail("protocol", f"it speaks protocol {theirs}, and this software {ours}; upgrade {older}")
     yield from _certificate(client.url)
     ready = client.readiness()
     for name, check in ready.checks.items():

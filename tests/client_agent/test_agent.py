@@ -589,6 +589,7 @@ async def test_a_second_machine_of_one_name_is_refused_and_the_first_goes_on(coo
 
 async def test_another_protocol_version_ends_the_agent(coordinator, tmp_path, monkeypatch, logged):
     monkeypatch.setattr(door, "PROTOCOL_VERSION", 7)
+    monkeypatch.setattr(door, "OLDEST_PROTOCOL_VERSION", 6)
     chosen = settings.load(configure(tmp_path, coordinator.address))
     assert await asyncio.wait_for(Agent(chosen, read_all(chosen.data)).run(), 10) == session.REFUSED_BY_COORDINATOR
     refused = [entry for entry in logged if (entry["event"], entry.get("state")) == ("state_changed", "stopped")]

@@ -197,8 +197,9 @@ async def test_registers_and_polls(coordinator):
 async def test_another_protocol_version_is_refused_with_both_versions(coordinator, monkeypatch):
     ours = door.PROTOCOL_VERSION
     monkeypatch.setattr(door, "PROTOCOL_VERSION", 7)
+    monkeypatch.setattr(door, "OLDEST_PROTOCOL_VERSION", 6)
     async with connected(coordinator.address) as transport:
-        with pytest.raises(AgentRefused, match="7") as caught:
+        with pytest.raises(AgentRefused, match="speaks 6 to 7") as caught:
             await transport.register({"reviews": 12})
         assert f"speaks {ours}" in str(caught.value)
     assert await coordinator.engine.reader.agents() == []

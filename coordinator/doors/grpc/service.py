@@ -96,14 +96,17 @@ class Federation(federation_pb2_grpc.FederationServicer):
         client = await self._caller(request, context)
         version = positive("protocol_version", request.protocol_version)
         software = text("software_version", request.software_version)
-        await self._agents.register(client, version, software, dict(request.datasets), instance(context))
+        common = await self._agents.register(
+            client, version, software, dict(request.datasets), instance(context), request.oldest_protocol_version
+        )
         try:
             await self._still_caller(request, context)
         except NotAuthenticated:  # revoked meanwhile, and nobody is to wait for it
             with suppress(AgentNotFound):
                 await self._agents.withdraw(client)
             raise
-        return pb.RegisterResponse(software_version=__version__, presence_s=self._agents.presence_s)
+        presence_s = self._agents.presence_s
+        return pb.RegisterResponse(software_version=__version__, presence_s=presence_s, protocol_version=common)
 
     async def NextTask(self, request: pb.NextTaskRequest, context: Context) -> pb.NextTaskResponse:
         client = await self._caller(request, context)

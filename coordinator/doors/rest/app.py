@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.middleware.cors import CORSMiddleware
 
 from coordinator.doors.doorkeeper import Doorkeeper
@@ -29,7 +29,7 @@ from coordinator.state.errors import AgentNotFound
 from coordinator.store.audit import AuditTrail
 from coordinator.store.blob_store import BlobStore
 from fedgalore.spec.strict import Identifier, Strict
-from fedgalore.version import PROTOCOL_VERSION, __version__
+from fedgalore.version import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, __version__
 
 # Of pages of other origins, beside what any page may send and read. A key goes in Authorization: no cookie is taken.
 ASKED_HEADERS = ("Authorization", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID", "Range")
@@ -47,6 +47,7 @@ class NewAgent(Strict):
 class Version(BaseModel):
     version: str
     protocol_version: int
+    oldest_protocol_version: int = Field(description="That agents may speak as well")
 
 
 def create_app(
@@ -156,7 +157,11 @@ def _operations(probe: Probe, metrics: Metrics) -> APIRouter:
 
     @routes.get("/version")
     async def get_version() -> Version:
-        return Version(version=__version__, protocol_version=PROTOCOL_VERSION)
+        return Version(
+            version=__version__,
+            protocol_version=PROTOCOL_VERSION,
+            oldest_protocol_version=OLDEST_PROTOCOL_VERSION,
+        )
 
     @routes.get("/metrics", response_class=Response)
     async def get_metrics() -> Response:

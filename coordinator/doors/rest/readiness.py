@@ -50,9 +50,10 @@ class Probe:
     def leave(self) -> None:
         """From now on it says that it is not ready: nobody new is to be sent here."""
         self._leaves = True
-        self._last = None
 
     async def readiness(self) -> Readiness:
+        if self._leaves:
+            return Readiness(ready=False, checks={"process": _LEAVES}, warnings=[])
         async with self._turn:
             if self._last is None or time.monotonic() - self._last[0] > SHARED_S:
                 found = await self._ask()
@@ -61,8 +62,6 @@ class Probe:
 
     async def _ask(self) -> Readiness:
         warnings: list[str] = []
-        if self._leaves:
-            return Readiness(ready=False, checks={"process": _LEAVES}, warnings=[])
         checks = {"redis": await self._check_redis(warnings), "blobs": await self._check_blobs()}
         if all(check.ok for check in checks.values()):  # else there is nothing to compare
             checks["binding"] = await self._check_binding(warnings)

@@ -89,3 +89,4 @@ class Readiness(Shape):
 class Version(Shape):
     version: str
     protocol_version: int
+    oldest_protocol_version: int = 0  # that it speaks as well; 0: it does not say

@@ -17,10 +17,10 @@ from coordinator.state.errors import (
     RoundClosed,
     UnknownClient,
 )
-from coordinator.state.records import AgentRecord, Instance
+from coordinator.state.records import NOBODY, AgentRecord, Instance
 from coordinator.state.round_state import EvaluationResult, Phase, UpdateReceipt
 from coordinator.store.redis_state_store import RedisStateStore
-from fedgalore import PROTOCOL_VERSION
+from fedgalore import PROTOCOL_VERSION, version
 from tests.builders import a_blob, a_prepared, a_receipt, a_spec, a_version
 from tests.coordinator.engine.federation import Federation
 from tests.looking import receipt_of, round_of, traffic_of
@@ -39,6 +39,41 @@ async def test_registration_refuses_invalid_agents(engine: Engine) -> None:
     with pytest.raises(InvalidAgent, match="datasets: has 1001 entries"):
         await engine.agents.register("a", PROTOCOL_VERSION, "0.1", {f"d{number}": 1 for number in range(1001)})
     assert await engine.reader.agents() == []
+
+
+RELEASES = [  # newest and oldest protocol version of an agent and of the coordinator, what they speak, whom to upgrade
+    ((4, 0), (4, 4), 4, ""),
+    ((5, 4), (4, 4), 4, ""),  # an agent of the next release
+    ((4, 4), (5, 4), 4, ""),  # an agent of the release before
+    ((4, 0), (5, 4), 4, ""),
+    ((5, 4), (5, 4), 5, ""),
+    ((6, 5), (4, 4), None, "speaks 5 to 6 and the coordinator speaks 4; upgrade the coordinator"),
+    ((4, 3), (6, 5), None, "speaks 3 to 4 and the coordinator speaks 5 to 6; upgrade the agent"),
+]
+
+
+@pytest.mark.parametrize(("agent", "coordinator", "common", "words"), RELEASES)
+async def test_releases_speak_the_newest_version_in_common_or_say_whom_to_upgrade(
+    federation: Federation,
+    agent: tuple[int, int],
+    coordinator: tuple[int, int],
+    common: int | None,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    register, other = federation.engine.agents.register, federation.another()
+    monkeypatch.setattr(version, "PROTOCOL_VERSION", coordinator[0])
+    monkeypatch.setattr(version, "OLDEST_PROTOCOL_VERSION", coordinator[1])
+    args = ("a", agent[0], "9", {"reviews": 20}, NOBODY, agent[1])
+    if common is None:
+        with pytest.raises(ProtocolMismatch, match=words):
+            await register(*args)
+        return
+    assert await register(*args) == common
+    for newest, oldest in (coordinator, (4, 4)):  # at a replica of the same release, and of the one before
+        monkeypatch.setattr(version, "PROTOCOL_VERSION", newest)
+        monkeypatch.setattr(version, "OLDEST_PROTOCOL_VERSION", oldest)
+        assert await other.agents.next_task("a") is None  # it is known there, and need not register anew
 
 
 async def test_who_registered_with_another_protocol_version_has_to_do_it_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from coordinator.engine.assembly import Engine, assemble
 from coordinator.engine.driver_calls import DriverCalls
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.engine.state_reader import StateReader
+from coordinator.state import formats
 from coordinator.state.errors import (
     AgentNotFound,
     JobNotFound,
+    JobTooNew,
     JobUnreadable,
     RoundNotFound,
     StateUnavailable,
@@ -28,6 +31,9 @@ from coordinator.state.job_events import LoadedBack
 from coordinator.state.job_state import Status
 from coordinator.state.records import CheckTask, OpenTask, RoundTask
 from coordinator.state.round_state import Phase
+from coordinator.store.binding import Binding
+from coordinator.store.directory_blob_store import DirectoryBlobStore
+from coordinator.store.garbage import Collector
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.process.redis_server import free_port
 from tests.builders import a_prepared, a_receipt, a_result, a_spec, a_version
@@ -179,6 +185,40 @@ async def test_an_unreadable_job_stops_no_other_job(federation: Federation, engi
     assert b'fedgalore_jobs{status="RUNNING"} 2.0' in await Metrics(engine.reader).render()
     with pytest.raises(JobUnreadable, match=broken):
         await engine.reader.job(broken)
+
+
+async def test_a_job_of_a_newer_release_is_left_to_replicas_of_that_release(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer, job_id = federation.engine, await federation.running()
+    await newer.driver.tick_all()
+    monkeypatch.setattr(formats, "FORMAT", 9)
+    monkeypatch.setattr(formats, "NEEDS", {9: lambda job: job.labels.description == "new"})
+    await newer.people.describe(job_id, None, "new")
+    await newer.driver.tick_all()
+    redis, key = federation.store.connection.redis, federation.store.connection.job(job_id)
+    before = await redis.hgetall(key)
+
+    monkeypatch.setattr(formats, "FORMAT", 8)
+    older = federation.another()
+    await older.driver.tick_all()
+    for call in (
+        older.agents.next_task("a"),
+        older.agents.report(job_id, 1, "a", a_receipt("a")),
+        older.people.pause(job_id),
+    ):
+        with pytest.raises(JobTooNew, match="format is 9, .* up to 8.*; upgrade this coordinator, or call") as caught:
+            await call
+        assert (caught.value.http_status, caught.value.grpc_status) == (503, "UNAVAILABLE")  # agents try elsewhere
+    blobs = DirectoryBlobStore(tmp_path)
+    with pytest.raises(StateUnavailable, match="a newer version has written"):
+        await Collector(federation.store, blobs, Binding(federation.store, blobs)).collect(0.0)
+    other, _ = await older.people.create(a_spec())
+    assert [each.id for each in await older.reader.jobs()] == [other.id]  # and serves what it knows
+
+    assert await redis.hgetall(key) == before
+    monkeypatch.setattr(formats, "FORMAT", 9)
+    await newer.agents.report(job_id, 1, "a", a_receipt("a"))
 
 
 @pytest.mark.slow
