@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test proofs browser check-deploy sweep chaos fuzz mutation docs references check hooks bench-accuracy bench-gpu lock release clean
+.PHONY: help demo quick test proofs browser check-deploy trackers sweep chaos fuzz mutation docs references check hooks bench-accuracy bench-gpu lock release clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -13,6 +13,7 @@ READY_FOR_MUTATION := $(VENV)/.ready-for-mutation
 READY_FOR_DOCS := $(VENV)/.ready-for-docs
 READY_FOR_BROWSER := $(VENV)/.ready-for-browser
 READY_FOR_DEPLOY := $(VENV)/.ready-for-deploy
+READY_FOR_TRACKERS := $(VENV)/.ready-for-trackers
 DEMO_ARGS ?=
 COMPARE ?=
 TEST_ARGS ?=
@@ -55,10 +56,10 @@ demo: $(READY) ## a whole federation on this machine, watched live (COMPARE=fedi
 quick: $(READY) ## at every save: lint, and the tests that are not slow (TEST_ARGS="-k round")
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not proof and not browser and not deploy and not chaos and not fuzz" $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not proof and not browser and not deploy and not trackers and not chaos and not fuzz" $(TEST_ARGS)
 
 test: $(READY) ## the test suite (TEST_ARGS="-k round")
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not proof and not browser and not deploy and not chaos and not fuzz" $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not proof and not browser and not deploy and not trackers and not chaos and not fuzz" $(TEST_ARGS)
 
 proofs: $(READY) ## every method, task and wire as a federation of processes, bit for bit the simulation (TEST_ARGS="-k tags")
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m proof $(TEST_ARGS)
@@ -76,6 +77,13 @@ $(READY_FOR_DEPLOY): $(READY) requirements-deploy.lock
 
 check-deploy: $(READY_FOR_DEPLOY) ## the Helm charts: lint, schemas, every preset, and the bases written from them
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 -m deploy tests/deploy $(TEST_ARGS)
+
+$(READY_FOR_TRACKERS): $(READY) requirements-trackers.lock
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps -r requirements-trackers.lock
+	@touch $@
+
+trackers: $(READY_FOR_TRACKERS) ## a real MLflow server, TensorBoard's event files, W&B offline, Optuna
+	$(TEST_ENV) $(BIN)/python -m pytest -m trackers $(TEST_ARGS)
 
 sweep: $(READY) ## a hundred architectures of transformers: trained, written, loaded back (SWEEP_ARGS="--only bert vit")
 	$(TEST_ENV) $(BIN)/python -m benchmarks.sweep $(SWEEP_ARGS)
@@ -131,7 +139,7 @@ lock: ## pins anew everything that pyproject.toml asks for
 	frozen > "$$folder/frozen"; \
 	{ echo "# Exact versions of everything, development tools included; written by \`make lock\`."; \
 	  cat "$$folder/frozen"; } > requirements.lock; \
-	for extra in mutation docs browser deploy; do \
+	for extra in mutation docs browser deploy trackers; do \
 	  "$$python" -m pip install $(PIP_FLAGS) --no-build-isolation -c "$$folder/frozen" ".[$$extra]"; \
 	  { echo "# What \`make $${extra/deploy/check-deploy}\` adds to requirements.lock; written by \`make lock\`."; \
 	    frozen | grep -vxFf "$$folder/frozen"; } > "requirements-$$extra.lock"; \

@@ -44,6 +44,10 @@ class RoundRecord:
     pooled: Measured = field(default_factory=Measured)
     examples: dict[str, int] = field(default_factory=dict)
 
+    def metrics(self) -> Records:
+        """This round's rows of `SimulationResult.metrics`."""
+        return Records.of(_rows(self))
+
 
 @dataclass(frozen=True)
 class SimulationResult:

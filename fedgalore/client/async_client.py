@@ -136,8 +136,8 @@ class AsyncClient:
     async def rounds(self, job_id: str, *, after: int = 0) -> list[shapes.Round]:
         return await self._run(calls.rounds(job_id, after))
 
-    async def metrics(self, job_id: str) -> Records:
-        return await self._run(calls.metrics(job_id))
+    async def metrics(self, job_id: str, *, after: int = 0) -> Records:
+        return await self._run(calls.metrics(job_id, after))
 
     async def logs(
         self,

@@ -151,10 +151,10 @@ def rounds(job_id: str, after: int = 0) -> Flow[list[shapes.Round]]:
     return found
 
 
-def metrics(job_id: str) -> Flow[Records]:
-    """What was measured in all rounds."""
+def metrics(job_id: str, after: int = 0) -> Flow[Records]:
+    """What was measured in all rounds that follow round `after`."""
     found: list[dict[str, Any]] = []
-    start: int | None = 0
+    start: int | None = after
     while start is not None:
         page = yield Ask("GET", f"{job_path(job_id)}/metrics", {"limit": PAGE, "after": start})
         found += page["metrics"]

@@ -184,9 +184,12 @@ class Client:
         """All rounds behind round `after`, the one in flight last."""
         return self._run(calls.rounds(job_id, after))
 
-    def metrics(self, job_id: str) -> Records:
-        """What was measured in all rounds, as rows; their `frame()` is a data frame, where pandas is installed."""
-        return self._run(calls.metrics(job_id))
+    def metrics(self, job_id: str, *, after: int = 0) -> Records:
+        """What was measured in all rounds behind round `after`, as rows.
+
+        Their `frame()` is a data frame, where pandas is installed.
+        """
+        return self._run(calls.metrics(job_id, after))
 
     def logs(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from fedgalore.client import calls, shapes
 from fedgalore.client.answers import parsed
@@ -15,6 +16,7 @@ POLL_S = 1.0
 PATIENCE_S = 600.0  # an upgraded coordinator, or a machine that restarts, comes back well before
 FIRST_PATIENCE_S = 10.0  # as long as nothing was heard, the address may be wrong
 
+T = TypeVar("T")
 OnAway = Callable[[Unreachable, float], None]
 OnBack = Callable[[], None]
 
@@ -50,6 +52,23 @@ class Patience:
         if self._since is not None and self._on_back is not None:
             self._on_back()
         self._since, self._seconds = None, PATIENCE_S
+
+
+def patiently(ask: Callable[[], T], patience: Patience) -> T:
+    """What `ask` returns, asked again while nobody answers.
+
+    Raises:
+        Unreachable: it has lasted too long.
+    """
+    while True:
+        try:
+            answer = ask()
+        except Unreachable as error:
+            patience.lost(error)
+            time.sleep(POLL_S)
+        else:
+            patience.heard()
+            return answer
 
 
 def wait(

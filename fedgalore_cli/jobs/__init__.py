@@ -2,7 +2,7 @@
 
 import typer
 
-from fedgalore_cli.jobs import cloning, comparing, fetching, logs, looking, posting, steering, watching
+from fedgalore_cli.jobs import cloning, comparing, fetching, logs, looking, posting, steering, tracking, watching
 
 app = typer.Typer(help="Post jobs, watch and steer them, fetch their models and adapters.", no_args_is_help=True)
 
@@ -17,6 +17,7 @@ app.command()(logs.logs)
 app.command()(comparing.compare)
 app.command()(watching.watch)
 app.command()(watching.wait)
+app.command()(tracking.track)
 app.command()(steering.pause)
 app.command()(steering.resume)
 app.command()(steering.rollback)

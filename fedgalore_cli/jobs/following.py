@@ -71,14 +71,6 @@ class Follower:
         time.sleep(waiting.POLL_S)
 
     def _asked(self, ask: Callable[[], T]) -> T:
-        from fedgalore.client import Unreachable
+        from fedgalore.client.waiting import patiently
 
-        while True:
-            try:
-                answer = ask()
-            except Unreachable as error:
-                self._patience.lost(error)
-                self.wait()
-            else:
-                self._patience.heard()
-                return answer
+        return patiently(ask, self._patience)

@@ -1,0 +1,3 @@
+"""A real coordinator to follow."""
+
+from tests.coordinator.doors.rest.conftest import stack  # noqa: F401
