@@ -6,16 +6,20 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from uuid import uuid4
 
 import typer
 
 from fedgalore.spec.start import PREFIX
 from fedgalore_cli import partition as parts
+from fedgalore_cli import sweep
 from fedgalore_cli.errors import fail
 from fedgalore_cli.options import Format, Output
 from fedgalore_cli.partition_split import Splitting, columns_of
 from fedgalore_cli.show.console import console
+from fedgalore_cli.simulate_federation import Federation, failure
 from fedgalore_cli.simulate_records import Records
+from fedgalore_cli.tracking import Experiment, RunsFolder, Tracker
 from fedgalore_cli.words import heading, listed, value
 
 if TYPE_CHECKING:
@@ -35,6 +39,12 @@ WITH_AGENTS = {
     "threads",
     "output",
     "allowed",
+    "sweeps",
+    "seeds",
+    "metric",
+    "trackers",
+    "experiment",
+    "runs",
 }  # all other options are about splitting
 
 
@@ -73,6 +83,30 @@ def simulate(
         list[str] | None,
         typer.Option("--allow-metric", help="A metric of another package that the job names, package.module:NAME"),
     ] = None,
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="FIELD=VALUE,VALUE",
+            help="Run the job with each of these values of a field, such as method.rank=4,8. Can be given again: with "
+            "all combinations. --to is then the folder of the runs, by default sweep-NAME.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Run each setting with so many seeds, from the job's own on.")
+    ] = 1,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric", help="What settings are compared by. Default: evaluation.keep.metric of the job, or accuracy."
+        ),
+    ] = None,
+    trackers: Annotated[
+        list[Tracker] | None,
+        typer.Option("--track", help="Log to this tracker as well. Can be given again: to all of them."),
+    ] = None,
+    experiment: Experiment = "fedgalore",
+    runs: RunsFolder = Path("runs"),
     output: Output = Format.TABLE,
 ) -> None:
     """Run a job in this process alone: no coordinator, no agents, the same mathematics.
@@ -81,6 +115,9 @@ def simulate(
     --clients, --split). With the agents' data, seed and machine of a distributed run the final weights are the same,
     bit for bit. Each agent is tested on its own test data; the clients of a split data set are all tested on --test, or
     on their own domain's part of it. As JSON, each record is an object a line; the lines for people go to stderr.
+
+    With --sweep or --seeds the job is run many times on the same split: a table of mean and spread over seeds, and a
+    picture. The same command goes on where it was stopped; a run that fails is named, and the others go on.
     """
     from fedgalore.data.examples import DataError
     from fedgalore.measures.custom import allow
@@ -96,6 +133,8 @@ def simulate(
             )
         if version == "best" and spec.evaluation.keep is None:
             raise ValueError("--version: the job keeps no best version; set evaluation.keep in it, or say last")
+        many = sweep.Sweep.planned(spec, sweeps or (), seeds, metric) if sweeps or seeds > 1 else None
+        _check_options(many is not None, metric, version)
         parts.check_picture(picture)
         held_out: Sequence[Example] = ()
         if agents:
@@ -121,12 +160,25 @@ def simulate(
             by, title = splitting.by, splitting.title(train)
         if picture is not None:
             parts.draw(picture, sites, by, title)
+        if many is not None:
+            to = to or Path(f"sweep-{spec.name}")
         if to is not None:
             _make(to)
     except (job_spec.SpecError, DataError, ValueError) as error:
         fail(str(error))
     tests = {"test": held_out} if held_out else {}
-    _run(spec, sites, tests, {"test": f"--test {test}"}, to, version, threads, records)
+    federation = Federation(sites, tests, {"test": f"--test {test}"}, threads, trackers or (), experiment, runs)
+    if many is not None and to is not None:
+        many.run(federation, to, output)
+    else:
+        _run(spec, federation, to, version, records)
+
+
+def _check_options(many: bool, metric: str | None, version: str | None) -> None:
+    if many and version is not None:
+        raise ValueError("--version: a sweep keeps no models; leave --version out")
+    if not many and metric is not None:
+        raise ValueError("--metric: there are no settings to compare; give some by --sweep or --seeds, or leave it out")
 
 
 def _refuse_splitting(context: typer.Context) -> None:
@@ -147,61 +199,45 @@ def _make(folder: Path) -> None:
 
 def _run(
     spec: JobSpec,
-    sites: Sequence[Site],
-    tests: Mapping[str, Sequence[Example]],
-    places: Mapping[str, str],
+    federation: Federation,
     to: Path | None,
     version: str | None,
-    threads: int | None,
     records: Records,
 ) -> None:
-    import torch
-
     from fedgalore.best import describe
-    from fedgalore.maths.bounds import OutOfBounds
-    from fedgalore.model.culprits import short, unforeseen
-    from fedgalore.model.inputs import TaskError
     from fedgalore.model.load_back import answers, difference
     from fedgalore.model.remarks import remarks
-    from fedgalore.process.memory import is_short
-    from fedgalore.process.threads import choose
-    from fedgalore.simulation import simulate as run
-    from fedgalore.spec.relief import relief
-    from fedgalore.training import TrainingError
 
-    torch.set_num_threads(choose(threads or "auto").count)
     out = console(stderr=records.wanted)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def tell(record: RoundRecord) -> None:
         records.round(record)
         out.print(line(record))
 
-    records.begin(spec, sites, tests)
+    records.begin(spec, federation.sites, federation.tests)
     try:
-        result = run(spec, Path(spec.model.source).expanduser(), sites, device, tell, tests, held_out_places=places)
-        for sentence in without_value(result.rounds[-1]):
-            out.print(sentence)
-        out.print(result.task.plan.census.summary())
-        if words := result.no_best or describe(result.best, {}, spec):
-            out.print(words)
-        for note in remarks(result.task):
-            console(stderr=True).print(note)
-        written = result.rounds[-1].model_version
-        if to is not None:
-            if version != "last" and result.best is not None and result.best_weights is not None:
-                result.task.load_weights(result.best_weights)
-                written = result.best.version
-            result.task.save(to)
-            if differs := difference(to, answers(result.task)):
-                raise ValueError(f"{to} was written and loaded back, and {differs}")
-            out.print(f"model: {to} (version {written})")
+        with federation.tracking(spec, spec.name, uuid4().hex[:12]) as tracking:
+            result = federation.play(spec, tracking, tell)
+            for sentence in without_value(result.rounds[-1]):
+                out.print(sentence)
+            out.print(result.task.plan.census.summary())
+            if words := result.no_best or describe(result.best, {}, spec):
+                out.print(words)
+            for note in remarks(result.task):
+                console(stderr=True).print(note)
+            written = result.rounds[-1].model_version
+            if to is not None:
+                if version != "last" and result.best is not None and result.best_weights is not None:
+                    result.task.load_weights(result.best_weights)
+                    written = result.best.version
+                result.task.save(to)
+                if differs := difference(to, answers(result.task)):
+                    raise ValueError(f"{to} was written and loaded back, and {differs}")
+                out.print(f"model: {to} (version {written})")
+                tracking.model(written, lambda: to)
     except Exception as error:  # whatever the code of a model or a tokenizer comes upon
         logging.getLogger(__name__).debug("the simulation failed", exc_info=True)
-        if is_short(error):
-            fail(f"this machine ran out of memory ({short(error)}); {relief(spec)}")
-        foreseen = isinstance(error, TaskError | TrainingError | OutOfBounds | ValueError | OSError)
-        fail(str(error) if foreseen else unforeseen(error))
+        fail(failure(error, spec))
     records.end(result, to, written)
 
 
