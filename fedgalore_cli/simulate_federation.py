@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,16 +31,33 @@ class Federation:
     experiment: str
     runs: Path
 
-    def tracking(self, spec: JobSpec, name: str, id: str) -> Tracking:
+    @contextmanager
+    def tracking(self, spec: JobSpec, name: str, id: str, *, without: bool = False) -> Iterator[Tracking]:
         """The trackers, open for a run of this name; what is logged under the same id later goes on with it.
+
+        A tracker that does not take everything is named on stderr, and costs nothing but its record.
+
+        Args:
+            without: as well where a tracker cannot be used at the start, which is named on stderr then.
 
         Raises:
             TrackerError: one of them cannot be reached or used.
         """
-        from fedgalore.tracking import Run, Tracking
+        from fedgalore.tracking import Run, TrackerError, Tracking
 
         run = Run(id, name, spec.model_dump(mode="json"), (spec.name, "simulation"))
-        return Tracking(run, sinks(self.trackers, self.experiment, self.runs), note)
+        try:
+            opened = Tracking(run, sinks(self.trackers, self.experiment, self.runs), note)
+        except TrackerError as error:
+            if not without:
+                raise
+            note(f"{name}: {error}; this run goes on without")
+            opened = Tracking(run, ())
+        try:
+            with opened:
+                yield opened
+        except TrackerError as error:
+            note(f"{name}: {error}")
 
     def play(self, spec: JobSpec, tracking: Tracking, tell: Callable[[RoundRecord], None]) -> SimulationResult:
         """Runs a job; each round goes to the trackers, and to `tell`."""

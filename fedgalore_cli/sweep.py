@@ -87,24 +87,27 @@ class Sweep:
         places = [(row, spec) for row in rows for spec in row.setting.seeded(self.seeds)]
         for number, (row, spec) in enumerate(places, start=1):
             name = f"{row.setting}, seed {spec.seed}"
-            done = self._run(row, spec, name, runs, federation)
+            done = self._run(row, spec, name, runs, federation, begun=number > 1)
             self._tell(row, spec.seed, f"[{number}/{len(places)}] {name}", done, output)
         picture = folder / "sweep.png"
         sweep_picture.draw(picture, rows, self.goal, f"{self.settings[0].spec.name}, {_times(self.seeds)}")
         self._show(rows, folder, picture, output)
 
-    def _run(self, row: Row, spec: JobSpec, name: str, runs: Runs, federation: Federation) -> Done | None:
+    def _run(self, row: Row, spec: JobSpec, name: str, runs: Runs, federation: Federation, begun: bool) -> Done | None:
         from fedgalore.sweep import score
+        from fedgalore.tracking import TrackerError
 
         try:
             key = runs.key(spec)
             done = runs.find(key)
             if done is None:
-                done = _played(row, spec, name, key, federation)
+                done = _played(row, spec, name, key, federation, begun)
                 runs.keep(key, done)
             row.values[spec.seed] = score(self.goal, done.measured)
             row.up_bytes.append(done.up_bytes)
             return done
+        except TrackerError as error:
+            fail(str(error))
         except KeyboardInterrupt:
             stop("stopped; the same command goes on with what has not been run")
         except Exception as error:  # whatever the code of a model or a tokenizer comes upon
@@ -139,12 +142,13 @@ class Sweep:
             )
 
 
-def _played(row: Row, spec: JobSpec, name: str, key: str, federation: Federation) -> Done:
+def _played(row: Row, spec: JobSpec, name: str, key: str, federation: Federation, begun: bool) -> Done:
+    """`begun`: no tracker that is away stops what has begun."""
     from fedgalore.sweep import measured
     from fedgalore_cli.sweep_runs import Done
 
     started = time.monotonic()
-    with federation.tracking(spec, name, key) as tracking, rounds_bar() as drawn:
+    with federation.tracking(spec, name, key, without=begun) as tracking, rounds_bar() as drawn:
         result = federation.play(spec, tracking, lambda each: drawn(each.number, spec.rounds.count + 1))
         found = measured(spec, result)
         tracking.facts |= found

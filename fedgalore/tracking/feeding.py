@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
@@ -15,6 +16,7 @@ Act = Callable[[Sink], None]
 Tell = Callable[[str], None]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two tries
 PATIENCE_S = 60.0
+SHORTLY_S = 5.0  # of somebody who wants to leave
 _LONGEST_REASON = 300  # characters of what a tracker's package says
 
 
@@ -94,10 +96,9 @@ class Tracking:
             self.end(End("COMPLETED", facts=self.facts))
             return
         status = "FAILED" if issubclass(kind, Exception) else "CANCELLED"
-        try:
+        self._patience_s = min(self._patience_s, SHORTLY_S)
+        with contextlib.suppress(TrackerError):  # what ended the job is what its caller hears
             self.end(End(status, str(error) or kind.__name__, self.facts))
-        except TrackerError:
-            """What ended the job is what its caller hears."""
 
 
 class _Feeder(Thread):

@@ -11,14 +11,13 @@ from typing import Literal, TypeVar
 
 from fedgalore.client import Client, Job
 from fedgalore.client.waiting import Patience, patiently
-from fedgalore.tracking.feeding import Tell, Tracking
+from fedgalore.tracking.feeding import SHORTLY_S, Tell, Tracking
 from fedgalore.tracking.mapping import CLOSED, End, Run, Steps
 from fedgalore.tracking.sink import Sink, TrackerError
 
 T = TypeVar("T")
 Which = Literal["last", "best"]
 PATIENCE_S = 600.0
-SHORTLY_S = 5.0
 
 
 def track(

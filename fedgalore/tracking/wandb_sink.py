@@ -13,7 +13,7 @@ from fedgalore.tracking.sink import Fetch, package
 class WandB:
     """Logs as W&B's own variables say: WANDB_API_KEY, WANDB_MODE, WANDB_ENTITY, WANDB_DIR and so on.
 
-    Nothing of this machine goes along: no code, no output, no load of its processors.
+    Nothing of this machine goes along but its system and the version of Python: no paths, code, output or load.
 
     Raises:
         TrackerError: wandb is not installed.
@@ -31,7 +31,16 @@ class WandB:
     def open(self, run: Run) -> int:
         """Offline each process writes a folder of its own; `wandb sync` brings them together."""
         if self._run is None:
-            settings = self._wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True)
+            settings = self._wandb.Settings(
+                silent=True,
+                console="off",
+                disable_code=True,
+                disable_git=True,
+                x_disable_machine_info=True,
+                x_disable_meta=True,
+                x_disable_stats=True,
+                x_save_requirements=False,
+            )
             self._run = self._wandb.init(
                 project=self._project,
                 id=run.id,

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -188,6 +189,8 @@ async def test_a_job_is_in_all_trackers_once(
     assert [each.value for each in events.Scalars("traffic/up_bytes_so_far")] == [200, 400, 400]
     assert {"document", "end/COMPLETED"} <= set(events.Tags()["tensors"])
 
+    for path in tmp_path.glob(f"wandb/offline-run-*-{job.id}/run-{job.id}.wandb"):
+        assert not [word for word in (sys.executable, socket.gethostname()) if word.encode() in path.read_bytes()]
     written = in_wandb(tmp_path, job.id)
     assert list(written) == [1, 2, 3]
     assert (written[1]["evaluation_by_client/accuracy/a"], written[3]["traffic/up_bytes_so_far"]) == (0.9, 400)
