@@ -1,13 +1,15 @@
-"""Weights & Biases: a run a job, with the job's id. Online its server says how far it is, offline a small file."""
+"""Weights & Biases: a run a job, with the job's id. Online its server says how far it is, offline its files do."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fedgalore.process.durable import appears_whole
 from fedgalore.tracking.mapping import NUMBER, End, Run, Step
 from fedgalore.tracking.sink import Fetch, package
+from fedgalore.tracking.wandb_file import steps
 
 
 class WandB:
@@ -24,9 +26,9 @@ class WandB:
 
     def __init__(self, project: str = "fedgalore", folder: str | Path | None = None) -> None:
         self._wandb = package("wandb", "wandb", self.name)
+        self._proto = package("wandb.proto.wandb_internal_pb2", "wandb", self.name)
         self._project, self._folder = project, folder
         self._run: Any = None
-        self._reached: Path | None = None  # the file that has the last round, offline
 
     def open(self, run: Run) -> int:
         """Offline each process writes a folder of its own; `wandb sync` brings them together."""
@@ -56,17 +58,21 @@ class WandB:
             self._run.define_metric("*", step_metric=NUMBER)
         files = Path(self._run.dir).parent
         self.where = str(files)
-        if not self._run.offline:
-            self.where = self._run.url
-            return max(int(self._run.starting_step) - 1, 0)
-        self._reached = files.parent / f"fedgalore-{run.id}"
-        return int(self._reached.read_text()) if self._reached.exists() else 0
+        if self._run.offline:
+            return self._last(files.parent.glob(f"offline-run-*-{run.id}/run-{run.id}.wandb"))
+        self.where = self._run.url
+        return max(int(self._run.starting_step) - 1, 0)
 
     def log(self, step: Step) -> None:
         self._run.log(step.values, step=step.number, commit=True)
-        if self._reached is not None:
-            with appears_whole(self._reached) as draft:
-                draft.write_text(str(step.number))
+
+    def _last(self, files: Iterable[Path]) -> int:
+        """The last round that files have: not all that was logged, where W&B was killed before it wrote."""
+        record, last = self._proto.Record, 0
+        for path in files:
+            with contextlib.suppress(Exception):  # of another version: its rounds are logged once more
+                last = max([last, *steps(path, record)])
+        return last
 
     def model(self, version: int, fetch: Fetch) -> None:
         if self._run.summary.get("kept_model_version") != version:

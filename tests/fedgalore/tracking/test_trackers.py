@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -22,6 +20,7 @@ import pytest
 from coordinator.state.job_events import LoadedBack
 from fedgalore.process.redis_server import free_port
 from fedgalore.tracking import End, MLflow, Run, TensorBoard, Tracking, WandB, feeding
+from fedgalore.tracking.wandb_file import steps
 from tests.coordinator.doors.rest.stack import Stack
 from tests.fedgalore.tracking.test_mapping import row
 
@@ -34,8 +33,6 @@ pytestmark = [
         for name in ("mlflow", "tensorboard", "wandb")
     ),
 ]
-BLOCK, HEAD, MAGIC = 32768, 7, 7  # bytes of a W&B file: a block, the head of a piece in it, and what comes first
-LAST, FULL = 4, 1  # kinds of pieces that end a record
 
 
 class Server:
@@ -109,34 +106,16 @@ def in_tensorboard(folder: Path) -> Any:
     return EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
 
 
-def in_wandb(folder: Path, id: str) -> dict[int, dict[str, Any]]:
+def in_wandb(folder: Path, run_id: str) -> dict[int, dict[str, Any]]:
     """By step what W&B wrote of a run, in all processes together; no step stands there twice."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     found: dict[int, dict[str, Any]] = {}
-    for path in sorted(folder.glob(f"wandb/offline-run-*-{id}/run-{id}.wandb")):
-        for data in pieces(path.read_bytes()):
-            items = Record.FromString(data).history.item
-            values = {each.key or "/".join(each.nested_key): json.loads(each.value_json) for each in items}
-            if values:
-                assert values["_step"] not in found
-                found[values["_step"]] = values
+    for path in folder.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"):
+        there = steps(path, Record)
+        assert not found.keys() & there.keys()
+        found |= there
     return found
-
-
-def pieces(data: bytes) -> Iterator[bytes]:
-    """Records of a file in LevelDB's log format, as W&B writes it."""
-    at, record = MAGIC, b""
-    while at + HEAD <= len(data):
-        if BLOCK - at % BLOCK < HEAD:
-            at += BLOCK - at % BLOCK
-            continue
-        length, kind = struct.unpack_from("<HB", data, at + 4)
-        record += data[at + HEAD : at + HEAD + length]
-        at += HEAD + length
-        if kind in (FULL, LAST):
-            yield record
-            record = b""
 
 
 async def fedgalore(arguments: list[str]) -> str:
