@@ -1,7 +1,7 @@
 """What an agent is told: flags, then the environment (`FEDGALORE_AGENT_*`), then a YAML file, then defaults.
 
-This module is the only one of the agent that reads the environment. Relative paths, wherever they are given, are
-relative to the folder of the config file.
+This module is the only one of the agent that reads the environment. Relative paths in a config
+file are seen from its folder, those of flags and variables from the folder in which the agent is started.
 """
 
 from __future__ import annotations
@@ -87,6 +87,9 @@ class AgentSettings(MergedSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+_FILES = ("work_dir", "ca", "tls_cert", "tls_key", "join_token_file")
+
+
 def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> AgentSettings:
     """Merges the sources; flags that are None count as not given.
 
@@ -97,8 +100,7 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
     try:
         merged = {
             **from_file(config, "with the keys name, coordinator, work_dir, data, ..."),
-            **EnvSettingsSource(AgentSettings)(),
-            **given,
+            **_from_here({**EnvSettingsSource(AgentSettings)(), **given}),
         }
         settings = AgentSettings(**merged)
     except ValidationError as error:
@@ -109,8 +111,28 @@ def load(config: Path | None = None, flags: Mapping[str, Any] | None = None) -> 
     return _anchored(settings, (config.parent if config else Path()).absolute())
 
 
+def _from_here(values: dict[str, Any]) -> dict[str, Any]:
+    """What the environment and flags say, with paths seen from the folder in which the agent is started."""
+
+    def seen(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [seen(each) for each in value]
+        is_relative = isinstance(value, str | Path) and str(value)[:1] not in ("", "~")
+        return Path.cwd() / value if is_relative else value
+
+    def of_data(item: Any) -> Any:
+        if not isinstance(item, dict):
+            return item
+        return item | {split: seen(item[split]) for split in ("train", "test") if split in item}
+
+    found = values | {name: seen(values[name]) for name in (*_FILES, "models") if name in values}
+    if isinstance(data := values.get("data"), dict):
+        found["data"] = {name: of_data(item) for name, item in data.items()}
+    return found
+
+
 def _anchored(settings: AgentSettings, base: Path) -> AgentSettings:
-    """The settings with every path absolute, seen from `base`."""
+    """The settings with every path absolute; those of the config are seen from `base`, its folder."""
 
     def path(field: str, value: Path) -> Path:
         try:
@@ -128,7 +150,7 @@ def _anchored(settings: AgentSettings, base: Path) -> AgentSettings:
     for folder in models:
         if not _is_folder(folder):
             raise SettingsError(f"models: {folder} is not a folder; remove it or correct the path")
-    given = {name: getattr(settings, name) for name in ("work_dir", "ca", "tls_cert", "tls_key", "join_token_file")}
+    given = {name: getattr(settings, name) for name in _FILES}
     files = {name: path(name, file) for name, file in given.items() if file is not None}
     return settings.model_copy(update={"models": models, "data": data, **files})
 

@@ -44,10 +44,12 @@ OF_JOBS = {
 
 def of_error(error: ClientError) -> Exit:
     """How a command ends that the client could not serve."""
-    from fedgalore.client import TimedOut, Unreachable
+    from fedgalore.client import TimedOut, Unreachable, WrongArgument
 
     if isinstance(error, TimedOut):
         return Exit.TIMED_OUT
+    if isinstance(error, WrongArgument):
+        return Exit.WRONG_CALL
     return Exit.UNREACHABLE if isinstance(error, Unreachable) else Exit.FAILED
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from coordinator.engine.lease import AGGREGATOR, DRIVER
@@ -24,6 +24,7 @@ from coordinator.state.versions import versions
 from coordinator.store.redis_state_store import RedisStateStore
 from coordinator.store.removal import Removal
 
+NEAR = 4  # rounds that are read of a version among many: one that was abandoned as often is looked at by itself
 TRIES = 16  # rounds that are read at a time, of those that one version was tried in
 _EVENT_ID = re.compile(r"\d{1,18}(-\d{1,18})?")
 
@@ -125,16 +126,37 @@ class StateReader:
         made = await self._some_rounds(job, [(await self._first_round(job, number)) - 1])
         return versions(job, [each.result for each in made]).get(number)
 
+    async def tried(self, job: Job, numbers: Collection[int]) -> dict[int, tuple[ModelVersion | None, list[Round]]]:
+        """By number, versions that the job's model has had, and the rounds that started from each; read together."""
+        firsts = await self._first_rounds(job, numbers)
+        places = {place for first in firsts.values() for place in range(first - 1, first + NEAR)}
+        read = {each.number: each for each in await self._some_rounds(job, sorted(places))}
+        made = versions(job, [each.result for each in read.values()])
+        found = {}
+        for number, first in firsts.items():
+            rounds = [read[place] for place in range(first, first + NEAR) if place in read]
+            rounds = [each for each in rounds if each.model_version == number]
+            if len(rounds) == NEAR:  # there may be more of them
+                rounds = await self.rounds_from(job, number)
+            found[number] = made.get(number), rounds
+        return found
+
     async def _first_round(self, job: Job, version: int) -> int:
-        """Number of the first round that started from this version or a later one, found by halving."""
-        low, high = 1, job.rounds_opened + 1
-        while low < high:
-            middle = (low + high) // 2
-            found = await self._some_rounds(job, [middle])
-            if found and found[0].model_version < version:
-                low = middle + 1
-            else:
-                high = middle
+        return (await self._first_rounds(job, [version]))[version]
+
+    async def _first_rounds(self, job: Job, numbers: Collection[int]) -> dict[int, int]:
+        """By version, the number of the first round that started from it or a later one: by halving, all at once."""
+        low, high = dict.fromkeys(numbers, 1), dict.fromkeys(numbers, job.rounds_opened + 1)
+        while middles := {
+            number: (low[number] + high[number]) // 2 for number in numbers if low[number] < high[number]
+        }:
+            read = await self._some_rounds(job, sorted(set(middles.values())))
+            starts = {each.number: each.model_version for each in read}
+            for number, middle in middles.items():
+                if starts.get(middle, number) < number:
+                    low[number] = middle + 1
+                else:
+                    high[number] = middle
         return low
 
     async def _some_rounds(self, job: Job, numbers: Sequence[int]) -> list[Round]:

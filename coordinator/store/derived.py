@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from coordinator.state.errors import JobUnreadable
 from coordinator.state.job_filter import Facts
 from coordinator.state.pooled import pooled, results
 from coordinator.state.round_state import Phase, Round
@@ -34,7 +35,10 @@ async def fill_in(store: RedisStateStore, binding: Binding | None = None) -> Non
         await binding.check()
     script = store.connection.script("fill_in")
     for job in await store.load_many(list(lacking)):
-        totals = _totals(await store.closed_rounds(job.id), job.parsed.server)
+        try:
+            totals = _totals(await store.closed_rounds(job.id), job.parsed.server)
+        except JobUnreadable:
+            continue  # a round is damaged
         args = [str(lacking[job.id]), job.status, json.dumps(totals), Facts.of(job).to_json()]
         keys = [store.connection.job(job.id), store.connection.job(job.id, "totals")]
         await store.connection.ask(script(keys=keys, args=args))

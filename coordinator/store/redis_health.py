@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -66,6 +67,12 @@ async def look(redis: Redis, address: RedisAddress) -> Health:
     return Health(True, f"answers; {durability}", unsure)
 
 
+def is_too_old(version: str) -> bool:
+    """Whether a server's version is below the oldest that serves; of one that is no number nobody knows."""
+    major = re.match(r"[0-9]{1,9}", version)
+    return major is not None and int(major[0]) < OLDEST
+
+
 async def _loses(redis: Redis, address: RedisAddress) -> tuple[str | None, tuple[str, ...]]:
     """Why this Redis does not keep what is written to it, or is too old; and what nobody knows."""
     try:
@@ -82,7 +89,7 @@ async def _loses(redis: Redis, address: RedisAddress) -> tuple[str | None, tuple
         )
         return None, (unknown,)
     version = str(facts.get("redis_version", OLDEST))
-    if int(version.partition(".")[0]) < OLDEST:
+    if is_too_old(version):
         return f"is Redis {version}; take Redis {OLDEST} or newer, or Valkey", ()
     if (policy := facts.get("maxmemory_policy", "noeviction")) != "noeviction":
         return f"has maxmemory-policy {policy}, by which it deletes jobs; set maxmemory-policy noeviction", ()

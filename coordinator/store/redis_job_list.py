@@ -20,7 +20,8 @@ class RedisJobList:
     async def ids(self, after: str | None, limit: int, wanted: JobFilter = ALL) -> list[str]:
         """Newest first, from the job that follows `after` on; empty when `after` is no id of a job.
 
-        A job whose facts are lacking is among them only where all are wanted, until they are filled in.
+        A job whose facts are lacking, as of an earlier version of this software, is among them: its document tells
+        whether it is asked for.
         """
         start = await self._behind(after)
         found: list[str] = []
@@ -51,5 +52,5 @@ class RedisJobList:
         return [
             job_id
             for (job_id, created_at), status, facts in zip(listed, found[::2], found[1::2], strict=True)
-            if status and facts and wanted.takes(Facts.stored(status, created_at, facts))
+            if not (status and facts) or wanted.takes(Facts.stored(status, created_at, facts))
         ]

@@ -254,7 +254,8 @@ class RedisStateStore:
 
     async def closed_rounds(self, job_id: str) -> list[Round]:
         documents = await self._ask(self._redis.hvals(self.connection.job(job_id, "rounds")))
-        return sorted(await asyncio.to_thread(_rounds, documents), key=attrgetter("number"))  # there may be 1000
+        rounds = await asyncio.to_thread(_rounds, job_id, documents)  # there may be 1000
+        return sorted(rounds, key=attrgetter("number"))
 
     async def some_rounds(self, job_id: str, numbers: Sequence[int]) -> list[Round]:
         """Those of these rounds that have closed."""
@@ -262,8 +263,8 @@ class RedisStateStore:
             return []
         documents = await self._ask(self._redis.hmget(self.connection.job(job_id, "rounds"), list(map(str, numbers))))
         if len(documents) <= READ_AT_ONCE:
-            return _rounds(documents)
-        return await asyncio.to_thread(_rounds, documents)
+            return _rounds(job_id, documents)
+        return await asyncio.to_thread(_rounds, job_id, documents)
 
     async def summaries(self) -> list[Summary]:
         """Of every job, what is counted of it, without reading its document."""
@@ -380,6 +381,12 @@ class RedisStateStore:
             del self._known[next(iter(self._known))]
 
 
-def _rounds(documents: Sequence[str | None]) -> list[Round]:
-    """Those that there are."""
-    return [_ROUND.validate_json(each) for each in documents if each]
+def _rounds(job_id: str, documents: Sequence[str | None]) -> list[Round]:
+    """Those that there are. Raises `JobUnreadable` where one is damaged."""
+    try:
+        return [_ROUND.validate_json(each) for each in documents if each]
+    except ValueError as error:
+        raise JobUnreadable(
+            f"a closed round of job {job_id} cannot be read; run the version of this software that wrote it, or "
+            "restore it from a backup of Redis"
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from fedgalore.client.errors import BadDownload, ClientError, Unreachable
 from fedgalore.client.waiting import TIMEOUT_S, Patience
 from fedgalore.spec.amounts import size
 
+MOST_MADE_S = 1800.0  # that is waited for what is being made: where nobody makes it, somebody has to look
 AGAIN_S = 1.0  # between requests for what is being made, or for what broke
 STREAM_S = 120.0  # of silence within a download: a large matrix may have to be decomposed, or other requests come first
 
@@ -68,6 +70,7 @@ class _Transfer:
         self._all: int | None = None
         self._tag: str | None = None  # of what is fetched, where the coordinator can go on within it
         self._patience = Patience()
+        self._begun = time.monotonic()
         self._told = False
 
     def chunks(self) -> Generator[bytes, None, None]:
@@ -99,13 +102,15 @@ class _Transfer:
         """Seconds until it is worth asking again for what is being made.
 
         Raises:
-            ClientError: what the answer says, where it is something else.
+            ClientError: what the answer says, where it is something else, or has said so for `MOST_MADE_S`.
         """
         if (words := being_made(answer)) is None:
             raise error(answer, self._url)
         if not self._told and self._hooks.on_wait is not None:
             self._hooks.on_wait(words)
         self._told = True
+        if time.monotonic() - self._begun > MOST_MADE_S:
+            raise error(answer, self._url)
         self._patience.heard()
         return float(answer.headers.get("retry-after", AGAIN_S))
 

@@ -13,12 +13,18 @@ from fedgalore.client.flow import Ask, Flow, Pause
 
 TIMEOUT_S = 15.0  # of silence in an answer
 POLL_S = 1.0
+MOST_POLL_S = 5.0  # between two looks at a job that has been waited for long
 PATIENCE_S = 600.0  # an upgraded coordinator, or a machine that restarts, comes back well before
 FIRST_PATIENCE_S = 10.0  # as long as nothing was heard, the address may be wrong
 
 T = TypeVar("T")
 OnAway = Callable[[Unreachable, float], None]
 OnBack = Callable[[], None]
+
+
+def poll_s(waited_s: float) -> float:
+    """Seconds until the next look at what was waited for so long already."""
+    return min(MOST_POLL_S, max(POLL_S, waited_s / 60))
 
 
 class Patience:
@@ -82,7 +88,8 @@ def wait(
     Raises:
         TimedOut
     """
-    until = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+    begun = time.monotonic()
+    until = float("inf") if timeout_s is None else begun + timeout_s
     status, done = "not known yet", None
     while True:
         silence_s = min(TIMEOUT_S, max(until - time.monotonic(), POLL_S))
@@ -100,4 +107,4 @@ def wait(
         left_s = until - time.monotonic()
         if timeout_s is not None and left_s <= 0:
             raise TimedOut(job_id, status, timeout_s)
-        yield Pause(min(POLL_S, left_s))
+        yield Pause(min(poll_s(time.monotonic() - begun), left_s))

@@ -51,6 +51,7 @@ class Follower:
 
         self._client, self._id = client, job_id
         self._patience = Patience(on_away, on_back)
+        self._begun = time.monotonic()
         self._closed: list[Round] = []  # they do not change any more
 
     def job(self) -> Job:
@@ -68,7 +69,7 @@ class Follower:
         """Until the next look."""
         from fedgalore.client import waiting
 
-        time.sleep(waiting.POLL_S)
+        time.sleep(waiting.poll_s(time.monotonic() - self._begun))
 
     def _asked(self, ask: Callable[[], T]) -> T:
         from fedgalore.client.waiting import patiently

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fedgalore.client import Client, LogLine
 
 FOLLOW_S = 2.0
+MOST_EVENTS = 500  # that the coordinator tells at once
 Level = Literal["debug", "info", "warning", "error"]
 LEVELS = get_args(Level)  # the least first
 
@@ -22,7 +23,7 @@ LEVELS = get_args(Level)  # the least first
 def logs(
     job: JobId,
     level: Annotated[Level, typer.Option(help="The least that is told; debug has each phase and each task.")] = "info",
-    tail: Annotated[int | None, typer.Option(min=1, help="Only so many of the newest events.")] = None,
+    tail: Annotated[int | None, typer.Option(min=1, max=MOST_EVENTS, help="Only so many of the newest events.")] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with new lines, until the job is final.")
     ] = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import typer
 from rich.text import Text
 
 from fedgalore.spec.amounts import size
@@ -12,6 +13,7 @@ from fedgalore_cli.output import note
 from fedgalore_cli.show.console import console, fitted, table
 from fedgalore_cli.words import ago, in_words, number, status
 
+MOST_MEASURED = 2000  # rows that are laid out for the screen: that takes a second for every 4000
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 Column = tuple[str, Callable[[Row], str | Text]]
@@ -107,7 +109,18 @@ def metrics(rows: Rows) -> None:
         ("metric", lambda row: row["metric"]),
         ("value", lambda row: number(row["value"])),
     ]
-    _print(rows, columns, [])
+    if len(rows) > MOST_MEASURED:
+        _print_at_once(rows, columns)
+    else:
+        _print(rows, columns, [])
+
+
+def _print_at_once(rows: Rows, columns: Sequence[Column]) -> None:
+    """Prints plain texts in columns as wide as they are, whatever the screen's width."""
+    lines = [[name for name, _ in columns], *([str(cell(row)) for _, cell in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        typer.echo("  ".join(map(str.ljust, line, widths)).rstrip())
 
 
 def _print(rows: Rows, needed: Sequence[Column], more: Sequence[Column]) -> list[str]:

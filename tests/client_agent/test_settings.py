@@ -35,6 +35,24 @@ def test_paths_are_relative_to_the_config_file(tmp_path):
     assert (settings.coordinator, settings.device, settings.threads) == ("127.0.0.1:50051", "auto", "auto")
 
 
+def test_paths_of_flags_and_variables_are_seen_from_where_the_agent_is_started(tmp_path, monkeypatch):
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("FEDGALORE_AGENT_JOIN_TOKEN_FILE", "site.token")
+    monkeypatch.setenv("FEDGALORE_AGENT_TLS_KEY", "~/site.key")
+    monkeypatch.setenv("FEDGALORE_AGENT_MODELS", '["model"]')
+    settings = load(write(tmp_path, tls_cert="site.pem", ca="other.pem"), {"ca": Path("ca.pem"), "work_dir": None})
+    here = tmp_path / "here"
+    assert (settings.join_token_file, settings.ca, settings.models) == (
+        here / "site.token",
+        here / "ca.pem",
+        (here / "model",),
+    )
+    assert (settings.tls_cert, settings.tls_key) == (tmp_path / "site.pem", Path.home() / "site.key")
+    monkeypatch.setenv("FEDGALORE_AGENT_DATA", '{"qa": {"train": "a.csv", "prompt": "q", "completion": "a"}}')
+    assert load(write(tmp_path)).data["qa"].train == here / "a.csv"
+
+
 def test_flags_come_before_the_environment_before_the_file(tmp_path, monkeypatch):
     config = write(tmp_path, coordinator="file:1", threads=1)
     monkeypatch.setenv("FEDGALORE_AGENT_COORDINATOR", "env:2")

@@ -229,7 +229,7 @@ def test_a_job_is_validated_without_being_posted(coordinator: Coordinator, job_f
     bad.write_text(yaml.safe_dump(job_document(method={"rank": 0}, extra=1)))
     for flags in ((), ("--offline",)):
         assert_error_line(fedgalore("jobs", "validate", bad, *flags), "method.rank", "extra: unknown key")
-    assert_error_line(fedgalore("jobs", "validate", tmp_path / "nowhere.yaml"), "cannot be read")
+    assert_error_line(fedgalore("jobs", "validate", tmp_path / "nowhere.yaml"), "cannot be read", status=2)
 
 
 @pytest.mark.slow
@@ -252,7 +252,7 @@ def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, 
     assert (tmp_path / "model" / "config.json").read_text() == '{"a": 1}'
     assert json.loads((tmp_path / "model" / "fedgalore.json").read_text())["job"] == job
     assert_error_line(
-        fedgalore("jobs", "download", job, "--to", tmp_path / "model"), "exists and is not an empty folder"
+        fedgalore("jobs", "download", job, "--to", tmp_path / "model"), "exists and is not an empty folder", status=2
     )
     assert_error_line(fedgalore("jobs", "download", job, "--to", tmp_path / "m", "--version", "3"), "version: 3")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job.yaml", "model", "w"]
@@ -264,7 +264,7 @@ def test_a_prepared_job_is_downloaded(coordinator: Coordinator, redis_url: str, 
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["target_modules"], config["modules_to_save"]) == (3, ["layer"], ["head"])
     assert_error_line(
-        fedgalore("jobs", "adapter", job, "--to", tmp_path / "model"), "exists and is not an empty folder"
+        fedgalore("jobs", "adapter", job, "--to", tmp_path / "model"), "exists and is not an empty folder", status=2
     )
     assert fedgalore("jobs", "adapter", job, "--rank", "0", "--to", tmp_path / "a").exit_code == 2
 
@@ -357,9 +357,9 @@ def test_errors_are_a_single_line_with_a_remedy(coordinator: Coordinator, tmp_pa
     bad = tmp_path / "bad.yaml"
     bad.write_text(yaml.safe_dump(job_document(method={"rank": 0}, extra=1)))
     assert_error_line(fedgalore("jobs", "submit", bad), "method.rank", "extra: unknown key", "[invalid_job]")
-    assert_error_line(fedgalore("jobs", "submit", tmp_path / "nowhere.yaml"), "cannot be read")
+    assert_error_line(fedgalore("jobs", "submit", tmp_path / "nowhere.yaml"), "cannot be read", status=2)
     assert_error_line(fedgalore("jobs", "get", "nope"), "[job_not_found]")
-    assert_error_line(fedgalore("jobs", "get", "../agents"), "../agents' is no id of a job")
+    assert_error_line(fedgalore("jobs", "get", "../agents"), "../agents' is no id of a job", status=2)
     assert_error_line(fedgalore("jobs", "list", "--status", "done"), "status", "[invalid_request]")
     away = f"http://127.0.0.1:{free_port()}"
     assert_error_line(fedgalore("jobs", "list", "--url", away), away, "fedgalore coordinator", status=6)
@@ -374,19 +374,19 @@ def test_an_address_that_is_none_is_refused_with_the_right_form(url: str, monkey
     monkeypatch.setenv("FEDGALORE_API_KEY", "fgk_1")
     for command in (("list",), ("get", "job-1"), ("wait", "job-1"), ("clone", "job-1"), ("delete", "job-1")):
         refused = fedgalore("jobs", *command, "--url", url)
-        assert_error_line(refused, f"--url (FEDGALORE_URL): '{url}'", "write it such as http://")
+        assert_error_line(refused, f"--url (FEDGALORE_URL): '{url}'", "write it such as http://", status=2)
 
 
 @pytest.mark.parametrize("job", ["", ".", "..", "a/b"])
 def test_what_is_no_id_is_not_asked_for(job: str) -> None:
     for command in ("get", "rounds", "pause", "wait", "delete", "clone"):
-        assert_error_line(fedgalore("jobs", command, job), "JOB: ", "`fedgalore jobs list` shows them")
+        assert_error_line(fedgalore("jobs", command, job), "JOB: ", "`fedgalore jobs list` shows them", status=2)
 
 
 def test_an_empty_key_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("\n")
     monkeypatch.setenv("FEDGALORE_API_KEY_FILE", str(tmp_path / "key"))
-    assert_error_line(fedgalore("jobs", "list"), "FEDGALORE_API_KEY_FILE: the file is empty")
+    assert_error_line(fedgalore("jobs", "list"), "FEDGALORE_API_KEY_FILE: the file is empty", status=2)
 
 
 def test_a_bad_setting_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

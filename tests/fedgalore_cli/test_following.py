@@ -99,6 +99,27 @@ def test_a_download_asks_again_while_its_weights_are_being_made(
     assert lost_words == "error: blob 12 is damaged; restore it [blob_lost]"
 
 
+def test_a_download_of_what_nobody_makes_ends_with_what_it_waits_for(
+    script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(download, "MOST_MADE_S", 0.0)
+    script.plays((503, {"detail": "the aggregator is making them; ask again", "code": "being_made"}))
+    result = jobs(script, "download", "--to", str(tmp_path / "model"))
+    assert (result.exit_code, (tmp_path / "model").exists()) == (6, False)
+    assert result.stderr.splitlines()[-1] == "error: the aggregator is making them; ask again [being_made]"
+
+
+def test_what_is_waited_for_long_is_looked_at_less_often() -> None:
+    assert [waiting.poll_s(waited) for waited in (0.0, 60.0, 120.0, 300.0, 1e6)] == [1.0, 1.0, 2.0, 5.0, 5.0]
+
+
+def test_no_more_of_a_log_is_asked_for_than_is_told_at_once(script: Script) -> None:
+    refused = jobs(script, "logs", "--tail", "501")
+    assert refused.exit_code == 2
+    assert "--tail" in refused.stderr
+    assert "limit" not in refused.stderr
+
+
 @pytest.mark.parametrize("command", ["wait", "watch"])
 @pytest.mark.parametrize(("status", "code"), [("COMPLETED", 0), ("FAILED", 1), ("PAUSED", 3), ("CANCELLED", 4)])
 def test_the_exit_status_is_the_jobs(script: Script, command: str, status: str, code: int) -> None:

@@ -87,7 +87,7 @@ def test_coordinators_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert run("context", "use", "lab").exit_code == 0
     assert other in run("jobs", "list").stderr
     refused = run("context", "use", "nowhere")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "--context (FEDGALORE_CONTEXT): there is no 'nowhere'; there are clinic, lab" in refused.stderr
     assert "--at: '127.0.0.1' does not start with" in run("context", "add", "x", "--at", "127.0.0.1").stderr
 

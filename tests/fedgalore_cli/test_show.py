@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
 import pytest
@@ -153,3 +154,14 @@ def test_what_strangers_wrote_is_printed_as_it_stands(screen: Console) -> None:
     text = screen.file.getvalue()  # type: ignore[attr-defined]
     assert text.count("[/x] [bold] :warning:") >= 9
     assert max(map(len, text.splitlines())) <= screen.width
+
+
+def test_many_values_are_printed_at_once_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"round": 3, "model_version": 2, "client": None, "source": "traffic", "metric": "up_bytes", "value": 12.0}
+    began = time.monotonic()
+    lists.metrics([row | {"round": number, "client": "north" if number % 2 else None} for number in range(20_000)])
+    assert time.monotonic() - began < 5  # laid out for a screen it takes ten times as long
+    header, first, *_, last = capsys.readouterr().out.splitlines()
+    assert header.split() == ["round", "version", "client", "source", "metric", "value"]
+    assert (first.split()[:3], last.split()[:3]) == (["0", "2", "-"], ["19999", "2", "north"])
+    assert header.index("source") == first.index("traffic") == last.index("traffic")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
@@ -13,14 +14,15 @@ from coordinator.doors.rest.downloads import answer
 from coordinator.doors.rest.jobs_door import JobsDoor, VersionQuery
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.model_archive import ModelArchive
+from coordinator.state.errors import JobUnreadable
 from coordinator.state.job_filter import JobFilter
 from coordinator.state.job_state import Job, Status
 from coordinator.state.limits import MAX_TEXT
 from coordinator.state.round_state import ModelVersion
-from coordinator.state.versions import is_kept, versions, with_weights
+from coordinator.state.versions import is_kept, with_weights
 
+_log = structlog.get_logger(__name__)
 MOST_VERSIONS = 20  # of a job, in the list
-TAIL = 8  # rounds of a job that are read at once: most versions that are kept are the newest
 MAX_LISTED = 100
 _TAR = {"content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}}
 TAR_ANSWER: dict[int | str, dict[str, Any]] = {
@@ -72,15 +74,10 @@ def router(door: JobsDoor) -> APIRouter:
     async def model_view(job: Job) -> ModelView:
         newest = job.ready().model.version
         kept = [version for version in range(newest, -1, -1) if is_kept(job, version)]
-        rounds = await reader.page_of_rounds(job, max(0, job.rounds_opened - TAIL), TAIL)
-        made = versions(job, [each.result for each in rounds])
-        if job.best_model is not None:
-            made[job.best_model.version] = job.best_model
-        first = rounds[0].model_version if rounds else 0
+        best = job.best_model
         shown = []
-        for number in kept[:MOST_VERSIONS]:
-            version = made.get(number) or await reader.version(job, number)
-            tried = rounds if number > first else await reader.rounds_from(job, number)
+        for number, (found, tried) in (await reader.tried(job, kept[:MOST_VERSIONS])).items():
+            version = best if best is not None and best.version == number else found
             if version is not None:
                 told = views.evaluation(job.parsed, tried, number)
                 shown.append(_version_view(job, version, told.metrics if told else {}))
@@ -97,6 +94,14 @@ def router(door: JobsDoor) -> APIRouter:
             versions=shown,
         )
 
+    async def view_or_none(job: Job) -> ModelView | None:
+        """None where the job's record is damaged, which must not hide the others."""
+        try:
+            return await model_view(job)
+        except JobUnreadable as error:
+            _log.error("model_unreadable", job=job.id, reason=str(error))
+            return None
+
     @routes.get("/models", tags=["models"])
     async def list_models(
         name: Annotated[str, Query(max_length=MAX_TEXT, description="A part of the name, in whatever case")] = "",
@@ -108,7 +113,8 @@ def router(door: JobsDoor) -> APIRouter:
     ) -> ModelList:
         """Models of all jobs that have one, the newest job first. Jobs in preparation are passed over."""
         page = await reader.jobs(JobFilter(name=name, tags=frozenset(tag)), limit, after)
-        models = await asyncio.gather(*(model_view(job) for job in page if job.model is not None))
+        found = await asyncio.gather(*(view_or_none(job) for job in page if job.model is not None))
+        models = [view for view in found if view is not None]
         return ModelList(models=models, next=page[-1].id if len(page) == limit else None)
 
     @routes.get("/jobs/{job_id}/model", tags=["models"], response_class=Response, responses=TAR_ANSWER)

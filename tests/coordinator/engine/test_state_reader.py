@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from redis.asyncio import Redis
 
 from coordinator.engine.assembly import Engine
 from coordinator.state.errors import (
@@ -13,13 +14,14 @@ from coordinator.state.errors import (
 from coordinator.state.job_filter import JobFilter
 from coordinator.state.job_state import Status
 from coordinator.state.records import OpenTask
+from coordinator.store.redis_connection import PREFIX
 from tests.builders import a_prepared, a_receipt, a_spec
 from tests.coordinator.engine.federation import Federation
 from tests.looking import events_of, round_of
 from tests.sites import all_fit
 
 
-async def test_job_ids_are_url_safe_and_sort_by_time(federation: Federation, engine: Engine) -> None:
+async def test_job_ids_are_url_safe_and_sort_by_time(federation: Federation, engine: Engine, redis_url: str) -> None:
     ids = []
     for _ in range(5):
         ids.append((await engine.people.create(a_spec()))[0].id)
@@ -35,6 +37,10 @@ async def test_job_ids_are_url_safe_and_sort_by_time(federation: Federation, eng
     assert [job.id for job in await engine.reader.jobs(cancelled, limit=2)] == [ids[4], ids[0]]
     assert [job.id for job in await engine.reader.jobs(cancelled, limit=1)] == [ids[4]]
     assert [job.id for job in await engine.reader.jobs(cancelled, limit=1, after=ids[4])] == [ids[0]]
+    async with Redis.from_url(redis_url) as redis:  # as an earlier version of this software left it
+        await redis.hdel(f"{PREFIX}:job:{ids[0]}", "facts")
+        await redis.hdel(f"{PREFIX}:job:{ids[1]}", "facts")
+    assert [job.id for job in await engine.reader.jobs(cancelled)] == [ids[4], ids[0]]
     with pytest.raises(JobNotFound, match="job-x"):
         await engine.reader.jobs(after="job-x")
 

@@ -13,7 +13,7 @@ import redis
 import yaml
 from typer.testing import CliRunner
 
-from coordinator.store.redis_health import OLDEST
+from coordinator.store.redis_health import OLDEST, is_too_old
 from fedgalore.process.redis_server import RedisServer, free_port
 from fedgalore.process.tls import SOON
 from fedgalore_cli.doctor import coordinator, door, finding, machine, site
@@ -125,3 +125,10 @@ def test_the_whole_is_a_line_each_and_ends_by_the_worst(settings: pytest.MonkeyP
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok", "fail", *["ok"] * 4, "warn"]
     rows = json.loads(CliRunner().invoke(app, ["doctor", "--url", url, "-o", "json"]).stdout)["findings"]
     assert rows[0] == {"level": "ok", "about": "version", "told": "fedgalore"}
+
+
+@pytest.mark.parametrize(
+    ("version", "old"), [("6.2.14", True), ("7.0.0", False), ("255.255.255", False), ("unstable", False), ("", False)]
+)
+def test_a_version_that_is_no_number_is_not_called_old(version: str, old: bool) -> None:
+    assert is_too_old(version) is old

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
+from coordinator.state.round_state import Round
+from coordinator.store.redis_connection import PREFIX
+from coordinator.store.redis_state_store import RedisStateStore
 from tests.coordinator.doors.rest.stack import JOBS, Stack, is_problem
 
 
@@ -75,12 +80,23 @@ async def test_a_log_says_what_happened_in_order(stack: Stack, tmp_path: Path) -
         is_problem(await stack.http.get(f"{path}?{query}"), 422, "invalid_request")
 
 
-async def test_models_are_listed_with_their_versions(stack: Stack, tmp_path: Path) -> None:
+async def test_models_are_listed_with_their_versions(
+    stack: Stack, tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = {"count": 12, "keep_versions": {"last": 2, "every": 4}}
     job = await stack.running(tmp_path, rounds=kept, evaluation={"keep": {"metric": "accuracy"}})
     for version in range(1, 11):
         await stack.trained(job, tmp_path, version)
+    reads = []
+    some = RedisStateStore.some_rounds
+
+    async def counted(store: RedisStateStore, job_id: str, numbers: Sequence[int]) -> list[Round]:
+        reads.append(numbers)
+        return await some(store, job_id, numbers)
+
+    monkeypatch.setattr(RedisStateStore, "some_rounds", counted)
     (model,) = (await stack.http.get("/api/v1/models?name=TIN")).json()["models"]
+    assert len(reads) <= 5, "all versions are looked for together"
     assert (model["job"], model["name"], model["method"], model["source"]) == (
         job.id,
         "tiny",
@@ -96,3 +112,10 @@ async def test_models_are_listed_with_their_versions(stack: Stack, tmp_path: Pat
         assert each["metrics"]["accuracy"] == pytest.approx(0.8)
         assert each["sha256"] == stack.version(tmp_path, each["version"]).weights.sha256
     assert (await stack.http.get("/api/v1/models?name=other")).json() == {"models": [], "next": None}
+
+    other = await stack.running(tmp_path)
+    async with Redis.from_url(redis_url) as redis:
+        await redis.hset(f"{PREFIX}:job:{job.id}:rounds", "9", "{")
+    listed = (await stack.http.get("/api/v1/models")).json()["models"]
+    assert [each["job"] for each in listed] == [other.id], "what is damaged hides no other"
+    is_problem(await stack.http.get(f"/api/v1/jobs/{job.id}/rounds"), 500, "job_unreadable")
