@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test proofs browser check-deploy trackers sweep chaos fuzz mutation docs references check hooks bench-accuracy bench-gpu lock release clean
+.PHONY: help demo quick test proofs browser check-deploy bucket trackers sweep chaos fuzz mutation docs references check hooks bench-accuracy bench-gpu lock release clean
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3) python3)
 VENV := .venv
@@ -14,6 +14,7 @@ READY_FOR_DOCS := $(VENV)/.ready-for-docs
 READY_FOR_BROWSER := $(VENV)/.ready-for-browser
 READY_FOR_DEPLOY := $(VENV)/.ready-for-deploy
 READY_FOR_TRACKERS := $(VENV)/.ready-for-trackers
+READY_FOR_BUCKET := $(VENV)/.ready-for-bucket
 DEMO_ARGS ?=
 COMPARE ?=
 TEST_ARGS ?=
@@ -56,10 +57,10 @@ demo: $(READY) ## a whole federation on this machine, watched live (COMPARE=fedi
 quick: $(READY) ## at every save: lint, and the tests that are not slow (TEST_ARGS="-k round")
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not proof and not browser and not deploy and not trackers and not chaos and not fuzz" $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not proof and not browser and not deploy and not trackers and not bucket and not chaos and not fuzz" $(TEST_ARGS)
 
 test: $(READY) ## the test suite (TEST_ARGS="-k round")
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not proof and not browser and not deploy and not trackers and not chaos and not fuzz" $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not proof and not browser and not deploy and not trackers and not bucket and not chaos and not fuzz" $(TEST_ARGS)
 
 proofs: $(READY) ## every method, task and wire as a federation of processes, bit for bit the simulation (TEST_ARGS="-k tags")
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m proof $(TEST_ARGS)
@@ -84,6 +85,13 @@ $(READY_FOR_TRACKERS): $(READY) requirements-trackers.lock
 
 trackers: $(READY_FOR_TRACKERS) ## a real MLflow server, TensorBoard's event files, W&B offline, Optuna
 	$(TEST_ENV) $(BIN)/python -m pytest -m trackers $(TEST_ARGS)
+
+$(READY_FOR_BUCKET): $(READY) requirements-bucket-tests.lock
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps -r requirements-bucket-tests.lock
+	@touch $@
+
+bucket: $(READY_FOR_BUCKET) ## blobs in a bucket: moto's S3 server over HTTP, a federation of processes on it, deaths of them
+	$(TEST_ENV) $(BIN)/python -m pytest -m bucket tests/coordinator/store tests/e2e $(TEST_ARGS)
 
 sweep: $(READY) ## a hundred architectures of transformers: trained, written, loaded back (SWEEP_ARGS="--only bert vit")
 	$(TEST_ENV) $(BIN)/python -m benchmarks.sweep $(SWEEP_ARGS)
@@ -144,7 +152,11 @@ lock: ## pins anew everything that pyproject.toml asks for
 	  { echo "# What \`make $${extra/deploy/check-deploy}\` adds to requirements.lock; written by \`make lock\`."; \
 	    frozen | grep -vxFf "$$folder/frozen"; } > "requirements-$$extra.lock"; \
 	  "$$python" -m pip uninstall $(PIP_FLAGS) --yes -r "requirements-$$extra.lock"; \
-	done
+	done; \
+	grep -v '^python-dateutil==' "$$folder/frozen" > "$$folder/but-dates"; : botocore asks for an older one and runs with ours; \
+	"$$python" -m pip install $(PIP_FLAGS) --no-build-isolation -c "$$folder/but-dates" '.[bucket-tests]'; \
+	{ echo "# What \`make bucket\` adds to requirements.lock; written by \`make lock\`."; \
+	  frozen | grep -vxFf "$$folder/frozen" | grep -v '^python-dateutil=='; } > requirements-bucket-tests.lock
 
 # Everything of a release comes from a commit that carries its tag. Images are built where there is a Docker.
 release: $(READY) ## dist/: wheel, source, list of parts (CycloneDX), and images, of the commit that the version's tag names

@@ -58,7 +58,7 @@ class Agent:
             data,
             Cache(settings.work_dir),
             SiteLog(settings.work_dir),
-            Transport(settings.coordinator, settings.name, line=own),
+            Transport(settings.coordinator, settings.name, line=own, direct_hosts=settings.direct_hosts),
             TrainingThread(settings.device, settings.threads, settings.memory_bytes),
         )
         self._session = Session()

@@ -56,6 +56,9 @@ class AgentSettings(MergedSettings):
     tls_cert: Path | None = Field(default=None, description="This client's certificate, PEM")
     tls_key: Path | None = Field(default=None, description="Its key, PEM")
     insecure: bool = Field(default=False, description="Plaintext, also to a coordinator beyond this machine")
+    direct_hosts: tuple[Annotated[str, AfterValidator(check_host)], ...] = Field(
+        default=(), description="Hosts of the coordinator's bucket from which large downloads may come; none: no host"
+    )
     threads: ThreadSetting = Field(
         default="auto", description="torch's CPU threads; auto: by cores, quota and our other processes"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_nev
 
 from client_agent.cache import Cache
 from client_agent.credential import Line
+from client_agent.direct import Direct
 from client_agent.errors import AgentError, AgentRefused, AgentUnknown, CoordinatorAway, InvalidExchange, RoundOver
 from client_agent.progress import Progress
 from client_agent.retries import BrokenTransfer, Patience, passes, within, words
@@ -60,12 +61,25 @@ class Transport:
     `CoordinatorAway` when it did not answer for `patience_s`; `register` and `next_task` wait as long as it takes.
     """
 
-    def __init__(self, addresses: str, client: str, patience_s: float = PATIENCE_S, line: Line | None = None) -> None:
-        """`addresses`: as `fedgalore.process.address.targets` has them; any of them will do."""
+    def __init__(
+        self,
+        addresses: str,
+        client: str,
+        patience_s: float = PATIENCE_S,
+        line: Line | None = None,
+        direct_hosts: Collection[str] = (),
+    ) -> None:
+        """Connects at the first call.
+
+        Args:
+            addresses: as `fedgalore.process.address.targets` has them; any of them will do.
+            direct_hosts: from which large downloads may come, past the coordinator.
+        """
         self._named, self._addresses = addresses, deque(targets(addresses))
         self._client = client
         self._patience_s = patience_s
         self._line = line or Line()
+        self._direct = Direct(direct_hosts, plaintext=self._line.channel is None)
         self._doors = {address: self._door(address) for address in self._addresses}
         self._away = False
         self._log = structlog.get_logger(__name__)
@@ -167,6 +181,7 @@ class Transport:
             try:
                 path = await asyncio.to_thread(cache.adopt, blob)
             except InvalidExchange as error:
+                self._direct.distrust()
                 corrupt += 1
                 if corrupt > 1:  # the same damage twice is no accident of the line
                     raise
@@ -182,11 +197,20 @@ class Transport:
             if offset >= blob.size_bytes:
                 return
             request = pb.DownloadBlobRequest(
-                client=self._client, sha256=blob.sha256, offset=offset, job_id=job_id, round=round_number
+                client=self._client,
+                sha256=blob.sha256,
+                offset=offset,
+                job_id=job_id,
+                round=round_number,
+                by_url=self._direct.is_open,
             )
+            url = ""
             call = self._stub.DownloadBlob(request, metadata=self._line.metadata)
             try:
                 while part := await within(STALL_S, call.read()):  # its end is false
+                    if part.url:
+                        url = part.url
+                        break
                     file.write(part.data)
                     reach(Fault.CHUNK_RECEIVED)
                     progress.reached(file.tell())
@@ -194,8 +218,12 @@ class Transport:
                         return
             finally:
                 call.cancel()
-            if file.tell() < blob.size_bytes:
+            if url:
+                await self._direct.fetch(url, file, blob.size_bytes, progress)
+            elif file.tell() < blob.size_bytes:
                 raise BrokenTransfer("the download ended early")
+        if url:  # the rest of it, where the bucket did not give all
+            await self._fill(partial, blob, job_id, round_number, progress)
 
     async def submit(self, path: Path, blob: BlobRef, job_id: str, round_number: int) -> str:
         """Sends an update from where the coordinator's copy ends; returns its words on what became of it.

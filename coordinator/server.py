@@ -26,8 +26,9 @@ from coordinator.engine.lease import DRIVER, Lease
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.audit import AuditTrail
 from coordinator.store.binding import Binding
-from coordinator.store.directory_blob_store import DirectoryBlobStore
+from coordinator.store.blob_store import BlobsAway
 from coordinator.store.garbage import Collector, MostToGo
+from coordinator.store.opened import open_blobs
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.measures.custom import CustomMetricError, allow
@@ -53,7 +54,7 @@ def run(settings: CoordinatorSettings) -> None:
     """Serves until SIGTERM or SIGINT, then ends in order.
 
     Raises:
-        StartError: an address is taken, the blob directory cannot be used, or settings of the doors do not fit.
+        StartError: an address is taken, the place of the blobs cannot be used, or settings of the doors do not fit.
         CoordinatorError: a part of it has ended while it ran.
     """
     logs.configure(settings.log_format, settings.log_level)
@@ -82,7 +83,7 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         stopping: ends event streams when set; leaving the block sets it, and so does a part that ends by itself.
 
     Raises:
-        StartError: an address is taken, the blob directory cannot be used, or settings of the doors do not fit.
+        StartError: an address is taken, the place of the blobs cannot be used, or settings of the doors do not fit.
         CoordinatorError: on leaving, a part had ended by itself.
     """
     try:
@@ -92,8 +93,10 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         raise StartError(str(error)) from error
     async with contextlib.AsyncExitStack() as stack:
         try:
-            blobs = DirectoryBlobStore(settings.blob_dir)
+            blobs = open_blobs(settings.blob_dir, settings.blobs, settings.blob_cache_bytes)
             blobs.check()
+        except BlobsAway as error:
+            raise StartError(f"FEDGALORE_BLOBS: {error}") from error
         except OSError as error:
             raise StartError(
                 f"FEDGALORE_BLOB_DIR: {settings.blob_dir} cannot be used ({error}); name a folder that can be written"
@@ -129,7 +132,15 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         trail = AuditTrail(store.connection, settings.audit_entries)
         try:
             door = await grpc_server.serve(
-                engine.agents, blobs, doorkeeper, trail, settings.grpc_host, settings.grpc_port, plan.tls, limits
+                engine.agents,
+                blobs,
+                doorkeeper,
+                trail,
+                settings.grpc_host,
+                settings.grpc_port,
+                plan.tls,
+                limits,
+                settings.direct_downloads,
             )
         except OSError as error:
             raise StartError(f"FEDGALORE_GRPC_PORT: {error}; choose another port, 0 for any") from error
@@ -157,7 +168,7 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             "coordinator_started",
             version=__version__,
             redis=settings.redis_address,
-            blobs=str(settings.blob_dir),
+            blobs=settings.blobs or str(settings.blob_dir),
             **ports,
             **how,
         )

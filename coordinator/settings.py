@@ -38,6 +38,7 @@ PREFIX = "FEDGALORE_"
 SECRETS = ("redis_url", "operator_key")
 SHORTEST_KEY = 32  # characters
 Host = Annotated[str, AfterValidator(check_host)]
+_BUCKET = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[A-Za-z0-9._=-]+)*/?", re.ASCII)
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]{1,253}|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 
 
@@ -83,6 +84,15 @@ class CoordinatorSettings(MergedSettings):
         json_schema_extra={"writeOnly": True},  # it may hold a password
     )
     blob_dir: Path = Field(default=Path("fedgalore-blobs"), description="Directory of weights and updates")
+    blobs: str | None = Field(
+        default=None, description="Bucket of weights and updates, such as s3://bucket/prefix; blob_dir has copies then"
+    )
+    blob_cache_bytes: int = Field(
+        default=10 * 10**9, ge=2**20, le=2**60, description="What copies of a bucket's blobs may take in blob_dir"
+    )
+    direct_downloads: bool = Field(
+        default=False, description="Agents that ask for it get signed URLs of a bucket's large blobs"
+    )
     rest_host: Host = Field(default="127.0.0.1", description="Address that REST listens on")
     rest_port: int = Field(default=8080, ge=0, le=65535, description="0: any free port")
     grpc_host: Host = Field(default="127.0.0.1", description="Address that agents connect to")
@@ -176,6 +186,16 @@ class CoordinatorSettings(MergedSettings):
     def _expand(cls, path: Path | None) -> Path | None:
         return expanded(path) if path else path
 
+    @field_validator("blobs")
+    @classmethod
+    def _names_a_bucket(cls, url: str | None) -> str | None:
+        if url is not None and not _BUCKET.fullmatch(url):
+            raise ValueError(
+                f"{printable(url, 60)} names no bucket; write it such as s3://bucket/prefix, gs://bucket/prefix or "
+                "az://account/container/prefix, and a folder of this machine as blob_dir"
+            )
+        return url
+
     @field_validator("held_out")
     @classmethod
     def _expand_files(cls, sets: dict[str, HeldOutSet]) -> dict[str, HeldOutSet]:
@@ -189,6 +209,8 @@ class CoordinatorSettings(MergedSettings):
         values = {
             "redis_url": self.redis_url,
             "blob_dir": str(self.blob_dir.absolute()),
+            "blobs": self.blobs,
+            "blob_cache_bytes": self.blob_cache_bytes,
             "threads": self.threads,
             "aggregator_metrics_port": self.aggregator_metrics_port,
             "metrics_host": self.metrics_host,

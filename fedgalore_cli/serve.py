@@ -25,6 +25,9 @@ RedisUrl = Annotated[
     str | None, typer.Option(help="State store, Redis 7 or Valkey [FEDGALORE_REDIS_URL, FEDGALORE_REDIS_URL_FILE].")
 ]
 BlobDir = Annotated[Path | None, typer.Option(help="Directory of weights and updates [FEDGALORE_BLOB_DIR].")]
+Blobs = Annotated[
+    str | None, typer.Option(help="Bucket of weights and updates, such as s3://bucket/prefix [FEDGALORE_BLOBS].")
+]
 Threads = Annotated[
     str | None, typer.Option(help="CPU threads of the aggregator, a number or auto [FEDGALORE_THREADS].")
 ]
@@ -46,6 +49,7 @@ def coordinator(
     config: Config = None,
     redis_url: RedisUrl = None,
     blob_dir: BlobDir = None,
+    blobs: Blobs = None,
     rest_host: Annotated[str | None, typer.Option(help="Address of the REST door [FEDGALORE_REST_HOST].")] = None,
     rest_port: Annotated[
         int | None, typer.Option(help="Port of the REST door; 0: any free port [FEDGALORE_REST_PORT].")
@@ -102,6 +106,7 @@ def aggregator(
     config: Config = None,
     redis_url: RedisUrl = None,
     blob_dir: BlobDir = None,
+    blobs: Blobs = None,
     threads: Threads = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
@@ -125,6 +130,7 @@ def accept_state(
     config: Config = None,
     redis_url: RedisUrl = None,
     blob_dir: BlobDir = None,
+    blobs: Blobs = None,
     yes: Annotated[bool, typer.Option("--yes", help="Take it; else it is only shown.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -134,18 +140,18 @@ def accept_state(
     entered again, and blobs that no job names are deleted an hour later; it is refused while the record of a job
     cannot be read. Give it the settings of the coordinator.
     """
-    settings = _settings(config, {"redis_url": redis_url, "blob_dir": blob_dir})
+    settings = _settings(config, {"redis_url": redis_url, "blob_dir": blob_dir, "blobs": blobs})
     import asyncio
 
     from coordinator.state.errors import StateUnavailable
     from coordinator.store import acceptance
-    from coordinator.store.directory_blob_store import DirectoryBlobStore
+    from coordinator.store.opened import open_blobs
     from coordinator.store.redis_state_store import RedisStateStore
 
     async def found() -> acceptance.Findings:
         store = RedisStateStore(settings.redis_url)
         try:
-            blobs = DirectoryBlobStore(settings.blob_dir)
+            blobs = open_blobs(settings.blob_dir, settings.blobs, settings.blob_cache_bytes)
             return await (acceptance.accept(store, blobs) if yes else acceptance.look(store, blobs))
         finally:
             await store.close()

@@ -151,24 +151,28 @@ class Task(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., round: _Optional[int] = ..., kind: _Optional[_Union[Task.Kind, str]] = ..., evaluate: bool = ..., spec_json: _Optional[str] = ..., plan_json: _Optional[str] = ..., base_model: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., model_version: _Optional[int] = ..., chain: _Optional[_Union[Chain, _Mapping]] = ..., state: _Optional[_Union[BlobRef, _Mapping]] = ..., remaining_s: _Optional[float] = ..., last_contribution: _Optional[int] = ..., rounds_behind: _Optional[int] = ..., posted_by: _Optional[str] = ..., participants: _Optional[int] = ...) -> None: ...
 
 class DownloadBlobRequest(_message.Message):
-    __slots__ = ("client", "sha256", "offset", "job_id", "round")
+    __slots__ = ("client", "sha256", "offset", "job_id", "round", "by_url")
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    BY_URL_FIELD_NUMBER: _ClassVar[int]
     client: str
     sha256: str
     offset: int
     job_id: str
     round: int
-    def __init__(self, client: _Optional[str] = ..., sha256: _Optional[str] = ..., offset: _Optional[int] = ..., job_id: _Optional[str] = ..., round: _Optional[int] = ...) -> None: ...
+    by_url: bool
+    def __init__(self, client: _Optional[str] = ..., sha256: _Optional[str] = ..., offset: _Optional[int] = ..., job_id: _Optional[str] = ..., round: _Optional[int] = ..., by_url: bool = ...) -> None: ...
 
 class DownloadBlobResponse(_message.Message):
-    __slots__ = ("data",)
+    __slots__ = ("data", "url")
     DATA_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
     data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+    url: str
+    def __init__(self, data: _Optional[bytes] = ..., url: _Optional[str] = ...) -> None: ...
 
 class SubmitUpdateRequest(_message.Message):
     __slots__ = ("header", "chunk")

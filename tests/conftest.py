@@ -14,12 +14,15 @@ import redis
 import structlog
 
 from fedgalore.process.redis_server import RedisServer
+from tests.s3_server import S3Server
+from tests.s3_server import running as s3_server_running
 
 _CONSOLE = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)  # the other takes seconds
 structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _CONSOLE])
 
 TIERS = {
     "browser": "make browser",
+    "bucket": "make bucket",
     "fuzz": "make fuzz",
     "chaos": "make chaos",
     "proof": "make proofs",
@@ -41,6 +44,18 @@ def redis_url(redis_server: RedisServer) -> str:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """Shared by the tests of one process, which take prefixes of their own in its bucket `blobs`."""
+    for name in ("obstore", "moto"):
+        pytest.importorskip(name, reason="`make bucket` installs it")
+    with s3_server_running() as server, pytest.MonkeyPatch.context() as patch:
+        for variable, value in server.environment.items():
+            patch.setenv(variable, value)
+        server.make_bucket("blobs")
+        yield server
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -16,7 +16,7 @@ from coordinator.models.choice import chosen
 from coordinator.state import whole
 from coordinator.state.errors import DomainError, StateUnavailable
 from coordinator.state.job_events import LoadedBack
-from fedgalore.process.disk import takes_nothing
+from coordinator.store.refusals import passes
 from fedgalore.process.faults import Fault, reach
 from fedgalore.process.memory import is_short
 from fedgalore.spec.census import Census
@@ -41,7 +41,8 @@ log = structlog.get_logger("aggregator")
 
 
 class NoRoom(Exception):
-    """The disk takes nothing more, which is nobody's fault: the piece is begun again as soon as it does."""
+    """The disk takes nothing more, or the bucket is away, which is nobody's fault: the piece is begun again as soon as
+    that has passed."""
 
 
 class Doing:
@@ -295,12 +296,12 @@ class Doing:
         """The work's result, from a thread.
 
         Raises:
-            NoRoom: the disk is full, whatever the work made of that.
+            NoRoom: the disk is full, or the bucket is away, whatever the work made of that.
         """
         try:
             return await asyncio.to_thread(work, *args, **kwargs)
         except Exception as error:
-            if takes_nothing(error):
+            if passes(error):
                 raise NoRoom(str(error)) from error
             raise
 

@@ -39,7 +39,7 @@ def build(settings: CoordinatorSettings, blobs: BlobStore) -> Engine:
 
 async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False) -> None:
     """Runs until SIGTERM or SIGINT, or until the process that holds the other end of stdin is gone."""
-    from coordinator.store.directory_blob_store import DirectoryBlobStore
+    from coordinator.store.opened import open_blobs
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -49,7 +49,7 @@ async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False)
         threading.Thread(target=_wait_for_end_of_input, args=(loop, stop), daemon=True).start()
     # the first import takes seconds: before the first job asks
     await asyncio.to_thread(_import_torch, settings.threads)
-    blobs = DirectoryBlobStore(settings.blob_dir)
+    blobs = open_blobs(settings.blob_dir, settings.blobs, settings.blob_cache_bytes)
     port = settings.aggregator_metrics_port
     with served(REGISTRY, settings.metrics_host, port, "FEDGALORE_AGGREGATOR_METRICS_PORT"):
         engine = build(settings, blobs)

@@ -19,6 +19,7 @@ from coordinator.aggregator.exported import timed
 from coordinator.aggregator.pieces import Aggregation, Completion, Preparation, Verification, Work, piece_of
 from coordinator.state.errors import DomainError, LeaseLost, StateUnavailable
 from coordinator.state.round_state import Effect
+from coordinator.store.refusals import noted
 from fedgalore.process.faults import Fault, reach
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Aggregator:
                 except (StateUnavailable, LeaseLost):
                     raise
                 except NoRoom as error:
-                    log.error("disk_full", reason=str(error), again_in_s=FULL_S)
+                    noted(error, again_in_s=FULL_S)
                     await self._calls.forget_attempts(piece.job.id, piece.name)
                     full = True
                 except Exception:  # this job's, whatever it is: the others go on

@@ -193,6 +193,12 @@ class StorageFull(DomainError):
     code, http_status, grpc_status = "storage_full", 507, "UNAVAILABLE"
 
 
+class StorageAway(DomainError):
+    """The bucket of the blobs does not answer, or refuses; what was begun goes on as soon as it does."""
+
+    code, http_status, grpc_status = "storage_away", 503, "UNAVAILABLE"
+
+
 class InvalidRequest(DomainError):
     """A field of a request is missing or has a value that no request may have."""
 

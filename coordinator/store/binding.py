@@ -86,7 +86,7 @@ class Binding:
         await asyncio.to_thread(self._blobs.note_age, before)
 
     async def _check(self) -> Bound:
-        began = time.monotonic()
+        began, place = time.monotonic(), self._blobs.setting
         of_blobs = await asyncio.to_thread(self._blobs.store_id)
         of_store = await self._store.store_id()
         if of_blobs is None:
@@ -98,19 +98,19 @@ class Binding:
             of_blobs = await asyncio.to_thread(self._blobs.bind, of_store)
             if used_before and of_blobs == of_store:
                 self._warning = (
-                    "blob_dir is new, but this Redis has been used with another blob_dir, where the models of earlier "
-                    "jobs are. Give that blob_dir, unless it is lost"
+                    f"{place} is new, but this Redis has been used with another {place}, where the models of earlier "
+                    f"jobs are. Give that {place}, unless it is lost"
                 )
         if of_blobs != of_store:
             known = f"this Redis has {of_store}" if of_store else "this Redis has none"
             raise NotBound(
-                f"blob_dir belongs to another Redis (its store-id is {of_blobs}, {known}), so no blob is deleted and "
-                "nothing is written: give the redis_url of the Redis that this blob_dir was used with, or an empty "
-                f"blob_dir. {_ACCEPT}"
+                f"{place} belongs to another Redis (its store-id is {of_blobs}, {known}), so no blob is deleted and "
+                f"nothing is written: give the redis_url of the Redis that this {place} was used with, or an empty "
+                f"{place}. {_ACCEPT}"
             )
         if (age := await self._store.age()) < (seen := await asyncio.to_thread(self._blobs.age)):
             raise NotBound(
-                f"this Redis is an older copy (it was looked at {age} times, and blob_dir knows of {seen}), so no blob "
+                f"this Redis is an older copy (it was looked at {age} times, and {place} knows of {seen}), so no blob "
                 f"is deleted and nothing is written: give the newest copy. {_ACCEPT}"
             )
         self._bound, self._held_at = Bound(of_blobs, self._warning), began
@@ -122,6 +122,7 @@ class Binding:
             held = await asyncio.to_thread(self._blobs.held, ())
             if held.unneeded:
                 raise NotBound(
-                    f"blob_dir has {len(held.unneeded)} blobs and no store-id, and this Redis is empty, so no blob is "
-                    f"deleted and nothing is written: give the Redis that this blob_dir was used with. {_ACCEPT}"
+                    f"{self._blobs.setting} has {len(held.unneeded)} blobs and no store-id, and this Redis is empty, "
+                    "so no blob is deleted and nothing is written: give the Redis that it was used with. "
+                    f"{_ACCEPT}"
                 )

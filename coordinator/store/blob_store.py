@@ -1,7 +1,8 @@
 """Weights, updates and model files are kept outside Redis. Each file is a blob, named by the hash of its content.
 
 `BlobStore` is what the coordinator asks of a place for blobs. `coordinator.store.directory_blob_store` keeps them in a
-directory. No caller asks where a blob lies; a caller that has to map a file into memory asks for it by `on_disk`.
+directory, `coordinator.store.bucket_blob_store` in a bucket. No caller asks where a blob lies; a caller that has to map
+a file into memory asks for it by `on_disk`.
 
 All calls block. Asyncio code runs them in threads.
 """
@@ -28,6 +29,11 @@ class Held:
 
     unneeded: Mapping[str, int]
     all_bytes: int
+
+
+class BlobsAway(OSError):
+    """The place of the blobs does not answer, or refuses, which a person can mend: the message says how. What met it is
+    to be tried again."""
 
 
 class PartialInUse(RuntimeError):
@@ -83,6 +89,10 @@ class BlobStore(Protocol):
     """A blob is complete and never changes; several processes may share a store."""
 
     @property
+    def setting(self) -> str:
+        """Name of the setting that names this place, for messages."""
+
+    @property
     def unsaved_bytes(self) -> int:
         """How much of a partial file its opener may hold back; a kill loses as much, and it is sent again."""
 
@@ -116,6 +126,9 @@ class BlobStore(Protocol):
         Raises:
             BlobNotFound, OSError: as `open`.
         """
+
+    def url(self, sha256: str, valid_s: float) -> str | None:
+        """Where anybody can read the blob by HTTP for so long; None where this store has no such place."""
 
     def on_disk(self, sha256: str) -> AbstractContextManager[Path]:
         """The blob as a file on this machine, to read and map but never to change.

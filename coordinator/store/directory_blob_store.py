@@ -34,6 +34,7 @@ from fedgalore.process.ranges import FileRanges, RangeReader
 class DirectoryBlobStore:
     """`BlobStore` in a directory. The protocol's docstrings say what the methods do."""
 
+    setting = "blob_dir"
     unsaved_bytes = 0
 
     def __init__(self, root: Path) -> None:
@@ -95,6 +96,9 @@ class DirectoryBlobStore:
     def read(self, sha256: str, offset: int, length: int) -> bytes:
         with closing(self.open(sha256)) as blob:
             return blob.read(offset, length)
+
+    def url(self, sha256: str, valid_s: float) -> str | None:
+        return None
 
     @contextmanager
     def on_disk(self, sha256: str) -> Iterator[Path]:

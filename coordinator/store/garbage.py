@@ -170,7 +170,7 @@ class Collector:
         try:
             return Looks.read(await asyncio.to_thread(self._blobs.looks))
         except ValueError:
-            raise StateContradicts(["the file looks.json of blob_dir is damaged"]) from None
+            raise StateContradicts([f"the file looks.json of {self._blobs.setting} is damaged"]) from None
 
     async def _check_state(self, looks: Looks) -> None:
         """Raises `StateContradicts` for what two looks in a row find."""

@@ -99,13 +99,22 @@ class ContentFolder:
         Raises:
             ValueError: the key does not start with a letter or digit, or has characters outside `A-Za-z0-9._+-`.
         """
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is not a key for a partial file")
-        return self.partial / key
+        return self.partial / checked_key(key)
 
     def partial_keys(self) -> list[str]:
         """Keys of all partial files, sorted."""
         return sorted(entry.name for entry in self.partial.iterdir())
+
+
+def checked_key(key: str) -> str:
+    """The key of a partial file, fit to become part of a path.
+
+    Raises:
+        ValueError: it does not start with a letter or digit, or has characters outside `A-Za-z0-9._+-`.
+    """
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is not a key for a partial file")
+    return key
 
 
 def place(file: Path, path: Path) -> None:

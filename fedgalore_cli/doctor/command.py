@@ -30,8 +30,9 @@ def doctor(
     """Say what this machine lacks for its part in a federation, and what to do: a line for each thing.
 
     Looks at versions, threads, memory and GPU; at what a coordinator needs here by its settings (Redis and its policy,
-    disk, ports, certificates and their ends), or with --agent at what a site needs; and at the coordinator that
-    commands talk to. Changes nothing. Exit status 1 where something fails.
+    disk, bucket, ports, certificates and their ends), or with --agent at what a site needs; and at the coordinator that
+    commands talk to. Changes nothing: into a bucket it writes a byte, which it deletes. Exit status 1 where something
+    fails.
     """
     from fedgalore_cli.doctor import coordinator, door, machine, site
 

@@ -40,6 +40,8 @@ def coordinator(config: Path | None) -> Findings:
         return
     yield from _redis(settings)
     yield disk("blob_dir", settings.blob_dir)
+    if settings.blobs is not None:
+        yield _bucket(settings.blobs)
     yield from _ports(settings)
     try:
         opened = doors(settings)
@@ -50,6 +52,16 @@ def coordinator(config: Path | None) -> Findings:
     for name in ("tls_cert", "client_ca"):
         if (file := getattr(settings, name)) is not None:
             yield certificate(name, file)
+
+
+def _bucket(url: str) -> Finding:
+    from coordinator.store.bucket import PROBE_S, Bucket
+
+    try:
+        Bucket(url, PROBE_S).check()
+    except OSError as error:
+        return fail("blobs", str(error))
+    return ok("blobs", f"{url} can be written, and keeps what must not be overwritten")
 
 
 def _redis(settings: CoordinatorSettings) -> Findings:

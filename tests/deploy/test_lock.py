@@ -17,6 +17,7 @@ BESIDE = {  # of an extra that one command alone installs, beside the other
     "docs": "requirements-docs.lock",
     "browser": "requirements-browser.lock",
     **dict.fromkeys(("trackers", "mlflow", "optuna", "tensorboard", "wandb"), "requirements-trackers.lock"),
+    "bucket-tests": "requirements-bucket-tests.lock",
 }
 
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from client_agent import settings
 from client_agent.job_check import hash_of_model
 from client_agent.policy import Holdings, Policy, of_job, of_task
+from coordinator.settings import CoordinatorSettings
 from fedgalore.model.skeleton import plan_of_folder
 from fedgalore.spec.job import JobSpec
 from fedgalore_cli.main import app
@@ -165,6 +166,14 @@ def test_a_compose_service_is_watched_and_locked_down(service: str) -> None:
     assert options["read_only"] is True
     assert options["mem_limit"].startswith("${")
     assert "no-new-privileges:true" in options["security_opt"]
+
+
+def test_the_overlay_of_a_bucket_changes_settings_of_the_coordinator_alone() -> None:
+    overlay = yaml.safe_load((ROOT / "deploy" / "compose" / "bucket.yaml").read_text())
+    assert overlay["services"].keys() == {"coordinator"}
+    assert overlay["services"]["coordinator"].keys() == {"environment"}
+    names = {name.removeprefix("FEDGALORE_").lower() for name in overlay["services"]["coordinator"]["environment"]}
+    assert {name for name in names if not name.startswith("aws_")} <= CoordinatorSettings.model_fields.keys()
 
 
 def test_compose_publishes_on_loopback_only() -> None:

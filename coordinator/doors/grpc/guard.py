@@ -12,11 +12,11 @@ import grpc
 import structlog
 
 from coordinator.doors.unbroken import to_its_end
-from coordinator.state.errors import DomainError, InvalidRequest, NotAllowed, StorageFull
+from coordinator.state.errors import DomainError, InvalidRequest, NotAllowed
 from coordinator.state.limits import check_name, check_text
 from coordinator.state.records import Instance
+from coordinator.store.refusals import noted
 from fedgalore.process.blob_ref import SHA256
-from fedgalore.process.disk import takes_nothing
 from fedgalore.process.plain import plain
 from protos import INSTANCE_KEY, STAGES, WAITS
 
@@ -36,11 +36,7 @@ _log = structlog.get_logger(__name__)
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
     """Status and details of an error. What is no domain error leaves only an id, under which the log has it."""
-    if takes_nothing(error):
-        _log.error("disk_full", reason=str(error))
-        error = StorageFull(
-            "the coordinator's disk takes nothing more; the update goes on from where it is as soon as it does"
-        )
+    error = noted(error) or error
     if isinstance(error, DomainError):
         return grpc.StatusCode[error.grpc_status], str(error)[:_DETAILS]
     error_id = uuid.uuid4().hex[:12]

@@ -82,6 +82,7 @@ async def serve(
     port: int,
     tls: Tls | None = None,
     limits: DoorLimits | None = None,
+    direct_downloads: bool = False,
 ) -> RunningServer:
     """Opens the agents' door with the standard health and reflection services; port 0 takes any free port.
 
@@ -99,7 +100,7 @@ async def serve(
             ("grpc.max_concurrent_streams", limits.max_connections_per_address),  # a proxy may join many agents
         ],
     )
-    federation = Federation(agents, blobs, doorkeeper, calls)
+    federation = Federation(agents, blobs, doorkeeper, calls, direct_downloads)
     federation_pb2_grpc.add_FederationServicer_to_server(federation, server)  # type: ignore[no-untyped-call]
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -69,13 +69,18 @@ if TYPE_CHECKING:
     from coordinator.store.blob_store import BlobStore
 
 LONGEST_POLL_S = 60.0
+DIRECT_BYTES = 2**23  # from which on a download may come from the bucket itself
+URL_VALID_S = 900.0
 _TASK_GONE = (JobNotFound, RoundNotFound, RoundClosed, NotParticipant)
 
 
 class Federation(federation_pb2_grpc.FederationServicer):
     """The service of `federation.proto`; each method's behaviour stands there."""
 
-    def __init__(self, agents: AgentCalls, blobs: BlobStore, doorkeeper: Doorkeeper, calls: Calls) -> None:
+    def __init__(
+        self, agents: AgentCalls, blobs: BlobStore, doorkeeper: Doorkeeper, calls: Calls, direct_downloads: bool = False
+    ) -> None:
+        self._direct_downloads = direct_downloads
         self._agents = agents
         self._calls = calls
         self._blobs = blobs
@@ -146,6 +151,11 @@ class Federation(federation_pb2_grpc.FederationServicer):
     async def _send(self, request: pb.DownloadBlobRequest, job: Job, size: int, client: str, context: Context) -> None:
         offset, piece_bytes, account = request.offset, PIECE_BYTES, self._calls.account(context)
         async with self._metered(request, client, "down") as passed:
+            if (url := await self._url(request, size - offset)) is not None:
+                await written(context, pb.DownloadBlobResponse(url=url))
+                passed(size - offset)
+                account.sent_bytes += size - offset
+                return
             while offset < size:
                 data = await in_thread(self._read, request.sha256, offset)
                 if not data:
@@ -159,6 +169,12 @@ class Federation(federation_pb2_grpc.FederationServicer):
                     account.sent_bytes += len(piece)
                 piece_bytes = next_piece(piece_bytes, time.monotonic() - begun)
                 reach(Fault.CHUNK_SENT)
+
+    async def _url(self, request: pb.DownloadBlobRequest, missing_bytes: int) -> str | None:
+        """Where the client can have the blob from, past this door; None where it cannot, or that is not worth it."""
+        if not (self._direct_downloads and request.by_url and missing_bytes >= DIRECT_BYTES):
+            return None
+        return await in_thread(self._blobs.url, request.sha256, URL_VALID_S)
 
     async def SubmitUpdate(self, requests: AsyncIterator[pb.SubmitUpdateRequest], context: Context) -> None:
         await context.write(await self._receive(requests, context))
@@ -182,7 +198,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         async def check() -> None:  # also a sign of life, where no other call comes through
             await self._caller(announced, context)
             await self._agents.check_open(job_id, number, client, agent)
-            upload.check_in_place()
+            await in_thread(upload.check_in_place)
 
         receipt = await watched(self._take(upload, announced, requests, context), check)
         await self._caller(announced, context)  # who was revoked while it sent is out

@@ -141,6 +141,7 @@ class Upload:
 
     def close(self) -> None:
         """Lets go of the partial file, if it is open."""
+        self._finishing = True
         if self._partial is not None:
             self._partial.close()
 

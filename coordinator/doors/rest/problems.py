@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.doors.limits import BODY_S
 from coordinator.doors.rest.metrics import Metrics
-from coordinator.state.errors import DomainError, InvalidJob, StorageFull
+from coordinator.state.errors import DomainError, InvalidJob
 from coordinator.state.limits import MAX_BODY_BYTES, MAX_TEXT
-from fedgalore.process.disk import takes_nothing
+from coordinator.store.refusals import noted
 from fedgalore.process.plain import plain
 from fedgalore.spec import findings
 
@@ -173,10 +173,8 @@ class Guard:
             else:
                 await self._app(scope, _limited(receive), watched)
         except Exception as error:
-            if takes_nothing(error) and not status:
-                log.error("disk_full", reason=str(error))
-                full = StorageFull("the coordinator's disk takes nothing more; try again when its operator made room")
-                await of(full)(scope, receive, watched)
+            if not status and (refused := noted(error)) is not None:
+                await of(refused)(scope, receive, watched)
                 return
             error_id = uuid.uuid4().hex[:12]
             log.exception("unexpected_error", id=error_id, method=scope["method"], path=scope["path"])

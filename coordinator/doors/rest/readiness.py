@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from coordinator.state.errors import StateUnavailable
 from coordinator.store.binding import Binding, NotBound
-from coordinator.store.blob_store import BlobStore
+from coordinator.store.blob_store import BlobsAway, BlobStore
 from coordinator.store.redis_address import RedisAddress
 from coordinator.store.redis_client import key_prefix
 from coordinator.store.redis_health import TIMEOUT_S, client, look
@@ -82,6 +82,8 @@ class Probe:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await asyncio.to_thread(self._blobs.check)
+        except BlobsAway as error:
+            return Check(ok=False, detail=str(error))
         except (OSError, TimeoutError) as error:
             return Check(ok=False, detail=f"cannot be written ({error or 'too slow'}); check blob_dir and its disk")
         return Check(ok=True, detail="writable")
@@ -94,7 +96,7 @@ class Probe:
             return Check(ok=False, detail=str(error) or "no answer in time")
         if bound.warning:
             warnings.append(f"blobs: {bound.warning}")
-        return Check(ok=True, detail="Redis and blob_dir belong together")
+        return Check(ok=True, detail=f"Redis and {self._blobs.setting} belong together")
 
     async def _check_state(self) -> Check:
         """What the collector found, which looks at the state every few seconds."""
