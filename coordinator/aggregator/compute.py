@@ -143,13 +143,13 @@ def prepare(spec: JobSpec, blobs: BlobStore, allow_pickle: bool = False, known: 
         reach(Fault.MODEL_EXPORTED)
         # No site is sent a pickle: the model as it was read takes its place.
         base_model = _store_folder(source if model_folder.has_safetensors(source) else export, blobs)
-        base = BaseModel(base_model, blobs)
+        base = BaseModel(base_model, blobs) if blobs.composes else None
         prepared = Prepared(
             plan=task.plan.to_dict(),
             base_model=base_model,
             export=_store_folder(export, blobs, base),
             model=ModelVersion.first(
-                blobs.put_file(weights, move=True, copies=base.copies_in_weights(weights, task.plan))
+                blobs.put_file(weights, move=True, copies=base.copies_in_weights(weights, task.plan) if base else ())
             ),
             chat_template=has_template(task.inputs),
             notes=remarks(task),

@@ -93,6 +93,10 @@ class BlobStore(Protocol):
         """Name of the setting that names this place, for messages."""
 
     @property
+    def composes(self) -> bool:
+        """Whether it makes use of `copies`; else nobody need look for any."""
+
+    @property
     def unsaved_bytes(self) -> int:
         """How much of a partial file its opener may hold back; a kill loses as much, and it is sent again."""
 

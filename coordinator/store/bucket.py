@@ -69,12 +69,12 @@ class Bucket:
         self._obstore: Any = obstore
         plain = url.startswith("s3://") and _endpoint().startswith("http://")
         call_s = CALL_S if patience_s >= PATIENCE_S else patience_s
-        options = {"connect_timeout": "5s", "timeout": f"{call_s:.0f}s"}
+        options: dict[str, Any] = {"connect_timeout": "5s", "timeout": f"{call_s:.0f}s", "allow_http": plain}
+        if bundle := os.environ.get("AWS_CA_BUNDLE"):  # as other users of the storage have it; beside the public ones
+            options["root_certificate"] = _certificates(Path(bundle))
         retries: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=patience_s)}
         with self._told():
-            self._store: Any = from_url(
-                url, client_options=options | ({"allow_http": True} if plain else {}), retry_config=retries
-            )
+            self._store: Any = from_url(url, client_options=options, retry_config=retries)
 
     def head(self, path: str) -> ObjectMeta | None:
         """What is at the path; None: nothing."""
@@ -187,6 +187,13 @@ class Bucket:
             if type(error).__name__ != "PanicException":  # of the library's Rust, which no `except Exception` sees
                 raise
             raise BlobsAway(f"{self.url}: obstore has a fault with these settings ({error})") from error
+
+
+def _certificates(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BlobsAway(f"AWS_CA_BUNDLE: {path} cannot be read ({error}); name a file of certificates, PEM") from error
 
 
 def _endpoint() -> str:

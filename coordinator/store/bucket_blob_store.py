@@ -49,6 +49,7 @@ class BucketBlobStore:
     """`BlobStore` in a bucket. The protocol's docstrings say what the methods do; `BlobsAway` is an `OSError`."""
 
     setting = "blobs"
+    composes = False
 
     def __init__(self, url: str, folder: Path, cache_bytes: int, piece_bytes: int = PIECE_BYTES) -> None:
         """Creates the folders on this machine, and asks the bucket nothing.
@@ -151,6 +152,8 @@ class BucketBlobStore:
         return False
 
     def discard_damaged(self, sha256: str) -> bool:
+        if not self.exists(sha256):
+            return True
         until = time.monotonic() + 2 * STALE_S
         while not self.is_sound(sha256):
             with self._sweeps.turn() as turn:  # as a sweep: who puts it meanwhile is to notice

@@ -35,6 +35,7 @@ class DirectoryBlobStore:
     """`BlobStore` in a directory. The protocol's docstrings say what the methods do."""
 
     setting = "blob_dir"
+    composes = True
     unsaved_bytes = 0
 
     def __init__(self, root: Path) -> None:

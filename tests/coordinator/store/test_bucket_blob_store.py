@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from coordinator.store import bucket_sweeps
 from coordinator.store.blob_store import GRACE_S, BlobsAway
@@ -21,6 +23,7 @@ from coordinator.store.bucket import PROBE_S, Bucket
 from coordinator.store.bucket_blob_store import BucketBlobStore
 from coordinator.store.bucket_sweeps import Sweeps
 from fedgalore.process.blob_ref import BlobRef
+from fedgalore_cli.main import app
 from tests.builders import content_of, put_bytes
 from tests.s3_server import S3Server
 
@@ -182,8 +185,8 @@ def test_a_sweep_whose_time_is_up_deletes_nothing(
 
 
 @contextmanager
-def answering(status: int, body: str = "") -> Iterator[str]:
-    """A server that answers everything in the same way; yields its address."""
+def answering(status: int, body: str = "", pki: Path | None = None) -> Iterator[str]:
+    """A server that answers everything in the same way, over TLS with the certificates of `pki`; yields its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -201,6 +204,11 @@ def answering(status: int, body: str = "") -> Iterator[str]:
     for verb in ("GET", "PUT", "HEAD", "DELETE", "POST"):
         setattr(Handler, f"do_{verb}", Handler.answer)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if pki is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(pki / "coordinator.pem", pki / "coordinator.key")
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            server.handle_error = lambda *_: None  # of handshakes that are broken off
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -234,6 +242,23 @@ def test_a_bucket_that_cannot_be_used_says_why(
         with pytest.raises(BlobsAway, match=f"s3://blobs/x: .*{words}"):
             Bucket("s3://blobs/x", PROBE_S).check()
         assert time.monotonic() - begun < 3 * PROBE_S
+
+
+@pytest.mark.bucket
+def test_a_storage_may_have_a_ca_of_its_own(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert CliRunner().invoke(app, ["certs", "--dir", str(tmp_path / "pki"), "--host", "127.0.0.1"]).exit_code == 0
+    with answering(404, problem("NoSuchBucket"), tmp_path / "pki") as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address.replace("http:", "https:"))
+        with pytest.raises(BlobsAway, match="does not answer"):
+            Bucket("s3://blobs/x", PROBE_S).check()
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "pki" / "ca.pem"))
+        with pytest.raises(BlobsAway, match="there is no such bucket"):
+            Bucket("s3://blobs/x", PROBE_S).check()
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "none"))
+    with pytest.raises(BlobsAway, match="AWS_CA_BUNDLE: .* cannot be read"):
+        Bucket("s3://blobs/x")
 
 
 @pytest.mark.bucket
