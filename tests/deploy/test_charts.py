@@ -48,6 +48,7 @@ EVERYTHING = SECURED | {
     "priorityClassName": "high",
     "image": {"pullSecrets": ["registry"]},
 }
+BUCKET = {"replicas": 3, "aggregator": {"separate": True}, "blobs": {"bucket": "s3://federation/blobs", "size": "50Gi"}}
 WATCHED_SITE = SITE | {
     "gpu": {"count": 2},
     "networkPolicy": {"monitoring": [PROMETHEUS], "egress": [{"ipBlock": {"cidr": "192.0.2.7/32"}}]},
@@ -87,9 +88,9 @@ def made(chart: str, tmp_path: Path, *values: dict[str, Any] | Path) -> Made:
 
 @pytest.mark.parametrize(
     ("chart", "values"),
-    [("fedgalore", TRIAL), ("fedgalore", SECURED), ("fedgalore", EVERYTHING), ("fedgalore-agent", SITE),
-     ("fedgalore-agent", WATCHED_SITE)],
-    ids=["trial", "secured", "everything", "site", "watched site"],
+    [("fedgalore", TRIAL), ("fedgalore", SECURED), ("fedgalore", EVERYTHING), ("fedgalore", SECURED | BUCKET),
+     ("fedgalore-agent", SITE), ("fedgalore-agent", WATCHED_SITE)],
+    ids=["trial", "secured", "everything", "bucket", "site", "watched site"],
 )  # fmt: skip
 def test_a_chart_is_linted_and_renders_by_the_schemas_of_kubernetes(
     chart: str, values: dict[str, Any], tmp_path: Path
@@ -132,6 +133,8 @@ def test_the_charts_are_of_this_version() -> None:
         ("fedgalore", SECURED, {"redis": {"passwordSecret": ""}}, "redis.passwordSecret"),
         ("fedgalore", SECURED, {"replicas": 2}, "blobs.accessMode"),
         ("fedgalore", SECURED, {"aggregator": {"separate": True}}, "blobs.accessMode"),
+        ("fedgalore", SECURED, {"blobs": {"bucket": "federation"}}, "blobs.bucket"),
+        ("fedgalore", SECURED, {"blobs": {"bucket": "s3://b1/x", "existingClaim": "c"}}, "blobs are in one place"),
         ("fedgalore", SECURED, {"aggregator": {"gpu": {"count": 1}}}, "aggregator.gpu.count"),
         ("fedgalore", SECURED, {"tls": {"certManager": {"enabled": True}}}, "tls.certManager.issuer.name"),
         ("fedgalore", SECURED, {"ingress": {"enabled": True}}, "ingress.restHost, ingress.grpcHost"),
@@ -211,6 +214,16 @@ def test_a_separate_aggregator_has_the_gpus_and_the_coordinator_starts_none(tmp_
     peers = found["NetworkPolicy", "fl-redis"]["spec"]["ingress"][0]["from"]
     names = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for peer in peers]
     assert names == ["coordinator", "aggregator"]
+
+
+def test_a_bucket_takes_the_place_of_a_claim(tmp_path: Path) -> None:
+    found = made("fedgalore", tmp_path, SECURED | BUCKET)
+    assert [kind for kind, _ in found if kind == "PersistentVolumeClaim"] == []
+    for name in ("fl-coordinator", "fl-aggregator"):
+        assert found.env("Deployment", name)["FEDGALORE_BLOBS"] == "s3://federation/blobs"
+        volumes = found["Deployment", name]["spec"]["template"]["spec"]["volumes"]
+        assert {"name": "blobs", "emptyDir": {"sizeLimit": "50Gi"}} in volumes
+    assert found["Deployment", "fl-coordinator"]["spec"]["strategy"]["type"] == "RollingUpdate"
 
 
 def test_a_redis_of_ones_own_takes_the_place_of_the_charts(tmp_path: Path) -> None:

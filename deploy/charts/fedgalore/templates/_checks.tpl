@@ -16,8 +16,11 @@
   {{- fail "redis.passwordSecret: the chart's own Redis needs a password; name a secret with the key password, or give redis.urlSecret for a Redis of yours" }}
 {{- end }}
 {{- $shared := or (gt (int $v.replicas) 1) $v.aggregator.separate }}
-{{- if and $shared (not $v.blobs.existingClaim) (ne $v.blobs.accessMode "ReadWriteMany") }}
-  {{- fail "blobs.accessMode: several replicas, or a separate aggregator, share the blobs; set ReadWriteMany with a class that offers it, or name blobs.existingClaim" }}
+{{- if and $v.blobs.bucket $v.blobs.existingClaim }}
+  {{- fail "blobs.bucket, blobs.existingClaim: blobs are in one place; give one of the two" }}
+{{- end }}
+{{- if and $shared (not $v.blobs.bucket) (not $v.blobs.existingClaim) (ne $v.blobs.accessMode "ReadWriteMany") }}
+  {{- fail "blobs.accessMode: several replicas, or a separate aggregator, share the blobs; set ReadWriteMany with a class that offers it, or name blobs.existingClaim or blobs.bucket" }}
 {{- end }}
 {{- if and (gt (int $v.aggregator.gpu.count) 0) (not $v.aggregator.separate) }}
   {{- fail "aggregator.gpu.count: the doors need no GPU; set aggregator.separate: true, so that the aggregator has pods of its own" }}

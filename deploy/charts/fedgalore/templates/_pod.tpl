@@ -21,6 +21,10 @@ capabilities: {drop: [ALL]}
 
 {{- /* Variables of whoever talks to Redis and the blobs: coordinator and aggregator. */ -}}
 {{- define "fedgalore.env" -}}
+{{- with .Values.blobs.bucket -}}
+- name: FEDGALORE_BLOBS
+  value: {{ . | quote }}
+{{ end -}}
 {{- if .Values.redis.urlSecret -}}
 - name: FEDGALORE_REDIS_URL
   valueFrom:
@@ -64,7 +68,11 @@ capabilities: {drop: [ALL]}
 
 {{- define "fedgalore.volumes" -}}
 - name: blobs
+  {{- if .Values.blobs.bucket }}
+  emptyDir: {sizeLimit: {{ .Values.blobs.size }}} # copies and work in progress
+  {{- else }}
   persistentVolumeClaim: {claimName: {{ .Values.blobs.existingClaim | default (printf "%sblobs" (include "fedgalore.prefix" .)) }}}
+  {{- end }}
 - name: tmp
   emptyDir: {}
 {{- if .Values.config }}
