@@ -24,6 +24,7 @@ from coordinator.settings import load
 from coordinator.state.errors import BlobLost
 from coordinator.state.job_state import Status
 from coordinator.state.round_state import Phase, Round
+from coordinator.store.blob_store import BlobsAway
 from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
@@ -288,13 +289,20 @@ async def test_a_damaged_update_is_asked_for_again(engine: Engine, work: Work, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-async def test_a_disk_that_takes_nothing_is_waited_for(
-    engine: Engine, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EROFS, os.strerror(errno.EROFS)),
+        BlobsAway("s3://blobs: it does not answer"),
+    ],
+)
+async def test_a_disk_that_takes_nothing_and_a_bucket_that_is_away_are_waited_for(
+    engine: Engine, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     monkeypatch.setattr(aggregator, "FULL_S", 0.02)
     job_id = await aggregating(engine)
-    work.error = OSError(number, os.strerror(number))
+    work.error = error
     work.go.set()
     process = Process(engine, tmp_path)
     for _ in range(5):  # more attempts than after any other error
