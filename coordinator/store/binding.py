@@ -87,7 +87,10 @@ class Binding:
 
     async def _check(self) -> Bound:
         began, place = time.monotonic(), self._blobs.setting
-        of_blobs = await asyncio.to_thread(self._blobs.store_id)
+        # The age of the state store is read after what the blobs know of it, which may grow meanwhile.
+        of_blobs, seen = await asyncio.gather(
+            asyncio.to_thread(self._blobs.store_id), asyncio.to_thread(self._blobs.age)
+        )
         of_store = await self._store.store_id()
         if of_blobs is None:
             await self._must_be_new(of_store)
@@ -108,7 +111,7 @@ class Binding:
                 f"nothing is written: give the redis_url of the Redis that this {place} was used with, or an empty "
                 f"{place}. {_ACCEPT}"
             )
-        if (age := await self._store.age()) < (seen := await asyncio.to_thread(self._blobs.age)):
+        if (age := await self._store.age()) < seen:
             raise NotBound(
                 f"this Redis is an older copy (it was looked at {age} times, and {place} knows of {seen}), so no blob "
                 f"is deleted and nothing is written: give the newest copy. {_ACCEPT}"

@@ -29,6 +29,13 @@ DEATHS = (
 )
 
 
+class Federation(LocalFederation):
+    """Each turn of a lease asks the bucket, and moto's server on a busy machine takes its time."""
+
+    def start_coordinator(self, timeout_s: float = 60, **environment: str) -> None:
+        super().start_coordinator(timeout_s, FEDGALORE_LEASE_S="8", **environment)
+
+
 @pytest.fixture(scope="module")
 def url(s3_server: S3Server) -> str:
     return f"s3://blobs/{uuid.uuid4().hex}"
@@ -37,7 +44,7 @@ def url(s3_server: S3Server) -> str:
 @pytest.fixture(scope="module")
 def chaos(url: str, tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[Chaos]:  # noqa: F811
     folder = tmp_path_factory.mktemp("chaos")
-    with LocalFederation(folder / "run", agents_of(folder), environment={"FEDGALORE_BLOBS": url}) as federation:
+    with Federation(folder / "run", agents_of(folder), environment={"FEDGALORE_BLOBS": url}) as federation:
         yield Chaos(federation, tiny_bert)
 
 
