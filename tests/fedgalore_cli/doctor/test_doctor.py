@@ -19,6 +19,7 @@ from fedgalore.process.tls import SOON
 from fedgalore_cli.doctor import coordinator, door, finding, machine, site
 from fedgalore_cli.doctor.finding import Finding, Level
 from fedgalore_cli.main import app
+from tests.s3_server import S3Server
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,22 @@ def test_a_coordinator_without_redis_is_told_so_and_what_works_is_well() -> None
     assert found["redis"].level is Level.FAIL and "check redis_url and the server" in found["redis"].told
     assert {found[name].level for name in ("rest_port", "grpc_port", "doors")} == {Level.OK}
     assert found["blob_dir"].level is not Level.FAIL
+
+
+@pytest.mark.bucket
+def test_a_bucket_is_tried_and_what_it_lacks_is_said(
+    s3_server: S3Server, settings: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings.setenv("FEDGALORE_BLOBS", "s3://blobs/doctor")
+    found = by_name(coordinator.coordinator(None))["blobs"]
+    assert (found.level, found.told) == (
+        Level.OK,
+        "s3://blobs/doctor can be written, and keeps what must not be overwritten",
+    )
+    assert not (tmp_path / "not").exists()  # it changes nothing here
+    settings.setenv("FEDGALORE_BLOBS", "s3://no-such-bucket")
+    missing = by_name(coordinator.coordinator(None))["blobs"]
+    assert missing.level is Level.FAIL and "there is no such bucket: create it" in missing.told
 
 
 def test_a_redis_that_loses_jobs_is_named_with_its_policy(
