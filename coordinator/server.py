@@ -17,6 +17,9 @@ from coordinator import descriptors, driver
 from coordinator.doors.doorkeeper import Access, Doorkeeper
 from coordinator.doors.grpc import server as grpc_server
 from coordinator.doors.limits import DoorLimits
+from coordinator.doors.oidc.people import People
+from coordinator.doors.oidc.provider import Provider
+from coordinator.doors.oidc.tokens import Expected
 from coordinator.doors.opening import doors
 from coordinator.doors.rest import server as rest_server
 from coordinator.doors.rest.app import create_app
@@ -117,8 +120,10 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         credentials = RedisCredentialStore(settings.redis_url)
         stack.push_async_callback(credentials.close)
         operator_key = settings.operator_key.get_secret_value() if settings.operator_key else None
-        doorkeeper = Doorkeeper(credentials, plan.access, operator_key, check_state=binding.must_hold)
-        probe = Probe(settings.redis_url, blobs, binding, plan.tls.certificate if plan.tls else None)
+        people = await stack.enter_async_context(_people(settings, plan.expected)) if plan.expected else None
+        doorkeeper = Doorkeeper(credentials, plan.access, operator_key, check_state=binding.must_hold, people=people)
+        provider = people.provider if people else None
+        probe = Probe(settings.redis_url, blobs, binding, plan.tls.certificate if plan.tls else None, provider)
         stack.push_async_callback(probe.close)
 
         most_to_go = MostToGo(settings.sweep_share, settings.sweep_blobs)
@@ -127,6 +132,8 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             "tick": driver.tick(engine.driver),
             "clean": driver.clean(engine.driver, blobs, Collector(store, blobs, binding, most_to_go)),
         }
+        if provider is not None:
+            parts["keep_provider"] = provider.keep()
         if settings.aggregator:
             parts["keep_aggregator"] = driver.keep_aggregator(settings.environment())
         trail = AuditTrail(store.connection, settings.audit_entries)
@@ -208,6 +215,18 @@ async def _working(
                 await door.leave()
     finally:
         await asyncio.sleep(asked + drain_s - time.monotonic())
+
+
+@contextlib.asynccontextmanager
+async def _people(settings: CoordinatorSettings, expected: Expected) -> AsyncIterator[People]:
+    """Those of the identity provider, which was asked once; that it does not answer keeps nobody from starting."""
+    try:
+        provider = Provider(expected.issuer, settings.oidc_ca)
+    except SettingsError as error:
+        raise StartError(str(error)) from error
+    async with contextlib.aclosing(provider):
+        await provider.renew()
+        yield People(provider, expected, settings.oidc_groups)
 
 
 @contextlib.contextmanager

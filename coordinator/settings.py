@@ -25,18 +25,21 @@ from coordinator.state.limits import (
     MAX_JOBS,
     MAX_REQUESTS_PER_KEY,
 )
+from coordinator.store.credentials import Role
 from coordinator.store.redis_address import RedisAddress
 from fedgalore.data.column_names import ColumnNames
-from fedgalore.process.address import check_host
+from fedgalore.process.address import check_host, check_url
 from fedgalore.process.settings import MergedSettings, SettingsError, expanded, from_file, with_secrets
 from fedgalore.process.threads import ThreadSetting
+from fedgalore.process.tls import is_loopback
 from fedgalore.spec.documents import printable
 from fedgalore.spec.findings import WHOLE, explain
-from fedgalore.spec.strict import Identifier
+from fedgalore.spec.strict import Identifier, Strict
 
 PREFIX = "FEDGALORE_"
 SECRETS = ("redis_url", "operator_key")
 SHORTEST_KEY = 32  # characters
+HTTPS_PORT = 443
 Host = Annotated[str, AfterValidator(check_host)]
 _BUCKET = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]{1,62}(/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*/?", re.ASCII)
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]{1,253}|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
@@ -53,6 +56,12 @@ def check_origin(origin: str) -> str:
 
 
 Origin = Annotated[str, AfterValidator(check_origin)]
+
+
+class Grant(Strict):
+    """What people of a group of the identity provider may do."""
+
+    role: Role
 
 
 class HeldOutSet(ColumnNames):
@@ -127,6 +136,22 @@ class CoordinatorSettings(MergedSettings):
     operator_key: SecretStr | None = Field(
         default=None, description="API key of an operator; with it, both doors ask everybody for credentials"
     )
+    oidc_issuer: str | None = Field(
+        default=None, description="Identity provider (OpenID Connect) whose people are let in, its URL as it says it"
+    )
+    oidc_client_id: str | None = Field(
+        default=None, description="What the provider calls the public client that people sign in by"
+    )
+    oidc_audience: str | None = Field(default=None, description="For whom tokens have to be (aud); default: the client")
+    oidc_groups_claim: str = Field(
+        default="groups", min_length=1, description="Claim of tokens that lists groups; dots lead into objects"
+    )
+    oidc_groups: dict[str, Grant] = Field(
+        default={}, description='What people of each group may do, such as {"fl-admins": {"role": "operator"}}'
+    )
+    oidc_ca: Path | None = Field(
+        default=None, description="CA of the provider's certificate, PEM; default: the system's"
+    )
     tls_cert: Path | None = Field(default=None, description="Certificate chain of both doors, PEM")
     tls_key: Path | None = Field(default=None, description="Its key, PEM")
     client_ca: Path | None = Field(default=None, description="CA of the certificates that agents have to show, PEM")
@@ -174,6 +199,19 @@ class CoordinatorSettings(MergedSettings):
         RedisAddress.parse(url)
         return url
 
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _safe(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        check_url(url, ("https", "http"), HTTPS_PORT)
+        parts = urlsplit(url)
+        if parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError(f"{printable(url, 200)} has more than host and path; write it as the provider does")
+        if parts.scheme.lower() != "https" and not is_loopback(parts.hostname or ""):
+            raise ValueError("is no https:// address: whoever is on the line could sign tokens; give it with https://")
+        return url
+
     @field_validator("operator_key")
     @classmethod
     def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
@@ -181,7 +219,7 @@ class CoordinatorSettings(MergedSettings):
             raise ValueError(f"must have {SHORTEST_KEY} to 512 characters of ASCII without spaces")
         return key
 
-    @field_validator("blob_dir", "port_file", "tls_cert", "tls_key", "client_ca")
+    @field_validator("blob_dir", "port_file", "tls_cert", "tls_key", "client_ca", "oidc_ca")
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
         return expanded(path) if path else path

@@ -5,15 +5,20 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 import structlog
 
+from coordinator.doors.caller import Caller
+from coordinator.doors.oidc import tokens
 from coordinator.state.errors import CredentialNotFound, NotAllowed, NotAuthenticated
 from coordinator.state.limits import MAX_TOKEN_VALID_S
 from coordinator.store.credentials import JOIN_TOKEN, KEY, ApiKey, JoinToken, Role, digest_of, id_of, new_secret
 from coordinator.store.redis_credential_store import RedisCredentialStore
+
+if TYPE_CHECKING:
+    from coordinator.doors.oidc.people import People
 
 LOOKED_S = 1.0  # agents call by the hundred
 _log = structlog.get_logger(__name__)
@@ -42,18 +47,6 @@ class Access(Enum):
     PLAINTEXT = auto()  # open to the network by `--insecure`: nobody needs credentials, and nobody may send any
 
 
-@dataclass(frozen=True)
-class Caller:
-    """Who calls the people's door. `key`: the id of the API key; empty where nobody is asked for one."""
-
-    role: Role
-    key: str = ""
-    name: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.key}".strip()
-
-
 class Doorkeeper:
     """Knows keys and tokens by their digests.
 
@@ -61,6 +54,7 @@ class Doorkeeper:
         operator_key: the first key, from the settings; what it makes is kept in the store.
         check_state: raises `StateUnavailable` where this is not the store that clients enrolled with and jobs were
             posted to: they wait then, and nothing is written. Its argument: seconds for which the last look will do.
+        people: of an identity provider, who come in by its tokens.
     """
 
     def __init__(
@@ -70,30 +64,36 @@ class Doorkeeper:
         operator_key: str | None = None,
         clock: Callable[[], float] = time.time,
         check_state: Callable[[float], Awaitable[None]] = _always,
+        people: People | None = None,
     ) -> None:
         self._store = store
         self.access = access
         self._operator_digest = digest_of(operator_key) if operator_key else ""
         self._clock = clock
         self._check_state = check_state
+        self._people = people
 
     async def caller(self, secret: str | None) -> Caller:
-        """Who holds an API key, and what they may do.
+        """Who holds an API key, or comes with a token of the identity provider, and what they may do.
 
         Raises:
-            NotAuthenticated: no key, or none that is known here.
+            NotAuthenticated: no key, or none that is known here; a token that is not good.
+            NotAllowed, ProviderAway: as `People.caller`.
         """
         self._check_line(secret)
         if self.access is not Access.SECURED:
             return Caller(Role.OPERATOR)
         if secret is None:
+            or_sign_in = ", or sign in by `fedgalore login`" if self._people else ""
             raise NotAuthenticated(
                 "Authorization: no API key came with the request; send `Authorization: Bearer KEY`, with a key that an "
-                "operator makes by `fedgalore keys create`"
+                f"operator makes by `fedgalore keys create`{or_sign_in}"
             )
         digest = digest_of(secret)
         if hmac.compare_digest(digest, self._operator_digest):
             return Caller(Role.OPERATOR, "settings", "operator")
+        if self._people is not None and tokens.looks_like_one(secret):
+            return await self._people.caller(secret)
         key_id = id_of(KEY, secret)
         key = await self._store.key(key_id) if key_id else None
         if key is None:

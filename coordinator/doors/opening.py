@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coordinator.doors.doorkeeper import Access
+from coordinator.doors.oidc.tokens import Expected
 from coordinator.settings import CoordinatorSettings
 from fedgalore.process.settings import SettingsError
 from fedgalore.process.tls import is_loopback
@@ -40,8 +41,11 @@ class Tls:
 
 @dataclass(frozen=True)
 class Doors:
+    """`expected`: of the tokens of people, where an identity provider is named."""
+
     tls: Tls | None
     access: Access
+    expected: Expected | None = None
 
 
 def doors(settings: CoordinatorSettings) -> Doors:
@@ -52,6 +56,8 @@ def doors(settings: CoordinatorSettings) -> Doors:
     """
     if settings.client_ca is not None and not settings.mutual_tls:
         raise SettingsError("mutual_tls: is off, and client_ca asks agents for certificates; unset one of the two")
+    expected = _expected(settings)
+    asks = expected is not None or settings.operator_key is not None
     open_rest, open_grpc = not is_loopback(settings.rest_host), not is_loopback(settings.grpc_host)
     tls = _tls(settings)
     if tls and settings.insecure:
@@ -59,10 +65,10 @@ def doors(settings: CoordinatorSettings) -> Doors:
     if open_rest or open_grpc:
         host = settings.rest_host if open_rest else settings.grpc_host
         if settings.insecure:
-            if settings.operator_key is not None:
+            if asks:
                 raise SettingsError(
                     f"insecure: {host} is open to the network without TLS, and keys must not travel there; give a "
-                    "certificate (tls_cert, tls_key), or unset operator_key"
+                    "certificate (tls_cert, tls_key), or unset operator_key and oidc_issuer"
                 )
             return Doors(None, Access.PLAINTEXT)
         if tls is None:
@@ -75,13 +81,35 @@ def doors(settings: CoordinatorSettings) -> Doors:
                 "client_ca: is missing; name the CA that signs the agents' certificates (FEDGALORE_CLIENT_CA), or set "
                 f"FEDGALORE_MUTUAL_TLS=false for agents that show none; {_CERTIFICATES}"
             )
-        if settings.operator_key is None:
+        if not asks:
             raise SettingsError(
                 f"operator_key: is missing, and {host} is open to the network; set FEDGALORE_OPERATOR_KEY_FILE to a "
                 "file that holds 32 characters or more (`fedgalore certs --operator-key` makes it): all other keys and "
                 "tokens are made with this key"
             )
-    return Doors(tls, Access.OPEN if settings.operator_key is None else Access.SECURED)
+    return Doors(tls, Access.SECURED if asks else Access.OPEN, expected)
+
+
+def _expected(settings: CoordinatorSettings) -> Expected | None:
+    """What tokens have to be; None where no identity provider is named."""
+    given = [name for name in ("oidc_client_id", "oidc_audience", "oidc_groups", "oidc_ca") if getattr(settings, name)]
+    if settings.oidc_issuer is None:
+        if given:
+            raise SettingsError(
+                f"oidc_issuer: is missing, and {given[0]} is set; name the provider, or unset {given[0]}"
+            )
+        return None
+    if settings.oidc_client_id is None:
+        raise SettingsError(
+            "oidc_client_id: is missing; name the public client that the provider has for this coordinator's people"
+        )
+    if not settings.oidc_groups:
+        raise SettingsError(
+            "oidc_groups: is empty, so nobody of the provider could do anything; name a group and its role, such as "
+            '{"fl-admins": {"role": "operator"}}'
+        )
+    audience = settings.oidc_audience or settings.oidc_client_id
+    return Expected(settings.oidc_issuer, audience, settings.oidc_groups_claim)
 
 
 def _tls(settings: CoordinatorSettings) -> Tls | None:

@@ -163,6 +163,12 @@ class StateUnavailable(DomainError):
     code, http_status, grpc_status = "state_unavailable", 503, "UNAVAILABLE"
 
 
+class ProviderAway(DomainError):
+    """The identity provider has not given the keys that it signs with: nobody can tell whose token this is."""
+
+    code, http_status, grpc_status = "provider_away", 503, "UNAVAILABLE"
+
+
 class TooMany(DomainError):
     """A limit of this coordinator is reached; the message names the setting that raises it."""
 

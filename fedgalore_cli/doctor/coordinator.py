@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,9 @@ def coordinator(config: Path | None) -> Findings:
         yield fail("doors", str(error))
         return
     yield (warn if opened.access.name == "PLAINTEXT" else ok)("doors", ACCESS[opened.access.name])
-    for name in ("tls_cert", "client_ca"):
+    if opened.expected is not None:
+        yield _provider(settings, opened.expected.issuer)
+    for name in ("tls_cert", "client_ca", "oidc_ca"):
         if (file := getattr(settings, name)) is not None:
             yield certificate(name, file)
 
@@ -82,6 +85,24 @@ def _redis(settings: CoordinatorSettings) -> Findings:
     found = asyncio.run(health())
     yield ok("redis", found.detail) if found.ok else fail("redis", found.detail)
     yield from (warn("redis", words.removeprefix("redis: ")) for words in found.warnings)
+
+
+def _provider(settings: CoordinatorSettings, issuer: str) -> Finding:
+    """Whether the identity provider answers, and publishes keys."""
+    from coordinator.doors.oidc.provider import Provider
+
+    async def look() -> Provider:
+        async with contextlib.aclosing(Provider(issuer, settings.oidc_ca)) as provider:
+            await provider.renew()
+        return provider
+
+    try:
+        provider = asyncio.run(look())
+    except SettingsError as error:
+        return fail("oidc_issuer", str(error))
+    if provider.found is None:
+        return fail("oidc_issuer", str(provider.problem))
+    return ok("oidc_issuer", f"{issuer} answers, and signs with {len(provider.found.keys.keys)} keys")
 
 
 def _ports(settings: CoordinatorSettings) -> Findings:

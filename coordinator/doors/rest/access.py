@@ -21,7 +21,7 @@ from coordinator.doors.rest import problems
 from coordinator.doors.rest.audit import CALLER, DOWNLOADS, changes
 from coordinator.doors.rest.connection import CUT
 from coordinator.doors.rest.views import moment
-from coordinator.state.errors import Busy, DomainError, NotAllowed, NotAuthenticated, StateUnavailable
+from coordinator.state.errors import Busy, DomainError, NotAllowed, NotAuthenticated, ProviderAway, StateUnavailable
 from coordinator.state.limits import MAX_TOKEN_VALID_S
 from coordinator.store.credentials import ApiKey, JoinToken, Role, bearer
 from fedgalore.process.tls import is_loopback
@@ -62,8 +62,8 @@ class KeyGuard:
             scope[CALLER] = caller = await self._doorkeeper.caller(secret)
             if role is Role.OPERATOR and caller.role is not role:
                 raise NotAllowed(
-                    f"Authorization: the key is a {caller.role}'s, and {scope['method']} {scope['path']} needs an "
-                    "operator's; ask an operator for a key of that role"
+                    f"Authorization: the {caller.shows} is a {caller.role}'s, and {scope['method']} {scope['path']} "
+                    f"needs an operator's; ask an operator for a {caller.shows} of that role"
                 )
             if changes(scope["method"], scope["path"]):
                 await self._doorkeeper.check_writable()
@@ -88,10 +88,10 @@ class KeyGuard:
                 await asyncio.sleep(watched.RECHECK_S)
                 try:
                     await self._doorkeeper.caller(secret)
-                except NotAuthenticated:
+                except (NotAuthenticated, NotAllowed):
                     scope["state"][CUT]()
                     return
-                except StateUnavailable:
+                except (StateUnavailable, ProviderAway):
                     pass  # nothing is known: asked again
 
         watching = asyncio.create_task(watch())

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.doors.audited import shown, write_down
-from coordinator.doors.doorkeeper import Caller
+from coordinator.doors.caller import Caller
 from coordinator.doors.rest.views import moment
 from coordinator.store.audit import AuditTrail, Entry, Recorded, Whose
 from coordinator.store.credentials import KEY, bearer, id_of

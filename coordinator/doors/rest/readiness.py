@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from redis.exceptions import RedisError
 
+from coordinator.doors.oidc.provider import Provider
 from coordinator.state.errors import StateUnavailable
 from coordinator.store.binding import Binding, NotBound
 from coordinator.store.blob_store import BlobsAway, BlobStore
@@ -28,7 +29,9 @@ class Check(BaseModel):
 class Readiness(BaseModel):
     ready: bool
     checks: dict[str, Check]
-    warnings: list[str] = Field(description="What works but may lose data")
+    warnings: list[str] = Field(
+        description="What works, but may lose data or is not whole, such as a provider that does not answer"
+    )
 
 
 _LEAVES = Check(ok=False, detail="was asked to stop, and ends what is under way; call another replica")
@@ -37,12 +40,20 @@ _LEAVES = Check(ok=False, detail="was asked to stop, and ends what is under way;
 class Probe:
     """Asks Redis over a separate connection, so that a busy pool does not look like a dead server."""
 
-    def __init__(self, redis_url: str, blobs: BlobStore, binding: Binding, certificate: Path | None = None) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        blobs: BlobStore,
+        binding: Binding,
+        certificate: Path | None = None,
+        provider: Provider | None = None,
+    ) -> None:
         self._address = RedisAddress.parse(redis_url)
         self._redis = client(self._address)
         self._blobs = blobs
         self._binding = binding
         self._certificate = certificate
+        self._provider = provider
         self._turn = asyncio.Lock()
         self._last: tuple[float, Readiness] | None = None  # when it was found, by the monotonic clock
         self._leaves = False
@@ -68,6 +79,8 @@ class Probe:
             checks["state"] = await self._check_state()
         if self._certificate is not None and (odd := await asyncio.to_thread(_odd, self._certificate)):
             warnings.append(f"tls_cert: {odd}")
+        if self._provider is not None and self._provider.problem:  # API keys and agents are let in all the same
+            warnings.append(self._provider.problem)
         return Readiness(ready=all(check.ok for check in checks.values()), checks=checks, warnings=warnings)
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from coordinator.doors.doorkeeper import Access
+from coordinator.doors.oidc.tokens import Expected
 from coordinator.doors.opening import doors
 from coordinator.settings import CoordinatorSettings, load
 from fedgalore.process.settings import SettingsError
@@ -163,3 +164,33 @@ def test_a_password_in_a_flag_is_refused_for_process_lists_show_it() -> None:
         with pytest.raises(SettingsError, match="--redis-url: .*FEDGALORE_REDIS_URL_FILE") as caught:
             load(flags={"redis_url": url})
         assert "geheim" not in str(caught.value)
+
+
+PEOPLE: dict[str, Any] = {
+    "oidc_issuer": "https://login.example",
+    "oidc_client_id": "fedgalore",
+    "oidc_groups": {"admins": {"role": "operator"}},
+}
+
+
+def test_a_provider_lets_people_in_and_everybody_is_asked(certs: Path) -> None:
+    opened = doors(CoordinatorSettings(**PEOPLE))
+    assert opened.access is Access.SECURED
+    assert opened.expected == Expected("https://login.example", "fedgalore", "groups")
+    network = doors(CoordinatorSettings(rest_host="0.0.0.0", **PEOPLE, **tls(certs)))
+    assert network.access is Access.SECURED
+    with pytest.raises(SettingsError, match=r"insecure: .*unset operator_key and oidc_issuer"):
+        doors(CoordinatorSettings(rest_host="0.0.0.0", insecure=True, **PEOPLE))
+
+
+@pytest.mark.parametrize(
+    ("lacking", "why"),
+    [
+        ("oidc_issuer", "oidc_issuer: is missing, and oidc_client_id is set"),
+        ("oidc_client_id", "oidc_client_id: is missing; name the public client"),
+        ("oidc_groups", "oidc_groups: is empty, so nobody of the provider could do anything"),
+    ],
+)
+def test_half_a_provider_is_refused(lacking: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        doors(CoordinatorSettings(**{name: value for name, value in PEOPLE.items() if name != lacking}))

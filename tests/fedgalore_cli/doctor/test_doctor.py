@@ -149,3 +149,15 @@ def test_the_whole_is_a_line_each_and_ends_by_the_worst(settings: pytest.MonkeyP
 )
 def test_a_version_that_is_no_number_is_not_called_old(version: str, old: bool) -> None:
     assert is_too_old(version) is old
+
+
+def test_a_provider_that_does_not_answer_is_named(settings: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("joserfc")
+    issuer = f"http://127.0.0.1:{free_port()}"
+    settings.setenv("FEDGALORE_OIDC_ISSUER", issuer)
+    settings.setenv("FEDGALORE_OIDC_CLIENT_ID", "fedgalore")
+    settings.setenv("FEDGALORE_OIDC_GROUPS", '{"staff": {"role": "viewer"}}')
+    found = by_name(coordinator.coordinator(None))
+    assert found["doors"].told == "everybody is asked for credentials"
+    assert found["oidc_issuer"].level is Level.FAIL
+    assert f"oidc_issuer: {issuer} does not answer at" in found["oidc_issuer"].told
