@@ -22,7 +22,7 @@ from coordinator.doors.oidc.provider import Provider
 from coordinator.doors.oidc.tokens import Expected
 from coordinator.doors.opening import doors
 from coordinator.doors.rest import server as rest_server
-from coordinator.doors.rest.app import create_app
+from coordinator.doors.rest.app import NOWHERE, SignIn, create_app
 from coordinator.doors.rest.readiness import Probe
 from coordinator.engine.assembly import assemble
 from coordinator.engine.lease import DRIVER, Lease
@@ -164,6 +164,14 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             held_out=held_out,
             limits=limits,
             origins=settings.cors_origins,
+            sign_in=SignIn(
+                issuer=settings.oidc_issuer,
+                client_id=settings.oidc_client_id,
+                scopes=settings.oidc_scopes,
+                token=settings.oidc_token,
+            )
+            if people
+            else NOWHERE,
         )
         await stack.enter_async_context(rest_server.serving(app, listener, plan.tls, limits, GRACE_S))
         stack.callback(stopping.set)

@@ -143,6 +143,14 @@ class CoordinatorSettings(MergedSettings):
         default=None, description="What the provider calls the public client that people sign in by"
     )
     oidc_audience: str | None = Field(default=None, description="For whom tokens have to be (aud); default: the client")
+    oidc_token: Literal["access_token", "id_token"] = Field(
+        default="access_token", description="Which of the provider's tokens commands and the dashboard send"
+    )
+    oidc_scopes: str = Field(
+        default="openid profile email offline_access",
+        pattern=r"^[!-~]+( [!-~]+)*$",
+        description="What they ask the provider for, with spaces between",
+    )
     oidc_groups_claim: str = Field(
         default="groups", min_length=1, description="Claim of tokens that lists groups; dots lead into objects"
     )

@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from fedgalore.process.leaving import end_at_once
-from fedgalore_cli import agents, certs, context, exits, jobs, keys, models, options, partition, serve, simulate, size
+from fedgalore_cli import (
+    agents,
+    certs,
+    context,
+    exits,
+    jobs,
+    keys,
+    login,
+    models,
+    options,
+    partition,
+    serve,
+    simulate,
+    size,
+)
 from fedgalore_cli.demo import command as demo
 from fedgalore_cli.doctor import command as doctors
 from fedgalore_cli.errors import Commands
@@ -32,6 +46,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(agents.app, name="agents")
 app.add_typer(keys.app, name="keys")
 app.add_typer(context.app, name="context")
+app.command()(login.login)
+app.command()(login.logout)
 serve.add_to(app)
 app.command(rich_help_panel=serve.PANEL)(doctors.doctor)
 app.command(rich_help_panel=serve.PANEL)(certs.certs)

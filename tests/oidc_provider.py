@@ -125,7 +125,7 @@ class OidcProvider:
     users: dict[str, User] = field(default_factory=dict)
     expires_s: int = 600
     extra: dict[str, Any] = field(default_factory=dict)
-    interval_s: int = 1
+    interval_s: float = 0.2  # between a device's questions
     asked: Counter[str] = field(default_factory=Counter)
     answers: dict[str, Any] = field(default_factory=dict)
 

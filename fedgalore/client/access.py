@@ -4,7 +4,8 @@ What an argument leaves out comes from the environment: the address from FEDGALO
 or the file that FEDGALORE_API_KEY_FILE names, the CA's file from FEDGALORE_CA. Where a context is named, or neither
 argument nor environment names an address, they come from a context (`fedgalore.client.contexts`), and from the
 environment what it lacks. A context's key goes to the context's address and to no other, and so does the
-environment's key where FEDGALORE_URL says whose it is.
+environment's key where FEDGALORE_URL says whose it is. Where there is no key for the address, the token of whoever has
+signed in there (`fedgalore.client.logins`) goes along.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from fedgalore.client import contexts
+from fedgalore.client import contexts, logins
 from fedgalore.client.contexts import Context
 from fedgalore.client.errors import WrongArgument
+from fedgalore.client.logins import Bearer
 from fedgalore.process.address import REST_PORT, check_url
 from fedgalore.process.settings import SettingsError, with_secrets
 from fedgalore.process.tls import is_loopback
@@ -28,11 +30,15 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 @dataclass(frozen=True)
 class Access:
-    """A checked address, what goes along with each request, and the file of the CA, None for those of the system."""
+    """A checked address, what goes along with each request, and the file of the CA, None for those of the system.
+
+    `login`: whether the token of the login there goes along, which is renewed before it expires.
+    """
 
     url: str
     headers: dict[str, str]
     ca: Path | None
+    login: bool = False
 
     @classmethod
     def of(
@@ -62,6 +68,7 @@ class Access:
             raise WrongArgument("url", str(error)) from None
         elsewhere = named_by is not None and named_by.rstrip("/") != address.rstrip("/")
         label, secret = _key(key, source.key_file, from_environment=not elsewhere)
+        login = secret is None and logins.file_of(address).is_file()
         if secret is not None and where.scheme != "https" and not is_loopback(where.hostname or ""):
             raise WrongArgument(
                 label,
@@ -69,7 +76,7 @@ class Access:
             )
         authority = ca or source.ca or os.environ.get("FEDGALORE_CA")
         headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
-        return cls(address.rstrip("/"), headers, Path(authority) if authority else None)
+        return cls(address.rstrip("/"), headers, Path(authority) if authority else None, login)
 
     def for_httpx(self, timeout_s: float) -> dict[str, Any]:
         """The arguments of a client of httpx.
@@ -80,6 +87,7 @@ class Access:
         return {
             "base_url": self.url,
             "headers": self.headers,
+            "auth": Bearer(self.url) if self.login else None,
             "verify": self._trusted(),
             "timeout": timeout_s,
             "trust_env": not is_loopback(urlsplit(self.url).hostname or ""),  # a proxy would take it off this machine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.openapi.utils import get_openapi
@@ -50,6 +50,18 @@ class Version(BaseModel):
     oldest_protocol_version: int = Field(description="That agents may speak as well")
 
 
+class SignIn(BaseModel):
+    """Where people sign in."""
+
+    issuer: str | None = Field(description="The identity provider; null: there is none, and API keys alone let in")
+    client_id: str | None
+    scopes: str | None
+    token: Literal["access_token", "id_token"] | None = Field(description="Which of its tokens is to be sent")
+
+
+NOWHERE = SignIn(issuer=None, client_id=None, scopes=None, token=None)
+
+
 def create_app(
     people: PeopleCalls,
     blobs: BlobStore,
@@ -62,6 +74,7 @@ def create_app(
     held_out: Collection[str] | None,
     limits: DoorLimits,
     origins: Collection[str] = (),
+    sign_in: SignIn = NOWHERE,
 ) -> FastAPI:
     """The whole door.
 
@@ -101,7 +114,7 @@ def create_app(
     app.include_router(_agents(people, doorkeeper))
     app.include_router(rest_access.router(doorkeeper))
     app.include_router(audit.router(trail))
-    app.include_router(_operations(probe, metrics))
+    app.include_router(_operations(probe, metrics, sign_in))
     app.include_router(dashboard.router())
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
@@ -140,7 +153,7 @@ def _agents(people: PeopleCalls, doorkeeper: Doorkeeper) -> APIRouter:
     return routes
 
 
-def _operations(probe: Probe, metrics: Metrics) -> APIRouter:
+def _operations(probe: Probe, metrics: Metrics, sign_in: SignIn) -> APIRouter:
     routes = APIRouter(tags=["operations"])
 
     @routes.get("/livez")
@@ -162,6 +175,11 @@ def _operations(probe: Probe, metrics: Metrics) -> APIRouter:
             protocol_version=PROTOCOL_VERSION,
             oldest_protocol_version=OLDEST_PROTOCOL_VERSION,
         )
+
+    @routes.get("/sign-in")
+    async def get_sign_in() -> SignIn:
+        """Where people sign in, for commands and pages; nobody is asked for a key."""
+        return sign_in
 
     @routes.get("/metrics", response_class=Response)
     async def get_metrics() -> Response:

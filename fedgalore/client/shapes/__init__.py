@@ -34,6 +34,7 @@ from fedgalore.client.shapes.operations import (
     MadeJoinToken,
     MadeKey,
     Readiness,
+    SignIn,
     Task,
     Version,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "Readiness",
     "Review",
     "Round",
+    "SignIn",
     "Site",
     "Task",
     "Version",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from fedgalore.client.shapes.shape import Shape
 
@@ -90,3 +91,12 @@ class Version(Shape):
     version: str
     protocol_version: int
     oldest_protocol_version: int = 0  # that it speaks as well; 0: it does not say
+
+
+class SignIn(Shape):
+    """Where a coordinator's people sign in; without an issuer, API keys alone let in."""
+
+    issuer: str | None
+    client_id: str | None
+    scopes: str | None
+    token: Literal["access_token", "id_token"] | None
