@@ -34,7 +34,7 @@ from fedgalore.process.threads import ThreadSetting
 from fedgalore.process.tls import is_loopback
 from fedgalore.spec.documents import printable
 from fedgalore.spec.findings import WHOLE, explain
-from fedgalore.spec.strict import Identifier, Strict
+from fedgalore.spec.strict import IDENTIFIER, Identifier, Strict
 
 PREFIX = "FEDGALORE_"
 SECRETS = ("redis_url", "operator_key")
@@ -59,9 +59,10 @@ Origin = Annotated[str, AfterValidator(check_origin)]
 
 
 class Grant(Strict):
-    """What people of a group of the identity provider may do."""
+    """What people of a group of the identity provider may do, and in which team; `*`: in all."""
 
     role: Role
+    team: str = Field(pattern=rf"^\*$|{IDENTIFIER}")
 
 
 class HeldOutSet(ColumnNames):
@@ -155,7 +156,7 @@ class CoordinatorSettings(MergedSettings):
         default="groups", min_length=1, description="Claim of tokens that lists groups; dots lead into objects"
     )
     oidc_groups: dict[str, Grant] = Field(
-        default={}, description='What people of each group may do, such as {"fl-admins": {"role": "operator"}}'
+        default={}, description='What people of each group may do, such as {"staff": {"role": "viewer", "team": "*"}}'
     )
     oidc_ca: Path | None = Field(
         default=None, description="CA of the provider's certificate, PEM; default: the system's"

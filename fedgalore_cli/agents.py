@@ -68,6 +68,21 @@ def _show(agent: Agent, job: Job | None, part: LiveParticipant | None) -> None:
 
 
 @app.command()
+def give(
+    name: Client,
+    team: Annotated[
+        list[str] | None, typer.Option("--team", help="A team. Can be given again; none: to nobody.")
+    ] = None,
+    url: Url = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Give a client to these teams, and to no others: their jobs ask it, and their people see it."""
+    with connect(url) as client:
+        agent = client.give(name, team or ())
+    put(output, agent.document(), f"{name} is given to {', '.join(agent.teams) or 'no team'}")
+
+
+@app.command()
 def invite(
     name: Client,
     valid_days: Annotated[float, typer.Option(help="Days that the token is good for.", min=0.01)] = 7,

@@ -20,14 +20,18 @@ def create(
         Literal["viewer", "operator"],
         typer.Option(help="viewer: reads everything; operator: changes things as well."),
     ] = "viewer",
+    team: Annotated[
+        str | None, typer.Option(help="The team in which alone the key is good; without one: in all.")
+    ] = None,
     out: secret_file.Out = None,
     url: Url = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Make an API key. Commands take it from FEDGALORE_API_KEY or FEDGALORE_API_KEY_FILE."""
     with connect(url) as client, secret_file.teller(out, output) as tell:
-        key = client.create_api_key(name, role)
-        tell(key.key, f"key {key.id} of {name}, {role}", key.document(), "key")
+        key = client.create_api_key(name, role, team=team)
+        where = f" in team {team}" if team else ""
+        tell(key.key, f"key {key.id} of {name}, {role}{where}", key.document(), "key")
 
 
 @app.command("list")

@@ -10,11 +10,21 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from coordinator.doors.caller import Caller
+from coordinator.doors.caller import Caller, everywhere
 from coordinator.doors.oidc import tokens
 from coordinator.state.errors import CredentialNotFound, NotAllowed, NotAuthenticated
 from coordinator.state.limits import MAX_TOKEN_VALID_S
-from coordinator.store.credentials import JOIN_TOKEN, KEY, ApiKey, JoinToken, Role, digest_of, id_of, new_secret
+from coordinator.store.credentials import (
+    EVERYWHERE,
+    JOIN_TOKEN,
+    KEY,
+    ApiKey,
+    JoinToken,
+    Role,
+    digest_of,
+    id_of,
+    new_secret,
+)
 from coordinator.store.redis_credential_store import RedisCredentialStore
 
 if TYPE_CHECKING:
@@ -82,7 +92,7 @@ class Doorkeeper:
         """
         self._check_line(secret)
         if self.access is not Access.SECURED:
-            return Caller(Role.OPERATOR)
+            return Caller(everywhere(Role.OPERATOR))
         if secret is None:
             or_sign_in = ", or sign in by `fedgalore login`" if self._people else ""
             raise NotAuthenticated(
@@ -91,7 +101,7 @@ class Doorkeeper:
             )
         digest = digest_of(secret)
         if hmac.compare_digest(digest, self._operator_digest):
-            return Caller(Role.OPERATOR, "settings", "operator")
+            return Caller(everywhere(Role.OPERATOR), "settings", "operator")
         if self._people is not None and tokens.looks_like_one(secret):
             return await self._people.caller(secret)
         key_id = id_of(KEY, secret)
@@ -104,7 +114,7 @@ class Doorkeeper:
                 "the API key is not known here, or was revoked; ask an operator for another, who makes it by "
                 "`fedgalore keys create`"
             )
-        return Caller(key.role, key.id, key.name)
+        return Caller({key.team or EVERYWHERE: key.role}, key.id, key.name)
 
     async def check_writable(self) -> None:
         """Returns where what people write will be kept.
@@ -153,13 +163,13 @@ class Doorkeeper:
         else:
             _log.info("client_enrolled", client=client, outcome=outcome)
 
-    async def create_key(self, name: str, role: Role) -> tuple[ApiKey, str]:
-        """A new API key and its secret, which cannot be read again."""
+    async def create_key(self, name: str, role: Role, team: str = "") -> tuple[ApiKey, str]:
+        """A new API key and its secret, which cannot be read again. `team`: where alone it is good."""
         self._refuse_plaintext()
         secret = new_secret(KEY)
-        key = ApiKey(secret.id, name, role, secret.digest, self._clock())
+        key = ApiKey(secret.id, name, role, secret.digest, self._clock(), team)
         await self._store.add_key(key)
-        _log.info("api_key_created", key=key.id, name=name, role=role.value)
+        _log.info("api_key_created", key=key.id, name=name, role=role.value, team=team)
         return key, secret.text
 
     async def keys(self) -> list[ApiKey]:

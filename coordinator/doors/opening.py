@@ -105,8 +105,8 @@ def _expected(settings: CoordinatorSettings) -> Expected | None:
         )
     if not settings.oidc_groups:
         raise SettingsError(
-            "oidc_groups: is empty, so nobody of the provider could do anything; name a group and its role, such as "
-            '{"fl-admins": {"role": "operator"}}'
+            "oidc_groups: is empty, so nobody of the provider could do anything; name a group, its role and its team, "
+            'such as {"fl-admins": {"role": "operator", "team": "*"}}'
         )
     audience = settings.oidc_audience or settings.oidc_client_id
     return Expected(settings.oidc_issuer, audience, settings.oidc_groups_claim)

@@ -147,7 +147,8 @@ class AgentCalls:
             job = (await self._stepper.load(job_id)).job
         except (JobNotFound, JobUnreadable):
             job = None
-        if job is None or job.parsed.data.name not in datasets:
+        given = job is not None and await self._registry.is_given(client, job.team)
+        if job is None or not given or job.parsed.data.name not in datasets:
             raise JobNotFound(
                 f"there is no job {job_id} on data that {client} has registered with; look at the id, or add the job's "
                 "data set to the agent's config and start the agent once"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 from coordinator.engine import journal
@@ -71,11 +71,13 @@ class PeopleCalls:
         idempotency_key: str | None = None,
         posted_by: str = "",
         labels: Labels = NONE,
+        team: str = "",
     ) -> tuple[Job, bool]:
         """A new job and True, or the job that was posted with the same key before and False.
 
         Args:
             posted_by: whose API key it was; sites are told. Empty: nobody was asked for one.
+            team: whose job it is; keys of teams are apart. Empty: nobody's.
 
         Raises:
             IdempotencyConflict: the key was used with another document.
@@ -83,7 +85,8 @@ class PeopleCalls:
         """
         now = self._clock()
         job_id = new_id(now, self._token())
-        job = jobs.create(job_id, spec, now, idempotency_key, secrets.token_hex(32), posted_by, labels)
+        key = _of_team(idempotency_key, team)
+        job = jobs.create(job_id, spec, now, key, secrets.token_hex(32), posted_by, labels, team)
         events = changes(None, job, None, job.reason, posted_by)
         outcome, job_id = await self._store.create(job, events, self._max_jobs)
         reach(Fault.JOB_CREATED)
@@ -94,13 +97,14 @@ class PeopleCalls:
             return explain(await self._stepper.ask_sites(job_id), now), True
         return await self._posted_before(job_id, spec, idempotency_key), False
 
-    async def would_create(self, spec: JobSpec, idempotency_key: str | None = None) -> Job | None:
+    async def would_create(self, spec: JobSpec, idempotency_key: str | None = None, team: str = "") -> Job | None:
         """Looks whether `create` would take the job: None for a new one, else the job that it would return.
 
         Raises:
             IdempotencyConflict, TooMany: as `create`.
         """
-        if idempotency_key is not None and (job_id := await self._store.job_of_key(idempotency_key)) is not None:
+        key = _of_team(idempotency_key, team)
+        if key is not None and (job_id := await self._store.job_of_key(key)) is not None:
             return await self._posted_before(job_id, spec, idempotency_key)
         if (active := len(await self._store.active_ids())) >= self._max_jobs:
             raise _too_many(active)
@@ -250,10 +254,22 @@ class PeopleCalls:
             AgentNotFound: somebody has removed it meanwhile.
         """
         new = await self._registry.expect(client)
+        return await self._agent(client), new
+
+    async def _agent(self, name: str) -> AgentStatus:
         for agent in await self.reader.agents():
-            if agent.name == client:
-                return agent, new
-        raise AgentNotFound(f"agent {client!r} was removed while it was entered; enter it again")
+            if agent.name == name:
+                return agent
+        raise AgentNotFound(f"agent {name!r} was removed meanwhile; enter it again")
+
+    async def give_agent(self, name: str, teams: Collection[str]) -> AgentStatus:
+        """Gives a client to these teams, and to no others: jobs of other teams ask it no more.
+
+        Raises:
+            AgentNotFound: nobody of that name is enrolled.
+        """
+        await self._registry.give(name, teams)
+        return await self._agent(name)
 
     async def forget_agent(self, name: str) -> None:
         """Strikes a client from the list and gives up its open tasks; an agent that still runs has to register anew.
@@ -266,6 +282,11 @@ class PeopleCalls:
 
     async def _send(self, job_id: str, event: JobEvent) -> Job:
         return self._stepper.explained(await self._stepper.send(job_id, event))
+
+
+def _of_team(idempotency_key: str | None, team: str) -> str | None:
+    """A key as it is kept: one team cannot meet another's, since no key has a blank in it."""
+    return f"{team} {idempotency_key}" if idempotency_key is not None and team else idempotency_key
 
 
 def _too_many(active: int | str) -> TooMany:

@@ -160,14 +160,34 @@ class ClientRegistry:
         seen = await self._agents.last_seen(sorted(clients))
         return frozenset(client for client, at in seen.items() if at < oldest)
 
-    async def offering(self, dataset: str) -> dict[str, float]:
-        """Present clients that offer this data set, with the times of their registration."""
+    async def offering(self, dataset: str, team: str = "") -> dict[str, float]:
+        """Present clients that offer this data set, with the times of their registration.
+
+        Args:
+            team: only those that are given to it; empty: all.
+        """
         seen_lately = await self._agents.seen(self._clock() - self._presence_s)
+        given = await self._agents.teams() if team else {}
         return {
             record.name: record.registered_at
             for record, _ in seen_lately
-            if dataset in record.datasets and record.is_understood
+            if dataset in record.datasets and record.is_understood and (not team or team in given.get(record.name, ()))
         }
+
+    async def is_given(self, client: str, team: str) -> bool:
+        """Whether jobs of this team may ask the client; empty: those of no team, which ask all."""
+        return not team or team in (await self._agents.teams()).get(client, ())
+
+    async def give(self, client: str, teams: Collection[str]) -> None:
+        """Gives a client to these teams, and to no others; rounds in flight go on as they are.
+
+        Raises:
+            AgentNotFound: nobody of that name is enrolled.
+        """
+        if not (await self._agents.enrolled(client))[0]:
+            raise _no_agent(client)
+        await self._agents.give(client, teams)
+        log.info("agent_given", client=client, teams=sorted(teams))
 
     async def candidates(self, job: Job, offering: Iterable[str]) -> Candidates:
         """Those of the clients whose data fit the job and who have no task, by name."""
@@ -179,8 +199,13 @@ class ClientRegistry:
         idle = tuple(client for client in fitting if client not in busy)
         return Candidates(idle, len(fitting) - len(idle), len([client for client in checking if client not in busy]))
 
-    async def all(self, active: Iterable[Job]) -> list[AgentStatus]:
-        """Every enrolled client, by name, with the task that it holds in an active job."""
+    async def all(self, active: Iterable[Job], teams: Collection[str] | None = None) -> list[AgentStatus]:
+        """Every enrolled client, by name, with the task that it holds in an active job.
+
+        Args:
+            teams: only clients that are given to one of them; None: all.
+        """
+        given = await self._agents.teams()
         tasks: dict[str, OpenTask] = {}
         for job in active:
             for client in job.open_clients:
@@ -197,8 +222,10 @@ class ClientRegistry:
                 last_seen=seen,
                 present=seen >= oldest,
                 task=tasks.get(record.name),
+                teams=given.get(record.name, frozenset()),
             )
             for record, seen in await self._agents.seen()
+            if teams is None or given.get(record.name, frozenset()) & set(teams)
         ]
 
     async def forget(self, client: str) -> None:
@@ -208,8 +235,12 @@ class ClientRegistry:
             AgentNotFound: nobody of that name is enrolled.
         """
         if not await self._agents.forget(client):
-            raise AgentNotFound(f"agent {client!r} is not registered; GET /api/v1/agents lists those that are")
+            raise _no_agent(client)
         log.info("agent_forgotten", client=client)
+
+
+def _no_agent(client: str) -> AgentNotFound:
+    return AgentNotFound(f"agent {client!r} is not registered; GET /api/v1/agents lists those that are")
 
 
 def known(client: str, contact: Contact) -> Waiting:

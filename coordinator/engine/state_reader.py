@@ -16,7 +16,7 @@ from coordinator.state.job_state import Job
 from coordinator.state.job_words import explain
 from coordinator.state.limits import MAX_EVENTS_READ
 from coordinator.state.pooled import results
-from coordinator.state.records import AgentStatus
+from coordinator.state.records import AgentStatus, of_team
 from coordinator.state.round_state import ModelVersion, Round
 from coordinator.state.stream_events import StreamRow
 from coordinator.state.totals import Summary, Totals
@@ -175,14 +175,18 @@ class StateReader:
         """
         return await self._stepper.round(job, number)
 
-    async def agents(self) -> list[AgentStatus]:
-        """Every enrolled client, by name."""
+    async def agents(self, teams: Collection[str] | None = None) -> list[AgentStatus]:
+        """Every enrolled client, by name, or those that are given to these teams, with tasks of their jobs alone."""
         in_hand = await self._store.load_many(sorted(await self._store.agents.jobs_in_hand()))
-        return await self._registry.all(in_hand)
+        return await self._registry.all((job for job in in_hand if teams is None or job.team in teams), teams)
 
-    async def presence(self) -> list[AgentStatus]:
-        """Every enrolled client, by name, without the task that it holds: no job is read."""
-        return await self._registry.all(())
+    async def presence(self, team: str = "") -> list[AgentStatus]:
+        """Every enrolled client, by name, without the task that it holds: no job is read.
+
+        Args:
+            team: only those that a job of this team may ask; empty: all.
+        """
+        return await self._registry.all((), of_team(team))
 
     async def live_progress(self, job_id: str) -> dict[str, dict[str, Any]]:
         """By client: round, stage, step, train_loss (None unless finite) and at, of the round in flight."""

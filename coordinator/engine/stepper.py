@@ -22,12 +22,13 @@ from coordinator.state.errors import (
     RoundNotFound,
     RoundNotInFlight,
     StateUnavailable,
+    no_job,
 )
 from coordinator.state.job_events import InRound, JobEvent, SitesSeen
 from coordinator.state.job_state import Job
 from coordinator.state.job_words import explain
 from coordinator.state.outlook import nobody
-from coordinator.state.records import RoundTask
+from coordinator.state.records import RoundTask, of_team
 from coordinator.state.round_state import ClientFailed, Evaluated, Phase, Reported, Round, TaskTaken, Tick
 from coordinator.state.setbacks import resting
 from coordinator.state.steps import Decide, Steps, take
@@ -80,9 +81,7 @@ class Stepper:
     @staticmethod
     def _there(job_id: str, stored: VersionedJob | None) -> VersionedJob:
         if stored is None:
-            raise JobNotFound(
-                f"job {job_id!r} does not exist; `fedgalore jobs list` (GET /api/v1/jobs) shows those that do"
-            )
+            raise no_job(job_id)
         return stored
 
     async def round(self, job: Job, number: int) -> Round:
@@ -134,7 +133,7 @@ class Stepper:
         stored, job = ticked.stored, ticked.stored.job
         offering: dict[str, float] | None = None
         if job.looks_for_sites:
-            offering = await self._registry.offering(job.parsed.data.name)
+            offering = await self._registry.offering(job.parsed.data.name, job.team)
             seen = await self._sites_seen(job, offering)
             stored = (await self.drive(job_id, lambda job: seen if job.looks_for_sites else None, stored)).stored
             job = stored.job
@@ -144,7 +143,7 @@ class Stepper:
         if job.round.phase is not Phase.SELECTION and not job.round.free_seats(silent):
             return stored
         if offering is None:
-            offering = await self._registry.offering(job.parsed.data.name)
+            offering = await self._registry.offering(job.parsed.data.name, job.team)
         candidates = replace(await self._registry.candidates(job, offering), silent=silent)
 
         def if_still_wanted(job: Job) -> JobEvent | None:
@@ -162,7 +161,7 @@ class Stepper:
     async def _ask_sites(self, job_id: str, calls: list[None]) -> list[Job]:
         """One look for all that register at once."""
         job = (await self.load(job_id)).job
-        seen = await self._sites_seen(job, await self._registry.offering(job.parsed.data.name))
+        seen = await self._sites_seen(job, await self._registry.offering(job.parsed.data.name, job.team))
         asked = await self._together(job_id, lambda job: None if job.status.is_final else seen)
         return [asked.stored.job] * len(calls)
 
@@ -173,7 +172,9 @@ class Stepper:
                 await self.ask_sites(job.id)
 
     async def _sites_seen(self, job: Job, offering: dict[str, float]) -> SitesSeen:
-        return SitesSeen(offering, "" if offering else nobody(job.parsed.data.name, await self._registry.all(())))
+        if offering:
+            return SitesSeen(offering, "")
+        return SitesSeen(offering, nobody(job.parsed.data.name, await self._registry.all((), of_team(job.team))))
 
     async def record(self, job_id: str, number: int, event: Reported | Evaluated | ClientFailed) -> Recorded:
         """Notes what a client says of a round, which may have closed meanwhile.

@@ -21,6 +21,11 @@ class JobNotFound(DomainError):
     code, http_status, grpc_status = "job_not_found", 404, "NOT_FOUND"
 
 
+def no_job(job_id: str) -> JobNotFound:
+    """The same for a job that is not there and for one of a team that the caller is not in."""
+    return JobNotFound(f"job {job_id!r} does not exist; `fedgalore jobs list` (GET /api/v1/jobs) shows those that do")
+
+
 class JobUnreadable(DomainError):
     """A job's document is damaged, or was written by another version of this software."""
 

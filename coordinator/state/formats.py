@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from coordinator.state.job_state import Job
 
-FORMAT = 1
-NEEDS: Mapping[int, Callable[[Job], bool]] = {}  # by format, whether a job has something in it that came with it
+FORMAT = 2
+NEEDS: Mapping[int, Callable[[Job], bool]] = {  # by format, whether a job has something in it that came with it
+    2: lambda job: job.team != "",
+}
 
 
 class NewerFormat(ValueError):

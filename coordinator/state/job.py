@@ -66,6 +66,7 @@ def create(
     secret: str | None = None,
     posted_by: str = "",
     labels: Labels = NONE,
+    team: str = "",
 ) -> Job:
     """A job that was just posted. `secret`, hexadecimal, makes the noise of a job with privacy; others keep none."""
     return Job(
@@ -78,6 +79,7 @@ def create(
         idempotency_key=idempotency_key,
         secret=secret if spec.privacy is not None else None,
         posted_by=posted_by,
+        team=team,
         labels=labels,
     )
 

@@ -110,6 +110,7 @@ class Job:
     idempotency_key: str | None = None
     secret: str | None = None  # of the noise of a job with privacy; shown to nobody
     posted_by: str = ""  # whose API key it was posted with; empty: nobody was asked for one
+    team: str = ""  # whose people see it and act on it, and whose sites it asks; empty: nobody's
     labels: Labels = field(default_factory=Labels)
     format: int = 1  # in which it is stored: `coordinator.state.formats`
 

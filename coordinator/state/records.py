@@ -66,7 +66,10 @@ class Waiting:
 
 @dataclass(frozen=True)
 class AgentStatus:
-    """A registered client as it stands. `task`: what it has to do now, of the oldest job that waits for it."""
+    """A registered client as it stands. `task`: what it has to do now, of the oldest job that waits for it.
+
+    `teams`: those that it is given to, whose jobs alone ask it, beside jobs that belong to no team.
+    """
 
     name: str
     datasets: dict[str, int]
@@ -76,6 +79,12 @@ class AgentStatus:
     last_seen: float
     present: bool
     task: OpenTask | None
+    teams: frozenset[str] = frozenset()
+
+
+def of_team(team: str) -> frozenset[str] | None:
+    """Whose clients a job of this team may ask: those of its team; None: all, for a job of no team."""
+    return frozenset({team}) if team else None
 
 
 @dataclass(frozen=True)

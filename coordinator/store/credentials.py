@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 KEY, JOIN_TOKEN = "fgk", "fgj"  # what an API key and a join token begin with
+EVERYWHERE = "*"  # in place of a team: all teams, and what belongs to none
 _FORM = re.compile(r"(fg[jk])_([0-9a-f]{8})_[0-9a-f]{64}")
 
 
@@ -24,13 +25,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key of the REST door, without its secret."""
+    """A key of the REST door, without its secret. `team`: the one that its role is good in; empty: all."""
 
     id: str
     name: str
     role: Role
     digest: str
     created_at: float
+    team: str = ""
 
 
 @dataclass(frozen=True)

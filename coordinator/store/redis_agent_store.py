@@ -3,6 +3,7 @@
 | key              | type | what                                                                |
 |------------------|------|---------------------------------------------------------------------|
 | `agents`         | hash | client -> what it registered, as JSON                               |
+| `teams`          | hash | client -> the teams that it is given to, as JSON                    |
 | `seen`           | zset | client by its last sign of life                                     |
 | `tasks:<client>` | set  | ids of jobs whose round in flight waits for this client             |
 | `checks:<client>` | set | ids of jobs that wait to hear whether this client's data fit        |
@@ -55,7 +56,7 @@ class RedisAgentStore:
 
     def __init__(self, connection: RedisConnection) -> None:
         self._redis, self._key, self._ask = connection.redis, connection.key, connection.ask
-        self._job, self._take_out = connection.job, connection.take_out
+        self._job, self._take_out, self._write = connection.job, connection.take_out, connection.write
         self._register, self._touch = connection.script("register"), connection.script("touch")
         self._busy = connection.script("busy")
         self._signs: Gathering[_Sign, Contact] = Gathering(self._noted)
@@ -89,8 +90,19 @@ class RedisAgentStore:
             pipeline.zadd(self._key("seen"), {agent.name: 0}, nx=True)
             return bool((await self._ask(pipeline.execute()))[0])
 
+    async def teams(self) -> dict[str, frozenset[str]]:
+        """The teams of each client that is given to any."""
+        given = await self._ask(self._redis.hgetall(self._key("teams")))
+        return {client: frozenset(json.loads(teams)) for client, teams in given.items()}
+
+    async def give(self, client: str, teams: Collection[str]) -> None:
+        """Gives a client to these teams, and to no others."""
+        key, document = self._key("teams"), json.dumps(sorted(teams))
+        await self._write(lambda pipe: pipe.hset(key, client, document) if teams else pipe.hdel(key, client))
+
     async def forget(self, client: str) -> bool:
         """False when nobody of that name was registered."""
+        await self.give(client, ())
         await self._ask(self._redis.zrem(self._key("seen"), client))
         return await self._take_out("agents", client)
 

@@ -36,7 +36,10 @@ class RedisCredentialStore:
         self._enrol, self._revoke = self._connection.script("enrol"), self._connection.script("revoke")
 
     async def add_key(self, key: ApiKey) -> None:
-        document = json.dumps(asdict(key))
+        fields = asdict(key)
+        if not key.team:
+            del fields["team"]  # so that a version without teams reads it, and only such a key
+        document = json.dumps(fields)
         await self._connection.write(lambda pipeline: pipeline.hset(self._keys, key.id, document))
 
     async def key(self, key_id: str) -> ApiKey | None:

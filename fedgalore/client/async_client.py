@@ -60,11 +60,14 @@ class AsyncClient:
         idempotency: str | None = None,
         tags: Sequence[str] = (),
         description: str | None = None,
+        team: str | None = None,
     ) -> shapes.Job:
-        return await self._run(calls.submit(document, idempotency, tags, description))
+        return await self._run(calls.submit(document, idempotency, tags, description, team))
 
-    async def validate(self, document: calls.Document, *, idempotency: str | None = None) -> shapes.Review:
-        return await self._run(calls.validate(document, idempotency))
+    async def validate(
+        self, document: calls.Document, *, idempotency: str | None = None, team: str | None = None
+    ) -> shapes.Review:
+        return await self._run(calls.validate(document, idempotency, team))
 
     async def job(self, job_id: str) -> shapes.Job:
         return await self._run(calls.job(job_id))
@@ -169,6 +172,9 @@ class AsyncClient:
     async def expect(self, name: str) -> shapes.Agent:
         return await self._run(calls.expect(name))
 
+    async def give(self, name: str, teams: Sequence[str]) -> shapes.Agent:
+        return await self._run(calls.give(name, teams))
+
     async def forget(self, name: str) -> None:
         await self._run(calls.forget(name))
 
@@ -184,8 +190,10 @@ class AsyncClient:
     async def api_keys(self) -> list[shapes.Key]:
         return await self._run(calls.keys())
 
-    async def create_api_key(self, name: str, role: Literal["viewer", "operator"] = "viewer") -> shapes.MadeKey:
-        return await self._run(calls.create_key(name, role))
+    async def create_api_key(
+        self, name: str, role: Literal["viewer", "operator"] = "viewer", *, team: str | None = None
+    ) -> shapes.MadeKey:
+        return await self._run(calls.create_key(name, role, team))
 
     async def revoke_api_key(self, key_id: str) -> None:
         await self._run(calls.revoke_key(key_id))

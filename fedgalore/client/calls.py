@@ -65,14 +65,15 @@ def encoded(document: Document) -> tuple[bytes, str]:
 
 
 def submit(
-    document: Document, idempotency: str | None, tags: Sequence[str], description: str | None
+    document: Document, idempotency: str | None, tags: Sequence[str], description: str | None, team: str | None
 ) -> Flow[shapes.Job]:
-    query = _given({"tag": list(tags) or None, "description": description})
+    query = _given({"tag": list(tags) or None, "description": description, "team": team})
     return (yield from _one(shapes.Job, _posting(JOBS, document, idempotency, query)))
 
 
-def validate(document: Document, idempotency: str | None) -> Flow[shapes.Review]:
-    return (yield from _one(shapes.Review, _posting(f"{JOBS}:validate", document, idempotency, {})))
+def validate(document: Document, idempotency: str | None, team: str | None) -> Flow[shapes.Review]:
+    query = _given({"team": team})
+    return (yield from _one(shapes.Review, _posting(f"{JOBS}:validate", document, idempotency, query)))
 
 
 def _posting(path: str, document: Document, idempotency: str | None, query: dict[str, Any]) -> Ask:
@@ -181,6 +182,11 @@ def expect(name: str) -> Flow[shapes.Agent]:
     return (yield from _one(shapes.Agent, Ask("POST", f"{API}/agents", json={"name": name})))
 
 
+def give(name: str, teams: Sequence[str]) -> Flow[shapes.Agent]:
+    path = f"{API}/agents/{_segment(name, 'name')}"
+    return (yield from _one(shapes.Agent, Ask("PATCH", path, json={"teams": list(teams)})))
+
+
 def forget(name: str) -> Flow[None]:
     yield Ask("DELETE", f"{API}/agents/{_segment(name, 'name')}")
 
@@ -202,8 +208,9 @@ def keys() -> Flow[list[shapes.Key]]:
     return (yield from _many(shapes.Key, f"{API}/keys", "keys"))
 
 
-def create_key(name: str, role: str) -> Flow[shapes.MadeKey]:
-    return (yield from _one(shapes.MadeKey, Ask("POST", f"{API}/keys", json={"name": name, "role": role})))
+def create_key(name: str, role: str, team: str | None) -> Flow[shapes.MadeKey]:
+    wanted = {"name": name, "role": role} | _given({"team": team})
+    return (yield from _one(shapes.MadeKey, Ask("POST", f"{API}/keys", json=wanted)))
 
 
 def revoke_key(key_id: str) -> Flow[None]:

@@ -69,6 +69,7 @@ class Client:
         idempotency: str | None = None,
         tags: Sequence[str] = (),
         description: str | None = None,
+        team: str | None = None,
     ) -> shapes.Job:
         """Posts a job.
 
@@ -76,12 +77,15 @@ class Client:
             document: a mapping, a `JobSpec`, a file as a `Path`, or YAML as text.
             idempotency: posting again with the same key answers the first job, and makes no second one.
             tags, description: for people, to find the job again.
+            team: whose job it is, where the key or the login does not say it.
         """
-        return self._run(calls.submit(document, idempotency, tags, description))
+        return self._run(calls.submit(document, idempotency, tags, description, team))
 
-    def validate(self, document: calls.Document, *, idempotency: str | None = None) -> shapes.Review:
+    def validate(
+        self, document: calls.Document, *, idempotency: str | None = None, team: str | None = None
+    ) -> shapes.Review:
         """What `submit` would say of a document, with all its defaults; makes no job. Faults are in `errors`."""
-        return self._run(calls.validate(document, idempotency))
+        return self._run(calls.validate(document, idempotency, team))
 
     def job(self, job_id: str) -> shapes.Job:
         """One job as it stands."""
@@ -239,6 +243,10 @@ class Client:
         """Enters a client that is expected, so that it shows before its agent has come."""
         return self._run(calls.expect(name))
 
+    def give(self, name: str, teams: Sequence[str]) -> shapes.Agent:
+        """Gives a client to these teams and to no others: jobs of theirs, and those of no team, ask it."""
+        return self._run(calls.give(name, teams))
+
     def forget(self, name: str) -> None:
         """Throws a client out: its key and join tokens become void, and its open tasks are given up."""
         self._run(calls.forget(name))
@@ -259,9 +267,11 @@ class Client:
         """API keys without their secrets."""
         return self._run(calls.keys())
 
-    def create_api_key(self, name: str, role: Literal["viewer", "operator"] = "viewer") -> shapes.MadeKey:
-        """Makes an API key; the answer alone has the secret."""
-        return self._run(calls.create_key(name, role))
+    def create_api_key(
+        self, name: str, role: Literal["viewer", "operator"] = "viewer", *, team: str | None = None
+    ) -> shapes.MadeKey:
+        """Makes an API key; the answer alone has the secret. `team`: where alone it is good."""
+        return self._run(calls.create_key(name, role, team))
 
     def revoke_api_key(self, key_id: str) -> None:
         """Makes an API key void, from its next request on."""

@@ -59,9 +59,9 @@ def clone(
             fail(str(error))
         note(diff(old.spec, copy) or "the copy equals the old job")
         if dry_run:
-            show_review(client.validate(copy, idempotency=key).document(), output)
+            show_review(client.validate(copy, idempotency=key, team=old.team).document(), output)
         else:
-            show_posted(client, client.submit(copy, idempotency=key), watch, output)
+            show_posted(client, client.submit(copy, idempotency=key, team=old.team), watch, output)
 
 
 def _started(old: Job, version: str) -> dict[str, Any]:

@@ -19,6 +19,9 @@ Document = Annotated[Path, typer.Argument(metavar="FILE", help="The job as YAML 
 Key = Annotated[
     str | None, typer.Option(help="Idempotency key: submitting again with the same key creates no second job.")
 ]
+Team = Annotated[
+    str | None, typer.Option(help="Whose job it is, where your key or login is good in several teams, or in all.")
+]
 Watch = Annotated[
     bool, typer.Option("--watch", help="Then follow the job, and end with its exit status, as `watch` does.")
 ]
@@ -26,6 +29,7 @@ Watch = Annotated[
 
 def validate(
     document: Document,
+    team: Team = None,
     url: Url = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask no coordinator: check the document's fields alone.")
@@ -42,7 +46,7 @@ def validate(
         show_review({"valid": True, "errors": [], "job": None, "warnings": [], "spec": spec}, output)
         return
     with connect(url) as client:
-        show_review(client.validate(_read(document)).document(), output)
+        show_review(client.validate(_read(document), team=team).document(), output)
 
 
 def submit(
@@ -51,6 +55,7 @@ def submit(
         list[str] | None, typer.Option("--tag", help="A tag to find the job by. Can be given again.")
     ] = None,
     description: Annotated[str | None, typer.Option(help="What the job is for, for people.")] = None,
+    team: Team = None,
     url: Url = None,
     key: Key = None,
     watch: Watch = False,
@@ -59,7 +64,7 @@ def submit(
     """Post a job and print its id. Warns of what would keep its rounds waiting."""
     body = _read(document)
     with connect(url) as client:
-        job = client.submit(body, idempotency=key, tags=tag or (), description=description)
+        job = client.submit(body, idempotency=key, tags=tag or (), description=description, team=team)
         show_posted(client, job, watch, output)
 
 

@@ -40,7 +40,11 @@ def jobs(rows: Rows) -> None:
 def keys(rows: Rows) -> None:
     """Prints a table of API keys."""
     needed: list[Column] = [("key", lambda key: key["id"]), ("name", lambda key: key["name"])]
-    more: list[Column] = [("role", lambda key: key["role"]), ("made", lambda key: ago(key["created"]))]
+    more: list[Column] = [
+        ("role", lambda key: key["role"]),
+        ("team", lambda key: key["team"] or "all"),
+        ("made", lambda key: ago(key["created"])),
+    ]
     _print(rows, needed, more)
 
 
@@ -65,6 +69,7 @@ def agents(rows: Rows) -> None:
         ("last seen", lambda agent: ago(agent["last_seen"]) if agent["last_seen"] else "never"),
         ("task", _task),
         ("data (train examples)", _data),
+        ("teams", lambda agent: ", ".join(agent["teams"]) or "-"),
         ("version", lambda agent: agent["software_version"]),
     ]
     _print(rows, needed, more)

@@ -101,6 +101,7 @@ def test_lists_have_a_row_a_line_and_lose_nothing_in_a_pipe(
     job |= {"reason": "round 4 was abandoned: too few"}
     agent = {"name": "hospital-of-the-north-1", "present": True, "datasets": {"discharge-notes": 200, "reports": 1000}}
     agent |= {"software_version": "0.1.0", "last_seen": moment, "task": {"job": "20260131-a1b2c3", "round": 4}}
+    agent |= {"teams": ["radiology"]}
     for show_rows, row, everywhere, in_a_pipe in (
         (lists.jobs, job, (job["id"], job["name"], "PAUSED", "3 / 20", job["reason"]), ("fedgalore",)),
         (lists.agents, agent, (agent["name"], "yes"), ("discharge-notes (200), reports (1000)", "round 4")),

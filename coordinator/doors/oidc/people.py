@@ -76,12 +76,14 @@ class People:
         return known.person
 
     def _allowed(self, person: Person) -> Caller:
-        roles = {self._groups[group].role for group in person.groups if group in self._groups}
+        roles: dict[str, Role] = {}
+        for grant in (self._groups[group] for group in person.groups if group in self._groups):
+            if roles.get(grant.team) is not Role.OPERATOR:
+                roles[grant.team] = grant.role
         if not roles:
             shown = ", ".join(repr(group[:100]) for group in person.groups[:MOST_NAMED]) or "none"
             raise NotAllowed(
                 f"Authorization: {person.name} is in no group that may do anything here (groups: {shown}); ask an "
                 "operator to name one of them in oidc_groups"
             )
-        role = Role.OPERATOR if Role.OPERATOR in roles else Role.VIEWER
-        return Caller(role, f"oidc:{person.subject}", person.name, "token")
+        return Caller(roles, f"oidc:{person.subject}", person.name, "token")

@@ -20,6 +20,7 @@ from coordinator.doors.limits import MOST_DOWNLOADS, DoorLimits, Places, holder_
 from coordinator.doors.rest import problems
 from coordinator.doors.rest.audit import CALLER, DOWNLOADS, changes
 from coordinator.doors.rest.connection import CUT
+from coordinator.doors.rest.teams import TEAMS
 from coordinator.doors.rest.views import moment
 from coordinator.state.errors import Busy, DomainError, NotAllowed, NotAuthenticated, ProviderAway, StateUnavailable
 from coordinator.state.limits import MAX_TOKEN_VALID_S
@@ -65,6 +66,7 @@ class KeyGuard:
                     f"Authorization: the {caller.shows} is a {caller.role}'s, and {scope['method']} {scope['path']} "
                     f"needs an operator's; ask an operator for a {caller.shows} of that role"
                 )
+            scope[TEAMS] = caller.teams(role)
             if changes(scope["method"], scope["path"]):
                 await self._doorkeeper.check_writable()
         except DomainError as error:
@@ -125,12 +127,14 @@ class KeyGuard:
 class NewKey(Strict):
     name: Identifier = Field(description="Whose key it is; shown in the list")
     role: Role
+    team: Identifier | None = Field(default=None, description="The team in which alone it is good; null: in all")
 
 
 class KeyView(BaseModel):
     id: str
     name: str
     role: Role
+    team: str | None = Field(description="null: of all teams")
     created: datetime
 
 
@@ -187,7 +191,7 @@ def router(doorkeeper: Doorkeeper) -> APIRouter:
     @routes.post("/keys", status_code=201)
     async def create_key(new: NewKey) -> MadeKey:
         """Makes an API key: a viewer's reads everything, models included; an operator's may change things as well."""
-        key, secret = await doorkeeper.create_key(new.name, new.role)
+        key, secret = await doorkeeper.create_key(new.name, new.role, new.team or "")
         return MadeKey(**_key_view(key).model_dump(), key=secret)
 
     @routes.delete("/keys/{key_id}", status_code=204)
@@ -218,4 +222,4 @@ def router(doorkeeper: Doorkeeper) -> APIRouter:
 
 
 def _key_view(key: ApiKey) -> KeyView:
-    return KeyView(id=key.id, name=key.name, role=key.role, created=moment(key.created_at))
+    return KeyView(id=key.id, name=key.name, role=key.role, team=key.team or None, created=moment(key.created_at))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -24,6 +24,7 @@ from coordinator.doors.rest.jobs_door import JobsDoor
 from coordinator.doors.rest.metrics import Metrics
 from coordinator.doors.rest.parameters import refuse_unknown
 from coordinator.doors.rest.readiness import Probe, Readiness
+from coordinator.doors.rest.teams import TeamCheck, teams_of
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.state.errors import AgentNotFound
 from coordinator.store.audit import AuditTrail
@@ -33,6 +34,7 @@ from fedgalore.version import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION, __versi
 
 # Of pages of other origins, beside what any page may send and read. A key goes in Authorization: no cookie is taken.
 ASKED_HEADERS = ("Authorization", "Idempotency-Key", "If-None-Match", "If-Range", "Last-Event-ID", "Range")
+MAX_TEAMS = 100  # of a site
 TOLD_HEADERS = ("Accept-Ranges", "Content-Disposition", "Content-Range", "ETag", "Link", "Location", "Retry-After")
 
 
@@ -42,6 +44,10 @@ class Live(BaseModel):
 
 class NewAgent(Strict):
     name: Identifier
+
+
+class AgentTeams(Strict):
+    teams: list[Identifier] = Field(max_length=MAX_TEAMS, description="All teams of the site from now on")
 
 
 class Version(BaseModel):
@@ -89,7 +95,7 @@ def create_app(
         version=__version__,
         summary="Federated fine-tuning of transformers along low-rank gradient subspaces",
         description="A parameter or a field that a route does not list, or that is given twice, is refused.",
-        dependencies=[Depends(refuse_unknown)],
+        dependencies=[Depends(TeamCheck(people.reader)), Depends(refuse_unknown)],
         generate_unique_id_function=lambda route: route.name,  # the names of calls in clients made from the document
         separate_input_output_schemas=False,  # a job is posted with defaults left out and shown with them: one schema
     )
@@ -124,8 +130,10 @@ def _agents(people: PeopleCalls, doorkeeper: Doorkeeper) -> APIRouter:
     routes = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 
     @routes.get("")
-    async def list_agents() -> schemas.AgentList:
-        return schemas.AgentList(agents=[views.agent_view(agent) for agent in await people.reader.agents()])
+    async def list_agents(request: Request) -> schemas.AgentList:
+        """All sites; to whose key or group is of a team, those that are given to it, with their tasks for its jobs."""
+        found = await people.reader.agents(teams_of(request))
+        return schemas.AgentList(agents=[views.agent_view(agent) for agent in found])
 
     @routes.post("", status_code=201, responses={200: {"model": schemas.AgentView}})
     async def expect_agent(agent: NewAgent, response: Response) -> schemas.AgentView:
@@ -136,6 +144,14 @@ def _agents(people: PeopleCalls, doorkeeper: Doorkeeper) -> APIRouter:
         status, new = await people.expect(agent.name)
         response.status_code = 201 if new else 200
         return views.agent_view(status)
+
+    @routes.patch("/{name}")
+    async def give_agent(name: str, given: AgentTeams) -> schemas.AgentView:
+        """Gives a site to teams, and to no others: whose jobs ask it from the next round on.
+
+        Jobs that are of no team ask every site.
+        """
+        return views.agent_view(await people.give_agent(name, given.teams))
 
     @routes.delete("/{name}", status_code=204)
     async def delete_agent(name: str) -> None:

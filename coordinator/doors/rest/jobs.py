@@ -11,17 +11,19 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime, Field
 from starlette.responses import JSONResponse
 
+from coordinator.doors.caller import Caller
 from coordinator.doors.rest import schemas, views
 from coordinator.doors.rest.audit import CALLER
 from coordinator.doors.rest.jobs_door import JobsDoor
 from coordinator.doors.rest.posting import JOB_BODY, Post
+from coordinator.doors.rest.teams import team_of_new, teams_of
 from coordinator.state.job_filter import JobFilter
 from coordinator.state.job_state import Status
 from coordinator.state.labels import MAX_DESCRIPTION, MAX_TAGS, Description, Labels, Tag, Tags
 from coordinator.state.limits import MAX_JOBS_LISTED, MAX_TEXT
 from coordinator.store.credentials import Role
 from coordinator.store.partials import discard_partials
-from fedgalore.spec.strict import Strict
+from fedgalore.spec.strict import Identifier, Strict
 
 _POSTED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -31,6 +33,10 @@ _POSTED: dict[int | str, dict[str, Any]] = {
 }
 IdempotencyKey = Annotated[
     str | None, Header(min_length=1, max_length=MAX_TEXT, pattern=r"^[!-~]+$", examples=["nightly-2026-01-31"])
+]
+Team = Annotated[
+    Identifier | None,
+    Query(description="Whose job it is; by default the team of the key or group, where that is one, else nobody's"),
 ]
 log = structlog.get_logger(__name__)
 
@@ -61,30 +67,38 @@ def router(door: JobsDoor) -> APIRouter:
             list[Tag], Query(max_length=MAX_TAGS, description="A tag of the new job; may be given several times")
         ] = [],  # noqa: B006  # FastAPI reads it and changes nothing
         description: Annotated[Description, Query(description="Of the new job, for people")] = "",
+        team: Team = None,
     ) -> schemas.JobView | JSONResponse:
         """Posts a job, as JSON or YAML. With an Idempotency-Key it can be repeated without making a second job."""
-        spec, unsure = await post.read(await request.body(), request.headers.get("content-type", ""))
+        caller: Caller = request.scope[CALLER]
+        owner, seen = team_of_new(request, team), caller.teams(Role.VIEWER)
+        spec, unsure = await post.read(await request.body(), request.headers.get("content-type", ""), seen)
         if dry_run:
-            return JSONResponse((await post.trial(spec, unsure, idempotency_key)).model_dump(mode="json"))
+            return JSONResponse((await post.trial(spec, unsure, idempotency_key, owner)).model_dump(mode="json"))
         labels = Labels(tuple(tag), description)
-        job, created = await people.create(spec, idempotency_key, str(request.scope[CALLER]), labels)
+        job, created = await people.create(spec, idempotency_key, str(caller), labels, owner)
         response.status_code = 201 if created else 200
         response.headers["Location"] = f"/api/v1/jobs/{job.id}"
         return await door.view(job)
 
     @routes.post("/jobs:validate", openapi_extra=JOB_BODY)
-    async def validate_job(request: Request, idempotency_key: IdempotencyKey = None) -> schemas.JobReview:
+    async def validate_job(
+        request: Request, idempotency_key: IdempotencyKey = None, team: Team = None
+    ) -> schemas.JobReview:
         """Looks at a document as a post would, and makes no job. A key of role viewer will do.
 
         A viewer does not hear which folders and models lie on the coordinator's machine: that warns, and a post tells.
         Answers 200 for a document with faults, too: `valid` is false then, and `errors` has a row for each.
         """
         body, kind = await request.body(), request.headers.get("content-type", "")
-        changes_jobs = request.scope[CALLER].role is Role.OPERATOR
-        return await post.review(body, kind, idempotency_key, looks_here=changes_jobs)
+        caller: Caller = request.scope[CALLER]
+        owner, changes_jobs = team_of_new(request, team), caller.role is Role.OPERATOR
+        seen = caller.teams(Role.VIEWER)
+        return await post.review(body, kind, idempotency_key, owner, seen, looks_here=changes_jobs)
 
     @routes.get("/jobs")
     async def list_jobs(
+        request: Request,
         status: Annotated[list[Status], Query(description="May be given several times: jobs in any of them")] = [],  # noqa: B006
         name: Annotated[str, Query(max_length=MAX_TEXT, description="A part of the name, in whatever case")] = "",
         method: Annotated[
@@ -108,6 +122,7 @@ def router(door: JobsDoor) -> APIRouter:
             frozenset(tag),
             _seconds(created_after),
             _seconds(created_before),
+            teams_of(request),
         )
         page = await reader.jobs(wanted, limit, after)
         return schemas.JobList(

@@ -44,7 +44,7 @@ class JobsDoor:
         rounds, live, totals = await asyncio.gather(
             reader.newest_evaluated(job), reader.live_progress(job.id), reader.totals(job.id)
         )
-        outlook = [] if job.status.is_final else warnings(job.parsed, await reader.presence())
+        outlook = [] if job.status.is_final else warnings(job.parsed, await reader.presence(job.team))
         return views.job_view(job, rounds, live, totals, outlook)
 
     async def version_of(self, job_id: str, version: str) -> tuple[Job, ModelVersion, dict[str, Any] | None]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from coordinator.doors.rest import views
 from coordinator.doors.rest.downloads import answer
 from coordinator.doors.rest.jobs_door import JobsDoor, VersionQuery
+from coordinator.doors.rest.teams import teams_of
 from coordinator.models.adapter_archive import DEFAULT_RANK, AdapterArchive
 from coordinator.models.model_archive import ModelArchive
 from coordinator.state.errors import JobUnreadable
@@ -104,6 +105,7 @@ def router(door: JobsDoor) -> APIRouter:
 
     @routes.get("/models", tags=["models"])
     async def list_models(
+        request: Request,
         name: Annotated[str, Query(max_length=MAX_TEXT, description="A part of the name, in whatever case")] = "",
         tag: Annotated[
             list[str], Query(description="May be given several times: models of jobs that have all of them")
@@ -112,7 +114,7 @@ def router(door: JobsDoor) -> APIRouter:
         after: Annotated[str | None, Query(description="The `next` of the page before")] = None,
     ) -> ModelList:
         """Models of all jobs that have one, the newest job first. Jobs in preparation are passed over."""
-        page = await reader.jobs(JobFilter(name=name, tags=frozenset(tag)), limit, after)
+        page = await reader.jobs(JobFilter(name=name, tags=frozenset(tag), teams=teams_of(request)), limit, after)
         found = await asyncio.gather(*(view_or_none(job) for job in page if job.model is not None))
         models = [view for view in found if view is not None]
         return ModelList(models=models, next=page[-1].id if len(page) == limit else None)

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable, Collection
 from fastapi import HTTPException
 from pydantic import ValidationError
 
+from coordinator.doors.caller import Teams
 from coordinator.doors.rest import schemas, views
 from coordinator.doors.rest.problems import FieldProblem
+from coordinator.doors.rest.teams import team_of_job
 from coordinator.engine.people_calls import PeopleCalls
 from coordinator.models.source import SourceError, check_folder, is_cached, local_folder
 from coordinator.settings import not_held_out
@@ -50,11 +52,12 @@ class Post:
         self._version_of = version_of
 
     async def read(
-        self, body: bytes, content_type: str, *, looks_here: bool = True
+        self, body: bytes, content_type: str, seen: Teams = None, *, looks_here: bool = True
     ) -> tuple[JobSpec, list[dict[str, str]]]:
         """The job, and `{field, problem}` rows of what only the aggregator can tell.
 
         Args:
+            seen: the teams whose jobs the caller sees, and may begin from.
             looks_here: whether the caller may hear what lies on this machine.
 
         Raises:
@@ -63,31 +66,38 @@ class Post:
         spec = await asyncio.to_thread(read_job, body, content_type)
         check_allowed(spec)
         check_central(spec, self._held_out)
-        return spec, await check_source(spec.model.source, self._sees_models and looks_here, self._version_of)
 
-    async def trial(self, spec: JobSpec, unsure: list[dict[str, str]], key: str | None) -> schemas.JobTrial:
+        async def version_of(job_id: str, version: str) -> object:
+            await team_of_job(self._people.reader, job_id, seen)
+            return await self._version_of(job_id, version)
+
+        return spec, await check_source(spec.model.source, self._sees_models and looks_here, version_of)
+
+    async def trial(
+        self, spec: JobSpec, unsure: list[dict[str, str]], key: str | None, team: str = ""
+    ) -> schemas.JobTrial:
         """What the document would be as a job.
 
         Raises:
             IdempotencyConflict, TooMany: as a post with this key.
         """
-        before = await self._people.would_create(spec, key)
-        rows = [*unsure, *warnings(spec, await self._people.reader.presence())]
+        before = await self._people.would_create(spec, key, team)
+        rows = [*unsure, *warnings(spec, await self._people.reader.presence(team))]
         return views.job_trial(spec, before, rows)
 
     async def review(
-        self, body: bytes, content_type: str, key: str | None, *, looks_here: bool = True
+        self, body: bytes, content_type: str, key: str | None, team: str, seen: Teams, *, looks_here: bool = True
     ) -> schemas.JobReview:
         """What a post would say of the document.
 
         Args:
-            looks_here: as `read`.
+            seen, looks_here: as `read`.
 
         Raises:
             HTTPException, StateUnavailable, IdempotencyConflict, TooMany: as a post.
         """
         try:
-            trial = await self.trial(*await self.read(body, content_type, looks_here=looks_here), key)
+            trial = await self.trial(*await self.read(body, content_type, seen, looks_here=looks_here), key, team)
         except InvalidJob as error:
             errors = [FieldProblem(**row) for row in error.errors]
             return schemas.JobReview(valid=False, errors=errors, job=None, warnings=[], spec=None)

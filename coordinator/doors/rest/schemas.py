@@ -115,6 +115,7 @@ class JobSummary(BaseModel):
     rounds_total: int
     method: str
     posted_by: str = Field(description="Whose API key it was posted with; empty: nobody was asked for one")
+    team: str | None = Field(description="Whose people see it, and whose sites it asks; null: nobody's")
     tags: list[str]
 
 
@@ -244,6 +245,7 @@ class AgentView(BaseModel):
     registered: datetime
     last_seen: datetime | None = Field(description="null: expected, but never seen")
     task: TaskView | None
+    teams: list[str] = Field(description="Those that it is given to, whose jobs ask it")
 
 
 class AgentList(BaseModel):

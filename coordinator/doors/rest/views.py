@@ -165,6 +165,7 @@ def agent_view(agent: AgentStatus) -> AgentView:
         registered=moment(agent.registered_at),
         last_seen=moment(agent.last_seen) if agent.last_seen else None,
         task=TaskView(job=agent.task.job_id, round=agent.task.round) if agent.task else None,
+        teams=sorted(agent.teams),
     )
 
 
@@ -216,6 +217,7 @@ def _summary(job: Job) -> dict[str, Any]:
         "rounds_total": spec.rounds.count,
         "method": spec.method.kind,
         "posted_by": job.posted_by,
+        "team": job.team or None,
         "tags": list(job.labels.tags),
     }
 

@@ -102,6 +102,7 @@ class JobSummary(Shape):
     rounds_total: int
     method: str
     posted_by: str
+    team: str | None = None
     tags: list[str]
 
     @property

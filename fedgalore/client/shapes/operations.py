@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -23,14 +24,16 @@ class Agent(Shape):
     registered: datetime
     last_seen: datetime | None
     task: Task | None
+    teams: Sequence[str] = ()
 
 
 class Key(Shape):
-    """An API key without its secret."""
+    """An API key without its secret. `team`: where alone it is good."""
 
     id: str
     name: str
     role: str
+    team: str | None = None
     created: datetime
 
 

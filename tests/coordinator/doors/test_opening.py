@@ -169,7 +169,7 @@ def test_a_password_in_a_flag_is_refused_for_process_lists_show_it() -> None:
 PEOPLE: dict[str, Any] = {
     "oidc_issuer": "https://login.example",
     "oidc_client_id": "fedgalore",
-    "oidc_groups": {"admins": {"role": "operator"}},
+    "oidc_groups": {"admins": {"role": "operator", "team": "*"}},
 }
 
 

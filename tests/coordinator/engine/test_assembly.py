@@ -44,8 +44,8 @@ from tests.sites import FACTS, all_fit
 MAY = {
     AgentCalls: "admit check_free check_instance check_open client_failed count_traffic evaluated job_of next_task "
     "progress register report site_checked withdraw",
-    PeopleCalls: "cancel create delete describe expect forget_agent pause resume roll_back with_whole_weights "
-    "would_create",
+    PeopleCalls: "cancel create delete describe expect forget_agent give_agent pause resume roll_back "
+    "with_whole_weights would_create",
     DriverCalls: "leading note_refusal tick_all",
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
     "loaded_back preparation_failed prepared update_lost weights_lost weights_made",

@@ -477,6 +477,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
             "idempotency_key",
             "secret",
             "posted_by",
+            "team",
             "labels",
         ),
     }

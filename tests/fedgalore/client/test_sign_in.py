@@ -46,7 +46,7 @@ def url(redis_url: str, tmp_path: Path, provider: OidcProvider, monkeypatch: pyt
         aggregator=False,
         oidc_issuer=provider.issuer,
         oidc_client_id=CLIENT,
-        oidc_groups={OPERATORS: {"role": "operator"}, VIEWERS: {"role": "viewer"}},
+        oidc_groups={OPERATORS: {"role": "operator", "team": "*"}, VIEWERS: {"role": "viewer", "team": "*"}},
     )
     started, ending, ports = threading.Event(), threading.Event(), {}
 

@@ -156,7 +156,7 @@ def test_a_provider_that_does_not_answer_is_named(settings: pytest.MonkeyPatch) 
     issuer = f"http://127.0.0.1:{free_port()}"
     settings.setenv("FEDGALORE_OIDC_ISSUER", issuer)
     settings.setenv("FEDGALORE_OIDC_CLIENT_ID", "fedgalore")
-    settings.setenv("FEDGALORE_OIDC_GROUPS", '{"staff": {"role": "viewer"}}')
+    settings.setenv("FEDGALORE_OIDC_GROUPS", '{"staff": {"role": "viewer", "team": "*"}}')
     found = by_name(coordinator.coordinator(None))
     assert found["doors"].told == "everybody is asked for credentials"
     assert found["oidc_issuer"].level is Level.FAIL

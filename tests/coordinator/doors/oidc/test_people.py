@@ -19,7 +19,7 @@ from tests.coordinator.doors.access import OPERATOR, bearing, rest
 from tests.oidc_provider import CLIENT, OPERATORS, VIEWERS, OidcProvider
 
 pytestmark = pytest.mark.slow
-GROUPS = {OPERATORS: {"role": "operator"}, VIEWERS: {"role": "viewer"}}
+GROUPS = {OPERATORS: {"role": "operator", "team": "*"}, VIEWERS: {"role": "viewer", "team": "*"}}
 
 
 def settings(provider: OidcProvider) -> dict[str, Any]:
