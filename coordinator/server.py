@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 import structlog
@@ -22,7 +23,7 @@ from coordinator.doors.oidc.provider import Provider
 from coordinator.doors.oidc.tokens import Expected
 from coordinator.doors.opening import doors
 from coordinator.doors.rest import server as rest_server
-from coordinator.doors.rest.app import NOWHERE, SignIn, create_app
+from coordinator.doors.rest.app import SignIn, create_app, nowhere
 from coordinator.doors.rest.readiness import Probe
 from coordinator.engine.assembly import assemble
 from coordinator.engine.lease import DRIVER, Lease
@@ -164,14 +165,7 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             held_out=held_out,
             limits=limits,
             origins=settings.cors_origins,
-            sign_in=SignIn(
-                issuer=settings.oidc_issuer,
-                client_id=settings.oidc_client_id,
-                scopes=settings.oidc_scopes,
-                token=settings.oidc_token,
-            )
-            if people
-            else NOWHERE,
+            sign_in=partial(_sign_in, settings, provider) if provider else nowhere,
         )
         await stack.enter_async_context(rest_server.serving(app, listener, plan.tls, limits, GRACE_S))
         stack.callback(stopping.set)
@@ -235,6 +229,18 @@ async def _people(settings: CoordinatorSettings, expected: Expected) -> AsyncIte
     async with contextlib.aclosing(provider):
         await provider.renew()
         yield People(provider, expected, settings.oidc_groups)
+
+
+def _sign_in(settings: CoordinatorSettings, provider: Provider) -> SignIn:
+    found = provider.found
+    return SignIn(
+        issuer=provider.issuer,
+        client_id=settings.oidc_client_id,
+        scopes=settings.oidc_scopes,
+        token=settings.oidc_token,
+        authorization_endpoint=found.authorization_endpoint if found else None,
+        token_endpoint=found.token_endpoint if found else None,
+    )
 
 
 @contextlib.contextmanager

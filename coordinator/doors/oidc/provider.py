@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ AGAIN_S = 10.0  # between looks after one that failed, and for a key that is not
 MAX_BYTES = 2**18  # of an answer
 LEAST_RSA_BITS = 2048
 KINDS = ("RSA", "EC", "OKP")
+_PLACE = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")  # it goes into a header of the dashboard
 log = structlog.get_logger(__name__)
 
 
@@ -146,7 +148,8 @@ class Provider:
             return None
         try:
             where = urlsplit(str(address))
-            safe = where.scheme == "https" or (where.scheme == "http" and is_loopback(where.hostname or ""))
+            plain = where.scheme == "http" and is_loopback(where.hostname or "")
+            safe = (where.scheme == "https" or plain) and _PLACE.fullmatch(where.netloc) is not None
         except ValueError:
             safe = False
         if not safe:

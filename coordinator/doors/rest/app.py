@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -63,9 +63,12 @@ class SignIn(BaseModel):
     client_id: str | None
     scopes: str | None
     token: Literal["access_token", "id_token"] | None = Field(description="Which of its tokens is to be sent")
+    authorization_endpoint: str | None = Field(description="null: it has none, or does not answer")
+    token_endpoint: str | None
 
 
-NOWHERE = SignIn(issuer=None, client_id=None, scopes=None, token=None)
+def nowhere() -> SignIn:
+    return SignIn.model_validate(dict.fromkeys(SignIn.model_fields))
 
 
 def create_app(
@@ -80,7 +83,7 @@ def create_app(
     held_out: Collection[str] | None,
     limits: DoorLimits,
     origins: Collection[str] = (),
-    sign_in: SignIn = NOWHERE,
+    sign_in: Callable[[], SignIn] = nowhere,
 ) -> FastAPI:
     """The whole door.
 
@@ -88,6 +91,7 @@ def create_app(
         stopping: set when the process is about to end, so that event streams end too.
         sees_models: whether model folders of posted jobs can be looked at from this process.
         origins: of pages elsewhere that may call this door (CORS).
+        sign_in: where people sign in, as far as that is known.
         held_out: as `coordinator.doors.rest.jobs_door.JobsDoor`.
     """
     app = FastAPIOffline(  # /docs without a CDN: many sites have no way out
@@ -121,7 +125,7 @@ def create_app(
     app.include_router(rest_access.router(doorkeeper))
     app.include_router(audit.router(trail))
     app.include_router(_operations(probe, metrics, sign_in))
-    app.include_router(dashboard.router())
+    app.include_router(dashboard.router(lambda: sign_in().token_endpoint))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -169,7 +173,7 @@ def _agents(people: PeopleCalls, doorkeeper: Doorkeeper) -> APIRouter:
     return routes
 
 
-def _operations(probe: Probe, metrics: Metrics, sign_in: SignIn) -> APIRouter:
+def _operations(probe: Probe, metrics: Metrics, sign_in: Callable[[], SignIn]) -> APIRouter:
     routes = APIRouter(tags=["operations"])
 
     @routes.get("/livez")
@@ -195,7 +199,7 @@ def _operations(probe: Probe, metrics: Metrics, sign_in: SignIn) -> APIRouter:
     @routes.get("/sign-in")
     async def get_sign_in() -> SignIn:
         """Where people sign in, for commands and pages; nobody is asked for a key."""
-        return sign_in
+        return sign_in()
 
     @routes.get("/metrics", response_class=Response)
     async def get_metrics() -> Response:

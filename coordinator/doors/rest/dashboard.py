@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Header, Response
 from starlette.exceptions import HTTPException
 
 from coordinator.doors.rest.ranges import knows
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",  # no script in the page: no job's name can smuggle one in
-        "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
+POLICY = (
+    "default-src 'none'",
+    "script-src 'self'",  # no script in the page: no job's name can smuggle one in
+    "style-src 'self'",
+    "img-src 'self' data:",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
 )
 FOR_GOOD = "public, max-age=31536000, immutable"  # their addresses change with their content
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
 ETags = Annotated[str, Header(alias="If-None-Match")]
+
+
+def policy(token_endpoint: str | None) -> str:
+    """What the page may do. It asks the coordinator alone, and where people sign in, the place that gives tokens."""
+    asked = ["connect-src 'self'"]
+    if token_endpoint is not None:
+        where = urlsplit(token_endpoint)
+        asked.append(f"{where.scheme}://{where.netloc}")
+    return "; ".join((*POLICY, " ".join(asked)))
 
 
 def content() -> dict[str, bytes]:
@@ -52,7 +59,8 @@ def digest(pages: Mapping[str, bytes]) -> str:
     return whole.hexdigest()[:16]
 
 
-def router() -> APIRouter:
+def router(token_endpoint: Callable[[], str | None]) -> APIRouter:
+    """`token_endpoint`: of the identity provider, as long as one is known."""
     routes = APIRouter(include_in_schema=False)
     pages = content()
     release = digest(pages)
@@ -60,7 +68,7 @@ def router() -> APIRouter:
 
     def answer(name: str, body: bytes, cached: str, known: str) -> Response:
         tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-        headers = {"ETag": tag, "Cache-Control": cached, "Content-Security-Policy": POLICY}
+        headers = {"ETag": tag, "Cache-Control": cached, "Content-Security-Policy": policy(token_endpoint())}
         if knows(known, tag):
             return Response(status_code=304, headers=headers)
         kind = TYPES.get(f".{name.rpartition('.')[2]}") or mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -25,6 +25,8 @@ async def refuse_unknown(request: Request) -> None:
         RequestValidationError: with a row for each parameter that is unknown or is given twice, and one for a body.
     """
     route: APIRoute = request.scope["route"]
+    if not route.include_in_schema:  # a page: an identity provider and mail programs add to its address what they like
+        return
     known = dict(sorted(_parameters(route.dependant)))
     taken = f"takes {', '.join(known)}" if known else "takes no parameters"
     rows = []

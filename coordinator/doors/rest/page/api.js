@@ -1,13 +1,18 @@
 // Requests to the coordinator. The key lives in this tab alone, and is asked for when the coordinator wants one.
 
+import { hasLogin, loginToken, signOut } from "./sign_in.js";
+
 const API = "/api/v1";
 const KEY = "key";
 
 let askForKey = () => {};
 export const onLocked = (ask) => { askForKey = ask; };
-export const hasKey = () => sessionStorage.getItem(KEY) != null;
+export const hasKey = () => sessionStorage.getItem(KEY) != null || hasLogin();
 export const takeKey = (key) => sessionStorage.setItem(KEY, key);
-export const dropKey = () => sessionStorage.removeItem(KEY);
+export const dropKey = () => {
+  sessionStorage.removeItem(KEY);
+  signOut();
+};
 
 // What the coordinator refused, with the fields that it named; `code` is "" where it did not answer at all.
 export class Refused extends Error {
@@ -20,7 +25,7 @@ export class Refused extends Error {
 export const path = (...parts) => parts.map((part) => encodeURIComponent(part)).join("/");
 
 export async function reach(where, options = {}) {
-  const key = sessionStorage.getItem(KEY), headers = { ...options.headers };
+  const key = sessionStorage.getItem(KEY) ?? await loginToken(), headers = { ...options.headers };
   if (key) headers.Authorization = `Bearer ${key}`;
   let answer;
   try {
@@ -32,7 +37,7 @@ export async function reach(where, options = {}) {
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
   if (told.code === "not_allowed" && /--insecure/.test(told.detail)) dropKey();
-  if (told.code === "not_authenticated") askForKey(key ? told.detail : "This coordinator asks for an API key.");
+  if (told.code === "not_authenticated") askForKey(key ? told.detail : "This coordinator asks who you are.");
   const gone = !told.code && answer.status >= 502; // a proxy in front speaks for a coordinator that is away
   if (gone) throw new Refused("The coordinator does not answer.");
   throw new Refused(told.detail || `${answer.status} ${answer.statusText}`, { ...told, status: answer.status });

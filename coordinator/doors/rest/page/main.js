@@ -3,6 +3,7 @@
 import { ask, dropKey, hasKey, onLocked, takeKey } from "./api.js";
 import { h, show } from "./dom.js";
 import { clock } from "./format.js";
+import { hasLogin, signedIn, signIn, signInPlace } from "./sign_in.js";
 import { AgentsPage } from "./views/agents.js";
 import { AuditPage } from "./views/audit.js";
 import { ComparePage } from "./views/compare.js";
@@ -70,7 +71,7 @@ function go(anew = false) {
   }
   page.open(rest);
   show($("nav"), NAV.map(([name, label]) => h("a", { href: `#/${name}`, "aria-current": found.name === name ? "page" : null }, label)));
-  show($("keys"), hasKey() && h("button", { class: "small", onclick: forget }, "Forget the key"));
+  show($("keys"), hasKey() && h("button", { class: "small", onclick: forget }, hasLogin() ? "Sign out" : "Forget the key"));
 }
 
 function forget() {
@@ -83,8 +84,10 @@ onLocked((why) => {
   if ($("key").open) return;
   $("why").textContent = why;
   $("secret").value = "";
+  signInPlace().then((place) => { $("sign-in").hidden = !place; });
   $("key").showModal();
 });
+$("sign-in").addEventListener("click", signIn);
 $("unlock").addEventListener("submit", (event) => {
   event.preventDefault();
   takeKey($("secret").value.trim());
@@ -98,4 +101,4 @@ addEventListener("hashchange", () => {
   if (before !== shown) root.querySelector("h1")?.focus();
 });
 ask("/version").then((told) => { $("version").textContent = told.version; }, () => {});
-go();
+signedIn().catch((error) => app.complain(error.message)).then(() => go());

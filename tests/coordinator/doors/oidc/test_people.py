@@ -103,6 +103,16 @@ async def test_a_new_key_is_asked_for_and_what_the_old_one_signed_is_void(
     assert await status(http, before) == 401  # also of the tokens that were seen before
 
 
+async def test_the_dashboard_may_ask_where_tokens_are_given_and_nowhere_else(
+    http: httpx.AsyncClient, provider: OidcProvider
+) -> None:
+    policy = (await http.get("/")).headers["content-security-policy"]
+    assert policy.endswith(f"; connect-src 'self' {provider.issuer}")
+    assert "script-src 'self';" in policy
+    place = (await http.get("/sign-in")).json()
+    assert (place["issuer"], place["token_endpoint"]) == (provider.issuer, f"{provider.issuer}/token")
+
+
 async def test_unknown_keys_make_few_requests(http: httpx.AsyncClient, provider: OidcProvider) -> None:
     provider.rotate("second")
     found = await asyncio.gather(*(status(http, provider.token(sub=f"user-{number}")) for number in range(20)))

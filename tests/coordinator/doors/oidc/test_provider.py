@@ -26,6 +26,7 @@ SECRET = {"kty": "oct", "kid": "first", "k": "c2VjcmV0"}
             "names 'http://keys.example/' as jwks_uri, which is no https:// address",
         ),
         ({"jwks_uri": "file:///etc/passwd"}, "names 'file:///etc/passwd' as jwks_uri"),
+        ({"token_endpoint": "https://x; script-src *"}, "names 'https://x; script-src *' as token_endpoint"),
         ({"jwks_uri": None}, "names no jwks_uri"),
         ({"jwks_uri": "{issuer}/nowhere"}, "answers 404 at"),
         ({"jwks_uri": "{issuer}/secrets"}, "publishes no key that could sign a token"),

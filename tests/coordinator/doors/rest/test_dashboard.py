@@ -40,6 +40,7 @@ async def test_every_file_that_the_page_names_is_there_for_good(stack: Stack) ->
 async def test_the_page_is_asked_for_anew_and_comes_once(stack: Stack) -> None:
     page = await stack.http.get("/")
     assert page.headers["cache-control"] == "no-cache"
+    assert (await stack.http.get("/?code=1&code=2&session_state=3")).content == page.content  # as providers lead to it
     assert (await stack.http.get("/", headers={"If-None-Match": page.headers["etag"]})).status_code == 304
     policy = page.headers["content-security-policy"]
     assert "script-src 'self'; style-src 'self'" in policy
