@@ -225,7 +225,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             "key": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "An API key, where the coordinator asks for keys",
+                "description": "An API key, or a token of the identity provider, where the coordinator asks",
             }
         }
         for path, operations in document["paths"].items():
