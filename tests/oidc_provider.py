@@ -15,11 +15,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import pytest
-
-pytest.importorskip("authlib", reason="Authlib and Flask come with requirements.lock")
-pytest.importorskip("flask")
-
 from authlib.integrations.flask_oauth2 import AuthorizationServer
 from authlib.oauth2.rfc6749 import AuthorizationCodeGrant, RefreshTokenGrant
 from authlib.oauth2.rfc7009 import RevocationEndpoint

@@ -479,6 +479,7 @@ def test_a_jobs_document_keeps_its_shape() -> None:
             "posted_by",
             "team",
             "labels",
+            "format",
         ),
     }
     assert set(document["prepared"]) == {"plan", "base_model", "export", "model", "chat_template", "notes", "memory"}

@@ -17,9 +17,6 @@ from fedgalore.client import AsyncClient, Client, Refused, WrongArgument, logins
 from fedgalore.client.access import Access
 from fedgalore.client.sign_in import Code
 from fedgalore_cli.main import app
-
-pytest.importorskip("joserfc", reason="comes with requirements.lock")
-
 from tests.oidc_provider import CLIENT, OPERATORS, VIEWERS, OidcProvider
 
 pytestmark = pytest.mark.slow

@@ -152,7 +152,6 @@ def test_a_version_that_is_no_number_is_not_called_old(version: str, old: bool) 
 
 
 def test_a_provider_that_does_not_answer_is_named(settings: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("joserfc")
     issuer = f"http://127.0.0.1:{free_port()}"
     settings.setenv("FEDGALORE_OIDC_ISSUER", issuer)
     settings.setenv("FEDGALORE_OIDC_CLIENT_ID", "fedgalore")

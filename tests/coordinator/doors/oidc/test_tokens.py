@@ -7,14 +7,11 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from joserfc.jwk import KeySet
 
 from coordinator.doors.oidc.tokens import MAX_TOKEN, SKEW_S, Expected, Person, key_id, person
 from coordinator.state.errors import NotAuthenticated
 from tests.coordinator.doors.oidc.signing import EC, OTHER, RSA, Key, base64url, published, signed
-
-pytest.importorskip("joserfc", reason="comes with requirements.lock")
-
-from joserfc.jwk import KeySet
 
 NOW = 1_800_000_000.0
 ISSUER = "https://login.example"
