@@ -86,7 +86,14 @@ class Post:
         return views.job_trial(spec, before, rows)
 
     async def review(
-        self, body: bytes, content_type: str, key: str | None, team: str, seen: Teams, *, looks_here: bool = True
+        self,
+        body: bytes,
+        content_type: str,
+        key: str | None,
+        team: str = "",
+        seen: Teams = None,
+        *,
+        looks_here: bool = True,
     ) -> schemas.JobReview:
         """What a post would say of the document.
 
