@@ -63,7 +63,7 @@ class Bucket:
         self._keeps_what_is_there = False  # known: it refuses to overwrite what must be new
         try:
             import obstore
-            from obstore.store import from_url
+            from obstore import store
         except ModuleNotFoundError as error:
             raise BlobsAway(f"blobs: a bucket needs {error.name}; pip install 'fedgalore[bucket]' brings it") from error
         self._obstore: Any = obstore
@@ -73,8 +73,9 @@ class Bucket:
         if bundle := os.environ.get("AWS_CA_BUNDLE"):  # as other users of the storage have it; beside the public ones
             options["root_certificate"] = _certificates(Path(bundle))
         retries: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=patience_s)}
+        make: Any = store.from_url  # its overloads tell the kinds of options apart, and here there is one for all
         with self._told():
-            self._store: Any = from_url(url, client_options=options, retry_config=retries)
+            self._store: Any = make(url, client_options=options, retry_config=retries)
 
     def head(self, path: str) -> ObjectMeta | None:
         """What is at the path; None: nothing."""
