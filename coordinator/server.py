@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,7 @@ from fedgalore.process.leaving import end_within
 from fedgalore.process.settings import SettingsError
 from fedgalore.version import __version__
 
+BUCKET_THREADS = 32  # each of which holds a piece of an update at most
 GRACE_S = 5  # for answers and transfers under way when the process has to stop
 
 log = structlog.get_logger(__name__)
@@ -105,6 +107,8 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             raise StartError(
                 f"FEDGALORE_BLOB_DIR: {settings.blob_dir} cannot be used ({error}); name a folder that can be written"
             ) from error
+        if settings.blobs is not None:  # calls wait for the network, and a lease's turn must not wait for uploads
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(BUCKET_THREADS))
         listener = stack.enter_context(_bound(settings))
         limits = _limits(settings)
         store = RedisStateStore(settings.redis_url)
