@@ -91,7 +91,7 @@ $(READY_FOR_BUCKET): $(READY) requirements-bucket-tests.lock
 	@touch $@
 
 bucket: $(READY_FOR_BUCKET) ## blobs in a bucket: moto's S3 server over HTTP, a federation of processes on it, deaths of them
-	$(TEST_ENV) $(BIN)/python -m pytest -m bucket tests/coordinator/store tests/fedgalore_cli/doctor tests/e2e $(TEST_ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -m bucket tests/coordinator tests/fedgalore_cli/doctor tests/e2e $(TEST_ARGS)
 
 sweep: $(READY) ## a hundred architectures of transformers: trained, written, loaded back (SWEEP_ARGS="--only bert vit")
 	$(TEST_ENV) $(BIN)/python -m benchmarks.sweep $(SWEEP_ARGS)
