@@ -63,19 +63,19 @@ class Bucket:
         self._keeps_what_is_there = False  # known: it refuses to overwrite what must be new
         try:
             import obstore
-            from obstore import store
+            from obstore import store as stores
         except ModuleNotFoundError as error:
             raise BlobsAway(f"blobs: a bucket needs {error.name}; pip install 'fedgalore[bucket]' brings it") from error
         self._obstore: Any = obstore
+        from_url: Any = stores.from_url  # its types want to know the storage beforehand
         plain = url.startswith("s3://") and _endpoint().startswith("http://")
         call_s = CALL_S if patience_s >= PATIENCE_S else patience_s
         options: dict[str, Any] = {"connect_timeout": "5s", "timeout": f"{call_s:.0f}s", "allow_http": plain}
         if bundle := os.environ.get("AWS_CA_BUNDLE"):  # as other users of the storage have it; beside the public ones
             options["root_certificate"] = _certificates(Path(bundle))
         retries: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=patience_s)}
-        make: Any = store.from_url  # its overloads tell the kinds of options apart, and here there is one for all
         with self._told():
-            self._store: Any = make(url, client_options=options, retry_config=retries)
+            self._store: Any = from_url(url, client_options=options, retry_config=retries)
 
     def head(self, path: str) -> ObjectMeta | None:
         """What is at the path; None: nothing."""
@@ -188,6 +188,30 @@ class Bucket:
             if type(error).__name__ != "PanicException":  # of the library's Rust, which no `except Exception` sees
                 raise
             raise BlobsAway(f"{self.url}: obstore has a fault with these settings ({error})") from error
+
+
+class ObjectRanges:
+    """A `RangeReader` of an object, which stays in the bucket."""
+
+    path: Path | None = None
+
+    def __init__(self, bucket: Bucket, meta: ObjectMeta) -> None:
+        self.size_bytes = meta.size_bytes
+        self._bucket, self._place, self._is_closed = bucket, meta.path, False
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self._is_closed:
+            raise ValueError("the object is closed")
+        length = min(length, self.size_bytes - offset)
+        if length <= 0:
+            return b""
+        try:
+            return self._bucket.read(self._place, offset, length)
+        except FileNotFoundError as error:
+            raise OSError(f"{self._place} was deleted while it was read") from error
+
+    def close(self) -> None:
+        self._is_closed = True
 
 
 def _certificates(path: Path) -> bytes:

@@ -28,9 +28,9 @@ from coordinator.state.errors import BlobNotFound
 from coordinator.store import bucket_partial
 from coordinator.store.blob_cache import BlobCache
 from coordinator.store.blob_store import GRACE_S, SPENT_GRACE_S, BlobsAway, Held, PartialFile
-from coordinator.store.bucket import PROBE_S, Bucket, ObjectMeta
+from coordinator.store.bucket import PROBE_S, Bucket, ObjectMeta, ObjectRanges
 from coordinator.store.bucket_partial import PIECE_BYTES, BucketPartialFile
-from coordinator.store.bucket_sweeps import QUICK_S, STALE_S, Sweeps
+from coordinator.store.bucket_sweeps import BLOBS, QUICK_S, STALE_S, Sweeps, name_of, used
 from coordinator.store.composed import Copy
 from coordinator.store.scratch import Scratch
 from fedgalore.process import durable
@@ -42,7 +42,6 @@ from fedgalore.process.ranges import FileRanges, RangeReader
 CACHED_WHOLE_BYTES = 2**26  # of which agents read the first bytes: others are about to, too
 _FEW = 5  # blobs, of which each is asked for by itself
 _TRIES = 5
-_TOGETHER = 400  # blobs that are deleted by one call
 
 
 class BucketBlobStore:
@@ -93,7 +92,7 @@ class BucketBlobStore:
         while (path := self._local(sha256, meta)) is not None:
             with suppress(FileNotFoundError):  # another process has made room
                 return FileRanges(path)
-        return _BucketRanges(self._bucket, meta)
+        return ObjectRanges(self._bucket, meta)
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
         with suppress(FileNotFoundError):  # of a copy for which another process has no room any more
@@ -126,7 +125,7 @@ class BucketBlobStore:
     def present(self, hashes: Collection[str]) -> set[str]:
         if len(hashes) <= _FEW:
             return {sha256 for sha256 in hashes if self.exists(sha256)}
-        return {_name(each) for each in self._bucket.list("sha256")}.intersection(hashes)
+        return {name_of(each) for each in self._bucket.list(BLOBS)}.intersection(hashes)
 
     def holds(self, blob: BlobRef) -> bool:
         return self.stored_bytes(blob) is not None
@@ -184,7 +183,7 @@ class BucketBlobStore:
         return self._scratch.folder()
 
     def held(self, keep: Container[str]) -> Held:
-        sizes = {_name(each): each.size_bytes for each in self._bucket.list("sha256")}
+        sizes = {name_of(each): each.size_bytes for each in self._bucket.list(BLOBS)}
         return Held({name: size for name, size in sizes.items() if name not in keep}, sum(sizes.values()))
 
     def sweep(
@@ -192,29 +191,12 @@ class BucketBlobStore:
     ) -> int:
         if may_go is not None and not may_go:
             return 0
-        ahead_s = now - time.time()
-        freed = 0
-        with self._sweeps.turn() as turn:
-            if turn is None:
-                return 0
-            used = {_name(each): each for each in self._bucket.list("used")}
-            doomed: list[ObjectMeta] = []
-            for each in self._bucket.list("sha256"):
-                name = _name(each)
-                last = max(each.modified, used.pop(name).modified if name in used else 0.0)
-                stays = name in keep or (may_go is not None and name not in may_go)
-                if not stays and turn.now + ahead_s - last > (SPENT_GRACE_S if name in spent else GRACE_S):
-                    doomed.append(each)
-            for start in range(0, len(doomed), _TOGETHER):
-                some = doomed[start : start + _TOGETHER]
-                if turn.is_over:
-                    break  # the next sweep goes on
-                self._quick.delete([each.path for each in some] + [_used(_name(each)) for each in some])
-                freed += sum(each.size_bytes for each in some)
-            old = [each.path for each in used.values() if turn.now + ahead_s - each.modified > GRACE_S]  # of blobs gone
-            if old and not turn.is_over:
-                self._quick.delete(old)
-        return freed
+
+        def may_delete(name: str, age_s: float) -> bool:
+            stays = name in keep or (may_go is not None and name not in may_go)
+            return not stays and age_s > (SPENT_GRACE_S if name in spent else GRACE_S)
+
+        return self._sweeps.delete(self._bucket, may_delete, now - time.time())
 
     def looks(self) -> str | None:
         return self._text("looks.json")
@@ -259,7 +241,7 @@ class BucketBlobStore:
                 tag = self._bucket.put(place, file) or ""
             else:
                 tag = meta.tag
-                self._bucket.put(_used(blob.sha256), b"")
+                self._bucket.put(used(blob.sha256), b"")
             if not self._sweeps.let_pass() or self.holds(blob):
                 reach(Fault.BLOB_NAMED)
                 return tag
@@ -335,40 +317,8 @@ class BucketBlobStore:
         return content.decode(errors="replace") if content is not None else None
 
 
-class _BucketRanges:
-    """A `RangeReader` of a blob that stays in the bucket."""
-
-    path: Path | None = None
-
-    def __init__(self, bucket: Bucket, meta: ObjectMeta) -> None:
-        self.size_bytes = meta.size_bytes
-        self._bucket, self._place, self._is_closed = bucket, meta.path, False
-
-    def read(self, offset: int, length: int) -> bytes:
-        if self._is_closed:
-            raise ValueError("the blob is closed")
-        length = min(length, self.size_bytes - offset)
-        if length <= 0:
-            return b""
-        try:
-            return self._bucket.read(self._place, offset, length)
-        except FileNotFoundError as error:
-            raise OSError(f"{self._place} was deleted while it was read") from error
-
-    def close(self) -> None:
-        self._is_closed = True
-
-
 def _place(sha256: str) -> str:
-    return f"sha256/{sha256[:2]}/{checked_sha256(sha256)}"
-
-
-def _used(sha256: str) -> str:
-    return f"used/{sha256}"
-
-
-def _name(meta: ObjectMeta) -> str:
-    return meta.path.rpartition("/")[2]
+    return f"{BLOBS}/{sha256[:2]}/{checked_sha256(sha256)}"
 
 
 def _not_found(sha256: str) -> BlobNotFound:

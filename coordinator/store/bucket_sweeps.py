@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from coordinator.store.bucket import Bucket
+from coordinator.store.blob_store import GRACE_S
+from coordinator.store.bucket import Bucket, ObjectMeta
 
 SWEEP_S = 8.0
 STALE_S = 25.0  # calls under way when a sweep's time is up have ended by then: `QUICK_S`
 QUICK_S = 5.0  # patience of a sweep's calls
-_AGAIN_S = 0.1
+BLOBS = "sha256"  # folder of the bucket
+_USED = "used"
 _MARK = "sweeping"
+_TOGETHER = 400  # blobs that are deleted by one call
+_AGAIN_S = 0.1
 
 
 class Turn(NamedTuple):
@@ -63,6 +67,39 @@ class Sweeps:
             if left is not None and left.tag == tag:
                 self._bucket.delete([_MARK])
 
+    def delete(self, bucket: Bucket, may_delete: Callable[[str, float], bool], ahead_s: float) -> int:
+        """Deletes blobs, and marks of use of such that are gone. Returns the bytes freed; 0 where another sweeps.
+
+        Args:
+            bucket: one with the patience to list.
+            may_delete: of a blob's hash, and the seconds since it was put, or put again.
+            ahead_s: by how much the caller's time is ahead of the bucket's.
+
+        Raises:
+            BlobsAway: the bucket does not answer.
+        """
+        freed = 0
+        with self.turn() as turn:
+            if turn is None:
+                return 0
+            now = turn.now + ahead_s
+            uses = {name_of(each): each for each in bucket.list(_USED)}
+            doomed = []
+            for each in bucket.list(BLOBS):
+                use = uses.pop(name_of(each), each)
+                if may_delete(name_of(each), now - max(each.modified, use.modified)):
+                    doomed.append(each)
+            for start in range(0, len(doomed), _TOGETHER):
+                some = doomed[start : start + _TOGETHER]
+                if turn.is_over:
+                    return freed  # the next sweep goes on
+                self._bucket.delete([each.path for each in some] + [used(name_of(each)) for each in some])
+                freed += sum(each.size_bytes for each in some)
+            old = [each.path for each in uses.values() if now - each.modified > GRACE_S]  # of blobs that are gone
+            if old and not turn.is_over:
+                self._bucket.delete(old)
+        return freed
+
     def let_pass(self) -> bool:
         """Waits for the end of a sweep that is under way. Whether one was.
 
@@ -84,3 +121,13 @@ class Sweeps:
             return False
         self._bucket.delete([_MARK])
         return True
+
+
+def used(sha256: str) -> str:
+    """The path of the empty object that tells when a blob was put again."""
+    return f"{_USED}/{sha256}"
+
+
+def name_of(meta: ObjectMeta) -> str:
+    """The hash by which an object is named."""
+    return meta.path.rpartition("/")[2]
