@@ -44,13 +44,9 @@ class RoundRecord:
     pooled: Measured = field(default_factory=Measured)
     examples: dict[str, int] = field(default_factory=dict)
 
-    def metrics(self, server: ServerSpec) -> Records:
-        """This round's rows of `SimulationResult.metrics`.
-
-        Args:
-            server: of the job, which says how clients' losses are weighted.
-        """
-        return Records.of(_rows(self, server))
+    def metrics(self, spec: JobSpec) -> Records:
+        """This round's rows of `SimulationResult.metrics`."""
+        return Records.of(_rows(self, spec.server))
 
 
 @dataclass(frozen=True)

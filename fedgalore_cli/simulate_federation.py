@@ -70,7 +70,7 @@ class Federation:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
         def both(record: RoundRecord) -> None:
-            tracking.log(record.metrics(spec.server))
+            tracking.log(record.metrics(spec))
             tell(record)
 
         folder = Path(spec.model.source).expanduser()

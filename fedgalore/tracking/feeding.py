@@ -25,7 +25,7 @@ class Tracking:
 
     ```python
     with Tracking(Run("2026-01-31", spec.name, spec.model_dump(mode="json")), [TensorBoard("runs")]) as tracking:
-        simulate(spec, folder, sites, on_round=lambda record: tracking.log(record.metrics(spec.server)))
+        simulate(spec, folder, sites, on_round=lambda record: tracking.log(record.metrics(spec)))
     ```
 
     Attributes:

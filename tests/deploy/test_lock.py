@@ -16,6 +16,7 @@ BESIDE = {  # of an extra that one command alone installs, beside the other
     "mutation": "requirements-mutation.lock",
     "docs": "requirements-docs.lock",
     "browser": "requirements-browser.lock",
+    "deploy": "requirements-deploy.lock",
     **dict.fromkeys(("trackers", "mlflow", "optuna", "tensorboard", "wandb"), "requirements-trackers.lock"),
     "bucket-tests": "requirements-bucket-tests.lock",
 }
