@@ -22,7 +22,8 @@ from fedgalore.spec.registry import methods
 from fedgalore.spec.strict import MANY, Strict, Text
 
 NAME = "policy"
-PARTS = 4  # of `least_examples`, one of which a batch has whose directions an update shows more than others
+# Least of a batch whose directions an update shows more than others': a part of `least_examples`, or what hides them.
+PARTS, FEW = 4, 8
 _TABLES = ("embeddings", "output")  # of `method.train_also`: a row of them for each token of the vocabulary
 
 
@@ -53,8 +54,8 @@ class Policy(Strict):
         ge=1,
         le=MANY,
         description="Examples that an update averages over: local.steps x local.batch_size, and no more than the data "
-        "set has. Of fedgalore, whose bases are of one batch each, a batch has a quarter of them, and with complement "
-        "below 1 all. Micro-batches change nothing: their gradients leave as one sum",
+        "set has. Of fedgalore, whose bases are of one batch each, a batch has a quarter of them or 8, and with "
+        "complement below 1 all. Micro-batches change nothing: their gradients leave as one sum",
     )
     least_evaluation_examples: int = Field(
         default=16, ge=1, le=MANY, description="Examples that an evaluation averages over"
@@ -201,7 +202,7 @@ def _of_averages(policy: Policy, spec: JobSpec, has: Holdings) -> Iterator[Refus
     elif (averaged := local.steps * local.batch_size) < least:
         field, product = "local.steps", f"{local.steps} x local.batch_size {local.batch_size} is {averaged}"
         yield _refusal("least_examples", field, f"{product} examples an update, and has to be at least {least}")
-    elif spec.method.favours_a_batch and local.batch_size < (wanted := ceil(least / PARTS)):
+    elif spec.method.favours_a_batch and local.batch_size < (wanted := min(FEW, ceil(least / PARTS))):
         told = f"is {local.batch_size}, and updates of this method show the batch that a basis is drawn from most"
         yield _refusal("least_examples", "local.batch_size", f"{told}; it has to be at least {wanted}")
     if has.examples < least:

@@ -90,6 +90,12 @@ def test_a_batch_needs_no_more_examples_than_an_update_shows_of_it(sections: dic
     assert codes(Policy(), **sections) == []
 
 
+def test_a_strict_site_takes_batches_of_eight() -> None:
+    """The jobs of `deploy` and of the README, at the sites of `deploy`."""
+    assert codes(Policy(least_examples=128), local={"steps": 10, "batch_size": 16}) == []
+    assert codes(Policy(least_examples=128), local={"steps": 32, "batch_size": 7}) == ["policy.least_examples"]
+
+
 def test_micro_batches_are_parts_of_what_is_averaged() -> None:
     assert codes(Policy(), local={"steps": 2, "batch_size": 16, "micro_batch_size": 1}) == []
 
