@@ -19,7 +19,7 @@ from fedgalore_cli.partition_split import Splitting, columns_of
 from fedgalore_cli.show.console import console
 from fedgalore_cli.simulate_federation import Federation, failure
 from fedgalore_cli.simulate_records import Records
-from fedgalore_cli.tracking import Experiment, RunsFolder, Tracker
+from fedgalore_cli.tracking import Experiment, RunsFolder, Tracker, sinks
 from fedgalore_cli.words import heading, listed, value
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def simulate(
     from fedgalore.data.examples import DataError
     from fedgalore.measures.custom import allow
     from fedgalore.spec import job as job_spec
+    from fedgalore.tracking import TrackerError
 
     records = Records(output)
     try:
@@ -135,6 +136,7 @@ def simulate(
             raise ValueError("--version: the job keeps no best version; set evaluation.keep in it, or say last")
         many = sweep.Sweep.planned(spec, sweeps or (), seeds, metric) if sweeps or seeds > 1 else None
         _check_options(many is not None, metric, version)
+        sinks(trackers or (), experiment, runs)  # those of each run are made when it begins
         parts.check_picture(picture)
         held_out: Sequence[Example] = ()
         if agents:
@@ -164,7 +166,7 @@ def simulate(
             to = to or Path(f"sweep-{spec.name}")
         if to is not None:
             _make(to)
-    except (job_spec.SpecError, DataError, ValueError) as error:
+    except (job_spec.SpecError, DataError, TrackerError, ValueError) as error:
         fail(str(error))
     tests = {"test": held_out} if held_out else {}
     federation = Federation(sites, tests, {"test": f"--test {test}"}, threads, trackers or (), experiment, runs)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedgalore_cli.errors import fail
-
 if TYPE_CHECKING:
     from fedgalore.tracking import Sink
 
@@ -40,11 +38,14 @@ RunsFolder = Annotated[
 
 
 def sinks(trackers: Sequence[Tracker], experiment: str, runs: Path) -> list[Sink]:
-    """The trackers that are to be used, each once; ends the command where the package or the address of one is missing.
+    """The trackers that are to be used, each once.
 
     Their packages wait for minutes where nobody answers, and print remarks; they are told not to.
+
+    Raises:
+        TrackerError: the package or the address of one is missing.
     """
-    from fedgalore.tracking import MLflow, TensorBoard, TrackerError, WandB
+    from fedgalore.tracking import MLflow, TensorBoard, WandB
 
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -53,7 +54,4 @@ def sinks(trackers: Sequence[Tracker], experiment: str, runs: Path) -> list[Sink
         Tracker.TENSORBOARD: lambda: TensorBoard(runs),
         Tracker.WANDB: lambda: WandB(experiment),
     }
-    try:
-        return [makers[tracker]() for tracker in dict.fromkeys(trackers)]
-    except TrackerError as error:
-        fail(str(error))
+    return [makers[tracker]() for tracker in dict.fromkeys(trackers)]

@@ -38,8 +38,11 @@ def track(
     from fedgalore.tracking import TrackerError, track
 
     wanted = None if model == "none" else model
-    with connect(url) as client, interruptible(job):
+    try:
         into = sinks(to, experiment, runs)
+    except TrackerError as error:
+        fail(str(error))
+    with connect(url) as client, interruptible(job):
         try:
             found = track(client, job, into, model=wanted, tell=note)
         except TrackerError as error:

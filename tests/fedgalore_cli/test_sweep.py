@@ -26,6 +26,7 @@ def folder(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name, count, seed in (("train", 40, 0), ("test", 30, 1)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sentences(count, seed)))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
 
 
@@ -93,6 +94,8 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(folder: Path) -> None:
         (("--sweep", "data.name=a,b"), "--sweep data.name: all settings run on the same data"),
         (("--sweep", "model.source=job:x@1"), "--sweep model.source=job:x@1: that version is at a coordinator"),
         (("--seeds", "2", "--metric", "f1"), "--metric: f1 is not measured in every setting"),
+        (("--seeds", "2", "--track", "mlflow"), "error: M"),  # the package, or the address of its server
+        (("--track", "mlflow"), "error: M"),
         (("--metric", "loss"), "--metric: there are no settings to compare; give some by --sweep or --seeds"),
         (("--seeds", "2", "--version", "last"), "--version: a sweep keeps no models; leave --version out"),
     ],
