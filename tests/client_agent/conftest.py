@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,13 +49,13 @@ class Coordinator:
             self.server = None
 
 
-@pytest.fixture
-async def away(redis_url: str, tmp_path: Path) -> AsyncIterator[Coordinator]:
-    """A coordinator whose door is not open yet."""
+@asynccontextmanager
+async def replica(redis_url: str, folder: Path) -> AsyncIterator[Coordinator]:
+    """A coordinator whose door is not open yet; any number of them may share Redis and folder."""
     store = RedisStateStore(redis_url)
     engine, trail = assemble(store, presence_s=3), AuditTrail(store.connection, 1000)
     credentials = RedisCredentialStore(redis_url)
-    blobs = DirectoryBlobStore(tmp_path / "blobs")
+    blobs = DirectoryBlobStore(folder / "blobs")
     coordinator = Coordinator(engine, blobs, Doorkeeper(credentials), trail, free_port())
     ticks = asyncio.create_task(driver.tick(engine.driver))
     try:
@@ -65,6 +66,12 @@ async def away(redis_url: str, tmp_path: Path) -> AsyncIterator[Coordinator]:
         await coordinator.stop()
         await engine.close()
         await credentials.close()
+
+
+@pytest.fixture
+async def away(redis_url: str, tmp_path: Path) -> AsyncIterator[Coordinator]:
+    async with replica(redis_url, tmp_path) as coordinator:
+        yield coordinator
 
 
 @pytest.fixture
