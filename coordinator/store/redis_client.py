@@ -65,11 +65,15 @@ class _Sentinels:
 
     def __init__(self, address: RedisAddress, options: dict[str, Any]) -> None:
         self._master = address.master
+        self._asked = ", ".join(f"{host}:{port}" for host, port in address.nodes)
         self._sentinels = Sentinel(list(address.nodes), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
 
     async def find(self) -> tuple[str, int]:
         """Raises `NotConnected` where none of them knows one."""
-        host, port = await self._sentinels.discover_master(self._master)
+        try:
+            host, port = await self._sentinels.discover_master(self._master)
+        except NotConnected as error:  # its words name every setting of each connection
+            raise NotConnected(f"no sentinel knows a master {self._master} that is up; asked: {self._asked}") from error
         return str(host), int(port)
 
     async def close(self) -> None:

@@ -362,8 +362,20 @@ async def test_a_server_that_is_gone_is_named_and_comes_back_with_all_data(tmp_p
         server.stop()
 
 
-async def test_a_url_where_nobody_listens() -> None:
-    store = RedisStateStore(f"redis://127.0.0.1:{free_port()}/0")
-    with pytest.raises(StateUnavailable, match="does not answer"):
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://127.0.0.1:{port}/0", "does not answer"),
+        (
+            "redis+sentinel://127.0.0.1:{port}/fed",
+            r"master fed that is up; asked: 127.0.0.1:{port}\)",
+        ),
+        ("redis+cluster://127.0.0.1:{port}", "no node of the cluster knows a master"),
+    ],
+)
+async def test_a_url_where_nobody_listens(url: str, words: str) -> None:
+    port = free_port()
+    store = RedisStateStore(url.format(port=port))
+    with pytest.raises(StateUnavailable, match=words.format(port=port)):
         await store.agents.enrolled("a")
     await store.close()
