@@ -142,7 +142,7 @@ class LocalFederation:
             self._stack.callback(self.stop_coordinator)
             self.start_coordinator()
             for document in self._agent_documents:
-                self._start_agent(document)
+                self.start_agent(document)
             self._stack = self._stack.pop_all()
         return self
 
@@ -194,13 +194,14 @@ class LocalFederation:
     def stop_coordinator(self, sign: signal.Signals = signal.SIGTERM) -> None:
         self.coordinator.stop(sign)
 
-    def _start_agent(self, document: Mapping[str, Any]) -> None:
+    def start_agent(self, document: Mapping[str, Any], coordinator: str | None = None) -> None:
+        """Starts one more agent. `coordinator`: the address that it calls, if not that of the coordinator itself."""
         name = document["name"]
         folder = self.root / "agents" / name
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "agent.yaml"
         address = f"127.0.0.1:{self._ports['grpc']}"
-        given = {"coordinator": address, "work_dir": str(folder / "work")}
+        given = {"coordinator": coordinator or address, "work_dir": str(folder / "work")}
         environment = {}
         if self._secured is not None:
             given |= self._secured.agent(name)

@@ -75,13 +75,16 @@ def ask(port: int, *words: str | int) -> Any:
 
 
 @contextmanager
-def replicated(folder: Path) -> Iterator[Group]:
-    """A master, a replica and a sentinel, whose word alone is enough here."""
+def replicated(folder: Path, replicas: int = 1) -> Iterator[Group]:
+    """A master, its replicas and a sentinel, whose word alone is enough here."""
     with ExitStack() as stack:
         master = stack.enter_context(RedisServer(folder / "a", further=AT_ONCE))
         of = ["--replicaof", "127.0.0.1", str(master.port)]
-        replica = stack.enter_context(RedisServer(folder / "b", further=[*AT_ONCE, *of]))
-        until(lambda: "master_link_status:up" in str(ask(replica.port, "INFO", "replication")))
+        servers = [master]
+        behind = [RedisServer(folder / f"b{number}", further=[*AT_ONCE, *of]) for number in range(replicas)]
+        servers += [stack.enter_context(server) for server in behind]
+        for server in servers[1:]:
+            until(lambda port=server.port: "master_link_status:up" in str(ask(port, "INFO", "replication")))
         port = free_port()
         config = folder / "sentinel.conf"
         lines = [
@@ -100,9 +103,9 @@ def replicated(folder: Path) -> Iterator[Group]:
         def master_port() -> int:
             return int(ask(port, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)[1])
 
-        until(lambda: "slaves=1" in str(ask(port, "INFO", "sentinel")))
-        servers = {server.port: server for server in (master, replica)}
-        yield Group(f"redis+sentinel://127.0.0.1:{port}/{MASTER}", servers, master_port, [sentinel])
+        until(lambda: f"slaves={replicas}" in str(ask(port, "INFO", "sentinel")))
+        by_port = {server.port: server for server in servers}
+        yield Group(f"redis+sentinel://127.0.0.1:{port}/{MASTER}", by_port, master_port, [sentinel])
 
 
 @contextmanager
