@@ -148,8 +148,10 @@ class Provider:
             return None
         try:
             where = urlsplit(str(address))
-            plain = where.scheme == "http" and is_loopback(where.hostname or "")
-            safe = (where.scheme == "https" or plain) and _PLACE.fullmatch(where.netloc) is not None
+            _ = where.port  # raises where there is no such port
+            here = self.issuer.startswith("http:") and is_loopback(where.hostname or "")
+            safe = where.scheme == "https" or (where.scheme == "http" and here)
+            safe = safe and _PLACE.fullmatch(where.netloc) is not None
         except ValueError:
             safe = False
         if not safe:
@@ -167,7 +169,7 @@ class Provider:
                     body += piece
                     if len(body) > MAX_BYTES:
                         raise Unusable(f"answers more than {MAX_BYTES} bytes at {url}; mend the provider")
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, UnicodeError) as error:  # the last: no name
             why = str(error) or type(error).__name__
             raise Unusable(f"does not answer at {url} ({why}); correct the setting, or mend the line") from None
         try:
@@ -181,6 +183,7 @@ class Provider:
 
 def _usable(published: dict[str, Any]) -> KeySet:
     """The public keys that tokens may be signed with; others, and those of other uses, are passed over."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from joserfc.errors import JoseError
     from joserfc.jwk import KeySet, RSAKey, import_key
 
@@ -192,7 +195,7 @@ def _usable(published: dict[str, Any]) -> KeySet:
         try:
             key = import_key(each)
             weak = isinstance(key, RSAKey) and key.public_key.key_size < LEAST_RSA_BITS
-        except (JoseError, ValueError, TypeError):
+        except (JoseError, ValueError, TypeError, KeyError, UnsupportedAlgorithm):  # the last two: of a curve
             continue
         if not weak:
             keys.append(key)

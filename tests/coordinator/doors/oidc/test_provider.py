@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.doors.oidc.provider import DISCOVERY, Provider
+from coordinator.doors.oidc.provider import DISCOVERY, Provider, Unusable
 from coordinator.state.errors import ProviderAway
 from fedgalore.process.settings import SettingsError
 from tests.oidc_provider import OidcProvider, new_key
@@ -27,6 +27,8 @@ SECRET = {"kty": "oct", "kid": "first", "k": "c2VjcmV0"}
         ),
         ({"jwks_uri": "file:///etc/passwd"}, "names 'file:///etc/passwd' as jwks_uri"),
         ({"token_endpoint": "https://x; script-src *"}, "names 'https://x; script-src *' as token_endpoint"),
+        ({"jwks_uri": "https://keys.example:99999/"}, "names 'https://keys.example:99999/' as jwks_uri"),
+        ({"jwks_uri": "https://xn--/"}, "does not answer at https://xn--/"),
         ({"jwks_uri": None}, "names no jwks_uri"),
         ({"jwks_uri": "{issuer}/nowhere"}, "answers 404 at"),
         ({"jwks_uri": "{issuer}/secrets"}, "publishes no key that could sign a token"),
@@ -55,6 +57,7 @@ async def test_a_wrong_provider_is_a_sentence(provider: OidcProvider, published:
 async def test_of_many_keys_those_that_can_sign_are_taken(provider: OidcProvider) -> None:
     good = new_key("first").as_dict(private=False)
     others = [SECRET, {**good, "use": "enc", "kid": "second"}, {**good, "n": "AQAB", "kid": "short"}]
+    others += [{"kty": kind, "crv": "brainpoolP256r1", "x": "AAAA", "y": "AAAA"} for kind in ("EC", "OKP")]
     provider.answers = {"/keys": (json.dumps({"keys": [*others, good]}), 200)}
     async with contextlib.aclosing(Provider(provider.issuer)) as asked:
         assert [key.kid for key in await asked.keys("first")] == ["first"]
@@ -75,6 +78,12 @@ async def test_what_it_gave_stays_while_it_is_away_and_unknown_keys_wait(provide
         with pytest.raises(ProviderAway, match="does not answer"):
             await asked.keys("third")
         assert {key.kid for key in await asked.keys(None)} == {"second"}
+
+
+async def test_a_provider_elsewhere_cannot_point_at_this_machine(provider: OidcProvider) -> None:
+    async with contextlib.aclosing(Provider("https://login.example")) as asked:
+        with pytest.raises(Unusable, match="which is no https:// address"):
+            asked._address({"jwks_uri": f"{provider.issuer}/keys"}, "jwks_uri")
 
 
 def test_a_ca_that_is_none_is_named(tmp_path: Path) -> None:
