@@ -203,9 +203,11 @@ class ClientRegistry:
         """Every enrolled client, by name, with the task that it holds in an active job.
 
         Args:
-            teams: only clients that are given to one of them; None: all.
+            teams: only clients that are given to one of them, of whose other teams nothing is told; None: all.
         """
         given = await self._agents.teams()
+        if teams is not None:
+            given = {client: shared for client, of in given.items() if (shared := of & frozenset(teams))}
         tasks: dict[str, OpenTask] = {}
         for job in active:
             for client in job.open_clients:
@@ -225,7 +227,7 @@ class ClientRegistry:
                 teams=given.get(record.name, frozenset()),
             )
             for record, seen in await self._agents.seen()
-            if teams is None or given.get(record.name, frozenset()) & set(teams)
+            if teams is None or record.name in given
         ]
 
     async def forget(self, client: str) -> None:

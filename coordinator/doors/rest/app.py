@@ -135,7 +135,10 @@ def _agents(people: PeopleCalls, doorkeeper: Doorkeeper) -> APIRouter:
 
     @routes.get("")
     async def list_agents(request: Request) -> schemas.AgentList:
-        """All sites; to whose key or group is of a team, those that are given to it, with their tasks for its jobs."""
+        """All sites; to whose key or group is of a team, those that are given to it, with their tasks for its jobs.
+
+        The latter are told of no other team that a site is given to.
+        """
         found = await people.reader.agents(teams_of(request))
         return schemas.AgentList(agents=[views.agent_view(agent) for agent in found])
 

@@ -106,6 +106,10 @@ async def test_a_team_sees_and_steers_its_own(http: httpx.AsyncClient, engine: E
         agents = (await http.get("/api/v1/agents", headers=reader)).json()["agents"]
         assert [(agent["name"], agent["teams"]) for agent in agents] == [("site-r", ["radiology"])]
         assert (await http.get(f"/api/v1/jobs/{job['id']}/logs", headers=reader)).status_code == 200
+    both = {"teams": ["cardiology", "radiology"]}
+    assert (await http.patch("/api/v1/agents/site-r", json=both, headers=EVERYBODY)).json()["teams"] == both["teams"]
+    (agent,) = (await http.get("/api/v1/agents", headers=viewer)).json()["agents"]
+    assert agent["teams"] == ["radiology"]  # no word of the others
     everything = (await http.get("/api/v1/jobs", headers=EVERYBODY)).json()["jobs"]
     assert [each["id"] for each in everything] == [nobodys["id"], other["id"], job["id"]]
     assert (await http.post(f"/api/v1/jobs/{job['id']}/cancel", headers=viewer)).status_code == 403
