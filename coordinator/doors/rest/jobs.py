@@ -71,7 +71,7 @@ def router(door: JobsDoor) -> APIRouter:
     ) -> schemas.JobView | JSONResponse:
         """Posts a job, as JSON or YAML. With an Idempotency-Key it can be repeated without making a second job."""
         caller: Caller = request.scope[CALLER]
-        owner, seen = team_of_new(request, team), caller.teams(Role.VIEWER)
+        owner, seen = team_of_new(teams_of(request), team), caller.teams(Role.VIEWER)
         spec, unsure = await post.read(await request.body(), request.headers.get("content-type", ""), seen)
         if dry_run:
             return JSONResponse((await post.trial(spec, unsure, idempotency_key, owner)).model_dump(mode="json"))
@@ -92,8 +92,9 @@ def router(door: JobsDoor) -> APIRouter:
         """
         body, kind = await request.body(), request.headers.get("content-type", "")
         caller: Caller = request.scope[CALLER]
-        owner, changes_jobs = team_of_new(request, team), caller.role is Role.OPERATOR
-        seen = caller.teams(Role.VIEWER)
+        changes_jobs, seen = caller.role is Role.OPERATOR, caller.teams(Role.VIEWER)
+        # Whoever could post is told of the team that a post would take.
+        owner = team_of_new(seen if team is not None else caller.teams(caller.role), team)
         return await post.review(body, kind, idempotency_key, owner, seen, looks_here=changes_jobs)
 
     @routes.get("/jobs")

@@ -42,7 +42,8 @@ class TeamCheck:
             )
         team = await team_of_job(self._reader, job_id, caller.teams(Role.VIEWER))
         if team not in teams:
-            raise NotAllowed(f"Authorization: the {caller.shows} is a viewer's in team {team}; ask an operator of it")
+            where = f"team {team}" if team else "what is of no team"
+            raise NotAllowed(f"Authorization: the {caller.shows} is a viewer's in {where}; ask an operator of it")
 
 
 async def team_of_job(reader: StateReader, job_id: str, seen: Teams) -> str:
@@ -62,13 +63,15 @@ async def team_of_job(reader: StateReader, job_id: str, seen: Teams) -> str:
     return job.team
 
 
-def team_of_new(request: Request, wanted: str | None) -> str:
+def team_of_new(teams: Teams, wanted: str | None) -> str:
     """The team of a job that is posted: the one that is named, or the only one in which its poster may; empty: none.
+
+    Args:
+        teams: in which they may.
 
     Raises:
         NotAllowed: it is another's, or it is not clear which.
     """
-    teams = teams_of(request)
     if wanted is not None and (teams is None or wanted in teams):
         return wanted
     if teams is None:

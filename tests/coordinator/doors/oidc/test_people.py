@@ -81,6 +81,25 @@ async def test_who_is_in_no_group_hears_which_there_are(http: httpx.AsyncClient,
     assert "eve is in no group that may do anything here (groups: 'staff')" in answer.json()["detail"]
 
 
+async def test_a_viewer_of_all_who_is_an_operator_in_a_team(
+    redis_url: str, tmp_path: Path, provider: OidcProvider
+) -> None:
+    both = GROUPS | {"lungs": {"role": "operator", "team": "radiology"}}
+    async with rest(redis_url, tmp_path, **settings(provider) | {"oidc_groups": both}) as http:
+        person = bearing(provider.token("eve", groups=[VIEWERS, "lungs"]))
+        nobodys = (await http.post("/api/v1/jobs", json=job_document(), headers=bearing(OPERATOR))).json()["id"]
+        asked = {**person, "Idempotency-Key": "nightly"}
+        own = (await http.post("/api/v1/jobs", json=job_document(), headers=asked)).json()
+        assert own["team"] == "radiology"
+        looked = await http.post("/api/v1/jobs:validate", json=job_document(), headers=asked)
+        assert looked.json()["job"] == own["id"]  # of the team that a post would take
+        assert len((await http.get("/api/v1/jobs", headers=person)).json()["jobs"]) == 2
+        refused = await http.post(f"/api/v1/jobs/{nobodys}/cancel", headers=person)
+        assert refused.status_code == 403
+        assert "the token is a viewer's in what is of no team; ask an operator" in refused.json()["detail"]
+        assert (await http.get("/api/v1/keys", headers=person)).status_code == 403
+
+
 async def test_what_is_refused_is_written_down(http: httpx.AsyncClient, provider: OidcProvider) -> None:
     wrong: list[dict[str, Any]] = [{"exp": 1}, {"aud": "other"}, {"iss": "http://127.0.0.1:1"}, {"sub": "a\x1b[2J"}]
     for claims in wrong:
