@@ -85,10 +85,10 @@ class AuditEntry(BaseModel):
     id: str
     at: datetime
     key: str = Field(
-        description="Id of the API key; `settings` for the operator's key of the settings; of an agent, how its key's "
-        "SHA-256 begins; else empty"
+        description="Id of the API key; `settings` for the operator's key of the settings; `oidc:` and the `sub` of a "
+        "person's token; of an agent, how its key's SHA-256 begins; else empty"
     )
-    name: str = Field(description="Of the key; of an agent, the client")
+    name: str = Field(description="Of the key or the person; of an agent, the client")
     role: str = Field(description="`viewer`, `operator`, `agent`; of strangers empty")
     address: str
     method: str = Field(description="Of HTTP, or the name of the agent's call")
