@@ -46,7 +46,7 @@ def logout(url: Url = None, output: Output = Format.TABLE) -> None:
     access = Access.of(url, context=chosen.context)
     before = sign_in.out(access)
     words = f"signed out of {access.url}" if before else f"nobody was signed in at {access.url}"
-    put(output, {"url": access.url, "signed_out": before is not None}, words)
+    put(output, {"url": access.url, "signed_out": before}, words)
 
 
 def _show(code: Code) -> None:

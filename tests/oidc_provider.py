@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -115,7 +116,7 @@ class _Quiet(WSGIRequestHandler):
 @dataclass
 class OidcProvider:
     """Serves as long as the block. `asked`: requests by path. `expires_s`: of access tokens. `extra`: claims of all.
-    `answers`: in place of its own, by path."""
+    `answers`: in place of its own, by path. `before_token`: what happens before it gives one."""
 
     users: dict[str, User] = field(default_factory=dict)
     expires_s: int = 600
@@ -123,6 +124,7 @@ class OidcProvider:
     interval_s: float = 0.2  # between a device's questions
     asked: Counter[str] = field(default_factory=Counter)
     answers: dict[str, Any] = field(default_factory=dict)
+    before_token: Callable[[], object] = lambda: None
 
     def __enter__(self) -> OidcProvider:
         os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"  # Authlib refuses plaintext, also on loopback
@@ -294,6 +296,7 @@ def _app(provider: OidcProvider) -> Flask:
 
     @app.post("/token")
     def token() -> Any:
+        provider.before_token()
         return server.create_token_response()
 
     @app.post("/device_authorization")

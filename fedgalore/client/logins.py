@@ -94,15 +94,42 @@ def write(login: Login) -> None:
     file = file_of(login.url)
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with survives_power_cut(file, SECRET) as draft:
-            draft.write_text(login.model_dump_json(), encoding="utf-8")
+        with _locked(file):
+            _write(file, login)
     except OSError as error:
-        raise WrongArgument("login", f"{file} cannot be written ({error}); make room, or correct its folder") from None
+        raise _unwritable(file, error) from None
 
 
-def forget(url: str) -> None:
-    """Deletes the login at this coordinator, if there is one."""
-    file_of(url).unlink(missing_ok=True)
+def take(url: str) -> tuple[bool, Login | None]:
+    """Deletes the login at this coordinator: whether there was one, and what it was, as far as it can be read.
+
+    Whoever renews it at this moment is waited for, and does not bring it back.
+
+    Raises:
+        WrongArgument: its file cannot be deleted.
+    """
+    file = file_of(url)
+    if not file.exists():
+        return False, None
+    with _locked(file):
+        try:
+            login = read(url)
+        except WrongArgument:
+            login = None
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise WrongArgument("login", f"{file} cannot be deleted ({error}); correct its folder") from None
+    return True, login
+
+
+def _write(file: Path, login: Login) -> None:
+    with survives_power_cut(file, SECRET) as draft:
+        draft.write_text(login.model_dump_json(), encoding="utf-8")
+
+
+def _unwritable(file: Path, error: OSError) -> WrongArgument:
+    return WrongArgument("login", f"{file} cannot be written ({error}); make room, or correct its folder")
 
 
 class Bearer(httpx.Auth):
@@ -128,13 +155,17 @@ class Bearer(httpx.Auth):
             WrongArgument: its file cannot be read or written.
         """
         if self._login is None or _ends(self._login):
-            with _locked(file_of(self._url)):  # a token to renew with is often good once
+            file = file_of(self._url)
+            with _locked(file):  # a token to renew with is often good once
                 login = read(self._url)
                 if login is None:
                     raise _over("nobody is signed in here any more")
                 if _ends(login):
                     login = _renew(login)
-                    write(login)
+                    try:
+                        _write(file, login)
+                    except OSError as error:
+                        raise _unwritable(file, error) from None
             self._login = login
         return self._login.token
 
@@ -182,6 +213,7 @@ def is_safe(url: object) -> bool:
     """Whether tokens may travel there: over TLS, or on this machine."""
     try:
         where = urlsplit(str(url))
+        _ = where.port  # raises where there is no such port
         return where.scheme == "https" or (where.scheme == "http" and is_loopback(where.hostname or ""))
     except ValueError:
         return False
@@ -198,7 +230,7 @@ def _answer(method: str, url: str, form: Mapping[str, str] | None, ca: Path | No
     try:
         with httpx.Client(verify=verify, timeout=TIMEOUT_S, trust_env=not local) as http:
             answer = http.request(method, url, data=dict(form) if form is not None else None)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last: no name of a machine
         raise Unreachable(
             f"no answer from the identity provider at {url} ({error}); try again", "unreachable"
         ) from None

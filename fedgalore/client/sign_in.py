@@ -92,15 +92,18 @@ def device(access: Access, ca: Path | None, show: Callable[[Code], None]) -> Log
     return login
 
 
-def out(access: Access) -> Login | None:
-    """Ends the login at a coordinator, also at the provider where it can be told; None where there was none."""
-    login = logins.read(access.url)
-    logins.forget(access.url)
+def out(access: Access) -> bool:
+    """Ends the login at a coordinator, also at the provider where it can be told; False where there was none.
+
+    Raises:
+        WrongArgument: its file cannot be deleted.
+    """
+    was_there, login = logins.take(access.url)
     if login is not None and login.revocation_endpoint and login.refresh_token:
         form = {"token": login.refresh_token, "token_type_hint": "refresh_token", "client_id": login.client_id}
         with suppress(ClientError):  # the file is gone, and the token ends by itself
             logins.post(login.revocation_endpoint, form, login.ca)
-    return login
+    return was_there
 
 
 def _published(issuer: str, ca: Path | None) -> dict[str, Any]:

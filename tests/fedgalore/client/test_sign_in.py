@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from coordinator.server import serving
 from coordinator.settings import CoordinatorSettings
-from fedgalore.client import AsyncClient, Client, Refused, WrongArgument, logins, sign_in
+from fedgalore.client import AsyncClient, Client, Refused, Unreachable, WrongArgument, logins, sign_in
 from fedgalore.client.access import Access
 from fedgalore.client.sign_in import Code
 from fedgalore_cli.main import app
@@ -130,6 +130,32 @@ def test_a_login_that_has_ended_says_so(url: str, provider: OidcProvider) -> Non
     with Client(url) as client, pytest.raises(WrongArgument, match="login: .* cannot be read; sign in again") as broken:
         client.jobs()
     assert "secret" not in str(broken.value)
+    assert CliRunner().invoke(app, ["logout", "--url", url]).stdout.endswith(f"signed out of {url}\n")
+    assert not logins.file_of(url).exists()
+
+
+def test_a_login_that_is_renewed_meanwhile_does_not_come_back(url: str, provider: OidcProvider) -> None:
+    provider.expires_s = 5
+    sign_in.device(Access.of(url), None, confirm(provider, "bob"))
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        asked.set()
+        go_on.wait(10)
+
+    provider.before_token = hold
+    with Client(url) as client:
+        renewing = threading.Thread(target=client.jobs)
+        renewing.start()
+        assert asked.wait(10)
+        leaving = threading.Thread(target=sign_in.out, args=(Access.of(url),))
+        leaving.start()
+        leaving.join(0.2)  # it waits for the one that renews
+        go_on.set()
+        renewing.join()
+        leaving.join()
+    assert not logins.file_of(url).exists()
+    assert provider.refreshes == {}
 
 
 def test_a_no_at_the_provider_ends_it(url: str, provider: OidcProvider) -> None:
@@ -160,3 +186,9 @@ def test_an_id_token_can_be_what_is_sent(provider: OidcProvider) -> None:
     assert made.renewed({"access_token": "opaque", "id_token": provider.token()}).token.count(".") == 2
     with pytest.raises(Refused, match="answered without a usable id_token"):
         made.renewed({"access_token": "opaque"})
+
+
+def test_what_is_no_address_is_a_sentence() -> None:
+    assert not logins.is_safe("https://login.example:99999/token")
+    with pytest.raises(Unreachable, match=r"no answer from the identity provider at https://x\.\.y/token"):
+        logins.post("https://x..y/token", {}, None)
