@@ -33,6 +33,7 @@ async def test_a_person_signs_in_stays_and_signs_out(
         dashboard = Dashboard(page, str(stack.http.base_url))
         await dashboard.open("#/agents")
         await dashboard.says("This coordinator asks who you are.")
+        await page.evaluate("sessionStorage.setItem('key', 'fgk_revoked')")
         provider.expires_s = 20  # less than EARLY_MS: each request renews
         await dashboard.press("Sign in")
         await dashboard.press("ada")
@@ -42,6 +43,11 @@ async def test_a_person_signs_in_stays_and_signs_out(
         await page.get_by_role("link", name="Jobs", exact=True).click()
         await dashboard.says("No jobs yet.")
         assert provider.asked["/token"] > asked
+        provider.answers["/token"] = ("", 503)  # it cannot just now, which ends no login
+        await page.get_by_role("link", name="Agents", exact=True).click()
+        await dashboard.says("No agents yet.")
+        await dashboard.says("Sign out")
+        del provider.answers["/token"]
         kept = await page.evaluate("JSON.stringify([localStorage.length, document.cookie])")
         assert kept == '[0,""]'
         await dashboard.press("Sign out")

@@ -9,8 +9,9 @@ let askForKey = () => {};
 export const onLocked = (ask) => { askForKey = ask; };
 export const hasKey = () => sessionStorage.getItem(KEY) != null || hasLogin();
 export const takeKey = (key) => sessionStorage.setItem(KEY, key);
+export const dropApiKey = () => sessionStorage.removeItem(KEY);
 export const dropKey = () => {
-  sessionStorage.removeItem(KEY);
+  dropApiKey();
   signOut();
 };
 

@@ -1,6 +1,6 @@
 // The frame: which page is shown, the key, and what is said of the connection.
 
-import { ask, dropKey, hasKey, onLocked, takeKey } from "./api.js";
+import { ask, dropApiKey, dropKey, hasKey, onLocked, takeKey } from "./api.js";
 import { h, show } from "./dom.js";
 import { clock } from "./format.js";
 import { hasLogin, signedIn, signIn, signInPlace } from "./sign_in.js";
@@ -101,4 +101,4 @@ addEventListener("hashchange", () => {
   if (before !== shown) root.querySelector("h1")?.focus();
 });
 ask("/version").then((told) => { $("version").textContent = told.version; }, () => {});
-signedIn().catch((error) => app.complain(error.message)).then(() => go());
+signedIn().then((done) => done && dropApiKey(), (error) => app.complain(error.message)).then(() => go()); // a key would go before

@@ -43,7 +43,7 @@ export async function signedIn() {
   if (!told.get("code")) throw new Error(`The identity provider did not sign you in: ${told.get("error_description") ?? told.get("error")}.`);
   const where = await signInPlace();
   if (!where) throw new Error("The identity provider does not answer; sign in again.");
-  await take(where, { grant_type: "authorization_code", code: told.get("code"), redirect_uri: home(), code_verifier: begun.verifier });
+  keep(await ask(where, { grant_type: "authorization_code", code: told.get("code"), redirect_uri: home(), code_verifier: begun.verifier }));
   return true;
 }
 
@@ -60,24 +60,30 @@ export async function loginToken() {
 }
 
 async function renew(login) {
-  const where = await signInPlace();
+  const before = sessionStorage.getItem(LOGIN), where = await signInPlace();
+  const goes = () => sessionStorage.getItem(LOGIN) === before; // nobody has signed out or in meanwhile
   try {
-    if (where) return await take(where, { grant_type: "refresh_token", refresh_token: login.refresh }, login.refresh);
+    const made = where && await ask(where, { grant_type: "refresh_token", refresh_token: login.refresh }, login.refresh);
+    if (made && goes()) return keep(made);
   } catch (error) {
-    if (error.refused) signOut();
+    if (error.refused && goes()) signOut();
   }
   return hasLogin() ? login.token : null;
 }
 
-async function take(where, form, refresh) {
+function keep(login) {
+  sessionStorage.setItem(LOGIN, JSON.stringify(login));
+  return login.token;
+}
+
+async function ask(where, form, refresh) {
   const body = new URLSearchParams({ ...form, client_id: where.client_id });
   const answer = await fetch(where.token_endpoint, { method: "POST", body, credentials: "omit" });
   const told = await answer.json().catch(() => ({})), token = told[where.token];
   if (!answer.ok || typeof token !== "string") {
     const why = told.error_description ?? told.error ?? `it answers ${answer.status}, without a usable ${where.token}`;
-    throw Object.assign(new Error(`The identity provider did not sign you in: ${why}.`), { refused: true });
+    const refused = answer.status < 500 && answer.status !== 429; // else it may do so again
+    throw Object.assign(new Error(`The identity provider did not sign you in: ${why}.`), { refused });
   }
-  const expires = Date.now() + 1000 * (Number(told.expires_in) || LIFE_S);
-  sessionStorage.setItem(LOGIN, JSON.stringify({ token, refresh: told.refresh_token ?? refresh, expires }));
-  return token;
+  return { token, refresh: told.refresh_token ?? refresh, expires: Date.now() + 1000 * (Number(told.expires_in) || LIFE_S) };
 }
