@@ -58,6 +58,10 @@ class StateReader:
         """
         return explain((await self._stepper.load(job_id)).job, self._clock())
 
+    async def team(self, job_id: str) -> str:
+        """The team of a job, also of one that cannot be read; empty: it is of none, or is not there."""
+        return await self._store.team(job_id)
+
     async def jobs(self, wanted: JobFilter = ALL, limit: int = 50, after: str | None = None) -> list[Job]:
         """Jobs that are asked for, newest first.
 

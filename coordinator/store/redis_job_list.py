@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from coordinator.state.job_filter import ALL, Facts, JobFilter
 from coordinator.state.job_id import posted_before
 from coordinator.store.redis_connection import RedisConnection
@@ -35,6 +37,11 @@ class RedisJobList:
             # Behind that job and not that place: the list may have grown at its front, or shrunk, meanwhile.
             start = await self._behind(listed[-1][0]) if len(listed) == many and not over else None
         return found[:limit]
+
+    async def team(self, job_id: str) -> str:
+        """The team of a job, whether or not its document can be read; empty: it is of none, or is not there."""
+        _, facts = await self._ask(self._facts(keys=[self._job(job_id)]))
+        return str(json.loads(facts).get("team", "")) if facts else ""
 
     async def _behind(self, after: str | None) -> int | None:
         """The place in the list that follows a job; None where that is no id of a job."""

@@ -221,6 +221,10 @@ class RedisStateStore:
         """Those that are asked for, newest first; see `RedisJobList.ids`."""
         return await self._list.ids(after, limit, wanted)
 
+    async def team(self, job_id: str) -> str:
+        """See `RedisJobList.team`."""
+        return await self._list.team(job_id)
+
     async def active_ids(self) -> list[str]:
         return sorted(await self._ask(self._redis.smembers(self._key("active"))))
 

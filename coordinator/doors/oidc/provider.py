@@ -149,7 +149,7 @@ class Provider:
         try:
             where = urlsplit(str(address))
             _ = where.port  # raises where there is no such port
-            here = self.issuer.startswith("http:") and is_loopback(where.hostname or "")
+            here = urlsplit(self.issuer).scheme == "http" and is_loopback(where.hostname or "")
             safe = where.scheme == "https" or (where.scheme == "http" and here)
             safe = safe and _PLACE.fullmatch(where.netloc) is not None
         except ValueError:

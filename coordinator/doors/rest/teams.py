@@ -51,11 +51,12 @@ async def team_of_job(reader: StateReader, job_id: str, seen: Teams) -> str:
 
     Raises:
         JobNotFound: there is none that they see.
+        JobUnreadable: it is theirs, and is damaged or of a newer release.
     """
     try:
         job = await reader.job(job_id)
     except JobUnreadable:
-        if seen is None:
+        if seen is None or await reader.team(job_id) in seen:
             raise
         raise no_job(job_id) from None
     if seen is not None and job.team not in seen:

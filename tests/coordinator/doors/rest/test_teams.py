@@ -94,6 +94,18 @@ async def test_no_route_tells_another_team_of_a_job_or_a_site(http: httpx.AsyncC
     assert {agent.name for agent in await engine.reader.agents()} == {"site-r", "site-c", "site-n"}
 
 
+async def test_a_team_hears_that_its_own_job_cannot_be_read(
+    http: httpx.AsyncClient, engine: Engine, redis_url: str
+) -> None:
+    own, foreign = await key(http, "radiology"), await key(http, "cardiology")
+    job = (await post(http, own))["id"]
+    connection = RedisStateStore(redis_url).connection
+    await connection.redis.hset(connection.job(job), "document", '{"format": 999}')
+    await connection.close()
+    seen = [(await http.get(f"/api/v1/jobs/{job}", headers=headers)).json()["code"] for headers in (own, foreign)]
+    assert seen == ["job_too_new", "job_not_found"]
+
+
 async def test_a_team_sees_and_steers_its_own(http: httpx.AsyncClient, engine: Engine) -> None:
     operator, viewer = await key(http, "radiology"), await key(http, "radiology", "viewer")
     job = await post(http, operator)
