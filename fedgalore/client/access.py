@@ -68,7 +68,7 @@ class Access:
             raise WrongArgument("url", str(error)) from None
         elsewhere = named_by is not None and named_by.rstrip("/") != address.rstrip("/")
         label, secret = _key(key, source.key_file, from_environment=not elsewhere)
-        login = secret is None and logins.file_of(address).is_file()
+        login = secret is None and logins.is_there(address)
         if secret is not None and where.scheme != "https" and not is_loopback(where.hostname or ""):
             raise WrongArgument(
                 label,

@@ -69,11 +69,19 @@ class Contexts(BaseModel):
 
 
 def place() -> Path:
-    """The file of contexts, which need not exist."""
-    if named := os.environ.get(VARIABLE):
-        return Path(named).expanduser()
-    home = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(home) if home and Path(home).is_absolute() else Path.home() / ".config") / "fedgalore" / "config.toml"
+    """The file of contexts, which need not exist.
+
+    Raises:
+        WrongArgument: it would be in a home folder that nobody knows.
+    """
+    named, home = os.environ.get(VARIABLE), os.environ.get("XDG_CONFIG_HOME")
+    try:
+        if named:
+            return Path(named).expanduser()
+        config = Path(home) if home and Path(home).is_absolute() else Path.home() / ".config"
+    except RuntimeError:  # a container's user often has none
+        raise WrongArgument(VARIABLE, "this user has no such home folder; name the file by its whole path") from None
+    return config / "fedgalore" / "config.toml"
 
 
 def read(file: Path) -> Contexts:

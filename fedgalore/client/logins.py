@@ -70,6 +70,14 @@ def file_of(url: str) -> Path:
     return contexts.place().parent / "logins" / f"{name}.json"
 
 
+def is_there(url: str) -> bool:
+    """Whether somebody has signed in at this coordinator; nobody has where this user cannot look."""
+    try:
+        return file_of(url).is_file()
+    except (OSError, WrongArgument):
+        return False
+
+
 def read(url: str) -> Login | None:
     """The login at this coordinator; None where nobody has signed in there.
 
@@ -108,9 +116,9 @@ def take(url: str) -> tuple[bool, Login | None]:
     Raises:
         WrongArgument: its file cannot be deleted.
     """
-    file = file_of(url)
-    if not file.exists():
+    if not is_there(url):
         return False, None
+    file = file_of(url)
     with _locked(file):
         try:
             login = read(url)

@@ -192,3 +192,11 @@ def test_what_is_no_address_is_a_sentence() -> None:
     assert not logins.is_safe("https://login.example:99999/token")
     with pytest.raises(Unreachable, match=r"no answer from the identity provider at https://x\.\.y/token"):
         logins.post("https://x..y/token", {}, None)
+
+
+@pytest.mark.parametrize("place", ["~nobody-of-this-name/config.toml", f"/{'long' * 100}/config.toml"])
+def test_who_has_no_folder_for_logins_calls_as_before(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDGALORE_CONFIG", place)
+    assert not Access.of("http://127.0.0.1:1").login
+    with pytest.raises(WrongArgument):
+        logins.write(logins.Login.model_construct(url="http://127.0.0.1:1"))
