@@ -80,10 +80,11 @@ async def test_what_would_be_refused_is_said_beside_its_field_as_one_types(dashb
 
 
 async def test_a_clone_names_what_somebody_chose(dashboard: Dashboard, stack: Stack) -> None:
-    job, _ = await stack.engine.people.create(a_spec(seed=7))
+    job, _ = await stack.engine.people.create(a_spec(seed=7), team="radiology")
     await dashboard.open(f"#/jobs/{job.id}")
     await dashboard.press("Clone", "link")
     await dashboard.says("can be launched")
+    assert await dashboard.page.get_by_label("Team").input_value() == "radiology"
     document = await dashboard.page.locator("#document").input_value()
     assert '"seed": 7' in document
     assert '"name": "tiny-2"' in document
@@ -91,8 +92,9 @@ async def test_a_clone_names_what_somebody_chose(dashboard: Dashboard, stack: St
     await dashboard.press("Launch")
     await dashboard.page.wait_for_url("**/#/jobs/job-*")
     await dashboard.says("tiny-2")
-    spec = (await stack.engine.reader.job(await posted(stack))).parsed
-    assert spec == job.parsed.model_copy(update={"name": "tiny-2"})
+    copy = await stack.engine.reader.job(await posted(stack))
+    assert copy.parsed == job.parsed.model_copy(update={"name": "tiny-2"})
+    assert copy.team == "radiology"  # whose sites alone it asks
 
 
 async def test_jobs_are_found_and_compared(dashboard: Dashboard, stack: Stack, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ const kindOf = (text) => (isJson(text) ? "application/json" : "application/yaml"
 
 export class LaunchPage {
   constructor(root, app) {
-    Object.assign(this, { root, app, text: "", told: { state: "asking" }, agents: [], about: { help: () => "", tasks: [], methods: [] } });
+    Object.assign(this, { root, app, text: "", team: "", told: { state: "asking" }, agents: [], about: { help: () => "", tasks: [], methods: [] } });
   }
 
   async open([from]) {
@@ -20,6 +20,7 @@ export class LaunchPage {
       const [agents, openapi, job] = await Promise.all([ask("agents"), ask("/openapi.json"), from ? ask(`jobs/${path(from)}`) : null]);
       this.agents = agents.agents;
       this.about = described(openapi);
+      this.team = job?.team ?? ""; // a copy asks the same team's sites
       this.#set(job ? await this.#clone(job.spec) : fresh(this.agents));
       this.app.connected();
     } catch (error) {
@@ -44,7 +45,9 @@ export class LaunchPage {
     return { ...own, name: `${name.slice(0, 58)}-2`, model: Object.fromEntries(set) };
   }
 
-  #try(text) { return post("jobs:validate", text, kindOf(text)); }
+  get #query() { return this.team ? `?team=${path(this.team)}` : ""; }
+
+  #try(text) { return post(`jobs:validate${this.#query}`, text, kindOf(text)); }
 
   #set(document) {
     this.text = JSON.stringify(document, null, 2);
@@ -68,7 +71,7 @@ export class LaunchPage {
   }
 
   async #check() {
-    const { text } = this;
+    const { text, team } = this;
     let told;
     try {
       const { valid, errors, warnings, spec } = await this.#try(text);
@@ -78,7 +81,7 @@ export class LaunchPage {
       told = { state: "refused", message: error.message, errors: error.errors ?? [] };
       if (!error.status) this.app.failed(error);
     }
-    if (text !== this.text || this.closed) return;
+    if (text !== this.text || team !== this.team || this.closed) return;
     this.told = told;
     this.#draw();
   }
@@ -91,10 +94,11 @@ export class LaunchPage {
       return;
     }
     this.sending = true;
-    if (this.sent !== this.text) Object.assign(this, { sent: this.text, idempotency: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` });
+    const whole = this.#query + this.text;
+    if (this.sent !== whole) Object.assign(this, { sent: whole, idempotency: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` });
     this.#draw();
     try {
-      const job = await post("jobs", this.text, kindOf(this.text), { "Idempotency-Key": this.idempotency });
+      const job = await post(`jobs${this.#query}`, this.text, kindOf(this.text), { "Idempotency-Key": this.idempotency });
       location.hash = `#/jobs/${path(job.id)}`;
     } catch (error) {
       this.told = { state: "refused", message: error.message, errors: error.errors ?? [] };
@@ -125,10 +129,24 @@ export class LaunchPage {
     if (!document) {
       return h("section", { class: "card", key: "form" }, h("h2", {}, "Form"),
         h("p", {}, "The form works on a document in JSON; this one is YAML, or is not complete yet. Go on in the document, or turn it into JSON once it fits."),
-        h("button", { type: "button", disabled: this.told.state !== "fits", onclick: toJson }, "Turn into JSON"));
+        h("button", { type: "button", disabled: this.told.state !== "fits", onclick: toJson }, "Turn into JSON"), this.#whose());
     }
     return h("section", { class: "card", key: "form" }, FIELDS.map(({ section, fields }) => h("fieldset", { key: section }, h("legend", {}, section),
-      fields.filter((field) => applies(field, document)).map((field) => this.#field(field, document)))));
+      fields.filter((field) => applies(field, document)).map((field) => this.#field(field, document)))), this.#whose());
+  }
+
+  // Whose job it is to be; where nothing is of a team, nobody is asked.
+  #whose() {
+    const teams = [...new Set(this.agents.flatMap((agent) => agent.teams ?? []))].sort();
+    if (!teams.length && !this.team) return null;
+    const write = (event) => {
+      this.team = event.target.value.trim();
+      this.#changed();
+    };
+    return h("div", { class: "field", key: "team" }, h("label", { for: "team" }, "Team"),
+      h("input", { id: "team", value: this.team, list: "teams", autocomplete: "off", spellcheck: "false", "aria-describedby": "team-told", oninput: write }),
+      h("datalist", { id: "teams" }, teams.map((name) => h("option", { value: name }))),
+      h("div", { id: "team-told", class: "hint" }, "Whose people see the job, and whose sites it asks. Empty: of your one team; of nobody where you are of all"));
   }
 
   #field(field, document) {
