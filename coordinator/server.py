@@ -38,7 +38,7 @@ from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.measures.custom import CustomMetricError, allow
 from fedgalore.process import durable, faults, logs
-from fedgalore.process.leaving import end_within
+from fedgalore.process.leaving import STOP_S, end_within
 from fedgalore.process.settings import SettingsError
 from fedgalore.version import __version__
 
@@ -76,7 +76,7 @@ async def _until_signal(settings: CoordinatorSettings) -> None:
     async with serving(settings, stopping):
         await stopping.wait()
         log.info("stop_requested")
-        end_within()
+        end_within(settings.drain_s + STOP_S)
 
 
 @contextlib.asynccontextmanager
@@ -210,17 +210,14 @@ async def _working(
     Raises:
         CoordinatorError: as `_background`.
     """
-    asked = 0.0
-    try:
-        async with _background(parts, stopping):
-            try:
-                yield
-            finally:
-                asked = time.monotonic()
-                probe.leave()
-                await door.leave()
-    finally:
-        await asyncio.sleep(asked + drain_s - time.monotonic())
+    async with _background(parts, stopping):
+        try:
+            yield
+        finally:
+            asked = time.monotonic()
+            probe.leave()
+            await door.leave()
+    await asyncio.sleep(asked + drain_s - time.monotonic())  # not where a part has ended: its process is to start anew
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from coordinator import driver
+from coordinator import driver, server
 from coordinator.doors.rest.server import bound
 from coordinator.engine.assembly import assemble
 from coordinator.engine.driver_calls import DriverCalls
@@ -27,6 +29,7 @@ from coordinator.store.directory_blob_store import DirectoryBlobStore
 from coordinator.store.garbage import Collector
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore import PROTOCOL_VERSION
+from fedgalore.process.leaving import STOP_S
 from protos import federation_pb2 as pb
 from protos.federation_pb2_grpc import FederationStub
 
@@ -49,7 +52,7 @@ async def test_a_part_that_ends_is_logged_at_once_and_ends_the_coordinator(
 
     monkeypatch.setattr(driver, "tick", broken)
     settings = CoordinatorSettings(
-        redis_url=redis_url, blob_dir=tmp_path / "blobs", rest_port=0, grpc_port=0, aggregator=False
+        redis_url=redis_url, blob_dir=tmp_path / "blobs", rest_port=0, grpc_port=0, aggregator=False, drain_s=3600
     )
     stopping = asyncio.Event()
 
@@ -59,7 +62,22 @@ async def test_a_part_that_ends_is_logged_at_once_and_ends_the_coordinator(
             assert [row["task"] for row in logged if row["event"] == "background_task_ended"] == ["tick"]
 
     with capture_logs() as logged, pytest.raises(CoordinatorError, match=r"tick \(ValueError: no more ticks\)"):
-        await serve()
+        await asyncio.wait_for(serve(), PATIENCE_S)  # it is not drained, but ends, to be started anew
+
+
+async def test_who_drains_for_long_is_not_forced_to_end_meanwhile(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[float] = []
+    monkeypatch.setattr(server, "end_within", forced.append)
+    given = {"redis_url": redis_url, "blob_dir": tmp_path, "rest_port": 0, "grpc_port": 0, "aggregator": False}
+    with capture_logs() as logged:
+        settings = CoordinatorSettings(**given, drain_s=0.5)  # type: ignore[arg-type]
+        running = asyncio.create_task(server._until_signal(settings))
+        await until(logged, "coordinator_started")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, PATIENCE_S)
+    assert forced == [0.5 + STOP_S]
 
 
 async def test_who_is_asked_to_stop_hands_its_lease_over_and_ends_what_is_under_way(
