@@ -116,12 +116,17 @@ class AgentCalls:
             mark = self._store.mark(Effect.WAKE_AGENTS)
             waiting, too_new = await self._registry.waiting(client, instance), None
             for job_id in waiting.checks:
-                with suppress(JobUnreadable, JobNotFound):
-                    if client in (job := (await self._stepper.load(job_id)).job).unanswered:
-                        return CheckTask(job)
-            for job_id in waiting.tasks:
                 try:
                     with suppress(JobNotFound):  # it was deleted a moment ago
+                        if client in (job := (await self._stepper.load(job_id)).job).unanswered:
+                            return CheckTask(job)
+                except JobTooNew as error:
+                    too_new = error
+                except JobUnreadable:
+                    continue
+            for job_id in waiting.tasks:
+                try:
+                    with suppress(JobNotFound):
                         if (task := await self._stepper.take(job_id, client)) is not None:
                             return task
                 except JobTooNew as error:

@@ -221,6 +221,22 @@ async def test_a_job_of_a_newer_release_is_left_to_replicas_of_that_release(
     await newer.agents.report(job_id, 1, "a", a_receipt("a"))
 
 
+async def test_a_check_of_a_newer_release_is_asked_for_at_a_replica_of_that_release(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer, older = federation.engine, federation.another()
+    await federation.enrol("a")
+    job, _ = await newer.people.create(a_spec())
+    monkeypatch.setattr(formats, "FORMAT", 9)
+    monkeypatch.setattr(formats, "NEEDS", {9: lambda job: job.labels.description == "new"})
+    await newer.people.describe(job.id, None, "new")
+    monkeypatch.setattr(formats, "FORMAT", 8)
+    with pytest.raises(JobTooNew):
+        await older.agents.next_task("a")
+    monkeypatch.setattr(formats, "FORMAT", 9)
+    assert isinstance(await newer.agents.next_task("a"), CheckTask)
+
+
 @pytest.mark.slow
 async def test_a_store_that_is_away_is_a_domain_error() -> None:
     engine = assemble(RedisStateStore(f"redis://127.0.0.1:{free_port()}/0"))
