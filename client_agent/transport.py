@@ -209,6 +209,8 @@ class Transport:
             try:
                 while part := await within(STALL_S, call.read()):  # its end is false
                     if part.url:
+                        if not request.by_url:  # each would lead to the next
+                            raise InvalidExchange("the coordinator sent a URL that nobody asked for; upgrade it")
                         url = part.url
                         break
                     file.write(part.data)

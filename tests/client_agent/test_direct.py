@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from client_agent.cache import Cache
+from client_agent.errors import InvalidExchange
 from client_agent.transport import Transport
 from coordinator.doors.grpc import server as grpc_server
 from coordinator.doors.grpc import service
@@ -139,4 +140,17 @@ async def test_a_coordinator_that_does_not_offer_it_sends_all(
     monkeypatch.setattr(service, "DIRECT_BYTES", MB)
     _, _, content = await running_job(coordinator)
     assert (await fetched(coordinator, tmp_path, HOST))[0] == content
+    assert storage.asked == []
+
+
+async def test_a_url_that_nobody_asked_for_ends_the_download(
+    direct: Coordinator, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def offered(*_: object) -> str:
+        return storage.url
+
+    await running_job(direct)
+    monkeypatch.setattr(service.Federation, "_url", offered)
+    with pytest.raises(InvalidExchange, match="URL that nobody asked for"):
+        await fetched(direct, tmp_path)
     assert storage.asked == []
