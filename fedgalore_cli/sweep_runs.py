@@ -45,10 +45,8 @@ class Runs:
     def key(self, spec: JobSpec) -> str:
         from fedgalore.version import __version__
 
-        model = [
-            (path.name, path.stat().st_size, path.stat().st_mtime_ns)
-            for path in sorted(Path(spec.model.source).expanduser().glob("*"))
-        ]
+        files = sorted(Path(spec.model.source).expanduser().glob("*"))
+        model = [(path.name, *_look(path)) for path in files]
         document = [spec.model_dump(mode="json"), self._data, model, __version__]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -71,3 +69,11 @@ class Runs:
 def _add(data: Any, rows: Iterable[Example]) -> None:
     for row in rows:
         data.update(repr(sorted(row.items())).encode())
+        if "image" in row:  # the file's path
+            data.update(repr(_look(Path(row["image"]))).encode())
+
+
+def _look(path: Path) -> tuple[int, int]:
+    """A file's size, and when it was changed."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns

@@ -9,10 +9,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from fedgalore.simulation import Site
 from fedgalore.sweep import Goal, Setting
 from fedgalore_cli import sweep_picture
 from fedgalore_cli.main import app
 from fedgalore_cli.sweep import Row, best_of, spread
+from fedgalore_cli.sweep_runs import Runs
 from tests.builders import a_spec, job_document
 from tests.fedgalore.conftest import sentences, tiny_bert  # noqa: F401  # a fixture
 
@@ -135,3 +137,17 @@ def test_the_picture_has_a_line_for_each_combination_with_means_and_spreads() ->
     first, second = axes.containers
     assert list(first[0].get_ydata()) == pytest.approx([55, 90])
     assert list(second[0].get_ydata()) == pytest.approx([70])
+
+
+def test_a_run_is_another_one_where_an_image_has_changed(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    sites = [Site("a", [{"row": 1, "image": str(image), "label": "cat"}], [])]
+
+    def key() -> str:
+        return Runs(tmp_path, sites, ()).key(a_spec())
+
+    image.write_bytes(b"cat")
+    before = key()
+    assert key() == before
+    image.write_bytes(b"a dog")
+    assert key() != before
