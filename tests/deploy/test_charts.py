@@ -217,9 +217,10 @@ def test_a_separate_aggregator_has_the_gpus_and_the_coordinator_starts_none(tmp_
 
 
 def test_a_bucket_takes_the_place_of_a_claim(tmp_path: Path) -> None:
-    found = made("fedgalore", tmp_path, SECURED | BUCKET)
+    found = made("fedgalore", tmp_path, SECURED | BUCKET, {"serviceAccountName": "blobs"})
     assert [kind for kind, _ in found if kind == "PersistentVolumeClaim"] == []
     for name in ("fl-coordinator", "fl-aggregator"):
+        assert found["Deployment", name]["spec"]["template"]["spec"]["serviceAccountName"] == "blobs"
         assert found.env("Deployment", name)["FEDGALORE_BLOBS"] == "s3://federation/blobs"
         volumes = found["Deployment", name]["spec"]["template"]["spec"]["volumes"]
         assert {"name": "blobs", "emptyDir": {"sizeLimit": "50Gi"}} in volumes
