@@ -23,7 +23,9 @@ SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redi
 PORT = 6379
 SENTINEL_PORT = 26379
 TLS_OPTIONS = frozenset({"ca_certs", "ca_path", "certfile", "keyfile", "password", "check_hostname", "cert_reqs"})
-OPTIONS = frozenset({"username", "password", "db", "client_name", "protocol"} | {f"ssl_{name}" for name in TLS_OPTIONS})
+LINE_OPTIONS = frozenset({"socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval"})
+OPTIONS = LINE_OPTIONS | {"username", "password", "db", "client_name", "protocol", "max_connections"}
+OPTIONS |= {f"ssl_{name}" for name in TLS_OPTIONS}
 Kind = Literal["server", "sentinel", "cluster"]
 
 
@@ -67,6 +69,7 @@ class RedisAddress:
         login = options.pop("sentinel_username", None), options.pop("sentinel_password", None)
         _check_options(options, scheme)
         after = f"?{urlencode(options)}" if options else ""
+        _check_values(after)
         if kind == "":
             if scheme != "unix":
                 _check_server(f"{scheme}://{bare}")
@@ -89,6 +92,15 @@ def _check_server(url: str) -> None:
         raise ValueError(
             f"has {database[:64]!r} where the number of a database belongs; write it such as redis://host:6379/0"
         )
+
+
+def _check_values(query: str) -> None:
+    from redis.asyncio.connection import parse_url
+
+    try:
+        parse_url(f"rediss://host{query}")
+    except ValueError as error:
+        raise ValueError(f"has an option with a value that it cannot have ({error}); correct or remove it") from None
 
 
 def _check_options(options: Mapping[str, str], scheme: str) -> None:

@@ -42,9 +42,9 @@ def client_at(address: RedisAddress, prefix: str = PREFIX, **options: Any) -> Re
 
     Args:
         prefix: of the keys; in a cluster it says in which slot they are.
-        options: of redis-py's connections and of its blocking pool.
+        options: of redis-py's connections and of its blocking pool; those of the URL take their place.
     """
-    given: dict[str, Any] = {**parse_url(address.server), "decode_responses": True, **options}
+    given: dict[str, Any] = {"decode_responses": True, **options, **parse_url(address.server)}
     if not address.fails_over:
         return Redis.from_pool(BlockingConnectionPool(**given))
     given["connection_class"] = _TlsToMaster if address.is_tls else _ToMaster

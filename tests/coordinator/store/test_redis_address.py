@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.store.redis_address import RedisAddress
-from coordinator.store.redis_client import key_prefix
+from coordinator.store.redis_client import client_at, key_prefix
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,18 @@ def test_a_url_is_read(url: str, address: RedisAddress) -> None:
         ("redis://x?sock=1", "has the option 'sock', which is unknown; known: client_name"),
         ("redis://x?ssl_ca_certs=/a", "has ssl_ca_certs and speaks no TLS; write rediss"),
         ("redis://:a/b@x", "password with /, "),
+        ("redis://x?db=first", "has an option with a value that it cannot have .*db.*; correct or remove it"),
+        ("redis+cluster://x?health_check_interval=often", "it cannot have .*health_check_interval"),
     ],
 )
 def test_a_wrong_one_is_refused(url: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         RedisAddress.parse(url)
+
+
+async def test_what_a_url_says_of_its_line_counts() -> None:
+    url = "redis://db:6379/0?socket_timeout=15&socket_keepalive=true"
+    async with client_at(RedisAddress.parse(url), socket_timeout=5.0, max_connections=7) as redis:
+        pool = redis.connection_pool
+        assert (pool.connection_kwargs["socket_timeout"], pool.connection_kwargs["socket_keepalive"]) == (15.0, True)
+        assert pool.max_connections == 7
