@@ -93,9 +93,13 @@ class _Nodes:
         problems = []
         for node in list(self._nodes):
             try:
+                facts = await node.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
                 ranges = await node.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
             except (RedisError, OSError) as error:
                 problems.append(str(error))
+                continue
+            if facts["cluster_state"] != "ok":  # cut off from the others, it still takes itself for the master
+                problems.append("one is cut off from the others")
                 continue
             self._nodes.sort(key=lambda each: each is not node)  # who answers is asked first the next time
             for first, last, (host, port, *_), *_replicas in ranges:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from redis.crc import key_slot
+from redis.exceptions import ConnectionError as NotConnected
 from typer.testing import CliRunner
 
 from coordinator.engine.assembly import Engine, assemble
@@ -30,7 +31,7 @@ from fedgalore import PROTOCOL_VERSION
 from fedgalore.process.redis_server import RedisServer
 from fedgalore_cli.main import app
 from tests.builders import a_prepared, a_receipt, a_spec, a_version
-from tests.redis_groups import Group, clustered, over_tls, replicated
+from tests.redis_groups import Group, ask, clustered, over_tls, replicated, until
 from tests.sites import all_fit
 
 pytestmark = pytest.mark.slow
@@ -153,3 +154,21 @@ async def test_over_tls_the_server_shows_whose_it_is(redis_server: RedisServer, 
                 with pytest.raises(StateUnavailable, match=reason):
                     await store.load("one")
             await store.close()
+
+
+async def test_a_node_that_is_cut_off_is_passed_over(tmp_path: Path) -> None:
+    slot, cluster = key_slot(PREFIX.encode()), ["--cluster-enabled", "yes"]
+    with (
+        RedisServer(tmp_path / "off", further=cluster) as off,  # it has one slot, and wants to see all
+        RedisServer(tmp_path / "on", further=[*cluster, "--cluster-require-full-coverage", "no"]) as on,
+    ):
+        for server in (off, on):
+            ask(server.port, "CLUSTER", "ADDSLOTS", slot)
+        await asyncio.to_thread(until, lambda: "cluster_state:ok" in str(ask(on.port, "CLUSTER", "INFO")))
+        redis = client(RedisAddress.parse(f"redis+cluster://127.0.0.1:{off.port},127.0.0.1:{on.port}"))
+        assert await redis.setrange("{fedgalore}:probe", 0, "") == 0
+        await redis.aclose()
+        redis = client(RedisAddress.parse(f"redis+cluster://127.0.0.1:{off.port}"))
+        with pytest.raises(NotConnected, match="cut off from the others"):
+            await redis.ping()
+        await redis.aclose()
