@@ -46,13 +46,7 @@ class Federation:
         from fedgalore.tracking import Run, TrackerError, Tracking
 
         run = Run(id, name, spec.model_dump(mode="json"), (spec.name, "simulation"))
-        try:
-            opened = Tracking(run, sinks(self.trackers, self.experiment, self.runs), note)
-        except TrackerError as error:
-            if not without:
-                raise
-            note(f"{name}: {error}; this run goes on without")
-            opened = Tracking(run, ())
+        opened = Tracking(run, sinks(self.trackers, self.experiment, self.runs), note, without=without)
         try:
             with opened:
                 yield opened

@@ -35,17 +35,31 @@ class Tracking:
         tell: called with a sentence when a tracker does not take what it gets, which is tried again, and when it does
             once more; from another thread.
         patience_s: how long the end is waited for.
+        without: leaves out a tracker that cannot be used, which is told, in place of an error.
 
     Raises:
         TrackerError: a tracker cannot be reached or used, now, at the start.
     """
 
     def __init__(
-        self, run: Run, sinks: Sequence[Sink], tell: Tell | None = None, patience_s: float = PATIENCE_S
+        self,
+        run: Run,
+        sinks: Sequence[Sink],
+        tell: Tell | None = None,
+        patience_s: float = PATIENCE_S,
+        *,
+        without: bool = False,
     ) -> None:
         self._patience_s, self._steps = patience_s, Steps()
         self.facts: dict[str, str | int | float] = {}
-        self._feeders = [_Feeder(sink, _opened(sink, run), tell or _unheard) for sink in sinks]
+        self._feeders = list[_Feeder]()
+        for sink in sinks:
+            try:
+                self._feeders.append(_Feeder(sink, _opened(sink, run), tell or _unheard))
+            except TrackerError as error:
+                if not without:
+                    raise
+                (tell or _unheard)(f"{run.name}: {error}; this run goes on without")
         for feeder in self._feeders:
             feeder.start()
 

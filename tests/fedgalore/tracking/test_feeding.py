@@ -104,13 +104,23 @@ def test_how_a_simulation_ends_is_told(error: BaseException, status: str) -> Non
     assert (kept.rounds, kept.ended) == ([1], [status])
 
 
-def test_a_tracker_that_cannot_be_used_is_refused_at_the_start() -> None:
-    class Closed(Kept):
-        def open(self, run: Run) -> int:
-            raise OSError("no such server")
+class Closed(Kept):
+    def open(self, run: Run) -> int:
+        raise OSError("no such server")
 
+
+def test_a_tracker_that_cannot_be_used_is_refused_at_the_start() -> None:
     with pytest.raises(TrackerError, match=r"Kept cannot be used \(no such server\); correct its settings"):
         Tracking(RUN, [Closed()])
+
+
+def test_a_run_that_goes_on_without_a_tracker_is_logged_to_the_others() -> None:
+    kept, said = Kept(), list[str]()
+    with Tracking(RUN, [Closed(), kept], said.append, without=True) as tracking:
+        tracking.log(rows(1))
+    assert (kept.rounds, kept.ended) == ([1], ["COMPLETED"])
+    (words,) = said
+    assert words.startswith("wards: Kept cannot be used (no such server)") and words.endswith("goes on without")
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
