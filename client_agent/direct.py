@@ -25,7 +25,7 @@ class Direct:
     """The way to a bucket, as long as it works."""
 
     def __init__(self, hosts: Collection[str], plaintext: bool) -> None:
-        self._hosts = frozenset(hosts)
+        self._hosts = frozenset(host.lower() for host in hosts)  # as a URL has them
         self._schemes = ("http", "https") if plaintext else ("https",)
         self._not_before = 0.0  # by the monotonic clock
 

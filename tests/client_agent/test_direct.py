@@ -99,6 +99,15 @@ async def test_a_large_blob_comes_from_the_storage(
     assert storage.asked == [f"bytes={begun}-"]
 
 
+async def test_a_host_is_the_same_in_capitals(direct: Coordinator, storage: Storage, tmp_path: Path) -> None:
+    _, _, content = await running_job(direct)
+    storage.content = content
+    url = storage.url.replace(HOST, "localhost")
+    direct.blobs.url = lambda sha256, valid_s: url  # type: ignore[method-assign]
+    assert (await fetched(direct, tmp_path, "LocalHost"))[0] == content
+    assert len(storage.asked) == 1
+
+
 @pytest.mark.parametrize("hosts", [(), ("bucket.example",)])
 async def test_a_site_that_does_not_name_the_host_is_served_by_the_coordinator(
     direct: Coordinator, storage: Storage, tmp_path: Path, hosts: tuple[str, ...]
