@@ -142,6 +142,8 @@ def test_the_charts_are_of_this_version() -> None:
         ("fedgalore", TRIAL, {"ingress": {"enabled": True}}, "insecure: doors that ask for no credentials"),
         ("fedgalore", SECURED, {"monitoring": {"serviceMonitor": {"enabled": True}}}, "viewerKey.secret"),
         ("fedgalore", SECURED, {"settings": {"LEASE_S": 5}}, "settings.LEASE_S"),
+        ("fedgalore", SECURED, {"settings": {"FEDGALORE_DRAIN_S": "50.5"}}, "terminationGracePeriodSeconds: a coord"),
+        ("fedgalore", SECURED, {"config": {"drain_s": 51}}, "terminationGracePeriodSeconds: a coordinator ends"),
         ("fedgalore", SECURED, {"replica": 2}, "replica"),
         ("fedgalore", SECURED, {"resources": {"limits": {"cpu": "1", "memory": "4 GB"}}}, "memory"),
         ("fedgalore-agent", SITE, {"tls": {"secret": ""}}, "tls.secret"),

@@ -42,4 +42,8 @@
     {{- fail (printf "settings.%s: is no setting; they begin with FEDGALORE_, and extraEnv takes other variables" $name) }}
   {{- end }}
 {{- end }}
+{{- $drain := float64 (get $v.settings "FEDGALORE_DRAIN_S" | default $v.config.drain_s | default 0) }}
+{{- if gt (addf (maxf $drain 10) 10) (float64 $v.terminationGracePeriodSeconds) }}
+  {{- fail (printf "terminationGracePeriodSeconds: a coordinator ends within the greater of FEDGALORE_DRAIN_S (%v) and 10 s, and 10 s more; give it that long" $drain) }}
+{{- end }}
 {{- end }}
