@@ -31,9 +31,8 @@ from coordinator.engine.lease import DRIVER, Lease
 from coordinator.settings import CoordinatorSettings
 from coordinator.store.audit import AuditTrail
 from coordinator.store.binding import Binding
-from coordinator.store.blob_store import BlobsAway
 from coordinator.store.garbage import Collector, MostToGo
-from coordinator.store.opened import open_blobs
+from coordinator.store.opened import open_blobs, refusal
 from coordinator.store.redis_credential_store import RedisCredentialStore
 from coordinator.store.redis_state_store import RedisStateStore
 from fedgalore.measures.custom import CustomMetricError, allow
@@ -101,12 +100,8 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
         try:
             blobs = open_blobs(settings.blob_dir, settings.blobs, settings.blob_cache_bytes)
             blobs.check()
-        except BlobsAway as error:
-            raise StartError(f"FEDGALORE_BLOBS: {error}") from error
         except OSError as error:
-            raise StartError(
-                f"FEDGALORE_BLOB_DIR: {settings.blob_dir} cannot be used ({error}); name a folder that can be written"
-            ) from error
+            raise StartError(refusal(settings.blob_dir, error)) from error
         if settings.blobs is not None:  # calls wait for the network, and a lease's turn must not wait for uploads
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(BUCKET_THREADS))
         listener = stack.enter_context(_bound(settings))

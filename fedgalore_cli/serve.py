@@ -121,9 +121,14 @@ def aggregator(
 
     from coordinator.aggregator.process import serve
     from fedgalore.process import logs
+    from fedgalore.process.settings import SettingsError
 
     logs.configure(settings.log_format, settings.log_level)
-    asyncio.run(serve(settings))
+    try:
+        asyncio.run(serve(settings))
+    except SettingsError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(Exit.WRONG_CALL) from None
 
 
 def accept_state(

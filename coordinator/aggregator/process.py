@@ -38,9 +38,17 @@ def build(settings: CoordinatorSettings, blobs: BlobStore) -> Engine:
 
 
 async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False) -> None:
-    """Runs until SIGTERM or SIGINT, or until the process that holds the other end of stdin is gone."""
-    from coordinator.store.opened import open_blobs
+    """Runs until SIGTERM or SIGINT, or until the process that holds the other end of stdin is gone.
 
+    Raises:
+        SettingsError: the place of the blobs, or the port of the metrics, cannot be used.
+    """
+    from coordinator.store.opened import open_blobs, refusal
+
+    try:
+        blobs = open_blobs(settings.blob_dir, settings.blobs, settings.blob_cache_bytes)
+    except OSError as error:
+        raise SettingsError(refusal(settings.blob_dir, error)) from error
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -49,7 +57,6 @@ async def serve(settings: CoordinatorSettings, until_stdin_closes: bool = False)
         threading.Thread(target=_wait_for_end_of_input, args=(loop, stop), daemon=True).start()
     # the first import takes seconds: before the first job asks
     await asyncio.to_thread(_import_torch, settings.threads)
-    blobs = open_blobs(settings.blob_dir, settings.blobs, settings.blob_cache_bytes)
     port = settings.aggregator_metrics_port
     with served(REGISTRY, settings.metrics_host, port, "FEDGALORE_AGGREGATOR_METRICS_PORT"):
         engine = build(settings, blobs)
