@@ -102,7 +102,7 @@ async def serving(settings: CoordinatorSettings, stopping: asyncio.Event) -> Asy
             blobs.check()
         except OSError as error:
             raise StartError(refusal(settings.blob_dir, error)) from error
-        if settings.blobs is not None:  # calls wait for the network, and a lease's turn must not wait for uploads
+        if settings.blobs is not None:  # calls wait for the network
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(BUCKET_THREADS))
         listener = stack.enter_context(_bound(settings))
         limits = _limits(settings)

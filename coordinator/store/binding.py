@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from coordinator.state.errors import StateUnavailable
@@ -39,6 +40,7 @@ class Binding:
         self._store = store
         self._blobs = blobs
         self._warning: str | None = None
+        self._threads = ThreadPoolExecutor(2, "binding")  # a lease's turn asks, which must not wait for uploads
         self._turn = asyncio.Lock()  # a second check must not take the unfinished bond of the first for an old bond
         self._bound: Bound | None = None  # as last found
         self._held_at = float("-inf")  # when that check began, by the monotonic clock
@@ -88,8 +90,10 @@ class Binding:
     async def _check(self) -> Bound:
         began, place = time.monotonic(), self._blobs.setting
         # The age of the state store is read after what the blobs know of it, which may grow meanwhile.
+        loop = asyncio.get_running_loop()
         of_blobs, seen = await asyncio.gather(
-            asyncio.to_thread(self._blobs.store_id), asyncio.to_thread(self._blobs.age)
+            loop.run_in_executor(self._threads, self._blobs.store_id),
+            loop.run_in_executor(self._threads, self._blobs.age),
         )
         of_store = await self._store.store_id()
         if of_blobs is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,21 @@ async def test_those_who_wait_share_a_check(store: RedisStateStore, tmp_path: Pa
     await asyncio.gather(*(binding.must_hold() for _ in range(20)))
     await binding.must_hold(60)
     assert blobs.reads <= 2  # one that was under way, and one for all who asked since
+
+
+async def test_a_check_waits_for_no_transfers(store: RedisStateStore, tmp_path: Path) -> None:
+    binding, ends = Binding(store, DirectoryBlobStore(tmp_path)), threading.Event()
+    await binding.check()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    transfer = asyncio.create_task(asyncio.to_thread(ends.wait))
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(5):
+            await binding.check()
+        assert not transfer.done()
+    finally:
+        ends.set()
+        await transfer
 
 
 async def test_a_fresh_volume_is_adopted_with_a_warning(store: RedisStateStore, tmp_path: Path) -> None:
