@@ -10,9 +10,10 @@ from threading import Lock
 from typing import Literal, TypeVar
 
 from fedgalore.client import Client, Job
+from fedgalore.client.shapes.jobs import CLOSED
 from fedgalore.client.waiting import Patience, patiently
 from fedgalore.tracking.feeding import SHORTLY_S, Tell, Tracking
-from fedgalore.tracking.mapping import CLOSED, End, Run, Steps
+from fedgalore.tracking.mapping import End, Run, Steps
 from fedgalore.tracking.sink import Sink, TrackerError
 
 T = TypeVar("T")

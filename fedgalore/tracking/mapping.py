@@ -25,7 +25,6 @@ from typing import Any
 from fedgalore.client.shapes import Job, Round
 
 NUMBER = "round/number"  # of every step: a tracker that begins again looks for the last one
-CLOSED = ("COMMITTED", "ABANDONED")  # phases of rounds that change no more
 WAYS = ("up_bytes", "down_bytes")
 Row = Mapping[str, Any]
 
@@ -93,7 +92,7 @@ class Steps:
         """The rounds that have closed since, up to the first that has not; `rows` of an open round do not count."""
         by_number, steps = _by_round(rows), []
         for each in sorted(rounds, key=lambda each: each.number):
-            if each.phase not in CLOSED:
+            if not each.is_closed:
                 break
             if each.number > self.last:
                 at = each.phase_at[each.phase].timestamp() if each.phase in each.phase_at else 0.0

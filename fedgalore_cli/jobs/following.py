@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from fedgalore.client import Client, Job, Round, Unreachable
 
 T = TypeVar("T")
-CLOSED = ("COMMITTED", "ABANDONED")
 
 
 def end(job: Job) -> None:
@@ -62,7 +61,7 @@ class Follower:
         """The job's rounds. Ask for the job first: the rounds of a job that has ended do not change any more."""
         after = self._closed[-1].number if self._closed else 0
         rounds = self._closed + self._asked(lambda: self._client.rounds(self._id, after=after))
-        self._closed = [each for each in rounds if each.phase in CLOSED]
+        self._closed = [each for each in rounds if each.is_closed]
         return rounds
 
     def wait(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from fedgalore.client.shapes.shape import Shape
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")  # statuses of a job, from which it moves only if a person rolls it back
+CLOSED = ("COMMITTED", "ABANDONED")  # phases of a round that changes no more
 ENDED = (*FINAL, "PAUSED")  # nothing more happens unless a person acts
 
 
@@ -242,3 +243,8 @@ class Round(Shape):
     statistics: dict[str, float]
     alignment: dict[str, Alignment]
     timings: dict[str, float]
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it changes no more."""
+        return self.phase in CLOSED
