@@ -84,17 +84,18 @@ class Sweeps:
                 return 0
             now = turn.now + ahead_s
             uses = {name_of(each): each for each in bucket.list(_USED)}
-            doomed = []
+            doomed: list[tuple[ObjectMeta, ObjectMeta | None]] = []  # blobs, with their marks of use
             for each in bucket.list(BLOBS):
-                use = uses.pop(name_of(each), each)
-                if may_delete(name_of(each), now - max(each.modified, use.modified)):
-                    doomed.append(each)
+                use = uses.pop(name_of(each), None)
+                if may_delete(name_of(each), now - max(each.modified, use.modified if use else each.modified)):
+                    doomed.append((each, use))
             for start in range(0, len(doomed), _TOGETHER):
                 some = doomed[start : start + _TOGETHER]
                 if turn.is_over:
                     return freed  # the next sweep goes on
-                self._bucket.delete([each.path for each in some] + [used(name_of(each)) for each in some])
-                freed += sum(each.size_bytes for each in some)
+                # Only what is there: some storages end a call at the first path at which nothing is.
+                self._bucket.delete([part.path for pair in some for part in pair if part is not None])
+                freed += sum(blob.size_bytes for blob, _ in some)
             old = [each.path for each in uses.values() if now - each.modified > GRACE_S]  # of blobs that are gone
             if old and not turn.is_over:
                 self._bucket.delete(old)

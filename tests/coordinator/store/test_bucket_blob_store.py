@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -144,6 +144,21 @@ def test_what_was_put_again_lately_stays(blobs: BucketBlobStore, bucket: Bucket)
     put_bytes(blobs, b"0123")
     assert blobs.sweep((), (), first.modified + GRACE_S + 2) == 0
     assert blobs.sweep((), (), time.time() + GRACE_S + 2) == 4
+
+
+@pytest.mark.bucket
+def test_a_sweep_deletes_only_what_is_there(blobs: BucketBlobStore, bucket: Bucket, url: str) -> None:
+    """Storages of Google and Azure end a call at the first path at which nothing is."""
+
+    class Strict(Bucket):
+        def delete(self, paths: Sequence[str]) -> None:
+            assert [path for path in paths if self.head(path) is None] == []
+            super().delete(paths)
+
+    for content in (b"0123", b"4567", b"0123"):  # the first one has a mark of use
+        put_bytes(blobs, content)
+    assert Sweeps(Strict(url)).delete(bucket, lambda name, age_s: True, 0.0) == 8
+    assert objects(bucket) == []
 
 
 @pytest.mark.bucket
