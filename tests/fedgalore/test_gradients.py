@@ -147,7 +147,8 @@ def test_clipped_gradients_are_those_of_torch(tiny_bert):
         assert torch.nn.utils.clip_grad_norm_(weights, 0.3) > 0.3
         optimizer.step()
     for name, expected in other.weights().items():
-        torch.testing.assert_close(task.weights()[name], expected, rtol=1e-5, atol=1e-6)
+        if not name.endswith("key.bias"):  # softmax takes it out: its gradient is rounding, which Adam makes a step of
+            torch.testing.assert_close(task.weights()[name], expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, 1e30])

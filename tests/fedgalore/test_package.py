@@ -73,6 +73,9 @@ untyped_calls_exclude = torch
 [mypy-transformers.*,torch.*]
 # a minute of reading
 follow_imports = skip
+[mypy-optuna.*]
+# an extra of one example
+ignore_missing_imports = true
 """
 
 

@@ -92,7 +92,7 @@ def test_a_client_is_invited_listed_and_revoked() -> None:
 def test_a_key_is_not_sent_in_plaintext_beyond_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDGALORE_URL", "http://coordinator.example:8080")
     answer = run("jobs", "list")
-    assert answer.exit_code == 1
+    assert answer.exit_code == 2
     assert "must not travel to coordinator.example in plaintext" in answer.stderr
     assert OPERATOR not in answer.output
 
@@ -100,7 +100,7 @@ def test_a_key_is_not_sent_in_plaintext_beyond_this_machine(monkeypatch: pytest.
 def test_a_coordinator_with_an_unknown_certificate_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FEDGALORE_CA")
     answer = run("jobs", "list")
-    assert answer.exit_code == 1
+    assert answer.exit_code == 2
     assert "FEDGALORE_CA" in answer.stderr
     monkeypatch.setenv("FEDGALORE_CA", "nowhere.pem")
     assert "nowhere.pem is no PEM file" in run("jobs", "list").stderr
