@@ -65,7 +65,7 @@ class Bucket:
             import obstore
             from obstore import store as stores
         except ModuleNotFoundError as error:
-            raise BlobsAway(f"blobs: a bucket needs {error.name}; pip install 'fedgalore[bucket]' brings it") from error
+            raise BlobsAway(f"a bucket needs {error.name}; pip install 'fedgalore[bucket]' brings it") from error
         self._obstore: Any = obstore
         from_url: Any = stores.from_url  # its types want to know the storage beforehand
         plain = url.startswith("s3://") and _endpoint().startswith("http://")

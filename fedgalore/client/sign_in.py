@@ -126,7 +126,7 @@ def _endpoint(published: dict[str, Any], issuer: str, name: str) -> str:
 def _confirmed(login: Login, form: dict[str, str], interval_s: float, due: float) -> dict[str, Any]:
     """Asks until a person has said yes."""
     while time.monotonic() < due:
-        time.sleep(interval_s)
+        time.sleep(min(interval_s, max(0.0, due - time.monotonic())))  # no provider makes it longer
         try:
             status, answer = logins.post(login.token_endpoint, form, login.ca)
         except Unreachable:  # it may answer again; until then less often (RFC 8628, 3.5)

@@ -15,7 +15,7 @@ from fedgalore_cli.main import app
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--blobs", "s3://blobs/x"], "FEDGALORE_BLOBS: blobs: a bucket needs obstore; pip install"),
+        (["--blobs", "s3://blobs/x"], "FEDGALORE_BLOBS: a bucket needs obstore; pip install"),
         (["--blob-dir", "/dev/null/blobs"], "FEDGALORE_BLOB_DIR: /dev/null/blobs cannot be used"),
     ],
 )

@@ -99,6 +99,20 @@ def test_a_command_signs_in_and_out(url: str, provider: OidcProvider, monkeypatc
     assert CliRunner().invoke(app, ["logout", "--url", url]).stdout.endswith(f"nobody was signed in at {url}\n")
 
 
+def test_a_code_expires_in_time_whatever_pause_the_provider_asks_for(url: str, provider: OidcProvider) -> None:
+    begun = {
+        "device_code": "d",
+        "user_code": "u",
+        "verification_uri": provider.issuer,
+        "interval": 1e9,
+        "expires_in": 0.5,
+    }
+    provider.answers["/device_authorization"] = begun
+    provider.answers["/token"] = ({"error": "authorization_pending"}, 400)
+    with pytest.raises(Refused, match="nobody confirmed the code in time"):
+        sign_in.device(Access.of(url), None, lambda code: None)
+
+
 def test_a_token_is_renewed_before_it_expires_by_one_of_many(url: str, provider: OidcProvider) -> None:
     provider.expires_s = 5  # less than EARLY_S: each is renewed at once
     made = sign_in.device(Access.of(url), None, confirm(provider, "bob"))
