@@ -50,8 +50,8 @@ MAY = {
     AggregatorCalls: "aggregated aggregation_failed begin_attempt forget_attempts keep_lease leading "
     "loaded_back preparation_failed prepared update_lost weights_lost weights_made",
     StateReader: "active_jobs agents counters events history job jobs leases live_progress mark newest_evaluated "
-    "page_of_rounds presence refusal round rounds rounds_from summaries totals totals_of_deleted traffic tried version "
-    "versions_to_come wait_for_change",
+    "page_of_rounds presence refusal round rounds rounds_from summaries team totals totals_of_deleted traffic tried "
+    "version versions_to_come wait_for_change",
 }
 
 
